@@ -1,0 +1,49 @@
+# `make` lists the targets. Set REVERTD_DATABASE__URL and REVERTD_AMQP__URL to use servers that run
+# already; otherwise demo, test and bench start private ones below .servers/ and remove them.
+
+CARGO      ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+SERVERS    := tests/support/servers
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build demo test bench lint fmt deny clean-servers
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## build the release binary
+	$(CARGO) build --release --locked --bins
+
+demo: ## show the main job on real input, with servers of its own
+	@$(SERVERS) install
+	@$(CARGO) build --release --locked --quiet --bins --example demo
+	@$(SERVERS) with demo "$(TARGET_DIR)/release/examples/demo"
+
+# Compiled first, so that no server idles meanwhile and a compile error shows at once.
+test: ## run every test, with servers of its own
+	@$(SERVERS) install
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -- $(CARGO) nextest run --locked; \
+	else set -- $(CARGO) test --locked; fi; \
+	"$$@" --no-run && $(SERVERS) with test "$$@"
+
+bench: ## measure throughput, CPU and memory (options: BENCH_ARGS="...")
+	@$(SERVERS) install
+	@$(CARGO) build --release --locked --quiet --bins --example bench
+	@$(SERVERS) with bench "$(TARGET_DIR)/release/examples/bench" $(BENCH_ARGS)
+
+lint: ## check the format, and the code with warnings as errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+deny: ## check bans, licenses and sources of the dependencies
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check bans licenses sources
+
+clean-servers: ## stop and remove every private server of this checkout
+	@$(SERVERS) destroy-all

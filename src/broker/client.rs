@@ -1,0 +1,173 @@
+//! A publisher of one request, that waits for its event.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
+use tokio::time::timeout;
+
+use super::error::BrokerError;
+use super::{CLOSE_TIMEOUT, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, connect, within};
+use crate::settings::Settings;
+
+/// A connection with a reply queue of its own, which goes with it.
+pub struct Client {
+    connection: Connection,
+    channel: Channel,
+    replies: Consumer,
+    reply_to: String,
+    exchange: String,
+    key: String,
+    host: String,
+}
+
+/// A request to publish.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The request's id.
+    pub message_id: String,
+    /// The body, as it is.
+    pub body: Vec<u8>,
+    /// Header `x-max-attempts`, where given.
+    pub max_attempts: Option<u32>,
+}
+
+impl Client {
+    /// Connects with the login of `amqp.url`.
+    ///
+    /// # Errors
+    /// Where the broker can't be reached or refuses.
+    pub async fn connect(settings: &Settings) -> Result<Self, BrokerError> {
+        let host = settings.amqp.url.host();
+        let connection = connect(settings, "revertd submit").await?;
+        let opening = async {
+            let wrong = |error| BrokerError::classify(&error, &host, "declaring a reply queue");
+            let channel = connection.create_channel().await.map_err(wrong)?;
+            let confirm = ConfirmSelectOptions { nowait: false };
+            channel.confirm_select(confirm).await.map_err(wrong)?;
+            // Named by the broker (amq.gen-...), which is what amqp.reply_to_pattern allows.
+            let options = QueueDeclareOptions {
+                passive: false,
+                durable: false,
+                exclusive: true,
+                auto_delete: true,
+                nowait: false,
+            };
+            let queue = channel
+                .queue_declare("".into(), options, FieldTable::default())
+                .await
+                .map_err(wrong)?;
+            let reply_to = queue.name().to_string();
+            let options = BasicConsumeOptions {
+                no_local: false,
+                no_ack: true,
+                exclusive: true,
+                nowait: false,
+            };
+            let replies = channel
+                .basic_consume(
+                    queue.name().clone(),
+                    "".into(),
+                    options,
+                    FieldTable::default(),
+                )
+                .await
+                .map_err(wrong)?;
+            Ok((channel, replies, reply_to))
+        };
+        let (channel, replies, reply_to) = within(CONNECT_TIMEOUT, &host, opening).await?;
+        Ok(Self {
+            channel,
+            replies,
+            reply_to,
+            exchange: settings.topology.request_exchange.to_string(),
+            key: settings.topology.request_key.to_string(),
+            host,
+            connection,
+        })
+    }
+
+    /// Publishes the request; once this returns, the broker has it.
+    ///
+    /// # Errors
+    /// Where the broker does not take it, or no queue is bound for it.
+    pub async fn publish(&self, submission: &Submission) -> Result<(), BrokerError> {
+        let id = submission.message_id.as_str();
+        let mut properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(2)
+            .with_message_id(id.into())
+            .with_correlation_id(id.into())
+            .with_reply_to(self.reply_to.as_str().into())
+            .with_user_id(self.connection.status().username().into());
+        if let Some(max) = submission.max_attempts {
+            let mut headers = FieldTable::default();
+            headers.insert("x-max-attempts".into(), AMQPValue::LongLongInt(max.into()));
+            properties = properties.with_headers(headers);
+        }
+        let publishing = async {
+            let doing = format!("publishing to the exchange {}", self.exchange);
+            let wrong = |error| BrokerError::classify(&error, &self.host, &doing);
+            let options = BasicPublishOptions {
+                mandatory: true,
+                immediate: false,
+            };
+            let confirm = self
+                .channel
+                .basic_publish(
+                    self.exchange.as_str().into(),
+                    self.key.as_str().into(),
+                    options,
+                    &submission.body,
+                    properties,
+                )
+                .await
+                .map_err(wrong)?;
+            confirm.await.map_err(wrong)
+        };
+        let exchange = &self.exchange;
+        match within(CONFIRM_TIMEOUT, &self.host, publishing).await? {
+            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Ack(Some(_)) => Err(BrokerError::lasting(format!(
+                "no queue is bound to the exchange {exchange} for requests; start `revertd worker` once, \
+                 which declares it"
+            ))),
+            Confirmation::Nack(_) | Confirmation::NotRequested => Err(BrokerError::lasting(
+                format!("the broker refused the request: the work queue behind {exchange} is full"),
+            )),
+        }
+    }
+
+    /// Waits for the event that answers `message_id`; `None` where none came in time.
+    ///
+    /// # Errors
+    /// Where the connection fails meanwhile. The request goes on all the same.
+    pub async fn event(
+        &mut self,
+        message_id: &str,
+        limit: Duration,
+    ) -> Result<Option<Vec<u8>>, BrokerError> {
+        let waiting = async {
+            while let Some(delivery) = self.replies.next().await {
+                let delivery = delivery.map_err(|error| {
+                    BrokerError::classify(&error, &self.host, "waiting for the event")
+                })?;
+                let correlation = delivery.properties.correlation_id().as_ref();
+                if correlation.is_some_and(|id| id.as_str() == message_id) {
+                    return Ok(delivery.data);
+                }
+            }
+            Err(BrokerError::ended(&self.reply_to))
+        };
+        timeout(limit, waiting).await.ok().transpose()
+    }
+
+    /// Closes the connection, and with it the reply queue.
+    pub async fn close(self) {
+        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "bye".into())).await;
+    }
+}

@@ -1,0 +1,113 @@
+//! What can go wrong with the broker, told apart where it arises: by kind and reply code, never by text.
+
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::{Error, ErrorKind};
+
+/// The broker can't work at present. Says what is wrong and what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct BrokerError {
+    message: String,
+    nature: Nature,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    Passing,
+    Lasting,
+    Unparseable,
+}
+
+impl BrokerError {
+    /// Something that may mend itself.
+    pub(crate) fn passing(message: impl Into<String>) -> Self {
+        let (message, nature) = (message.into(), Nature::Passing);
+        Self { message, nature }
+    }
+
+    /// Something that stays wrong until somebody mends it.
+    pub(crate) fn lasting(message: impl Into<String>) -> Self {
+        let (message, nature) = (message.into(), Nature::Lasting);
+        Self { message, nature }
+    }
+
+    pub(super) fn silent(host: &str) -> Self {
+        Self::passing(format!(
+            "RabbitMQ at {host} does not answer; check the server, its memory and disk alarms \
+             (rabbitmq-diagnostics alarms) and the network"
+        ))
+    }
+
+    pub(super) fn ended(queue: &str) -> Self {
+        Self::passing(format!(
+            "the broker stopped delivering from {queue}: the queue was deleted, or an acknowledgement \
+             took longer than its consumer_timeout"
+        ))
+    }
+
+    /// Whether waiting alone won't mend it.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.nature == Nature::Lasting
+    }
+
+    /// Whether a delivery could not be parsed, which ends the connection, and does so again each time it
+    /// is delivered.
+    #[must_use]
+    pub fn is_unparseable(&self) -> bool {
+        self.nature == Nature::Unparseable
+    }
+
+    /// Classifies an error of the client or the broker. `doing` says what failed, with names.
+    pub(crate) fn classify(error: &Error, host: &str, doing: &str) -> Self {
+        let at = format!("RabbitMQ at {host}");
+        match error.kind() {
+            ErrorKind::ParsingError(_) => Self {
+                message: format!("a delivery of {at} has properties that are not UTF-8"),
+                nature: Nature::Unparseable,
+            },
+            ErrorKind::ProtocolError(amqp) => {
+                let text = amqp.get_message();
+                match amqp.kind() {
+                    AMQPErrorKind::Hard(AMQPHardError::FRAMEERROR) => Self {
+                        message: format!("a frame of {at} can't be read: {text}"),
+                        nature: Nature::Unparseable,
+                    },
+                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if doing == "connecting" => {
+                        Self::lasting(format!(
+                            "{at} refuses the login: {text}; check user and password in amqp.url \
+                             (REVERTD_AMQP__URL)"
+                        ))
+                    }
+                    AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if doing == "connecting" => {
+                        Self::lasting(format!(
+                            "{at} refuses the virtual host: {text}; correct it in amqp.url, where / is \
+                             written %2f, or create it: rabbitmqctl add_vhost, set_permissions"
+                        ))
+                    }
+                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::lasting(format!(
+                        "{at} forbids {doing}: {text}; grant the user of amqp.url what the README lists \
+                         under Permissions"
+                    )),
+                    AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => {
+                        Self::lasting(format!(
+                            "{at} refuses {doing}: {text}; it exists with other arguments: configure what is \
+                         there, delete it when it is empty, or set topology.declare = false"
+                        ))
+                    }
+                    AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Self::lasting(format!(
+                        "{at} refuses {doing}: {text}; create it, or set topology.declare = true"
+                    )),
+                    AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
+                        Self::passing(format!("{at} fails at {doing}: {text}"))
+                    }
+                }
+            }
+            // The connection's end, as seen from a channel. Its cause was reported where it arose.
+            _ => Self::passing(format!(
+                "cannot work with {at} ({doing}): {error}; is it running, and is the address in amqp.url \
+                 (REVERTD_AMQP__URL) right?"
+            )),
+        }
+    }
+}

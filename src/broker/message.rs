@@ -1,0 +1,145 @@
+//! Messages that the worker publishes: events, retries, dead letters.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
+
+use super::error::BrokerError;
+use super::inlet::Delivery;
+use super::outlet::Outlet;
+use super::properties;
+use crate::disposition::attempts;
+use crate::event::{CONTENT_TYPE, Event, SOURCE};
+use crate::outcome::Failure;
+
+/// A message to be published: persistent and mandatory, whatever it is.
+#[derive(Clone, Debug)]
+pub struct Message<'a> {
+    pub(super) exchange: &'a str,
+    pub(super) routing_key: &'a str,
+    pub(super) properties: BasicProperties,
+    pub(super) body: Cow<'a, [u8]>,
+    pub(super) is_event: bool,
+}
+
+impl<'a> Message<'a> {
+    /// The event that answers `delivery`, to the reply exchange.
+    #[must_use]
+    pub fn event(exchange: &'a str, event: &'a Event, delivery: &Delivery) -> Self {
+        Self {
+            exchange,
+            routing_key: &event.routing_key,
+            properties: event_properties(event, delivery),
+            body: Cow::Borrowed(&event.body),
+            is_event: true,
+        }
+    }
+
+    /// The same event to the queue that the request named in `reply_to`.
+    #[must_use]
+    pub fn reply(queue: &'a str, event: &'a Event, delivery: &Delivery) -> Self {
+        Self::event("", event, delivery).to(queue)
+    }
+
+    /// `delivery` again, to wait in `queue`.
+    #[must_use]
+    pub fn retry(queue: &'a str, delivery: &'a Delivery, outlet: &Outlet, now: Timestamp) -> Self {
+        outlet.pass_on(delivery, counted(delivery, now)).to(queue)
+    }
+
+    /// `delivery` again, with its reason, to the dead-letter exchange.
+    #[must_use]
+    pub fn dead_letter(
+        exchange: &'a str,
+        routing_key: &'a str,
+        delivery: &'a Delivery,
+        failure: &Failure,
+        outlet: &Outlet,
+        now: Timestamp,
+    ) -> Self {
+        let code = failure.code();
+        let mut added = counted(delivery, now);
+        added.push((properties::ERROR_CODE, AMQPValue::LongInt(code.number)));
+        added.push((properties::ERROR_REASON, properties::long_text(code.reason)));
+        added.push((
+            properties::ERROR_MESSAGE,
+            properties::long_text(failure.message()),
+        ));
+        Self {
+            exchange,
+            ..outlet.pass_on(delivery, added).to(routing_key)
+        }
+    }
+
+    /// Whether it tells an outcome that the database also holds.
+    #[must_use]
+    pub fn is_event(&self) -> bool {
+        self.is_event
+    }
+
+    /// Where it goes, for messages.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        if self.exchange.is_empty() {
+            self.routing_key
+        } else {
+            self.exchange
+        }
+    }
+
+    /// What is wrong where it can't be published.
+    #[must_use]
+    pub fn undeliverable(&self) -> BrokerError {
+        BrokerError::passing(format!(
+            "{} takes no messages: it is missing, full, or not bound",
+            self.target()
+        ))
+    }
+
+    fn to(self, routing_key: &'a str) -> Self {
+        Self {
+            routing_key,
+            ..self
+        }
+    }
+}
+
+fn counted(delivery: &Delivery, now: Timestamp) -> Vec<(&'static str, AMQPValue)> {
+    let count = i64::from(attempts(&delivery.envelope));
+    vec![
+        (properties::ATTEMPTS, AMQPValue::LongLongInt(count)),
+        (
+            properties::FIRST_ATTEMPT_AT,
+            properties::first_attempt_at(&delivery.properties, now),
+        ),
+    ]
+}
+
+fn event_properties(event: &Event, delivery: &Delivery) -> BasicProperties {
+    let envelope = &delivery.envelope;
+    let mut properties = BasicProperties::default()
+        .with_content_type(CONTENT_TYPE.into())
+        .with_delivery_mode(2)
+        .with_message_id(event.id.to_string().into())
+        .with_type(event.kind.name().into())
+        .with_timestamp(u64::try_from(event.time.as_second()).unwrap_or(0))
+        .with_app_id(SOURCE.into());
+    let correlation = envelope
+        .correlation_id
+        .as_ref()
+        .or(envelope.message_id.as_ref());
+    if let Some(correlation) = correlation {
+        properties = properties.with_correlation_id(correlation.as_str().into());
+    }
+    if let Some(traceparent) = &envelope.traceparent {
+        let mut headers = FieldTable::default();
+        headers.insert(
+            properties::TRACEPARENT.into(),
+            properties::long_text(traceparent),
+        );
+        properties = properties.with_headers(headers);
+    }
+    properties
+}

@@ -1,0 +1,168 @@
+//! A channel to publish on: a window of messages at a time, each confirm awaited.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+
+use super::error::BrokerError;
+use super::inlet::Delivery;
+use super::message::Message;
+use super::{CONFIRM_TIMEOUT, properties, within};
+
+/// Messages whose confirms are awaited together.
+const WINDOW: usize = 1000;
+
+/// Room in a frame for what is not the publisher's own headers.
+const FRAME_RESERVE: usize = 8 * 1024;
+
+/// What the broker did with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in every queue that it was routed to, as safe as the queue makes it.
+    Confirmed,
+    /// No queue is bound for it; it is nowhere.
+    Unroutable,
+    /// A queue refused it, being full; it may be in others.
+    Refused,
+}
+
+/// A channel in confirm mode.
+pub struct Outlet {
+    channel: Channel,
+    user: Arc<str>,
+    host: String,
+    headers_max_bytes: usize,
+}
+
+impl Outlet {
+    pub(super) async fn open(
+        connection: &Connection,
+        user: &Arc<str>,
+        host: &str,
+    ) -> Result<Self, BrokerError> {
+        let wrong = |error| BrokerError::classify(&error, host, "opening a channel to publish");
+        let channel = connection.create_channel().await.map_err(wrong)?;
+        let confirm = ConfirmSelectOptions { nowait: false };
+        channel.confirm_select(confirm).await.map_err(wrong)?;
+        let frame_max = connection.configuration().frame_max() as usize;
+        Ok(Self {
+            channel,
+            user: user.clone(),
+            host: host.into(),
+            headers_max_bytes: frame_max.saturating_sub(FRAME_RESERVE),
+        })
+    }
+
+    /// Publishes `messages` in their order and tells what became of each, once the broker has said so of all.
+    ///
+    /// # Errors
+    /// Where the channel or the connection fails. What became of the messages is then unknown: they are to be
+    /// published again, under the same ids.
+    pub async fn publish(&self, messages: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
+        let mut fates = Vec::with_capacity(messages.len());
+        for window in messages.chunks(WINDOW) {
+            let published = within(CONFIRM_TIMEOUT, &self.host, self.publish_window(window));
+            fates.extend(published.await?);
+        }
+        Ok(fates)
+    }
+
+    /// Whether the broker takes messages at all. One that is out of memory or disk tells nobody until asked to
+    /// take one; this one is for no queue, and comes back.
+    ///
+    /// # Errors
+    /// Where it doesn't.
+    pub async fn probe(&self) -> Result<(), BrokerError> {
+        let nowhere = format!("revertd.probe.{}", uuid::Uuid::new_v4());
+        let probe = Message {
+            exchange: "",
+            routing_key: &nowhere,
+            properties: BasicProperties::default().with_message_id(nowhere.as_str().into()),
+            body: Cow::Borrowed(b""),
+            is_event: false,
+        };
+        self.publish(&[probe]).await.map(|_| ())
+    }
+
+    /// `delivery` as it is published again: body and properties, but for what would make the broker act.
+    pub(super) fn pass_on<'a>(
+        &self,
+        delivery: &'a Delivery,
+        added: Vec<(&'static str, AMQPValue)>,
+    ) -> Message<'a> {
+        Message {
+            exchange: "",
+            routing_key: "",
+            properties: properties::passed_on(
+                &delivery.properties,
+                &delivery.envelope.client,
+                &self.user,
+                added,
+                self.headers_max_bytes,
+            ),
+            body: Cow::Borrowed(&delivery.body),
+            is_event: false,
+        }
+    }
+
+    async fn publish_window(&self, window: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
+        let options = BasicPublishOptions {
+            // What no queue is bound for comes back, instead of vanishing with a confirm.
+            mandatory: true,
+            immediate: false,
+        };
+        let written = join_all(window.iter().map(|message| {
+            self.channel.basic_publish(
+                message.exchange.into(),
+                message.routing_key.into(),
+                options,
+                &message.body,
+                message.properties.clone(),
+            )
+        }))
+        .await;
+        let confirms = written.into_iter().collect::<Result<Vec<_>, _>>();
+        let confirms = confirms.map_err(|error| self.wrong(&error))?;
+        let mut nacked = Vec::with_capacity(window.len());
+        let mut returned = HashSet::new();
+        for confirmation in join_all(confirms).await {
+            let (nack, message) = match confirmation.map_err(|error| self.wrong(&error))? {
+                Confirmation::Ack(message) => (false, message),
+                Confirmation::Nack(message) => (true, message),
+                Confirmation::NotRequested => {
+                    return Err(BrokerError::passing("the channel lost its confirm mode"));
+                }
+            };
+            nacked.push(nack);
+            // A returned message hangs on whichever confirm comes next: only its own id tells whose it is.
+            if let Some(message) = message {
+                let message = message.delivery;
+                let id = message.properties.message_id().clone();
+                returned.insert((message.exchange, message.routing_key, id));
+            }
+        }
+        let fate = |(message, nack): (&Message<'_>, bool)| {
+            let key = || -> (ShortString, ShortString, Option<ShortString>) {
+                let id = message.properties.message_id().clone();
+                (message.exchange.into(), message.routing_key.into(), id)
+            };
+            if nack {
+                Fate::Refused
+            } else if !returned.is_empty() && returned.contains(&key()) {
+                Fate::Unroutable
+            } else {
+                Fate::Confirmed
+            }
+        };
+        Ok(window.iter().zip(nacked).map(fate).collect())
+    }
+
+    fn wrong(&self, error: &lapin::Error) -> BrokerError {
+        BrokerError::classify(error, &self.host, "publishing")
+    }
+}

@@ -1,0 +1,224 @@
+//! Exchanges, queues and bindings that revertd needs.
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ExchangeKind};
+
+use super::error::BrokerError;
+use super::{CONNECT_TIMEOUT, within};
+use crate::settings::{Settings, Topology};
+
+/// Practically unlimited, and within the range that every supported version takes: to list letters must not
+/// use them up.
+const READ_LIMIT: i64 = 1_000_000_000;
+
+struct Queue {
+    name: String,
+    arguments: FieldTable,
+    binding: Option<(String, String)>,
+}
+
+/// Declares everything, or checks that it is there.
+pub async fn ensure(
+    connection: &Connection,
+    settings: &Settings,
+    host: &str,
+) -> Result<(), BrokerError> {
+    within(CONNECT_TIMEOUT, host, async {
+        let topology = &settings.topology;
+        let passive = !topology.declare;
+        let steps = Steps { connection, host };
+        let exchanges = [
+            (topology.request_exchange.as_str(), ExchangeKind::Direct),
+            (topology.reply_exchange.as_str(), ExchangeKind::Topic),
+            (topology.dead_letter_exchange.as_str(), ExchangeKind::Direct),
+        ];
+        for (name, kind) in exchanges {
+            steps.exchange(name, kind, passive).await?;
+        }
+        for queue in queues(settings) {
+            steps.queue(&queue, passive).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn queues(settings: &Settings) -> Vec<Queue> {
+    let topology = &settings.topology;
+    let mut queues = vec![dead_letter_queue(topology)];
+    if topology.reply_queue_declare {
+        queues.push(reply_queue(topology));
+    }
+    for (name, delay) in settings
+        .retry_queues()
+        .into_iter()
+        .zip(&settings.retry.delays)
+    {
+        queues.push(retry_queue(topology, name, delay.0.as_millis()));
+    }
+    // Last, so that nothing is delivered before there is a place for what comes of it.
+    queues.push(work_queue(topology));
+    queues
+}
+
+fn work_queue(topology: &Topology) -> Queue {
+    let mut arguments = quorum(
+        topology.work_queue_max_bytes.as_u64(),
+        "reject-publish",
+        i64::from(topology.work_queue_delivery_limit),
+    );
+    dead_letters_to(
+        &mut arguments,
+        topology.dead_letter_exchange.as_str(),
+        topology.dead_letter_queue.as_str(),
+    );
+    Queue {
+        name: topology.work_queue.to_string(),
+        arguments,
+        binding: Some((
+            topology.request_exchange.to_string(),
+            topology.request_key.to_string(),
+        )),
+    }
+}
+
+/// One fixed time to live for all of a queue's messages, since expiry stops at the first unexpired one;
+/// then back to the work queue, through the default exchange.
+fn retry_queue(topology: &Topology, name: String, delay_ms: u128) -> Queue {
+    let max_bytes = topology.retry_queue_max_bytes.as_u64();
+    let mut arguments = quorum(max_bytes, "reject-publish", READ_LIMIT);
+    dead_letters_to(&mut arguments, "", topology.work_queue.as_str());
+    let delay = i64::try_from(delay_ms).expect("delays are at most 28 days");
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(delay));
+    Queue {
+        name,
+        arguments,
+        binding: None,
+    }
+}
+
+fn reply_queue(topology: &Topology) -> Queue {
+    let max_bytes = topology.reply_queue_max_bytes.as_u64();
+    Queue {
+        name: topology.reply_queue.to_string(),
+        arguments: quorum(max_bytes, "drop-head", READ_LIMIT),
+        binding: Some((topology.reply_exchange.to_string(), "#".into())),
+    }
+}
+
+fn dead_letter_queue(topology: &Topology) -> Queue {
+    let max_bytes = topology.dead_letter_queue_max_bytes.as_u64();
+    let name = topology.dead_letter_queue.to_string();
+    Queue {
+        arguments: quorum(max_bytes, "reject-publish", READ_LIMIT),
+        binding: Some((topology.dead_letter_exchange.to_string(), name.clone())),
+        name,
+    }
+}
+
+fn quorum(max_bytes: u64, overflow: &str, delivery_limit: i64) -> FieldTable {
+    let max_bytes = i64::try_from(max_bytes).expect("settings bound sizes to int64");
+    let mut arguments = FieldTable::default();
+    arguments
+        .insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString("quorum".into()),
+        )
+        .insert(
+            "x-max-length-bytes".into(),
+            AMQPValue::LongLongInt(max_bytes),
+        )
+        .insert("x-overflow".into(), AMQPValue::LongString(overflow.into()))
+        .insert(
+            "x-delivery-limit".into(),
+            AMQPValue::LongLongInt(delivery_limit),
+        );
+    arguments
+}
+
+/// At least once, which the broker honours only together with `reject-publish`.
+fn dead_letters_to(arguments: &mut FieldTable, exchange: &str, routing_key: &str) {
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    arguments
+        .insert("x-dead-letter-exchange".into(), text(exchange))
+        .insert("x-dead-letter-routing-key".into(), text(routing_key))
+        .insert("x-dead-letter-strategy".into(), text("at-least-once"));
+}
+
+/// Each on a channel of its own, since a refusal closes the channel.
+struct Steps<'a> {
+    connection: &'a Connection,
+    host: &'a str,
+}
+
+impl Steps<'_> {
+    async fn exchange(
+        &self,
+        name: &str,
+        kind: ExchangeKind,
+        passive: bool,
+    ) -> Result<(), BrokerError> {
+        let options = ExchangeDeclareOptions {
+            passive,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            nowait: false,
+        };
+        let channel = self.channel().await?;
+        let declared = channel
+            .exchange_declare(name.into(), kind, options, FieldTable::default())
+            .await;
+        self.done(declared, &format!("declaring the exchange {name}"))?;
+        self.close(&channel).await;
+        Ok(())
+    }
+
+    async fn queue(&self, queue: &Queue, passive: bool) -> Result<(), BrokerError> {
+        let name = queue.name.as_str();
+        let options = QueueDeclareOptions {
+            passive,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+        };
+        let channel = self.channel().await?;
+        let declared = channel
+            .queue_declare(name.into(), options, queue.arguments.clone())
+            .await;
+        self.done(declared, &format!("declaring the queue {name}"))?;
+        if let Some((exchange, key)) = queue.binding.as_ref().filter(|_| !passive) {
+            let bound = channel
+                .queue_bind(
+                    name.into(),
+                    exchange.as_str().into(),
+                    key.as_str().into(),
+                    QueueBindOptions { nowait: false },
+                    FieldTable::default(),
+                )
+                .await;
+            self.done(
+                bound,
+                &format!("binding the queue {name} to the exchange {exchange}"),
+            )?;
+        }
+        self.close(&channel).await;
+        Ok(())
+    }
+
+    async fn channel(&self) -> Result<Channel, BrokerError> {
+        let channel = self.connection.create_channel().await;
+        self.done(channel, "opening a channel")
+    }
+
+    /// Nothing depends on it: an open channel costs a little until the connection ends.
+    async fn close(&self, channel: &Channel) {
+        let _ = channel.close(200, "done".into()).await;
+    }
+
+    fn done<T>(&self, result: Result<T, lapin::Error>, doing: &str) -> Result<T, BrokerError> {
+        result.map_err(|error| BrokerError::classify(&error, self.host, doing))
+    }
+}

@@ -1,0 +1,79 @@
+//! The command line: one file a command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::settings::Settings;
+
+mod config;
+mod logs;
+mod migrate;
+mod submit;
+mod worker;
+
+/// Reverts billing usage exactly once: requests from RabbitMQ, entries in PostgreSQL, an event for each.
+#[derive(Debug, Parser)]
+#[command(name = "revertd", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Configuration file; without one, the built-in defaults. `REVERTD_<SECTION>__<KEY>` overrides both.
+    #[arg(long, global = true, env = "REVERTD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take revert requests off RabbitMQ until told to stop (SIGTERM, SIGINT).
+    Worker,
+    /// Bring the database's schema up to date.
+    Migrate(migrate::Args),
+    /// Publish one request and wait for its event. Exit status: 0 reverted, 1 rejected or failed, 3 no answer
+    /// in time.
+    Submit(submit::Args),
+    /// Print the effective configuration, without secrets.
+    Config(config::Args),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Cli {
+    /// Runs the command; its errors are printed, one line each.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        match self.dispatch() {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("revertd: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn dispatch(self) -> anyhow::Result<ExitCode> {
+        let settings = Settings::load(self.config.as_deref())?;
+        if let Command::Config(args) = &self.command {
+            return config::run(&settings, args);
+        }
+        logs::init(settings.telemetry.log_format);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        match self.command {
+            Command::Worker => runtime.block_on(worker::run(settings)),
+            Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
+            Command::Submit(args) => runtime.block_on(submit::run(&settings, args)),
+            Command::Config(args) => config::run(&settings, &args),
+        }
+    }
+}

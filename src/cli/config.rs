@@ -1,0 +1,23 @@
+//! `revertd config`
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+
+use super::Output;
+use crate::settings::Settings;
+
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// As the configuration file is written, or as JSON.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+    match args.output {
+        Output::Text => print!("{}", settings.to_toml()),
+        Output::Json => println!("{}", serde_json::to_string_pretty(settings)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}

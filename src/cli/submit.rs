@@ -1,0 +1,166 @@
+//! `revertd submit`
+
+use std::io::Read;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args as ClapArgs;
+use serde_json::{Map, Value};
+
+use super::Output;
+use crate::broker::{Client, Submission};
+use crate::event::Kind;
+use crate::settings::Settings;
+
+/// No answer in time; the request goes on.
+const NO_ANSWER: u8 = 3;
+
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The usage to revert.
+    #[arg(long, value_name = "UUID", required_unless_present = "body")]
+    usage_id: Option<String>,
+    /// How much of it, in the ledger's smallest unit.
+    #[arg(
+        long,
+        value_name = "INT64",
+        required_unless_present = "body",
+        allow_hyphen_values = true
+    )]
+    amount: Option<String>,
+    /// The billing account. One of this, --org-id and --project-id is required.
+    #[arg(long, value_name = "UUID")]
+    billing_id: Option<String>,
+    /// The org; alone, stands for its default account.
+    #[arg(long, value_name = "UUID")]
+    org_id: Option<String>,
+    /// The project; alone, stands for its org's default account.
+    #[arg(long, value_name = "UUID")]
+    project_id: Option<String>,
+    /// Why; kept with the entry.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The whole body instead, as JSON; `-` reads standard input.
+    #[arg(long, value_name = "JSON", conflicts_with_all =
+        ["usage_id", "amount", "billing_id", "org_id", "project_id", "reason"])]
+    body: Option<String>,
+    /// The request's id: the same id again answers the same. Without one, a fresh one is made and printed.
+    #[arg(long, value_name = "ID", value_parser = message_id)]
+    message_id: Option<String>,
+    /// Attempts at most: 1 answers an unknown usage at once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_attempts: Option<u32>,
+    /// How long to wait for the event.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// One line for people, or the event itself.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    let (timeout, output) = (args.timeout, args.output);
+    let submission = submission(args)?;
+    let mut client = Client::connect(settings).await?;
+    client.publish(&submission).await?;
+    let id = &submission.message_id;
+    let event = client.event(id, timeout).await;
+    client.close().await;
+    let Some(event) = event.with_context(|| format!("request {id} was published"))? else {
+        let waited = humantime::format_duration(timeout);
+        eprintln!(
+            "revertd: no event for request {id} within {waited}; the request goes on: ask again with \
+             --message-id {id}"
+        );
+        return Ok(ExitCode::from(NO_ANSWER));
+    };
+    let event: Value = serde_json::from_slice(&event).context("the event is not JSON")?;
+    match output {
+        Output::Json => println!("{event}"),
+        Output::Text => println!("{}", summary(&event)),
+    }
+    let reverted = event["type"] == Kind::Reverted.name();
+    Ok(if reverted {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn submission(args: Args) -> anyhow::Result<Submission> {
+    let body = match args.body.as_deref() {
+        Some("-") => {
+            let mut body = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut body)
+                .context("cannot read the body from standard input")?;
+            body
+        }
+        Some(body) => body.as_bytes().to_vec(),
+        None => {
+            let fields = [
+                ("usage_id", args.usage_id),
+                ("amount", args.amount),
+                ("billing_id", args.billing_id),
+                ("org_id", args.org_id),
+                ("project_id", args.project_id),
+                ("reason", args.reason),
+            ];
+            let given = |(name, value): (&str, Option<String>)| {
+                Some((name.to_owned(), Value::from(value?)))
+            };
+            Value::from(fields.into_iter().filter_map(given).collect::<Map<_, _>>())
+                .to_string()
+                .into_bytes()
+        }
+    };
+    let fresh = || uuid::Uuid::new_v4().to_string();
+    Ok(Submission {
+        message_id: args.message_id.unwrap_or_else(fresh),
+        body,
+        max_attempts: args.max_attempts,
+    })
+}
+
+fn message_id(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 255 {
+        return Err("must have 1 to 255 bytes".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// One line that tells a person what happened.
+#[must_use]
+pub fn summary(event: &Value) -> String {
+    let data = &event["data"];
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let (kind, request) = (text(&event["type"]), text(&data["request_id"]));
+    let Some(error) = data.get("error") else {
+        return format!(
+            "{kind}: {} of {} given back, {} remain (request {request}, transaction {})",
+            text(&data["amount"]),
+            text(&data["usage_amount"]),
+            text(&data["remaining"]),
+            text(&data["transaction_id"]),
+        );
+    };
+    let info = &error["details"][0];
+    let mut line = format!(
+        "{kind}: {}: {}",
+        text(&info["reason"]),
+        text(&error["message"])
+    );
+    for (key, value) in info["metadata"].as_object().into_iter().flatten() {
+        line.push_str(&format!(", {key} {}", text(value)));
+    }
+    for violation in error["details"][1]["fieldViolations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let (field, description) = (text(&violation["field"]), text(&violation["description"]));
+        line.push_str(&format!("; {field} {description}"));
+    }
+    format!("{line} (request {request})")
+}

@@ -1,0 +1,156 @@
+//! Where a message goes, decided once: an answer, a rung of the retry ladder, or the dead-letter queue.
+//!
+//! Pure. Settling, logs and counters read what is decided here.
+
+use jiff::Timestamp;
+
+use crate::event::Event;
+use crate::outcome::{Decision, Failure, Outcome, Refusal, Verdict};
+use crate::request::{Envelope, Fields, Fragments, RevertRequest, Undecodable, decode};
+use crate::retry::{Cause, Ladder};
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// The event is published, and that is all.
+    Answer(Event),
+    /// It waits on that rung, and comes back.
+    Retry {
+        /// Index of the delay.
+        rung: usize,
+    },
+    /// It goes to the dead-letter queue with its reason, and the event is published.
+    DeadLetter {
+        /// The reason.
+        failure: Failure,
+        /// The event that tells it.
+        event: Event,
+    },
+}
+
+/// A delivery as read: a request to be decided, or disposed of already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Rows 1 and 3 are passed.
+    Request(RevertRequest),
+    /// They are not.
+    Done(Disposition),
+}
+
+/// Reads a delivery of a body of at most `max_bytes`.
+#[must_use]
+pub fn read(
+    envelope: &Envelope,
+    body: &[u8],
+    max_bytes: u64,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> Reading {
+    if body.len() as u64 > max_bytes {
+        let (length, wrong) = (body.len(), "amqp.max_message_bytes");
+        let text = format!("the body has {length} bytes, more than {max_bytes} ({wrong})");
+        return Reading::Done(malformed(envelope, body, text, now));
+    }
+    let (violations, fragments) = match (decode(body), envelope.violation()) {
+        (Ok(fields), None) => return Reading::Request(request(envelope, fields, ladder)),
+        (Ok(fields), Some(violation)) => (vec![violation], Fragments::from(&fields)),
+        (Err(Undecodable::Malformed(text)), _) => {
+            return Reading::Done(malformed(envelope, body, text, now));
+        }
+        (
+            Err(Undecodable::Invalid {
+                violations,
+                fragments,
+            }),
+            violation,
+        ) => (violations.into_iter().chain(violation).collect(), fragments),
+    };
+    Reading::Done(Disposition::Answer(Event::of_invalid(
+        envelope.message_id.as_deref(),
+        envelope.raw_identity(body),
+        &fragments,
+        &Refusal::InvalidField(violations),
+        now,
+    )))
+}
+
+/// Disposes of a delivery that came too often: unread, since reading it may be what kills the worker.
+#[must_use]
+pub fn unread(envelope: &Envelope, body: &[u8], deliveries: u32, now: Timestamp) -> Disposition {
+    let text = format!(
+        "delivered {deliveries} times without being settled; something in it may stop the worker"
+    );
+    let failure = Failure::RetriesExhausted(text);
+    dead_letter(envelope, body, &Fragments::default(), failure, now)
+}
+
+/// Disposes of a request by what came of it.
+#[must_use]
+pub fn dispose(
+    envelope: &Envelope,
+    body: &[u8],
+    request: &RevertRequest,
+    decision: &Decision,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> Disposition {
+    let rung = |cause| ladder.rung(cause, attempts(envelope), envelope.max_attempts);
+    match decision {
+        Decision::Decided(outcome) => Disposition::Answer(Event::of_outcome(request, outcome)),
+        Decision::NotYet => match rung(Cause::UsageNotFound) {
+            Some(rung) => Disposition::Retry { rung },
+            // A copy in the same batch had attempts left; this one has none, and is answered.
+            None => Disposition::Answer(Event::of_outcome(request, &not_found(request, now))),
+        },
+        Decision::Failed(failure) => match rung(Cause::Failed) {
+            Some(rung) => Disposition::Retry { rung },
+            None => {
+                let fragments = Fragments::from(&request.fields);
+                dead_letter(envelope, body, &fragments, failure.clone(), now)
+            }
+        },
+    }
+}
+
+/// Attempts made, the present one included.
+#[must_use]
+pub fn attempts(envelope: &Envelope) -> u32 {
+    envelope.attempts.saturating_add(1)
+}
+
+fn request(envelope: &Envelope, fields: Fields, ladder: &Ladder) -> RevertRequest {
+    let next = ladder.rung(
+        Cause::UsageNotFound,
+        attempts(envelope),
+        envelope.max_attempts,
+    );
+    RevertRequest::new(envelope, fields, next.is_none())
+}
+
+fn not_found(request: &RevertRequest, now: Timestamp) -> Outcome {
+    Outcome {
+        id: request.id,
+        org_id: None,
+        account_id: None,
+        decided_at: now,
+        verdict: Verdict::Refused(Refusal::UsageNotFound),
+    }
+}
+
+fn malformed(envelope: &Envelope, body: &[u8], text: String, now: Timestamp) -> Disposition {
+    let failure = Failure::Malformed(text);
+    dead_letter(envelope, body, &Fragments::default(), failure, now)
+}
+
+fn dead_letter(
+    envelope: &Envelope,
+    body: &[u8],
+    fragments: &Fragments,
+    failure: Failure,
+    now: Timestamp,
+) -> Disposition {
+    let identity = envelope.raw_identity(body);
+    let request_id = envelope.message_id.as_deref();
+    let event = Event::of_failure(request_id, identity, fragments, &failure, now);
+    Disposition::DeadLetter { failure, event }
+}

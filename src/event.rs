@@ -1,0 +1,298 @@
+//! The event that answers a request: CloudEvents 1.0, structured JSON.
+//!
+//! Pure. An outcome determines its event, to the byte; what differs between two deliveries of one request
+//! (correlation id, trace context) stands in AMQP properties, not here.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::outcome::{Code, Failure, Metadata, Outcome, Refusal, Verdict};
+use crate::request::{Fragments, RevertRequest, Violation, digest};
+
+/// Media type of the body.
+pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// `source` of every event, `domain` of every error, `app_id` of every message.
+pub const SOURCE: &str = "revertd";
+
+/// An event, ready to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Deterministic for the request and its outcome.
+    pub id: Uuid,
+    /// `type` of the CloudEvent.
+    pub kind: Kind,
+    /// `result.<org_id>` or `error.<org_id>`.
+    pub routing_key: String,
+    /// When it was decided.
+    pub time: Timestamp,
+    /// The CloudEvent.
+    pub body: Vec<u8>,
+}
+
+/// The three types of event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Applied, now or before.
+    Reverted,
+    /// Refused for good.
+    Rejected,
+    /// In the dead-letter queue; not final.
+    Failed,
+}
+
+impl Kind {
+    /// The CloudEvent's `type`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reverted => "usage.reverted",
+            Self::Rejected => "usage.revert.rejected",
+            Self::Failed => "usage.revert.failed",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    id: Uuid,
+    source: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<Uuid>,
+    time: Timestamp,
+    datacontenttype: &'static str,
+    data: Data<'a>,
+}
+
+#[derive(Default, Serialize)]
+struct Data<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    billing_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount: Option<Int64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform_transaction_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_amount: Option<Int64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reverted_total: Option<Int64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining: Option<Int64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Status<'a>>,
+}
+
+/// An int64 as protobuf's JSON writes it: a decimal string.
+struct Int64(i64);
+
+impl Serialize for Int64 {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// google.rpc.Status.
+#[derive(Serialize)]
+struct Status<'a> {
+    code: i32,
+    message: &'a str,
+    details: Vec<Detail<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "@type")]
+enum Detail<'a> {
+    #[serde(rename = "type.googleapis.com/google.rpc.ErrorInfo")]
+    ErrorInfo {
+        reason: &'static str,
+        domain: &'static str,
+        metadata: Metadata,
+    },
+    #[serde(rename = "type.googleapis.com/google.rpc.BadRequest")]
+    BadRequest {
+        #[serde(rename = "fieldViolations")]
+        field_violations: Vec<FieldViolation<'a>>,
+    },
+}
+
+#[derive(Serialize)]
+struct FieldViolation<'a> {
+    field: &'static str,
+    description: &'a str,
+}
+
+impl Event {
+    /// The event of a decided request.
+    #[must_use]
+    pub fn of_outcome(request: &RevertRequest, outcome: &Outcome) -> Self {
+        let fields = &request.fields;
+        let base = Data {
+            request_id: request.message_id.as_deref(),
+            usage_id: Some(fields.usage_id),
+            org_id: outcome.org_id.or(fields.org_id),
+            billing_id: outcome.account_id.or(fields.billing_id),
+            amount: Some(Int64(fields.amount.get())),
+            reason: fields.reason.as_deref(),
+            ..Data::default()
+        };
+        let identity = [outcome.id, request.content];
+        match &outcome.verdict {
+            Verdict::Applied(entry) => {
+                let data = Data {
+                    transaction_id: Some(entry.transaction_id),
+                    platform_transaction_id: Some(entry.platform_transaction_id),
+                    usage_amount: Some(Int64(entry.usage_amount)),
+                    reverted_total: Some(Int64(entry.reverted_total)),
+                    remaining: Some(Int64(entry.usage_amount - entry.reverted_total)),
+                    ..base
+                };
+                Self::new(Kind::Reverted, &identity, "", outcome.decided_at, data)
+            }
+            Verdict::Refused(refusal) => {
+                Self::of_refusal(refusal, &identity, outcome.decided_at, base)
+            }
+        }
+    }
+
+    /// The event of a request whose fields break a rule.
+    #[must_use]
+    pub fn of_invalid(
+        request_id: Option<&str>,
+        raw_identity: Uuid,
+        fragments: &Fragments,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Self {
+        let data = fragments_data(request_id, fragments);
+        Self::of_refusal(refusal, &[raw_identity], now, data)
+    }
+
+    /// The event of a message that goes to the dead-letter queue.
+    #[must_use]
+    pub fn of_failure(
+        request_id: Option<&str>,
+        raw_identity: Uuid,
+        fragments: &Fragments,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Self {
+        let code = failure.code();
+        let data = Data {
+            error: Some(status(code, failure.message(), Metadata::new(), &[])),
+            ..fragments_data(request_id, fragments)
+        };
+        Self::new(Kind::Failed, &[raw_identity], code.reason, now, data)
+    }
+
+    fn of_refusal(refusal: &Refusal, identity: &[Uuid], time: Timestamp, data: Data<'_>) -> Self {
+        let code = refusal.code();
+        let violations: &[Violation] = match refusal {
+            Refusal::InvalidField(violations) => violations,
+            Refusal::BillingAccountNotFound
+            | Refusal::RequestIdReused
+            | Refusal::UsageNotFound
+            | Refusal::RevertOfRevert
+            | Refusal::NotAUsage
+            | Refusal::RevertWindowClosed
+            | Refusal::AlreadyReverted(_)
+            | Refusal::AmountExceedsUsage(_) => &[],
+        };
+        let error = status(code, refusal.message(), refusal.metadata(), violations);
+        let data = Data {
+            error: Some(error),
+            ..data
+        };
+        Self::new(Kind::Rejected, identity, code.reason, time, data)
+    }
+
+    fn new(kind: Kind, identity: &[Uuid], reason: &str, time: Timestamp, data: Data<'_>) -> Self {
+        let mut parts: Vec<&[u8]> = vec![kind.name().as_bytes(), reason.as_bytes()];
+        parts.extend(identity.iter().map(|id| id.as_bytes().as_slice()));
+        let id = digest(&parts);
+        let prefix = match kind {
+            Kind::Reverted => "result",
+            Kind::Rejected | Kind::Failed => "error",
+        };
+        let routing_key = match data.org_id {
+            Some(org_id) => format!("{prefix}.{org_id}"),
+            None => format!("{prefix}.unknown"),
+        };
+        let event = CloudEvent {
+            specversion: "1.0",
+            id,
+            source: SOURCE,
+            kind: kind.name(),
+            subject: data.usage_id,
+            time,
+            datacontenttype: "application/json",
+            data,
+        };
+        let body =
+            serde_json::to_vec(&event).expect("text, numbers and maps keyed by text are JSON");
+        Self {
+            id,
+            kind,
+            routing_key,
+            time,
+            body,
+        }
+    }
+}
+
+fn fragments_data<'a>(request_id: Option<&'a str>, fragments: &'a Fragments) -> Data<'a> {
+    Data {
+        request_id,
+        usage_id: fragments.usage_id,
+        org_id: fragments.org_id,
+        billing_id: fragments.billing_id,
+        amount: fragments.amount.map(|amount| Int64(amount.get())),
+        reason: fragments.reason.as_deref(),
+        ..Data::default()
+    }
+}
+
+fn status<'a>(
+    code: Code,
+    message: &'a str,
+    metadata: Metadata,
+    violations: &'a [Violation],
+) -> Status<'a> {
+    let mut details = vec![Detail::ErrorInfo {
+        reason: code.reason,
+        domain: SOURCE,
+        metadata,
+    }];
+    if !violations.is_empty() {
+        details.push(Detail::BadRequest {
+            field_violations: violations
+                .iter()
+                .map(|violation| FieldViolation {
+                    field: violation.field,
+                    description: &violation.description,
+                })
+                .collect(),
+        });
+    }
+    Status {
+        code: code.number,
+        message,
+        details,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+use super::*;
+use crate::outcome::Entry;
+use crate::request::{Envelope, decode};
+
+fn request(message_id: Option<&str>) -> RevertRequest {
+    let body = br#"{"usage_id":"11111111-1111-4111-8111-111111111111","amount":"5",
+        "project_id":"33333333-3333-4333-8333-333333333333","reason":"the job failed"}"#;
+    let envelope = Envelope {
+        client: "billing".into(),
+        message_id: message_id.map(Into::into),
+        ..Envelope::default()
+    };
+    RevertRequest::new(&envelope, decode(body).expect("valid"), false)
+}
+
+fn outcome(request: &RevertRequest, verdict: Verdict) -> Outcome {
+    Outcome {
+        id: request.id,
+        org_id: Some(Uuid::from_u128(0x22)),
+        account_id: Some(Uuid::from_u128(0x44)),
+        decided_at: "2026-11-23T10:20:30.123456Z".parse().expect("a time"),
+        verdict,
+    }
+}
+
+fn shown(event: &Event) -> String {
+    let body: serde_json::Value = serde_json::from_slice(&event.body).expect("JSON");
+    format!(
+        "{}\n{}",
+        event.routing_key,
+        serde_json::to_string_pretty(&body).expect("JSON")
+    )
+}
+
+#[test]
+fn a_success_tells_both_legs_and_what_remains() {
+    let request = request(Some("job-1"));
+    let entry = Entry {
+        transaction_id: Uuid::from_u128(0x55),
+        platform_transaction_id: Uuid::from_u128(0x66),
+        usage_amount: i64::MAX,
+        reverted_total: 5,
+    };
+    let event = Event::of_outcome(&request, &outcome(&request, Verdict::Applied(entry)));
+    insta::assert_snapshot!("success", shown(&event));
+}
+
+#[test]
+fn a_refusal_is_a_google_rpc_status() {
+    let request = request(None);
+    let metadata = Metadata::from([("remaining".into(), "3".into())]);
+    let verdict = Verdict::Refused(Refusal::AmountExceedsUsage(metadata));
+    let event = Event::of_outcome(&request, &outcome(&request, verdict));
+    insta::assert_snapshot!("refusal", shown(&event));
+}
+
+#[test]
+fn an_invalid_request_lists_its_violations_and_repeats_what_was_valid() {
+    let violations = vec![Violation {
+        field: "amount",
+        description: "is required".into(),
+    }];
+    let fragments = Fragments {
+        org_id: Some(Uuid::from_u128(0x22)),
+        ..Fragments::default()
+    };
+    let event = Event::of_invalid(
+        Some("m"),
+        Uuid::from_u128(1),
+        &fragments,
+        &Refusal::InvalidField(violations),
+        Timestamp::UNIX_EPOCH,
+    );
+    insta::assert_snapshot!("invalid", shown(&event));
+}
+
+#[test]
+fn a_failure_without_an_org_goes_to_error_unknown() {
+    let event = Event::of_failure(
+        None,
+        Uuid::from_u128(1),
+        &Fragments::default(),
+        &Failure::Malformed("the body is not UTF-8".into()),
+        Timestamp::UNIX_EPOCH,
+    );
+    insta::assert_snapshot!("failure", shown(&event));
+}
+
+#[test]
+fn an_event_id_tells_requests_contents_and_outcomes_apart() {
+    let one = request(Some("a"));
+    let two = request(Some("b"));
+    let refused = |request: &RevertRequest, refusal| {
+        Event::of_outcome(request, &outcome(request, Verdict::Refused(refusal))).id
+    };
+    let ids = [
+        refused(&one, Refusal::UsageNotFound),
+        refused(&two, Refusal::UsageNotFound),
+        refused(&one, Refusal::NotAUsage),
+    ];
+    assert_ne!(ids[0], ids[1]);
+    assert_ne!(ids[0], ids[2]);
+    assert_eq!(ids[0], refused(&one, Refusal::UsageNotFound));
+}

@@ -1,0 +1,130 @@
+//! Connections to the database and the settings of their sessions.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::STATEMENT_TIMEOUT;
+use super::error::{LedgerError, Trouble, classify};
+use crate::settings::Settings;
+
+/// Longest wait for a new connection, or for one of the pool's.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The statement's look-ups are by key, whatever the planner would guess of a batch's size: one plan, made
+/// once, of index scans. A database whose default is another isolation, or not to wait for the disk, must
+/// not decide either of them here.
+const SESSION: &str = "
+    SET plan_cache_mode = force_generic_plan;
+    SET enable_seqscan = off;
+    SET enable_hashjoin = off;
+    SET enable_mergejoin = off;
+    SET jit = off;
+    SET default_transaction_isolation = 'read committed';
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') = 'off';
+";
+
+/// A statement with the schema of Frontier's tables put in.
+pub fn in_schema(statement: &str, settings: &Settings) -> String {
+    let quoted = format!("\"{}\"", settings.ledger.schema);
+    statement.replace("{ledger}", &quoted)
+}
+
+/// The pool, and the server's address for messages.
+pub fn pool(settings: &Settings) -> Result<(Pool, String), LedgerError> {
+    let config = parse(settings)?;
+    let host = describe(&config);
+    let manager = Manager::from_config(
+        config,
+        NoTls,
+        ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        },
+    );
+    let session = format!(
+        "{SESSION} SET statement_timeout = {};",
+        STATEMENT_TIMEOUT.as_millis()
+    );
+    let pool = Pool::builder(manager)
+        .max_size(usize::from(settings.pool_size()))
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(CONNECT_TIMEOUT))
+        .create_timeout(Some(CONNECT_TIMEOUT))
+        .post_create(Hook::async_fn(move |client, _| {
+            let session = session.clone();
+            Box::pin(async move {
+                let done = client.batch_execute(&session).await;
+                done.map_err(HookError::Backend)
+            })
+        }))
+        .build()
+        .map_err(|error| LedgerError::lasting(format!("the pool of connections: {error}")))?;
+    Ok((pool, host))
+}
+
+/// One connection of its own, for migrations.
+pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError> {
+    let config = parse(settings)?;
+    let host = describe(&config);
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
+        .await
+        .map_err(|_| LedgerError::silent(&host))?;
+    let (client, connection) = connected.map_err(|error| match classify(&error, &host) {
+        Trouble::Unavailable(error) => error,
+        Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::lasting(text),
+    })?;
+    // Ends with the client; its errors reach whoever waits for an answer.
+    tokio::spawn(connection);
+    Ok((client, host))
+}
+
+fn parse(settings: &Settings) -> Result<Config, LedgerError> {
+    let parsed = settings.database.url.secret().parse::<Config>();
+    let mut config = parsed.map_err(|error| {
+        // The parser's sources name the option that is wrong, not its value.
+        let source = std::error::Error::source(&error);
+        let why = source.map_or_else(|| error.to_string(), ToString::to_string);
+        LedgerError::lasting(format!(
+            "configuration: database.url: {why}; it must look like \
+             postgres://USER:PASSWORD@HOST:5432/DATABASE"
+        ))
+    })?;
+    if !matches!(config.get_ssl_mode(), SslMode::Disable | SslMode::Prefer) {
+        return Err(LedgerError::lasting(
+            "configuration: database.url: this version speaks no TLS to PostgreSQL; use \
+             sslmode=prefer or disable within a trusted network, or through a TLS tunnel",
+        ));
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("revertd");
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    // A peer that vanished without a word is noticed in half a minute.
+    config.keepalives_idle(Duration::from_secs(15));
+    config.keepalives_interval(Duration::from_secs(5));
+    config.keepalives_retries(3);
+    config.tcp_user_timeout(Duration::from_secs(30));
+    Ok(config)
+}
+
+fn describe(config: &Config) -> String {
+    let ports = config.get_ports();
+    let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
+        let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(path) => format!("{} (port {port})", path.display()),
+        }
+    });
+    let all: Vec<_> = hosts.collect();
+    if all.is_empty() {
+        "localhost".into()
+    } else {
+        all.join(", ")
+    }
+}

@@ -1,0 +1,164 @@
+//! What can go wrong with the database, told apart where it arises: by `SQLSTATE`, never by text.
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+/// The database can't work at present. Says what is wrong and what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct LedgerError {
+    message: String,
+    lasting: bool,
+}
+
+impl LedgerError {
+    /// Something that stays wrong until somebody mends it: a password, a missing schema or grant.
+    pub(super) fn lasting(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            message,
+            lasting: true,
+        }
+    }
+
+    fn passing(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            message,
+            lasting: false,
+        }
+    }
+
+    pub(super) fn silent(host: &str) -> Self {
+        Self::passing(format!(
+            "PostgreSQL at {host} does not answer; check the server, its locks and the network"
+        ))
+    }
+
+    /// Whether waiting alone won't mend it.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.lasting
+    }
+}
+
+/// Why a statement failed, and therefore what is done about it.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The database can't work: everything waits.
+    Unavailable(LedgerError),
+    /// Another writer was in the way: the same again.
+    Contended(String),
+    /// Something in the statement's own requests: they are tried by halves.
+    Rejected(String),
+}
+
+/// Classifies an error of the client or the server; `host` is for the message.
+pub fn classify(error: &Error, host: &str) -> Trouble {
+    let Some(db) = error.as_db_error() else {
+        return Trouble::Unavailable(of_connection(error, host));
+    };
+    let state = db.code();
+    let text = format!("{} (SQLSTATE {})", db.message(), state.code());
+    match state {
+        // Another writer's entry of the same id; if it stays in the way, the request is at fault.
+        &SqlState::UNIQUE_VIOLATION => Trouble::Contended(text),
+        // No request can cause these: a column or a reference that Frontier's tables gained.
+        &SqlState::NOT_NULL_VIOLATION | &SqlState::FOREIGN_KEY_VIOLATION => {
+            Trouble::Unavailable(LedgerError::lasting(format!(
+                "the ledger's tables refuse every entry: {text}; their schema changed, compare it with \
+                 ARCHITECTURE.md, section Ledger"
+            )))
+        }
+        state => match &state.code()[..2] {
+            "40" => Trouble::Contended(text),
+            "21" | "22" | "23" | "54" | "P0" => Trouble::Rejected(text),
+            _ => Trouble::Unavailable(of_server(state, &text, host)),
+        },
+    }
+}
+
+/// Why the pool gives no connection.
+pub fn of_pool(error: &PoolError, host: &str) -> LedgerError {
+    match error {
+        PoolError::Backend(error) => match classify(error, host) {
+            Trouble::Unavailable(error) => error,
+            Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::passing(text),
+        },
+        PoolError::PostCreateHook(deadpool_postgres::HookError::Backend(error)) => {
+            LedgerError::passing(format!(
+                "PostgreSQL at {host} refuses the session: {}",
+                chain(error)
+            ))
+        }
+        PoolError::Timeout(_)
+        | PoolError::Closed
+        | PoolError::NoRuntimeSpecified
+        | PoolError::PostCreateHook(_) => LedgerError::passing(format!(
+            "no connection to PostgreSQL at {host} in time ({error}); is it running, is the address in \
+             database.url right, are there connections left?"
+        )),
+    }
+}
+
+fn of_connection(error: &Error, host: &str) -> LedgerError {
+    LedgerError::passing(format!(
+        "cannot work with PostgreSQL at {host}: {}; is it running, and is the address in database.url \
+         (REVERTD_DATABASE__URL) right?",
+        chain(error)
+    ))
+}
+
+fn of_server(state: &SqlState, text: &str, host: &str) -> LedgerError {
+    let at = format!("PostgreSQL at {host}");
+    match state {
+        &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            LedgerError::lasting(format!(
+                "{at} refuses the login: {text}; check user and password in database.url \
+                 (REVERTD_DATABASE__URL) and the server's pg_hba.conf"
+            ))
+        }
+        &SqlState::INVALID_CATALOG_NAME => LedgerError::lasting(format!(
+            "{at}: {text}; create the database or correct its name in database.url"
+        )),
+        &SqlState::UNDEFINED_TABLE
+        | &SqlState::UNDEFINED_FUNCTION
+        | &SqlState::UNDEFINED_COLUMN
+        | &SqlState::INVALID_SCHEMA_NAME => LedgerError::lasting(format!(
+            "{at} lacks revertd's schema or Frontier's tables: {text}; run `revertd migrate`, and check \
+             ledger.schema"
+        )),
+        &SqlState::INSUFFICIENT_PRIVILEGE => LedgerError::lasting(format!(
+            "{at}: {text}; grant the role of database.url what the README lists under Permissions"
+        )),
+        &SqlState::READ_ONLY_SQL_TRANSACTION => LedgerError::passing(format!(
+            "{at} is read-only: {text}; point database.url at the primary, or name all hosts with \
+             target_session_attrs=read-write"
+        )),
+        &SqlState::DISK_FULL => {
+            LedgerError::passing(format!("{at} is out of disk space: {text}; free some"))
+        }
+        &SqlState::TOO_MANY_CONNECTIONS => LedgerError::passing(format!(
+            "{at} has no connection left: {text}; raise max_connections or lower database.pool_size"
+        )),
+        &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE => LedgerError::passing(format!(
+            "{at} took too long: {text}; look for locks on the ledger's tables in pg_stat_activity"
+        )),
+        _ => LedgerError::passing(format!("{at} fails: {text}")),
+    }
+}
+
+/// The client's errors tell their cause only in their sources.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}

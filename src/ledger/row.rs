@@ -1,0 +1,49 @@
+//! A row that the statement `apply` returns.
+
+use jiff::Timestamp;
+use tokio_postgres::Error;
+use uuid::Uuid;
+
+use super::StoredMetadata;
+use crate::outcome::{Entry, Outcome, Refusal, Verdict};
+
+/// One decided request.
+pub struct Row {
+    /// With [`Outcome::id`], which request it was.
+    pub content: Uuid,
+    /// Whether it is decided; otherwise the usage may yet come.
+    pub is_final: bool,
+    pub outcome: Outcome,
+}
+
+impl Row {
+    /// Reads the columns in the order of the statement.
+    pub fn read(row: &tokio_postgres::Row) -> Result<Self, Error> {
+        let reason: Option<&str> = row.try_get(2)?;
+        let metadata: Option<StoredMetadata> = row.try_get(3)?;
+        let verdict = if let Some(reason) = reason {
+            let metadata = metadata.map(|json| json.0).unwrap_or_default();
+            let refusal = Refusal::from_reason(reason, metadata);
+            Verdict::Refused(refusal.expect("the statement and the table know the same reasons"))
+        } else {
+            Verdict::Applied(Entry {
+                usage_amount: row.try_get(7)?,
+                reverted_total: row.try_get(8)?,
+                transaction_id: row.try_get(9)?,
+                platform_transaction_id: row.try_get(10)?,
+            })
+        };
+        let decided_at: Timestamp = row.try_get(6)?;
+        Ok(Self {
+            content: row.try_get(1)?,
+            is_final: row.try_get(11)?,
+            outcome: Outcome {
+                id: row.try_get(0)?,
+                org_id: row.try_get(4)?,
+                account_id: row.try_get(5)?,
+                decided_at,
+                verdict,
+            },
+        })
+    }
+}

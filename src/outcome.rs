@@ -1,0 +1,229 @@
+//! What becomes of a request: applied, refused, or failed; and where its message therefore goes.
+//!
+//! Pure. The order of [`Refusal`]'s variants is the order of the contract's table.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::request::Violation;
+
+/// The decision on an admitted request, as stored; the event follows from it and the request alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Identity of the outcome: the request's, or the one of its refusal `REQUEST_ID_REUSED`.
+    pub id: Uuid,
+    /// The org of the account; `None` where no account was found.
+    pub org_id: Option<Uuid>,
+    /// The account itself.
+    pub account_id: Option<Uuid>,
+    /// When it was decided, by the database's clock.
+    pub decided_at: Timestamp,
+    /// What was decided.
+    pub verdict: Verdict,
+}
+
+/// The two ways in which a request can be decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Both legs are in the ledger.
+    Applied(Entry),
+    /// Nothing was written but, where it is remembered, the refusal.
+    Refused(Refusal),
+}
+
+/// A reversing entry, and what it left of the usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The customer-side leg.
+    pub transaction_id: Uuid,
+    /// The leg on the platform's account.
+    pub platform_transaction_id: Uuid,
+    /// The amount that was once debited.
+    pub usage_amount: i64,
+    /// What was given back of it, this entry included, whoever wrote it.
+    pub reverted_total: i64,
+}
+
+/// Key and value pairs of a refusal's `ErrorInfo`, int64 as decimal strings.
+pub type Metadata = BTreeMap<String, String>;
+
+/// Why a request is refused; in the order in which the reasons are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Row 3.
+    InvalidField(Vec<Violation>),
+    /// Row 5.
+    BillingAccountNotFound,
+    /// Row 6.
+    RequestIdReused,
+    /// Row 7.
+    UsageNotFound,
+    /// Row 8.
+    RevertOfRevert,
+    /// Row 9.
+    NotAUsage,
+    /// Row 10.
+    RevertWindowClosed,
+    /// Row 11, with the earlier entry's id, amount and time.
+    AlreadyReverted(Metadata),
+    /// Row 12, with what remains.
+    AmountExceedsUsage(Metadata),
+}
+
+/// Why a request ends in the dead-letter queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Row 1; the text says what is wrong with the body.
+    Malformed(String),
+    /// All attempts failed for a cause of the request's own; the text names the last one.
+    RetriesExhausted(String),
+    /// The same for a cause outside the request, such as contention that did not end.
+    Unavailable(String),
+}
+
+/// What came of one request in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Decided; the outcome is stored wherever the contract wants it remembered.
+    Decided(Outcome),
+    /// The usage isn't there, and may come yet.
+    NotYet,
+    /// This request's own statement failed; it may pass.
+    Failed(Failure),
+}
+
+/// What goes wrong, as `google.rpc.Code` and the contract's reason name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Number of the `google.rpc.Code`.
+    pub number: i32,
+    /// Reason of the `ErrorInfo`.
+    pub reason: &'static str,
+}
+
+/// Row 3's reason, which the statement too can give: under the policy `cumulative`, without a message id.
+pub const INVALID_FIELD: &str = "INVALID_FIELD";
+
+impl Refusal {
+    /// The refusal of that reason, as the statement and the table of outcomes spell it.
+    #[must_use]
+    pub fn from_reason(reason: &str, metadata: Metadata) -> Option<Self> {
+        Some(match reason {
+            INVALID_FIELD => Self::InvalidField(vec![Violation {
+                field: "message_id",
+                description:
+                    "is required with revert.policy = \"cumulative\", so that two partial \
+                              reverts can be told from one that was sent twice"
+                        .into(),
+            }]),
+            "BILLING_ACCOUNT_NOT_FOUND" => Self::BillingAccountNotFound,
+            "REQUEST_ID_REUSED" => Self::RequestIdReused,
+            "USAGE_NOT_FOUND" => Self::UsageNotFound,
+            "REVERT_OF_REVERT" => Self::RevertOfRevert,
+            "NOT_A_USAGE" => Self::NotAUsage,
+            "REVERT_WINDOW_CLOSED" => Self::RevertWindowClosed,
+            "ALREADY_REVERTED" => Self::AlreadyReverted(metadata),
+            "AMOUNT_EXCEEDS_USAGE" => Self::AmountExceedsUsage(metadata),
+            _ => return None,
+        })
+    }
+
+    /// Code and reason of the contract's table.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        let (number, reason) = match self {
+            Self::InvalidField(_) => (3, INVALID_FIELD),
+            Self::BillingAccountNotFound => (5, "BILLING_ACCOUNT_NOT_FOUND"),
+            Self::RequestIdReused => (3, "REQUEST_ID_REUSED"),
+            Self::UsageNotFound => (5, "USAGE_NOT_FOUND"),
+            Self::RevertOfRevert => (9, "REVERT_OF_REVERT"),
+            Self::NotAUsage => (9, "NOT_A_USAGE"),
+            Self::RevertWindowClosed => (9, "REVERT_WINDOW_CLOSED"),
+            Self::AlreadyReverted(_) => (6, "ALREADY_REVERTED"),
+            Self::AmountExceedsUsage(_) => (3, "AMOUNT_EXCEEDS_USAGE"),
+        };
+        Code { number, reason }
+    }
+
+    /// One sentence for a person. Changes nothing between two answers to one request.
+    #[must_use]
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::InvalidField(_) => "the request breaks the rules of its fields",
+            Self::BillingAccountNotFound => {
+                "no such organization, project or billing account, or they do not belong together"
+            }
+            Self::RequestIdReused => "this message_id was used before for another request",
+            Self::UsageNotFound => "no such usage in this billing account",
+            Self::RevertOfRevert => "this is the id of a revert, and a revert can't be reverted",
+            Self::NotAUsage => "this is the id of a credit, not of a usage",
+            Self::RevertWindowClosed => "the usage is too old to be reverted",
+            Self::AlreadyReverted(_) => "the usage was already reverted",
+            Self::AmountExceedsUsage(_) => "the amount is more than what remains of the usage",
+        }
+    }
+
+    /// Metadata of the `ErrorInfo`.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata {
+        match self {
+            Self::AlreadyReverted(metadata) | Self::AmountExceedsUsage(metadata) => {
+                metadata.clone()
+            }
+            Self::InvalidField(_)
+            | Self::BillingAccountNotFound
+            | Self::RequestIdReused
+            | Self::UsageNotFound
+            | Self::RevertOfRevert
+            | Self::NotAUsage
+            | Self::RevertWindowClosed => Metadata::new(),
+        }
+    }
+}
+
+impl Failure {
+    /// Code and reason of the contract's table.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        let (number, reason) = match self {
+            Self::Malformed(_) => (3, "MALFORMED_REQUEST"),
+            Self::RetriesExhausted(_) => (13, "RETRIES_EXHAUSTED"),
+            Self::Unavailable(_) => (14, "RETRIES_EXHAUSTED"),
+        };
+        Code { number, reason }
+    }
+
+    /// One sentence for a person.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Malformed(text) | Self::RetriesExhausted(text) | Self::Unavailable(text) => text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_of_the_statement_is_known_and_names_itself() {
+        for reason in [
+            "INVALID_FIELD",
+            "BILLING_ACCOUNT_NOT_FOUND",
+            "REQUEST_ID_REUSED",
+            "USAGE_NOT_FOUND",
+            "REVERT_OF_REVERT",
+            "NOT_A_USAGE",
+            "REVERT_WINDOW_CLOSED",
+            "ALREADY_REVERTED",
+            "AMOUNT_EXCEEDS_USAGE",
+        ] {
+            let refusal = Refusal::from_reason(reason, Metadata::new()).expect(reason);
+            assert_eq!(refusal.code().reason, reason);
+        }
+        assert_eq!(Refusal::from_reason("APPLIED", Metadata::new()), None);
+    }
+}

@@ -1,0 +1,312 @@
+//! A revert request: what a publisher may send, parsed strictly.
+//!
+//! Pure. It must not know the broker, the database or the configuration; what is wrong with a body is a
+//! value ([`Undecodable`]), never an error of ours.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+mod fields;
+
+pub use fields::decode;
+
+/// Most characters of `reason` (contract, section Request).
+pub const REASON_MAX_CHARS: usize = 512;
+
+/// Namespace of the digests that identify requests, contents and events.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_7a52_91c4_4c1e_8e0b_5a3f_2c77_d940);
+
+/// An amount of usage in the ledger's smallest unit; always greater than zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Amount(i64);
+
+impl Amount {
+    /// `None` unless `value` is greater than zero.
+    #[must_use]
+    pub fn new(value: i64) -> Option<Self> {
+        (value > 0).then_some(Self(value))
+    }
+
+    /// The amount as the ledger's `bigint`.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The six fields of a request's body, each as sent and each valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// The usage to revert.
+    pub usage_id: Uuid,
+    /// How much of it.
+    pub amount: Amount,
+    /// The account, its org, or a project of that org; at least one, never both of the last two.
+    pub billing_id: Option<Uuid>,
+    /// See [`Fields::billing_id`].
+    pub org_id: Option<Uuid>,
+    /// See [`Fields::billing_id`].
+    pub project_id: Option<Uuid>,
+    /// Why, in the requester's words; kept with the entry.
+    pub reason: Option<String>,
+}
+
+/// What could be read of the fields of a request that is refused or failed, for its event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fragments {
+    /// The field of that name, where it was valid; so are the others.
+    pub usage_id: Option<Uuid>,
+    #[allow(missing_docs)]
+    pub amount: Option<Amount>,
+    #[allow(missing_docs)]
+    pub billing_id: Option<Uuid>,
+    #[allow(missing_docs)]
+    pub org_id: Option<Uuid>,
+    #[allow(missing_docs)]
+    pub reason: Option<String>,
+}
+
+impl From<&Fields> for Fragments {
+    fn from(fields: &Fields) -> Self {
+        Self {
+            usage_id: Some(fields.usage_id),
+            amount: Some(fields.amount),
+            billing_id: fields.billing_id,
+            org_id: fields.org_id,
+            reason: fields.reason.clone(),
+        }
+    }
+}
+
+/// Something wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The field's `snake_case` name, or the AMQP property's.
+    pub field: &'static str,
+    /// What is wrong and what would be right. Never repeats the value.
+    pub description: String,
+}
+
+/// Why a body is no request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undecodable {
+    /// Row 1 of the contract's table: no JSON object at all.
+    Malformed(String),
+    /// Row 3: an object whose fields break a rule; every violation, in the order of the fields.
+    Invalid {
+        /// Never empty.
+        violations: Vec<Violation>,
+        /// What was valid all the same.
+        fragments: Fragments,
+    },
+}
+
+/// What a delivery says about a request beside its body, checked and bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// The client that the broker authenticated; empty where it authenticated nobody.
+    pub client: String,
+    /// AMQP `message_id`, unless absent or empty.
+    pub message_id: Option<String>,
+    /// AMQP `correlation_id`, unless absent.
+    pub correlation_id: Option<String>,
+    /// AMQP `reply_to`, unless absent or empty.
+    pub reply_to: Option<String>,
+    /// W3C trace context, where well-formed.
+    pub traceparent: Option<String>,
+    /// Attempts made before this one, by our own header; nonsense is read as none.
+    pub attempts: u32,
+    /// The publisher's own bound on attempts, at least 1.
+    pub max_attempts: Option<u32>,
+}
+
+impl Envelope {
+    /// A `message_id` that the database can't hold is a violation of row 3.
+    #[must_use]
+    pub fn violation(&self) -> Option<Violation> {
+        let nul = self.message_id.as_ref().is_some_and(|id| id.contains('\0'));
+        nul.then(|| Violation {
+            field: "message_id",
+            description: "must not contain the character U+0000".into(),
+        })
+    }
+
+    /// Identity of a request whose body gives no content: client, message id and raw body.
+    #[must_use]
+    pub fn raw_identity(&self, body: &[u8]) -> Uuid {
+        digest(&[
+            b"raw",
+            self.client.as_bytes(),
+            self.message_id.as_deref().unwrap_or_default().as_bytes(),
+            body,
+        ])
+    }
+}
+
+/// A request that can be decided: parsed fields, and who identifies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevertRequest {
+    /// Identity: client and message id; without one, client, usage and content.
+    pub id: Uuid,
+    /// Identity of the refusal `REQUEST_ID_REUSED` for this id and this content.
+    pub reuse_id: Uuid,
+    /// Digest of the six fields; spelling and unknown fields don't count.
+    pub content: Uuid,
+    /// See [`Envelope::client`].
+    pub client: String,
+    /// See [`Envelope::message_id`].
+    pub message_id: Option<String>,
+    /// The body.
+    pub fields: Fields,
+    /// Whether a usage that isn't found is refused now, instead of looked for again later.
+    pub last_attempt: bool,
+}
+
+impl RevertRequest {
+    /// Identifies the request of `fields` that came in `envelope`.
+    #[must_use]
+    pub fn new(envelope: &Envelope, fields: Fields, last_attempt: bool) -> Self {
+        let content = content(&fields);
+        let client = envelope.client.as_bytes();
+        let id = match &envelope.message_id {
+            Some(message_id) => digest(&[b"message", client, message_id.as_bytes()]),
+            None => digest(&[
+                b"content",
+                client,
+                fields.usage_id.as_bytes(),
+                content.as_bytes(),
+            ]),
+        };
+        Self {
+            id,
+            reuse_id: digest(&[b"reuse", id.as_bytes(), content.as_bytes()]),
+            content,
+            client: envelope.client.clone(),
+            message_id: envelope.message_id.clone(),
+            fields,
+            last_attempt,
+        }
+    }
+}
+
+fn content(fields: &Fields) -> Uuid {
+    let optional = |id: Option<Uuid>| id.map(Uuid::into_bytes);
+    let (billing, org, project) = (
+        optional(fields.billing_id),
+        optional(fields.org_id),
+        optional(fields.project_id),
+    );
+    digest(&[
+        fields.usage_id.as_bytes(),
+        &fields.amount.get().to_be_bytes(),
+        billing.as_ref().map_or(&[], |id| id.as_slice()),
+        org.as_ref().map_or(&[], |id| id.as_slice()),
+        project.as_ref().map_or(&[], |id| id.as_slice()),
+        fields.reason.as_deref().unwrap_or_default().as_bytes(),
+    ])
+}
+
+/// UUID version 5 of the parts, each with its length before it, so that no two lists of parts are one
+/// text.
+pub(crate) fn digest(parts: &[&[u8]]) -> Uuid {
+    let mut text = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
+    for part in parts {
+        let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
+        text.extend_from_slice(&length.to_be_bytes());
+        text.extend_from_slice(part);
+    }
+    Uuid::new_v5(&NAMESPACE, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields() -> Fields {
+        Fields {
+            usage_id: Uuid::from_u128(1),
+            amount: Amount(5),
+            billing_id: Some(Uuid::from_u128(2)),
+            org_id: None,
+            project_id: None,
+            reason: None,
+        }
+    }
+
+    fn envelope(client: &str, message_id: Option<&str>) -> Envelope {
+        Envelope {
+            client: client.into(),
+            message_id: message_id.map(Into::into),
+            ..Envelope::default()
+        }
+    }
+
+    #[test]
+    fn identity_is_client_and_message_id_whatever_the_content() {
+        let one = RevertRequest::new(&envelope("a", Some("m")), fields(), false);
+        let mut other = fields();
+        other.amount = Amount(6);
+        let two = RevertRequest::new(&envelope("a", Some("m")), other, false);
+        assert_eq!(one.id, two.id);
+        assert_ne!(one.content, two.content);
+        assert_ne!(one.reuse_id, two.reuse_id);
+        let three = RevertRequest::new(&envelope("b", Some("m")), fields(), false);
+        assert_ne!(one.id, three.id);
+    }
+
+    #[test]
+    fn identity_without_a_message_id_is_the_content() {
+        let one = RevertRequest::new(&envelope("a", None), fields(), false);
+        let two = RevertRequest::new(&envelope("a", None), fields(), true);
+        let mut other = fields();
+        other.reason = Some("x".into());
+        let three = RevertRequest::new(&envelope("a", None), other, false);
+        assert_eq!(one.id, two.id);
+        assert_ne!(one.id, three.id);
+    }
+
+    #[test]
+    fn every_field_is_content_and_none_can_pass_for_another() {
+        let id = Some(Uuid::from_u128(7));
+        let mut base = fields();
+        base.billing_id = None;
+        let variants = [
+            Fields {
+                billing_id: id,
+                ..base.clone()
+            },
+            Fields {
+                org_id: id,
+                ..base.clone()
+            },
+            Fields {
+                project_id: id,
+                ..base.clone()
+            },
+            Fields {
+                reason: Some("7".into()),
+                ..base.clone()
+            },
+            Fields {
+                amount: Amount(7),
+                ..base.clone()
+            },
+            Fields {
+                usage_id: Uuid::from_u128(7),
+                ..base.clone()
+            },
+            base,
+        ];
+        let mut digests: Vec<_> = variants.iter().map(content).collect();
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), 7);
+    }
+}

@@ -1,0 +1,103 @@
+//! The retry ladder: which rung a request that may still succeed waits on, or none.
+//!
+//! Pure. It must not know queues; a rung is an index into the configured delays.
+
+use std::time::Duration;
+
+/// Why a request is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The revert may have overtaken its usage.
+    UsageNotFound,
+    /// Something of this request's own failed that may pass.
+    Failed,
+}
+
+/// The configured ladder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ladder {
+    /// Delay of each rung, in the order of the attempts.
+    pub delays: Vec<Duration>,
+    /// Retries after the first attempt where the usage isn't found.
+    pub usage_not_found_attempts: u32,
+}
+
+impl Ladder {
+    /// The rung for a request that has been tried `attempts` times, the one that just failed included;
+    /// `None` where that was the last attempt.
+    ///
+    /// `max_attempts` is the publisher's own bound (header `x-max-attempts`); it can shorten the ladder,
+    /// not lengthen it.
+    #[must_use]
+    pub fn rung(&self, cause: Cause, attempts: u32, max_attempts: Option<u32>) -> Option<usize> {
+        let rungs = u32::try_from(self.delays.len()).unwrap_or(u32::MAX);
+        let last_rung = rungs.checked_sub(1)?;
+        let retries = match cause {
+            Cause::UsageNotFound => self.usage_not_found_attempts,
+            Cause::Failed => rungs,
+        };
+        let retries = max_attempts.map_or(retries, |max| retries.min(max.saturating_sub(1)));
+        let retry = attempts.max(1) - 1;
+        (retry < retries).then(|| retry.min(last_rung) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ladder(rungs: u64, usage_not_found_attempts: u32) -> Ladder {
+        Ladder {
+            delays: (1..=rungs).map(Duration::from_secs).collect(),
+            usage_not_found_attempts,
+        }
+    }
+
+    #[test]
+    fn a_failing_request_climbs_every_rung_once() {
+        let climbed: Vec<_> = (1..=4)
+            .map(|attempts| ladder(3, 0).rung(Cause::Failed, attempts, None))
+            .collect();
+        assert_eq!(climbed, [Some(0), Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn a_missing_usage_is_looked_for_again_as_often_as_configured() {
+        let climb = |rungs, retries| -> Vec<_> {
+            (1..=4)
+                .map(|attempts| ladder(rungs, retries).rung(Cause::UsageNotFound, attempts, None))
+                .collect()
+        };
+        assert_eq!(climb(5, 3), [Some(0), Some(1), Some(2), None]);
+        assert_eq!(climb(5, 0), [None; 4]);
+        assert_eq!(climb(2, 3), [Some(0), Some(1), Some(1), None]);
+        assert_eq!(climb(0, 3), [None; 4]);
+    }
+
+    #[test]
+    fn a_publisher_can_shorten_the_ladder() {
+        for cause in [Cause::UsageNotFound, Cause::Failed] {
+            assert_eq!(ladder(3, 3).rung(cause, 1, Some(1)), None);
+            assert_eq!(ladder(3, 3).rung(cause, 1, Some(2)), Some(0));
+            assert_eq!(ladder(3, 3).rung(cause, 2, Some(2)), None);
+            assert_eq!(ladder(3, 3).rung(cause, 4, Some(9)), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_ladder_ends_and_never_names_a_rung_that_is_not_there(
+            rungs in 0u64..9, retries in 0u32..20, attempts in any::<u32>(), max in any::<Option<u32>>(),
+        ) {
+            let ladder = ladder(rungs, retries);
+            for cause in [Cause::UsageNotFound, Cause::Failed] {
+                if let Some(rung) = ladder.rung(cause, attempts, max) {
+                    prop_assert!(rung < ladder.delays.len());
+                    prop_assert!(attempts <= retries.max(rungs as u32));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The configuration: loaded once, parsed into types that can't be wrong.
+//!
+//! Sources, the later ones win: the compiled-in `config/revertd.toml`, the file of `--config`, the
+//! environment. It must not know the clients of broker and database, only the form of their addresses.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use config::{Config, Environment, File, FileFormat};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+mod types;
+
+pub use types::{AmqpUrl, DatabaseUrl, Delay, Name, ReplyToPattern, SchemaName};
+
+/// The compiled-in file: every key and its default.
+pub const DEFAULTS: &str = include_str!("../config/revertd.toml");
+
+const PREFIX: &str = "REVERTD_";
+
+/// Why the configuration can't be used; one sentence for the operator, without secrets.
+#[derive(Debug, thiserror::Error)]
+#[error("configuration: {0}")]
+pub struct SettingsError(String);
+
+/// The effective configuration. Fields are the keys of `config/revertd.toml`, where they are explained.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Settings {
+    pub amqp: Amqp,
+    pub topology: Topology,
+    pub database: Database,
+    pub worker: Worker,
+    pub retry: Retry,
+    pub revert: Revert,
+    pub ledger: Ledger,
+    pub authorization: Authorization,
+    pub telemetry: Telemetry,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Amqp {
+    pub url: AmqpUrl,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<u16>,
+    pub max_message_bytes: ByteSize,
+    pub max_deliveries: u32,
+    pub reply_to_pattern: ReplyToPattern,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Topology {
+    pub declare: bool,
+    pub request_exchange: Name,
+    pub request_key: Name,
+    pub work_queue: Name,
+    pub work_queue_max_bytes: ByteSize,
+    pub work_queue_delivery_limit: u32,
+    pub retry_queue_prefix: Name,
+    pub retry_queue_max_bytes: ByteSize,
+    pub reply_exchange: Name,
+    pub reply_queue_declare: bool,
+    pub reply_queue: Name,
+    pub reply_queue_max_bytes: ByteSize,
+    pub dead_letter_exchange: Name,
+    pub dead_letter_queue: Name,
+    pub dead_letter_queue_max_bytes: ByteSize,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Database {
+    pub url: DatabaseUrl,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_size: Option<u16>,
+    pub migrate_on_start: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Worker {
+    pub concurrency: u16,
+    pub batch_max: u16,
+    #[serde(with = "humantime_serde")]
+    pub shutdown_timeout: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Retry {
+    pub delays: Vec<Delay>,
+    pub usage_not_found_attempts: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Revert {
+    pub policy: Policy,
+    #[serde(
+        default,
+        with = "humantime_serde",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub max_age: Option<Duration>,
+}
+
+/// How often a usage can be reverted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Once, wholly or in part.
+    Once,
+    /// In parts that add up to at most the usage.
+    Cumulative,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Ledger {
+    pub schema: SchemaName,
+    pub manage: bool,
+    pub platform_account: Uuid,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Authorization {
+    pub mode: AuthorizationMode,
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthorizationMode {
+    /// Whoever the broker lets publish.
+    Broker,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Telemetry {
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Text,
+    /// For machines; an object a line.
+    Json,
+}
+
+impl Settings {
+    /// Loads the configuration from `file`, where given, and the process's environment.
+    ///
+    /// # Errors
+    /// What is wrong, with the key and where its value came from.
+    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
+        Self::load_from(
+            file,
+            std::env::vars_os().filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.into_string().ok()?))
+            }),
+        )
+    }
+
+    /// The same with an environment of the caller's.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn load_from(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, SettingsError> {
+        // REVERTD_CONFIG is ours, but no key. A variable without a section (REVERTD_FOO) is no key
+        // either: others of that prefix may be about, such as those of the test suite.
+        let environment = environment
+            .into_iter()
+            .filter(|(name, _)| name.starts_with(PREFIX) && name.contains("__"))
+            .collect();
+        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                SettingsError(format!("cannot read {}: {error}", path.display()))
+            })?;
+            // Parsed by itself first, so that a syntax error names this file.
+            text.parse::<toml::Table>().map_err(|error| {
+                SettingsError(format!("{} is not valid TOML: {error}", path.display()))
+            })?;
+            builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+        }
+        let config = builder
+            .add_source(
+                Environment::with_prefix("REVERTD")
+                    .prefix_separator("_")
+                    .separator("__")
+                    .try_parsing(true)
+                    .list_separator(",")
+                    .with_list_parse_key("retry.delays")
+                    .source(Some(environment)),
+            )
+            .build()
+            .map_err(|error| SettingsError(error.to_string()))?;
+        let settings: Self = serde_path_to_error::deserialize(config).map_err(|error| {
+            let key = error.path().to_string();
+            SettingsError(format!("{key}: {}", error.into_inner()))
+        })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Requests that one worker holds unacknowledged.
+    #[must_use]
+    pub fn prefetch(&self) -> u16 {
+        let default = self.worker.batch_max.saturating_mul(2);
+        self.amqp.prefetch.unwrap_or(default)
+    }
+
+    /// Connections to the database, at most.
+    #[must_use]
+    pub fn pool_size(&self) -> u16 {
+        let default = self.worker.concurrency.saturating_add(1);
+        self.database.pool_size.unwrap_or(default)
+    }
+
+    /// The ladder of retries, for the pure part.
+    #[must_use]
+    pub fn ladder(&self) -> crate::retry::Ladder {
+        crate::retry::Ladder {
+            delays: self.retry.delays.iter().map(|delay| delay.0).collect(),
+            usage_not_found_attempts: self.retry.usage_not_found_attempts,
+        }
+    }
+
+    /// The name of the retry queue of each rung.
+    #[must_use]
+    pub fn retry_queues(&self) -> Vec<String> {
+        let prefix = self.topology.retry_queue_prefix.as_str();
+        let delays = self.retry.delays.iter();
+        delays.map(|delay| format!("{prefix}.{delay}")).collect()
+    }
+
+    /// The queues that a request's `reply_to` must never name.
+    #[must_use]
+    pub fn own_queues(&self) -> BTreeSet<String> {
+        let topology = &self.topology;
+        let named = [
+            &topology.work_queue,
+            &topology.reply_queue,
+            &topology.dead_letter_queue,
+        ];
+        let named = named.into_iter().map(|name| name.as_str().to_owned());
+        named.chain(self.retry_queues()).collect()
+    }
+
+    /// The effective configuration as TOML, without secrets.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("settings are tables of plain values")
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let wrong = |what: String| Err(SettingsError(what));
+        let positive = [
+            ("worker.concurrency", u64::from(self.worker.concurrency)),
+            ("worker.batch_max", u64::from(self.worker.batch_max)),
+            ("amqp.max_deliveries", u64::from(self.amqp.max_deliveries)),
+            (
+                "amqp.max_message_bytes",
+                self.amqp.max_message_bytes.as_u64(),
+            ),
+            ("amqp.prefetch", u64::from(self.prefetch())),
+            ("database.pool_size", u64::from(self.pool_size())),
+            (
+                "topology.work_queue_max_bytes",
+                self.topology.work_queue_max_bytes.as_u64(),
+            ),
+            (
+                "topology.retry_queue_max_bytes",
+                self.topology.retry_queue_max_bytes.as_u64(),
+            ),
+            (
+                "topology.reply_queue_max_bytes",
+                self.topology.reply_queue_max_bytes.as_u64(),
+            ),
+            (
+                "topology.dead_letter_queue_max_bytes",
+                self.topology.dead_letter_queue_max_bytes.as_u64(),
+            ),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return wrong(format!("{key} is 0; it must be at least 1"));
+            }
+            if i64::try_from(value).is_err() {
+                return wrong(format!("{key} is too large"));
+            }
+        }
+        let (prefetch, batch_max) = (self.prefetch(), self.worker.batch_max);
+        if prefetch < batch_max {
+            return wrong(format!(
+                "amqp.prefetch ({prefetch}) is less than worker.batch_max ({batch_max}), so no batch \
+                 could ever fill; raise the first or lower the second"
+            ));
+        }
+        let (pool, concurrency) = (self.pool_size(), self.worker.concurrency);
+        if pool < concurrency {
+            return wrong(format!(
+                "database.pool_size ({pool}) is less than worker.concurrency ({concurrency}), so \
+                 workers would wait for each other; raise the first or lower the second"
+            ));
+        }
+        let (limit, deliveries) = (
+            self.topology.work_queue_delivery_limit,
+            self.amqp.max_deliveries,
+        );
+        if limit <= deliveries.saturating_mul(2) {
+            return wrong(format!(
+                "topology.work_queue_delivery_limit ({limit}) must be more than twice \
+                 amqp.max_deliveries ({deliveries}), or the broker dead-letters requests before the \
+                 worker can say why"
+            ));
+        }
+        if self.retry.delays.is_empty() && self.retry.usage_not_found_attempts > 0 {
+            return wrong(format!(
+                "retry.usage_not_found_attempts is {}, but retry.delays is empty; add a delay or set \
+                 the first to 0",
+                self.retry.usage_not_found_attempts
+            ));
+        }
+        let mut names = BTreeSet::new();
+        let topology = &self.topology;
+        let queues = [
+            topology.work_queue.as_str().to_owned(),
+            topology.reply_queue.as_str().to_owned(),
+            topology.dead_letter_queue.as_str().to_owned(),
+        ];
+        for queue in queues.into_iter().chain(self.retry_queues()) {
+            if !names.insert(queue.clone()) {
+                return wrong(format!(
+                    "two queues would be named {queue}; give each its own name (retry.delays must not \
+                     repeat a delay)"
+                ));
+            }
+        }
+        let exchanges = [
+            topology.request_exchange.as_str(),
+            topology.reply_exchange.as_str(),
+            topology.dead_letter_exchange.as_str(),
+        ];
+        if exchanges.iter().collect::<BTreeSet<_>>().len() < exchanges.len() {
+            return wrong("the three exchanges under topology must have different names".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+use super::*;
+
+fn load(environment: &[(&str, &str)]) -> Result<Settings, String> {
+    let owned = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::load_from(None, owned).map_err(|error| error.to_string())
+}
+
+fn load_file(text: &str) -> Result<Settings, String> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), text).expect("written");
+    Settings::load_from(Some(file.path()), []).map_err(|error| error.to_string())
+}
+
+fn refused(environment: &[(&str, &str)]) -> String {
+    load(environment).expect_err("the configuration is wrong")
+}
+
+#[test]
+fn the_built_in_file_is_valid_and_says_what_the_contract_says() {
+    let settings = load(&[]).expect("valid");
+    assert_eq!(settings.prefetch(), 1000);
+    assert_eq!(settings.pool_size(), 5);
+    assert_eq!(settings.amqp.max_message_bytes, ByteSize::kib(64));
+    assert_eq!(settings.retry_queues()[1], "usage.reverts.retry.5s");
+    assert_eq!(settings.retry_queues()[3], "usage.reverts.retry.2m");
+    assert_eq!(settings.revert.policy, Policy::Once);
+    assert_eq!(settings.revert.max_age, None);
+}
+
+#[test]
+fn keys_that_are_commented_out_in_the_built_in_file_are_keys() {
+    let uncommented: String = DEFAULTS
+        .lines()
+        .map(|line| {
+            let bare = line.strip_prefix("# ").unwrap_or(line);
+            let key = bare.split(" = ").next().unwrap_or_default();
+            let is_key =
+                bare.contains(" = ") && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            format!("{}\n", if is_key { bare } else { line })
+        })
+        .collect();
+    let settings = load_file(&uncommented).expect("valid");
+    assert!(settings.revert.max_age.is_some() && settings.amqp.prefetch.is_some());
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), "[worker]\nbatch_max = 7\nconcurrency = 2\n").expect("written");
+    let environment = [
+        ("REVERTD_WORKER__BATCH_MAX".to_owned(), "9".to_owned()),
+        ("REVERTD_RETRY__DELAYS".to_owned(), "250ms,90s".to_owned()),
+        ("REVERTD_CONFIG".to_owned(), "x".to_owned()),
+        ("OTHER__KEY".to_owned(), "x".to_owned()),
+    ];
+    let settings = Settings::load_from(Some(file.path()), environment).expect("valid");
+    assert_eq!(settings.worker.batch_max, 9);
+    assert_eq!(settings.worker.concurrency, 2);
+    assert_eq!(
+        settings.retry_queues(),
+        ["usage.reverts.retry.250ms", "usage.reverts.retry.1m30s"]
+    );
+}
+
+#[test]
+fn text_that_looks_like_a_number_stays_text() {
+    let settings = load(&[("REVERTD_TOPOLOGY__WORK_QUEUE", "123")]).expect("valid");
+    assert_eq!(settings.topology.work_queue.as_str(), "123");
+    let one = load(&[("REVERTD_RETRY__DELAYS", "5s")]).expect("valid");
+    assert_eq!(one.retry.delays.len(), 1);
+}
+
+#[test]
+fn a_wrong_value_names_its_key_and_what_would_be_right() {
+    for (name, value, said) in [
+        ("REVERTD_AMQP__PREFETCH", "many", "amqp.prefetch"),
+        (
+            "REVERTD_AMQP__URL",
+            "http://localhost",
+            "amqp.url: has a scheme that is not amqp",
+        ),
+        (
+            "REVERTD_AMQP__URL",
+            "amqps://localhost",
+            "amqps is not supported",
+        ),
+        (
+            "REVERTD_AMQP__REPLY_TO_PATTERN",
+            "(",
+            "amqp.reply_to_pattern: is no regular expression",
+        ),
+        (
+            "REVERTD_DATABASE__URL",
+            "mysql://localhost",
+            "database.url: must look like postgres://",
+        ),
+        (
+            "REVERTD_WORKER__SHUTDOWN_TIMEOUT",
+            "soon",
+            "worker.shutdown_timeout",
+        ),
+        ("REVERTD_RETRY__DELAYS", "1s,later", "retry.delays[1]"),
+        (
+            "REVERTD_RETRY__DELAYS",
+            "1s,1000ms",
+            "two queues would be named usage.reverts.retry.1s",
+        ),
+        ("REVERTD_REVERT__POLICY", "twice", "revert.policy"),
+        (
+            "REVERTD_LEDGER__SCHEMA",
+            "a\"b",
+            "ledger.schema: must be a schema's name",
+        ),
+        (
+            "REVERTD_LEDGER__PLATFORM_ACCOUNT",
+            "0",
+            "ledger.platform_account",
+        ),
+        ("REVERTD_AUTHORIZATION__MODE", "none", "authorization.mode"),
+        (
+            "REVERTD_AMQP__MAX_MESSAGE_BYTES",
+            "big",
+            "amqp.max_message_bytes",
+        ),
+        (
+            "REVERTD_WORKER__CONCURRENCY",
+            "0",
+            "worker.concurrency is 0",
+        ),
+        ("REVERTD_WORKER__CONCURRENCY", "-1", "worker.concurrency"),
+        (
+            "REVERTD_DATABASE__POOL_SIZE",
+            "1",
+            "database.pool_size (1) is less than",
+        ),
+        (
+            "REVERTD_AMQP__PREFETCH",
+            "10",
+            "amqp.prefetch (10) is less than",
+        ),
+        (
+            "REVERTD_AMQP__MAX_DELIVERIES",
+            "60",
+            "topology.work_queue_delivery_limit (100)",
+        ),
+        (
+            "REVERTD_TOPOLOGY__DEAD_LETTER_QUEUE",
+            "usage.reverts",
+            "two queues would be named",
+        ),
+        (
+            "REVERTD_TOPOLOGY__REPLY_EXCHANGE",
+            "amq.topic",
+            "topology.reply_exchange",
+        ),
+    ] {
+        let message = refused(&[(name, value)]);
+        assert!(message.contains(said), "{name}={value}: {message}");
+    }
+}
+
+#[test]
+fn an_unknown_key_stops_the_start_with_its_name() {
+    let message = refused(&[("REVERTD_DATABASE__URI", "postgres://localhost")]);
+    assert!(
+        message.contains("uri") && message.contains("database"),
+        "{message}"
+    );
+    let message = refused(&[("REVERTD_DATABSE__URL", "postgres://localhost")]);
+    assert!(message.contains("databse"), "{message}");
+    let message = load_file("[worker]\nbatchmax = 3\n").expect_err("unknown");
+    assert!(
+        message.contains("batchmax") && message.contains("worker"),
+        "{message}"
+    );
+    let message = load_file("worker = 3").expect_err("no table");
+    assert!(message.contains("worker"), "{message}");
+    let message = load_file("[worker\n").expect_err("no TOML");
+    assert!(message.contains("not valid TOML"), "{message}");
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    for url in [
+        "postgres://me:hunter2@db/x",
+        "postgres://me:hunter2@db1:1,db2:2/x?target_session_attrs=read-write",
+        "postgres://me@db/x?password=hunter2",
+        "host=db user=me password=hunter2 dbname=x",
+        "host=db user=me password='hunter2 and more' dbname=x",
+        "host=db user=me password = hunter2",
+    ] {
+        let settings = load(&[
+            ("REVERTD_DATABASE__URL", url),
+            ("REVERTD_AMQP__URL", "amqp://me:hunter2@mq/%2f"),
+        ])
+        .expect("valid");
+        let shown = format!("{}\n{settings:?}", settings.to_toml());
+        assert!(!shown.contains("hunter2"), "{url}: {shown}");
+    }
+    let message = refused(&[("REVERTD_AMQP__URL", "amqp://me:hunter2@:5672")]);
+    assert!(!message.contains("hunter2"), "{message}");
+}

@@ -1,0 +1,274 @@
+//! Values of the configuration that have a form of their own.
+
+use std::fmt;
+use std::time::Duration;
+
+use regex::Regex;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use url::Url;
+
+/// What stands for a password wherever a secret would be shown.
+const HIDDEN: &str = "***";
+
+macro_rules! text_type {
+    ($name:ident, $parse:path) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $parse(&text).map_err(D::Error::custom)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
+}
+
+/// Address of the broker. Shows itself without the password.
+#[derive(Clone)]
+pub struct AmqpUrl(Url);
+
+impl AmqpUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        const FORM: &str = "must look like amqp://USER:PASSWORD@HOST:5672/VHOST";
+        let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); it {FORM}"))?;
+        match url.scheme() {
+            "amqp" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(Self(url)),
+            "amqp" => Err(format!("names no host; it {FORM}")),
+            "amqps" => Err(
+                "amqps is not supported by this version; use amqp:// within a trusted \
+                            network, or through a TLS tunnel"
+                    .into(),
+            ),
+            _ => Err(format!("has a scheme that is not amqp; it {FORM}")),
+        }
+    }
+
+    /// The whole address, password included.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Host and port, for messages.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let host = self.0.host_str().unwrap_or("localhost");
+        format!("{host}:{}", self.0.port().unwrap_or(5672))
+    }
+}
+
+impl fmt::Display for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(hide_password(self.0.clone()).as_str())
+    }
+}
+
+impl fmt::Debug for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+text_type!(AmqpUrl, AmqpUrl::parse);
+
+/// Address of the database: a URL, or libpq's key=value pairs. Shows itself without the password.
+#[derive(Clone)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let scheme = text.split("://").next().unwrap_or_default();
+        if text.contains("://") && !matches!(scheme, "postgres" | "postgresql") {
+            return Err("must look like postgres://USER:PASSWORD@HOST:5432/DATABASE".into());
+        }
+        if text.trim().is_empty() {
+            return Err(
+                "is empty; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE".into(),
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The whole address, password included.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Url::parse(&self.0) {
+            Ok(url) => f.write_str(hide_password(url).as_str()),
+            // Several hosts are no URL to the parser; key=value pairs are none at all.
+            Err(_) if self.0.contains("://") => {
+                let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
+                let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+                write!(
+                    f,
+                    "{scheme}://{HIDDEN}@{}",
+                    hosts.split('?').next().unwrap_or(hosts)
+                )
+            }
+            Err(_) => {
+                let shown = |pair: &&str| {
+                    let key = pair.split_once('=').map_or("", |(key, _)| key);
+                    matches!(
+                        key,
+                        "host" | "hostaddr" | "port" | "user" | "dbname" | "sslmode"
+                    )
+                };
+                let pairs: Vec<_> = self.0.split(' ').filter(shown).collect();
+                // A quoted password with a space in it can't be told apart by words.
+                if self.0.contains('\'') {
+                    f.write_str(HIDDEN)
+                } else {
+                    f.write_str(&pairs.join(" "))
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+text_type!(DatabaseUrl, DatabaseUrl::parse);
+
+fn hide_password(mut url: Url) -> Url {
+    if url.password().is_some() {
+        // It fails only for URLs that can't have a password.
+        let _ = url.set_password(Some(HIDDEN));
+    }
+    let secret = |(key, _): &(std::borrow::Cow<'_, str>, _)| key.contains("password");
+    if url.query_pairs().any(|pair| secret(&pair)) {
+        url.set_query(None);
+    }
+    url
+}
+
+/// Name of an exchange, a queue or a routing key: what AMQP carries as a short string.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(String);
+
+impl Name {
+    /// Room for the suffixes that are made of a name.
+    const MAX_BYTES: usize = 200;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > Self::MAX_BYTES || text.chars().any(char::is_control) {
+            return Err("must be a name of 1 to 200 bytes without control characters".into());
+        }
+        if text.starts_with("amq.") {
+            return Err("must not begin with \"amq.\", which the broker reserves".into());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_type!(Name, Name::parse);
+
+/// Name of a schema, to be put into statements in quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaName(String);
+
+impl SchemaName {
+    fn parse(text: &str) -> Result<Self, String> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let starts = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+        if !starts || !text.chars().all(plain) || text.len() > 63 {
+            return Err(
+                "must be a schema's name: lower-case letters, digits and _, at most 63".into(),
+            );
+        }
+        if text == "revertd" {
+            return Err("must not be revertd, the schema of revertd's own tables".into());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SchemaName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_type!(SchemaName, SchemaName::parse);
+
+/// Delay of a rung of the retry ladder; shows itself as its queue is named: `5s`, `1m30s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delay(pub Duration);
+
+impl Delay {
+    fn parse(text: &str) -> Result<Self, String> {
+        let delay = humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; write 250ms, 5s, 2m or 24h"))?;
+        // Queues count in milliseconds, and no operator waits longer than that.
+        let whole = delay.subsec_nanos() % 1_000_000 == 0;
+        if !whole || delay.is_zero() || delay > Duration::from_hours(24 * 28) {
+            return Err("must be whole milliseconds, from 1ms to 28 days".into());
+        }
+        Ok(Self(delay))
+    }
+}
+
+impl fmt::Display for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spaced = humantime::format_duration(self.0).to_string();
+        f.write_str(&spaced.replace(' ', ""))
+    }
+}
+
+text_type!(Delay, Delay::parse);
+
+/// Which queues a request's `reply_to` may name.
+#[derive(Clone, Debug)]
+pub struct ReplyToPattern(Regex);
+
+impl ReplyToPattern {
+    fn parse(text: &str) -> Result<Self, String> {
+        Regex::new(text)
+            .map(Self)
+            .map_err(|error| format!("is no regular expression: {error}"))
+    }
+
+    /// Whether it may name `queue`.
+    #[must_use]
+    pub fn allows(&self, queue: &str) -> bool {
+        self.0.is_match(queue)
+    }
+}
+
+impl fmt::Display for ReplyToPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+text_type!(ReplyToPattern, ReplyToPattern::parse);

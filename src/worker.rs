@@ -1,0 +1,348 @@
+//! The worker: the only loop, the only orchestrator.
+//!
+//! A pool of workers runs in generations. A generation connects, consumes, and ends as a whole: when it is told
+//! to stop, when the database or the broker fails, or when the deliveries call for another pace. What it had
+//! in hand and did not settle is delivered again; nothing else is remembered, but the requests that found the
+//! database failing, with which it is tried before the next generation begins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::broker::{Broker, BrokerError};
+use crate::ledger::{self, Ledger, LedgerError};
+use crate::patience::Patience;
+use crate::request::RevertRequest;
+use crate::retry::Ladder;
+use crate::settings::Settings;
+
+mod batch;
+mod tally;
+
+use batch::Worker;
+pub use tally::Tally;
+
+/// How long the others of a failed generation may finish what they have in hand.
+const WIND_DOWN: Duration = Duration::from_secs(5);
+
+/// The waits between generations that fail.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Why the pool can't start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The database needs somebody's attention before the pool can start.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    /// So does the broker.
+    #[error("{0}")]
+    Broker(#[from] BrokerError),
+    /// The stop took longer than `worker.shutdown_timeout`; what was in hand is delivered again.
+    #[error(
+        "stopped before all work in hand was done (worker.shutdown_timeout); it will be delivered again"
+    )]
+    Unfinished,
+}
+
+/// What the workers of a process share.
+struct Shared {
+    settings: Settings,
+    ledger: Ledger,
+    ladder: Ladder,
+    retry_queues: Vec<String>,
+    own_queues: std::collections::BTreeSet<String>,
+    tally: Tally,
+}
+
+/// How many deliveries a worker holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// As many as configured.
+    Full,
+    /// One at a time, for as long as one of them may be what breaks the connection or the worker.
+    Careful,
+}
+
+/// Why a worker, and with it the generation, ended.
+enum End {
+    Stopped,
+    Repaced(Pace),
+    Ledger(LedgerError, Vec<RevertRequest>),
+    Broker(BrokerError),
+}
+
+/// Runs the pool until `stop`, and returns what it did.
+///
+/// # Errors
+/// Where it could not start for a cause that lasts, or not finish in time.
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), WorkerError> {
+    let ledger = Ledger::new(&settings)?;
+    let shared = Arc::new(Shared {
+        ledger,
+        ladder: settings.ladder(),
+        retry_queues: settings.retry_queues(),
+        own_queues: settings.own_queues(),
+        tally: Tally::default(),
+        settings,
+    });
+    let pool = Pool {
+        shared: shared.clone(),
+        stop,
+    };
+    let result = pool.run().await;
+    info!(tally = %shared.tally, "stopped");
+    result
+}
+
+struct Pool {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl Pool {
+    async fn run(&self) -> Result<(), WorkerError> {
+        let mut patience = Patience::new(FIRST_WAIT, LONGEST_WAIT);
+        if !self.prepare_schema(&mut patience).await? {
+            return Ok(());
+        }
+        let mut pace = Pace::Full;
+        let mut held = Vec::new();
+        let mut ever_ready = false;
+        loop {
+            let began = Instant::now();
+            let mut ready = false;
+            let end = self.generation(pace, &held, &mut ready).await?;
+            held.clear();
+            ever_ready |= ready;
+            if ready && began.elapsed() > LONGEST_WAIT {
+                patience.reset();
+            }
+            let wait = match end {
+                End::Stopped => return Ok(()),
+                End::Repaced(next) => {
+                    pace = next;
+                    Duration::ZERO
+                }
+                // Each time, the broker counts a delivery; when it has counted enough, it removes the message.
+                End::Broker(wrong) if wrong.is_unparseable() => {
+                    warn!(reason = %wrong, "consuming one at a time until it is gone");
+                    pace = Pace::Careful;
+                    Duration::from_millis(10)
+                }
+                End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
+                End::Ledger(wrong, _) if wrong.is_lasting() && !ever_ready => {
+                    return Err(wrong.into());
+                }
+                End::Broker(wrong) => {
+                    let wait = patience.next_wait();
+                    error!(reason = %wrong, retry_in = ?wait, "paused: the broker");
+                    wait
+                }
+                End::Ledger(wrong, requests) => {
+                    let wait = patience.next_wait();
+                    error!(reason = %wrong, retry_in = ?wait, "paused: the database");
+                    held = requests;
+                    wait
+                }
+            };
+            if self.stopped_within(wait).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Migrates or checks the schema, however long the database takes to appear. `false`: stopped meanwhile.
+    async fn prepare_schema(&self, patience: &mut Patience) -> Result<bool, LedgerError> {
+        let settings = &self.shared.settings;
+        loop {
+            let prepared = async {
+                if settings.database.migrate_on_start {
+                    let migrated = ledger::migrate(settings).await?;
+                    for name in migrated.applied {
+                        info!(migration = name, "applied");
+                    }
+                    Ok(())
+                } else {
+                    ledger::check(settings).await
+                }
+            };
+            let prepared = tokio::select! {
+                prepared = prepared => prepared,
+                () = self.stop.cancelled() => return Ok(false),
+            };
+            match prepared {
+                Ok(()) => {
+                    patience.reset();
+                    return Ok(true);
+                }
+                Err(wrong) if wrong.is_lasting() => return Err(wrong),
+                Err(wrong) => {
+                    let wait = patience.next_wait();
+                    error!(reason = %wrong, retry_in = ?wait, "waiting for the database");
+                    if self.stopped_within(wait).await {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn stopped_within(&self, wait: Duration) -> bool {
+        timeout(wait, self.stop.cancelled()).await.is_ok()
+    }
+
+    /// One generation. `held` are the requests that found the database failing before it.
+    async fn generation(
+        &self,
+        pace: Pace,
+        held: &[RevertRequest],
+        ready: &mut bool,
+    ) -> Result<End, WorkerError> {
+        let started = tokio::select! {
+            started = self.start(pace, held) => started,
+            () = self.stop.cancelled() => return Ok(End::Stopped),
+        };
+        let (broker, workers) = match started {
+            Ok(started) => started,
+            Err(end) => return Ok(end),
+        };
+        *ready = true;
+        let settings = &self.shared.settings;
+        match pace {
+            Pace::Full => info!(
+                queue = settings.topology.work_queue.as_str(),
+                workers = workers.len(),
+                "ready"
+            ),
+            Pace::Careful => info!("ready, one delivery at a time"),
+        }
+        let drain = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for worker in workers {
+            tasks.spawn(worker.run(drain.clone()));
+        }
+        let ended = self.watch(&mut tasks, &drain).await;
+        tasks.shutdown().await;
+        broker.close().await;
+        ended
+    }
+
+    /// Everything a generation needs, in the order in which it must be there before a delivery comes.
+    async fn start(
+        &self,
+        pace: Pace,
+        held: &[RevertRequest],
+    ) -> Result<(Arc<Broker>, Vec<Worker>), End> {
+        let settings = &self.shared.settings;
+        self.shared
+            .ledger
+            .rehearse(held)
+            .await
+            .map_err(|wrong| End::Ledger(wrong, held.to_vec()))?;
+        let broker = Arc::new(Broker::connect(settings).await.map_err(End::Broker)?);
+        broker
+            .ensure_topology(settings)
+            .await
+            .map_err(End::Broker)?;
+        let prefetch = match pace {
+            Pace::Full => settings.prefetch(),
+            Pace::Careful => 1,
+        };
+        let mut workers = Vec::new();
+        for _ in 0..settings.worker.concurrency {
+            let outlet = broker.outlet().await.map_err(End::Broker)?;
+            if workers.is_empty() {
+                outlet.probe().await.map_err(End::Broker)?;
+            }
+            let queue = settings.topology.work_queue.as_str();
+            let inlet = broker.inlet(queue, prefetch).await.map_err(End::Broker)?;
+            workers.push(Worker::new(
+                self.shared.clone(),
+                broker.clone(),
+                inlet,
+                outlet,
+                pace,
+            ));
+        }
+        Ok((broker, workers))
+    }
+
+    /// Waits for the first worker to end, or for the stop; then for the others, within bounds.
+    async fn watch(
+        &self,
+        tasks: &mut JoinSet<End>,
+        drain: &CancellationToken,
+    ) -> Result<End, WorkerError> {
+        let first = tokio::select! {
+            first = tasks.join_next() => first,
+            () = self.stop.cancelled() => None,
+        };
+        drain.cancel();
+        let mut end = first.map_or(End::Stopped, joined);
+        let stopping = self.stop.is_cancelled() && matches!(end, End::Stopped);
+        let patience = if stopping {
+            self.shared.settings.worker.shutdown_timeout
+        } else {
+            WIND_DOWN
+        };
+        let rest = async {
+            while let Some(next) = tasks.join_next().await {
+                end = worse(std::mem::replace(&mut end, End::Stopped), joined(next));
+            }
+        };
+        let finished = timeout(patience, rest).await.is_ok();
+        if !self.stop.is_cancelled() {
+            return Ok(end);
+        }
+        match end {
+            End::Stopped | End::Repaced(_) if finished => Ok(End::Stopped),
+            End::Stopped | End::Repaced(_) => Err(WorkerError::Unfinished),
+            End::Ledger(wrong, _) => {
+                warn!(reason = %wrong, "the database failed during the stop");
+                Err(WorkerError::Unfinished)
+            }
+            End::Broker(wrong) => {
+                warn!(reason = %wrong, "the broker failed during the stop");
+                Err(WorkerError::Unfinished)
+            }
+        }
+    }
+}
+
+/// A worker that panicked met a bug: what it had in hand is delivered again, one at a time.
+fn joined(result: Result<End, tokio::task::JoinError>) -> End {
+    result.unwrap_or_else(|bug| {
+        error!(%bug, "a worker broke off; this is a fault in revertd, please report it");
+        End::Repaced(Pace::Careful)
+    })
+}
+
+/// The end that says more about what to do next.
+fn worse(one: End, other: End) -> End {
+    let rank = |end: &End| match end {
+        End::Stopped => 0,
+        End::Repaced(Pace::Full) => 1,
+        End::Broker(wrong) if !wrong.is_unparseable() => 2,
+        End::Ledger(..) => 3,
+        End::Repaced(Pace::Careful) => 4,
+        End::Broker(_) => 5,
+    };
+    if rank(&other) > rank(&one) {
+        other
+    } else {
+        one
+    }
+}
+
+/// Waits out a wait that a stop may cut short; `false` if it did.
+async fn waited(wait: Duration, drain: &CancellationToken) -> bool {
+    tokio::select! {
+        () = sleep(wait) => true,
+        () = drain.cancelled() => false,
+    }
+}

@@ -1,0 +1,336 @@
+//! One worker: a batch at a time from delivery to acknowledgement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{End, Pace, Shared, waited};
+use crate::broker::{Broker, BrokerError, Delivery, Fate, Inlet, Message, Outlet};
+use crate::disposition::{self, Disposition, Reading};
+use crate::event::{Event, Kind};
+use crate::patience::Patience;
+
+/// From this redelivery on, a message is suspected of stopping workers.
+const SUSPECT_REDELIVERIES: u32 = 2;
+
+/// Bodies of one batch beyond which deliveries are taken one at a time: large messages are rare, and a
+/// prefetch of them is not held in memory.
+const HEAVY_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long a careful generation lasts at least, so that a bad message that is just now in other hands does
+/// not come back to full prefetches.
+const CAREFUL_AT_LEAST: Duration = Duration::from_secs(2);
+
+/// How long full queues are waited for with messages in hand: well below the broker's acknowledgement timeout.
+const REFUSED_FOR_AT_MOST: Duration = Duration::from_secs(600);
+
+/// How long a copy to a `reply_to` may take; it must not hinder anything.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A channel to consume, channels to publish, and a share of the database.
+pub struct Worker {
+    shared: Arc<Shared>,
+    broker: Arc<Broker>,
+    inlet: Inlet,
+    outlet: Outlet,
+    /// A channel of its own for `reply_to`, opened when needed: what a publisher can break there breaks
+    /// nothing else.
+    replies: Option<Outlet>,
+    pace: Pace,
+    began: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        broker: Arc<Broker>,
+        inlet: Inlet,
+        outlet: Outlet,
+        pace: Pace,
+    ) -> Self {
+        Self {
+            shared,
+            broker,
+            inlet,
+            outlet,
+            replies: None,
+            pace,
+            began: Instant::now(),
+        }
+    }
+
+    /// Works until `drain`, and then until nothing is in hand.
+    pub(super) async fn run(mut self, drain: CancellationToken) -> End {
+        match self.work(&drain).await {
+            Ok(()) => End::Stopped,
+            Err(end) => end,
+        }
+    }
+
+    async fn work(&mut self, drain: &CancellationToken) -> Result<(), End> {
+        let mut repaced = None;
+        let mut draining = false;
+        loop {
+            if !draining && (repaced.is_some() || drain.is_cancelled()) {
+                self.inlet.cancel().await.map_err(End::Broker)?;
+                draining = true;
+            }
+            let batch_max = usize::from(self.shared.settings.worker.batch_max);
+            let batch = tokio::select! {
+                biased;
+                batch = self.inlet.next_batch(batch_max) => batch.map_err(End::Broker)?,
+                () = drain.cancelled(), if !draining => continue,
+            };
+            let Some(batch) = batch else {
+                return repaced.map_or(Ok(()), |pace| Err(End::Repaced(pace)));
+            };
+            repaced = repaced.or(self.pace_for(&batch));
+            self.handle(&batch, drain).await?;
+        }
+    }
+
+    /// Whether the deliveries call for another pace.
+    fn pace_for(&self, batch: &[Delivery]) -> Option<Pace> {
+        let suspect = |delivery: &Delivery| delivery.redeliveries >= SUSPECT_REDELIVERIES;
+        let bytes: usize = batch.iter().map(|delivery| delivery.body.len()).sum();
+        let fresh = |delivery: &Delivery| delivery.redeliveries == 0;
+        match self.pace {
+            Pace::Full if batch.iter().any(suspect) || bytes > HEAVY_BATCH_BYTES => {
+                Some(Pace::Careful)
+            }
+            // Redeliveries come first: where a fresh message comes, they have passed.
+            Pace::Careful
+                if batch.iter().any(fresh)
+                    && bytes <= HEAVY_BATCH_BYTES
+                    && self.began.elapsed() >= CAREFUL_AT_LEAST =>
+            {
+                Some(Pace::Full)
+            }
+            Pace::Full | Pace::Careful => None,
+        }
+    }
+
+    /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
+    /// that came of the batch is confirmed.
+    async fn handle(&mut self, batch: &[Delivery], drain: &CancellationToken) -> Result<(), End> {
+        let Some(last) = batch.last() else {
+            return Ok(());
+        };
+        let dispositions = self.decide(batch).await?;
+        self.publish(batch, &dispositions, drain).await?;
+        self.reply(batch, &dispositions).await;
+        self.inlet.settle(last).await.map_err(End::Broker)?;
+        self.count(batch, &dispositions);
+        Ok(())
+    }
+
+    async fn decide(&self, batch: &[Delivery]) -> Result<Vec<Disposition>, End> {
+        let now = Timestamp::now();
+        let readings: Vec<_> = batch
+            .iter()
+            .map(|delivery| self.read(delivery, now))
+            .collect();
+        let requests: Vec<_> = readings
+            .iter()
+            .filter_map(|reading| match reading {
+                Reading::Request(request) => Some(request.clone()),
+                Reading::Done(_) => None,
+            })
+            .collect();
+        let decisions = if requests.is_empty() {
+            Vec::new()
+        } else {
+            let applied = self.shared.ledger.apply(&requests).await;
+            applied.map_err(|wrong| End::Ledger(wrong, requests))?
+        };
+        let mut decisions = decisions.iter();
+        let ladder = &self.shared.ladder;
+        let dispose = |(delivery, reading): (&Delivery, Reading)| match reading {
+            Reading::Done(disposition) => disposition,
+            Reading::Request(request) => {
+                let decision = decisions.next().expect("a decision for each request");
+                let (envelope, body) = (&delivery.envelope, &delivery.body);
+                disposition::dispose(envelope, body, &request, decision, ladder, now)
+            }
+        };
+        Ok(batch.iter().zip(readings).map(dispose).collect())
+    }
+
+    fn read(&self, delivery: &Delivery, now: Timestamp) -> Reading {
+        let amqp = &self.shared.settings.amqp;
+        let (envelope, body) = (&delivery.envelope, &delivery.body);
+        if delivery.redeliveries >= amqp.max_deliveries {
+            let deliveries = delivery.redeliveries;
+            return Reading::Done(disposition::unread(envelope, body, deliveries, now));
+        }
+        let max_bytes = amqp.max_message_bytes.as_u64();
+        disposition::read(envelope, body, max_bytes, &self.shared.ladder, now)
+    }
+
+    /// Publishes what came of the batch. Messages that a full queue refused are published again until it
+    /// takes them.
+    async fn publish(
+        &self,
+        batch: &[Delivery],
+        dispositions: &[Disposition],
+        drain: &CancellationToken,
+    ) -> Result<(), End> {
+        let mut messages = self.messages(batch, dispositions);
+        let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
+        let began = Instant::now();
+        loop {
+            let fates = self.outlet.publish(&messages).await.map_err(End::Broker)?;
+            let mut unroutable = 0;
+            let mut refused = Vec::new();
+            for (message, fate) in messages.into_iter().zip(fates) {
+                match fate {
+                    Fate::Confirmed => {}
+                    Fate::Refused => refused.push(message),
+                    Fate::Unroutable if message.is_event() => unroutable += 1,
+                    // It would be lost. The next generation declares what is missing.
+                    Fate::Unroutable => return Err(End::Broker(message.undeliverable())),
+                }
+            }
+            if unroutable > 0 {
+                (0..unroutable).for_each(|_| self.shared.tally.unroutable.add());
+                let exchange = self.shared.settings.topology.reply_exchange.as_str();
+                warn!(
+                    events = unroutable,
+                    exchange, "no queue is bound for these events"
+                );
+            }
+            if refused.is_empty() {
+                return Ok(());
+            }
+            let wait = patience.next_wait();
+            warn!(messages = refused.len(), to = refused[0].target(), retry_in = ?wait,
+                "refused: a queue is full; make room in it");
+            if began.elapsed() > REFUSED_FOR_AT_MOST || !waited(wait, drain).await {
+                return Err(End::Broker(refused[0].undeliverable()));
+            }
+            messages = refused;
+        }
+    }
+
+    fn messages<'a>(
+        &'a self,
+        batch: &'a [Delivery],
+        dispositions: &'a [Disposition],
+    ) -> Vec<Message<'a>> {
+        let topology = &self.shared.settings.topology;
+        let (events, dead) = (
+            topology.reply_exchange.as_str(),
+            topology.dead_letter_exchange.as_str(),
+        );
+        let now = Timestamp::now();
+        let mut messages = Vec::with_capacity(batch.len());
+        for (delivery, disposition) in batch.iter().zip(dispositions) {
+            match disposition {
+                Disposition::Answer(event) => {
+                    messages.push(Message::event(events, event, delivery));
+                }
+                Disposition::Retry { rung } => {
+                    let queue = &self.shared.retry_queues[*rung];
+                    messages.push(Message::retry(queue, delivery, &self.outlet, now));
+                }
+                Disposition::DeadLetter { failure, event } => {
+                    let key = topology.dead_letter_queue.as_str();
+                    messages.push(Message::dead_letter(
+                        dead,
+                        key,
+                        delivery,
+                        failure,
+                        &self.outlet,
+                        now,
+                    ));
+                    messages.push(Message::event(events, event, delivery));
+                }
+            }
+        }
+        messages
+    }
+
+    /// Sends the events to those who asked for a copy, where they may. Whatever comes of it, the request is
+    /// settled: the event itself is confirmed.
+    async fn reply(&mut self, batch: &[Delivery], dispositions: &[Disposition]) {
+        let mut copies = Vec::new();
+        for (delivery, disposition) in batch.iter().zip(dispositions) {
+            let (Disposition::Answer(event) | Disposition::DeadLetter { event, .. }) = disposition
+            else {
+                continue;
+            };
+            let Some(queue) = &delivery.envelope.reply_to else {
+                continue;
+            };
+            if self.may_reply_to(queue) {
+                copies.push(Message::reply(queue, event, delivery));
+            } else {
+                debug!(queue, "reply_to does not match amqp.reply_to_pattern");
+                self.shared.tally.replies_failed.add();
+            }
+        }
+        if copies.is_empty() {
+            return;
+        }
+        let sent = timeout(REPLY_TIMEOUT, self.send_copies(&copies)).await;
+        let arrived = if let Ok(Ok(fates)) = sent {
+            fates
+                .iter()
+                .filter(|fate| **fate == Fate::Confirmed)
+                .count()
+        } else {
+            self.replies = None;
+            0
+        };
+        (arrived..copies.len()).for_each(|_| self.shared.tally.replies_failed.add());
+    }
+
+    async fn send_copies(&mut self, copies: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
+        let replies = match self.replies.take() {
+            Some(replies) => replies,
+            None => self.broker.outlet().await?,
+        };
+        self.replies.insert(replies).publish(copies).await
+    }
+
+    fn may_reply_to(&self, queue: &str) -> bool {
+        let direct = queue.starts_with("amq.rabbitmq.reply-to.");
+        let allowed = direct || self.shared.settings.amqp.reply_to_pattern.allows(queue);
+        allowed && !self.shared.own_queues.contains(queue)
+    }
+
+    fn count(&self, batch: &[Delivery], dispositions: &[Disposition]) {
+        let tally = &self.shared.tally;
+        for (delivery, disposition) in batch.iter().zip(dispositions) {
+            if delivery.redeliveries > 0 {
+                tally.redelivered.add();
+            }
+            match disposition {
+                Disposition::Retry { .. } => tally.retried.add(),
+                Disposition::DeadLetter { failure, event } => {
+                    tally.dead_lettered.add();
+                    log_dead_letter(delivery, event, failure.code().reason, failure.message());
+                }
+                Disposition::Answer(event) => match event.kind {
+                    Kind::Reverted => tally.reverted.add(),
+                    Kind::Rejected | Kind::Failed => tally.rejected.add(),
+                },
+            }
+        }
+    }
+}
+
+fn log_dead_letter(delivery: &Delivery, event: &Event, reason: &str, message: &str) {
+    let envelope = &delivery.envelope;
+    warn!(
+        message_id = envelope.message_id,
+        client = envelope.client,
+        event_id = %event.id,
+        reason,
+        "dead-lettered: {message}"
+    );
+}
