@@ -1,0 +1,559 @@
+//! A stage for black-box tests: a database and broker names of its own on real servers, the worker as a
+//! process, a publisher, and the queues that the worker fills.
+//!
+//! Servers are those of `REVERTD_DATABASE__URL` and `REVERTD_AMQP__URL`; without them, `tests/support/servers`
+//! starts the instance `dev` and leaves it running.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::*;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
+
+pub mod ledger;
+pub mod worker;
+
+pub use worker::WorkerProcess;
+
+/// Longest wait for something that must come; a test that meets it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Addresses of the servers.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    pub database: String,
+    pub amqp: String,
+    /// A login that is not the worker's, where there is one.
+    pub publisher: Option<String>,
+}
+
+impl Servers {
+    /// The shared ones.
+    pub fn shared() -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        match (
+            variable("REVERTD_DATABASE__URL"),
+            variable("REVERTD_AMQP__URL"),
+        ) {
+            (Some(database), Some(amqp)) => Self {
+                database,
+                amqp,
+                publisher: variable("REVERTD_TEST_PUBLISHER_URL"),
+            },
+            _ => Self::instance("dev"),
+        }
+    }
+
+    /// A private instance of that name, started if it isn't running.
+    pub fn instance(name: &str) -> Self {
+        manage(&["start", name]);
+        let environment: HashMap<_, _> = manage(&["env", name])
+            .lines()
+            .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned()))
+            .collect();
+        Self {
+            database: environment["REVERTD_DATABASE__URL"].clone(),
+            amqp: environment["REVERTD_AMQP__URL"].clone(),
+            publisher: environment.get("REVERTD_TEST_PUBLISHER_URL").cloned(),
+        }
+    }
+}
+
+/// Runs `tests/support/servers` and returns what it printed.
+pub fn manage(arguments: &[&str]) -> String {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/support/servers");
+    let output = Command::new(script)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("bash is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "servers {arguments:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A database and broker names of one test.
+pub struct Stage {
+    pub servers: Servers,
+    pub prefix: String,
+    pub database: String,
+    pub db: Client,
+    pub channel: Channel,
+    connection: Connection,
+    environment: Vec<(String, String)>,
+}
+
+impl Stage {
+    /// A stage on the shared servers. The schema is there; no worker runs, and no queue is declared.
+    pub async fn new() -> Self {
+        Self::on(Servers::shared()).await
+    }
+
+    /// The same on other servers.
+    pub async fn on(servers: Servers) -> Self {
+        let id = Uuid::new_v4().simple().to_string();
+        let (prefix, database) = (format!("t.{}", &id[..12]), format!("t_{}", &id[..12]));
+        let admin = connect_db(&servers.database).await;
+        admin
+            .batch_execute(&format!("CREATE DATABASE {database}"))
+            .await
+            .expect("the test's role may create databases");
+        let database_url = with_database(&servers.database, &database);
+        let mut environment = vec![
+            ("REVERTD_DATABASE__URL".into(), database_url.clone()),
+            ("REVERTD_AMQP__URL".into(), servers.amqp.clone()),
+            ("REVERTD_RETRY__DELAYS".into(), "100ms,200ms,300ms".into()),
+            ("REVERTD_TELEMETRY__LOG_FORMAT".into(), "text".into()),
+        ];
+        for (key, name) in [
+            ("REQUEST_EXCHANGE", "requests"),
+            ("WORK_QUEUE", "work"),
+            ("RETRY_QUEUE_PREFIX", "retry"),
+            ("REPLY_EXCHANGE", "replies"),
+            ("REPLY_QUEUE", "replies"),
+            ("DEAD_LETTER_EXCHANGE", "dead"),
+            ("DEAD_LETTER_QUEUE", "dead"),
+        ] {
+            environment.push((
+                format!("REVERTD_TOPOLOGY__{key}"),
+                format!("{prefix}.{name}"),
+            ));
+        }
+        let connection = connect_amqp(&servers.amqp).await;
+        let channel = connection.create_channel().await.expect("a channel");
+        let confirm = ConfirmSelectOptions { nowait: false };
+        channel.confirm_select(confirm).await.expect("confirms");
+        let stage = Self {
+            db: connect_db(&database_url).await,
+            servers,
+            prefix,
+            database,
+            channel,
+            connection,
+            environment,
+        };
+        let migrated = stage.command(&["migrate"]).output().expect("runs");
+        let said = String::from_utf8_lossy(&migrated.stderr);
+        assert!(migrated.status.success(), "migrate: {said}");
+        stage
+    }
+
+    /// A stage whose worker already runs.
+    pub async fn with_worker() -> (Self, WorkerProcess) {
+        Self::with_worker_set(&[]).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn with_worker_set(settings: &[(&str, &str)]) -> (Self, WorkerProcess) {
+        let mut stage = Self::new().await;
+        for (name, value) in settings {
+            stage.set(name, value);
+        }
+        let worker = stage.start_worker().await;
+        (stage, worker)
+    }
+
+    /// Sets a configuration key for what is started from here on: `REVERT__POLICY`, `cumulative`.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.environment
+            .push((format!("REVERTD_{key}"), value.into()));
+    }
+
+    /// The name of an exchange or a queue.
+    pub fn name(&self, last: &str) -> String {
+        format!("{}.{last}", self.prefix)
+    }
+
+    /// The program, with this stage's configuration and nothing else.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(worker::binary());
+        command
+            .env_clear()
+            .envs(self.environment.iter().cloned())
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a worker process and waits until it consumes.
+    pub async fn start_worker(&self) -> WorkerProcess {
+        let mut worker = self.spawn_worker();
+        worker.ready().await;
+        worker
+    }
+
+    /// Starts a worker process and waits for nothing.
+    pub fn spawn_worker(&self) -> WorkerProcess {
+        WorkerProcess::spawn(self.command(&["worker"]))
+    }
+
+    /// A consumer of the events.
+    pub async fn events(&self) -> Mailbox {
+        self.mailbox(&self.name("replies")).await
+    }
+
+    /// A consumer of the dead letters.
+    pub async fn dead_letters(&self) -> Mailbox {
+        self.mailbox(&self.name("dead")).await
+    }
+
+    /// A consumer of any queue.
+    pub async fn mailbox(&self, queue: &str) -> Mailbox {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..Default::default()
+        };
+        let consumer = channel
+            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+            .await
+            .expect("the queue is there");
+        Mailbox {
+            _channel: channel,
+            consumer,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Publishes a request as the worker's own user would, without a user id: confirmed and routed.
+    pub async fn publish(&self, request: &Request) {
+        publish_on(&self.channel, &self.name("requests"), request).await;
+    }
+
+    /// Publishes over a login that is not the worker's, with its user id.
+    pub async fn publisher(&self) -> Publisher {
+        let url = match &self.servers.publisher {
+            Some(url) => url.clone(),
+            None => panic!("REVERTD_TEST_PUBLISHER_URL must name a second login on this broker"),
+        };
+        let connection = connect_amqp(&url).await;
+        let channel = connection.create_channel().await.expect("a channel");
+        let confirm = ConfirmSelectOptions { nowait: false };
+        channel.confirm_select(confirm).await.expect("confirms");
+        Publisher {
+            user: connection.status().username(),
+            exchange: self.name("requests"),
+            _connection: connection,
+            channel,
+        }
+    }
+
+    /// Messages ready in a queue.
+    pub async fn depth(&self, queue: &str) -> u32 {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let declared = channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await;
+        let depth = declared.expect("the queue is there").message_count();
+        let _ = channel.close(200, "done".into()).await;
+        depth
+    }
+
+    /// Waits until the work queue and every rung are empty: nothing waits to be worked on. What is in a
+    /// worker's hands is not seen, so this follows the last event.
+    pub async fn drained(&self) {
+        let queues = ["work", "retry.100ms", "retry.200ms", "retry.300ms"];
+        eventually("the queues are drained", async || {
+            for queue in queues {
+                if self.depth(&self.name(queue)).await > 0 {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
+    /// Removes what the stage made on the servers.
+    pub async fn strike(self) {
+        for queue in [
+            "work",
+            "retry.100ms",
+            "retry.200ms",
+            "retry.300ms",
+            "replies",
+            "dead",
+        ] {
+            let queue = self.name(queue);
+            let _ = self
+                .channel
+                .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+                .await;
+        }
+        for exchange in ["requests", "replies", "dead"] {
+            let exchange = self.name(exchange);
+            let options = ExchangeDeleteOptions::default();
+            let _ = self
+                .channel
+                .exchange_delete(exchange.as_str().into(), options)
+                .await;
+        }
+        drop(self.db);
+        let admin = connect_db(&self.servers.database).await;
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.database);
+        let _ = admin.batch_execute(&drop).await;
+    }
+}
+
+/// Another login.
+pub struct Publisher {
+    pub user: String,
+    pub channel: Channel,
+    exchange: String,
+    _connection: Connection,
+}
+
+impl Publisher {
+    /// Publishes with this login's user id.
+    pub async fn publish(&self, request: Request) {
+        let properties = request
+            .properties
+            .clone()
+            .with_user_id(self.user.as_str().into());
+        let request = Request {
+            properties,
+            ..request
+        };
+        publish_on(&self.channel, &self.exchange, &request).await;
+    }
+}
+
+/// A request to be published.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub body: Vec<u8>,
+    pub properties: BasicProperties,
+}
+
+impl Request {
+    /// A request with that body, and a correlation id of its own.
+    pub fn raw(body: impl Into<Vec<u8>>) -> Self {
+        let correlation = Uuid::new_v4().to_string();
+        Self {
+            body: body.into(),
+            properties: BasicProperties::default()
+                .with_delivery_mode(2)
+                .with_correlation_id(correlation.as_str().into()),
+        }
+    }
+
+    pub fn json(body: &Value) -> Self {
+        Self::raw(body.to_string())
+    }
+
+    /// The plainest request there is, with a message id of its own.
+    pub fn revert(account: Uuid, usage: Uuid, amount: i64) -> Self {
+        let body = json!({"billing_id": account, "usage_id": usage, "amount": amount});
+        Self::json(&body).id(&Uuid::new_v4().to_string())
+    }
+
+    pub fn id(self, message_id: &str) -> Self {
+        let properties = self.properties.with_message_id(message_id.into());
+        Self { properties, ..self }
+    }
+
+    pub fn correlated(self, correlation_id: &str) -> Self {
+        let properties = self.properties.with_correlation_id(correlation_id.into());
+        Self { properties, ..self }
+    }
+
+    pub fn reply_to(self, queue: &str) -> Self {
+        let properties = self.properties.with_reply_to(queue.into());
+        Self { properties, ..self }
+    }
+
+    pub fn header(self, name: &str, value: AMQPValue) -> Self {
+        let mut headers = self.properties.headers().clone().unwrap_or_default();
+        headers.insert(name.into(), value);
+        let properties = self.properties.with_headers(headers);
+        Self { properties, ..self }
+    }
+
+    /// Answered at once where the usage is unknown.
+    pub fn once(self) -> Self {
+        self.header("x-max-attempts", AMQPValue::LongInt(1))
+    }
+
+    /// The correlation id, by which its events are known.
+    pub fn correlation(&self) -> String {
+        self.properties
+            .correlation_id()
+            .as_ref()
+            .expect("each has one")
+            .to_string()
+    }
+}
+
+async fn publish_on(channel: &Channel, exchange: &str, request: &Request) {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..Default::default()
+    };
+    let confirm = channel
+        .basic_publish(
+            exchange.into(),
+            "revert".into(),
+            options,
+            &request.body,
+            request.properties.clone(),
+        )
+        .await
+        .expect("written");
+    assert_eq!(confirm.await.expect("confirmed"), Confirmation::Ack(None));
+}
+
+/// What came out of a queue.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    pub routing_key: String,
+    pub properties: BasicProperties,
+    pub body: Vec<u8>,
+}
+
+impl Letter {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("events are JSON")
+    }
+
+    /// The `ErrorInfo` reason of an event, or its type where it has none.
+    pub fn verdict(&self) -> String {
+        let event = self.json();
+        let reason = &event["data"]["error"]["details"][0]["reason"];
+        reason
+            .as_str()
+            .or(event["type"].as_str())
+            .expect("a type")
+            .to_owned()
+    }
+
+    pub fn header(&self, name: &str) -> Option<AMQPValue> {
+        self.properties
+            .headers()
+            .as_ref()?
+            .inner()
+            .get(name)
+            .cloned()
+    }
+
+    pub fn text_header(&self, name: &str) -> Option<String> {
+        match self.header(name)? {
+            AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
+            _ => None,
+        }
+    }
+
+    fn correlation(&self) -> Option<&str> {
+        self.properties
+            .correlation_id()
+            .as_ref()
+            .map(|id| id.as_str())
+    }
+}
+
+/// A consumer that hands out letters by what they answer.
+pub struct Mailbox {
+    _channel: Channel,
+    consumer: Consumer,
+    waiting: Vec<Letter>,
+}
+
+impl Mailbox {
+    /// The next letter, whichever.
+    pub async fn next(&mut self) -> Letter {
+        if !self.waiting.is_empty() {
+            return self.waiting.remove(0);
+        }
+        self.receive().await
+    }
+
+    /// The next letter that answers `request`.
+    pub async fn answer(&mut self, request: &Request) -> Letter {
+        self.correlated(&request.correlation()).await
+    }
+
+    /// The next letter of that correlation id.
+    pub async fn correlated(&mut self, correlation: &str) -> Letter {
+        let fits = |letter: &Letter| letter.correlation() == Some(correlation);
+        if let Some(index) = self.waiting.iter().position(fits) {
+            return self.waiting.remove(index);
+        }
+        loop {
+            let letter = self.receive().await;
+            if fits(&letter) {
+                return letter;
+            }
+            self.waiting.push(letter);
+        }
+    }
+
+    /// The next `count` letters, in the order of their coming.
+    pub async fn take(&mut self, count: usize) -> Vec<Letter> {
+        let mut letters = Vec::with_capacity(count);
+        for _ in 0..count {
+            letters.push(self.next().await);
+        }
+        letters
+    }
+
+    async fn receive(&mut self) -> Letter {
+        let next = timeout(PATIENCE, self.consumer.next()).await;
+        let delivery = next
+            .expect("a letter in time")
+            .expect("the queue stays")
+            .expect("received");
+        Letter {
+            routing_key: delivery.routing_key.to_string(),
+            properties: delivery.properties,
+            body: delivery.data,
+        }
+    }
+}
+
+/// Asks until it is so; nothing else tells.
+pub async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let asked = async {
+        while !so().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+pub async fn connect_db(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .expect("PostgreSQL");
+    tokio::spawn(connection);
+    client
+}
+
+pub async fn connect_amqp(url: &str) -> Connection {
+    let properties = ConnectionProperties::default().with_connection_name("revertd test".into());
+    Connection::connect(url, properties)
+        .await
+        .expect("RabbitMQ")
+}
+
+/// The URL with another database.
+pub fn with_database(url: &str, database: &str) -> String {
+    let mut url = url::Url::parse(url).expect("the tests need database.url as a URL");
+    url.set_path(database);
+    url.to_string()
+}

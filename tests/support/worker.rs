@@ -1,0 +1,103 @@
+//! The worker as a process: started, watched by its log, stopped in order or killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use super::eventually;
+
+/// The program under test.
+pub fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_revertd"))
+}
+
+/// A running `revertd worker`; killed when dropped.
+pub struct WorkerProcess {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl WorkerProcess {
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, sink) = (child.stderr.take().expect("piped"), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // Shown with a test that fails.
+                eprintln!("worker: {line}");
+                let mut log = sink.lock().expect("nobody panics with it");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Self { child, log }
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().expect("nobody panics with it").clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it consumes.
+    pub async fn ready(&mut self) {
+        self.logged("ready").await;
+    }
+
+    /// Waits until a line of its log contains `text`.
+    pub async fn logged(&mut self, text: &str) {
+        eventually(&format!("the worker logs {text:?}"), async || {
+            assert!(
+                self.log().contains(text) || self.child.try_wait().expect("a child").is_none(),
+                "the worker ended: {}",
+                self.log()
+            );
+            self.log().contains(text)
+        })
+        .await;
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status();
+        assert!(sent.expect("kill is there").success(), "kill -{name} {pid}");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        eventually("the worker ends", async || {
+            self.child.try_wait().expect("a child").is_some()
+        })
+        .await;
+        self.child.wait().expect("a child")
+    }
+
+    /// Asks it to stop, and waits.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    /// kill -9, and waits.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a child");
+        self.child.wait().expect("a child");
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
