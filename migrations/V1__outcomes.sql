@@ -66,10 +66,10 @@ CREATE TABLE revertd.outcomes (
             reverted_before) = 0 END),
     -- Never more than the usage, counting what others had reverted before.
     CONSTRAINT outcomes_within_usage CHECK (refusal IS NOT NULL
-        OR (reverted_before >= 0 AND amount <= usage_amount - reverted_before)),
+        OR coalesce(reverted_before >= 0 AND amount <= usage_amount - reverted_before, false)),
     -- Once: under that policy a revert is the first and, by outcomes_revert_no, the only first.
     CONSTRAINT outcomes_once CHECK (refusal IS NOT NULL OR cumulative
-        OR (revert_no = 0 AND reverted_before = 0))
+        OR coalesce(revert_no = 0 AND reverted_before = 0, false))
 );
 
 -- Two writers that decide on one usage at the same time compute the same number: one of them waits

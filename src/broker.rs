@@ -8,10 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::{Connection, ConnectionProperties};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use lapin::{Connection, ConnectionProperties, Event};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::settings::Settings;
+use crate::settings::{AmqpUrl, Settings};
 
 mod client;
 mod error;
@@ -37,11 +40,17 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a close that nobody depends on.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Longest wait for a connection to report why it ended.
+const REPORT_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// Two connections to the broker, shared by the workers of a process: where the broker blocks a connection
 /// that publishes, nothing at all is written on it, acknowledgements included.
 pub struct Broker {
-    consuming: Connection,
-    publishing: Connection,
+    consuming: Watched,
+    publishing: Watched,
+    /// Only opened where a request asks for a copy of its event.
+    replying: Mutex<Option<Connection>>,
+    url: AmqpUrl,
     user: Arc<str>,
     host: String,
 }
@@ -53,13 +62,15 @@ impl Broker {
     /// Where the broker can't be reached or refuses the login or the virtual host.
     pub async fn connect(settings: &Settings) -> Result<Self, BrokerError> {
         let (consuming, publishing) = tokio::try_join!(
-            connect(settings, "revertd worker (consuming)"),
-            connect(settings, "revertd worker (publishing)")
+            connect(&settings.amqp.url, "revertd worker (consuming)"),
+            connect(&settings.amqp.url, "revertd worker (publishing)")
         )?;
         Ok(Self {
             user: consuming.status().username().into(),
-            consuming,
-            publishing,
+            consuming: Watched::new(consuming),
+            publishing: Watched::new(publishing),
+            replying: Mutex::new(None),
+            url: settings.amqp.url.clone(),
             host: settings.amqp.url.host(),
         })
     }
@@ -69,7 +80,7 @@ impl Broker {
     /// # Errors
     /// Which queue or exchange is missing, or is there with other arguments.
     pub async fn ensure_topology(&self, settings: &Settings) -> Result<(), BrokerError> {
-        topology::ensure(&self.publishing, settings, &self.host).await
+        topology::ensure(&self.publishing.connection, settings, &self.host).await
     }
 
     /// Starts to consume the work queue.
@@ -77,7 +88,13 @@ impl Broker {
     /// # Errors
     /// Where the broker refuses.
     pub async fn inlet(&self, queue: &str, prefetch: u16) -> Result<Inlet, BrokerError> {
-        let opening = Inlet::open(&self.consuming, queue, prefetch, &self.user, &self.host);
+        let opening = Inlet::open(
+            &self.consuming.connection,
+            queue,
+            prefetch,
+            &self.user,
+            &self.host,
+        );
         within(CONNECT_TIMEOUT, &self.host, opening).await
     }
 
@@ -86,25 +103,87 @@ impl Broker {
     /// # Errors
     /// Where the broker refuses.
     pub async fn outlet(&self) -> Result<Outlet, BrokerError> {
-        let opening = Outlet::open(&self.publishing, &self.user, &self.host);
+        let opening = Outlet::open(&self.publishing.connection, &self.user, &self.host);
         within(CONNECT_TIMEOUT, &self.host, opening).await
     }
 
-    /// Closes both connections; what is unacknowledged goes back to the queue.
+    /// Opens a channel for copies to `reply_to`, on a connection that may break: a forged direct reply-to
+    /// makes the broker close the connection that publishes to it.
+    ///
+    /// # Errors
+    /// Where the broker refuses.
+    pub async fn reply_outlet(&self) -> Result<Outlet, BrokerError> {
+        let mut replying = self.replying.lock().await;
+        let connection = match replying.take() {
+            Some(connection) if connection.status().connected() => connection,
+            Some(_) | None => connect(&self.url, "revertd worker (reply_to)").await?,
+        };
+        let connection = replying.insert(connection);
+        let opening = Outlet::open(connection, &self.user, &self.host);
+        within(CONNECT_TIMEOUT, &self.host, opening).await
+    }
+
+    /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
+    pub async fn cause(&self, wrong: BrokerError) -> BrokerError {
+        if wrong.is_lasting() || wrong.is_unparseable() {
+            return wrong;
+        }
+        for watched in [&self.consuming, &self.publishing] {
+            if let Some(error) = watched.error().await {
+                return BrokerError::classify(&error, &self.host, "keeping a connection");
+            }
+        }
+        wrong
+    }
+
+    /// Closes the connections; what is unacknowledged goes back to the queue.
     pub async fn close(&self) {
         let close = async |connection: &Connection| {
             let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
         };
-        tokio::join!(close(&self.consuming), close(&self.publishing));
+        tokio::join!(
+            close(&self.consuming.connection),
+            close(&self.publishing.connection)
+        );
+        if let Some(connection) = self.replying.lock().await.take() {
+            close(&connection).await;
+        }
+    }
+}
+
+/// A connection and what it reports of itself.
+struct Watched {
+    connection: Connection,
+    events: Mutex<BoxStream<'static, Event>>,
+}
+
+impl Watched {
+    fn new(connection: Connection) -> Self {
+        let events = Mutex::new(connection.events_listener().boxed());
+        Self { connection, events }
+    }
+
+    /// The error that ended it, where one did. It is reported a moment after the connection shows its end.
+    async fn error(&self) -> Option<lapin::Error> {
+        if self.connection.status().connected() {
+            return None;
+        }
+        let mut events = self.events.lock().await;
+        while let Ok(Some(event)) = timeout(REPORT_TIMEOUT, events.next()).await {
+            if let Event::Error(error) = event {
+                return Some(error);
+            }
+        }
+        None
     }
 }
 
 /// Connects once, under a name that the broker's operator sees.
-async fn connect(settings: &Settings, name: &str) -> Result<Connection, BrokerError> {
-    let host = settings.amqp.url.host();
+async fn connect(url: &AmqpUrl, name: &str) -> Result<Connection, BrokerError> {
+    let host = url.host();
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connecting = async {
-        let connected = Connection::connect(settings.amqp.url.secret(), properties).await;
+        let connected = Connection::connect(url.secret(), properties).await;
         connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
     };
     within(CONNECT_TIMEOUT, &host, connecting).await

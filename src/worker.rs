@@ -64,7 +64,8 @@ struct Shared {
 enum Pace {
     /// As many as configured.
     Full,
-    /// One at a time, for as long as one of them may be what breaks the connection or the worker.
+    /// One in the whole process, for as long as it may be what breaks the connection or the worker: whatever
+    /// else was in hand would be delivered again with it, and once too often in the end.
     Careful,
 }
 
@@ -130,7 +131,9 @@ impl Pool {
                 }
                 // Each time, the broker counts a delivery; when it has counted enough, it removes the message.
                 End::Broker(wrong) if wrong.is_unparseable() => {
-                    warn!(reason = %wrong, "consuming one at a time until it is gone");
+                    if pace != Pace::Careful {
+                        warn!(reason = %wrong, "consuming one at a time until the broker removes it");
+                    }
                     pace = Pace::Careful;
                     Duration::from_millis(10)
                 }
@@ -226,7 +229,10 @@ impl Pool {
         for worker in workers {
             tasks.spawn(worker.run(drain.clone()));
         }
-        let ended = self.watch(&mut tasks, &drain).await;
+        let ended = match self.watch(&mut tasks, &drain).await {
+            Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
+            ended => ended,
+        };
         tasks.shutdown().await;
         broker.close().await;
         ended
@@ -245,22 +251,31 @@ impl Pool {
             .await
             .map_err(|wrong| End::Ledger(wrong, held.to_vec()))?;
         let broker = Arc::new(Broker::connect(settings).await.map_err(End::Broker)?);
-        broker
-            .ensure_topology(settings)
-            .await
-            .map_err(End::Broker)?;
-        let prefetch = match pace {
-            Pace::Full => settings.prefetch(),
-            Pace::Careful => 1,
+        match self.open(&broker, pace).await {
+            Ok(workers) => Ok((broker, workers)),
+            Err(wrong) => {
+                let cause = broker.cause(wrong).await;
+                broker.close().await;
+                Err(End::Broker(cause))
+            }
+        }
+    }
+
+    async fn open(&self, broker: &Arc<Broker>, pace: Pace) -> Result<Vec<Worker>, BrokerError> {
+        let settings = &self.shared.settings;
+        let (concurrency, prefetch) = match pace {
+            Pace::Full => (settings.worker.concurrency, settings.prefetch()),
+            Pace::Careful => (1, 1),
         };
+        broker.ensure_topology(settings).await?;
         let mut workers = Vec::new();
-        for _ in 0..settings.worker.concurrency {
-            let outlet = broker.outlet().await.map_err(End::Broker)?;
+        for _ in 0..concurrency {
+            let outlet = broker.outlet().await?;
             if workers.is_empty() {
-                outlet.probe().await.map_err(End::Broker)?;
+                outlet.probe().await?;
             }
             let queue = settings.topology.work_queue.as_str();
-            let inlet = broker.inlet(queue, prefetch).await.map_err(End::Broker)?;
+            let inlet = broker.inlet(queue, prefetch).await?;
             workers.push(Worker::new(
                 self.shared.clone(),
                 broker.clone(),
@@ -269,7 +284,7 @@ impl Pool {
                 pace,
             ));
         }
-        Ok((broker, workers))
+        Ok(workers)
     }
 
     /// Waits for the first worker to end, or for the stop; then for the others, within bounds.

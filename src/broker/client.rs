@@ -43,7 +43,7 @@ impl Client {
     /// Where the broker can't be reached or refuses.
     pub async fn connect(settings: &Settings) -> Result<Self, BrokerError> {
         let host = settings.amqp.url.host();
-        let connection = connect(settings, "revertd submit").await?;
+        let connection = connect(&settings.amqp.url, "revertd submit").await?;
         let opening = async {
             let wrong = |error| BrokerError::classify(&error, &host, "declaring a reply queue");
             let channel = connection.create_channel().await.map_err(wrong)?;

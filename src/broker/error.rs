@@ -96,7 +96,8 @@ impl BrokerError {
                         ))
                     }
                     AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Self::lasting(format!(
-                        "{at} refuses {doing}: {text}; create it, or set topology.declare = true"
+                        "{at} refuses {doing}: {text}; `revertd worker` creates it at its start, with \
+                         topology.declare = true"
                     )),
                     AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
                         Self::passing(format!("{at} fails at {doing}: {text}"))

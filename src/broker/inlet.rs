@@ -32,6 +32,7 @@ pub struct Inlet {
     user: Arc<str>,
     host: String,
     cancelled: bool,
+    exhausted: bool,
 }
 
 impl Inlet {
@@ -67,6 +68,7 @@ impl Inlet {
             user: user.clone(),
             host: host.into(),
             cancelled: false,
+            exhausted: false,
         })
     }
 
@@ -76,8 +78,12 @@ impl Inlet {
     /// # Errors
     /// Where the stream fails or ends without being asked to.
     pub async fn next_batch(&mut self, max: usize) -> Result<Option<Vec<Delivery>>, BrokerError> {
+        // A stream that ended says so once, and then waits for ever.
+        if self.exhausted {
+            return Ok(None);
+        }
         let Some(first) = self.consumer.next().await else {
-            return self.ended();
+            return self.end().map(|()| None);
         };
         let mut batch = vec![self.accept(first)?];
         while batch.len() < max {
@@ -85,7 +91,7 @@ impl Inlet {
                 None => break,
                 Some(Some(next)) => batch.push(self.accept(next)?),
                 // If it was not asked to end, the batch can't be acknowledged any more either.
-                Some(None) => return self.ended().map(|_| Some(batch)),
+                Some(None) => return self.end().map(|()| Some(batch)),
             }
         }
         Ok(Some(batch))
@@ -119,9 +125,10 @@ impl Inlet {
         within(CONFIRM_TIMEOUT, &self.host, acknowledging).await
     }
 
-    fn ended(&self) -> Result<Option<Vec<Delivery>>, BrokerError> {
+    fn end(&mut self) -> Result<(), BrokerError> {
+        self.exhausted = true;
         if self.cancelled {
-            Ok(None)
+            Ok(())
         } else {
             Err(BrokerError::ended(&self.queue))
         }

@@ -15,11 +15,11 @@ pub fn init(format: LogFormat) {
         .ok()
         .filter(|filter| !filter.is_empty());
     let filter = EnvFilter::builder().parse_lossy(chosen.as_deref().unwrap_or(DEFAULT_FILTER));
-    // It prints whole messages, payloads included.
-    let payloads: Directive = "lapin::returned_messages=off"
-        .parse()
-        .expect("a directive of target and level");
-    let filter = filter.add_directive(payloads);
+    // These print whole messages and parameters; payloads are never logged, whatever RUST_LOG says.
+    let filter = ["lapin::returned_messages=off", "lapin::io_loop=info", "tokio_postgres::query=off"]
+        .into_iter()
+        .filter_map(|directive| directive.parse::<Directive>().ok())
+        .fold(filter, EnvFilter::add_directive);
     let json = match format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Text => false,

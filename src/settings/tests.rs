@@ -143,7 +143,7 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
         (
             "REVERTD_AMQP__MAX_DELIVERIES",
             "60",
-            "topology.work_queue_delivery_limit (100)",
+            "topology.work_queue_delivery_limit (50)",
         ),
         (
             "REVERTD_TOPOLOGY__DEAD_LETTER_QUEUE",

@@ -276,25 +276,42 @@ impl Worker {
         if copies.is_empty() {
             return;
         }
-        let sent = timeout(REPLY_TIMEOUT, self.send_copies(&copies)).await;
-        let arrived = if let Ok(Ok(fates)) = sent {
-            fates
-                .iter()
-                .filter(|fate| **fate == Fate::Confirmed)
-                .count()
-        } else {
+        let arrived = timeout(REPLY_TIMEOUT, self.send_copies(&copies)).await;
+        // What took too long is given up with its channel, whose confirms would come for others.
+        let arrived = arrived.unwrap_or_else(|_| {
             self.replies = None;
             0
-        };
+        });
         (arrived..copies.len()).for_each(|_| self.shared.tally.replies_failed.add());
     }
 
-    async fn send_copies(&mut self, copies: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
+    /// Sends the copies together; where one of them, or another worker's, broke the connection, each by itself
+    /// on a new one.
+    async fn send_copies(&mut self, copies: &[Message<'_>]) -> usize {
+        if let Ok(arrived) = self.send_window(copies).await {
+            return arrived;
+        }
+        let mut arrived = 0;
+        for copy in copies {
+            arrived += self
+                .send_window(std::slice::from_ref(copy))
+                .await
+                .unwrap_or(0);
+        }
+        arrived
+    }
+
+    async fn send_window(&mut self, copies: &[Message<'_>]) -> Result<usize, BrokerError> {
         let replies = match self.replies.take() {
             Some(replies) => replies,
-            None => self.broker.outlet().await?,
+            None => self.broker.reply_outlet().await?,
         };
-        self.replies.insert(replies).publish(copies).await
+        let fates = replies.publish(copies).await?;
+        self.replies = Some(replies);
+        Ok(fates
+            .iter()
+            .filter(|fate| **fate == Fate::Confirmed)
+            .count())
     }
 
     fn may_reply_to(&self, queue: &str) -> bool {

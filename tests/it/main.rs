@@ -1,6 +1,16 @@
-//! Black-box tests against real servers.
+//! Black-box tests against real servers: requests in, entries, events and dead letters out.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
+mod concurrency;
+mod frontier;
+mod house;
+mod ladder;
 mod outcomes;
+mod policies;
+mod precedence;
+mod replay;
+mod replies;
+mod starts;

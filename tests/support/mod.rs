@@ -21,6 +21,7 @@ use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 pub mod ledger;
+pub mod raw;
 pub mod worker;
 
 pub use worker::WorkerProcess;
@@ -247,6 +248,19 @@ impl Stage {
             _connection: connection,
             channel,
         }
+    }
+
+    /// Takes a message off a queue and goes away without settling it.
+    pub async fn take_and_return(&self, queue: &str) {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        eventually("there is one to take", async || {
+            let taken = channel
+                .basic_get(queue.into(), BasicGetOptions { no_ack: false })
+                .await;
+            taken.expect("read").is_some()
+        })
+        .await;
+        channel.close(200, "gone".into()).await.expect("closed");
     }
 
     /// Messages ready in a queue.

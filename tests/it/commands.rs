@@ -1,0 +1,205 @@
+//! The command line as a user meets it: results, exit statuses, messages.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use super::support::*;
+
+fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = stage.command(arguments).output().expect("runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (
+        status.code().expect("no signal"),
+        text(stdout),
+        text(stderr),
+    )
+}
+
+#[tokio::test]
+async fn submit_prints_the_event_and_ends_as_it_says() {
+    let (stage, mut worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await.to_string();
+    let (org, account) = (customer.org.to_string(), customer.account.to_string());
+    let first = [
+        "submit",
+        "--usage-id",
+        &usage,
+        "--amount",
+        "5",
+        "--org-id",
+        &org,
+        "--message-id",
+        "job-7",
+        "--reason",
+        "the job failed",
+    ];
+    let (status, told, _) = run(&stage, &first);
+    assert_eq!(status, 0);
+    assert!(
+        told.starts_with("usage.reverted: 5 of 20 given back, 15 remain (request job-7"),
+        "{told}"
+    );
+
+    let (status, told, _) = run(&stage, &[&first[..], &["--output", "json"]].concat());
+    let event: Value = serde_json::from_str(&told).expect("the event, alone");
+    assert_eq!(
+        (status, &event["data"]["reason"]),
+        (0, &json!("the job failed"))
+    );
+
+    let again = [
+        "submit",
+        "--usage-id",
+        &usage,
+        "--amount",
+        "5",
+        "--billing-id",
+        &account,
+    ];
+    let (status, told, _) = run(&stage, &again);
+    assert_eq!(status, 1);
+    assert!(
+        told.contains("ALREADY_REVERTED") && told.contains("amount 5"),
+        "{told}"
+    );
+
+    let (status, told, _) = run(&stage, &["submit", "--usage-id", "x", "--amount", "-1"]);
+    assert_eq!(status, 1);
+    for said in [
+        "INVALID_FIELD",
+        "usage_id must be",
+        "amount must be",
+        "billing_id one of",
+    ] {
+        assert!(told.contains(said), "{told}");
+    }
+    let (status, told, _) = run(&stage, &["submit", "--body", "rubbish"]);
+    assert_eq!(status, 1);
+    assert!(
+        told.starts_with("usage.revert.failed: MALFORMED_REQUEST"),
+        "{told}"
+    );
+
+    assert!(worker.stop().await.success());
+    let unanswered = [
+        "submit",
+        "--body",
+        "{}",
+        "--timeout",
+        "100ms",
+        "--message-id",
+        "later",
+    ];
+    let (status, told, said) = run(&stage, &unanswered);
+    assert_eq!((status, told.as_str()), (3, ""));
+    assert!(said.contains("--message-id later"), "{said}");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn submit_before_any_worker_says_so() {
+    let stage = Stage::new().await;
+    let (status, _, said) = run(&stage, &["submit", "--body", "{}"]);
+    assert_eq!(status, 1);
+    assert!(
+        said.contains("t.") && said.contains("revertd worker"),
+        "{said}"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn wrong_usage_ends_with_2_and_says_how() {
+    let stage = Stage::new().await;
+    for arguments in [
+        &["nonsense"][..],
+        &["submit"],
+        &["submit", "--usage-id", "x"],
+        &["submit", "--body", "{}", "--timeout", "soon"],
+        &["submit", "--body", "{}", "--max-attempts", "0"],
+        &["config", "--output", "xml"],
+    ] {
+        let (status, _, said) = run(&stage, arguments);
+        assert_eq!(status, 2, "{arguments:?}");
+        assert!(said.contains("--help"), "{said}");
+    }
+    for arguments in [
+        &["--help"][..],
+        &["worker", "--help"],
+        &["submit", "--help"],
+        &["--version"],
+    ] {
+        assert_eq!(run(&stage, arguments).0, 0, "{arguments:?}");
+    }
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn config_prints_what_is_in_force_and_hides_the_passwords() {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "17");
+    stage.set("DATABASE__URL", "postgres://me:hunter2@db/x");
+    let (status, told, _) = run(&stage, &["config"]);
+    assert_eq!(status, 0);
+    assert!(
+        told.contains("batch_max = 17") && told.contains("postgres://me:***@db/x"),
+        "{told}"
+    );
+    assert!(!told.contains("hunter2"));
+    let (_, told, _) = run(&stage, &["config", "--output", "json"]);
+    let parsed: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(parsed["worker"]["batch_max"], 17);
+    // What it prints is a configuration.
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), run(&stage, &["config"]).1).expect("written");
+    let path = file.path().to_str().expect("UTF-8");
+    assert_eq!(run(&stage, &["config", "--config", path]).0, 0);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn migrate_run_by_many_at_once_does_it_once() {
+    let stage = Stage::new().await;
+    stage
+        .sql("DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx")
+        .await;
+    let many: Vec<_> = (0..6)
+        .map(|_| {
+            let mut command = stage.command(&["migrate", "--output", "json"]);
+            std::thread::spawn(move || command.output().expect("runs"))
+        })
+        .collect();
+    let mut applied = 0;
+    for one in many {
+        let output = one.join().expect("ends");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        applied += told["applied"].as_array().expect("a list").len();
+    }
+    assert_eq!(applied, 1);
+    // A half-built index, as a crash leaves it, is replaced.
+    stage
+        .sql(
+            "UPDATE pg_index SET indisvalid = false \
+             WHERE indexrelid = 'billing_transactions_revertd_idx'::regclass",
+        )
+        .await;
+    assert_eq!(
+        run(&stage, &["migrate"]),
+        (0, "the schema is up to date\n".into(), String::new())
+    );
+    let valid = "SELECT count(*) FROM pg_index WHERE indisvalid \
+        AND indexrelid = 'billing_transactions_revertd_idx'::regclass";
+    assert_eq!(stage.count(valid).await, 1);
+    stage.strike().await;
+}

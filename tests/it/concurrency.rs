@@ -1,0 +1,147 @@
+//! Several processes on one usage.
+
+use serde_json::json;
+
+use super::support::*;
+
+#[tokio::test]
+async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once() {
+    for (policy, each, applied) in [("once", 20, 1), ("cumulative", 3, 6)] {
+        let mut stage = Stage::new().await;
+        stage.set("REVERT__POLICY", policy);
+        stage.set("WORKER__BATCH_MAX", "3");
+        let _one = stage.start_worker().await;
+        let _two = stage.start_worker().await;
+        let (mut events, customer) = (stage.events().await, stage.customer().await);
+        let mut requests = Vec::new();
+        let mut usages = Vec::new();
+        for _ in 0..12 {
+            usages.push(stage.usage(customer.account, 20).await);
+        }
+        for round in 0..12 {
+            for usage in &usages {
+                let spelled = match round % 2 {
+                    0 => usage.to_string(),
+                    _ => usage.to_string().to_uppercase(),
+                };
+                let body =
+                    json!({"billing_id": customer.account, "usage_id": spelled, "amount": each});
+                let request = Request::json(&body).id(&uuid::Uuid::new_v4().to_string());
+                stage.publish(&request).await;
+                requests.push(request);
+            }
+        }
+        let mut reverted = 0;
+        for request in &requests {
+            let event = events.answer(request).await;
+            reverted += usize::from(event.verdict() == "usage.reverted");
+        }
+        assert_eq!(reverted, usages.len() * applied, "{policy}");
+        for usage in usages {
+            assert_eq!(stage.reverts(usage).await.len(), 2 * applied, "{policy}");
+        }
+        stage.assert_ledger_is_sound().await;
+        stage.strike().await;
+    }
+}
+
+#[tokio::test]
+async fn one_id_for_two_usages_sent_to_two_processes_is_one_request() {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "1");
+    let _one = stage.start_worker().await;
+    let _two = stage.start_worker().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let mut pairs = Vec::new();
+    for index in 0..50 {
+        let id = format!("pair-{index}");
+        let mut pair = Vec::new();
+        for _ in 0..2 {
+            let usage = stage.usage(customer.account, 20).await;
+            let request = Request::revert(customer.account, usage, 5).id(&id);
+            stage.publish(&request).await;
+            pair.push(request);
+        }
+        pairs.push(pair);
+    }
+    for pair in pairs {
+        let mut verdicts = [
+            events.answer(&pair[0]).await.verdict(),
+            events.answer(&pair[1]).await.verdict(),
+        ];
+        verdicts.sort();
+        assert_eq!(verdicts, ["REQUEST_ID_REUSED", "usage.reverted"]);
+    }
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn the_constraints_refuse_what_the_statement_would_never_write() {
+    let stage = Stage::new().await;
+    let insert = |values: &str| {
+        format!(
+            "INSERT INTO revertd.outcomes (id, content, org_id, account_id, decided_at, client, usage_id, \
+             amount, usage_amount, reverted_before, transaction_id, platform_transaction_id, revert_no, \
+             cumulative) SELECT uuid_generate_v4(), uuid_nil(), uuid_nil(), uuid_nil(), now(), '', v.* \
+             FROM (VALUES ({values})) v"
+        )
+    };
+    let one = "uuid_nil(), 5, 20, 0, uuid_generate_v4(), uuid_generate_v4(), 0, true";
+    stage.sql(&insert(one)).await;
+    for (values, constraint) in [
+        (one, "outcomes_revert_no"),
+        (
+            "uuid_nil(), 5, 20, 4, uuid_generate_v4(), uuid_generate_v4(), 1, true",
+            "outcomes_chain",
+        ),
+        (
+            "uuid_nil(), 5, 30, 5, uuid_generate_v4(), uuid_generate_v4(), 1, true",
+            "outcomes_chain",
+        ),
+        (
+            "uuid_nil(), 5, 20, 5, uuid_generate_v4(), uuid_generate_v4(), 2, true",
+            "outcomes_chain",
+        ),
+        (
+            "uuid_nil(), 16, 20, 5, uuid_generate_v4(), uuid_generate_v4(), 1, true",
+            "outcomes_within_usage",
+        ),
+        (
+            "uuid_nil(), 5, 20, 5, uuid_generate_v4(), uuid_generate_v4(), 1, false",
+            "outcomes_once",
+        ),
+        (
+            "uuid_nil(), 0, 20, 5, uuid_generate_v4(), uuid_generate_v4(), 1, true",
+            "outcomes_amount_positive",
+        ),
+        (
+            "uuid_nil(), 5, 20, 5, uuid_generate_v4(), NULL::uuid, 1, true",
+            "outcomes_legs_belong_together",
+        ),
+        (
+            "uuid_nil(), 5, 20, 5, uuid_nil(), uuid_nil(), 1, true",
+            "outcomes_legs_belong_together",
+        ),
+        (
+            "uuid_nil(), 5, NULL::bigint, 5, uuid_generate_v4(), uuid_generate_v4(), 1, true",
+            "outcomes_within_usage",
+        ),
+    ] {
+        let error = stage
+            .db
+            .batch_execute(&insert(values))
+            .await
+            .expect_err(values);
+        let violated = error
+            .as_db_error()
+            .and_then(|error| error.constraint().map(str::to_owned));
+        assert_eq!(violated.as_deref(), Some(constraint), "{values}");
+    }
+    stage
+        .sql(&insert(
+            "uuid_nil(), 15, 20, 5, uuid_generate_v4(), uuid_generate_v4(), 1, true",
+        ))
+        .await;
+    stage.strike().await;
+}

@@ -1,0 +1,247 @@
+//! Beside a Frontier that writes the same tables.
+
+use serde_json::json;
+
+use super::support::*;
+
+/// Frontier's own tables, as its migrations leave them: with columns and references that revertd ignores.
+const FRONTIERS_TABLES: &str = "
+    CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\";
+    CREATE TABLE organizations (
+        id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), name text UNIQUE NOT NULL, title text,
+        avatar text, state text DEFAULT 'enabled', metadata jsonb,
+        created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(), deleted_at timestamptz);
+    CREATE TABLE projects (
+        id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), name text UNIQUE NOT NULL, title text,
+        org_id uuid NOT NULL REFERENCES organizations (id), state text DEFAULT 'enabled', metadata jsonb,
+        created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(), deleted_at timestamptz);
+    CREATE TABLE billing_customers (
+        id uuid PRIMARY KEY DEFAULT uuid_generate_v4(),
+        org_id uuid NOT NULL REFERENCES organizations (id), provider_id text UNIQUE,
+        name text NOT NULL, email text NOT NULL, phone text, address jsonb NOT NULL, metadata jsonb NOT NULL,
+        currency text NOT NULL DEFAULT 'usd', state text NOT NULL DEFAULT 'active', tax jsonb,
+        credit_min int8 DEFAULT 0, due_in_days int DEFAULT 30,
+        payment_mode text GENERATED ALWAYS AS (CASE WHEN credit_min < 0 THEN 'postpaid' ELSE 'prepaid' END) STORED,
+        created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(),
+        deleted_at timestamptz);
+    CREATE INDEX billing_customers_org_id_idx ON billing_customers (org_id);
+    CREATE TABLE billing_transactions (
+        id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), account_id uuid, type varchar, source varchar,
+        amount bigint NOT NULL DEFAULT 0, description text, metadata jsonb NOT NULL DEFAULT '{}',
+        created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(),
+        user_id text);
+    CREATE INDEX billing_transactions_account_id_idx ON billing_transactions (account_id);
+";
+
+/// A stage whose tables are Frontier's, in the schema `frontier`.
+async fn beside_frontier() -> Stage {
+    let mut stage = Stage::new().await;
+    stage
+        .sql("DROP SCHEMA revertd CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA frontier")
+        .await;
+    let database = &stage.database;
+    stage
+        .sql(&format!(
+            "ALTER DATABASE {database} SET search_path = frontier"
+        ))
+        .await;
+    stage.sql("SET search_path = frontier").await;
+    stage.sql(FRONTIERS_TABLES).await;
+    stage.set("LEDGER__SCHEMA", "frontier");
+    stage.set("LEDGER__MANAGE", "false");
+    stage
+}
+
+#[tokio::test]
+async fn on_frontiers_own_tables_revertd_works_and_adds_one_index() {
+    let stage = beside_frontier().await;
+    let shape = "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'frontier'";
+    let (before, indexes) = (
+        stage.count(shape).await,
+        stage
+            .count("SELECT count(*) FROM pg_indexes WHERE schemaname = 'frontier'")
+            .await,
+    );
+    let _worker = stage.start_worker().await;
+    assert_eq!(stage.count(shape).await, before);
+    let after = stage
+        .count("SELECT count(*) FROM pg_indexes WHERE schemaname = 'frontier'")
+        .await;
+    assert_eq!(after, indexes + 1);
+    let references = "SELECT count(*) FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace \
+        WHERE n.nspname = 'revertd' AND c.contype = 'f'";
+    assert_eq!(stage.count(references).await, 0);
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let usage = stage.usage(customer.account, 20).await;
+    let request = Request::revert(customer.account, usage, 5);
+    stage.publish(&request).await;
+    assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
+    // Frontier deletes an account with its entries, and nothing of ours is in the way.
+    stage
+        .sql(&format!(
+            "DELETE FROM billing_transactions WHERE account_id = '{0}'; \
+             DELETE FROM billing_customers WHERE id = '{0}'",
+            customer.account
+        ))
+        .await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn frontiers_reverts_count_under_every_id_and_spelling() {
+    for managed in [false, true] {
+        let stage = if managed {
+            Stage::new().await
+        } else {
+            beside_frontier().await
+        };
+        let _worker = stage.start_worker().await;
+        let (mut events, customer) = (stage.events().await, stage.customer().await);
+        let account = customer.account;
+        for style in 0..6 {
+            let usage = stage.usage(account, 20).await;
+            let spelled = match style {
+                2 => usage.to_string().to_uppercase(),
+                3 => usage.simple().to_string(),
+                4 => usage.urn().to_string(),
+                5 => usage.braced().to_string(),
+                _ => usage.to_string(),
+            };
+            let name = match style {
+                1 => format!("{spelled}:{account}"),
+                _ => format!("{spelled}:0:{account}"),
+            };
+            let revert = stage.frontier_revert(&name, account, &spelled, 7).await;
+            let request = Request::revert(account, usage, 5);
+            stage.publish(&request).await;
+            let event = events.answer(&request).await;
+            assert_eq!(event.verdict(), "ALREADY_REVERTED", "{spelled}");
+            let metadata = &event.json()["data"]["error"]["details"][0]["metadata"];
+            assert_eq!(metadata["transaction_id"], json!(revert));
+            assert_eq!(metadata["amount"], "7");
+            let request = Request::revert(account, revert, 5);
+            stage.publish(&request).await;
+            assert_eq!(events.answer(&request).await.verdict(), "REVERT_OF_REVERT");
+        }
+        stage.strike().await;
+    }
+}
+
+#[tokio::test]
+async fn cumulative_counts_frontiers_part_and_continues_its_numbers() {
+    let mut stage = beside_frontier().await;
+    stage.set("REVERT__POLICY", "cumulative");
+    let _worker = stage.start_worker().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let account = customer.account;
+    let usage = stage.usage(account, 20).await;
+    stage
+        .frontier_revert(
+            &format!("{usage}:0:{account}"),
+            account,
+            &usage.to_string(),
+            7,
+        )
+        .await;
+    let mut ask = async |amount| {
+        let request = Request::revert(account, usage, amount);
+        stage.publish(&request).await;
+        events.answer(&request).await
+    };
+    assert_eq!(ask(14).await.verdict(), "AMOUNT_EXCEEDS_USAGE");
+    let event = ask(6).await.json();
+    assert_eq!(event["data"]["reverted_total"], "13");
+    let second = uuid::Uuid::new_v5(
+        &ledger::NAMESPACE,
+        format!("{usage}:1:{account}").as_bytes(),
+    );
+    assert_eq!(event["data"]["transaction_id"], json!(second));
+    stage
+        .frontier_revert(
+            &format!("{usage}:2:{account}"),
+            account,
+            &usage.to_string(),
+            5,
+        )
+        .await;
+    assert_eq!(ask(3).await.verdict(), "AMOUNT_EXCEEDS_USAGE");
+    assert_eq!(ask(2).await.json()["data"]["remaining"], "0");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn an_entry_that_frontier_commits_meanwhile_makes_the_request_be_decided_anew() {
+    let stage = beside_frontier().await;
+    let _worker = stage.start_worker().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let account = customer.account;
+    let usage = stage.usage(account, 20).await;
+    let frontier = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let id = uuid::Uuid::new_v5(
+        &ledger::NAMESPACE,
+        format!("{usage}:0:{account}").as_bytes(),
+    );
+    frontier
+        .batch_execute(&format!(
+            "BEGIN; INSERT INTO billing_transactions (id, account_id, type, source, amount, metadata) VALUES \
+             ('{id}', '{account}', 'credit', 'system.revert.x', 5, '{{\"revert_request_using\": \"{usage}\"}}')"
+        ))
+        .await
+        .expect("inserted");
+    let request = Request::revert(account, usage, 5);
+    stage.publish(&request).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND wait_event_type = 'Lock' AND application_name = 'revertd'";
+    eventually("the worker waits for Frontier", async || {
+        stage.count(waiting).await == 1
+    })
+    .await;
+    frontier.batch_execute("COMMIT").await.expect("committed");
+    assert_eq!(events.answer(&request).await.verdict(), "ALREADY_REVERTED");
+    assert_eq!(
+        stage
+            .count("SELECT count(*) FROM revertd.outcomes WHERE refusal IS NULL")
+            .await,
+        0
+    );
+    assert_eq!(stage.reverts(usage).await.len(), 1, "Frontier's alone");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn tables_that_do_not_fit_are_named() {
+    let mut stage = Stage::new().await;
+    stage.set("LEDGER__SCHEMA", "elsewhere");
+    stage.set("LEDGER__MANAGE", "false");
+    let run = |stage: &Stage| {
+        let output = stage.command(&["migrate"]).output().expect("runs");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(
+        run(&stage).contains("organizations.id is missing"),
+        "{}",
+        run(&stage)
+    );
+    stage.set("LEDGER__SCHEMA", "public");
+    stage
+        .sql("ALTER TABLE billing_transactions ALTER amount TYPE numeric")
+        .await;
+    assert!(
+        run(&stage).contains("billing_transactions.amount is numeric, not int8"),
+        "{}",
+        run(&stage)
+    );
+    stage
+        .sql(
+            "ALTER TABLE billing_transactions ALTER amount TYPE bigint; \
+             ALTER TABLE billing_transactions ADD invoice uuid NOT NULL",
+        )
+        .await;
+    assert!(
+        run(&stage).contains("billing_transactions.invoice must be given"),
+        "{}",
+        run(&stage)
+    );
+    stage.strike().await;
+}

@@ -1,0 +1,102 @@
+//! The walls between the rooms (ARCHITECTURE.md), and what no file may contain.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("UTF-8");
+                files.push((path, text));
+            }
+        }
+    }
+    files
+}
+
+/// The first part of a file's path below `src`, without its ending.
+fn room(path: &Path) -> String {
+    let below = path
+        .strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
+        .expect("below src");
+    let first = below
+        .components()
+        .next()
+        .expect("a name")
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Code alone: a comment may speak of anything.
+fn code(text: &str) -> String {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn each_room_names_only_what_it_may() {
+    let walls: [(&[&str], &[&str]); 5] = [
+        (&["lapin"], &["broker"]),
+        (
+            &["tokio_postgres", "deadpool_postgres", "refinery"],
+            &["ledger"],
+        ),
+        (&["backoff::"], &["patience"]),
+        (&["clap::"], &["cli", "main"]),
+        (&["crate::ledger", "crate::broker"], &["worker", "cli"]),
+    ];
+    for (path, text) in sources() {
+        let (room, code) = (room(&path), code(&text));
+        for (names, rooms) in walls {
+            for name in names {
+                // The log filter names targets, as text.
+                let named = code.contains(name) && !path.ends_with("cli/logs.rs");
+                let may = rooms.contains(&room.as_str());
+                assert!(!named || may, "{} names {name}", path.display());
+            }
+        }
+        let pure = ["request", "outcome", "event", "retry", "disposition"];
+        if pure.contains(&room.as_str()) {
+            for name in [
+                "tokio",
+                "async ",
+                "std::env",
+                "std::fs",
+                "Timestamp::now",
+                "tracing",
+            ] {
+                assert!(
+                    !code.contains(name),
+                    "{} is pure, and names {name}",
+                    path.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    for (path, text) in sources() {
+        for name in [
+            "todo!",
+            "unimplemented!",
+            "TODO",
+            "FIXME",
+            ".unwrap()",
+            "unsafe ",
+        ] {
+            assert!(!code(&text).contains(name), "{} has {name}", path.display());
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The retry ladder, dead letters, and whose request it stays.
+
+use lapin::types::{AMQPValue, FieldArray, FieldTable};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::support::*;
+
+fn long(value: i64) -> AMQPValue {
+    AMQPValue::LongLongInt(value)
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+#[tokio::test]
+async fn a_revert_that_overtook_its_usage_finds_it_on_the_ladder() {
+    let (stage, _worker) = Stage::with_worker_set(&[("RETRY__DELAYS", "2s,100ms")]).await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let usage = Uuid::new_v4();
+    let request = Request::revert(customer.account, usage, 5);
+    stage.publish(&request).await;
+    eventually("it waits", async || {
+        stage.depth(&stage.name("retry.2s")).await == 1
+    })
+    .await;
+    stage
+        .entry(
+            usage,
+            customer.account,
+            "debit",
+            "api.usage",
+            20,
+            &json!({}),
+        )
+        .await;
+    assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn an_unknown_usage_is_looked_for_as_often_as_configured_then_refused_for_good() {
+    let (stage, mut worker) =
+        Stage::with_worker_set(&[("RETRY__USAGE_NOT_FOUND_ATTEMPTS", "5")]).await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let usage = Uuid::new_v4();
+    let request = Request::revert(customer.account, usage, 5);
+    stage.publish(&request).await;
+    let event = events.answer(&request).await;
+    assert_eq!(event.verdict(), "USAGE_NOT_FOUND");
+    assert_eq!(event.json()["type"], "usage.revert.rejected");
+    // Sticky: the usage that comes later does not change the answer.
+    stage
+        .entry(
+            usage,
+            customer.account,
+            "debit",
+            "api.usage",
+            20,
+            &json!({}),
+        )
+        .await;
+    stage.publish(&request).await;
+    assert_eq!(events.answer(&request).await.body, event.body);
+    assert!(worker.stop().await.success());
+    let log = worker.log();
+    assert!(log.contains("retried=5 "), "{log}");
+    assert!(log.contains("rejected=2 "), "{log}");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn x_max_attempts_and_zero_retries_answer_at_once_and_nonsense_is_ignored() {
+    let (stage, mut worker) = Stage::with_worker().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let request = || Request::revert(customer.account, Uuid::new_v4(), 5);
+    for (request, retries) in [
+        (request().header("x-max-attempts", long(1)), 0),
+        (request().header("x-max-attempts", long(2)), 1),
+        (request().header("x-max-attempts", long(0)), 3),
+        (request().header("x-max-attempts", long(-1)), 3),
+        (request().header("x-max-attempts", text("1")), 3),
+        (request().header("x-attempts", long(2)), 1),
+        (request().header("x-attempts", long(i64::MAX)), 3),
+        (request().header("x-attempts", long(-7)), 3),
+        (request().header("x-attempts", text("many")), 3),
+        (
+            request().header("x-attempts", AMQPValue::FieldArray(FieldArray::default())),
+            3,
+        ),
+        (request().header("x-attempts", long(4_000_000_000)), 0),
+    ] {
+        let before = stage.count("SELECT count(*) FROM revertd.outcomes").await;
+        stage.publish(&request).await;
+        assert_eq!(
+            events.answer(&request).await.verdict(),
+            "USAGE_NOT_FOUND",
+            "{retries}"
+        );
+        assert_eq!(
+            stage.count("SELECT count(*) FROM revertd.outcomes").await,
+            before + 1
+        );
+    }
+    assert!(worker.stop().await.success());
+    assert!(worker.log().contains("retried=23 "), "{}", worker.log());
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn another_logins_request_stays_its_own_on_the_ladder_in_the_dead_letters_and_replayed() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
+    let publisher = stage.publisher().await;
+    let customer = stage.customer().await;
+
+    // The ladder: the client is still the publisher when the outcome is stored.
+    let request = Request::revert(customer.account, Uuid::new_v4(), 5).id("theirs");
+    publisher.publish(request.clone()).await;
+    assert_eq!(events.answer(&request).await.verdict(), "USAGE_NOT_FOUND");
+    let client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'";
+    assert_eq!(stage.count(client).await, 1);
+
+    // The same message id from another client is another request.
+    let usage = stage.usage(customer.account, 20).await;
+    let ours = Request::revert(customer.account, usage, 5).id("theirs");
+    stage.publish(&ours).await;
+    let applied = events.answer(&ours).await;
+    assert_eq!(applied.verdict(), "usage.reverted");
+
+    // The dead letter bears our user, and theirs in x-client.
+    let rubbish = Request::raw("rubbish")
+        .id("rubbish")
+        .header("x-client", text("forged"));
+    publisher.publish(rubbish.clone()).await;
+    assert_eq!(events.answer(&rubbish).await.verdict(), "MALFORMED_REQUEST");
+    let letter = dead.answer(&rubbish).await;
+    assert_eq!(letter.text_header("x-client").as_deref(), Some("publisher"));
+
+    // A request that is stored as theirs, replayed under our own user with x-client.
+    let own = stage.count("SELECT count(*) FROM revertd.outcomes").await;
+    let worker_user = letter
+        .properties
+        .user_id()
+        .as_ref()
+        .expect("the worker's")
+        .clone();
+    let mut replayed = request.clone().header("x-client", text("publisher"));
+    replayed.properties = replayed.properties.with_user_id(worker_user);
+    stage.publish(&replayed).await;
+    let answer = events.answer(&replayed).await;
+    assert_eq!(answer.verdict(), "USAGE_NOT_FOUND");
+    assert_eq!(
+        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        own,
+        "the stored outcome"
+    );
+
+    // Forged by somebody else, it is not believed.
+    let forged = ours.clone().header("x-client", text(""));
+    publisher.publish(forged.clone()).await;
+    let answer = events.answer(&forged).await;
+    assert_eq!(
+        answer.verdict(),
+        "REQUEST_ID_REUSED",
+        "it is the publisher's request of that id"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn what_would_make_the_broker_act_is_not_passed_on() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
+    let customer = stage.customer().await;
+    let array = |name: &str| AMQPValue::FieldArray(FieldArray::from(vec![text(&stage.name(name))]));
+    let mut death = FieldTable::default();
+    death
+        .insert("queue".into(), text(&stage.name("work")))
+        .insert("reason".into(), text("expired"))
+        .insert("count".into(), long(7))
+        .insert("exchange".into(), text(""))
+        .insert(
+            "routing-keys".into(),
+            AMQPValue::FieldArray(FieldArray::default()),
+        );
+    let deaths = AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::FieldTable(death)]));
+    let forge = |request: Request| {
+        let properties = request
+            .properties
+            .clone()
+            .with_expiration("600000".into())
+            .with_priority(9);
+        Request {
+            properties,
+            ..request
+        }
+        .header("CC", array("dead"))
+        .header("x-death", deaths.clone())
+        .header("x-error-reason", text("forged"))
+        .header("x-delivery-count", long(1000))
+        .header("x-kept", text("kept"))
+    };
+    // Through every rung, although the broker would take the forged deaths for a cycle and drop it.
+    let request = forge(Request::revert(customer.account, Uuid::new_v4(), 5));
+    stage.publish(&request).await;
+    assert_eq!(events.answer(&request).await.verdict(), "USAGE_NOT_FOUND");
+    let rubbish = forge(Request::raw("rubbish"));
+    stage.publish(&rubbish).await;
+    assert_eq!(events.answer(&rubbish).await.verdict(), "MALFORMED_REQUEST");
+    let letter = dead.answer(&rubbish).await;
+    assert_eq!(letter.text_header("x-kept").as_deref(), Some("kept"));
+    assert_eq!(
+        letter.text_header("x-error-reason").as_deref(),
+        Some("MALFORMED_REQUEST")
+    );
+    for header in ["CC", "x-death", "x-delivery-count"] {
+        assert_eq!(letter.header(header), None, "{header}");
+    }
+    assert_eq!(*letter.properties.expiration(), None);
+    assert_eq!(stage.depth(&stage.name("dead")).await, 0, "no copies");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lettered_alone() {
+    let stage = Stage::new().await;
+    stage.start_worker().await.stop().await;
+    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
+    let customer = stage.customer().await;
+    // A rule of somebody else's on their table, that one usage breaks.
+    let bad = stage.usage(customer.account, 666).await;
+    stage
+        .sql("ALTER TABLE billing_transactions ADD CONSTRAINT whim CHECK (type <> 'credit' OR amount <> 666) NOT VALID")
+        .await;
+    let bad = Request::revert(customer.account, bad, 666);
+    let mut good = Vec::new();
+    for index in 0..40 {
+        let usage = stage.usage(customer.account, 20).await;
+        good.push(Request::revert(customer.account, usage, 20));
+        stage.publish(&good[index]).await;
+        if index == 20 {
+            stage.publish(&bad).await;
+        }
+    }
+    let _worker = stage.start_worker().await;
+    for request in &good {
+        assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
+    }
+    let event = events.answer(&bad).await;
+    assert_eq!(event.verdict(), "RETRIES_EXHAUSTED");
+    assert_eq!(event.json()["type"], "usage.revert.failed");
+    assert_eq!(event.json()["data"]["error"]["code"], 13);
+    assert_eq!(event.routing_key, "error.unknown");
+    let letter = dead.answer(&bad).await;
+    assert_eq!(
+        letter.text_header("x-error-reason").as_deref(),
+        Some("RETRIES_EXHAUSTED")
+    );
+    assert_eq!(letter.header("x-attempts"), Some(long(4)), "three rungs");
+    assert_eq!(letter.body, bad.body);
+    // It has no outcome yet: replayed, it may still succeed.
+    stage
+        .sql("ALTER TABLE billing_transactions DROP CONSTRAINT whim")
+        .await;
+    stage.publish(&bad).await;
+    assert_eq!(events.answer(&bad).await.verdict(), "usage.reverted");
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_message_that_came_too_often_is_dead_lettered_unread() {
+    let mut stage = Stage::new().await;
+    stage.set("AMQP__MAX_DELIVERIES", "3");
+    let mut worker = stage.start_worker().await;
+    assert!(worker.stop().await.success());
+    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let request = Request::revert(customer.account, usage, 5).id("often");
+    stage.publish(&request).await;
+    // What a worker that breaks off does: it takes the message and never settles it.
+    for _ in 0..3 {
+        stage.take_and_return(&stage.name("work")).await;
+    }
+    let _worker = stage.start_worker().await;
+    let event = events.answer(&request).await;
+    assert_eq!(event.verdict(), "RETRIES_EXHAUSTED");
+    assert_eq!(dead.answer(&request).await.body, request.body);
+    assert!(stage.reverts(usage).await.is_empty());
+    stage.publish(&request).await;
+    assert_eq!(
+        events.answer(&request).await.verdict(),
+        "usage.reverted",
+        "replayed, it is read"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn properties_that_are_not_utf8_pass_without_losing_a_neighbour() {
+    let (stage, mut worker) = Stage::with_worker_set(&[
+        ("TOPOLOGY__WORK_QUEUE_DELIVERY_LIMIT", "41"),
+        ("AMQP__MAX_DELIVERIES", "20"),
+    ])
+    .await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let mut requests = Vec::new();
+    for index in 0..300 {
+        let usage = stage.usage(customer.account, 20).await;
+        requests.push(Request::revert(customer.account, usage, 20));
+        if index == 150 {
+            raw::publish_with_message_id(&stage, b"\xff\xfe").await;
+        }
+        stage.publish(&requests[index]).await;
+    }
+    for request in &requests {
+        assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
+    }
+    // The broker removes it, since no client can read it.
+    eventually("it is dead-lettered", async || {
+        stage.depth(&stage.name("dead")).await == 1
+    })
+    .await;
+    let usage = stage.usage(customer.account, 20).await;
+    let after = Request::revert(customer.account, usage, 20);
+    stage.publish(&after).await;
+    assert_eq!(events.answer(&after).await.verdict(), "usage.reverted");
+    assert!(worker.stop().await.success());
+    assert!(
+        worker.log().contains("dead_lettered=0 "),
+        "{}",
+        worker.log()
+    );
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}

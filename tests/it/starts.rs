@@ -1,0 +1,258 @@
+//! Starts that must fail, with one message that says what, where and what to do; and stops.
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+
+use super::support::*;
+
+/// Starts the worker, which must end by itself, and returns what it said.
+async fn refused(stage: &Stage) -> String {
+    let mut worker = stage.spawn_worker();
+    let status = worker.ended().await;
+    assert_eq!(status.code(), Some(1), "{}", worker.log());
+    let log = worker.log();
+    assert!(
+        !log.contains("panicked") && !log.contains("stack backtrace"),
+        "{log}"
+    );
+    let complaints = log
+        .lines()
+        .filter(|line| line.starts_with("revertd: "))
+        .count();
+    assert_eq!(complaints, 1, "one message: {log}");
+    log
+}
+
+#[tokio::test]
+async fn what_needs_somebody_is_said_and_ends_the_start() {
+    let database = Servers::shared().database;
+    let amqp = Servers::shared().amqp;
+    let wrong = |url: &str, user: &str, password: &str, path: &str| {
+        let mut url = url::Url::parse(url).expect("a URL");
+        if !user.is_empty() {
+            url.set_username(user).expect("a user");
+            url.set_password(Some(password)).expect("a password");
+        }
+        if !path.is_empty() {
+            url.set_path(path);
+        }
+        url.to_string()
+    };
+    for (key, value, said) in [
+        (
+            "DATABASE__URL",
+            wrong(&database, "nobody", "sesame", ""),
+            &["refuses the login", "database.url"][..],
+        ),
+        (
+            "DATABASE__URL",
+            wrong(&database, "", "", "nowhere"),
+            &["nowhere", "create the database"],
+        ),
+        (
+            "AMQP__URL",
+            wrong(&amqp, "nobody", "sesame", ""),
+            &["refuses the login", "amqp.url"],
+        ),
+        (
+            "AMQP__URL",
+            wrong(&amqp, "", "", "nowhere"),
+            &["refuses the virtual host", "amqp.url"],
+        ),
+        (
+            "DATABASE__MIGRATE_ON_START",
+            "false".into(),
+            &["revertd migrate"],
+        ),
+        (
+            "DATABASE__URL",
+            "postgres://x@localhost:port/x".into(),
+            &["database.url"],
+        ),
+        (
+            "DATABASE__URL",
+            "postgres://x@localhost/x?sslmode=require".into(),
+            &["TLS"],
+        ),
+        ("WORKER__BATCHMAX", "1".into(), &["batchmax", "worker"]),
+    ] {
+        let mut stage = Stage::new().await;
+        stage.set(key, &value);
+        if key == "DATABASE__MIGRATE_ON_START" {
+            stage.sql("DROP SCHEMA revertd CASCADE").await;
+        }
+        let log = refused(&stage).await;
+        for said in said {
+            assert!(log.contains(said), "{key}={value}: {log}");
+        }
+        assert!(!log.contains("sesame"), "{log}");
+        stage.strike().await;
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_is_there_with_other_arguments_is_named() {
+    let stage = Stage::new().await;
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let name = stage.name("work");
+    stage
+        .channel
+        .queue_declare(name.as_str().into(), options, FieldTable::default())
+        .await
+        .expect("declared");
+    let log = refused(&stage).await;
+    assert!(
+        log.contains(&name) && log.contains("other arguments"),
+        "{log}"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn without_declare_what_is_missing_is_named_and_what_is_there_is_used() {
+    let mut stage = Stage::new().await;
+    stage.start_worker().await.stop().await;
+    stage.set("TOPOLOGY__DECLARE", "false");
+    stage.start_worker().await.stop().await;
+    let rung = stage.name("retry.200ms");
+    let options = lapin::options::QueueDeleteOptions::default();
+    stage
+        .channel
+        .queue_delete(rung.as_str().into(), options)
+        .await
+        .expect("deleted");
+    let log = refused(&stage).await;
+    assert!(
+        log.contains(&rung) && log.contains("topology.declare"),
+        "{log}"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_missing_grant_is_said() {
+    let mut stage = Stage::new().await;
+    let role = format!("r_{}", &stage.database[2..]);
+    stage
+        .sql(&format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'sesame'; GRANT USAGE ON SCHEMA revertd TO {role}"
+        ))
+        .await;
+    let mut url =
+        url::Url::parse(&with_database(&stage.servers.database, &stage.database)).expect("a URL");
+    url.set_username(&role).expect("a user");
+    url.set_password(Some("sesame")).expect("a password");
+    stage.set("DATABASE__URL", url.as_str());
+    stage.set("DATABASE__MIGRATE_ON_START", "false");
+    let log = refused(&stage).await;
+    assert!(
+        log.contains("permission denied") && log.contains("Permissions"),
+        "{log}"
+    );
+    stage
+        .sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_said_and_waited_for() {
+    for key in ["DATABASE__URL", "AMQP__URL"] {
+        let mut stage = Stage::new().await;
+        let vacant = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = vacant.local_addr().expect("bound").port();
+        drop(vacant);
+        let url = match key {
+            "AMQP__URL" => format!("amqp://x:sesame@127.0.0.1:{port}/%2f"),
+            _ => format!("postgres://x:sesame@127.0.0.1:{port}/x"),
+        };
+        stage.set(key, &url);
+        let mut worker = stage.spawn_worker();
+        worker.logged("is it running").await;
+        let log = worker.log();
+        assert!(
+            log.contains(&format!("127.0.0.1:{port}")) && log.contains("retry_in"),
+            "{log}"
+        );
+        assert!(!log.contains("sesame"), "{log}");
+        assert!(worker.stop().await.success(), "a stop ends the wait");
+        stage.strike().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_in_hand_and_redelivers_nothing() {
+    for signal in ["TERM", "INT"] {
+        let stage = Stage::new().await;
+        let mut worker = stage.start_worker().await;
+        let (mut events, customer) = (stage.events().await, stage.customer().await);
+        let mut requests = Vec::new();
+        for _ in 0..400 {
+            let usage = stage.usage(customer.account, 20).await;
+            requests.push(Request::revert(customer.account, usage, 20));
+        }
+        for request in &requests[..200] {
+            stage.publish(request).await;
+        }
+        worker.signal(signal);
+        for request in &requests[200..] {
+            stage.publish(request).await;
+        }
+        assert!(worker.ended().await.success(), "{}", worker.log());
+        let mut next = stage.start_worker().await;
+        for request in &requests {
+            assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
+        }
+        assert!(next.stop().await.success());
+        assert!(next.log().contains("redelivered=0"), "{}", next.log());
+        stage.assert_ledger_is_sound().await;
+        stage.strike().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_can_not_finish_ends_in_time_and_a_second_signal_ends_it_at_once() {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__SHUTDOWN_TIMEOUT", "300ms");
+    let mut worker = stage.start_worker().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let usage = stage.usage(customer.account, 20).await;
+    let another = stage.usage(customer.account, 20).await;
+    let request = Request::revert(customer.account, usage, 20);
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND wait_event_type = 'Lock' AND application_name = 'revertd'";
+    let blocker = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let lock = "BEGIN; LOCK TABLE billing_transactions";
+    blocker.batch_execute(lock).await.expect("locked");
+    stage.publish(&request).await;
+    eventually("it waits", async || stage.count(waiting).await == 1).await;
+    let status = worker.stop().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        worker.log().contains("will be delivered again"),
+        "{}",
+        worker.log()
+    );
+
+    blocker.batch_execute("COMMIT").await.expect("released");
+    stage.set("WORKER__SHUTDOWN_TIMEOUT", "5m");
+    let mut worker = stage.start_worker().await;
+    assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
+    blocker.batch_execute(lock).await.expect("locked");
+    let request = Request::revert(customer.account, another, 20);
+    stage.publish(&request).await;
+    eventually("it waits again", async || stage.count(waiting).await == 1).await;
+    worker.signal("TERM");
+    worker.logged("stopping").await;
+    worker.signal("TERM");
+    assert_eq!(worker.ended().await.code(), Some(143));
+
+    blocker.batch_execute("COMMIT").await.expect("released");
+    let _worker = stage.start_worker().await;
+    assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
