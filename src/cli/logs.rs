@@ -16,10 +16,14 @@ pub fn init(format: LogFormat) {
         .filter(|filter| !filter.is_empty());
     let filter = EnvFilter::builder().parse_lossy(chosen.as_deref().unwrap_or(DEFAULT_FILTER));
     // These print whole messages and parameters; payloads are never logged, whatever RUST_LOG says.
-    let filter = ["lapin::returned_messages=off", "lapin::io_loop=info", "tokio_postgres::query=off"]
-        .into_iter()
-        .filter_map(|directive| directive.parse::<Directive>().ok())
-        .fold(filter, EnvFilter::add_directive);
+    let filter = [
+        "lapin::returned_messages=off",
+        "lapin::io_loop=info",
+        "tokio_postgres::query=off",
+    ]
+    .into_iter()
+    .filter_map(|directive| directive.parse::<Directive>().ok())
+    .fold(filter, EnvFilter::add_directive);
     let json = match format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Text => false,

@@ -263,9 +263,24 @@ impl Stage {
         channel.close(200, "gone".into()).await.expect("closed");
     }
 
+    /// Whether the queue is there.
+    pub async fn exists(&self, queue: &str) -> bool {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await
+            .is_ok()
+    }
+
     /// Messages ready in a queue.
     pub async fn depth(&self, queue: &str) -> u32 {
-        let channel = self.connection.create_channel().await.expect("a channel");
+        // Its own connection, since tests restart the broker.
+        let connection = connect_amqp(&self.servers.amqp).await;
+        let channel = connection.create_channel().await.expect("a channel");
         let options = QueueDeclareOptions {
             passive: true,
             ..Default::default()
@@ -274,7 +289,7 @@ impl Stage {
             .queue_declare(queue.into(), options, FieldTable::default())
             .await;
         let depth = declared.expect("the queue is there").message_count();
-        let _ = channel.close(200, "done".into()).await;
+        let _ = connection.close(200, "done".into()).await;
         depth
     }
 
