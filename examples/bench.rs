@@ -171,7 +171,7 @@ impl Bench {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let elapsed = began.elapsed();
-        let (cpu, peak_mib) = (worker.cpu()? - cpu_before, worker.peak_mib()?);
+        let (cpu, peak_mib) = (worker.cpu()?.saturating_sub(cpu_before), worker.peak_mib()?);
         // Only what was acknowledged is gone after the worker.
         worker.stop()?;
         ensure!(

@@ -48,8 +48,6 @@ const REPORT_TIMEOUT: Duration = Duration::from_millis(200);
 pub struct Broker {
     consuming: Watched,
     publishing: Watched,
-    /// Only opened where a request asks for a copy of its event.
-    replying: Mutex<Option<Connection>>,
     url: AmqpUrl,
     user: Arc<str>,
     host: String,
@@ -69,7 +67,6 @@ impl Broker {
             user: consuming.status().username().into(),
             consuming: Watched::new(consuming),
             publishing: Watched::new(publishing),
-            replying: Mutex::new(None),
             url: settings.amqp.url.clone(),
             host: settings.amqp.url.host(),
         })
@@ -107,20 +104,15 @@ impl Broker {
         within(CONNECT_TIMEOUT, &self.host, opening).await
     }
 
-    /// Opens a channel for copies to `reply_to`, on a connection that may break: a forged direct reply-to
-    /// makes the broker close the connection that publishes to it.
+    /// Opens a connection of its own to publish on, for what may make the broker close it.
     ///
     /// # Errors
     /// Where the broker refuses.
-    pub async fn reply_outlet(&self) -> Result<Outlet, BrokerError> {
-        let mut replying = self.replying.lock().await;
-        let connection = match replying.take() {
-            Some(connection) if connection.status().connected() => connection,
-            Some(_) | None => connect(&self.url, "revertd worker (reply_to)").await?,
-        };
-        let connection = replying.insert(connection);
-        let opening = Outlet::open(connection, &self.user, &self.host);
-        within(CONNECT_TIMEOUT, &self.host, opening).await
+    pub async fn separate_outlet(&self) -> Result<Outlet, BrokerError> {
+        let connection = connect(&self.url, "revertd worker (direct reply-to)").await?;
+        let opening = Outlet::open(&connection, &self.user, &self.host);
+        let outlet = within(CONNECT_TIMEOUT, &self.host, opening).await?;
+        Ok(outlet.keeping(connection))
     }
 
     /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
@@ -145,9 +137,6 @@ impl Broker {
             close(&self.consuming.connection),
             close(&self.publishing.connection)
         );
-        if let Some(connection) = self.replying.lock().await.take() {
-            close(&connection).await;
-        }
     }
 }
 

@@ -33,7 +33,7 @@ enum Command {
     Migrate(migrate::Args),
     /// Publish one request and wait for its event. Exit status: 0 reverted, 1 rejected or failed, 3 no answer
     /// in time.
-    Submit(submit::Args),
+    Submit(Box<submit::Args>),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
 }
@@ -72,7 +72,7 @@ impl Cli {
         match self.command {
             Command::Worker => runtime.block_on(worker::run(settings)),
             Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
-            Command::Submit(args) => runtime.block_on(submit::run(&settings, args)),
+            Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
             Command::Config(args) => config::run(&settings, &args),
         }
     }

@@ -102,13 +102,14 @@ pub fn dispose(
             // A copy in the same batch had attempts left; this one has none, and is answered.
             None => Disposition::Answer(Event::of_outcome(request, &not_found(request, now))),
         },
-        Decision::Failed(failure) => match rung(Cause::Failed) {
-            Some(rung) => Disposition::Retry { rung },
-            None => {
+        Decision::Failed(failure) => {
+            if let Some(rung) = rung(Cause::Failed) {
+                Disposition::Retry { rung }
+            } else {
                 let fragments = Fragments::from(&request.fields);
                 dead_letter(envelope, body, &fragments, failure.clone(), now)
             }
-        },
+        }
     }
 }
 

@@ -95,7 +95,7 @@ mod tests {
             for cause in [Cause::UsageNotFound, Cause::Failed] {
                 if let Some(rung) = ladder.rung(cause, attempts, max) {
                     prop_assert!(rung < ladder.delays.len());
-                    prop_assert!(attempts <= retries.max(rungs as u32));
+                    prop_assert!(u64::from(attempts) <= u64::from(retries).max(rungs));
                 }
             }
         }

@@ -21,9 +21,11 @@ use crate::retry::Ladder;
 use crate::settings::Settings;
 
 mod batch;
+mod replies;
 mod tally;
 
 use batch::Worker;
+use replies::{DirectReplies, Replies};
 pub use tally::Tally;
 
 /// How long the others of a failed generation may finish what they have in hand.
@@ -210,7 +212,7 @@ impl Pool {
             started = self.start(pace, held) => started,
             () = self.stop.cancelled() => return Ok(End::Stopped),
         };
-        let (broker, workers) = match started {
+        let (broker, workers, direct) = match started {
             Ok(started) => started,
             Err(end) => return Ok(end),
         };
@@ -225,6 +227,7 @@ impl Pool {
             Pace::Careful => info!("ready, one delivery at a time"),
         }
         let drain = CancellationToken::new();
+        let direct = tokio::spawn(direct.run());
         let mut tasks = JoinSet::new();
         for worker in workers {
             tasks.spawn(worker.run(drain.clone()));
@@ -234,6 +237,8 @@ impl Pool {
             ended => ended,
         };
         tasks.shutdown().await;
+        // It ends once the workers are gone and what they left is sent.
+        let _ = timeout(WIND_DOWN, direct).await;
         broker.close().await;
         ended
     }
@@ -243,7 +248,7 @@ impl Pool {
         &self,
         pace: Pace,
         held: &[RevertRequest],
-    ) -> Result<(Arc<Broker>, Vec<Worker>), End> {
+    ) -> Result<(Arc<Broker>, Vec<Worker>, DirectReplies), End> {
         let settings = &self.shared.settings;
         self.shared
             .ledger
@@ -252,7 +257,7 @@ impl Pool {
             .map_err(|wrong| End::Ledger(wrong, held.to_vec()))?;
         let broker = Arc::new(Broker::connect(settings).await.map_err(End::Broker)?);
         match self.open(&broker, pace).await {
-            Ok(workers) => Ok((broker, workers)),
+            Ok((workers, direct)) => Ok((broker, workers, direct)),
             Err(wrong) => {
                 let cause = broker.cause(wrong).await;
                 broker.close().await;
@@ -261,13 +266,18 @@ impl Pool {
         }
     }
 
-    async fn open(&self, broker: &Arc<Broker>, pace: Pace) -> Result<Vec<Worker>, BrokerError> {
+    async fn open(
+        &self,
+        broker: &Arc<Broker>,
+        pace: Pace,
+    ) -> Result<(Vec<Worker>, DirectReplies), BrokerError> {
         let settings = &self.shared.settings;
         let (concurrency, prefetch) = match pace {
             Pace::Full => (settings.worker.concurrency, settings.prefetch()),
             Pace::Careful => (1, 1),
         };
         broker.ensure_topology(settings).await?;
+        let (sender, direct) = DirectReplies::new(self.shared.clone(), broker.clone());
         let mut workers = Vec::new();
         for _ in 0..concurrency {
             let outlet = broker.outlet().await?;
@@ -276,15 +286,11 @@ impl Pool {
             }
             let queue = settings.topology.work_queue.as_str();
             let inlet = broker.inlet(queue, prefetch).await?;
-            workers.push(Worker::new(
-                self.shared.clone(),
-                broker.clone(),
-                inlet,
-                outlet,
-                pace,
-            ));
+            let replies = Replies::new(self.shared.clone(), broker.clone(), sender.clone());
+            let shared = self.shared.clone();
+            workers.push(Worker::new(shared, inlet, outlet, replies, pace));
         }
-        Ok(workers)
+        Ok((workers, direct))
     }
 
     /// Waits for the first worker to end, or for the stop; then for the others, within bounds.

@@ -18,7 +18,7 @@ use crate::outcome::Failure;
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
     pub(super) exchange: &'a str,
-    pub(super) routing_key: &'a str,
+    pub(super) routing_key: Cow<'a, str>,
     pub(super) properties: BasicProperties,
     pub(super) body: Cow<'a, [u8]>,
     pub(super) is_event: bool,
@@ -30,7 +30,7 @@ impl<'a> Message<'a> {
     pub fn event(exchange: &'a str, event: &'a Event, delivery: &Delivery) -> Self {
         Self {
             exchange,
-            routing_key: &event.routing_key,
+            routing_key: Cow::Borrowed(&event.routing_key),
             properties: event_properties(event, delivery),
             body: Cow::Borrowed(&event.body),
             is_event: true,
@@ -73,6 +73,18 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// The same, holding on to nothing, for who publishes it later; `reply` is the only kind that may wait.
+    #[must_use]
+    pub fn into_owned_reply(self) -> Message<'static> {
+        Message {
+            exchange: "",
+            routing_key: Cow::Owned(self.routing_key.into_owned()),
+            properties: self.properties,
+            body: Cow::Owned(self.body.into_owned()),
+            is_event: self.is_event,
+        }
+    }
+
     /// Whether it tells an outcome that the database also holds.
     #[must_use]
     pub fn is_event(&self) -> bool {
@@ -83,7 +95,7 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn target(&self) -> &str {
         if self.exchange.is_empty() {
-            self.routing_key
+            &self.routing_key
         } else {
             self.exchange
         }
@@ -100,7 +112,7 @@ impl<'a> Message<'a> {
 
     fn to(self, routing_key: &'a str) -> Self {
         Self {
-            routing_key,
+            routing_key: Cow::Borrowed(routing_key),
             ..self
         }
     }

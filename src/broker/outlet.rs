@@ -37,6 +37,8 @@ pub struct Outlet {
     user: Arc<str>,
     host: String,
     headers_max_bytes: usize,
+    /// Closed with the outlet, where it has one of its own.
+    _connection: Option<Connection>,
 }
 
 impl Outlet {
@@ -55,7 +57,15 @@ impl Outlet {
             user: user.clone(),
             host: host.into(),
             headers_max_bytes: frame_max.saturating_sub(FRAME_RESERVE),
+            _connection: None,
         })
+    }
+
+    pub(super) fn keeping(self, connection: Connection) -> Self {
+        Self {
+            _connection: Some(connection),
+            ..self
+        }
     }
 
     /// Publishes `messages` in their order and tells what became of each, once the broker has said so of all.
@@ -81,7 +91,7 @@ impl Outlet {
         let nowhere = format!("revertd.probe.{}", uuid::Uuid::new_v4());
         let probe = Message {
             exchange: "",
-            routing_key: &nowhere,
+            routing_key: Cow::Borrowed(&nowhere),
             properties: BasicProperties::default().with_message_id(nowhere.as_str().into()),
             body: Cow::Borrowed(b""),
             is_event: false,
@@ -97,7 +107,7 @@ impl Outlet {
     ) -> Message<'a> {
         Message {
             exchange: "",
-            routing_key: "",
+            routing_key: Cow::Borrowed(""),
             properties: properties::passed_on(
                 &delivery.properties,
                 &delivery.envelope.client,
@@ -119,7 +129,7 @@ impl Outlet {
         let written = join_all(window.iter().map(|message| {
             self.channel.basic_publish(
                 message.exchange.into(),
-                message.routing_key.into(),
+                message.routing_key.as_ref().into(),
                 options,
                 &message.body,
                 message.properties.clone(),
@@ -149,7 +159,11 @@ impl Outlet {
         let fate = |(message, nack): (&Message<'_>, bool)| {
             let key = || -> (ShortString, ShortString, Option<ShortString>) {
                 let id = message.properties.message_id().clone();
-                (message.exchange.into(), message.routing_key.into(), id)
+                (
+                    message.exchange.into(),
+                    message.routing_key.as_ref().into(),
+                    id,
+                )
             };
             if nack {
                 Fate::Refused

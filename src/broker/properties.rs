@@ -62,9 +62,9 @@ pub fn envelope(properties: &BasicProperties, user: &str) -> Envelope {
     };
     Envelope {
         client,
-        message_id: given(properties.message_id()),
-        correlation_id: given(properties.correlation_id()),
-        reply_to: given(properties.reply_to()),
+        message_id: given(properties.message_id().as_ref()),
+        correlation_id: given(properties.correlation_id().as_ref()),
+        reply_to: given(properties.reply_to().as_ref()),
         traceparent: header(TRACEPARENT)
             .and_then(text)
             .filter(|text| is_traceparent(text)),
@@ -99,7 +99,7 @@ pub fn passed_on(
         .unwrap_or_default();
     headers.retain(|name, _| {
         let named = |never: &&str| never.eq_ignore_ascii_case(name.as_str());
-        !NEVER_PASSED_ON.iter().any(|never| named(&never))
+        !NEVER_PASSED_ON.iter().any(named)
     });
     if table_bytes(&headers) > max_bytes {
         headers = BTreeMap::from([(HEADERS_DROPPED.into(), AMQPValue::Boolean(true))]);
@@ -165,8 +165,8 @@ pub fn long_text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text[..end].into())
 }
 
-fn given(value: &Option<ShortString>) -> Option<String> {
-    let text = value.as_ref().map(ShortString::as_str);
+fn given(value: Option<&ShortString>) -> Option<String> {
+    let text = value.map(ShortString::as_str);
     text.filter(|text| !text.is_empty()).map(Into::into)
 }
 

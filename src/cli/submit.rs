@@ -1,5 +1,6 @@
 //! `revertd submit`
 
+use std::fmt::Write;
 use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -152,7 +153,7 @@ pub fn summary(event: &Value) -> String {
         text(&error["message"])
     );
     for (key, value) in info["metadata"].as_object().into_iter().flatten() {
-        line.push_str(&format!(", {key} {}", text(value)));
+        let _ = write!(line, ", {key} {}", text(value));
     }
     for violation in error["details"][1]["fieldViolations"]
         .as_array()
@@ -160,7 +161,7 @@ pub fn summary(event: &Value) -> String {
         .flatten()
     {
         let (field, description) = (text(&violation["field"]), text(&violation["description"]));
-        line.push_str(&format!("; {field} {description}"));
+        let _ = write!(line, "; {field} {description}");
     }
     format!("{line} (request {request})")
 }

@@ -22,7 +22,7 @@ const HISTORY: &str = "revertd.schema_history";
 const LOCK: i64 = 0x0072_6576_6572_7464;
 
 /// Longest wait for another process's migration.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
+const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Frontier's columns that a revert reads or writes, with their types.
 const COLUMNS: [(&str, &str, &str); 19] = [

@@ -31,7 +31,7 @@ fn the_built_in_file_is_valid_and_says_what_the_contract_says() {
 
 #[test]
 fn keys_that_are_commented_out_in_the_built_in_file_are_keys() {
-    let uncommented: String = DEFAULTS
+    let uncommented = DEFAULTS
         .lines()
         .map(|line| {
             let bare = line.strip_prefix("# ").unwrap_or(line);
@@ -40,7 +40,8 @@ fn keys_that_are_commented_out_in_the_built_in_file_are_keys() {
                 bare.contains(" = ") && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
             format!("{}\n", if is_key { bare } else { line })
         })
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let settings = load_file(&uncommented).expect("valid");
     assert!(settings.revert.max_age.is_some() && settings.amqp.prefetch.is_some());
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::replies::Replies;
 use super::{End, Pace, Shared, waited};
-use crate::broker::{Broker, BrokerError, Delivery, Fate, Inlet, Message, Outlet};
+use crate::broker::{Delivery, Fate, Inlet, Message, Outlet};
 use crate::disposition::{self, Disposition, Reading};
 use crate::event::{Event, Kind};
 use crate::patience::Patience;
@@ -26,20 +27,14 @@ const HEAVY_BATCH_BYTES: usize = 8 * 1024 * 1024;
 const CAREFUL_AT_LEAST: Duration = Duration::from_secs(2);
 
 /// How long full queues are waited for with messages in hand: well below the broker's acknowledgement timeout.
-const REFUSED_FOR_AT_MOST: Duration = Duration::from_secs(600);
-
-/// How long a copy to a `reply_to` may take; it must not hinder anything.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+const REFUSED_FOR_AT_MOST: Duration = Duration::from_mins(10);
 
 /// A channel to consume, channels to publish, and a share of the database.
 pub struct Worker {
     shared: Arc<Shared>,
-    broker: Arc<Broker>,
     inlet: Inlet,
     outlet: Outlet,
-    /// A channel of its own for `reply_to`, opened when needed: what a publisher can break there breaks
-    /// nothing else.
-    replies: Option<Outlet>,
+    replies: Replies,
     pace: Pace,
     began: Instant,
 }
@@ -47,17 +42,16 @@ pub struct Worker {
 impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
-        broker: Arc<Broker>,
         inlet: Inlet,
         outlet: Outlet,
+        replies: Replies,
         pace: Pace,
     ) -> Self {
         Self {
             shared,
-            broker,
             inlet,
             outlet,
-            replies: None,
+            replies,
             pace,
             began: Instant::now(),
         }
@@ -254,8 +248,7 @@ impl Worker {
         messages
     }
 
-    /// Sends the events to those who asked for a copy, where they may. Whatever comes of it, the request is
-    /// settled: the event itself is confirmed.
+    /// Sends the events to those who asked for a copy, where they may.
     async fn reply(&mut self, batch: &[Delivery], dispositions: &[Disposition]) {
         let mut copies = Vec::new();
         for (delivery, disposition) in batch.iter().zip(dispositions) {
@@ -266,58 +259,16 @@ impl Worker {
             let Some(queue) = &delivery.envelope.reply_to else {
                 continue;
             };
-            if self.may_reply_to(queue) {
+            if self.replies.may_name(queue) {
                 copies.push(Message::reply(queue, event, delivery));
             } else {
                 debug!(queue, "reply_to does not match amqp.reply_to_pattern");
                 self.shared.tally.replies_failed.add();
             }
         }
-        if copies.is_empty() {
-            return;
+        if !copies.is_empty() {
+            self.replies.send(copies).await;
         }
-        let arrived = timeout(REPLY_TIMEOUT, self.send_copies(&copies)).await;
-        // What took too long is given up with its channel, whose confirms would come for others.
-        let arrived = arrived.unwrap_or_else(|_| {
-            self.replies = None;
-            0
-        });
-        (arrived..copies.len()).for_each(|_| self.shared.tally.replies_failed.add());
-    }
-
-    /// Sends the copies together; where one of them, or another worker's, broke the connection, each by itself
-    /// on a new one.
-    async fn send_copies(&mut self, copies: &[Message<'_>]) -> usize {
-        if let Ok(arrived) = self.send_window(copies).await {
-            return arrived;
-        }
-        let mut arrived = 0;
-        for copy in copies {
-            arrived += self
-                .send_window(std::slice::from_ref(copy))
-                .await
-                .unwrap_or(0);
-        }
-        arrived
-    }
-
-    async fn send_window(&mut self, copies: &[Message<'_>]) -> Result<usize, BrokerError> {
-        let replies = match self.replies.take() {
-            Some(replies) => replies,
-            None => self.broker.reply_outlet().await?,
-        };
-        let fates = replies.publish(copies).await?;
-        self.replies = Some(replies);
-        Ok(fates
-            .iter()
-            .filter(|fate| **fate == Fate::Confirmed)
-            .count())
-    }
-
-    fn may_reply_to(&self, queue: &str) -> bool {
-        let direct = queue.starts_with("amq.rabbitmq.reply-to.");
-        let allowed = direct || self.shared.settings.amqp.reply_to_pattern.allows(queue);
-        allowed && !self.shared.own_queues.contains(queue)
     }
 
     fn count(&self, batch: &[Delivery], dispositions: &[Disposition]) {

@@ -405,7 +405,7 @@ async fn queues_and_exchanges_deleted_while_running_are_there_again() {
 #[tokio::test]
 async fn a_broker_that_blocks_publishers_is_waited_for() {
     let (instance, servers) = Instance::start();
-    let mut stage = Stage::on(servers).await;
+    let stage = Stage::on(servers).await;
     let mut worker = stage.start_worker().await;
     let load = Load::of(&stage, 500).await;
     load.publish(&stage).await;

