@@ -34,9 +34,11 @@ CREATE TABLE revertd.outcomes (
     account_id uuid NOT NULL,
     amount bigint NOT NULL,
     decided_at timestamptz NOT NULL,
-    -- The three numbers and two ids of an applied revert; NULL for a refusal.
+    -- The numbers and ids of an applied revert; NULL for a refusal. What had been given back before,
+    -- by whomever, and how much of that by others (NULL: nothing).
     usage_amount bigint,
     reverted_before bigint,
+    reverted_by_others bigint,
     transaction_id uuid,
     platform_transaction_id uuid,
     -- n-th revert of this usage by revertd, from 0.
@@ -63,10 +65,12 @@ CREATE TABLE revertd.outcomes (
             AND platform_transaction_id <> transaction_id
             AND revert_no IS NOT NULL AND revert_no >= 0
         ELSE num_nonnulls(transaction_id, platform_transaction_id, revert_no, usage_amount,
-            reverted_before) = 0 END),
+            reverted_before, reverted_by_others) = 0 END),
     -- Never more than the usage, counting what others had reverted before.
     CONSTRAINT outcomes_within_usage CHECK (refusal IS NOT NULL
         OR coalesce(reverted_before >= 0 AND amount <= usage_amount - reverted_before, false)),
+    CONSTRAINT outcomes_others_within_before CHECK (
+        reverted_by_others > 0 AND reverted_by_others <= reverted_before),
     -- Once: under that policy a revert is the first and, by outcomes_revert_no, the only first.
     CONSTRAINT outcomes_once CHECK (refusal IS NOT NULL OR cumulative
         OR coalesce(revert_no = 0 AND reverted_before = 0, false))
@@ -77,8 +81,8 @@ CREATE TABLE revertd.outcomes (
 CREATE UNIQUE INDEX outcomes_revert_no ON revertd.outcomes (usage_id, revert_no)
     WHERE refusal IS NULL;
 
--- The n-th revert begins where the one before it ended, so that all of them together stay within the
--- usage. A trigger, since a foreign key would need two more indexes; it fires for n > 0 only.
+-- The n-th revert begins where the one before it ended, but for what others gave back meanwhile, so that
+-- all of them together stay within the usage and none counts what was never given. A trigger, since a foreign key would need two more indexes; it fires for n > 0 only.
 CREATE FUNCTION revertd.check_chain() RETURNS trigger LANGUAGE plpgsql AS $fn$
 BEGIN
     IF NOT EXISTS (
@@ -87,6 +91,8 @@ BEGIN
             AND o.revert_no = NEW.revert_no - 1
             AND o.usage_amount = NEW.usage_amount
             AND o.reverted_before + o.amount <= NEW.reverted_before
+            AND o.reverted_before - coalesce(o.reverted_by_others, 0) + o.amount
+                = NEW.reverted_before - coalesce(NEW.reverted_by_others, 0)
     ) THEN
         RAISE EXCEPTION 'revert % of usage % does not continue the one before it',
             NEW.revert_no, NEW.usage_id

@@ -4,6 +4,7 @@
 //! (correlation id, trace context) stands in AMQP properties, not here.
 
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -15,6 +16,9 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// `source` of every event, `domain` of every error, `app_id` of every message.
 pub const SOURCE: &str = "revertd";
+
+/// RFC 3339 to the microsecond, which is what the database keeps.
+const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
 /// An event, ready to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +67,7 @@ struct CloudEvent<'a> {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<Uuid>,
-    time: Timestamp,
+    time: String,
     datacontenttype: &'static str,
     data: Data<'a>,
 }
@@ -237,7 +241,7 @@ impl Event {
             source: SOURCE,
             kind: kind.name(),
             subject: data.usage_id,
-            time,
+            time: TIME.timestamp_to_string(&time),
             datacontenttype: "application/json",
             data,
         };

@@ -6,6 +6,7 @@
 //! database failing, with which it is tried before the next generation begins.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -59,6 +60,9 @@ struct Shared {
     retry_queues: Vec<String>,
     own_queues: std::collections::BTreeSet<String>,
     tally: Tally,
+    /// Generations that the database or the broker ended: each had what was in hand delivered again, which
+    /// is no reason to suspect a message.
+    failures: AtomicU32,
 }
 
 /// How many deliveries a worker holds.
@@ -91,6 +95,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
         retry_queues: settings.retry_queues(),
         own_queues: settings.own_queues(),
         tally: Tally::default(),
+        failures: AtomicU32::new(0),
         settings,
     });
     let pool = Pool {
@@ -144,11 +149,13 @@ impl Pool {
                     return Err(wrong.into());
                 }
                 End::Broker(wrong) => {
+                    self.shared.failures.fetch_add(1, Ordering::Relaxed);
                     let wait = patience.next_wait();
                     error!(reason = %wrong, retry_in = ?wait, "paused: the broker");
                     wait
                 }
                 End::Ledger(wrong, requests) => {
+                    self.shared.failures.fetch_add(1, Ordering::Relaxed);
                     let wait = patience.next_wait();
                     error!(reason = %wrong, retry_in = ?wait, "paused: the database");
                     held = requests;

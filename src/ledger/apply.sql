@@ -37,6 +37,7 @@ known AS (
         usage.names_usage,
         greatest(ledger.n, own.n, 0) AS n, coalesce(own.n, 0) AS own_n,
         greatest(ledger.total, own.total, 0) AS reverted_before,
+        nullif(greatest(ledger.total - coalesce(own.total, 0), 0), 0) AS reverted_by_others,
         coalesce(ledger.first, own.first) AS earlier
     FROM request r
     LEFT JOIN LATERAL (
@@ -93,7 +94,8 @@ known AS (
     ) ledger ON true
     -- And by revertd's own record, which holds even if somebody removed them from the ledger.
     LEFT JOIN LATERAL (
-        SELECT o.revert_no + 1 AS n, o.reverted_before + o.amount AS total,
+        SELECT o.revert_no + 1 AS n,
+            o.reverted_before - coalesce(o.reverted_by_others, 0) + o.amount AS total,
             jsonb_build_object('transaction_id', o.transaction_id::text, 'amount', o.amount::text,
                 'time', to_char(o.decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
                 AS first
@@ -159,16 +161,17 @@ decided AS MATERIALIZED (
 ),
 claimed AS (
     INSERT INTO revertd.outcomes (id, content, usage_id, org_id, account_id, amount, decided_at,
-        usage_amount, reverted_before, transaction_id, platform_transaction_id, revert_no,
-        cumulative, refusal, refusal_metadata, client, message_id, reason)
+        usage_amount, reverted_before, reverted_by_others, transaction_id, platform_transaction_id,
+        revert_no, cumulative, refusal, refusal_metadata, client, message_id, reason)
     SELECT CASE d.verdict WHEN 'REQUEST_ID_REUSED' THEN d.reuse_id ELSE d.id END,
         d.content, d.usage_id, d.account_org_id, d.account_id, d.amount, now(),
-        entry.usage_amount, entry.reverted_before, entry.id,
+        entry.usage_amount, entry.reverted_before, entry.reverted_by_others, entry.id,
         revertd.uuid_v5(entry.id, 'platform'), entry.revert_no,
         $13, d.final_refusal, d.refusal_metadata, d.client, d.message_id, d.reason
     FROM decided d
     LEFT JOIN LATERAL (
         SELECT d.usage_amount, d.reverted_before + d.taken_before AS reverted_before,
+            d.reverted_by_others,
             (d.own_n + d.nth)::integer AS revert_no,
             revertd.uuid_v5('967416d0-716e-4308-b58f-2468ac14f20a',
                 d.usage_id::text || ':' || (d.n + d.nth) || ':' || d.account_id::text) AS id

@@ -62,6 +62,10 @@ pub fn classify(error: &Error, host: &str) -> Trouble {
     let state = db.code();
     let text = format!("{} (SQLSTATE {})", db.message(), state.code());
     match state {
+        // Another worker's revert came before this one in the chain.
+        &SqlState::CHECK_VIOLATION if db.constraint() == Some("outcomes_chain") => {
+            Trouble::Contended(text)
+        }
         // Another writer's entry of the same id; if it stays in the way, the request is at fault.
         &SqlState::UNIQUE_VIOLATION => Trouble::Contended(text),
         // No request can cause these: a column or a reference that Frontier's tables gained.

@@ -1,6 +1,7 @@
 //! One worker: a batch at a time from delivery to acknowledgement.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +16,8 @@ use crate::disposition::{self, Disposition, Reading};
 use crate::event::{Event, Kind};
 use crate::patience::Patience;
 
-/// From this redelivery on, a message is suspected of stopping workers.
+/// From this redelivery on, beyond those that failures of the database or the broker explain, a message is
+/// suspected of stopping workers.
 const SUSPECT_REDELIVERIES: u32 = 2;
 
 /// Bodies of one batch beyond which deliveries are taken one at a time: large messages are rare, and a
@@ -89,7 +91,9 @@ impl Worker {
 
     /// Whether the deliveries call for another pace.
     fn pace_for(&self, batch: &[Delivery]) -> Option<Pace> {
-        let suspect = |delivery: &Delivery| delivery.redeliveries >= SUSPECT_REDELIVERIES;
+        let explained = self.shared.failures.load(Ordering::Relaxed);
+        let threshold = SUSPECT_REDELIVERIES.saturating_add(explained);
+        let suspect = |delivery: &Delivery| delivery.redeliveries >= threshold;
         let bytes: usize = batch.iter().map(|delivery| delivery.body.len()).sum();
         let fresh = |delivery: &Delivery| delivery.redeliveries == 0;
         match self.pace {

@@ -77,6 +77,58 @@ async fn one_id_for_two_usages_sent_to_two_processes_is_one_request() {
 }
 
 #[tokio::test]
+async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_decided_instead() {
+    let mut stage = Stage::new().await;
+    stage.set("REVERT__POLICY", "cumulative");
+    stage.start_worker().await.stop().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
+    // Another worker, in the middle of its commit.
+    let other = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let ids = [0, 1, 2].map(|_| uuid::Uuid::new_v4());
+    other
+        .batch_execute(&format!(
+            "BEGIN; INSERT INTO revertd.outcomes (id, content, org_id, account_id, decided_at, client, \
+             usage_id, amount, usage_amount, reverted_before, transaction_id, platform_transaction_id, \
+             revert_no, cumulative) VALUES ('{0}', '{0}', '{0}', '{account}', now(), '', '{usage}', 3, 20, 0, \
+             '{1}', '{2}', 0, true); \
+             INSERT INTO billing_transactions (id, account_id, type, amount, metadata) VALUES \
+             ('{1}', '{account}', 'credit', 3, '{{\"revert_request_using\": \"{usage}\"}}'), \
+             ('{2}', uuid_nil(), 'debit', 3, '{{\"revert_request_using\": \"{usage}\"}}')",
+            ids[0], ids[1], ids[2]
+        ))
+        .await
+        .expect("inserted");
+    let requests = [5, 5, 8].map(|amount| Request::revert(account, usage, amount));
+    for request in &requests {
+        stage.publish(request).await;
+    }
+    let _worker = stage.start_worker().await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND wait_event_type = 'Lock' AND application_name = 'revertd'";
+    eventually("the worker waits for the other", async || {
+        stage.count(waiting).await == 1
+    })
+    .await;
+    other.batch_execute("COMMIT").await.expect("committed");
+    let mut told = Vec::new();
+    for request in &requests {
+        let event = events.answer(request).await.json();
+        told.push(event["data"]["reverted_total"].as_str().map(str::to_owned));
+    }
+    assert_eq!(told, [Some("8".into()), Some("13".into()), None]);
+    let left = Request::revert(account, usage, 7);
+    stage.publish(&left).await;
+    assert_eq!(
+        events.answer(&left).await.json()["data"]["remaining"],
+        "0",
+        "nothing is forgotten"
+    );
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn the_constraints_refuse_what_the_statement_would_never_write() {
     let stage = Stage::new().await;
     let insert = |values: &str| {
@@ -93,6 +145,10 @@ async fn the_constraints_refuse_what_the_statement_would_never_write() {
         (one, "outcomes_revert_no"),
         (
             "uuid_nil(), 5, 20, 4, uuid_generate_v4(), uuid_generate_v4(), 1, true",
+            "outcomes_chain",
+        ),
+        (
+            "uuid_nil(), 5, 20, 6, uuid_generate_v4(), uuid_generate_v4(), 1, true",
             "outcomes_chain",
         ),
         (
