@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -364,13 +364,5 @@ fn worse(one: End, other: End) -> End {
         other
     } else {
         one
-    }
-}
-
-/// Waits out a wait that a stop may cut short; `false` if it did.
-async fn waited(wait: Duration, drain: &CancellationToken) -> bool {
-    tokio::select! {
-        () = sleep(wait) => true,
-        () = drain.cancelled() => false,
     }
 }

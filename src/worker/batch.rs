@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::replies::Replies;
-use super::{End, Pace, Shared, waited};
+use super::{End, Pace, Shared};
 use crate::broker::{Delivery, Fate, Inlet, Message, Outlet};
 use crate::disposition::{self, Disposition, Reading};
 use crate::event::{Event, Kind};
@@ -85,7 +85,7 @@ impl Worker {
                 return repaced.map_or(Ok(()), |pace| Err(End::Repaced(pace)));
             };
             repaced = repaced.or(self.pace_for(&batch));
-            self.handle(&batch, drain).await?;
+            self.handle(&batch).await?;
         }
     }
 
@@ -114,12 +114,12 @@ impl Worker {
 
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
     /// that came of the batch is confirmed.
-    async fn handle(&mut self, batch: &[Delivery], drain: &CancellationToken) -> Result<(), End> {
+    async fn handle(&mut self, batch: &[Delivery]) -> Result<(), End> {
         let Some(last) = batch.last() else {
             return Ok(());
         };
         let dispositions = self.decide(batch).await?;
-        self.publish(batch, &dispositions, drain).await?;
+        self.publish(batch, &dispositions).await?;
         self.reply(batch, &dispositions).await;
         self.inlet.settle(last).await.map_err(End::Broker)?;
         self.count(batch, &dispositions);
@@ -171,12 +171,7 @@ impl Worker {
 
     /// Publishes what came of the batch. Messages that a full queue refused are published again until it
     /// takes them.
-    async fn publish(
-        &self,
-        batch: &[Delivery],
-        dispositions: &[Disposition],
-        drain: &CancellationToken,
-    ) -> Result<(), End> {
+    async fn publish(&self, batch: &[Delivery], dispositions: &[Disposition]) -> Result<(), End> {
         let mut messages = self.messages(batch, dispositions);
         let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
         let began = Instant::now();
@@ -207,9 +202,11 @@ impl Worker {
             let wait = patience.next_wait();
             warn!(messages = refused.len(), to = refused[0].target(), retry_in = ?wait,
                 "refused: a queue is full; make room in it");
-            if began.elapsed() > REFUSED_FOR_AT_MOST || !waited(wait, drain).await {
+            if began.elapsed() > REFUSED_FOR_AT_MOST {
                 return Err(End::Broker(refused[0].undeliverable()));
             }
+            // A stop waits with it, as long as it may.
+            sleep(wait).await;
             messages = refused;
         }
     }

@@ -160,3 +160,46 @@ async fn the_trace_context_and_the_message_id_come_along() {
     assert_eq!(events.correlated("job-9").await.verdict(), "usage.reverted");
     stage.strike().await;
 }
+
+#[tokio::test]
+async fn a_full_queue_of_somebody_elses_is_waited_for_and_nothing_is_lost() {
+    let (stage, mut worker) = Stage::with_worker().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let limits = [
+        ("x-max-length", AMQPValue::LongInt(1)),
+        ("x-overflow", text("reject-publish")),
+    ];
+    let full = queue(&stage, &format!("full.{}", stage.prefix), &limits).await;
+    stage
+        .channel
+        .queue_bind(
+            full.as_str().into(),
+            stage.name("replies").into(),
+            "result.#".into(),
+            lapin::options::QueueBindOptions { nowait: false },
+            FieldTable::default(),
+        )
+        .await
+        .expect("bound");
+    let mut requests = Vec::new();
+    for _ in 0..5 {
+        let usage = stage.usage(customer.account, 20).await;
+        requests.push(Request::revert(customer.account, usage, 20));
+        stage.publish(requests.last().expect("pushed")).await;
+    }
+    worker.logged("refused: a queue is full").await;
+    let delete = lapin::options::QueueDeleteOptions::default();
+    stage
+        .channel
+        .queue_delete(full.as_str().into(), delete)
+        .await
+        .expect("deleted");
+    for request in &requests {
+        assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
+    }
+    assert!(worker.stop().await.success(), "everything is settled");
+    assert_eq!(stage.depth(&stage.name("work")).await, 0);
+    assert!(worker.log().contains("reverted=5 "), "{}", worker.log());
+    stage.strike().await;
+}
