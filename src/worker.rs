@@ -130,6 +130,9 @@ impl Pool {
             if ready && began.elapsed() > LONGEST_WAIT {
                 patience.reset();
             }
+            if ready && matches!(end, End::Broker(_) | End::Ledger(..)) {
+                self.shared.failures.fetch_add(1, Ordering::Relaxed);
+            }
             let wait = match end {
                 End::Stopped => return Ok(()),
                 End::Repaced(next) => {
@@ -149,13 +152,11 @@ impl Pool {
                     return Err(wrong.into());
                 }
                 End::Broker(wrong) => {
-                    self.shared.failures.fetch_add(1, Ordering::Relaxed);
                     let wait = patience.next_wait();
                     error!(reason = %wrong, retry_in = ?wait, "paused: the broker");
                     wait
                 }
                 End::Ledger(wrong, requests) => {
-                    self.shared.failures.fetch_add(1, Ordering::Relaxed);
                     let wait = patience.next_wait();
                     error!(reason = %wrong, retry_in = ?wait, "paused: the database");
                     held = requests;

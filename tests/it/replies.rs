@@ -161,10 +161,9 @@ async fn the_trace_context_and_the_message_id_come_along() {
     stage.strike().await;
 }
 
-#[tokio::test]
-async fn a_full_queue_of_somebody_elses_is_waited_for_and_nothing_is_lost() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+/// Requests whose events the broker takes for one queue and refuses for another, which is full.
+async fn refused_events(stage: &Stage) -> (String, Vec<Request>) {
+    let customer = stage.customer().await;
     let text = |text: &str| AMQPValue::LongString(text.into());
     let limits = [
         ("x-max-length", AMQPValue::LongInt(1)),
@@ -188,6 +187,14 @@ async fn a_full_queue_of_somebody_elses_is_waited_for_and_nothing_is_lost() {
         requests.push(Request::revert(customer.account, usage, 20));
         stage.publish(requests.last().expect("pushed")).await;
     }
+    (full, requests)
+}
+
+#[tokio::test]
+async fn a_full_queue_of_somebody_elses_is_waited_for_and_nothing_is_lost() {
+    let (stage, mut worker) = Stage::with_worker().await;
+    let mut events = stage.events().await;
+    let (full, requests) = refused_events(&stage).await;
     worker.logged("refused: a queue is full").await;
     let delete = lapin::options::QueueDeleteOptions::default();
     stage
@@ -201,5 +208,44 @@ async fn a_full_queue_of_somebody_elses_is_waited_for_and_nothing_is_lost() {
     assert!(worker.stop().await.success(), "everything is settled");
     assert_eq!(stage.depth(&stage.name("work")).await, 0);
     assert!(worker.log().contains("reverted=5 "), "{}", worker.log());
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_before_its_event_is_confirmed() {
+    let (stage, mut worker) = Stage::with_worker().await;
+    let (full, requests) = refused_events(&stage).await;
+    worker.logged("refused: a queue is full").await;
+    worker.kill();
+    // Decided and half told, but not settled: the next worker is given them again.
+    let delete = lapin::options::QueueDeleteOptions::default();
+    stage
+        .channel
+        .queue_delete(full.as_str().into(), delete)
+        .await
+        .expect("deleted");
+    let mut events = stage.events().await;
+    let mut next = stage.start_worker().await;
+    let mut told = std::collections::HashMap::new();
+    for request in &requests {
+        told.insert(request.correlation(), events.answer(request).await.body);
+    }
+    assert!(next.stop().await.success());
+    assert_eq!(stage.depth(&stage.name("work")).await, 0);
+    let redelivered =
+        (1..=requests.len()).find(|n| next.log().contains(&format!("redelivered={n} ")));
+    assert!(redelivered.is_some(), "{}", next.log());
+    // And whatever is told twice is told in the same words.
+    while stage.depth(&stage.name("replies")).await > 0 || events.has_waiting() {
+        let again = events.next().await;
+        let correlation = again
+            .properties
+            .correlation_id()
+            .clone()
+            .expect("set")
+            .to_string();
+        assert_eq!(told[&correlation], again.body);
+    }
+    stage.assert_ledger_is_sound().await;
     stage.strike().await;
 }

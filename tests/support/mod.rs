@@ -511,6 +511,11 @@ impl Mailbox {
         self.receive().await
     }
 
+    /// Whether a letter came that nobody asked for.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// The next letter that answers `request`.
     pub async fn answer(&mut self, request: &Request) -> Letter {
         self.correlated(&request.correlation()).await

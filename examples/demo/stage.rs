@@ -1,0 +1,317 @@
+//! A database and broker names of this run, the worker that uses them, and their removal.
+
+use std::env;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use lapin::options::{
+    BasicGetOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeleteOptions,
+};
+use lapin::{Channel, Connection, ConnectionProperties};
+use tempfile::NamedTempFile;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
+
+use super::ledger::Ledger;
+
+/// Longest wait for anything that must come.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The retry ladder in milliseconds: the default's number of retries for an unknown usage, but short.
+pub const RETRY_DELAYS: [u64; 3] = [200, 400, 800];
+
+/// Configuration keys of the names on the broker, and the last part of each name.
+const TOPOLOGY: [(&str, &str); 7] = [
+    ("REQUEST_EXCHANGE", "requests"),
+    ("WORK_QUEUE", "work"),
+    ("RETRY_QUEUE_PREFIX", "retry"),
+    ("REPLY_EXCHANGE", "replies"),
+    ("REPLY_QUEUE", "replies"),
+    ("DEAD_LETTER_EXCHANGE", "dead"),
+    ("DEAD_LETTER_QUEUE", "dead"),
+];
+
+pub struct Stage {
+    pub database: String,
+    prefix: String,
+    program: PathBuf,
+    environment: Vec<(String, String)>,
+    database_url: String,
+    admin: Client,
+    broker: Connection,
+    process: Option<Process>,
+}
+
+impl Stage {
+    /// Connects to both servers; nothing is made there yet.
+    pub async fn connect() -> Result<Self> {
+        let program = program()?;
+        let (database_server, amqp) = (
+            variable("REVERTD_DATABASE__URL")?,
+            variable("REVERTD_AMQP__URL")?,
+        );
+        let run = &Uuid::new_v4().simple().to_string()[..8];
+        let (database, prefix) = (format!("revertd_demo_{run}"), format!("demo.{run}"));
+        let database_url = with_database(&database_server, &database);
+        let admin = connect_database(&database_server).await?;
+        Ok(Self {
+            environment: environment(&prefix, &database_url, &amqp),
+            database,
+            prefix,
+            program,
+            database_url,
+            admin,
+            broker: connect_broker(&amqp).await?,
+            process: None,
+        })
+    }
+
+    /// The name of an exchange or a queue.
+    pub fn name(&self, last: &str) -> String {
+        format!("{}.{last}", self.prefix)
+    }
+
+    pub async fn create_database(&self) -> Result<Ledger> {
+        let create = format!("CREATE DATABASE {}", self.database);
+        let created = self.admin.batch_execute(&create).await;
+        created.context("cannot create a database for the demo (does the role have CREATEDB?)")?;
+        Ok(Ledger(connect_database(&self.database_url).await?))
+    }
+
+    pub async fn migrate(&mut self) -> Result<()> {
+        let status = self.spawn("migrate")?.ended().await?;
+        ensure!(status.success(), "revertd migrate failed ({status})");
+        Ok(())
+    }
+
+    /// Starts the worker, and waits until it consumes.
+    pub async fn start_worker(&mut self) -> Result<()> {
+        let worker = self.spawn("worker")?;
+        let ready = async {
+            while !worker.log().contains(" ready ") {
+                if let Some(status) = worker.child.try_wait()? {
+                    bail!("the worker ended at its start ({status})");
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        };
+        let ready = timeout(PATIENCE, ready).await;
+        ready.context("the worker does not become ready")?
+    }
+
+    /// Waits for the worker's end, which nobody asked for.
+    pub async fn worker_ended(&mut self) -> Result<ExitStatus> {
+        self.process()?.ended().await
+    }
+
+    /// Asks the worker to stop, which it must do in order.
+    pub async fn stop_worker(&mut self) -> Result<()> {
+        let status = self.process()?.stop().await?;
+        ensure!(
+            status.success(),
+            "the worker did not stop in order ({status})"
+        );
+        Ok(())
+    }
+
+    /// A channel with publisher confirms.
+    pub async fn channel(&self) -> Result<Channel> {
+        let opened = async {
+            let channel = self.broker.create_channel().await?;
+            channel
+                .confirm_select(ConfirmSelectOptions { nowait: false })
+                .await?;
+            Ok::<_, lapin::Error>(channel)
+        };
+        opened.await.context("cannot open a channel")
+    }
+
+    /// Takes what is in a queue, and counts it.
+    pub async fn take_all(&self, queue: &str) -> Result<usize> {
+        let (channel, queue) = (self.channel().await?, self.name(queue));
+        let mut taken = 0;
+        let options = BasicGetOptions { no_ack: true };
+        while (channel.basic_get(queue.as_str().into(), options).await)
+            .with_context(|| format!("cannot read the queue {queue}"))?
+            .is_some()
+        {
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    /// What the program has logged.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Ends the program and removes whatever there is of the stage, as far as that goes.
+    pub async fn strike(mut self) -> Result<()> {
+        // It would declare again what is deleted under it.
+        if let Some(mut process) = self.process.take() {
+            let _ = process.stop().await;
+        }
+        let topology = timeout(PATIENCE, self.delete_topology()).await;
+        let topology = topology.map_err(anyhow::Error::from).flatten();
+        let topology = topology.with_context(|| format!("left on the broker: {}", self.name("*")));
+        // The same connection as made it: one statement after the other, even if the first was given up on.
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
+        let database = timeout(PATIENCE, self.admin.batch_execute(&drop)).await;
+        let database = (database.map_err(anyhow::Error::from))
+            .and_then(|dropped| dropped.map_err(anyhow::Error::from))
+            .with_context(|| format!("left on the server: the database {}", self.database));
+        match (topology, database) {
+            (Err(one), Err(other)) => Err(anyhow!("{one:#}; {other:#}")),
+            (one, other) => one.and(other),
+        }
+    }
+
+    async fn delete_topology(&self) -> Result<()> {
+        let channel = self.channel().await?;
+        let rungs = RETRY_DELAYS.map(|delay| format!("retry.{delay}ms"));
+        for queue in (rungs.iter().map(String::as_str)).chain(["work", "replies", "dead"]) {
+            let queue = self.name(queue);
+            channel
+                .queue_delete(queue.into(), QueueDeleteOptions::default())
+                .await?;
+        }
+        for exchange in ["requests", "replies", "dead"] {
+            let exchange = self.name(exchange);
+            channel
+                .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
+                .await?;
+        }
+        // Otherwise the broker logs a client that vanished.
+        let _ = self.broker.close(200, "done".into()).await;
+        Ok(())
+    }
+
+    fn spawn(&mut self, subcommand: &str) -> Result<&mut Process> {
+        let log = NamedTempFile::new().context("cannot create a file for the log")?;
+        let child = Command::new(&self.program)
+            .arg(subcommand)
+            .env_clear()
+            .envs(self.environment.iter().cloned())
+            // Ctrl-C is for the demo, which stops it then.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.reopen().context("cannot open the file for the log")?)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        Ok(self.process.insert(Process { child, log }))
+    }
+
+    fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("no worker was started")
+    }
+}
+
+/// The program, running or ended; killed when dropped.
+struct Process {
+    child: Child,
+    log: NamedTempFile,
+}
+
+impl Process {
+    fn log(&self) -> String {
+        fs::read(self.log.path()).map_or_else(
+            |error| format!("(the log can't be read: {error})"),
+            |log| String::from_utf8_lossy(&log).into_owned(),
+        )
+    }
+
+    async fn ended(&mut self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn stop(&mut self) -> Result<ExitStatus> {
+        if self.child.try_wait()?.is_none() {
+            let pid = self.child.id().to_string();
+            let kill = Command::new("kill").args(["-TERM", &pid]).status();
+            kill.context("cannot run kill")?;
+        }
+        let ended = timeout(PATIENCE, self.ended()).await;
+        ended.context("the worker does not stop")?
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program that was built beside this one.
+fn program() -> Result<PathBuf> {
+    let here = env::current_exe().context("cannot tell where this program is")?;
+    let built = here.parent().and_then(|examples| examples.parent());
+    let program = built
+        .context("this program is in no folder")?
+        .join("revertd");
+    ensure!(
+        program.exists(),
+        "{} is missing; build it: cargo build --release --bins",
+        program.display()
+    );
+    Ok(program)
+}
+
+/// All that the program is configured with, whatever else is set where the demo runs.
+fn environment(prefix: &str, database_url: &str, amqp: &str) -> Vec<(String, String)> {
+    let delays = RETRY_DELAYS.map(|delay| format!("{delay}ms")).join(",");
+    let mut variables = vec![
+        ("REVERTD_DATABASE__URL".into(), database_url.to_owned()),
+        ("REVERTD_AMQP__URL".into(), amqp.to_owned()),
+        ("REVERTD_RETRY__DELAYS".into(), delays),
+        ("REVERTD_TELEMETRY__LOG_FORMAT".into(), "text".into()),
+    ];
+    variables.extend(TOPOLOGY.map(|(key, last)| {
+        let key = format!("REVERTD_TOPOLOGY__{key}");
+        (key, format!("{prefix}.{last}"))
+    }));
+    variables
+}
+
+fn variable(name: &str) -> Result<String> {
+    env::var(name).with_context(|| format!("{name} is not set; `make demo` sets it"))
+}
+
+/// The same server's address with another database, as a URL or as key=value pairs, of which the last counts.
+fn with_database(address: &str, database: &str) -> String {
+    match url::Url::parse(address) {
+        Ok(mut url) => {
+            url.set_path(database);
+            url.into()
+        }
+        Err(_) => format!("{address} dbname={database}"),
+    }
+}
+
+async fn connect_database(address: &str) -> Result<Client> {
+    let connecting = "cannot connect to PostgreSQL (REVERTD_DATABASE__URL)";
+    let connected = timeout(PATIENCE, tokio_postgres::connect(address, NoTls)).await;
+    let (client, connection) = connected.context(connecting)?.context(connecting)?;
+    // Its errors reach whoever waits for an answer.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn connect_broker(address: &str) -> Result<Connection> {
+    let connecting = "cannot connect to RabbitMQ (REVERTD_AMQP__URL)";
+    let properties = ConnectionProperties::default().with_connection_name("revertd demo".into());
+    let connected = timeout(PATIENCE, Connection::connect(address, properties)).await;
+    connected.context(connecting)?.context(connecting)
+}
