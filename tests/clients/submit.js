@@ -37,5 +37,5 @@ async function main([usageId, amount, billingId, messageId]) {
 
 main(process.argv.slice(2)).catch((error) => {
   console.error(error.message);
-  process.exitCode = 1;
+  process.exit(1); // an open connection would keep the process alive
 });

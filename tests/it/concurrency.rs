@@ -10,8 +10,7 @@ async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once(
         let mut stage = Stage::new().await;
         stage.set("REVERT__POLICY", policy);
         stage.set("WORKER__BATCH_MAX", "3");
-        let _one = stage.start_worker().await;
-        let _two = stage.start_worker().await;
+        let mut workers = [stage.start_worker().await, stage.start_worker().await];
         let (mut events, customer) = (stage.events().await, stage.customer().await);
         let mut requests = Vec::new();
         let mut usages = Vec::new();
@@ -39,6 +38,14 @@ async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once(
         assert_eq!(reverted, usages.len() * applied, "{policy}");
         for usage in usages {
             assert_eq!(stage.reverts(usage).await.len(), 2 * applied, "{policy}");
+        }
+        for worker in &mut workers {
+            assert!(worker.stop().await.success());
+            let log = worker.log();
+            assert!(
+                log.contains("retried=0 "),
+                "decided at once, whoever was first: {log}"
+            );
         }
         stage.assert_ledger_is_sound().await;
         stage.strike().await;

@@ -244,7 +244,7 @@ async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lette
             stage.publish(&bad).await;
         }
     }
-    let _worker = stage.start_worker().await;
+    let mut worker = stage.start_worker().await;
     for request in &good {
         assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
     }
@@ -266,6 +266,12 @@ async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lette
         .await;
     stage.publish(&bad).await;
     assert_eq!(events.answer(&bad).await.verdict(), "usage.reverted");
+    assert!(worker.stop().await.success());
+    assert!(
+        worker.log().contains("retried=3 "),
+        "the bad one alone: {}",
+        worker.log()
+    );
     stage.assert_ledger_is_sound().await;
     stage.strike().await;
 }
