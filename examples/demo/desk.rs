@@ -201,10 +201,10 @@ impl Expected {
         let data = &event["data"];
         let (kind, reason) = match self {
             Self::Reverted(amount, of) => {
-                ensure!(
-                    data["amount"] == amount.to_string() && data["usage_amount"] == of.to_string(),
-                    "expected {amount} of {of}"
-                );
+                let number = |value: &Value| value.as_str()?.parse().ok();
+                let came = (number(&data["amount"]), number(&data["usage_amount"]));
+                let right = came == (Some(*amount), Some(*of));
+                ensure!(right, "expected {amount} of {of}");
                 ("usage.reverted", None)
             }
             Self::Same(earlier) => {

@@ -34,11 +34,11 @@ pub struct Cast {
     pub foreign_usage: Uuid,
 }
 
-/// An account's balance: credits less debits.
-pub struct Account {
+/// Credits less debits.
+pub struct Balance {
     pub name: &'static str,
     pub account: Uuid,
-    pub balance: i64,
+    pub amount: i64,
 }
 
 impl Cast {
@@ -60,21 +60,21 @@ impl Cast {
         })
     }
 
-    pub async fn balances(&self, ledger: &Ledger) -> Result<Vec<Account>> {
-        let mut accounts = Vec::new();
+    pub async fn balances(&self, ledger: &Ledger) -> Result<Vec<Balance>> {
+        let mut balances = Vec::new();
         for (name, account) in [
             ("Acme", self.acme.account),
             ("Globex", self.globex.account),
             ("the platform", PLATFORM),
         ] {
-            let balance = ledger.balance(account).await?;
-            accounts.push(Account {
+            let amount = ledger.balance(account).await?;
+            balances.push(Balance {
                 name,
                 account,
-                balance,
+                amount,
             });
         }
-        Ok(accounts)
+        Ok(balances)
     }
 }
 

@@ -1,13 +1,13 @@
 //! What is printed: in columns, within 80 characters.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Stdout, Write};
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::Value;
 
 use super::desk::{Expected, Tally};
-use super::ledger::Account;
+use super::ledger::Balance;
 use super::stage::{RETRY_DELAYS, Stage};
 
 const GREEN: u8 = 32;
@@ -16,14 +16,17 @@ const RED: u8 = 31;
 const BOLD: u8 = 1;
 
 pub struct Screen {
+    out: Stdout,
     colours: bool,
 }
 
 impl Screen {
     pub fn new() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let out = std::io::stdout();
         Self {
-            colours: wanted && std::io::stdout().is_terminal(),
+            colours: wanted && out.is_terminal(),
+            out,
         }
     }
 
@@ -56,7 +59,7 @@ impl Screen {
         self.line(&format!("{number:>2}  {title:<30}  {verdict}  {detail}"))
     }
 
-    pub fn balances(&mut self, changes: &[(Account, Account)]) -> Result<()> {
+    pub fn balances(&mut self, changes: &[(Balance, Balance)]) -> Result<()> {
         let header = format!(
             "    {:<30}{:>10}{:>10}{:>10}",
             "balance of", "before", "after", "change"
@@ -64,7 +67,7 @@ impl Screen {
         let header = self.painted(BOLD, &header);
         self.line(&format!("\n{header}"))?;
         for (before, after) in changes {
-            let (name, before, after) = (before.name, before.balance, after.balance);
+            let (name, before, after) = (before.name, before.amount, after.amount);
             let change = match after - before {
                 0 => "0".to_owned(),
                 change => format!("{change:+}"),
@@ -91,10 +94,8 @@ impl Screen {
             given,
         } = tally;
         let reverts = given.len();
-        let replayed = reverted - reverts;
         self.line(&format!(
-            "\n2 entries for each of {reverts} reverts; {replayed} of the {reverted} answers was given twice. \
-             {:.1} s.",
+            "\n{reverted} events tell of {reverts} reverts, of 2 entries each. All of it took {:.1} s.",
             took.as_secs_f64()
         ))?;
         let letters = match letters {
@@ -109,7 +110,7 @@ impl Screen {
 
     /// An error rather than `println!`'s panic where the reader is gone.
     fn line(&mut self, line: &str) -> Result<()> {
-        Ok(writeln!(std::io::stdout(), "{line}")?)
+        Ok(writeln!(self.out, "{line}")?)
     }
 
     fn painted(&self, colour: u8, text: &str) -> String {
@@ -141,9 +142,14 @@ fn detail(event: &Value, expected: &Expected, took: Duration) -> String {
         }
         Expected::Failed(_) => format!("{reason}, dead letter"),
         Expected::Reverted(..) | Expected::Same(_) | Expected::Rejected(_) => {
+            let violations = data["error"]["details"][1]["fieldViolations"].as_array();
+            let fields: Vec<_> = (violations.into_iter().flatten())
+                .map(|violation| text(&violation["field"]))
+                .collect();
             match info["metadata"]["remaining"].as_str() {
                 Some(remaining) => format!("{reason}, {remaining} left"),
-                None => reason,
+                None if fields.is_empty() => reason,
+                None => format!("{reason}: {}", fields.join(", ")),
             }
         }
     }

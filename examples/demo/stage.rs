@@ -1,23 +1,21 @@
 //! A database and broker names of this run, the worker that uses them, and their removal.
 
 use std::env;
-use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lapin::options::{
     BasicGetOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeleteOptions,
 };
 use lapin::{Channel, Connection, ConnectionProperties};
-use tempfile::NamedTempFile;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 use super::ledger::Ledger;
+use super::process::{Process, program};
 
 /// Longest wait for anything that must come.
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -92,16 +90,7 @@ impl Stage {
     /// Starts the worker, and waits until it consumes.
     pub async fn start_worker(&mut self) -> Result<()> {
         let worker = self.spawn("worker")?;
-        let ready = async {
-            while !worker.log().contains(" ready ") {
-                if let Some(status) = worker.child.try_wait()? {
-                    bail!("the worker ended at its start ({status})");
-                }
-                sleep(Duration::from_millis(5)).await;
-            }
-            Ok(())
-        };
-        let ready = timeout(PATIENCE, ready).await;
+        let ready = timeout(PATIENCE, worker.ready()).await;
         ready.context("the worker does not become ready")?
     }
 
@@ -193,80 +182,13 @@ impl Stage {
     }
 
     fn spawn(&mut self, subcommand: &str) -> Result<&mut Process> {
-        let log = NamedTempFile::new().context("cannot create a file for the log")?;
-        let child = Command::new(&self.program)
-            .arg(subcommand)
-            .env_clear()
-            .envs(self.environment.iter().cloned())
-            // Ctrl-C is for the demo, which stops it then.
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.reopen().context("cannot open the file for the log")?)
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.program.display()))?;
-        Ok(self.process.insert(Process { child, log }))
+        let process = Process::spawn(&self.program, subcommand, &self.environment)?;
+        Ok(self.process.insert(process))
     }
 
     fn process(&mut self) -> Result<&mut Process> {
         self.process.as_mut().context("no worker was started")
     }
-}
-
-/// The program, running or ended; killed when dropped.
-struct Process {
-    child: Child,
-    log: NamedTempFile,
-}
-
-impl Process {
-    fn log(&self) -> String {
-        fs::read(self.log.path()).map_or_else(
-            |error| format!("(the log can't be read: {error})"),
-            |log| String::from_utf8_lossy(&log).into_owned(),
-        )
-    }
-
-    async fn ended(&mut self) -> Result<ExitStatus> {
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn stop(&mut self) -> Result<ExitStatus> {
-        if self.child.try_wait()?.is_none() {
-            let pid = self.child.id().to_string();
-            let kill = Command::new("kill").args(["-TERM", &pid]).status();
-            kill.context("cannot run kill")?;
-        }
-        let ended = timeout(PATIENCE, self.ended()).await;
-        ended.context("the worker does not stop")?
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The program that was built beside this one.
-fn program() -> Result<PathBuf> {
-    let here = env::current_exe().context("cannot tell where this program is")?;
-    let built = here.parent().and_then(|examples| examples.parent());
-    let program = built
-        .context("this program is in no folder")?
-        .join("revertd");
-    ensure!(
-        program.exists(),
-        "{} is missing; build it: cargo build --release --bins",
-        program.display()
-    );
-    Ok(program)
 }
 
 /// All that the program is configured with, whatever else is set where the demo runs.
