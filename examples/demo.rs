@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(status) => status,
         Err(error) => {
-            say(&format!("{error:#}"));
+            say(&line(&error));
             ExitCode::FAILURE
         }
     }
@@ -69,10 +69,21 @@ fn complain(error: &anyhow::Error, log: &str) {
     if error.downcast_ref().is_some_and(gone) {
         return; // whoever read the output has seen enough
     }
-    say(&format!("{error:#}"));
+    say(&line(error));
     if !log.is_empty() {
         say(&format!("the log of revertd:\n{}", log.trim_end()));
     }
+}
+
+/// An error with its causes, but for those that it tells already: some libraries' errors do, others' do not.
+fn line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// Unlike `eprintln!`, it does not panic where nobody reads, which would leave the stage standing.

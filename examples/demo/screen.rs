@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Stdout, Write};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::desk::{Expected, Tally};
@@ -110,7 +110,7 @@ impl Screen {
 
     /// An error rather than `println!`'s panic where the reader is gone.
     fn line(&mut self, line: &str) -> Result<()> {
-        Ok(writeln!(self.out, "{line}")?)
+        writeln!(self.out, "{line}").context("cannot print")
     }
 
     fn painted(&self, colour: u8, text: &str) -> String {

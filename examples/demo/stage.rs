@@ -208,7 +208,9 @@ fn environment(prefix: &str, database_url: &str, amqp: &str) -> Vec<(String, Str
 }
 
 fn variable(name: &str) -> Result<String> {
-    env::var(name).with_context(|| format!("{name} is not set; `make demo` sets it"))
+    env::var(name)
+        .ok()
+        .with_context(|| format!("{name} is not set; `make demo` sets it"))
 }
 
 /// The same server's address with another database, as a URL or as key=value pairs, of which the last counts.
