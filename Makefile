@@ -36,6 +36,7 @@ bench: ## measure throughput, CPU and memory (options: BENCH_ARGS="...")
 lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
 	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 
 fmt: ## format the code
