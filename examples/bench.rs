@@ -271,7 +271,7 @@ impl Bench {
             .spawn()
             .context("the worker does not start")?;
         let mut worker = Worker { child, log };
-        while !fs::read_to_string(worker.log.path())?.contains("ready") {
+        while !fs::read_to_string(worker.log.path())?.contains("\"message\":\"ready") {
             if !worker.is_running()? {
                 bail!(
                     "the worker ended: {}",

@@ -49,7 +49,7 @@ impl WorkerProcess {
 
     /// Waits until it consumes.
     pub async fn ready(&mut self) {
-        self.logged("ready").await;
+        self.logged(" ready").await;
     }
 
     /// Waits until a line of its log contains `text`.
