@@ -7,14 +7,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use config::{Config, Environment, File, FileFormat};
+use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 mod types;
 
-pub use types::{AmqpUrl, DatabaseUrl, Delay, Name, ReplyToPattern, SchemaName};
+pub use types::{
+    AmqpUrl, AuthorizationMode, DatabaseUrl, Delay, LogFormat, Name, Policy, ReplyToPattern,
+    SchemaName, Size,
+};
 
 /// The compiled-in file: every key and its default.
 pub const DEFAULTS: &str = include_str!("../config/revertd.toml");
@@ -49,7 +51,7 @@ pub struct Amqp {
     pub url: AmqpUrl,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<u16>,
-    pub max_message_bytes: ByteSize,
+    pub max_message_bytes: Size,
     pub max_deliveries: u32,
     pub reply_to_pattern: ReplyToPattern,
 }
@@ -62,17 +64,17 @@ pub struct Topology {
     pub request_exchange: Name,
     pub request_key: Name,
     pub work_queue: Name,
-    pub work_queue_max_bytes: ByteSize,
+    pub work_queue_max_bytes: Size,
     pub work_queue_delivery_limit: u32,
     pub retry_queue_prefix: Name,
-    pub retry_queue_max_bytes: ByteSize,
+    pub retry_queue_max_bytes: Size,
     pub reply_exchange: Name,
     pub reply_queue_declare: bool,
     pub reply_queue: Name,
-    pub reply_queue_max_bytes: ByteSize,
+    pub reply_queue_max_bytes: Size,
     pub dead_letter_exchange: Name,
     pub dead_letter_queue: Name,
-    pub dead_letter_queue_max_bytes: ByteSize,
+    pub dead_letter_queue_max_bytes: Size,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -116,16 +118,6 @@ pub struct Revert {
     pub max_age: Option<Duration>,
 }
 
-/// How often a usage can be reverted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// Once, wholly or in part.
-    Once,
-    /// In parts that add up to at most the usage.
-    Cumulative,
-}
-
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -142,31 +134,11 @@ pub struct Authorization {
     pub mode: AuthorizationMode,
 }
 
-/// Who may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthorizationMode {
-    /// Whoever the broker lets publish.
-    Broker,
-}
-
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Telemetry {
     pub log_format: LogFormat,
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, else JSON.
-    Auto,
-    /// For people.
-    Text,
-    /// For machines; an object a line.
-    Json,
 }
 
 impl Settings {
@@ -222,7 +194,7 @@ impl Settings {
             .map_err(|error| SettingsError(error.to_string()))?;
         let settings: Self = serde_path_to_error::deserialize(config).map_err(|error| {
             let key = error.path().to_string();
-            SettingsError(format!("{key}: {}", error.into_inner()))
+            SettingsError(format!("{key}: {}", plain(&error.into_inner())))
         })?;
         settings.check()?;
         Ok(settings)
@@ -272,10 +244,19 @@ impl Settings {
         named.chain(self.retry_queues()).collect()
     }
 
+    /// The same with what holds in place of keys that are not set.
+    #[must_use]
+    pub fn effective(&self) -> Self {
+        let mut effective = self.clone();
+        effective.amqp.prefetch = Some(self.prefetch());
+        effective.database.pool_size = Some(self.pool_size());
+        effective
+    }
+
     /// The effective configuration as TOML, without secrets.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("settings are tables of plain values")
+        toml::to_string(&self.effective()).expect("settings are tables of plain values")
     }
 
     fn check(&self) -> Result<(), SettingsError> {
@@ -286,25 +267,25 @@ impl Settings {
             ("amqp.max_deliveries", u64::from(self.amqp.max_deliveries)),
             (
                 "amqp.max_message_bytes",
-                self.amqp.max_message_bytes.as_u64(),
+                self.amqp.max_message_bytes.bytes(),
             ),
             ("amqp.prefetch", u64::from(self.prefetch())),
             ("database.pool_size", u64::from(self.pool_size())),
             (
                 "topology.work_queue_max_bytes",
-                self.topology.work_queue_max_bytes.as_u64(),
+                self.topology.work_queue_max_bytes.bytes(),
             ),
             (
                 "topology.retry_queue_max_bytes",
-                self.topology.retry_queue_max_bytes.as_u64(),
+                self.topology.retry_queue_max_bytes.bytes(),
             ),
             (
                 "topology.reply_queue_max_bytes",
-                self.topology.reply_queue_max_bytes.as_u64(),
+                self.topology.reply_queue_max_bytes.bytes(),
             ),
             (
                 "topology.dead_letter_queue_max_bytes",
-                self.topology.dead_letter_queue_max_bytes.as_u64(),
+                self.topology.dead_letter_queue_max_bytes.bytes(),
             ),
         ];
         for (key, value) in positive {
@@ -371,6 +352,19 @@ impl Settings {
             return wrong("the three exchanges under topology must have different names".into());
         }
         Ok(())
+    }
+}
+
+/// The error itself: its key is told before it.
+fn plain(error: &ConfigError) -> String {
+    match error {
+        ConfigError::At { error, .. } => plain(error),
+        ConfigError::Type {
+            unexpected,
+            expected,
+            ..
+        } => format!("is {unexpected}; it must be {expected}"),
+        other => other.to_string(),
     }
 }
 

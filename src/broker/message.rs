@@ -14,7 +14,7 @@ use crate::disposition::attempts;
 use crate::event::{CONTENT_TYPE, Event, SOURCE};
 use crate::outcome::Failure;
 
-/// A message to be published: persistent and mandatory, whatever it is.
+/// A message to be published: persistent, and mandatory wherever that has a meaning.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
     pub(super) exchange: &'a str,
@@ -22,6 +22,7 @@ pub struct Message<'a> {
     pub(super) properties: BasicProperties,
     pub(super) body: Cow<'a, [u8]>,
     pub(super) is_event: bool,
+    pub(super) mandatory: bool,
 }
 
 impl<'a> Message<'a> {
@@ -34,6 +35,7 @@ impl<'a> Message<'a> {
             properties: event_properties(event, delivery),
             body: Cow::Borrowed(&event.body),
             is_event: true,
+            mandatory: true,
         }
     }
 
@@ -73,15 +75,17 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The same, holding on to nothing, for who publishes it later; `reply` is the only kind that may wait.
+    /// A reply to a direct reply-to, holding on to nothing, for who publishes it later.
     #[must_use]
-    pub fn into_owned_reply(self) -> Message<'static> {
+    pub fn into_direct_reply(self) -> Message<'static> {
         Message {
             exchange: "",
             routing_key: Cow::Owned(self.routing_key.into_owned()),
             properties: self.properties,
             body: Cow::Owned(self.body.into_owned()),
             is_event: self.is_event,
+            // The broker returns every mandatory message to a direct reply-to, delivered or not.
+            mandatory: false,
         }
     }
 

@@ -95,6 +95,7 @@ impl Outlet {
             properties: BasicProperties::default().with_message_id(nowhere.as_str().into()),
             body: Cow::Borrowed(b""),
             is_event: false,
+            mandatory: true,
         };
         self.publish(&[probe]).await.map(|_| ())
     }
@@ -117,16 +118,17 @@ impl Outlet {
             ),
             body: Cow::Borrowed(&delivery.body),
             is_event: false,
+            mandatory: true,
         }
     }
 
     async fn publish_window(&self, window: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
-        let options = BasicPublishOptions {
-            // What no queue is bound for comes back, instead of vanishing with a confirm.
-            mandatory: true,
-            immediate: false,
-        };
         let written = join_all(window.iter().map(|message| {
+            let options = BasicPublishOptions {
+                // What no queue is bound for comes back, instead of vanishing with a confirm.
+                mandatory: message.mandatory,
+                immediate: false,
+            };
             self.channel.basic_publish(
                 message.exchange.into(),
                 message.routing_key.as_ref().into(),

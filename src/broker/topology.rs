@@ -64,7 +64,7 @@ fn queues(settings: &Settings) -> Vec<Queue> {
 
 fn work_queue(topology: &Topology) -> Queue {
     let mut arguments = quorum(
-        topology.work_queue_max_bytes.as_u64(),
+        topology.work_queue_max_bytes.bytes(),
         "reject-publish",
         i64::from(topology.work_queue_delivery_limit),
     );
@@ -86,7 +86,7 @@ fn work_queue(topology: &Topology) -> Queue {
 /// One fixed time to live for all of a queue's messages, since expiry stops at the first unexpired one;
 /// then back to the work queue, through the default exchange.
 fn retry_queue(topology: &Topology, name: String, delay_ms: u128) -> Queue {
-    let max_bytes = topology.retry_queue_max_bytes.as_u64();
+    let max_bytes = topology.retry_queue_max_bytes.bytes();
     let mut arguments = quorum(max_bytes, "reject-publish", READ_LIMIT);
     dead_letters_to(&mut arguments, "", topology.work_queue.as_str());
     let delay = i64::try_from(delay_ms).expect("delays are at most 28 days");
@@ -99,7 +99,7 @@ fn retry_queue(topology: &Topology, name: String, delay_ms: u128) -> Queue {
 }
 
 fn reply_queue(topology: &Topology) -> Queue {
-    let max_bytes = topology.reply_queue_max_bytes.as_u64();
+    let max_bytes = topology.reply_queue_max_bytes.bytes();
     Queue {
         name: topology.reply_queue.to_string(),
         arguments: quorum(max_bytes, "drop-head", READ_LIMIT),
@@ -108,7 +108,7 @@ fn reply_queue(topology: &Topology) -> Queue {
 }
 
 fn dead_letter_queue(topology: &Topology) -> Queue {
-    let max_bytes = topology.dead_letter_queue_max_bytes.as_u64();
+    let max_bytes = topology.dead_letter_queue_max_bytes.bytes();
     let name = topology.dead_letter_queue.to_string();
     Queue {
         arguments: quorum(max_bytes, "reject-publish", READ_LIMIT),

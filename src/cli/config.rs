@@ -17,7 +17,7 @@ pub struct Args {
 pub fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Text => print!("{}", settings.to_toml()),
-        Output::Json => println!("{}", serde_json::to_string_pretty(settings)?),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&settings.effective())?),
     }
     Ok(ExitCode::SUCCESS)
 }

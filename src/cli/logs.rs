@@ -2,40 +2,46 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Directive;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::settings::LogFormat;
 
 /// What is logged where `RUST_LOG` is not set. The clients' own complaints come back as our errors.
-const DEFAULT_FILTER: &str = "info,lapin=off,tokio_postgres=off,refinery_core=off";
+const DEFAULT_FILTER: &str = "revertd=info";
 
+/// Writes log lines from here on.
 pub fn init(format: LogFormat) {
     let chosen = std::env::var("RUST_LOG")
         .ok()
         .filter(|filter| !filter.is_empty());
     let filter = EnvFilter::builder().parse_lossy(chosen.as_deref().unwrap_or(DEFAULT_FILTER));
-    // These print whole messages and parameters; payloads are never logged, whatever RUST_LOG says.
-    let filter = [
-        "lapin::returned_messages=off",
-        "lapin::io_loop=info",
-        "tokio_postgres::query=off",
-    ]
-    .into_iter()
-    .filter_map(|directive| directive.parse::<Directive>().ok())
-    .fold(filter, EnvFilter::add_directive);
+    let filter = filter.and(filter_fn(|metadata| !shows_payloads(metadata)));
+    let terminal = std::io::stderr().is_terminal();
     let json = match format {
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let builder = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_env_filter(filter)
         .with_target(false);
-    if json {
-        builder.json().flatten_event(true).with_ansi(false).init();
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
+        let lines = lines.json().flatten_event(true).with_ansi(false);
+        Box::new(lines.with_filter(filter))
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).init();
-    }
+        Box::new(lines.with_ansi(terminal).with_filter(filter))
+    };
+    tracing_subscriber::registry().with(lines).init();
+}
+
+/// Lines of the clients that print whole messages, frames and parameters: never, whatever `RUST_LOG` says.
+fn shows_payloads(metadata: &Metadata<'_>) -> bool {
+    let (target, level) = (metadata.target(), *metadata.level());
+    target.starts_with("lapin::returned_messages")
+        || target.starts_with("tokio_postgres::query")
+        || (target.starts_with("lapin") && level == Level::TRACE)
 }

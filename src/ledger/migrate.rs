@@ -18,6 +18,9 @@ const MIGRATIONS: [(&str, &str); 1] = [(
 
 const HISTORY: &str = "revertd.schema_history";
 
+/// The one thing that is added to Frontier's tables.
+const INDEX: &str = "billing_transactions_revertd_idx";
+
 /// Key of the advisory lock under which one process at a time migrates: "revertd" in ASCII.
 const LOCK: i64 = 0x0072_6576_6572_7464;
 
@@ -50,7 +53,7 @@ const COLUMNS: [(&str, &str, &str); 19] = [
 /// What a migration did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migrated {
-    /// Names of the migrations that were applied now.
+    /// Names of the migrations that were applied now, and of the index if it was built.
     pub applied: Vec<String>,
 }
 
@@ -130,11 +133,12 @@ impl Session {
         let runner = runner.set_abort_missing(false).set_abort_divergent(true);
         let report = runner.run_async(&mut self.client).await;
         let report = report.map_err(|error| self.refinery(&error))?;
-        self.create_index(settings).await?;
         let applied = report.applied_migrations().iter().map(ToString::to_string);
-        Ok(Migrated {
-            applied: applied.collect(),
-        })
+        let mut applied: Vec<_> = applied.collect();
+        if self.create_index(settings).await? {
+            applied.push(INDEX.into());
+        }
+        Ok(Migrated { applied })
     }
 
     async fn create_frontier_tables(&self, settings: &Settings) -> Result<(), LedgerError> {
@@ -227,15 +231,16 @@ impl Session {
         )))
     }
 
-    /// Built without blocking Frontier's writers. One that was left half-built is invalid, and goes first.
-    async fn create_index(&self, settings: &Settings) -> Result<(), LedgerError> {
+    /// `true` where it had to be. Built without blocking Frontier's writers. One that was left half-built is invalid, and goes first.
+    async fn create_index(&self, settings: &Settings) -> Result<bool, LedgerError> {
         if self.index_is_valid(settings).await? {
-            return Ok(());
+            return Ok(false);
         }
         let drop = "DROP INDEX CONCURRENTLY IF EXISTS {ledger}.billing_transactions_revertd_idx";
         self.execute(&in_schema(drop, settings)).await?;
         self.execute(&in_schema(include_str!("index.sql"), settings))
-            .await
+            .await?;
+        Ok(true)
     }
 
     async fn index_is_valid(&self, settings: &Settings) -> Result<bool, LedgerError> {

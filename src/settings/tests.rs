@@ -22,7 +22,7 @@ fn the_built_in_file_is_valid_and_says_what_the_contract_says() {
     let settings = load(&[]).expect("valid");
     assert_eq!(settings.prefetch(), 1000);
     assert_eq!(settings.pool_size(), 5);
-    assert_eq!(settings.amqp.max_message_bytes, ByteSize::kib(64));
+    assert_eq!(settings.amqp.max_message_bytes.bytes(), 64 * 1024);
     assert_eq!(settings.retry_queues()[1], "usage.reverts.retry.5s");
     assert_eq!(settings.retry_queues()[3], "usage.reverts.retry.2m");
     assert_eq!(settings.revert.policy, Policy::Once);
@@ -108,7 +108,11 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
             "1s,1000ms",
             "two queues would be named usage.reverts.retry.1s",
         ),
-        ("REVERTD_REVERT__POLICY", "twice", "revert.policy"),
+        (
+            "REVERTD_REVERT__POLICY",
+            "twice",
+            "revert.policy: is \"twice\"; it must be one of: once, cumulative",
+        ),
         (
             "REVERTD_LEDGER__SCHEMA",
             "a\"b",
@@ -119,7 +123,11 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
             "0",
             "ledger.platform_account",
         ),
-        ("REVERTD_AUTHORIZATION__MODE", "none", "authorization.mode"),
+        (
+            "REVERTD_AUTHORIZATION__MODE",
+            "none",
+            "authorization.mode: is \"none\"; it must be one of: broker",
+        ),
         (
             "REVERTD_AMQP__MAX_MESSAGE_BYTES",
             "big",
@@ -159,6 +167,21 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
     ] {
         let message = refused(&[(name, value)]);
         assert!(message.contains(said), "{name}={value}: {message}");
+    }
+}
+
+#[test]
+fn what_is_in_force_is_shown_exactly() {
+    let settings = load(&[("REVERTD_AMQP__MAX_MESSAGE_BYTES", "100000")]).expect("valid");
+    let shown = settings.to_toml();
+    for line in [
+        "max_message_bytes = \"100000\"",
+        "prefetch = 1000",
+        "pool_size = 5",
+        "work_queue_max_bytes = \"1GiB\"",
+        "delays = [\"1s\", \"5s\", \"30s\", \"2m\", \"10m\"]",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use regex::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use url::Url;
@@ -246,6 +247,99 @@ impl fmt::Display for Delay {
 }
 
 text_type!(Delay, Delay::parse);
+
+/// A number of bytes; shows itself exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(u64);
+
+impl Size {
+    fn parse(text: &str) -> Result<Self, String> {
+        let size = text.parse::<ByteSize>();
+        let size =
+            size.map_err(|_| "must be a size: 64KiB, 1GiB, or a number of bytes".to_owned())?;
+        Ok(Self(size.as_u64()))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        match units
+            .iter()
+            .find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit))
+        {
+            Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+text_type!(Size, Size::parse);
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)*
+                    _ => Err(format!("is \"{text}\"; it must be one of: {}", [$($text),*].join(", "))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $text,)*
+                })
+            }
+        }
+
+        text_type!($name, $name::parse);
+    };
+}
+
+choice! {
+    /// How often a usage can be reverted.
+    Policy {
+        /// Once, wholly or in part.
+        Once = "once",
+        /// In parts that add up to at most the usage.
+        Cumulative = "cumulative",
+    }
+}
+
+choice! {
+    /// Who may ask.
+    AuthorizationMode {
+        /// Whoever the broker lets publish.
+        Broker = "broker",
+    }
+}
+
+choice! {
+    /// How log lines are written.
+    LogFormat {
+        /// Text on a terminal, else JSON.
+        Auto = "auto",
+        /// For people.
+        Text = "text",
+        /// For machines; an object a line.
+        Json = "json",
+    }
+}
 
 /// Which queues a request's `reply_to` may name.
 #[derive(Clone, Debug)]

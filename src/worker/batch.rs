@@ -165,7 +165,7 @@ impl Worker {
             let deliveries = delivery.redeliveries;
             return Reading::Done(disposition::unread(envelope, body, deliveries, now));
         }
-        let max_bytes = amqp.max_message_bytes.as_u64();
+        let max_bytes = amqp.max_message_bytes.bytes();
         disposition::read(envelope, body, max_bytes, &self.shared.ladder, now)
     }
 

@@ -63,7 +63,7 @@ impl Replies {
             .into_iter()
             .partition(|copy| copy.target().starts_with(DIRECT));
         for copy in direct {
-            if self.direct.try_send(copy.into_owned_reply()).is_err() {
+            if self.direct.try_send(copy.into_direct_reply()).is_err() {
                 self.shared.tally.replies_failed.add();
             }
         }

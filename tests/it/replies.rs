@@ -47,7 +47,7 @@ async fn the_event_goes_to_a_reply_queue_that_may_be_named() {
 
 #[tokio::test]
 async fn direct_reply_to_works() {
-    let (stage, _worker) = Stage::with_worker().await;
+    let (stage, mut worker) = Stage::with_worker().await;
     let customer = stage.customer().await;
     let usage = stage.usage(customer.account, 20).await;
     let options = BasicConsumeOptions {
@@ -66,6 +66,12 @@ async fn direct_reply_to_works() {
     let reply = reply.expect("in time").expect("a reply").expect("received");
     let event: serde_json::Value = serde_json::from_slice(&reply.data).expect("JSON");
     assert_eq!(event["type"], "usage.reverted");
+    assert!(worker.stop().await.success());
+    assert!(
+        worker.log().contains("replies_failed=0"),
+        "{}",
+        worker.log()
+    );
     stage.strike().await;
 }
 
