@@ -175,7 +175,7 @@ async fn refused_events(stage: &Stage) -> (String, Vec<Request>) {
         ("x-max-length", AMQPValue::LongInt(1)),
         ("x-overflow", text("reject-publish")),
     ];
-    let full = queue(&stage, &format!("full.{}", stage.prefix), &limits).await;
+    let full = queue(stage, &format!("full.{}", stage.prefix), &limits).await;
     stage
         .channel
         .queue_bind(
