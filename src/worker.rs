@@ -75,6 +75,15 @@ enum Pace {
     Careful,
 }
 
+/// What a generation takes over from the one before.
+struct Beginning {
+    pace: Pace,
+    /// The requests that found the database failing.
+    held: Vec<RevertRequest>,
+    /// Whether the topology was in order a moment ago: nothing but the pace changed since.
+    topology_checked: bool,
+}
+
 /// Why a worker, and with it the generation, ended.
 enum End {
     Stopped,
@@ -118,14 +127,18 @@ impl Pool {
         if !self.prepare_schema(&mut patience).await? {
             return Ok(());
         }
-        let mut pace = Pace::Full;
-        let mut held = Vec::new();
+        let mut next = Beginning {
+            pace: Pace::Full,
+            held: Vec::new(),
+            topology_checked: false,
+        };
         let mut ever_ready = false;
         loop {
             let began = Instant::now();
             let mut ready = false;
-            let end = self.generation(pace, &held, &mut ready).await?;
-            held.clear();
+            let end = self.generation(&next, &mut ready).await?;
+            next.held.clear();
+            next.topology_checked = ready;
             ever_ready |= ready;
             if ready && began.elapsed() > LONGEST_WAIT {
                 patience.reset();
@@ -135,16 +148,18 @@ impl Pool {
             }
             let wait = match end {
                 End::Stopped => return Ok(()),
-                End::Repaced(next) => {
-                    pace = next;
+                End::Repaced(pace) => {
+                    next.pace = pace;
                     Duration::ZERO
                 }
                 // Each time, the broker counts a delivery; when it has counted enough, it removes the message.
                 End::Broker(wrong) if wrong.is_unparseable() => {
-                    if pace != Pace::Careful {
+                    if next.pace != Pace::Careful {
                         warn!(reason = %wrong, "consuming one at a time until the broker removes it");
                     }
-                    pace = Pace::Careful;
+                    next.pace = Pace::Careful;
+                    // It may have come before the generation was ready, but it came from the queue.
+                    next.topology_checked = true;
                     Duration::from_millis(10)
                 }
                 End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
@@ -154,12 +169,14 @@ impl Pool {
                 End::Broker(wrong) => {
                     let wait = patience.next_wait();
                     error!(reason = %wrong, retry_in = ?wait, "paused: the broker");
+                    next.topology_checked = false;
                     wait
                 }
                 End::Ledger(wrong, requests) => {
                     let wait = patience.next_wait();
                     error!(reason = %wrong, retry_in = ?wait, "paused: the database");
-                    held = requests;
+                    next.held = requests;
+                    next.topology_checked = false;
                     wait
                 }
             };
@@ -209,15 +226,14 @@ impl Pool {
         timeout(wait, self.stop.cancelled()).await.is_ok()
     }
 
-    /// One generation. `held` are the requests that found the database failing before it.
+    /// One generation, from what the one before left to its end.
     async fn generation(
         &self,
-        pace: Pace,
-        held: &[RevertRequest],
+        beginning: &Beginning,
         ready: &mut bool,
     ) -> Result<End, WorkerError> {
         let started = tokio::select! {
-            started = self.start(pace, held) => started,
+            started = self.start(beginning) => started,
             () = self.stop.cancelled() => return Ok(End::Stopped),
         };
         let (broker, workers, direct) = match started {
@@ -226,7 +242,7 @@ impl Pool {
         };
         *ready = true;
         let settings = &self.shared.settings;
-        match pace {
+        match beginning.pace {
             Pace::Full => info!(
                 queue = settings.topology.work_queue.as_str(),
                 workers = workers.len(),
@@ -254,17 +270,16 @@ impl Pool {
     /// Everything a generation needs, in the order in which it must be there before a delivery comes.
     async fn start(
         &self,
-        pace: Pace,
-        held: &[RevertRequest],
+        beginning: &Beginning,
     ) -> Result<(Arc<Broker>, Vec<Worker>, DirectReplies), End> {
         let settings = &self.shared.settings;
         self.shared
             .ledger
-            .rehearse(held)
+            .rehearse(&beginning.held)
             .await
-            .map_err(|wrong| End::Ledger(wrong, held.to_vec()))?;
+            .map_err(|wrong| End::Ledger(wrong, beginning.held.clone()))?;
         let broker = Arc::new(Broker::connect(settings).await.map_err(End::Broker)?);
-        match self.open(&broker, pace).await {
+        match self.open(&broker, beginning).await {
             Ok((workers, direct)) => Ok((broker, workers, direct)),
             Err(wrong) => {
                 let cause = broker.cause(wrong).await;
@@ -277,14 +292,17 @@ impl Pool {
     async fn open(
         &self,
         broker: &Arc<Broker>,
-        pace: Pace,
+        beginning: &Beginning,
     ) -> Result<(Vec<Worker>, DirectReplies), BrokerError> {
         let settings = &self.shared.settings;
+        let pace = beginning.pace;
         let (concurrency, prefetch) = match pace {
             Pace::Full => (settings.worker.concurrency, settings.prefetch()),
             Pace::Careful => (1, 1),
         };
-        broker.ensure_topology(settings).await?;
+        if !beginning.topology_checked {
+            broker.ensure_topology(settings).await?;
+        }
         let (sender, direct) = DirectReplies::new(self.shared.clone(), broker.clone());
         let mut workers = Vec::new();
         for _ in 0..concurrency {

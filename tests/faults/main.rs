@@ -24,7 +24,7 @@ struct Instance(String);
 
 impl Instance {
     fn start() -> (Self, Servers) {
-        let name = format!("faults-{}", std::process::id());
+        let name = format!("faults-{}", &Uuid::new_v4().simple().to_string()[..8]);
         let servers = Servers::instance(&name);
         (Self(name), servers)
     }
