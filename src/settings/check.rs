@@ -1,0 +1,102 @@
+//! Contradictions between keys, each of them valid by itself.
+
+use std::collections::BTreeSet;
+
+use super::{Settings, SettingsError};
+
+impl Settings {
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let wrong = |what: String| Err(SettingsError(what));
+        let positive = [
+            ("worker.concurrency", u64::from(self.worker.concurrency)),
+            ("worker.batch_max", u64::from(self.worker.batch_max)),
+            ("amqp.max_deliveries", u64::from(self.amqp.max_deliveries)),
+            (
+                "amqp.max_message_bytes",
+                self.amqp.max_message_bytes.bytes(),
+            ),
+            ("amqp.prefetch", u64::from(self.prefetch())),
+            ("database.pool_size", u64::from(self.pool_size())),
+            (
+                "topology.work_queue_max_bytes",
+                self.topology.work_queue_max_bytes.bytes(),
+            ),
+            (
+                "topology.retry_queue_max_bytes",
+                self.topology.retry_queue_max_bytes.bytes(),
+            ),
+            (
+                "topology.reply_queue_max_bytes",
+                self.topology.reply_queue_max_bytes.bytes(),
+            ),
+            (
+                "topology.dead_letter_queue_max_bytes",
+                self.topology.dead_letter_queue_max_bytes.bytes(),
+            ),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return wrong(format!("{key} is 0; it must be at least 1"));
+            }
+            if i64::try_from(value).is_err() {
+                return wrong(format!("{key} is too large"));
+            }
+        }
+        let (prefetch, batch_max) = (self.prefetch(), self.worker.batch_max);
+        if prefetch < batch_max {
+            return wrong(format!(
+                "amqp.prefetch ({prefetch}) is less than worker.batch_max ({batch_max}), so no batch \
+                 could ever fill; raise the first or lower the second"
+            ));
+        }
+        let (pool, concurrency) = (self.pool_size(), self.worker.concurrency);
+        if pool < concurrency {
+            return wrong(format!(
+                "database.pool_size ({pool}) is less than worker.concurrency ({concurrency}), so \
+                 workers would wait for each other; raise the first or lower the second"
+            ));
+        }
+        let (limit, deliveries) = (
+            self.topology.work_queue_delivery_limit,
+            self.amqp.max_deliveries,
+        );
+        if limit <= deliveries.saturating_mul(2) {
+            return wrong(format!(
+                "topology.work_queue_delivery_limit ({limit}) must be more than twice \
+                 amqp.max_deliveries ({deliveries}), or the broker dead-letters requests before the \
+                 worker can say why"
+            ));
+        }
+        if self.retry.delays.is_empty() && self.retry.usage_not_found_attempts > 0 {
+            return wrong(format!(
+                "retry.usage_not_found_attempts is {}, but retry.delays is empty; add a delay or set \
+                 the first to 0",
+                self.retry.usage_not_found_attempts
+            ));
+        }
+        let mut names = BTreeSet::new();
+        let topology = &self.topology;
+        let queues = [
+            topology.work_queue.as_str().to_owned(),
+            topology.reply_queue.as_str().to_owned(),
+            topology.dead_letter_queue.as_str().to_owned(),
+        ];
+        for queue in queues.into_iter().chain(self.retry_queues()) {
+            if !names.insert(queue.clone()) {
+                return wrong(format!(
+                    "two queues would be named {queue}; give each its own name (retry.delays must not \
+                     repeat a delay)"
+                ));
+            }
+        }
+        let exchanges = [
+            topology.request_exchange.as_str(),
+            topology.reply_exchange.as_str(),
+            topology.dead_letter_exchange.as_str(),
+        ];
+        if exchanges.iter().collect::<BTreeSet<_>>().len() < exchanges.len() {
+            return wrong("the three exchanges under topology must have different names".into());
+        }
+        Ok(())
+    }
+}

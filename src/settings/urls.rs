@@ -1,0 +1,135 @@
+//! Addresses of the servers. They show themselves without their secrets.
+
+use std::fmt;
+
+use url::Url;
+
+/// What stands for a password wherever a secret would be shown.
+const HIDDEN: &str = "***";
+
+/// Address of the broker. Shows itself without the password.
+#[derive(Clone)]
+pub struct AmqpUrl(Url);
+
+impl AmqpUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        const FORM: &str = "must look like amqp://USER:PASSWORD@HOST:5672/VHOST";
+        let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); it {FORM}"))?;
+        match url.scheme() {
+            "amqp" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(Self(url)),
+            "amqp" => Err(format!("names no host; it {FORM}")),
+            "amqps" => Err(
+                "amqps is not supported by this version; use amqp:// within a trusted \
+                            network, or through a TLS tunnel"
+                    .into(),
+            ),
+            _ => Err(format!("has a scheme that is not amqp; it {FORM}")),
+        }
+    }
+
+    /// The whole address, password included.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Host and port, for messages.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let host = self.0.host_str().unwrap_or("localhost");
+        format!("{host}:{}", self.0.port().unwrap_or(5672))
+    }
+}
+
+impl fmt::Display for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(hide_password(self.0.clone()).as_str())
+    }
+}
+
+impl fmt::Debug for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+text_type!(AmqpUrl, AmqpUrl::parse);
+
+/// Address of the database: a URL, or libpq's key=value pairs. Shows itself without the password.
+#[derive(Clone)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let scheme = text.split("://").next().unwrap_or_default();
+        if text.contains("://") && !matches!(scheme, "postgres" | "postgresql") {
+            return Err("must look like postgres://USER:PASSWORD@HOST:5432/DATABASE".into());
+        }
+        if text.trim().is_empty() {
+            return Err(
+                "is empty; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE".into(),
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The whole address, password included.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Url::parse(&self.0) {
+            Ok(url) => f.write_str(hide_password(url).as_str()),
+            // Several hosts are no URL to the parser; key=value pairs are none at all.
+            Err(_) if self.0.contains("://") => {
+                let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
+                let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+                write!(
+                    f,
+                    "{scheme}://{HIDDEN}@{}",
+                    hosts.split('?').next().unwrap_or(hosts)
+                )
+            }
+            Err(_) => {
+                let shown = |pair: &&str| {
+                    let key = pair.split_once('=').map_or("", |(key, _)| key);
+                    matches!(
+                        key,
+                        "host" | "hostaddr" | "port" | "user" | "dbname" | "sslmode"
+                    )
+                };
+                let pairs: Vec<_> = self.0.split(' ').filter(shown).collect();
+                // A quoted password with a space in it can't be told apart by words.
+                if self.0.contains('\'') {
+                    f.write_str(HIDDEN)
+                } else {
+                    f.write_str(&pairs.join(" "))
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+text_type!(DatabaseUrl, DatabaseUrl::parse);
+
+fn hide_password(mut url: Url) -> Url {
+    if url.password().is_some() {
+        // It fails only for URLs that can't have a password.
+        let _ = url.set_password(Some(HIDDEN));
+    }
+    let secret = |(key, _): &(std::borrow::Cow<'_, str>, _)| key.contains("password");
+    if url.query_pairs().any(|pair| secret(&pair)) {
+        url.set_query(None);
+    }
+    url
+}
