@@ -385,6 +385,8 @@ async fn queues_and_exchanges_deleted_while_running_are_there_again() {
     assert_eq!(again(&Request::raw("rubbish")).await, "MALFORMED_REQUEST");
     assert_eq!(stage.depth(&stage.name("dead")).await, 1);
     // Without its queue the worker notices at once.
+    let readies = |worker: &WorkerProcess| worker.log().matches(" ready ").count();
+    let before = readies(&worker);
     let queue = stage.name("work");
     let options = QueueDeleteOptions::default();
     stage
@@ -393,7 +395,11 @@ async fn queues_and_exchanges_deleted_while_running_are_there_again() {
         .await
         .expect("deleted");
     worker.logged("stopped delivering").await;
-    eventually("it is there again", async || stage.exists(&queue).await).await;
+    // Not before it is bound, too.
+    eventually("the worker is ready again", async || {
+        readies(&worker) > before
+    })
+    .await;
     let usage = stage.usage(customer.account, 20).await;
     assert_eq!(
         again(&Request::revert(customer.account, usage, 5)).await,

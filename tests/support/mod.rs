@@ -264,19 +264,6 @@ impl Stage {
         channel.close(200, "gone".into()).await.expect("closed");
     }
 
-    /// Whether the queue is there.
-    pub async fn exists(&self, queue: &str) -> bool {
-        let channel = self.connection.create_channel().await.expect("a channel");
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        channel
-            .queue_declare(queue.into(), options, FieldTable::default())
-            .await
-            .is_ok()
-    }
-
     /// Messages ready in a queue.
     pub async fn depth(&self, queue: &str) -> u32 {
         // Its own connection, since tests restart the broker.
