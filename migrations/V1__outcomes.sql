@@ -116,3 +116,11 @@ RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
 CREATE AGGREGATE revertd.taken(amount bigint, available bigint, once boolean) (
     SFUNC = revertd.take, STYPE = bigint, INITCOND = '0', PARALLEL = SAFE
 );
+
+-- Fails the statement that calls it, to be run again with a later snapshot.
+CREATE FUNCTION revertd.give_way() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $fn$
+BEGIN
+    RAISE EXCEPTION 'a concurrent writer decided on a usage of this batch'
+        USING ERRCODE = 'serialization_failure';
+END
+$fn$;

@@ -35,10 +35,8 @@ known AS (
         account.id AS account_id, account.org_id AS account_org_id,
         usage.type AS usage_type, usage.amount AS usage_amount, usage.created_at AS usage_time,
         usage.names_usage,
-        greatest(ledger.n, own.n, 0) AS n, coalesce(own.n, 0) AS own_n,
-        greatest(ledger.total, own.total, 0) AS reverted_before,
-        nullif(greatest(ledger.total - coalesce(own.total, 0), 0), 0) AS reverted_by_others,
-        coalesce(ledger.first, own.first) AS earlier
+        coalesce(own.n, 0) AS own_n, coalesce(own.total, 0) AS own_total, own.first AS own_first,
+        row_number() OVER (PARTITION BY r.usage_id, account.id ORDER BY r.ord) AS turn
     FROM request r
     LEFT JOIN LATERAL (
         SELECT o.id, o.content FROM revertd.outcomes o WHERE o.id = r.id LIMIT 1
@@ -79,19 +77,6 @@ known AS (
         FROM {ledger}.billing_transactions t
         WHERE t.id = r.usage_id AND t.account_id = account.id LIMIT 1
     ) usage ON true
-    -- Reverts in the ledger, by whichever writer and under whatever id.
-    LEFT JOIN LATERAL (
-        SELECT count(*) AS n, sum(t.amount)::bigint AS total,
-            (array_agg(jsonb_build_object('transaction_id', t.id::text, 'amount', t.amount::text,
-                'time', to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-                ORDER BY t.created_at, t.id))[1] AS first
-        FROM {ledger}.billing_transactions t
-        WHERE replace(translate(lower(t.metadata ->> 'revert_request_using'), '{}-', ''),
-                'urn:uuid:', '') = translate(r.usage_id::text, '-', '')
-            AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
-            AND t.account_id = account.id AND usage.type = 'debit'
-        HAVING count(*) > 0
-    ) ledger ON true
     -- And by revertd's own record, which holds even if somebody removed them from the ledger.
     LEFT JOIN LATERAL (
         SELECT o.revert_no + 1 AS n,
@@ -103,6 +88,43 @@ known AS (
         WHERE o.usage_id = r.usage_id AND o.refusal IS NULL
         ORDER BY o.revert_no DESC LIMIT 1
     ) own ON true
+),
+-- Reverts in the ledger, by whichever writer and under whatever id: added up once for a usage, however many
+-- requests of the batch ask for it. IS NOT DISTINCT FROM keeps the account's own index out of it, whose entries
+-- are the account's whole history.
+counted AS (
+    SELECT k.*, ledger.n AS ledger_n, ledger.total AS ledger_total, earliest.entry AS earliest
+    FROM known k
+    LEFT JOIN LATERAL (
+        SELECT count(*) AS n, sum(t.amount)::bigint AS total
+        FROM {ledger}.billing_transactions t
+        WHERE replace(translate(lower(t.metadata ->> 'revert_request_using'), '{}-', ''),
+                'urn:uuid:', '') = translate(k.usage_id::text, '-', '')
+            AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
+            AND t.account_id IS NOT DISTINCT FROM k.account_id
+            AND k.usage_type = 'debit' AND k.turn = 1
+        HAVING count(*) > 0
+    ) ledger ON true
+    LEFT JOIN LATERAL (
+        SELECT jsonb_build_object('transaction_id', t.id::text, 'amount', t.amount::text,
+            'time', to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) AS entry
+        FROM {ledger}.billing_transactions t
+        WHERE replace(translate(lower(t.metadata ->> 'revert_request_using'), '{}-', ''),
+                'urn:uuid:', '') = translate(k.usage_id::text, '-', '')
+            AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
+            AND t.account_id IS NOT DISTINCT FROM k.account_id
+            AND NOT $13 AND ledger.n > 0
+        ORDER BY t.created_at, t.id LIMIT 1
+    ) earliest ON true
+),
+prior AS (
+    SELECT c.*,
+        greatest(max(c.ledger_n) OVER same, c.own_n) AS n,
+        greatest(max(c.ledger_total) OVER same, c.own_total) AS reverted_before,
+        nullif(greatest(max(c.ledger_total) OVER same - c.own_total, 0), 0) AS reverted_by_others,
+        coalesce(first_value(c.earliest) OVER (same ORDER BY c.ord), c.own_first) AS earlier
+    FROM counted c
+    WINDOW same AS (PARTITION BY c.usage_id, c.account_id)
 ),
 -- The contract's table, in its order.
 judged AS (
@@ -119,7 +141,7 @@ judged AS (
             WHEN k.usage_time < now() - make_interval(secs => $14) THEN 'REVERT_WINDOW_CLOSED'
             WHEN NOT $13 AND k.n > 0 THEN 'ALREADY_REVERTED'
         END AS refusal
-    FROM known k
+    FROM prior k
 ),
 -- Requests of this batch on one usage: each takes, in order, what still fits.
 taking AS (
@@ -223,4 +245,12 @@ UNION ALL
 SELECT d.id, d.content, d.verdict, d.refusal_metadata, d.account_org_id, d.account_id, now(),
     NULL, NULL, NULL, NULL, d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt
 FROM decided d
-WHERE NOT d.store AND d.verdict NOT IN ('STORED', 'AGAIN');
+WHERE NOT d.store AND d.verdict NOT IN ('STORED', 'AGAIN')
+UNION ALL
+-- A refusal for what earlier requests of the batch take stands only if they took it: where one of them lost
+-- its claim to a concurrent writer, the whole statement gives way, and decides again.
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+WHERE CASE WHEN EXISTS (SELECT FROM decided d
+        WHERE d.store AND d.verdict = 'AMOUNT_EXCEEDS_USAGE' AND d.taken > 0)
+    AND (SELECT count(*) FROM claimed) < (SELECT count(*) FROM decided d WHERE d.store)
+    THEN revertd.give_way() ELSE false END;

@@ -1,6 +1,7 @@
 //! Contradictions between keys, each of them valid by itself.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{Settings, SettingsError};
 
@@ -73,6 +74,17 @@ impl Settings {
                  the first to 0",
                 self.retry.usage_not_found_attempts
             ));
+        }
+        // What the database can still subtract from its clock.
+        let (shortest, longest) = (Duration::from_millis(1), Duration::from_hours(24 * 36_525));
+        if self
+            .revert
+            .max_age
+            .is_some_and(|age| age < shortest || age > longest)
+        {
+            return wrong(
+                "revert.max_age must be from 1ms to 100 years; leave it out for no limit".into(),
+            );
         }
         let mut names = BTreeSet::new();
         let topology = &self.topology;

@@ -211,6 +211,7 @@ fn secrets_are_never_shown() {
         "postgres://me:hunter2@db/x",
         "postgres://me:hunter2@db1:1,db2:2/x?target_session_attrs=read-write",
         "postgres://me@db/x?password=hunter2",
+        "postgres://me:1/hunter2@db/x",
         "host=db user=me password=hunter2 dbname=x",
         "host=db user=me password='hunter2 and more' dbname=x",
         "host=db user=me password = hunter2",

@@ -83,6 +83,8 @@ impl DatabaseUrl {
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Url::parse(&self.0) {
+            // A password with an unescaped / ends up in the path.
+            Ok(url) if url.path().contains('@') => f.write_str(HIDDEN),
             Ok(url) => f.write_str(hide_password(url).as_str()),
             // Several hosts are no URL to the parser; key=value pairs are none at all.
             Err(_) if self.0.contains("://") => {
