@@ -86,6 +86,11 @@ impl Settings {
                 "revert.max_age must be from 1ms to 100 years; leave it out for no limit".into(),
             );
         }
+        self.check_names()
+    }
+
+    fn check_names(&self) -> Result<(), SettingsError> {
+        let wrong = |what: String| Err(SettingsError(what));
         let mut names = BTreeSet::new();
         let topology = &self.topology;
         let queues = [

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -30,6 +30,9 @@ const CAREFUL_AT_LEAST: Duration = Duration::from_secs(2);
 
 /// How long full queues are waited for with messages in hand: well below the broker's acknowledgement timeout.
 const REFUSED_FOR_AT_MOST: Duration = Duration::from_mins(10);
+
+/// How long the cancelling of a consumer may take where nothing else is waited for.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A channel to consume, channels to publish, and a share of the database.
 pub struct Worker {
@@ -59,12 +62,18 @@ impl Worker {
         }
     }
 
-    /// Works until `drain`, and then until nothing is in hand.
-    pub(super) async fn run(mut self, drain: CancellationToken) -> End {
-        match self.work(&drain).await {
+    /// Works until `drain`, and then until nothing is in hand. Comes back with its channel: what is unsettled on
+    /// it is returned when that closes, and must not be delivered to another worker that is about to end too.
+    pub(super) async fn run(mut self, drain: CancellationToken) -> (End, Self) {
+        let end = match self.work(&drain).await {
             Ok(()) => End::Stopped,
             Err(end) => end,
+        };
+        if matches!(end, End::Ledger(..)) {
+            // Where it can't be, the channel is gone already.
+            let _ = timeout(CANCEL_TIMEOUT, self.inlet.cancel()).await;
         }
+        (end, self)
     }
 
     async fn work(&mut self, drain: &CancellationToken) -> Result<(), End> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -47,11 +47,14 @@ impl Pool {
         for worker in workers {
             tasks.spawn(worker.run(drain.clone()));
         }
-        let ended = match self.watch(&mut tasks, &drain).await {
+        let mut workers = Vec::new();
+        let ended = match self.watch(&mut tasks, &mut workers, &drain).await {
             Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
             ended => ended,
         };
         tasks.shutdown().await;
+        // Only now do their channels close: no consumer is left to take what they return.
+        drop(workers);
         // It ends once the workers are gone and what they left is sent.
         let _ = timeout(WIND_DOWN, direct).await;
         broker.close().await;
@@ -113,7 +116,8 @@ impl Pool {
     /// Waits for the first worker to end, or for the stop; then for the others, within bounds.
     async fn watch(
         &self,
-        tasks: &mut JoinSet<End>,
+        tasks: &mut JoinSet<(End, Worker)>,
+        ended: &mut Vec<Worker>,
         drain: &CancellationToken,
     ) -> Result<End, WorkerError> {
         let first = tokio::select! {
@@ -121,7 +125,7 @@ impl Pool {
             () = self.stop.cancelled() => None,
         };
         drain.cancel();
-        let mut end = first.map_or(End::Stopped, joined);
+        let mut end = first.map_or(End::Stopped, |first| joined(first, ended));
         let stopping = self.stop.is_cancelled() && matches!(end, End::Stopped);
         let patience = if stopping {
             self.shared.settings.worker.shutdown_timeout
@@ -130,7 +134,10 @@ impl Pool {
         };
         let rest = async {
             while let Some(next) = tasks.join_next().await {
-                end = worse(std::mem::replace(&mut end, End::Stopped), joined(next));
+                end = worse(
+                    std::mem::replace(&mut end, End::Stopped),
+                    joined(next, ended),
+                );
             }
         };
         let finished = timeout(patience, rest).await.is_ok();
@@ -153,11 +160,17 @@ impl Pool {
 }
 
 /// A worker that panicked met a bug: what it had in hand is delivered again, one at a time.
-fn joined(result: Result<End, tokio::task::JoinError>) -> End {
-    result.unwrap_or_else(|bug| {
-        error!(%bug, "a worker broke off; this is a fault in revertd, please report it");
-        End::Repaced(Pace::Careful)
-    })
+fn joined(result: Result<(End, Worker), JoinError>, ended: &mut Vec<Worker>) -> End {
+    match result {
+        Ok((end, worker)) => {
+            ended.push(worker);
+            end
+        }
+        Err(bug) => {
+            error!(%bug, "a worker broke off; this is a fault in revertd, please report it");
+            End::Repaced(Pace::Careful)
+        }
+    }
 }
 
 /// The end that says more about what to do next.

@@ -309,6 +309,8 @@ async fn postgresql_restarted_and_killed_under_load() {
 async fn while_the_database_is_away_nothing_is_counted_as_an_attempt_and_work_resumes_by_itself() {
     let (instance, servers) = Instance::start();
     let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__CONCURRENCY", "16");
+    stage.set("WORKER__BATCH_MAX", "5");
     let mut worker = stage.start_worker().await;
     let load = Load::of(&stage, 300).await;
     instance.do_to("stop-one", "pg");
@@ -318,6 +320,8 @@ async fn while_the_database_is_away_nothing_is_counted_as_an_attempt_and_work_re
         stage.depth(&stage.name("work")).await >= 300
     })
     .await;
+    let most = stage.most_redeliveries(&stage.name("work")).await;
+    assert!(most <= 1, "the channel closes once: {most} redeliveries");
     instance.do_to("start-one", "pg");
     stage.db = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
     load.check(&stage).await;

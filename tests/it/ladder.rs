@@ -306,6 +306,26 @@ async fn a_message_that_came_too_often_is_dead_lettered_unread() {
 }
 
 #[tokio::test]
+async fn headers_nested_as_deep_as_a_frame_allows_are_one_message_like_any_other() {
+    let (stage, mut worker) = Stage::with_worker().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    raw::publish_with_nested_header(&stage, 25_000).await;
+    for _ in 0..3 {
+        let usage = stage.usage(customer.account, 20).await;
+        let request = Request::revert(customer.account, usage, 20);
+        stage.publish(&request).await;
+        assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
+    }
+    assert!(worker.stop().await.success(), "{}", worker.log());
+    assert!(
+        worker.log().contains("rejected=1 "),
+        "it is answered: {}",
+        worker.log()
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn properties_that_are_not_utf8_pass_without_losing_a_neighbour() {
     let (stage, mut worker) = Stage::with_worker_set(&[
         ("TOPOLOGY__WORK_QUEUE_DELIVERY_LIMIT", "41"),

@@ -264,6 +264,29 @@ impl Stage {
         channel.close(200, "gone".into()).await.expect("closed");
     }
 
+    /// The most redeliveries that the broker counts for any message of a queue, before this look at them.
+    pub async fn most_redeliveries(&self, queue: &str) -> i64 {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let mut most = 0;
+        loop {
+            let taken = channel
+                .basic_get(queue.into(), BasicGetOptions { no_ack: false })
+                .await;
+            let Some(message) = taken.expect("read") else {
+                break;
+            };
+            let headers = message.properties.headers().as_ref();
+            let count = headers.and_then(|table| table.inner().get("x-delivery-count").cloned());
+            most = most.max(match count {
+                Some(AMQPValue::LongLongInt(count)) => count,
+                Some(AMQPValue::LongInt(count)) => count.into(),
+                _ => 0,
+            });
+        }
+        channel.close(200, "looked".into()).await.expect("closed");
+        most
+    }
+
     /// Messages ready in a queue.
     pub async fn depth(&self, queue: &str) -> u32 {
         // Its own connection, since tests restart the broker.

@@ -11,6 +11,27 @@ const BODY: u8 = 3;
 
 /// Publishes `{}` with those bytes as its message id, confirmed.
 pub async fn publish_with_message_id(stage: &Stage, message_id: &[u8]) {
+    let mut properties = 0x0080u16.to_be_bytes().to_vec();
+    short(&mut properties, message_id);
+    publish(stage, &properties).await;
+}
+
+/// Publishes `{}` with a header of arrays within arrays, confirmed.
+pub async fn publish_with_nested_header(stage: &Stage, depth: u32) {
+    let mut table = Vec::new();
+    short(&mut table, b"deep");
+    for level in 0..depth {
+        table.push(b'A');
+        table.extend((5 * (depth - level - 1)).to_be_bytes());
+    }
+    let mut properties = 0x2000u16.to_be_bytes().to_vec();
+    properties.extend(u32::try_from(table.len()).expect("small").to_be_bytes());
+    properties.extend(table);
+    publish(stage, &properties).await;
+}
+
+/// Publishes `{}` with those property flags and values, confirmed.
+async fn publish(stage: &Stage, properties: &[u8]) {
     let url = url::Url::parse(&stage.servers.amqp).expect("a URL");
     let address = (url.host_str().expect("a host"), url.port().unwrap_or(5672));
     let mut socket = TcpStream::connect(address)
@@ -58,10 +79,7 @@ pub async fn publish_with_message_id(stage: &Stage, message_id: &[u8]) {
     let body = b"{}";
     let mut header = vec![0, 60, 0, 0];
     header.extend((body.len() as u64).to_be_bytes());
-    // delivery_mode and message_id.
-    header.extend((0x1000u16 | 0x0080).to_be_bytes());
-    header.push(2);
-    short(&mut header, message_id);
+    header.extend(properties);
     frame(&mut socket, 1, HEADER, &header).await;
     frame(&mut socket, 1, BODY, body).await;
     expect(&mut socket, (60, 80)).await;
