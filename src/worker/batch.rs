@@ -93,7 +93,12 @@ impl Worker {
             let Some(batch) = batch else {
                 return repaced.map_or(Ok(()), |pace| Err(End::Repaced(pace)));
             };
-            repaced = repaced.or(self.pace_for(&batch));
+            let pace = self.pace_for(&batch);
+            if pace == Some(Pace::Careful) && batch.len() > 1 {
+                // Untouched: it is let go of, from memory too, and comes again one by one.
+                return Err(End::Repaced(Pace::Careful));
+            }
+            repaced = repaced.or(pace);
             self.handle(&batch).await?;
         }
     }

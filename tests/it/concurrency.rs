@@ -83,6 +83,62 @@ async fn one_id_for_two_usages_sent_to_two_processes_is_one_request() {
     stage.strike().await;
 }
 
+/// Another worker that has taken part of a usage, in the middle of its commit.
+async fn taking(
+    stage: &Stage,
+    account: uuid::Uuid,
+    usage: uuid::Uuid,
+    amount: i64,
+) -> tokio_postgres::Client {
+    let other = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let ids = [0, 1, 2].map(|_| uuid::Uuid::new_v4());
+    other
+        .batch_execute(&format!(
+            "BEGIN; INSERT INTO revertd.outcomes (id, content, org_id, account_id, decided_at, client, \
+             usage_id, amount, usage_amount, reverted_before, transaction_id, platform_transaction_id, \
+             revert_no, cumulative) VALUES ('{0}', '{0}', '{0}', '{account}', now(), '', '{usage}', {amount}, 20, 0, \
+             '{1}', '{2}', 0, true); \
+             INSERT INTO billing_transactions (id, account_id, type, amount, metadata) VALUES \
+             ('{1}', '{account}', 'credit', {amount}, '{{\"revert_request_using\": \"{usage}\"}}'), \
+             ('{2}', uuid_nil(), 'debit', {amount}, '{{\"revert_request_using\": \"{usage}\"}}')",
+            ids[0], ids[1], ids[2]
+        ))
+        .await
+        .expect("inserted");
+    other
+}
+
+#[tokio::test]
+async fn a_refusal_rests_only_on_what_was_really_taken() {
+    let mut stage = Stage::new().await;
+    stage.set("REVERT__POLICY", "cumulative");
+    stage.start_worker().await.stop().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
+    let other = taking(&stage, account, usage, 6).await;
+    // 15 would fit, and 10 then not; but 15 loses to the other's 6, and 10 fits after all.
+    let requests = [15, 10].map(|amount| Request::revert(account, usage, amount));
+    for request in &requests {
+        stage.publish(request).await;
+    }
+    let _worker = stage.start_worker().await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND wait_event_type = 'Lock' AND application_name = 'revertd'";
+    eventually("the worker waits for the other", async || {
+        stage.count(waiting).await == 1
+    })
+    .await;
+    other.batch_execute("COMMIT").await.expect("committed");
+    let refused = events.answer(&requests[0]).await;
+    assert_eq!(refused.verdict(), "AMOUNT_EXCEEDS_USAGE");
+    let metadata = &refused.json()["data"]["error"]["details"][0]["metadata"];
+    assert_eq!(metadata["remaining"], "14");
+    let applied = events.answer(&requests[1]).await.json();
+    assert_eq!(applied["data"]["remaining"], "4");
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
 #[tokio::test]
 async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_decided_instead() {
     let mut stage = Stage::new().await;
@@ -90,22 +146,7 @@ async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_de
     stage.start_worker().await.stop().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
-    // Another worker, in the middle of its commit.
-    let other = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
-    let ids = [0, 1, 2].map(|_| uuid::Uuid::new_v4());
-    other
-        .batch_execute(&format!(
-            "BEGIN; INSERT INTO revertd.outcomes (id, content, org_id, account_id, decided_at, client, \
-             usage_id, amount, usage_amount, reverted_before, transaction_id, platform_transaction_id, \
-             revert_no, cumulative) VALUES ('{0}', '{0}', '{0}', '{account}', now(), '', '{usage}', 3, 20, 0, \
-             '{1}', '{2}', 0, true); \
-             INSERT INTO billing_transactions (id, account_id, type, amount, metadata) VALUES \
-             ('{1}', '{account}', 'credit', 3, '{{\"revert_request_using\": \"{usage}\"}}'), \
-             ('{2}', uuid_nil(), 'debit', 3, '{{\"revert_request_using\": \"{usage}\"}}')",
-            ids[0], ids[1], ids[2]
-        ))
-        .await
-        .expect("inserted");
+    let other = taking(&stage, account, usage, 3).await;
     let requests = [5, 5, 8].map(|amount| Request::revert(account, usage, amount));
     for request in &requests {
         stage.publish(request).await;
