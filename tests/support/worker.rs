@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use super::eventually;
 
@@ -16,6 +17,7 @@ pub fn binary() -> PathBuf {
 pub struct WorkerProcess {
     child: Child,
     log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl WorkerProcess {
@@ -27,7 +29,7 @@ impl WorkerProcess {
             .expect("the program starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, sink) = (child.stderr.take().expect("piped"), log.clone());
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 // Shown with a test that fails.
                 eprintln!("worker: {line}");
@@ -36,7 +38,11 @@ impl WorkerProcess {
                 log.push('\n');
             }
         });
-        Self { child, log }
+        Self {
+            child,
+            log,
+            reader: Some(reader),
+        }
     }
 
     pub fn log(&self) -> String {
@@ -79,7 +85,16 @@ impl WorkerProcess {
             self.child.try_wait().expect("a child").is_some()
         })
         .await;
-        self.child.wait().expect("a child")
+        let status = self.child.wait().expect("a child");
+        self.read_to_the_end();
+        status
+    }
+
+    /// The log is whole only once its reader met the end: the process may be gone before.
+    fn read_to_the_end(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("it only reads");
+        }
     }
 
     /// Asks it to stop, and waits.
@@ -92,6 +107,7 @@ impl WorkerProcess {
     pub fn kill(&mut self) {
         self.child.kill().expect("a child");
         self.child.wait().expect("a child");
+        self.read_to_the_end();
     }
 }
 
