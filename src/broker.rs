@@ -14,7 +14,7 @@ use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::settings::{AmqpUrl, Settings};
+use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 
 mod client;
 mod error;
@@ -59,17 +59,20 @@ impl Broker {
     /// # Errors
     /// Where the broker can't be reached or refuses the login or the virtual host.
     pub async fn connect(settings: &Settings) -> Result<Self, BrokerError> {
-        let (consuming, publishing) = tokio::try_join!(
-            connect(&settings.amqp.url, "revertd worker (consuming)"),
-            connect(&settings.amqp.url, "revertd worker (publishing)")
-        )?;
-        Ok(Self {
-            user: consuming.status().username().into(),
-            consuming: Watched::new(consuming),
-            publishing: Watched::new(publishing),
-            url: settings.amqp.url.clone(),
-            host: settings.amqp.url.host(),
-        })
+        let connecting = async |url: AmqpUrl| {
+            let (consuming, publishing) = tokio::try_join!(
+                connect(&url, "revertd worker (consuming)"),
+                connect(&url, "revertd worker (publishing)")
+            )?;
+            Ok(Self {
+                user: consuming.status().username().into(),
+                consuming: Watched::new(consuming),
+                publishing: Watched::new(publishing),
+                host: url.host(),
+                url,
+            })
+        };
+        any_of(&settings.amqp.url, connecting).await
     }
 
     /// Declares the topology, or checks it with `topology.declare = false`.
@@ -165,6 +168,23 @@ impl Watched {
         }
         None
     }
+}
+
+/// Tries the addresses one after another, from one drawn at random, so that a fleet spreads over the nodes.
+async fn any_of<T>(
+    urls: &AmqpUrls,
+    connecting: impl AsyncFn(AmqpUrl) -> Result<T, BrokerError>,
+) -> Result<T, BrokerError> {
+    let mut wrong: Option<BrokerError> = None;
+    let drawn = uuid::Uuid::new_v4().as_u128() % urls.iter().len() as u128;
+    let first = usize::try_from(drawn).expect("less than a length");
+    for url in urls.iter().cycle().skip(first).take(urls.iter().len()) {
+        match connecting(url.clone()).await {
+            Ok(done) => return Ok(done),
+            Err(next) => wrong = Some(wrong.map_or(next.clone(), |wrong| wrong.and(&next))),
+        }
+    }
+    Err(wrong.expect("the settings name at least one address"))
 }
 
 /// Connects once, under a name that the broker's operator sees.

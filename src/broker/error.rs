@@ -45,6 +45,19 @@ impl BrokerError {
         ))
     }
 
+    /// This and what another address answered: lasting only if both are.
+    pub(super) fn and(self, other: &Self) -> Self {
+        let nature = if self.nature == other.nature {
+            self.nature
+        } else {
+            Nature::Passing
+        };
+        Self {
+            message: format!("{}; and {}", self.message, other.message),
+            nature,
+        }
+    }
+
     /// Whether waiting alone won't mend it.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
