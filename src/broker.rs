@@ -20,6 +20,7 @@ mod client;
 mod error;
 mod inlet;
 mod message;
+mod order;
 mod outlet;
 mod properties;
 mod topology;

@@ -9,6 +9,7 @@ use tokio_postgres::types::{Json, ToSql};
 
 use crate::outcome::Decision;
 use crate::request::RevertRequest;
+use crate::seam;
 use crate::settings::{Policy, Settings};
 
 mod batch;
@@ -120,7 +121,8 @@ impl Ledger {
             [&self.cumulative, &self.max_age_secs, &self.platform_account];
         let arrays = params.arrays();
         let all: Vec<&(dyn ToSql + Sync)> = arrays.into_iter().chain(rest).collect();
-        let rows = client.query(&statement, &all).await.map_err(classify)?;
+        let answer = seam::amid(seam::DECIDING, client.query(&statement, &all)).await;
+        let rows = answer.map_err(classify)?;
         rows.iter()
             .map(|row| row::Row::read(row).map_err(|error| error::classify(&error, &self.host)))
             .collect()

@@ -41,6 +41,7 @@ impl AmqpUrls {
     }
 
     /// The addresses, in the order in which they were given; at least one.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &AmqpUrl> + Clone {
         self.0.iter()
     }
