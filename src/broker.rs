@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use lapin::{Connection, ConnectionProperties, Event};
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::settings::{AmqpUrl, AmqpUrls, Settings};
@@ -119,6 +118,11 @@ impl Broker {
         Ok(outlet.keeping(connection))
     }
 
+    /// Returns once the broker blocks publishers, which it says only to who publishes.
+    pub async fn blocked(&self) -> BrokerError {
+        BrokerError::blocked(&self.host, &self.publishing.blocked().await)
+    }
+
     /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
     pub async fn cause(&self, wrong: BrokerError) -> BrokerError {
         if wrong.is_lasting() || wrong.is_unparseable() {
@@ -147,13 +151,38 @@ impl Broker {
 /// A connection and what it reports of itself.
 struct Watched {
     connection: Connection,
-    events: Mutex<BoxStream<'static, Event>>,
+    report: watch::Receiver<Report>,
+}
+
+#[derive(Default)]
+struct Report {
+    /// Why the broker takes nothing, while it doesn't.
+    blocked: Option<String>,
+    /// What ended the connection.
+    error: Option<lapin::Error>,
 }
 
 impl Watched {
     fn new(connection: Connection) -> Self {
-        let events = Mutex::new(connection.events_listener().boxed());
-        Self { connection, events }
+        let (sender, report) = watch::channel(Report::default());
+        let mut events = connection.events_listener().boxed();
+        // Ends when the connection is gone, or nobody wants to know.
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                sender.send_modify(|report| match event {
+                    Event::ConnectionBlocked(why) => report.blocked = Some(why),
+                    Event::ConnectionUnblocked => report.blocked = None,
+                    Event::Error(error) => {
+                        report.error.get_or_insert(error);
+                    }
+                    _ => {}
+                });
+                if sender.is_closed() {
+                    return;
+                }
+            }
+        });
+        Self { connection, report }
     }
 
     /// The error that ended it, where one did. It is reported a moment after the connection shows its end.
@@ -161,13 +190,21 @@ impl Watched {
         if self.connection.status().connected() {
             return None;
         }
-        let mut events = self.events.lock().await;
-        while let Ok(Some(event)) = timeout(REPORT_TIMEOUT, events.next()).await {
-            if let Event::Error(error) = event {
-                return Some(error);
-            }
+        let mut report = self.report.clone();
+        let reported = report.wait_for(|report| report.error.is_some());
+        let report = timeout(REPORT_TIMEOUT, reported).await.ok()?.ok()?;
+        report.error.clone()
+    }
+
+    /// Returns once the broker says that it takes nothing at present, and why.
+    async fn blocked(&self) -> String {
+        let mut report = self.report.clone();
+        let blocked = report.wait_for(|report| report.blocked.is_some()).await;
+        match blocked.ok().and_then(|report| report.blocked.clone()) {
+            Some(why) => why,
+            // The connection is gone, which shows elsewhere.
+            None => std::future::pending().await,
         }
-        None
     }
 }
 

@@ -38,6 +38,13 @@ impl BrokerError {
         ))
     }
 
+    pub(super) fn blocked(host: &str, why: &str) -> Self {
+        Self::passing(format!(
+            "RabbitMQ at {host} takes no messages: {why}; see rabbitmq-diagnostics alarms, and free memory or \
+             disk space on its server"
+        ))
+    }
+
     pub(super) fn ended(queue: &str) -> Self {
         Self::passing(format!(
             "the broker stopped delivering from {queue}: the queue was deleted, or an acknowledgement \

@@ -53,7 +53,7 @@ impl Pool {
         for worker in workers {
             tasks.spawn(worker.run(over.clone()));
         }
-        let ended = match self.watch(&mut tasks, &inlet, &over).await {
+        let ended = match self.watch(&mut tasks, &broker, &inlet, &over).await {
             Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
             ended => ended,
         };
@@ -75,7 +75,11 @@ impl Pool {
             .await
             .map_err(|wrong| End::Ledger(wrong, beginning.held.clone()))?;
         let broker = Arc::new(Broker::connect(settings).await.map_err(End::Broker)?);
-        match self.open(&broker, beginning).await {
+        let opened = tokio::select! {
+            opened = self.open(&broker, beginning) => opened,
+            blocked = broker.blocked() => Err(blocked),
+        };
+        match opened {
             Ok(equipment) => Ok(equipment),
             Err(wrong) => {
                 let cause = broker.cause(wrong).await;
@@ -130,15 +134,16 @@ impl Pool {
     async fn watch(
         &self,
         tasks: &mut JoinSet<End>,
+        broker: &Broker,
         inlet: &Inlet,
         over: &CancellationToken,
     ) -> Result<End, WorkerError> {
-        let first = tokio::select! {
-            first = tasks.join_next() => first,
-            () = self.stop.cancelled() => None,
+        let mut end = tokio::select! {
+            first = tasks.join_next() => first.map_or(End::Stopped, joined),
+            wrong = broker.blocked() => End::Broker(wrong),
+            () = self.stop.cancelled() => End::Stopped,
         };
         let stopping = self.stop.is_cancelled();
-        let mut end = first.map_or(End::Stopped, joined);
         let patience = if stopping && matches!(end, End::Stopped) {
             self.shared.settings.worker.shutdown_timeout
         } else {

@@ -5,7 +5,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broker;
+mod crashes;
+mod database;
 mod instance;
 mod servers;
+mod soak;
+mod storm;
 
 use support::report;

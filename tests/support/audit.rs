@@ -75,7 +75,7 @@ impl Audit<'_> {
             let answered = |sent: &super::load::Sent| {
                 let correlation = sent.request.correlation();
                 self.events.contains_key(&correlation)
-                    && (sent.nature != Nature::Malformed || self.dead.contains_key(&correlation))
+                    && (!sent.nature.is_dead_lettered() || self.dead.contains_key(&correlation))
             };
             if load.requests.iter().all(answered) || Instant::now() > deadline {
                 return;
@@ -194,12 +194,17 @@ impl Audit<'_> {
                         compare_invalid(told, fields, count);
                     }
                 }
-                Nature::Malformed => {
+                Nature::Malformed | Nature::Unread => {
+                    let reason = if sent.nature == Nature::Unread {
+                        "RETRIES_EXHAUSTED"
+                    } else {
+                        "MALFORMED_REQUEST"
+                    };
                     for told in told {
-                        compare_reason(told, "usage.revert.failed", "MALFORMED_REQUEST", count);
+                        compare_reason(told, "usage.revert.failed", reason, count);
                     }
                     if !dead {
-                        let text = format!("{correlation} is malformed, and no dead letter");
+                        let text = format!("{correlation} is {reason}, and no dead letter");
                         count.found(Wrong::Lost, text);
                     }
                 }

@@ -32,6 +32,18 @@ pub enum Nature {
     Invalid(Vec<&'static str>),
     /// `MALFORMED_REQUEST`: goes to the dead-letter queue as well.
     Malformed,
+    /// Stops whoever reads it: ends in the dead-letter queue unread.
+    Unread,
+}
+
+impl Nature {
+    /// Whether it ends in the dead-letter queue.
+    pub fn is_dead_lettered(&self) -> bool {
+        match self {
+            Self::Malformed | Self::Unread => true,
+            Self::Asked(_) | Self::Invalid(_) => false,
+        }
+    }
 }
 
 impl Load {
@@ -54,9 +66,19 @@ impl Load {
     /// Publishes everything until it is confirmed, whatever becomes of the broker; about every third request
     /// twice.
     pub async fn publish(&self, stage: &Stage) {
+        self.publish_part(stage, &self.requests).await;
+    }
+
+    /// The requests in parts of so many.
+    pub fn parts(&self, size: usize) -> std::slice::Chunks<'_, Sent> {
+        self.requests.chunks(size)
+    }
+
+    /// Publishes some of the requests, as [`Load::publish`] does.
+    pub async fn publish_part(&self, stage: &Stage, part: &[Sent]) {
         let exchange = stage.name("requests");
         let mut line = Line::new(&stage.servers.amqp);
-        for (index, window) in self.requests.chunks(WINDOW).enumerate() {
+        for (index, window) in part.chunks(WINDOW).enumerate() {
             let copies = window.iter().skip(index % 3).step_by(3);
             let messages: Vec<_> = window.iter().chain(copies).collect();
             line.insist("the broker takes requests", async |channel| {

@@ -309,7 +309,7 @@ impl Mix {
             .random_range(oldest..self.sent.len().max(oldest + 1));
         match &self.sent.get(index)?.nature {
             Nature::Asked(asked) => Some(asked.clone()).filter(|asked| asked.message_id.is_some()),
-            Nature::Invalid(_) | Nature::Malformed => None,
+            Nature::Invalid(_) | Nature::Malformed | Nature::Unread => None,
         }
     }
 

@@ -31,13 +31,14 @@ pub mod raw;
 pub mod report;
 pub mod serial;
 pub mod spelling;
+pub mod watch;
 pub mod worker;
 pub mod world;
 
 pub use worker::WorkerProcess;
 
 /// Longest wait for something that must come; a test that meets it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Addresses of the servers.
 #[derive(Clone, Debug)]

@@ -85,6 +85,11 @@ impl WorkerProcess {
         assert!(sent.expect("kill is there").success(), "kill -{name} {pid}");
     }
 
+    /// Whether it is no longer there.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
         eventually("the worker ends", async || {
