@@ -41,16 +41,19 @@ impl Draw {
         }
     }
 
-    /// A new usage.
+    /// A new usage of some amount.
     pub fn usage(&mut self) -> (Uuid, i64) {
+        let amount = self.dice.random_range(1..=1000);
+        (self.usage_of(amount), amount)
+    }
+
+    /// A new usage of that amount.
+    pub fn usage_of(&mut self, amount: i64) -> Uuid {
         let (id, account) = (self.id(), self.account());
-        let (amount, form) = (
-            self.dice.random_range(1..=1000),
-            self.dice.random_range(0..12),
-        );
+        let form = self.dice.random_range(0..12);
         let posting = Posting::usage(account.id, amount, form);
         self.world.postings.insert(id, posting);
-        (id, amount)
+        id
     }
 
     /// A content on a known usage. How the account is named depends on the usage alone, so that two

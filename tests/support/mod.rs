@@ -192,6 +192,11 @@ impl Stage {
         set.map(|(_, value)| value.as_str())
     }
 
+    /// The variables that configure what is started on this stage.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.environment.clone()
+    }
+
     /// The name of an exchange or a queue.
     pub fn name(&self, last: &str) -> String {
         format!("{}.{last}", self.prefix)
