@@ -6,6 +6,7 @@
 mod support;
 
 mod instance;
+mod reckoning;
 mod servers;
 
 use support::report;
