@@ -15,7 +15,7 @@ const QUICK: u32 = 64;
 
 /// Cases of the full form, and how long they may take altogether.
 const FULL: u32 = 20_000;
-const FULL_TIME: Duration = Duration::from_secs(180);
+const FULL_TIME: Duration = Duration::from_mins(3);
 
 /// Writers at work at the same time, each with connections of its own.
 pub const WRITERS: usize = 4;
