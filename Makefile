@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test bench lint fmt deny clean-servers
+.PHONY: help build demo test faults bench lint fmt deny clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,19 @@ test: ## run every test, with servers of its own
 	else set -- $(CARGO) test --locked --features failpoints; fi; \
 	"$$@" --no-run && $(SERVERS) with test "$$@"
 
+# The table is printed even where a test failed; both decide the exit status.
+faults: export REVERTD_FAULTS = full
+faults: export REVERTD_FAULTS_REPORT = $(abspath $(TARGET_DIR)/faults.tsv)
+faults: ## run every fault in full, about half an hour, and print what was lost or came twice
+	@$(SERVERS) install
+	@mkdir -p $(TARGET_DIR) && : >"$$REVERTD_FAULTS_REPORT"
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	set -- $(CARGO) nextest run --locked --profile faults --test faults --test it -E 'binary(faults) + test(/^model::/)'; \
+	else set -- sh -c '$(CARGO) test --locked --test faults -- --test-threads=1; status=$$?; \
+	$(CARGO) test --locked --test it model:: && exit $$status'; fi; \
+	$(CARGO) test --locked --no-run --test faults --test it && { $(SERVERS) with faults "$$@"; status=$$?; \
+	tests/support/faults-table "$$REVERTD_FAULTS_REPORT" && exit $$status; }
+
 bench: ## measure throughput, CPU and memory (options: BENCH_ARGS="...")
 	@$(SERVERS) install
 	@$(CARGO) build --release --locked --quiet --bins --example bench
@@ -37,7 +50,7 @@ lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --features failpoints --locked -- -D warnings
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/faults-table .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 
 fmt: ## format the code
 	$(CARGO) fmt --all

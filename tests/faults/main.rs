@@ -9,6 +9,7 @@ mod broker;
 mod crashes;
 mod database;
 mod instance;
+mod reckoning;
 mod servers;
 mod soak;
 mod storm;

@@ -21,6 +21,9 @@ use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 pub mod audit;
+pub mod compare;
+pub mod draw;
+pub mod expected;
 pub mod ledger;
 pub mod line;
 pub mod load;
@@ -28,6 +31,7 @@ pub mod mix;
 pub mod model;
 pub mod observed;
 pub mod raw;
+pub mod reckoning;
 pub mod report;
 pub mod serial;
 pub mod spelling;
@@ -187,6 +191,11 @@ impl Stage {
         let name = format!("REVERTD_{key}");
         let set = self.environment.iter().rev().find(|(set, _)| *set == name);
         set.map(|(_, value)| value.as_str())
+    }
+
+    /// The variables that configure what is started on this stage.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.environment.clone()
     }
 
     /// The name of an exchange or a queue.

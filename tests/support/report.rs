@@ -96,6 +96,10 @@ pub fn seed() -> u64 {
 
 /// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every finding
 /// unless the count is clean.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a count that was reported is done with"
+)]
 pub fn report(fault: &str, runs: usize, count: Count) {
     let line = format!(
         "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\n",

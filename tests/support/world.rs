@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::model::Policy;
+use super::model::{Content, Policy};
 
 /// When Frontier wrote the reverts that are there before ours.
 pub const FRONTIERS_TIME: &str = "2024-02-03T04:05:06.000007Z";
@@ -71,7 +71,7 @@ impl Posting {
             2 => (None, json!("no object")),
             _ => (Some("api.usage"), Value::Null),
         };
-        let some = form % 3 > 0;
+        let some = !form.is_multiple_of(3);
         Self {
             account,
             kind: Kind::Usage { closed: false },
@@ -113,6 +113,26 @@ impl World {
             deleted: Vec::new(),
             postings: HashMap::new(),
         }
+    }
+
+    /// The account that a request means, and its org.
+    pub fn account_of(&self, content: &Content) -> Option<(Uuid, Uuid)> {
+        let stated = match (content.org, content.project) {
+            (Some(org), _) => Some(org),
+            (None, Some(project)) => {
+                let known = |(id, _): &&(Uuid, Uuid)| *id == project;
+                Some(self.projects.iter().find(known)?.1)
+            }
+            (None, None) => None,
+        };
+        // A disabled account that is named may be given its usage back; else it is the oldest active one.
+        let meant = |account: &&Account| match content.billing {
+            Some(id) => account.id == id,
+            None => account.active && Some(account.org) == stated,
+        };
+        let found = self.accounts.iter().find(meant)?;
+        let fits = stated.is_none_or(|org| org == found.org);
+        (fits && self.orgs.contains(&found.org)).then_some((found.id, found.org))
     }
 
     /// Puts all of it into the database, however much it is.
