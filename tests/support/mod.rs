@@ -21,6 +21,7 @@ use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 pub mod ledger;
+pub mod proxy;
 pub mod raw;
 pub mod worker;
 
