@@ -24,8 +24,8 @@ demo: ## show the main job on real input, with servers of its own
 # Compiled first, so that no server idles meanwhile and a compile error shows at once.
 test: ## run every test, with servers of its own
 	@$(SERVERS) install
-	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -- $(CARGO) nextest run --locked; \
-	else set -- $(CARGO) test --locked; fi; \
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -- $(CARGO) nextest run --locked --features failpoints; \
+	else set -- $(CARGO) test --locked --features failpoints; fi; \
 	"$$@" --no-run && $(SERVERS) with test "$$@"
 
 bench: ## measure throughput, CPU and memory (options: BENCH_ARGS="...")
@@ -35,7 +35,7 @@ bench: ## measure throughput, CPU and memory (options: BENCH_ARGS="...")
 
 lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --features failpoints --locked -- -D warnings
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
 	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 

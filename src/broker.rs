@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use lapin::{Connection, ConnectionProperties, Event};
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::settings::{AmqpUrl, Settings};
+use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 
 mod client;
 mod error;
 mod inlet;
 mod message;
+mod order;
 mod outlet;
 mod properties;
 mod topology;
@@ -59,17 +59,20 @@ impl Broker {
     /// # Errors
     /// Where the broker can't be reached or refuses the login or the virtual host.
     pub async fn connect(settings: &Settings) -> Result<Self, BrokerError> {
-        let (consuming, publishing) = tokio::try_join!(
-            connect(&settings.amqp.url, "revertd worker (consuming)"),
-            connect(&settings.amqp.url, "revertd worker (publishing)")
-        )?;
-        Ok(Self {
-            user: consuming.status().username().into(),
-            consuming: Watched::new(consuming),
-            publishing: Watched::new(publishing),
-            url: settings.amqp.url.clone(),
-            host: settings.amqp.url.host(),
-        })
+        let connecting = async |url: AmqpUrl| {
+            let (consuming, publishing) = tokio::try_join!(
+                connect(&url, "revertd worker (consuming)"),
+                connect(&url, "revertd worker (publishing)")
+            )?;
+            Ok(Self {
+                user: consuming.status().username().into(),
+                consuming: Watched::new(consuming),
+                publishing: Watched::new(publishing),
+                host: url.host(),
+                url,
+            })
+        };
+        any_of(&settings.amqp.url, connecting).await
     }
 
     /// Declares the topology, or checks it with `topology.declare = false`.
@@ -115,6 +118,11 @@ impl Broker {
         Ok(outlet.keeping(connection))
     }
 
+    /// Returns once the broker blocks publishers, which it says only to who publishes.
+    pub async fn blocked(&self) -> BrokerError {
+        BrokerError::blocked(&self.host, &self.publishing.blocked().await)
+    }
+
     /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
     pub async fn cause(&self, wrong: BrokerError) -> BrokerError {
         if wrong.is_lasting() || wrong.is_unparseable() {
@@ -143,13 +151,38 @@ impl Broker {
 /// A connection and what it reports of itself.
 struct Watched {
     connection: Connection,
-    events: Mutex<BoxStream<'static, Event>>,
+    report: watch::Receiver<Report>,
+}
+
+#[derive(Default)]
+struct Report {
+    /// Why the broker takes nothing, while it doesn't.
+    blocked: Option<String>,
+    /// What ended the connection.
+    error: Option<lapin::Error>,
 }
 
 impl Watched {
     fn new(connection: Connection) -> Self {
-        let events = Mutex::new(connection.events_listener().boxed());
-        Self { connection, events }
+        let (sender, report) = watch::channel(Report::default());
+        let mut events = connection.events_listener().boxed();
+        // Ends when the connection is gone, or nobody wants to know.
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                sender.send_modify(|report| match event {
+                    Event::ConnectionBlocked(why) => report.blocked = Some(why),
+                    Event::ConnectionUnblocked => report.blocked = None,
+                    Event::Error(error) => {
+                        report.error.get_or_insert(error);
+                    }
+                    _ => {}
+                });
+                if sender.is_closed() {
+                    return;
+                }
+            }
+        });
+        Self { connection, report }
     }
 
     /// The error that ended it, where one did. It is reported a moment after the connection shows its end.
@@ -157,14 +190,39 @@ impl Watched {
         if self.connection.status().connected() {
             return None;
         }
-        let mut events = self.events.lock().await;
-        while let Ok(Some(event)) = timeout(REPORT_TIMEOUT, events.next()).await {
-            if let Event::Error(error) = event {
-                return Some(error);
-            }
-        }
-        None
+        let mut report = self.report.clone();
+        let reported = report.wait_for(|report| report.error.is_some());
+        let report = timeout(REPORT_TIMEOUT, reported).await.ok()?.ok()?;
+        report.error.clone()
     }
+
+    /// Returns once the broker says that it takes nothing at present, and why.
+    async fn blocked(&self) -> String {
+        let mut report = self.report.clone();
+        let blocked = report.wait_for(|report| report.blocked.is_some()).await;
+        match blocked.ok().and_then(|report| report.blocked.clone()) {
+            Some(why) => why,
+            // The connection is gone, which shows elsewhere.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Tries the addresses one after another, from one drawn at random, so that a fleet spreads over the nodes.
+async fn any_of<T>(
+    urls: &AmqpUrls,
+    connecting: impl AsyncFn(AmqpUrl) -> Result<T, BrokerError>,
+) -> Result<T, BrokerError> {
+    let mut wrong: Option<BrokerError> = None;
+    let drawn = uuid::Uuid::new_v4().as_u128() % urls.iter().len() as u128;
+    let first = usize::try_from(drawn).expect("less than a length");
+    for url in urls.iter().cycle().skip(first).take(urls.iter().len()) {
+        match connecting(url.clone()).await {
+            Ok(done) => return Ok(done),
+            Err(next) => wrong = Some(wrong.map_or(next.clone(), |wrong| wrong.and(&next))),
+        }
+    }
+    Err(wrong.expect("the settings name at least one address"))
 }
 
 /// Connects once, under a name that the broker's operator sees.

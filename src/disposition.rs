@@ -28,6 +28,17 @@ pub enum Disposition {
     },
 }
 
+impl Disposition {
+    /// Whether the message itself is published again.
+    #[must_use]
+    pub fn passes_on(&self) -> bool {
+        match self {
+            Self::Answer(_) => false,
+            Self::Retry { .. } | Self::DeadLetter { .. } => true,
+        }
+    }
+}
+
 /// A delivery as read: a request to be decided, or disposed of already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {

@@ -5,10 +5,12 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
+use tokio::time::timeout;
 use tokio_postgres::types::{Json, ToSql};
 
 use crate::outcome::Decision;
 use crate::request::RevertRequest;
+use crate::seam;
 use crate::settings::{Policy, Settings};
 
 mod batch;
@@ -28,6 +30,12 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest that a statement's answer is waited for; a connection that is silent for longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Longest wait for the server to take a request to cancel a statement.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Writes a record of no meaning to the log, so that its commit waits for what every commit waits for.
+const COMMIT_NOTHING: &str = "SELECT pg_logical_emit_message(true, 'revertd', '')";
 
 /// Access to the ledger, shared by the workers of a process.
 #[derive(Clone)]
@@ -67,43 +75,32 @@ impl Ledger {
         batch::apply(self, requests).await
     }
 
-    /// Does all that [`Ledger::apply`] does in one statement, and takes it back.
+    /// Does all that [`Ledger::apply`] does in one statement, and takes it back; then commits something that
+    /// changes nothing, since a server whose standby is missing runs statements and hangs in the commit.
     ///
     /// # Errors
     /// Where the database can't work at present. What is wrong with single requests is not reported.
     pub async fn rehearse(&self, requests: &[RevertRequest]) -> Result<(), LedgerError> {
         let params = Params::new(requests.iter());
-        match self.timed(self.run_and_roll_back(&params)).await {
+        let rehearsing = self.on_connection(async |client| {
+            let wrong = |error| error::classify(&error, &self.host);
+            client.batch_execute("BEGIN").await.map_err(wrong)?;
+            let done = self.execute(client, &params).await;
+            client.batch_execute("ROLLBACK").await.map_err(wrong)?;
+            if let Err(Trouble::Unavailable(error)) = done {
+                return Err(Trouble::Unavailable(error));
+            }
+            client.batch_execute(COMMIT_NOTHING).await.map_err(wrong)
+        });
+        match rehearsing.await {
             Ok(()) | Err(Trouble::Contended(_) | Trouble::Rejected(_)) => Ok(()),
             Err(Trouble::Unavailable(error)) => Err(error),
         }
     }
 
     async fn run(&self, params: &Params<'_>) -> Result<Vec<row::Row>, Trouble> {
-        self.timed(async {
-            let client = self.client().await?;
-            let rows = self.execute(&client, params).await;
-            Self::discard_if_unavailable(client, &rows);
-            rows
-        })
-        .await
-    }
-
-    async fn run_and_roll_back(&self, params: &Params<'_>) -> Result<(), Trouble> {
-        let client = self.client().await?;
-        let begin = client.batch_execute("BEGIN").await;
-        let done = match begin.map_err(|error| error::classify(&error, &self.host)) {
-            Ok(()) => self.execute(&client, params).await,
-            Err(trouble) => Err(trouble),
-        };
-        // A transaction must never outlive this: where it can't be ended, the connection goes.
-        let ended = client.batch_execute("ROLLBACK").await;
-        if ended.is_err() {
-            drop(Object::take(client));
-        } else {
-            Self::discard_if_unavailable(client, &done);
-        }
-        done.map(|_| ())
+        self.on_connection(async |client| self.execute(client, params).await)
+            .await
     }
 
     async fn execute(
@@ -120,34 +117,37 @@ impl Ledger {
             [&self.cumulative, &self.max_age_secs, &self.platform_account];
         let arrays = params.arrays();
         let all: Vec<&(dyn ToSql + Sync)> = arrays.into_iter().chain(rest).collect();
-        let rows = client.query(&statement, &all).await.map_err(classify)?;
+        let answer = seam::amid(seam::DECIDING, client.query(&statement, &all)).await;
+        let rows = answer.map_err(classify)?;
         rows.iter()
             .map(|row| row::Row::read(row).map_err(|error| error::classify(&error, &self.host)))
             .collect()
     }
 
-    async fn client(&self) -> Result<Object, Trouble> {
-        let client = self.pool.get().await;
-        client.map_err(|error| Trouble::Unavailable(error::of_pool(&error, &self.host)))
-    }
-
-    /// A connection on which the database failed may be dead, or hold a plan that no longer fits.
-    fn discard_if_unavailable<T>(client: Object, result: &Result<T, Trouble>) {
-        if let Err(Trouble::Unavailable(_)) = result {
-            drop(Object::take(client));
-        }
-    }
-
-    /// Gives up on silence. The connection is then dropped with the future that holds it: the pool takes
-    /// it back only closed, since its answer is still outstanding.
-    async fn timed<T>(&self, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
-        tokio::time::timeout(ANSWER_TIMEOUT, work)
+    /// Works on a connection of the pool, within a time. One that failed may be dead, within a transaction, or
+    /// hold a plan that no longer fits: it is not used again.
+    async fn on_connection<T>(
+        &self,
+        work: impl AsyncFnOnce(&Object) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let silent = |_| Trouble::Unavailable(LedgerError::silent(&self.host));
+        let client = timeout(ANSWER_TIMEOUT, self.pool.get())
             .await
-            .unwrap_or_else(|_| {
-                // Which connection was silent is not known here; none of them is trusted.
+            .map_err(silent)?;
+        let client =
+            client.map_err(|error| Trouble::Unavailable(error::of_pool(&error, &self.host)))?;
+        let done = timeout(ANSWER_TIMEOUT, work(&client)).await;
+        if let Ok(Err(Trouble::Unavailable(_))) | Err(_) = done {
+            let cancel = client.cancel_token();
+            drop(Object::take(client));
+            if done.is_err() {
+                // None of the others is trusted either. What waits on the server, for a standby perhaps, would
+                // keep its place there for ever: nobody reads its answer, so nothing is taken for done.
                 self.pool.retain(|_, _| false);
-                Err(Trouble::Unavailable(LedgerError::silent(&self.host)))
-            })
+                let _ = timeout(CANCEL_TIMEOUT, connect::cancel(cancel)).await;
+            }
+        }
+        done.unwrap_or_else(|elapsed| Err(silent(elapsed)))
     }
 }
 

@@ -29,5 +29,6 @@ fn main() -> ExitCode {
             eprintln!("revertd: cannot start with a larger stack: {error}");
         }
     }
+    revertd::seam::arm();
     revertd::cli::Cli::parse().run()
 }

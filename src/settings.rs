@@ -36,7 +36,7 @@ mod urls;
 pub use types::{
     AuthorizationMode, Delay, LogFormat, Name, Policy, ReplyToPattern, SchemaName, Size,
 };
-pub use urls::{AmqpUrl, DatabaseUrl};
+pub use urls::{AmqpUrl, AmqpUrls, DatabaseUrl};
 
 /// The compiled-in file: every key and its default.
 pub const DEFAULTS: &str = include_str!("../config/revertd.toml");
@@ -68,7 +68,7 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Amqp {
-    pub url: AmqpUrl,
+    pub url: AmqpUrls,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<u16>,
     pub max_message_bytes: Size,

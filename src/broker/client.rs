@@ -11,8 +11,8 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use tokio::time::timeout;
 
 use super::error::BrokerError;
-use super::{CLOSE_TIMEOUT, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, connect, within};
-use crate::settings::Settings;
+use super::{CLOSE_TIMEOUT, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, connect, within};
+use crate::settings::{AmqpUrl, Settings};
 
 /// A connection with a reply queue of its own, which goes with it.
 pub struct Client {
@@ -42,8 +42,11 @@ impl Client {
     /// # Errors
     /// Where the broker can't be reached or refuses.
     pub async fn connect(settings: &Settings) -> Result<Self, BrokerError> {
-        let host = settings.amqp.url.host();
-        let connection = connect(&settings.amqp.url, "revertd submit").await?;
+        let connecting = async |url: AmqpUrl| {
+            let connection = connect(&url, "revertd submit").await?;
+            Ok((connection, url.host()))
+        };
+        let (connection, host) = any_of(&settings.amqp.url, connecting).await?;
         let opening = async {
             let wrong = |error| BrokerError::classify(&error, &host, "declaring a reply queue");
             let channel = connection.create_channel().await.map_err(wrong)?;

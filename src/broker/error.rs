@@ -38,11 +38,31 @@ impl BrokerError {
         ))
     }
 
+    pub(super) fn blocked(host: &str, why: &str) -> Self {
+        Self::passing(format!(
+            "RabbitMQ at {host} takes no messages: {why}; see rabbitmq-diagnostics alarms, and free memory or \
+             disk space on its server"
+        ))
+    }
+
     pub(super) fn ended(queue: &str) -> Self {
         Self::passing(format!(
             "the broker stopped delivering from {queue}: the queue was deleted, or an acknowledgement \
              took longer than its consumer_timeout"
         ))
+    }
+
+    /// This and what another address answered: lasting only if both are.
+    pub(super) fn and(self, other: &Self) -> Self {
+        let nature = if self.nature == other.nature {
+            self.nature
+        } else {
+            Nature::Passing
+        };
+        Self {
+            message: format!("{}; and {}", self.message, other.message),
+            nature,
+        }
     }
 
     /// Whether waiting alone won't mend it.

@@ -1,13 +1,19 @@
 //! Deliveries of the work queue, in batches of what is ready.
+//!
+//! One consumer for all workers of a process: when the process dies, the broker takes back what it had in hand at
+//! once, and counts one delivery. Of several consumers, each would be given what the one before returned.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
+use tokio::sync::Mutex;
 
 use super::error::BrokerError;
+use super::order::Order;
 use super::{CONFIRM_TIMEOUT, properties, within};
 use crate::request::Envelope;
 
@@ -24,14 +30,24 @@ pub struct Delivery {
     tag: u64,
 }
 
-/// A consumer of the work queue on a channel of its own.
+/// A consumer of the work queue, shared by the workers of a process.
 pub struct Inlet {
     channel: Channel,
-    consumer: Consumer,
+    tag: ShortString,
+    deliveries: Mutex<Deliveries>,
+    order: std::sync::Mutex<Order>,
+    /// Held while an acknowledgement is decided on and written: one that comes after a later one names tags
+    /// that are settled already, which closes the channel.
+    acknowledging: Mutex<()>,
     queue: String,
     user: Arc<str>,
     host: String,
-    cancelled: bool,
+    cancelled: AtomicBool,
+}
+
+struct Deliveries {
+    consumer: Consumer,
+    /// A stream that ended says so once, and then waits for ever.
     exhausted: bool,
 }
 
@@ -63,12 +79,17 @@ impl Inlet {
             .map_err(wrong)?;
         Ok(Self {
             channel,
-            consumer,
+            tag: consumer.tag(),
+            deliveries: Mutex::new(Deliveries {
+                consumer,
+                exhausted: false,
+            }),
+            order: std::sync::Mutex::default(),
+            acknowledging: Mutex::default(),
             queue: queue.into(),
             user: user.clone(),
             host: host.into(),
-            cancelled: false,
-            exhausted: false,
+            cancelled: AtomicBool::new(false),
         })
     }
 
@@ -77,22 +98,28 @@ impl Inlet {
     ///
     /// # Errors
     /// Where the stream fails or ends without being asked to.
-    pub async fn next_batch(&mut self, max: usize) -> Result<Option<Vec<Delivery>>, BrokerError> {
-        // A stream that ended says so once, and then waits for ever.
-        if self.exhausted {
+    pub async fn next_batch(&self, max: usize) -> Result<Option<Vec<Delivery>>, BrokerError> {
+        let mut deliveries = self.deliveries.lock().await;
+        if deliveries.exhausted {
             return Ok(None);
         }
-        let Some(first) = self.consumer.next().await else {
-            return self.end().map(|()| None);
+        let Some(first) = deliveries.consumer.next().await else {
+            return self.end(&mut deliveries).map(|()| None);
         };
         let mut batch = vec![self.accept(first)?];
         while batch.len() < max {
-            match self.consumer.next().now_or_never() {
+            match deliveries.consumer.next().now_or_never() {
                 None => break,
                 Some(Some(next)) => batch.push(self.accept(next)?),
                 // If it was not asked to end, the batch can't be acknowledged any more either.
-                Some(None) => return self.end().map(|()| Some(batch)),
+                Some(None) => {
+                    self.end(&mut deliveries)?;
+                    break;
+                }
             }
+        }
+        if let (Some(first), Some(last)) = (batch.first(), batch.last()) {
+            self.order().hand_out(first.tag, last.tag);
         }
         Ok(Some(batch))
     }
@@ -101,33 +128,61 @@ impl Inlet {
     ///
     /// # Errors
     /// Where the broker does not answer.
-    pub async fn cancel(&mut self) -> Result<(), BrokerError> {
-        self.cancelled = true;
-        let tag = self.consumer.tag();
+    pub async fn cancel(&self) -> Result<(), BrokerError> {
+        self.cancelled.store(true, Ordering::Release);
         let cancelling = async {
             let options = BasicCancelOptions { nowait: false };
-            let cancelled = self.channel.basic_cancel(tag, options).await;
+            let cancelled = self.channel.basic_cancel(self.tag.clone(), options).await;
             cancelled.map_err(|error| self.wrong(&error, "cancelling the consumer"))
         };
         within(CONFIRM_TIMEOUT, &self.host, cancelling).await
     }
 
-    /// Acknowledges `last` and everything handed out before it: batches are settled whole, in their order.
+    /// Settles a whole batch: it is acknowledged as soon as all handed out before it are settled too.
     ///
     /// # Errors
     /// Where the channel is gone; then everything unacknowledged is delivered again.
-    pub async fn settle(&self, last: &Delivery) -> Result<(), BrokerError> {
+    pub async fn settle(&self, batch: &[Delivery]) -> Result<(), BrokerError> {
+        let _turn = self.acknowledging.lock().await;
+        let up_to = batch.last().and_then(|last| self.order().settle(last.tag));
+        match up_to {
+            Some(tag) => self.acknowledge(&[tag], true).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Acknowledges what is settled behind a batch that was given up. To be called once no more is handed out.
+    ///
+    /// # Errors
+    /// As [`Inlet::settle`].
+    pub async fn settle_the_rest(&self) -> Result<(), BrokerError> {
+        let _turn = self.acknowledging.lock().await;
+        let tags = self.order().left_behind();
+        self.acknowledge(&tags, false).await
+    }
+
+    async fn acknowledge(&self, tags: &[u64], multiple: bool) -> Result<(), BrokerError> {
         let acknowledging = async {
-            let options = BasicAckOptions { multiple: true };
-            let acked = self.channel.basic_ack(last.tag, options).await;
-            acked.map_err(|error| self.wrong(&error, "acknowledging"))
+            for tag in tags {
+                let options = BasicAckOptions { multiple };
+                let acknowledged = self.channel.basic_ack(*tag, options).await;
+                acknowledged.map_err(|error| self.wrong(&error, "acknowledging"))?;
+            }
+            Ok(())
         };
         within(CONFIRM_TIMEOUT, &self.host, acknowledging).await
     }
 
-    fn end(&mut self) -> Result<(), BrokerError> {
-        self.exhausted = true;
-        if self.cancelled {
+    fn order(&self) -> std::sync::MutexGuard<'_, Order> {
+        // Nothing panics while it holds the lock; if it did, what it counts would still be true.
+        self.order
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn end(&self, deliveries: &mut Deliveries) -> Result<(), BrokerError> {
+        deliveries.exhausted = true;
+        if self.cancelled.load(Ordering::Acquire) {
             Ok(())
         } else {
             Err(BrokerError::ended(&self.queue))

@@ -13,6 +13,7 @@ use super::error::BrokerError;
 use super::inlet::Delivery;
 use super::message::Message;
 use super::{CONFIRM_TIMEOUT, properties, within};
+use crate::seam;
 
 /// Messages whose confirms are awaited together.
 const WINDOW: usize = 1000;
@@ -123,23 +124,26 @@ impl Outlet {
     }
 
     async fn publish_window(&self, window: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
-        let written = join_all(window.iter().map(|message| {
+        let half = window.len() / 2;
+        let written = join_all(window.iter().enumerate().map(async |(index, message)| {
+            if index == half {
+                seam::pass(seam::HALF_PUBLISHED);
+            }
             let options = BasicPublishOptions {
                 // What no queue is bound for comes back, instead of vanishing with a confirm.
                 mandatory: message.mandatory,
                 immediate: false,
             };
-            self.channel.basic_publish(
-                message.exchange.into(),
-                message.routing_key.as_ref().into(),
-                options,
-                &message.body,
-                message.properties.clone(),
-            )
+            let (exchange, key) = (message.exchange.into(), message.routing_key.as_ref().into());
+            let properties = message.properties.clone();
+            self.channel
+                .basic_publish(exchange, key, options, &message.body, properties)
+                .await
         }))
         .await;
         let confirms = written.into_iter().collect::<Result<Vec<_>, _>>();
         let confirms = confirms.map_err(|error| self.wrong(&error))?;
+        seam::pass(seam::PUBLISHED);
         let mut nacked = Vec::with_capacity(window.len());
         let mut returned = HashSet::new();
         for confirmation in join_all(confirms).await {

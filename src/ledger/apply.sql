@@ -230,6 +230,11 @@ platform_leg AS (
     SELECT revertd.uuid_v5(l.id, 'platform'), $15, 'debit', l.source, l.amount, l.description,
         l.metadata, l.user_id, l.created_at, l.updated_at
     FROM customer_leg l
+),
+-- An outcome that is found may be committed here and not yet on a standby, as after a crash in between. Only a
+-- commit that writes waits for the standbys: with this record, an answer from what is stored is as safe as a new one.
+witness AS MATERIALIZED (
+    SELECT pg_logical_emit_message(true, 'revertd', '') FROM decided d WHERE d.verdict = 'STORED' LIMIT 1
 )
 SELECT c.id, c.content, c.refusal, c.refusal_metadata, c.org_id, c.account_id, c.decided_at,
     c.usage_amount, c.reverted_before + c.amount AS reverted_total, c.transaction_id, c.platform_transaction_id,
@@ -240,6 +245,7 @@ SELECT o.id, o.content, o.refusal, o.refusal_metadata, o.org_id, o.account_id, o
     o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true
 FROM decided d
 CROSS JOIN LATERAL (SELECT * FROM revertd.outcomes o WHERE o.id = d.stored_id LIMIT 1) o
+CROSS JOIN witness
 WHERE d.verdict = 'STORED'
 UNION ALL
 SELECT d.id, d.content, d.verdict, d.refusal_metadata, d.account_org_id, d.account_id, now(),

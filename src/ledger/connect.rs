@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{CancelToken, Client, Config, NoTls};
 
 use super::STATEMENT_TIMEOUT;
 use super::error::{LedgerError, Trouble, classify};
@@ -14,8 +14,8 @@ use crate::settings::Settings;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The statement's look-ups are by key, whatever the planner would guess of a batch's size: one plan, made
-/// once, of index scans. A database whose default is another isolation, or not to wait for the disk, must
-/// not decide either of them here.
+/// once, of index scans. A database whose default is another isolation, or not to wait for the disk and the standbys,
+/// must not decide either of them here.
 const SESSION: &str = "
     SET plan_cache_mode = force_generic_plan;
     SET enable_seqscan = off;
@@ -24,7 +24,7 @@ const SESSION: &str = "
     SET jit = off;
     SET default_transaction_isolation = 'read committed';
     SELECT set_config('synchronous_commit', 'on', false)
-    WHERE current_setting('synchronous_commit') = 'off';
+    WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
 
 /// A statement with the schema of Frontier's tables put in.
@@ -63,6 +63,11 @@ pub fn pool(settings: &Settings) -> Result<(Pool, String), LedgerError> {
         .build()
         .map_err(|error| LedgerError::lasting(format!("the pool of connections: {error}")))?;
     Ok((pool, host))
+}
+
+/// Asks the server to cancel what a connection is doing.
+pub async fn cancel(token: CancelToken) {
+    let _ = token.cancel_query(NoTls).await;
 }
 
 /// One connection of its own, for migrations.

@@ -32,7 +32,7 @@ impl LedgerError {
 
     pub(super) fn silent(host: &str) -> Self {
         Self::passing(format!(
-            "PostgreSQL at {host} does not answer; check the server, its locks and the network"
+            "PostgreSQL at {host} does not answer; check the server, its locks, its synchronous standbys and the network"
         ))
     }
 

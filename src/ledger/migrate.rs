@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use super::connect::{in_schema, single};
 use super::error::{LedgerError, Trouble, classify};
 use crate::patience::Patience;
+use crate::seam;
 use crate::settings::Settings;
 
 /// Every migration of `migrations/`, in order. A released one is never edited.
@@ -127,6 +128,7 @@ impl Session {
             self.create_frontier_tables(settings).await?;
         }
         self.check_frontier_tables(settings).await?;
+        seam::pass(seam::MIGRATING);
         let mut runner = Runner::new(&migrations());
         runner.set_migration_table_name(HISTORY);
         // A newer version of revertd may have been here: its additions are no fault.
@@ -135,6 +137,7 @@ impl Session {
         let report = report.map_err(|error| self.refinery(&error))?;
         let applied = report.applied_migrations().iter().map(ToString::to_string);
         let mut applied: Vec<_> = applied.collect();
+        seam::pass(seam::MIGRATING);
         if self.create_index(settings).await? {
             applied.push(INDEX.into());
         }
@@ -238,8 +241,8 @@ impl Session {
         }
         let drop = "DROP INDEX CONCURRENTLY IF EXISTS {ledger}.billing_transactions_revertd_idx";
         self.execute(&in_schema(drop, settings)).await?;
-        self.execute(&in_schema(include_str!("index.sql"), settings))
-            .await?;
+        let index = in_schema(include_str!("index.sql"), settings);
+        seam::amid(seam::MIGRATING, self.execute(&index)).await?;
         Ok(true)
     }
 

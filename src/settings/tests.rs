@@ -74,6 +74,24 @@ fn text_that_looks_like_a_number_stays_text() {
 }
 
 #[test]
+fn the_broker_may_have_several_addresses() {
+    let urls = "amqp://u:a,b@one:1/%2f,amqp://u:c@two/%2f, amqp://u:c@three/%2f";
+    let settings = load(&[("REVERTD_AMQP__URL", urls)]).expect("valid");
+    let hosts: Vec<_> = settings.amqp.url.iter().map(AmqpUrl::host).collect();
+    assert_eq!(hosts, ["one:1", "two:5672", "three:5672"]);
+    let shown = settings.amqp.url.to_string();
+    assert!(!shown.contains("a,b") && !shown.contains(":c@"), "{shown}");
+    let file = tempfile::NamedTempFile::new().expect("created");
+    std::fs::write(
+        &file,
+        "[amqp]\nurl = ['amqp://u:p@one', 'amqp://u:p@two']\n",
+    )
+    .expect("written");
+    let settings = Settings::load_from(Some(file.path()), []).expect("valid");
+    assert_eq!(settings.amqp.url.iter().len(), 2);
+}
+
+#[test]
 fn a_wrong_value_names_its_key_and_what_would_be_right() {
     for (name, value, said) in [
         ("REVERTD_AMQP__PREFETCH", "many", "amqp.prefetch"),
@@ -86,6 +104,11 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
             "REVERTD_AMQP__URL",
             "amqps://localhost",
             "amqps is not supported",
+        ),
+        (
+            "REVERTD_AMQP__URL",
+            "amqp://u:p@one,amqp://v:p@two",
+            "amqp.url: has addresses of different users",
         ),
         (
             "REVERTD_AMQP__REPLY_TO_PATTERN",
@@ -239,7 +262,8 @@ fn heartbeats_are_fifteen_seconds_apart_unless_the_address_says_otherwise() {
         ),
     ] {
         let settings = load(&[("REVERTD_AMQP__URL", given)]).expect("valid");
-        assert_eq!(settings.amqp.url.secret(), connected);
-        assert_eq!(settings.amqp.url.to_string(), given);
+        let url = settings.amqp.url.iter().next().expect("one");
+        assert_eq!(url.secret(), connected);
+        assert_eq!(url.to_string(), given);
     }
 }

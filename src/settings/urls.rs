@@ -11,7 +11,82 @@ const HIDDEN: &str = "***";
 /// as long is given up by either side; RabbitMQ's own default, a minute, would take the client two to notice.
 const HEARTBEAT: &str = "15";
 
-/// Address of the broker. Shows itself without the password.
+/// Addresses of the broker: one, or one for each node of a cluster. Shows itself without the passwords.
+#[derive(Clone)]
+pub struct AmqpUrls(Vec<AmqpUrl>);
+
+impl AmqpUrls {
+    fn parse(text: &str) -> Result<Self, String> {
+        // A comma may stand in a password; before a scheme it ends an address.
+        let text = text.replace(", ", ",");
+        let separated = text
+            .replace(",amqp://", "\namqp://")
+            .replace(",amqps://", "\namqps://");
+        Self::all(separated.split('\n'))
+    }
+
+    fn all<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let urls = texts
+            .into_iter()
+            .map(AmqpUrl::parse)
+            .collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = urls.first() else {
+            return Err(
+                "names no address; it must look like amqp://USER:PASSWORD@HOST:5672/VHOST".into(),
+            );
+        };
+        let same = |url: &AmqpUrl| {
+            url.given.username() == first.given.username() && url.given.path() == first.given.path()
+        };
+        if !urls.iter().all(same) {
+            return Err("has addresses of different users or virtual hosts; they must be nodes of one cluster".into());
+        }
+        Ok(Self(urls))
+    }
+
+    /// The addresses, in the order in which they were given; at least one.
+    #[must_use]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &AmqpUrl> + Clone {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for AmqpUrls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&shown.join(","))
+    }
+}
+
+impl fmt::Debug for AmqpUrls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for AmqpUrls {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged, expecting = "must be an address, or a list of addresses")]
+        enum Given {
+            One(String),
+            Many(Vec<String>),
+        }
+        let parsed = match Given::deserialize(deserializer)? {
+            Given::One(text) => Self::parse(&text),
+            Given::Many(texts) => Self::all(texts.iter().map(String::as_str)),
+        };
+        parsed.map_err(serde::de::Error::custom)
+    }
+}
+
+impl serde::Serialize for AmqpUrls {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Address of a broker. Shows itself without the password.
 #[derive(Clone)]
 pub struct AmqpUrl {
     given: Url,
@@ -71,8 +146,6 @@ impl fmt::Debug for AmqpUrl {
         fmt::Display::fmt(self, f)
     }
 }
-
-text_type!(AmqpUrl, AmqpUrl::parse);
 
 /// Address of the database: a URL, or libpq's key=value pairs. Shows itself without the password.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -15,6 +15,7 @@ use crate::broker::{Delivery, Fate, Inlet, Message, Outlet};
 use crate::disposition::{self, Disposition, Reading};
 use crate::event::{Event, Kind};
 use crate::patience::Patience;
+use crate::seam;
 
 /// From this redelivery on, beyond those that failures of the database or the broker explain, a message is
 /// suspected of stopping workers.
@@ -31,13 +32,10 @@ const CAREFUL_AT_LEAST: Duration = Duration::from_secs(2);
 /// How long full queues are waited for with messages in hand: well below the broker's acknowledgement timeout.
 const REFUSED_FOR_AT_MOST: Duration = Duration::from_mins(10);
 
-/// How long the cancelling of a consumer may take where nothing else is waited for.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A channel to consume, channels to publish, and a share of the database.
+/// A share of the deliveries and of the database, and channels to publish.
 pub struct Worker {
     shared: Arc<Shared>,
-    inlet: Inlet,
+    inlet: Arc<Inlet>,
     outlet: Outlet,
     replies: Replies,
     pace: Pace,
@@ -47,7 +45,7 @@ pub struct Worker {
 impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
-        inlet: Inlet,
+        inlet: Arc<Inlet>,
         outlet: Outlet,
         replies: Replies,
         pace: Pace,
@@ -62,44 +60,32 @@ impl Worker {
         }
     }
 
-    /// Works until `drain`, and then until nothing is in hand. Comes back with its channel: what is unsettled on
-    /// it is returned when that closes, and must not be delivered to another worker that is about to end too.
-    pub(super) async fn run(mut self, drain: CancellationToken) -> (End, Self) {
-        let end = match self.work(&drain).await {
+    /// Works until nothing more is handed out, or until `over`: then only what is in hand is finished.
+    pub(super) async fn run(mut self, over: CancellationToken) -> End {
+        match self.work(&over).await {
             Ok(()) => End::Stopped,
             Err(end) => end,
-        };
-        if matches!(end, End::Ledger(..)) {
-            // Where it can't be, the channel is gone already.
-            let _ = timeout(CANCEL_TIMEOUT, self.inlet.cancel()).await;
         }
-        (end, self)
     }
 
-    async fn work(&mut self, drain: &CancellationToken) -> Result<(), End> {
-        let mut repaced = None;
-        let mut draining = false;
+    async fn work(&mut self, over: &CancellationToken) -> Result<(), End> {
+        let batch_max = usize::from(self.shared.settings.worker.batch_max);
         loop {
-            if !draining && (repaced.is_some() || drain.is_cancelled()) {
-                self.inlet.cancel().await.map_err(End::Broker)?;
-                draining = true;
-            }
-            let batch_max = usize::from(self.shared.settings.worker.batch_max);
             let batch = tokio::select! {
                 biased;
+                () = over.cancelled() => return Ok(()),
                 batch = self.inlet.next_batch(batch_max) => batch.map_err(End::Broker)?,
-                () = drain.cancelled(), if !draining => continue,
             };
-            let Some(batch) = batch else {
-                return repaced.map_or(Ok(()), |pace| Err(End::Repaced(pace)));
-            };
+            let Some(batch) = batch else { return Ok(()) };
             let pace = self.pace_for(&batch);
             if pace == Some(Pace::Careful) && batch.len() > 1 {
                 // Untouched: it is let go of, from memory too, and comes again one by one.
                 return Err(End::Repaced(Pace::Careful));
             }
-            repaced = repaced.or(pace);
             self.handle(&batch).await?;
+            if let Some(pace) = pace {
+                return Err(End::Repaced(pace));
+            }
         }
     }
 
@@ -129,13 +115,17 @@ impl Worker {
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
     /// that came of the batch is confirmed.
     async fn handle(&mut self, batch: &[Delivery]) -> Result<(), End> {
-        let Some(last) = batch.last() else {
-            return Ok(());
-        };
+        seam::pass(seam::RECEIVED);
         let dispositions = self.decide(batch).await?;
+        seam::pass(seam::DECIDED);
         self.publish(batch, &dispositions).await?;
         self.reply(batch, &dispositions).await;
-        self.inlet.settle(last).await.map_err(End::Broker)?;
+        seam::pass(seam::CONFIRMED);
+        if dispositions.iter().any(Disposition::passes_on) {
+            seam::pass(seam::PASSED_ON);
+        }
+        self.inlet.settle(batch).await.map_err(End::Broker)?;
+        seam::pass(seam::SETTLED);
         self.count(batch, &dispositions);
         Ok(())
     }
@@ -153,6 +143,7 @@ impl Worker {
                 Reading::Done(_) => None,
             })
             .collect();
+        seam::pass(seam::DECODED);
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
@@ -179,6 +170,7 @@ impl Worker {
             let deliveries = delivery.redeliveries;
             return Reading::Done(disposition::unread(envelope, body, deliveries, now));
         }
+        seam::pass_with(seam::READING, body);
         let max_bytes = amqp.max_message_bytes.bytes();
         disposition::read(envelope, body, max_bytes, &self.shared.ladder, now)
     }

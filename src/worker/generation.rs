@@ -11,7 +11,8 @@ use tracing::{error, info, warn};
 use super::batch::Worker;
 use super::replies::{DirectReplies, Replies};
 use super::{Beginning, End, Pace, Pool, WorkerError};
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Inlet};
+use crate::seam;
 
 /// How long the others of a failed generation may finish what they have in hand.
 const WIND_DOWN: Duration = Duration::from_secs(5);
@@ -27,8 +28,13 @@ impl Pool {
             started = self.start(beginning) => started,
             () = self.stop.cancelled() => return Ok(End::Stopped),
         };
-        let (broker, workers, direct) = match started {
-            Ok(started) => started,
+        let Equipment {
+            broker,
+            inlet,
+            workers,
+            direct,
+        } = match started {
+            Ok(equipment) => equipment,
             Err(end) => return Ok(end),
         };
         *ready = true;
@@ -41,20 +47,19 @@ impl Pool {
             ),
             Pace::Careful => info!("ready, one delivery at a time"),
         }
-        let drain = CancellationToken::new();
         let direct = tokio::spawn(direct.run());
+        let over = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for worker in workers {
-            tasks.spawn(worker.run(drain.clone()));
+            tasks.spawn(worker.run(over.clone()));
         }
-        let mut workers = Vec::new();
-        let ended = match self.watch(&mut tasks, &mut workers, &drain).await {
+        let ended = match self.watch(&mut tasks, &broker, &inlet, &over).await {
             Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
             ended => ended,
         };
         tasks.shutdown().await;
-        // Only now do their channels close: no consumer is left to take what they return.
-        drop(workers);
+        // Where it fails, what was settled is delivered again, and answered as before.
+        let _ = timeout(WIND_DOWN, inlet.settle_the_rest()).await;
         // It ends once the workers are gone and what they left is sent.
         let _ = timeout(WIND_DOWN, direct).await;
         broker.close().await;
@@ -62,10 +67,7 @@ impl Pool {
     }
 
     /// Everything a generation needs, in the order in which it must be there before a delivery comes.
-    async fn start(
-        &self,
-        beginning: &Beginning,
-    ) -> Result<(Arc<Broker>, Vec<Worker>, DirectReplies), End> {
+    async fn start(&self, beginning: &Beginning) -> Result<Equipment, End> {
         let settings = &self.shared.settings;
         self.shared
             .ledger
@@ -73,8 +75,12 @@ impl Pool {
             .await
             .map_err(|wrong| End::Ledger(wrong, beginning.held.clone()))?;
         let broker = Arc::new(Broker::connect(settings).await.map_err(End::Broker)?);
-        match self.open(&broker, beginning).await {
-            Ok((workers, direct)) => Ok((broker, workers, direct)),
+        let opened = tokio::select! {
+            opened = self.open(&broker, beginning) => opened,
+            blocked = broker.blocked() => Err(blocked),
+        };
+        match opened {
+            Ok(equipment) => Ok(equipment),
             Err(wrong) => {
                 let cause = broker.cause(wrong).await;
                 broker.close().await;
@@ -87,57 +93,79 @@ impl Pool {
         &self,
         broker: &Arc<Broker>,
         beginning: &Beginning,
-    ) -> Result<(Vec<Worker>, DirectReplies), BrokerError> {
+    ) -> Result<Equipment, BrokerError> {
         let settings = &self.shared.settings;
         let pace = beginning.pace;
         let (concurrency, prefetch) = match pace {
-            Pace::Full => (settings.worker.concurrency, settings.prefetch()),
+            Pace::Full => {
+                let concurrency = settings.worker.concurrency;
+                (concurrency, settings.prefetch().saturating_mul(concurrency))
+            }
             Pace::Careful => (1, 1),
         };
         if !beginning.topology_checked {
             broker.ensure_topology(settings).await?;
         }
-        let (sender, direct) = DirectReplies::new(self.shared.clone(), broker.clone());
-        let mut workers = Vec::new();
+        let mut outlets = Vec::new();
         for _ in 0..concurrency {
-            let outlet = broker.outlet().await?;
-            if workers.is_empty() {
-                outlet.probe().await?;
-            }
-            let queue = settings.topology.work_queue.as_str();
-            let inlet = broker.inlet(queue, prefetch).await?;
-            let replies = Replies::new(self.shared.clone(), broker.clone(), sender.clone());
-            let shared = self.shared.clone();
-            workers.push(Worker::new(shared, inlet, outlet, replies, pace));
+            outlets.push(broker.outlet().await?);
         }
-        Ok((workers, direct))
+        if let Some(outlet) = outlets.first() {
+            outlet.probe().await?;
+        }
+        let queue = settings.topology.work_queue.as_str();
+        let inlet = Arc::new(broker.inlet(queue, prefetch).await?);
+        let (sender, direct) = DirectReplies::new(self.shared.clone(), broker.clone());
+        let worker = |outlet| {
+            let shared = self.shared.clone();
+            let replies = Replies::new(shared.clone(), broker.clone(), sender.clone());
+            Worker::new(shared, inlet.clone(), outlet, replies, pace)
+        };
+        let workers = outlets.into_iter().map(worker).collect();
+        Ok(Equipment {
+            broker: broker.clone(),
+            inlet,
+            workers,
+            direct,
+        })
     }
 
     /// Waits for the first worker to end, or for the stop; then for the others, within bounds.
     async fn watch(
         &self,
-        tasks: &mut JoinSet<(End, Worker)>,
-        ended: &mut Vec<Worker>,
-        drain: &CancellationToken,
+        tasks: &mut JoinSet<End>,
+        broker: &Broker,
+        inlet: &Inlet,
+        over: &CancellationToken,
     ) -> Result<End, WorkerError> {
-        let first = tokio::select! {
-            first = tasks.join_next() => first,
-            () = self.stop.cancelled() => None,
+        let mut end = tokio::select! {
+            first = tasks.join_next() => first.map_or(End::Stopped, joined),
+            wrong = broker.blocked() => End::Broker(wrong),
+            () = self.stop.cancelled() => End::Stopped,
         };
-        drain.cancel();
-        let mut end = first.map_or(End::Stopped, |first| joined(first, ended));
-        let stopping = self.stop.is_cancelled() && matches!(end, End::Stopped);
-        let patience = if stopping {
+        let stopping = self.stop.is_cancelled();
+        let patience = if stopping && matches!(end, End::Stopped) {
             self.shared.settings.worker.shutdown_timeout
         } else {
+            // What was handed out is finished; the rest is delivered again.
+            over.cancel();
             WIND_DOWN
         };
         let rest = async {
+            if !matches!(end, End::Broker(_)) {
+                // A stop finishes what was delivered; whoever else ends it, nothing more is to come.
+                if let Err(wrong) = inlet.cancel().await {
+                    end = End::Broker(wrong);
+                }
+                if stopping {
+                    seam::pass(seam::STOPPING);
+                }
+            }
             while let Some(next) = tasks.join_next().await {
-                end = worse(
-                    std::mem::replace(&mut end, End::Stopped),
-                    joined(next, ended),
-                );
+                end = worse(std::mem::replace(&mut end, End::Stopped), joined(next));
+                if !matches!(end, End::Stopped) {
+                    over.cancel();
+                }
             }
         };
         let finished = timeout(patience, rest).await.is_ok();
@@ -159,18 +187,20 @@ impl Pool {
     }
 }
 
+/// What a generation works with.
+struct Equipment {
+    broker: Arc<Broker>,
+    inlet: Arc<Inlet>,
+    workers: Vec<Worker>,
+    direct: DirectReplies,
+}
+
 /// A worker that panicked met a bug: what it had in hand is delivered again, one at a time.
-fn joined(result: Result<(End, Worker), JoinError>, ended: &mut Vec<Worker>) -> End {
-    match result {
-        Ok((end, worker)) => {
-            ended.push(worker);
-            end
-        }
-        Err(bug) => {
-            error!(%bug, "a worker broke off; this is a fault in revertd, please report it");
-            End::Repaced(Pace::Careful)
-        }
-    }
+fn joined(result: Result<End, JoinError>) -> End {
+    result.unwrap_or_else(|bug| {
+        error!(%bug, "a worker broke off; this is a fault in revertd, please report it");
+        End::Repaced(Pace::Careful)
+    })
 }
 
 /// The end that says more about what to do next.

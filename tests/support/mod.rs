@@ -20,15 +20,26 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
+pub mod audit;
 pub mod ledger;
+pub mod line;
+pub mod load;
+pub mod mix;
+pub mod model;
+pub mod observed;
 pub mod proxy;
 pub mod raw;
+pub mod report;
+pub mod serial;
+pub mod spelling;
+pub mod watch;
 pub mod worker;
+pub mod world;
 
 pub use worker::WorkerProcess;
 
 /// Longest wait for something that must come; a test that meets it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Addresses of the servers.
 #[derive(Clone, Debug)]
@@ -172,6 +183,13 @@ impl Stage {
             .push((format!("REVERTD_{key}"), value.into()));
     }
 
+    /// What that key was set to, if it was.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        let name = format!("REVERTD_{key}");
+        let set = self.environment.iter().rev().find(|(set, _)| *set == name);
+        set.map(|(_, value)| value.as_str())
+    }
+
     /// The name of an exchange or a queue.
     pub fn name(&self, last: &str) -> String {
         format!("{}.{last}", self.prefix)
@@ -305,13 +323,21 @@ impl Stage {
         depth
     }
 
+    /// The work queue and every rung of the ladder.
+    pub fn waiting_queues(&self) -> Vec<String> {
+        let delays = self.setting("RETRY__DELAYS").expect("set by every stage");
+        let rungs = delays
+            .split(',')
+            .map(|delay| self.name(&format!("retry.{delay}")));
+        std::iter::once(self.name("work")).chain(rungs).collect()
+    }
+
     /// Waits until the work queue and every rung are empty: nothing waits to be worked on. What is in a
     /// worker's hands is not seen, so this follows the last event.
     pub async fn drained(&self) {
-        let queues = ["work", "retry.100ms", "retry.200ms", "retry.300ms"];
         eventually("the queues are drained", async || {
-            for queue in queues {
-                if self.depth(&self.name(queue)).await > 0 {
+            for queue in self.waiting_queues() {
+                if self.depth(&queue).await > 0 {
                     return false;
                 }
             }
@@ -322,15 +348,8 @@ impl Stage {
 
     /// Removes what the stage made on the servers.
     pub async fn strike(self) {
-        for queue in [
-            "work",
-            "retry.100ms",
-            "retry.200ms",
-            "retry.300ms",
-            "replies",
-            "dead",
-        ] {
-            let queue = self.name(queue);
+        let told = ["replies", "dead"].map(|last| self.name(last));
+        for queue in self.waiting_queues().into_iter().chain(told) {
             let _ = self
                 .channel
                 .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())

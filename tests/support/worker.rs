@@ -49,6 +49,12 @@ impl WorkerProcess {
         self.log.lock().expect("nobody panics with it").clone()
     }
 
+    /// What tells its log, also when the process was handed on and is gone.
+    pub fn log_handle(&self) -> impl Fn() -> String + use<> {
+        let log = self.log.clone();
+        move || log.lock().expect("nobody panics with it").clone()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -77,6 +83,11 @@ impl WorkerProcess {
             .args([&format!("-{name}"), &pid])
             .status();
         assert!(sent.expect("kill is there").success(), "kill -{name} {pid}");
+    }
+
+    /// Whether it is no longer there.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
     }
 
     /// Waits for its end.

@@ -1,0 +1,197 @@
+//! A RabbitMQ that blocks publishers, loses patience, or loses what revertd declared.
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use tokio::time::sleep;
+
+use crate::instance::Instance;
+use crate::support::audit::audit;
+use crate::support::line::Line;
+use crate::support::load::Load;
+use crate::support::report::{full, report, seed};
+use crate::support::{Stage, eventually};
+
+fn size() -> usize {
+    if full() { 6000 } else { 600 }
+}
+
+/// How long an alarm lasts.
+fn alarm() -> Duration {
+    Duration::from_secs(if full() { 120 } else { 4 })
+}
+
+/// Under load, the broker runs out of something; later it has it again.
+async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
+    let (instance, servers) = Instance::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__BATCH_MAX", "20");
+    let load = Load::mixed(&stage, seed(), size()).await;
+    let worker = stage.start_worker().await;
+    let files = || {
+        let listed = std::fs::read_dir(format!("/proc/{}/fd", worker.pid()));
+        listed.expect("it runs").count()
+    };
+    let before = files();
+    let (publishing, fault_and_end) = (load.publish(&stage), async {
+        instance.control(raise).await;
+        // A worker that is idle learns of it from the first message that it publishes.
+        eventually("it is said at once", async || {
+            worker.log().contains("takes no messages")
+        })
+        .await;
+        sleep(alarm()).await;
+        let now = files();
+        assert!(
+            now <= before + 12,
+            "files while blocked: {now}, {before} before"
+        );
+        instance.control(clear).await;
+    });
+    tokio::join!(publishing, fault_and_end);
+    let log = worker.log();
+    let most = stage.most_redeliveries(&stage.name("work")).await;
+    assert!(
+        most <= 3,
+        "the pool waits without a delivery in hand: {most} redeliveries"
+    );
+    assert!(!log.contains("dead-lettered: delivered"), "{log}");
+    eventually("what was left open is closed", async || {
+        files() <= before + 2
+    })
+    .await;
+    let count = audit(&stage, &load, vec![worker]).await;
+    report(fault, 1, count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_alarm_is_said_at_once_and_waited_for() {
+    let raise = ["set_vm_memory_high_watermark", "0.000001"];
+    blocked(
+        "broker: memory alarm",
+        &raise,
+        &["set_vm_memory_high_watermark", "0.8"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_alarm_is_said_at_once_and_waited_for() {
+    let raise = ["set_disk_free_limit", "100000GB"];
+    blocked(
+        "broker: disk alarm",
+        &raise,
+        &["set_disk_free_limit", "50MB"],
+    )
+    .await;
+}
+
+/// The broker loses patience with a worker that waits for a lock in the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_that_comes_too_late_costs_nothing() {
+    let (instance, servers) = Instance::start();
+    // The queue's timeout is looked at once in a tick of the channel.
+    let set = "application:set_env(rabbit, consumer_timeout, 1000), \
+               application:set_env(rabbit, channel_tick_interval, 500).";
+    instance.control(&["eval", set]).await;
+    let stage = Stage::on(servers).await;
+    let load = Load::mixed(&stage, seed(), size()).await;
+    let mut worker = stage.start_worker().await;
+    let rounds = if full() { 10 } else { 2 };
+    for part in load.parts(load.requests.len().div_ceil(rounds)) {
+        let before = worker.log().len();
+        stage
+            .sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
+            .await;
+        load.publish_part(&stage, part).await;
+        eventually("the broker closes the channel", async || {
+            worker.log()[before..].contains("paused: the broker")
+        })
+        .await;
+        stage.sql("COMMIT").await;
+        eventually("it works again", async || {
+            worker.log()[before..].contains(" ready ")
+        })
+        .await;
+    }
+    let log = worker.log();
+    assert!(
+        log.contains("consumer_timeout") || log.contains("timeout"),
+        "{log}"
+    );
+    worker.logged(" ready ").await;
+    let count = audit(&stage, &load, vec![worker]).await;
+    report("broker: consumer timeout", rounds, count);
+}
+
+/// All connections, or one channel of each, closed by the broker again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_and_channels_closed_by_the_broker_are_opened_again() {
+    let (instance, servers) = Instance::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__BATCH_MAX", "20");
+    let load = Load::mixed(&stage, seed(), size()).await;
+    let workers = vec![stage.start_worker().await, stage.start_worker().await];
+    let rounds = if full() { 20 } else { 3 };
+    let kill_channels = "[exit(Pid, kill) || Pid <- rabbit_channel:list_local()].";
+    let faults = async {
+        for round in 0..rounds {
+            stage.told(round * load.requests.len() / (rounds + 1)).await;
+            if round % 2 == 0 {
+                instance.control(&["close_all_connections", "fault"]).await;
+            } else {
+                instance.control(&["eval", kill_channels]).await;
+            }
+        }
+    };
+    tokio::join!(load.publish(&stage), faults);
+    let count = audit(&stage, &load, workers).await;
+    report("broker: connections and channels closed", rounds, count);
+}
+
+/// Under load, each thing that revertd declared is deleted in turn. The work queue goes with its requests, and a
+/// queue of letters with its letters, which is the deleter's doing: what goes is empty, or is published again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_under_load_is_declared_again() {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "20");
+    let load = Load::mixed(&stage, seed(), size()).await;
+    let workers = vec![stage.start_worker().await, stage.start_worker().await];
+    let mut line = Line::new(&stage.servers.amqp);
+    let rounds = if full() { 10 } else { 1 };
+    let faults = async {
+        for _ in 0..rounds {
+            for exchange in ["replies", "dead", "requests"] {
+                let name = stage.name(exchange);
+                line.insist("deleted", async |channel| {
+                    channel
+                        .exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default())
+                        .await
+                })
+                .await;
+            }
+            for queue in [
+                "retry.100ms",
+                "retry.200ms",
+                "retry.300ms",
+                "dead",
+                "replies",
+                "work",
+            ] {
+                let name = stage.name(queue);
+                line.insist("deleted", async |channel| {
+                    channel
+                        .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
+                        .await
+                })
+                .await;
+            }
+        }
+    };
+    // Only an idle worker, which needs none of them, would not notice all: the load is on, and then comes again.
+    tokio::join!(load.publish(&stage), faults);
+    load.publish(&stage).await;
+    let count = audit(&stage, &load, workers).await;
+    report("broker: exchanges and queues deleted", rounds * 9, count);
+    stage.strike().await;
+}

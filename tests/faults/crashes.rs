@@ -1,0 +1,244 @@
+//! The process aborted at each seam of a message's way, under load, with another worker beside.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use revertd::seam;
+use tokio::time::sleep;
+
+use crate::support::audit::{Count, audit};
+use crate::support::load::{Load, Nature, Sent};
+use crate::support::report::{full, report, seed};
+use crate::support::{Request, Stage, WorkerProcess, eventually};
+
+/// Requests that are published before a look at the victim.
+const PART: usize = 60;
+
+fn rounds() -> usize {
+    if full() { 40 } else { 4 }
+}
+
+/// A worker that crashes at `seam` once it has passed it `passes` times.
+fn victim(stage: &Stage, seam: &str, passes: u64) -> WorkerProcess {
+    let mut command = stage.command(&["worker"]);
+    command.env("FAILPOINTS", format!("{seam}={passes}*off->return"));
+    WorkerProcess::spawn(command)
+}
+
+async fn assert_aborted(victim: &mut WorkerProcess) {
+    let status = victim.ended().await;
+    let aborted = status.signal() == Some(6);
+    assert!(aborted, "{status}: {}", victim.log());
+}
+
+/// Crashes again and again at one seam; counts.
+async fn crash_at(seam: &str) {
+    let seed = seed();
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "20");
+    let steady = stage.start_worker().await;
+    let load = Load::mixed(&stage, seed, rounds() * PART * 2).await;
+    let mut parts = load.parts(PART).cycle();
+    for round in 0..rounds() {
+        let mut victim = victim(&stage, seam, (seed + round as u64) % 4);
+        victim.ready().await;
+        while !victim.has_ended() {
+            load.publish_part(&stage, parts.next().expect("it cycles"))
+                .await;
+        }
+        assert_aborted(&mut victim).await;
+    }
+    load.publish(&stage).await;
+    let count = audit(&stage, &load, vec![steady]).await;
+    report(&format!("crash: {seam}"), rounds(), count);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_crash_after_receipt() {
+    crash_at(seam::RECEIVED).await;
+}
+
+#[tokio::test]
+async fn a_crash_before_the_statement() {
+    crash_at(seam::DECODED).await;
+}
+
+#[tokio::test]
+async fn a_crash_within_the_statement() {
+    crash_at(seam::DECIDING).await;
+}
+
+#[tokio::test]
+async fn a_crash_after_the_commit_before_the_first_publish() {
+    crash_at(seam::DECIDED).await;
+}
+
+#[tokio::test]
+async fn a_crash_half_way_through_the_publishes() {
+    crash_at(seam::HALF_PUBLISHED).await;
+}
+
+#[tokio::test]
+async fn a_crash_before_the_confirms() {
+    crash_at(seam::PUBLISHED).await;
+}
+
+#[tokio::test]
+async fn a_crash_after_the_confirms_before_the_acknowledgement() {
+    crash_at(seam::CONFIRMED).await;
+}
+
+#[tokio::test]
+async fn a_crash_between_the_publish_of_a_retry_or_a_dead_letter_and_the_acknowledgement() {
+    crash_at(seam::PASSED_ON).await;
+}
+
+#[tokio::test]
+async fn a_crash_after_the_acknowledgement() {
+    crash_at(seam::SETTLED).await;
+}
+
+#[tokio::test]
+async fn a_crash_during_a_graceful_stop() {
+    let seed = seed();
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "20");
+    let steady = stage.start_worker().await;
+    let load = Load::mixed(&stage, seed, rounds() * PART * 2).await;
+    let mut parts = load.parts(PART).cycle();
+    for _ in 0..rounds() {
+        let mut victim = victim(&stage, seam::STOPPING, 0);
+        victim.ready().await;
+        load.publish_part(&stage, parts.next().expect("it cycles"))
+            .await;
+        victim.signal("TERM");
+        assert_aborted(&mut victim).await;
+    }
+    load.publish(&stage).await;
+    let count = audit(&stage, &load, vec![steady]).await;
+    report("crash: stopping", rounds(), count);
+    stage.strike().await;
+}
+
+/// What a schema consists of, as text.
+const SCHEMA: &str = "
+    SELECT string_agg(item, E'\\n' ORDER BY item) FROM (
+        SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) AS item FROM pg_constraint
+        UNION ALL
+        SELECT 'function ' || pg_get_functiondef(p.oid) FROM pg_proc p
+        WHERE p.pronamespace = 'revertd'::regnamespace AND p.prokind = 'f'
+        UNION ALL
+        SELECT 'index ' || pg_get_indexdef(indexrelid) || ' ' || indisvalid FROM pg_index
+        WHERE indexrelid::regclass::text LIKE '%revertd%'
+        UNION ALL
+        SELECT 'trigger ' || pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL
+        SELECT 'migration ' || version || ' ' || name || ' ' || checksum FROM revertd.schema_history
+    ) items";
+
+#[tokio::test]
+async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend() {
+    let seed = seed();
+    let mut count = Count::default();
+    let runs = if full() { 30 } else { 6 };
+    for run in 0..runs {
+        let stage = Stage::new().await;
+        let whole = schema(&stage).await;
+        let revert = "DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx";
+        stage.sql(revert).await;
+        // Several at once, as a fleet starts: the first crashes at one of three seams.
+        let mut crashing = victim(&stage, seam::MIGRATING, run % 3);
+        let mut others = [stage.spawn_worker(), stage.spawn_worker()];
+        // It may find the work done, and then has no reason to crash.
+        eventually("it crashes or works", async || {
+            crashing.has_ended() || crashing.log().contains(" ready ")
+        })
+        .await;
+        for other in &mut others {
+            other.ready().await;
+        }
+        assert_eq!(schema(&stage).await, whole, "run {run}");
+        drop(crashing);
+        let load = Load::mixed(&stage, seed + run, 100).await;
+        load.publish(&stage).await;
+        count += audit(&stage, &load, others.into()).await;
+        stage.strike().await;
+    }
+    report(
+        "crash: migrating",
+        usize::try_from(runs).expect("few"),
+        count,
+    );
+}
+
+async fn schema(stage: &Stage) -> String {
+    let row = stage.db.query_one(SCHEMA, &[]).await.expect("read");
+    row.get(0)
+}
+
+/// A message that crashes every process that reads it, thrice, among good ones.
+#[tokio::test]
+async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_neighbour_along() {
+    const MARK: &str = "this body crashes";
+    let seed = seed();
+    let mut stage = Stage::new().await;
+    stage.set("AMQP__MAX_DELIVERIES", "8");
+    let start = |stage: &Stage| {
+        let mut command = stage.command(&["worker"]);
+        command.env("FAILPOINTS", format!("{}=return({MARK})", seam::READING));
+        WorkerProcess::spawn(command)
+    };
+    stage.start_worker().await.stop().await;
+    let mut load = Load::mixed(&stage, seed, if full() { 20_000 } else { 1500 }).await;
+    let third = load.requests.len() / 3;
+    for n in [1, third, 2 * third] {
+        let request = Request::raw(format!("{{\"n\": {n}, \"x\": \"{MARK}\"}}"));
+        load.requests.insert(
+            n,
+            Sent {
+                request,
+                nature: Nature::Unread,
+            },
+        );
+    }
+    load.publish(&stage).await;
+    let mut answers = stage.listen().await;
+    let mut workers = vec![start(&stage), start(&stage)];
+    let mut crashes = 0;
+    // As a service manager does, what ends is started again, until each of them is given up.
+    let given_up = async {
+        for sent in load
+            .requests
+            .iter()
+            .filter(|sent| sent.nature == Nature::Unread)
+        {
+            assert_eq!(
+                answers.answer(&sent.request).await.verdict(),
+                "RETRIES_EXHAUSTED"
+            );
+        }
+    };
+    let restarting = async {
+        loop {
+            for worker in &mut workers {
+                if worker.has_ended() {
+                    crashes += 1;
+                    *worker = start(&stage);
+                }
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = given_up => {}
+        () = restarting => {}
+    }
+    assert!(
+        crashes >= 3 * 3,
+        "each crashes what reads it until it is suspected: {crashes}"
+    );
+    let count = audit(&stage, &load, workers).await;
+    report("poison: a message that crashes", crashes, count);
+    stage.strike().await;
+}

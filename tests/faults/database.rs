@@ -1,0 +1,238 @@
+//! A PostgreSQL that refuses, aborts or takes too long: nothing is lost, and nobody's attempts are counted.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::instance::Instance;
+use crate::support::audit::audit;
+use crate::support::load::Load;
+use crate::support::report::{full, report, seed};
+use crate::support::{Stage, eventually};
+
+fn size() -> usize {
+    if full() { 6000 } else { 600 }
+}
+
+/// Makes every so-manieth statement that writes fail, so often in all, each with the next of these SQLSTATEs.
+async fn trouble(stage: &Stage, every: usize, times: usize, states: &[&str]) {
+    let states = states.join("','");
+    stage
+        .sql(&format!(
+            "CREATE SEQUENCE statements;
+             CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
+             DECLARE
+                 states text[] := ARRAY['{states}'];
+                 n bigint := nextval('statements');
+             BEGIN
+                 IF n % {every} = 0 AND n / {every} <= {times} THEN
+                     RAISE EXCEPTION 'forced'
+                     USING ERRCODE = states[1 + n / {every} % array_length(states, 1)];
+                 END IF;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER trouble AFTER INSERT ON billing_transactions
+             FOR EACH STATEMENT EXECUTE FUNCTION trouble();"
+        ))
+        .await;
+}
+
+/// A load through two workers whose statements fail for these causes.
+async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "20");
+    let load = Load::mixed(&stage, seed(), size()).await;
+    trouble(&stage, every, times, states).await;
+    let workers = vec![stage.start_worker().await, stage.start_worker().await];
+    load.publish(&stage).await;
+    let count = audit(&stage, &load, workers).await;
+    let failed =
+        stage.count("SELECT last_value FROM statements").await / i64::try_from(every).expect("few");
+    assert!(failed > 0, "some statements failed");
+    report(
+        fault,
+        times.min(usize::try_from(failed).expect("positive")),
+        count,
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn serialization_failures_and_deadlocks_are_tried_again() {
+    // Both legs of a statement count.
+    forced(
+        "database: serialization failures, deadlocks",
+        3,
+        10_000,
+        &["40001", "40P01"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_out_of_order_for_a_while_is_waited_for() {
+    // Cancelled, shutting down, crashing, out of memory, of disk, of connections, read-only, an I/O error.
+    let states = [
+        "57014", "57P01", "57P02", "53200", "53100", "53300", "25006", "58030",
+    ];
+    forced(
+        "database: out of order for a while",
+        9,
+        if full() { 40 } else { 6 },
+        &states,
+    )
+    .await;
+}
+
+/// A table that is locked for longer than a statement may take.
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "50");
+    let load = Load::mixed(&stage, seed(), size()).await;
+    let mut worker = stage.start_worker().await;
+    stage
+        .sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
+        .await;
+    load.publish(&stage).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revertd' \
+                   AND wait_event_type = 'Lock' AND datname = current_database()";
+    if full() {
+        worker.logged("took too long").await;
+    } else {
+        // The server's own timer, set off early.
+        eventually("it waits for the lock", async || {
+            stage.count(waiting).await > 0
+        })
+        .await;
+        let cancel = format!(
+            "SELECT pg_cancel_backend(pid) {}",
+            &waiting["SELECT count(*) ".len()..]
+        );
+        stage.sql(&cancel).await;
+        worker.logged("took too long").await;
+    }
+    stage.sql("COMMIT").await;
+    let count = audit(&stage, &load, vec![worker]).await;
+    report("database: statement timeout", 1, count);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn two_transactions_in_each_others_way_are_told_apart_by_the_server_and_tried_again() {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "200");
+    stage.set("WORKER__CONCURRENCY", "8");
+    let load = Load::mixed(&stage, seed(), size()).await;
+    // Whoever writes an entry first asks for one of two locks, and then for the other: in no order.
+    stage
+        .sql(
+            "CREATE FUNCTION embrace() RETURNS trigger LANGUAGE plpgsql AS $$
+             DECLARE first int := floor(random() * 2);
+             BEGIN
+                 PERFORM pg_advisory_xact_lock(first);
+                 PERFORM pg_sleep(0.01);
+                 PERFORM pg_advisory_xact_lock(1 - first);
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER embrace AFTER INSERT ON billing_transactions
+             FOR EACH STATEMENT EXECUTE FUNCTION embrace();
+             DO $$ BEGIN
+                 EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database());
+             END $$;",
+        )
+        .await;
+    let workers = vec![stage.start_worker().await, stage.start_worker().await];
+    load.publish(&stage).await;
+    let count = audit(&stage, &load, workers).await;
+    let met = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    eventually("there were deadlocks", async || stage.count(met).await > 0).await;
+    report("database: real deadlocks", 1, count);
+    stage.strike().await;
+}
+
+/// A file system of 48 MiB, gone with the test.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let path =
+            std::env::temp_dir().join(format!("revertd-small-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir(&path).expect("created");
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=48m,mode=0777", "revertd"])
+            .arg(&path)
+            .status();
+        assert!(
+            done.expect("mount is there").success(),
+            "a small file system needs the right to mount one"
+        );
+        Self(path)
+    }
+
+    /// Takes all the room that there is.
+    fn fill(&self) {
+        let ballast = self.0.join("ballast");
+        let mut file = std::fs::File::create(&ballast).expect("created");
+        let block = vec![0; 64 * 1024];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("ballast")).expect("removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        if unmounted.is_ok_and(|status| status.success()) {
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+}
+
+/// PostgreSQL does not run as root, and wants tables in a folder of its own.
+fn give_to_postgres(folder: &std::path::Path) {
+    if std::fs::metadata("/proc/self")
+        .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+    {
+        let done = Command::new("chown").arg("postgres").arg(folder).status();
+        assert!(done.expect("chown is there").success());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_waited_for() {
+    let seed = seed();
+    let disk = SmallDisk::mount();
+    let (instance, servers) = Instance::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__BATCH_MAX", "100");
+    // The ledger and the outcomes move to it; the server's own files stay where they are.
+    let room = disk.0.join("tables");
+    std::fs::create_dir(&room).expect("created");
+    give_to_postgres(&room);
+    stage
+        .sql(&format!(
+            "CREATE TABLESPACE small LOCATION '{}'",
+            room.display()
+        ))
+        .await;
+    for table in ["billing_transactions", "revertd.outcomes"] {
+        stage
+            .sql(&format!("ALTER TABLE {table} SET TABLESPACE small"))
+            .await;
+    }
+    let load = Load::mixed(&stage, seed, size().max(2000)).await;
+    let mut worker = stage.start_worker().await;
+    disk.fill();
+    load.publish(&stage).await;
+    worker.logged("is out of disk space").await;
+    let most = stage.most_redeliveries(&stage.name("work")).await;
+    assert!(most <= 2, "no attempts are counted: {most} redeliveries");
+    disk.make_room();
+    let count = audit(&stage, &load, vec![worker]).await;
+    report("database: full disk", 1, count);
+    drop(stage);
+    drop(instance);
+}

@@ -1,0 +1,52 @@
+//! A private instance of both servers, to be stopped and killed.
+
+use uuid::Uuid;
+
+use crate::support::{Servers, manage};
+
+/// An instance that goes with its test.
+pub struct Instance(String);
+
+impl Instance {
+    pub fn start() -> (Self, Servers) {
+        let name = format!("faults-{}", &Uuid::new_v4().simple().to_string()[..8]);
+        let servers = Servers::instance(&name);
+        (Self(name), servers)
+    }
+
+    /// Does something to one of its servers: `restart`, `kill`, `stop-one`, `start-one`.
+    pub fn do_to(&self, action: &str, server: &str) {
+        manage(&[action, &self.0, server]);
+    }
+
+    /// The same while the test goes on with other work.
+    pub async fn act(&self, action: &str, server: &str) {
+        self.aside([action, &self.0, server]).await;
+    }
+
+    /// Runs `rabbitmqctl` on its broker while the test goes on with other work.
+    pub async fn control(&self, arguments: &[&str]) -> String {
+        self.aside([&["ctl", self.0.as_str()], arguments].concat())
+            .await
+    }
+
+    async fn aside<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> String {
+        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+        let managing = tokio::task::spawn_blocking(move || {
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            manage(&arguments)
+        });
+        managing.await.expect("the script succeeds")
+    }
+
+    /// Runs `rabbitmqctl` on its broker.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        manage(&[&["ctl", &self.0], arguments].concat())
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        manage(&["destroy", &self.0]);
+    }
+}

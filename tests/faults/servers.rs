@@ -1,0 +1,239 @@
+//! Servers and workers that crash, restart and go away while a load is worked on.
+
+use lapin::options::*;
+use uuid::Uuid;
+
+use crate::instance::Instance;
+use crate::report::{report, seed};
+use crate::support::audit::audit;
+use crate::support::load::Load;
+use crate::support::*;
+
+/// Waits until the outcomes have reached a share of what is to come: about eight in ten requests have one
+/// of their own.
+async fn decided(stage: &Stage, at_least: i64) {
+    let enough = async || stage.count("SELECT count(*) FROM revertd.outcomes").await >= at_least;
+    eventually("work goes on", enough).await;
+}
+
+#[tokio::test]
+async fn kill_9_of_workers_under_load() {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "50");
+    let steady = stage.start_worker().await;
+    let load = Load::mixed(&stage, seed(), 3000).await;
+    let fault = async {
+        for round in 1..=8 {
+            let mut victim = stage.start_worker().await;
+            decided(&stage, round * 200).await;
+            victim.kill();
+        }
+    };
+    tokio::join!(load.publish(&stage), fault);
+    let count = audit(&stage, &load, vec![steady]).await;
+    report("worker killed beside another", 1, count);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn kill_9_of_the_only_worker_again_and_again() {
+    let mut stage = Stage::new().await;
+    stage.set("REVERT__POLICY", "cumulative");
+    stage.start_worker().await.stop().await;
+    let load = Load::mixed(&stage, seed(), 3000).await;
+    load.publish(&stage).await;
+    for _ in 0..6 {
+        let mut worker = stage.start_worker().await;
+        let before = stage.count("SELECT count(*) FROM revertd.outcomes").await;
+        decided(&stage, (before + 1).min(2000)).await;
+        worker.kill();
+    }
+    let last = stage.start_worker().await;
+    let count = audit(&stage, &load, vec![last]).await;
+    report("the only worker killed", 1, count);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn rabbitmq_restarted_and_killed_under_load() {
+    let (instance, servers) = Instance::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__BATCH_MAX", "50");
+    let workers = vec![stage.start_worker().await, stage.start_worker().await];
+    let load = Load::mixed(&stage, seed(), 2000).await;
+    let fault = async {
+        decided(&stage, 200).await;
+        instance.do_to("restart", "rabbit");
+        decided(&stage, 800).await;
+        instance.do_to("kill", "rabbit");
+        instance.do_to("start-one", "rabbit");
+    };
+    tokio::join!(load.publish(&stage), fault);
+    let count = audit(&stage, &load, workers).await;
+    report("RabbitMQ restarted and killed", 1, count);
+}
+
+#[tokio::test]
+async fn postgresql_restarted_and_killed_under_load() {
+    let (instance, servers) = Instance::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__BATCH_MAX", "50");
+    stage.set("REVERT__POLICY", "cumulative");
+    let one = stage.start_worker().await;
+    let mut two = stage.start_worker().await;
+    let load = Load::mixed(&stage, seed(), 4000).await;
+    let fault = async {
+        eventually("work goes on", async || {
+            stage.depth(&stage.name("replies")).await > 300
+        })
+        .await;
+        instance.do_to("restart", "pg");
+        eventually("and on", async || {
+            stage.depth(&stage.name("replies")).await > 1200
+        })
+        .await;
+        instance.do_to("kill", "pg");
+        two.logged("paused: the database").await;
+        instance.do_to("start-one", "pg");
+    };
+    tokio::join!(load.publish(&stage), fault);
+    let count = audit(&stage, &load, vec![one, two]).await;
+    report("PostgreSQL restarted and killed", 1, count);
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_nothing_is_counted_as_an_attempt_and_work_resumes_by_itself() {
+    let (instance, servers) = Instance::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__CONCURRENCY", "16");
+    stage.set("WORKER__BATCH_MAX", "5");
+    let mut worker = stage.start_worker().await;
+    let load = Load::plain(&stage, seed(), 300).await;
+    instance.do_to("stop-one", "pg");
+    load.publish(&stage).await;
+    worker.logged("paused: the database").await;
+    eventually("all wait in the queue", async || {
+        stage.depth(&stage.name("work")).await >= 300
+    })
+    .await;
+    let most = stage.most_redeliveries(&stage.name("work")).await;
+    assert!(most <= 1, "the channel closes once: {most} redeliveries");
+    instance.do_to("start-one", "pg");
+    let log = worker.log_handle();
+    let count = audit(&stage, &load, vec![worker]).await;
+    report("PostgreSQL away", 1, count);
+    let log = log();
+    assert!(log.contains("retried=0 dead_lettered=0 "), "{log}");
+}
+
+#[tokio::test]
+async fn backends_terminated_again_and_again_under_load() {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "50");
+    let worker = stage.start_worker().await;
+    let load = Load::mixed(&stage, seed(), 2000).await;
+    let fault = async {
+        for round in 1..=10 {
+            decided(&stage, round * 100).await;
+            stage
+                .sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                     WHERE application_name = 'revertd' AND datname = current_database()",
+                )
+                .await;
+        }
+    };
+    tokio::join!(load.publish(&stage), fault);
+    let count = audit(&stage, &load, vec![worker]).await;
+    report("backends terminated", 1, count);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn queues_and_exchanges_deleted_while_running_are_there_again() {
+    let stage = Stage::new().await;
+    let mut worker = stage.start_worker().await;
+    let customer = stage.customer().await;
+    let again = async |request: &Request| {
+        stage.publish(request).await;
+        stage.events().await.answer(request).await.verdict()
+    };
+    // The worker finds the reply exchange and a rung missing when it needs them, and loses nothing by it.
+    let exchange = stage.name("replies");
+    let options = ExchangeDeleteOptions::default();
+    stage
+        .channel
+        .exchange_delete(exchange.as_str().into(), options)
+        .await
+        .expect("deleted");
+    let usage = stage.usage(customer.account, 20).await;
+    assert_eq!(
+        again(&Request::revert(customer.account, usage, 5)).await,
+        "usage.reverted"
+    );
+    for rung in ["retry.100ms", "retry.200ms", "dead"] {
+        let queue = stage.name(rung);
+        let options = QueueDeleteOptions::default();
+        stage
+            .channel
+            .queue_delete(queue.as_str().into(), options)
+            .await
+            .expect("deleted");
+    }
+    let unknown = Request::revert(customer.account, Uuid::new_v4(), 5);
+    assert_eq!(again(&unknown).await, "USAGE_NOT_FOUND");
+    assert_eq!(again(&Request::raw("rubbish")).await, "MALFORMED_REQUEST");
+    assert_eq!(stage.depth(&stage.name("dead")).await, 1);
+    // Without its queue the worker notices at once.
+    let readies = |worker: &WorkerProcess| worker.log().matches(" ready ").count();
+    let before = readies(&worker);
+    let queue = stage.name("work");
+    let options = QueueDeleteOptions::default();
+    stage
+        .channel
+        .queue_delete(queue.as_str().into(), options)
+        .await
+        .expect("deleted");
+    worker.logged("stopped delivering").await;
+    // Not before it is bound, too.
+    eventually("the worker is ready again", async || {
+        readies(&worker) > before
+    })
+    .await;
+    let usage = stage.usage(customer.account, 20).await;
+    assert_eq!(
+        again(&Request::revert(customer.account, usage, 5)).await,
+        "usage.reverted"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_blocks_publishers_is_waited_for() {
+    let (instance, servers) = Instance::start();
+    let stage = Stage::on(servers).await;
+    let worker = stage.start_worker().await;
+    let load = Load::mixed(&stage, seed(), 500).await;
+    load.publish(&stage).await;
+    let count = audit(&stage, &load, vec![worker]).await;
+    // Published first, to be taken with the alarm on.
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let request = Request::revert(customer.account, usage, 20);
+    stage.publish(&request).await;
+    instance.ctl(&["set_vm_memory_high_watermark", "0.000001"]);
+    let mut worker = stage.spawn_worker();
+    worker.logged("does not answer").await;
+    assert_eq!(
+        stage.depth(&stage.name("work")).await,
+        1,
+        "nothing is taken while nothing can be told"
+    );
+    instance.ctl(&["set_vm_memory_high_watermark", "0.8"]);
+    assert_eq!(
+        stage.events().await.answer(&request).await.verdict(),
+        "usage.reverted"
+    );
+    assert!(worker.stop().await.success());
+    report("the broker blocks publishers", 1, count);
+}

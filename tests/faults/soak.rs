@@ -1,0 +1,159 @@
+//! Half of the load that it could bear, with a fault every few seconds: what a process holds stays what it was.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, interval};
+
+use crate::instance::Instance;
+use crate::support::audit::{Count, audit};
+use crate::support::load::Load;
+use crate::support::report::{full, report, seed};
+use crate::support::{Servers, Stage, connect_db, raw, with_database};
+
+/// Requests of one part of the load.
+const PART: usize = 200;
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+struct Holding {
+    resident_kib: i64,
+    files: i64,
+    threads: i64,
+    sessions: i64,
+}
+
+const NUMBERS: [(&str, fn(&Holding) -> i64, i64); 4] = [
+    (
+        "resident memory in KiB",
+        |holding| holding.resident_kib,
+        8 * 1024,
+    ),
+    ("open files", |holding| holding.files, 2),
+    ("threads", |holding| holding.threads, 2),
+    ("sessions with PostgreSQL", |holding| holding.sessions, 0),
+];
+
+async fn holding(stage: &Stage, pid: u32) -> Option<Holding> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let number = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<i64>().ok()
+    };
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+    let url = with_database(&stage.servers.database, &stage.database);
+    let sessions = crate::support::line::reconnected(&url)
+        .await
+        .query_one(
+            "SELECT count(*) FROM pg_stat_activity \
+             WHERE application_name = 'revertd' AND datname = current_database()",
+            &[],
+        )
+        .await
+        .ok()?;
+    Some(Holding {
+        resident_kib: number("VmRSS:")?,
+        files: i64::try_from(files).ok()?,
+        threads: number("Threads:")?,
+        sessions: sessions.get(0),
+    })
+}
+
+fn median(mut values: Vec<i64>) -> i64 {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+/// Compares the second quarter with the last: what grows, grows on.
+fn assert_flat(samples: &[Holding], count: &mut Count) {
+    let quarter = samples.len() / 4;
+    for (name, of, slack) in NUMBERS {
+        let early = median(samples[quarter..2 * quarter].iter().map(of).collect());
+        let late = median(samples[3 * quarter..].iter().map(of).collect());
+        println!("soak: {name}: {early} in the second quarter, {late} in the last");
+        if late > early + early / 10 + slack {
+            count
+                .findings
+                .push(format!("{name} grew from {early} to {late}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
+    let seed = seed();
+    let (instance, servers) = Instance::start();
+    let (each, mut count) = bearable(&servers, seed).await;
+    let length = Duration::from_secs(if full() { 600 } else { 30 });
+    let parts = length.as_millis() / (2 * each).as_millis().max(1);
+    let requests = usize::try_from(parts).expect("few") * PART;
+    let stage = Stage::on(servers).await;
+    let worker = stage.start_worker().await;
+    let load = Load::mixed(&stage, seed, requests).await;
+    let (began, over) = (Instant::now(), std::sync::atomic::AtomicBool::new(false));
+    let publishing = async {
+        let mut pace = interval(2 * each);
+        for part in load.parts(PART) {
+            pace.tick().await;
+            load.publish_part(&stage, part).await;
+        }
+        over.store(true, std::sync::atomic::Ordering::Release);
+    };
+    let is_over = || over.load(std::sync::atomic::Ordering::Acquire);
+    let mut faults = 0;
+    let faulting = async {
+        let mut pace = interval(Duration::from_secs(if full() { 5 } else { 3 }));
+        pace.tick().await;
+        while !is_over() {
+            pace.tick().await;
+            match faults % 7 {
+                0 => terminate_sessions(&stage).await,
+                1 => drop(instance.control(&["close_all_connections", "soak"]).await),
+                2 => instance.act("restart", "pg").await,
+                3 => raw::publish_with_message_id(&stage, b"\xff\xfe").await,
+                4 => instance.act("restart", "rabbit").await,
+                5 => instance.act("kill", "pg").await,
+                _ => instance.act("kill", "rabbit").await,
+            }
+            if faults % 7 >= 5 {
+                let server = if faults % 7 == 5 { "pg" } else { "rabbit" };
+                instance.act("start-one", server).await;
+            }
+            faults += 1;
+        }
+    };
+    let mut samples = Vec::new();
+    let watching = async {
+        let mut pace = interval(Duration::from_millis(500));
+        while !is_over() {
+            pace.tick().await;
+            samples.extend(holding(&stage, worker.pid()).await);
+        }
+    };
+    tokio::join!(publishing, faulting, watching);
+    println!("soak: {faults} faults in {:?}", began.elapsed());
+    assert_flat(&samples, &mut count);
+    count += audit(&stage, &load, vec![worker]).await;
+    report("soak: half load, a fault every few seconds", faults, count);
+}
+
+/// How long a part takes when all is well, with the load's publisher and the reader of its events beside.
+async fn bearable(servers: &Servers, seed: u64) -> (Duration, Count) {
+    let stage = Stage::on(servers.clone()).await;
+    let worker = stage.start_worker().await;
+    let load = Load::mixed(&stage, seed, 20 * PART).await;
+    let began = Instant::now();
+    load.publish(&stage).await;
+    let count = audit(&stage, &load, vec![worker]).await;
+    let each = began.elapsed() / 20;
+    stage.strike().await;
+    (each, count)
+}
+
+async fn terminate_sessions(stage: &Stage) {
+    let db = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let _ = db
+        .batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'revertd'",
+        )
+        .await;
+}

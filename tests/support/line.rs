@@ -1,0 +1,152 @@
+//! Connections that come back by themselves, whatever becomes of the servers meanwhile.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::*;
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::{Client, NoTls};
+
+use super::Letter;
+
+/// Longest that servers under a fault may make no progress; what takes longer is stuck.
+pub const RECOVERY: Duration = Duration::from_secs(150);
+
+/// Longest wait for one answer of a server that may be gone.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Messages that are received before they are acknowledged together.
+const PREFETCH: u16 = 500;
+
+/// Letters that are taken from a queue in one go, so that it stays well within the time for an answer.
+const MOST_AT_ONCE: u32 = 20_000;
+
+/// Between two tries to connect.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A channel in confirm mode, opened again when it broke.
+pub struct Line {
+    url: String,
+    open: Option<(Connection, Channel)>,
+}
+
+impl Line {
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            open: None,
+        }
+    }
+
+    /// Does `work` on the channel, anew on another one each time that it fails or does not answer. What
+    /// it did the first time may have been done all the same.
+    pub async fn insist<T>(
+        &mut self,
+        what: &str,
+        work: impl AsyncFn(&Channel) -> lapin::Result<T>,
+    ) -> T {
+        let deadline = Instant::now() + RECOVERY;
+        loop {
+            let done = timeout(ANSWER, async {
+                let channel = self.channel().await?;
+                work(&channel).await
+            });
+            let error = match done.await {
+                Ok(Ok(done)) => return done,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".into(),
+            };
+            self.open = None;
+            assert!(Instant::now() < deadline, "never: {what}: {error}");
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn channel(&mut self) -> lapin::Result<Channel> {
+        if let Some((_, channel)) = &self.open {
+            return Ok(channel.clone());
+        }
+        let properties =
+            ConnectionProperties::default().with_connection_name("revertd test".into());
+        let connection = Connection::connect(&self.url, properties).await?;
+        let channel = connection.create_channel().await?;
+        let confirm = ConfirmSelectOptions { nowait: false };
+        channel.confirm_select(confirm).await?;
+        self.open = Some((connection, channel.clone()));
+        Ok(channel)
+    }
+}
+
+/// A session with PostgreSQL, waited for while it is away.
+pub async fn reconnected(url: &str) -> Client {
+    let deadline = Instant::now() + RECOVERY;
+    loop {
+        match timeout(ANSWER, tokio_postgres::connect(url, NoTls)).await {
+            Ok(Ok((client, connection))) => {
+                tokio::spawn(connection);
+                return client;
+            }
+            failed => assert!(
+                Instant::now() < deadline,
+                "PostgreSQL stays away: {:?}",
+                failed.err()
+            ),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Takes what is in a queue at present, up to a bound. A letter is kept before it is acknowledged, so that a broker that
+/// fails meanwhile can only deliver it once more.
+pub async fn take_all(
+    channel: &Channel,
+    queue: &str,
+    kept: &Mutex<Vec<Letter>>,
+) -> lapin::Result<()> {
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    let declared = channel
+        .queue_declare(queue.into(), passive, FieldTable::default())
+        .await?;
+    let there = declared.message_count().min(MOST_AT_ONCE);
+    if there == 0 {
+        return Ok(());
+    }
+    let qos = BasicQosOptions { global: false };
+    channel.basic_qos(PREFETCH, qos).await?;
+    let options = BasicConsumeOptions::default();
+    let mut consumer = channel
+        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+        .await?;
+    let multiple = BasicAckOptions { multiple: true };
+    let (mut taken, mut last) = (0, 0);
+    // Once cancelled, the stream ends after what was on its way.
+    while let Some(delivery) = timeout(ANSWER, consumer.next())
+        .await
+        .map_err(|_| std::io::Error::other("the queue stopped delivering"))?
+    {
+        let delivery = delivery?;
+        last = delivery.delivery_tag;
+        kept.lock().expect("nobody panics with it").push(Letter {
+            routing_key: delivery.routing_key.to_string(),
+            properties: delivery.properties,
+            body: delivery.data,
+        });
+        taken += 1;
+        if taken % u32::from(PREFETCH / 2) == 0 {
+            channel.basic_ack(last, multiple).await?;
+        }
+        if taken == there {
+            let tag = consumer.tag();
+            channel
+                .basic_cancel(tag, BasicCancelOptions::default())
+                .await?;
+        }
+    }
+    channel.basic_ack(last, multiple).await
+}

@@ -1,0 +1,124 @@
+//! A load of requests of every kind, published until the broker has confirmed each.
+
+use lapin::options::BasicPublishOptions;
+use lapin::{Channel, Confirmation};
+
+use super::line::Line;
+use super::mix::Mix;
+use super::model::{Asked, Policy};
+use super::world::World;
+use super::{Request, Stage};
+
+/// Messages in flight before their confirms are awaited.
+const WINDOW: usize = 300;
+
+/// Requests, and the ledger that they meet.
+pub struct Load {
+    pub world: World,
+    pub requests: Vec<Sent>,
+}
+
+/// A request, and what is known of it.
+pub struct Sent {
+    pub request: Request,
+    pub nature: Nature,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Nature {
+    /// Its fields break no rule.
+    Asked(Asked),
+    /// `INVALID_FIELD`, with these fields named.
+    Invalid(Vec<&'static str>),
+    /// `MALFORMED_REQUEST`: goes to the dead-letter queue as well.
+    Malformed,
+    /// Stops whoever reads it: ends in the dead-letter queue unread.
+    Unread,
+}
+
+impl Nature {
+    /// Whether it ends in the dead-letter queue.
+    pub fn is_dead_lettered(&self) -> bool {
+        match self {
+            Self::Malformed | Self::Unread => true,
+            Self::Asked(_) | Self::Invalid(_) => false,
+        }
+    }
+}
+
+impl Load {
+    /// A load of `count` requests of every kind, under the stage's policy; the same for the same seed. The
+    /// ledger that they meet is put into the stage's database.
+    pub async fn mixed(stage: &Stage, seed: u64, count: usize) -> Self {
+        let load = Mix::new(policy(stage), seed).load(count);
+        load.world.insert(&stage.db).await;
+        load
+    }
+
+    /// The same, but only reverts of usages that are there, each decided at its first attempt: nothing
+    /// climbs the ladder, nothing is dead-lettered.
+    pub async fn plain(stage: &Stage, seed: u64, count: usize) -> Self {
+        let load = Mix::new(policy(stage), seed).plain_load(count);
+        load.world.insert(&stage.db).await;
+        load
+    }
+
+    /// Publishes everything until it is confirmed, whatever becomes of the broker; about every third request
+    /// twice.
+    pub async fn publish(&self, stage: &Stage) {
+        self.publish_part(stage, &self.requests).await;
+    }
+
+    /// The requests in parts of so many.
+    pub fn parts(&self, size: usize) -> std::slice::Chunks<'_, Sent> {
+        self.requests.chunks(size)
+    }
+
+    /// Publishes some of the requests, as [`Load::publish`] does.
+    pub async fn publish_part(&self, stage: &Stage, part: &[Sent]) {
+        let exchange = stage.name("requests");
+        let mut line = Line::new(&stage.servers.amqp);
+        for (index, window) in part.chunks(WINDOW).enumerate() {
+            let copies = window.iter().skip(index % 3).step_by(3);
+            let messages: Vec<_> = window.iter().chain(copies).collect();
+            line.insist("the broker takes requests", async |channel| {
+                publish_window(channel, &exchange, &messages).await
+            })
+            .await;
+        }
+    }
+}
+
+fn policy(stage: &Stage) -> Policy {
+    match stage.setting("REVERT__POLICY") {
+        Some("cumulative") => Policy::Cumulative,
+        _ => Policy::Once,
+    }
+}
+
+/// Publishes all, then awaits every confirm. A message that came back as unroutable may be reported with
+/// another's confirm, so that one such confirm fails the whole window.
+async fn publish_window(
+    channel: &Channel,
+    exchange: &str,
+    messages: &[&Sent],
+) -> lapin::Result<()> {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..Default::default()
+    };
+    let mut confirms = Vec::with_capacity(messages.len());
+    for sent in messages {
+        let (body, properties) = (&sent.request.body, sent.request.properties.clone());
+        let confirm = channel
+            .basic_publish(exchange.into(), "revert".into(), options, body, properties)
+            .await?;
+        confirms.push(confirm);
+    }
+    for confirm in confirms {
+        if confirm.await? != Confirmation::Ack(None) {
+            return Err(std::io::Error::other("refused, or returned as unroutable").into());
+        }
+    }
+    Ok(())
+}

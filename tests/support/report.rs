@@ -1,0 +1,115 @@
+//! What a run under faults came to: counted, told, and kept for the table that `make faults` prints.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::ops::AddAssign;
+
+use rand::random;
+
+/// Findings that a failing test prints; the rest only counts.
+const SHOWN: usize = 40;
+
+/// What became of the requests of one or several runs.
+#[derive(Clone, Debug, Default)]
+pub struct Count {
+    /// Requests whose publishing was confirmed.
+    pub requests: usize,
+    /// Those with neither an outcome nor an event nor a dead letter.
+    pub lost: usize,
+    /// Reverts that should not be there, or not like this: more than allowed, without an outcome, with
+    /// unequal legs.
+    pub twice: usize,
+    /// Requests without any event, and messages left behind.
+    pub unanswered: usize,
+    /// Outcomes that were told in two ways, or otherwise than they are stored or the contract says.
+    pub differing: usize,
+    /// What was wrong, with the ids of it; also what no column counts.
+    pub findings: Vec<String>,
+}
+
+/// The column in which a finding counts.
+#[derive(Clone, Copy, Debug)]
+pub enum Wrong {
+    Lost,
+    Twice,
+    Unanswered,
+    Differing,
+    /// None of them, but wrong all the same.
+    Other,
+}
+
+impl Count {
+    pub fn found(&mut self, wrong: Wrong, text: impl Into<String>) {
+        match wrong {
+            Wrong::Lost => self.lost += 1,
+            Wrong::Twice => self.twice += 1,
+            Wrong::Unanswered => self.unanswered += 1,
+            Wrong::Differing => self.differing += 1,
+            Wrong::Other => {}
+        }
+        self.findings.push(format!("{wrong:?}: {}", text.into()));
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.lost + self.twice + self.unanswered + self.differing == 0 && self.findings.is_empty()
+    }
+
+    /// The findings as a failing test shows them.
+    pub fn told(&self) -> String {
+        let mut text = String::new();
+        for finding in self.findings.iter().take(SHOWN) {
+            let _ = writeln!(text, "  {finding}");
+        }
+        if let Some(more @ 1..) = self.findings.len().checked_sub(SHOWN) {
+            let _ = writeln!(text, "  and {more} more");
+        }
+        text
+    }
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.lost += other.lost;
+        self.twice += other.twice;
+        self.unanswered += other.unanswered;
+        self.differing += other.differing;
+        self.findings.extend(other.findings);
+    }
+}
+
+/// Whether the faults run in full (`make faults`) rather than in their quick form (`make test`).
+pub fn full() -> bool {
+    std::env::var("REVERTD_FAULTS").is_ok_and(|form| form == "full")
+}
+
+/// The seed of this run's dice: `REVERTD_FAULTS_SEED`, or a new one; printed, so that it can be run again.
+pub fn seed() -> u64 {
+    let given = std::env::var("REVERTD_FAULTS_SEED").ok();
+    let seed = given.map_or_else(random, |text| {
+        text.parse().expect("REVERTD_FAULTS_SEED is a whole number")
+    });
+    println!("seed: {seed} (replay with REVERTD_FAULTS_SEED={seed})");
+    seed
+}
+
+/// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every finding
+/// unless the count is clean.
+pub fn report(fault: &str, runs: usize, count: Count) {
+    let line = format!(
+        "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\n",
+        count.requests, count.lost, count.twice, count.unanswered, count.differing
+    );
+    print!("{line}");
+    if let Ok(path) = std::env::var("REVERTD_FAULTS_REPORT") {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .expect("the file of REVERTD_FAULTS_REPORT can be written");
+        // One write, so that lines of several processes do not mix.
+        file.write_all(line.as_bytes()).expect("written");
+    }
+    assert!(count.is_clean(), "{fault}:\n{}", count.told());
+}

@@ -1,0 +1,68 @@
+//! How far the work has come, whatever becomes of the servers meanwhile.
+
+use lapin::Channel;
+use lapin::options::*;
+use lapin::types::FieldTable;
+
+use super::line::Line;
+use super::{Mailbox, Stage, eventually};
+
+impl Stage {
+    /// Messages ready in the work queue and on the rungs.
+    pub async fn waiting(&self) -> u32 {
+        let mut line = Line::new(&self.servers.amqp);
+        let mut waiting = 0;
+        for queue in self.waiting_queues() {
+            waiting += depth(&mut line, &queue).await;
+        }
+        waiting
+    }
+
+    /// Waits until so many events were told.
+    pub async fn told(&self, at_least: usize) {
+        let queue = self.name("replies");
+        let mut line = Line::new(&self.servers.amqp);
+        eventually("events are told", async || {
+            depth(&mut line, &queue).await as usize >= at_least
+        })
+        .await;
+    }
+
+    /// A consumer of the events to come, which takes them from nobody else.
+    pub async fn listen(&self) -> Mailbox {
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..Default::default()
+        };
+        let declared = self
+            .channel
+            .queue_declare("".into(), options, FieldTable::default());
+        let queue = declared.await.expect("declared").name().to_string();
+        let (exchange, none) = (self.name("replies"), QueueBindOptions { nowait: false });
+        self.channel
+            .queue_bind(
+                queue.as_str().into(),
+                exchange.as_str().into(),
+                "#".into(),
+                none,
+                FieldTable::default(),
+            )
+            .await
+            .expect("the reply exchange is there");
+        self.mailbox(&queue).await
+    }
+}
+
+async fn depth(line: &mut Line, queue: &str) -> u32 {
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    let depth = async |channel: &Channel| {
+        let declared = channel
+            .queue_declare(queue.into(), passive, FieldTable::default())
+            .await?;
+        Ok(declared.message_count())
+    };
+    line.insist(queue, depth).await
+}
