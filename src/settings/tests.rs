@@ -250,3 +250,20 @@ fn secrets_are_never_shown() {
     let message = refused(&[("REVERTD_AMQP__URL", "amqp://me:hunter2@:5672")]);
     assert!(!message.contains("hunter2"), "{message}");
 }
+
+#[test]
+fn heartbeats_are_fifteen_seconds_apart_unless_the_address_says_otherwise() {
+    for (given, connected) in [
+        ("amqp://mq/%2f", "amqp://mq/%2f?heartbeat=15"),
+        ("amqp://mq/%2f?heartbeat=60", "amqp://mq/%2f?heartbeat=60"),
+        (
+            "amqp://mq/%2f?frame_max=8192",
+            "amqp://mq/%2f?frame_max=8192&heartbeat=15",
+        ),
+    ] {
+        let settings = load(&[("REVERTD_AMQP__URL", given)]).expect("valid");
+        let url = settings.amqp.url.iter().next().expect("one");
+        assert_eq!(url.secret(), connected);
+        assert_eq!(url.to_string(), given);
+    }
+}

@@ -7,6 +7,10 @@ use url::Url;
 /// What stands for a password wherever a secret would be shown.
 const HIDDEN: &str = "***";
 
+/// Seconds between heartbeats where the address says nothing else. A connection that has been silent for twice
+/// as long is given up by either side; RabbitMQ's own default, a minute, would take the client two to notice.
+const HEARTBEAT: &str = "15";
+
 /// Addresses of the broker: one, or one for each node of a cluster. Shows itself without the passwords.
 #[derive(Clone)]
 pub struct AmqpUrls(Vec<AmqpUrl>);
@@ -32,7 +36,7 @@ impl AmqpUrls {
             );
         };
         let same = |url: &AmqpUrl| {
-            url.0.username() == first.0.username() && url.0.path() == first.0.path()
+            url.given.username() == first.given.username() && url.given.path() == first.given.path()
         };
         if !urls.iter().all(same) {
             return Err("has addresses of different users or virtual hosts; they must be nodes of one cluster".into());
@@ -84,14 +88,29 @@ impl serde::Serialize for AmqpUrls {
 
 /// Address of a broker. Shows itself without the password.
 #[derive(Clone)]
-pub struct AmqpUrl(Url);
+pub struct AmqpUrl {
+    given: Url,
+    /// With the heartbeat.
+    complete: Url,
+}
 
 impl AmqpUrl {
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "must look like amqp://USER:PASSWORD@HOST:5672/VHOST";
         let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); it {FORM}"))?;
         match url.scheme() {
-            "amqp" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(Self(url)),
+            "amqp" if url.host_str().is_some_and(|host| !host.is_empty()) => {
+                let mut complete = url.clone();
+                if !url.query_pairs().any(|(key, _)| key == "heartbeat") {
+                    complete
+                        .query_pairs_mut()
+                        .append_pair("heartbeat", HEARTBEAT);
+                }
+                Ok(Self {
+                    given: url,
+                    complete,
+                })
+            }
             "amqp" => Err(format!("names no host; it {FORM}")),
             "amqps" => Err(
                 "amqps is not supported by this version; use amqp:// within a trusted \
@@ -102,23 +121,23 @@ impl AmqpUrl {
         }
     }
 
-    /// The whole address, password included.
+    /// The whole address, password and heartbeat included.
     #[must_use]
     pub fn secret(&self) -> &str {
-        self.0.as_str()
+        self.complete.as_str()
     }
 
     /// Host and port, for messages.
     #[must_use]
     pub fn host(&self) -> String {
-        let host = self.0.host_str().unwrap_or("localhost");
-        format!("{host}:{}", self.0.port().unwrap_or(5672))
+        let host = self.given.host_str().unwrap_or("localhost");
+        format!("{host}:{}", self.given.port().unwrap_or(5672))
     }
 }
 
 impl fmt::Display for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(hide_password(self.0.clone()).as_str())
+        f.write_str(hide_password(self.given.clone()).as_str())
     }
 }
 

@@ -6,6 +6,7 @@
 mod support;
 
 mod broker;
+mod connections;
 mod crashes;
 mod database;
 mod instance;

@@ -30,6 +30,7 @@ pub mod load;
 pub mod mix;
 pub mod model;
 pub mod observed;
+pub mod proxy;
 pub mod raw;
 pub mod reckoning;
 pub mod report;

@@ -1,0 +1,108 @@
+//! Faults of connections: a network between the worker and its servers that loses answers, cuts, falls
+//! silent, forgets, delays and refuses. The servers themselves are well throughout.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::support::audit::{Count, audit};
+use crate::support::load::Load;
+use crate::support::proxy::Proxy;
+use crate::support::report::report;
+use crate::support::{Stage, WorkerProcess};
+
+mod cut;
+mod lost;
+mod refused;
+mod silent;
+mod slow;
+
+/// A stage whose workers reach both servers through proxies.
+struct Network {
+    stage: Stage,
+    database: Proxy,
+    broker: Proxy,
+}
+
+impl Network {
+    async fn new(settings: &[(&str, &str)]) -> Self {
+        let mut stage = Stage::new().await;
+        for (key, value) in settings {
+            stage.set(key, value);
+        }
+        Self {
+            database: stage.proxy_database(),
+            broker: stage.proxy_amqp(),
+            stage,
+        }
+    }
+
+    /// The same with that many seconds between heartbeats, where not the worker's default.
+    async fn hearing(heartbeat: Option<u32>, settings: &[(&str, &str)]) -> Self {
+        let mut network = Self::new(settings).await;
+        if let Some(seconds) = heartbeat {
+            let url = network.broker.instead_of(&network.stage.servers.amqp);
+            network
+                .stage
+                .set("AMQP__URL", &format!("{url}?heartbeat={seconds}"));
+        }
+        network
+    }
+
+    fn proxy(&self, server: Server) -> &Proxy {
+        match server {
+            Server::Database => &self.database,
+            Server::Broker => &self.broker,
+        }
+    }
+
+    async fn outcomes(&self) -> i64 {
+        let query = "SELECT count(*) FROM revertd.outcomes";
+        self.stage.count(query).await
+    }
+
+    /// Waits until something more is decided than by now.
+    async fn progress(&self, limit: Duration) {
+        let before = self.outcomes().await;
+        until(limit, "work goes on", async || {
+            self.outcomes().await > before
+        })
+        .await;
+    }
+
+    /// Counts, and takes the stage down.
+    async fn count(self, load: &Load, workers: Vec<WorkerProcess>) -> Count {
+        let count = audit(&self.stage, load, workers).await;
+        self.stage.strike().await;
+        count
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    Database,
+    Broker,
+}
+
+/// Asks until it is so, and tells how long that took.
+async fn until(limit: Duration, what: &str, mut so: impl AsyncFnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !so().await {
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    began.elapsed()
+}
+
+/// Waits until a worker's log has more than `before` lines that say that it paused.
+async fn paused(worker: &WorkerProcess, before: usize, limit: Duration) -> Duration {
+    until(limit, "the worker notices", async || {
+        pauses(&worker.log()) > before
+    })
+    .await
+}
+
+/// How often a worker says that it had to wait for one of its servers.
+fn pauses(log: &str) -> usize {
+    log.matches("paused: ").count() + log.matches("waiting for the ").count()
+}

@@ -1,0 +1,89 @@
+//! Connections cut after any of their bytes: in the midst of a login, a statement, a delivery, a confirm.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Network, Server, report, until};
+use crate::support::load::Load;
+use crate::support::proxy::{Direction, Ending};
+use crate::support::report::{full, seed};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long the full form goes on with one direction of one server.
+const FULL: Duration = Duration::from_mins(1);
+
+#[tokio::test]
+async fn a_connection_to_the_database_is_cut_after_any_byte() {
+    cut_everywhere("connection: database cut after n bytes", Server::Database).await;
+}
+
+#[tokio::test]
+async fn a_connection_to_the_broker_is_cut_after_any_byte() {
+    cut_everywhere("connection: broker cut after n bytes", Server::Broker).await;
+}
+
+async fn cut_everywhere(fault: &str, server: Server) {
+    let (cuts, requests) = if full() { (400, 40_000) } else { (6, 1_500) };
+    let network = Network::new(&[
+        ("WORKER__BATCH_MAX", "5"),
+        ("WORKER__CONCURRENCY", "2"),
+        // Its statements come once, at the first start; what is cut is the rest.
+        ("DATABASE__MIGRATE_ON_START", "false"),
+    ])
+    .await;
+    let seed = seed();
+    let load = Load::mixed(&network.stage, seed, requests).await;
+    let proxy = network.proxy(server);
+    let mut runs = 0;
+    tokio::join!(load.publish(&network.stage), async {
+        // How much a connection carries, from its opening to the end of a few small batches.
+        let mut worker = network.stage.start_worker().await;
+        until(PATIENCE, "the first requests are decided", async || {
+            network.outcomes().await >= 30
+        })
+        .await;
+        assert!(worker.stop().await.success());
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let most = proxy.most_bytes(direction);
+            let began = Instant::now();
+            for n in 0..cuts {
+                if began.elapsed() > FULL {
+                    break;
+                }
+                let ending = if n % 2 == 0 {
+                    Ending::Reset
+                } else {
+                    Ending::Close
+                };
+                cut(&network, server, direction, spread(seed, n, most), ending).await;
+                runs += 1;
+            }
+        }
+    });
+    let last = network.stage.start_worker().await;
+    let count = network.count(&load, vec![last]).await;
+    report(fault, runs, count);
+}
+
+/// A worker starts, meets the cut, and gets over it by itself.
+async fn cut(network: &Network, server: Server, direction: Direction, after: u64, ending: Ending) {
+    let proxy = network.proxy(server);
+    let cuts = proxy.cuts();
+    proxy.end_after(direction, after, ending);
+    let mut worker = network.stage.spawn_worker();
+    let what = format!("{server:?} is cut after {after} bytes {direction:?}");
+    until(PATIENCE, &what, async || proxy.cuts() > cuts).await;
+    network.progress(PATIENCE).await;
+    assert!(worker.stop().await.success(), "{what}");
+}
+
+/// The n-th point between 1 and `most`. The golden ratio spreads any number of them evenly, so that the full
+/// form may stop at any time; the seed shifts them.
+fn spread(seed: u64, n: u32, most: u64) -> u64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let share = seed.wrapping_add(GOLDEN.wrapping_mul(u64::from(n) + 1));
+    let point = (u128::from(share) * u128::from(most)) >> 64;
+    u64::try_from(point).expect("at most `most`") + 1
+}

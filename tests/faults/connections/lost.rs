@@ -1,0 +1,103 @@
+//! Answers of the database that never arrive: what was asked for happened all the same, or hangs undone.
+
+use std::time::Duration;
+
+use super::{Network, paused, report, until};
+use crate::support::Stage;
+use crate::support::load::Load;
+use crate::support::proxy::{Conditions, Ending, Way};
+use crate::support::report::{full, seed};
+
+/// How often one worker loses an answer before another takes its place: the waits between its tries grow.
+const LOSSES_OF_A_WORKER: u64 = 4;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What is delivered again goes to the same worker, or to one beside it that has nothing to complain of.
+#[tokio::test]
+async fn the_answer_to_a_commit_is_lost_again_and_again() {
+    let (losses, requests) = if full() { (200, 12_000) } else { (10, 1_500) };
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__BATCH_MAX", "5");
+    stage.set("WORKER__CONCURRENCY", "2");
+    // The calm worker goes past the losing proxy; slowly, so that it leaves the others enough to do.
+    let broker = stage.proxy_amqp();
+    broker.set_new(Conditions::both(Way {
+        delay: Duration::from_millis(100),
+        ..Way::default()
+    }));
+    let calm = stage.start_worker().await;
+    broker.set_new(Conditions::default());
+    let network = Network {
+        database: stage.proxy_database(),
+        broker,
+        stage,
+    };
+    let load = Load::mixed(&network.stage, seed(), requests).await;
+    let fault = async {
+        network.database.lose_commits(3);
+        while network.database.lost() < losses {
+            let enough = (network.database.lost() + LOSSES_OF_A_WORKER).min(losses);
+            let mut losing = network.stage.spawn_worker();
+            until(PATIENCE, "answers are lost", async || {
+                network.database.lost() >= enough
+            })
+            .await;
+            // Its stop may meet the next loss, and then ends with a failure.
+            losing.stop().await;
+        }
+        network.database.heal();
+    };
+    tokio::join!(load.publish(&network.stage), fault);
+    let runs = network.database.lost();
+    let last = network.stage.start_worker().await;
+    let count = network.count(&load, vec![calm, last]).await;
+    let runs = usize::try_from(runs).expect("few");
+    report("connection: the answer to a commit lost", runs, count);
+}
+
+/// A transaction whose client vanished, without a word to the server, holds its locks. It must not keep the
+/// others from the same requests for long.
+#[tokio::test]
+async fn a_transaction_that_its_client_left_behind_holds_nobody_up() {
+    let network = Network::new(&[("WORKER__CONCURRENCY", "1")]).await;
+    let load = Load::mixed(&network.stage, seed(), 200).await;
+    let worker = network.stage.start_worker().await;
+    network.database.lose_commits(1);
+    tokio::join!(load.publish(&network.stage), async {
+        paused(&worker, 0, PATIENCE).await;
+        // The batch that failed is tried before work goes on, and rolled back: this is what hangs now.
+        network.database.lose_rehearsals();
+        let before = network.database.lost();
+        until(PATIENCE, "the rehearsal is lost", async || {
+            network.database.lost() > before
+        })
+        .await;
+        network.database.heal();
+        network.progress(PATIENCE).await;
+    });
+    let count = network.count(&load, vec![worker]).await;
+    report("connection: a transaction left behind", 1, count);
+}
+
+/// The worker is told that its connection ended; the server is not, and keeps what it had given out.
+#[tokio::test]
+async fn a_connection_that_only_the_worker_knows_to_have_ended() {
+    let heartbeat = if full() { None } else { Some(3) };
+    let network = Network::hearing(heartbeat, &[("WORKER__BATCH_MAX", "20")]).await;
+    let (rounds, requests) = if full() { (5, 6_000) } else { (2, 1_000) };
+    let load = Load::mixed(&network.stage, seed(), requests).await;
+    let worker = network.stage.start_worker().await;
+    tokio::join!(load.publish(&network.stage), async {
+        for _ in 0..rounds {
+            for proxy in [&network.broker, &network.database] {
+                let before = super::pauses(&worker.log());
+                network.progress(PATIENCE).await;
+                proxy.end(Ending::ServerForgotten);
+                paused(&worker, before, PATIENCE).await;
+            }
+        }
+    });
+    let count = network.count(&load, vec![worker]).await;
+    report("connection: half open, worker told", 2 * rounds, count);
+}

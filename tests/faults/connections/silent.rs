@@ -1,0 +1,130 @@
+//! Connections that say nothing any more, and do not end: only the worker's own timeouts tell.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{Network, Server, paused, report};
+use crate::support::audit::Count;
+use crate::support::load::Load;
+use crate::support::proxy::{Conditions, Direction, Ending};
+use crate::support::report::{full, seed};
+
+/// Longest until a silence is noticed.
+const NOTICED: Duration = Duration::from_mins(1);
+
+const DIRECTIONS: [&[Direction]; 3] = [
+    &[Direction::ToServer],
+    &[Direction::ToClient],
+    &[Direction::ToServer, Direction::ToClient],
+];
+
+/// What falls silent, and when.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    server: Server,
+    directions: &'static [Direction],
+    /// Before there is anything to do, so that no answer is being waited for.
+    idle: bool,
+    /// Seconds between heartbeats, where not the worker's default.
+    heartbeat: Option<u32>,
+}
+
+/// With heartbeats of three seconds it takes six to nine.
+#[tokio::test]
+async fn a_silent_broker_is_noticed_by_heartbeats_alone() {
+    let silences = DIRECTIONS.map(|directions| Silence {
+        server: Server::Broker,
+        directions,
+        idle: true,
+        heartbeat: Some(3),
+    });
+    let (runs, count) = all(&silences).await;
+    report("connection: broker silent, idle", runs, count);
+}
+
+/// The timeouts are what they are in production, about half a minute, so the quick form leaves this out.
+#[tokio::test]
+async fn silence_of_either_server_is_noticed_within_a_minute() {
+    if !full() {
+        return;
+    }
+    let mut silences = Vec::new();
+    for server in [Server::Database, Server::Broker] {
+        for directions in DIRECTIONS {
+            for idle in [true, false] {
+                silences.push(Silence {
+                    server,
+                    directions,
+                    idle,
+                    heartbeat: None,
+                });
+            }
+        }
+    }
+    let (runs, count) = all(&silences).await;
+    report("connection: silent", runs, count);
+}
+
+/// The server's side is gone, and nobody told the worker.
+#[tokio::test]
+async fn a_connection_that_only_the_server_knows_to_have_ended() {
+    let forgotten = async |server, heartbeat| {
+        let network = Network::hearing(heartbeat, &[("WORKER__BATCH_MAX", "20")]).await;
+        let load = Load::mixed(&network.stage, seed(), 500).await;
+        let worker = network.stage.start_worker().await;
+        tokio::join!(load.publish(&network.stage), async {
+            network.progress(NOTICED).await;
+            network.proxy(server).end(Ending::ClientForgotten);
+            let took = paused(&worker, 0, NOTICED).await;
+            println!("{server:?} gone without a word: noticed after {took:?}");
+        });
+        network.count(&load, vec![worker]).await
+    };
+    let (runs, count) = if full() {
+        let (mut count, database) = tokio::join!(
+            forgotten(Server::Broker, None),
+            forgotten(Server::Database, None)
+        );
+        count += database;
+        (2, count)
+    } else {
+        (1, forgotten(Server::Broker, Some(3)).await)
+    };
+    report("connection: half open, server told", runs, count);
+}
+
+/// All at once, each on a stage of its own: they do little but wait.
+async fn all(silences: &[Silence]) -> (usize, Count) {
+    let mut sum = Count::default();
+    for count in join_all(silences.iter().map(Silence::run)).await {
+        sum += count;
+    }
+    (silences.len(), sum)
+}
+
+impl Silence {
+    async fn run(&self) -> Count {
+        let network = Network::hearing(
+            self.heartbeat,
+            &[("WORKER__BATCH_MAX", "20"), ("WORKER__CONCURRENCY", "1")],
+        )
+        .await;
+        let load = Load::mixed(&network.stage, seed(), 300).await;
+        let worker = network.stage.start_worker().await;
+        tokio::join!(load.publish(&network.stage), async {
+            if !self.idle {
+                network.progress(NOTICED).await;
+            }
+            network
+                .proxy(self.server)
+                .set(Conditions::silent(self.directions));
+            let took = paused(&worker, 0, NOTICED).await;
+            println!("{self:?}: noticed after {took:?}");
+            // New connections work again; those that fell silent never do.
+            network.proxy(self.server).heal();
+            network.progress(NOTICED).await;
+        });
+        network.count(&load, vec![worker]).await
+    }
+}

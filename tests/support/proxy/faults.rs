@@ -1,0 +1,69 @@
+//! What can be wrong with a connection.
+
+use std::time::Duration;
+
+/// One way through the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    ToServer,
+    ToClient,
+}
+
+/// What becomes of the bytes that go one way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    /// Nothing passes, not even the end of the connection; what comes is held until the silence ends.
+    pub silent: bool,
+    /// Each piece arrives so much later, in its order.
+    pub delay: Duration,
+    pub bytes_per_second: Option<u32>,
+}
+
+/// What becomes of the bytes of a connection. By default they pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conditions {
+    pub to_server: Way,
+    pub to_client: Way,
+}
+
+impl Conditions {
+    /// The same in both directions.
+    pub fn both(way: Way) -> Self {
+        Self {
+            to_server: way,
+            to_client: way,
+        }
+    }
+
+    /// No bytes in any of `directions`.
+    pub fn silent(directions: &[Direction]) -> Self {
+        let way = |direction| Way {
+            silent: directions.contains(&direction),
+            ..Way::default()
+        };
+        Self {
+            to_server: way(Direction::ToServer),
+            to_client: way(Direction::ToClient),
+        }
+    }
+
+    pub fn of(&self, direction: Direction) -> Way {
+        match direction {
+            Direction::ToServer => self.to_server,
+            Direction::ToClient => self.to_client,
+        }
+    }
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Both sides are told in order (FIN).
+    Close,
+    /// Both sides are told harshly (RST).
+    Reset,
+    /// The client is told harshly. The server is told nothing, and hears no more of the connection.
+    ServerForgotten,
+    /// The other way round.
+    ClientForgotten,
+}
