@@ -2,16 +2,28 @@
 
 use uuid::Uuid;
 
-use crate::support::{Servers, manage};
+use crate::support::{Servers, environment, manage};
 
 /// An instance that goes with its test.
 pub struct Instance(String);
 
 impl Instance {
     pub fn start() -> (Self, Servers) {
+        Self::made("start")
+    }
+
+    fn made(how: &str) -> (Self, Servers) {
         let name = format!("faults-{}", &Uuid::new_v4().simple().to_string()[..8]);
-        let servers = Servers::instance(&name);
-        (Self(name), servers)
+        let instance = Self(name.clone());
+        manage(&[how, &name]);
+        (instance, Servers::instance(&name))
+    }
+
+    /// One whose broker is a cluster of three; worker and load know the addresses of all nodes.
+    pub fn cluster() -> (Self, Servers) {
+        let (instance, mut servers) = Self::made("start-cluster");
+        servers.amqp = environment(&instance.0)["REVERTD_TEST_AMQP_NODES"].clone();
+        (instance, servers)
     }
 
     /// Does something to one of its servers: `restart`, `kill`, `stop-one`, `start-one`.

@@ -6,6 +6,7 @@
 mod support;
 
 mod broker;
+mod cluster;
 mod connections;
 mod crashes;
 mod database;

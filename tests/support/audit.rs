@@ -7,7 +7,7 @@ use lapin::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
 use super::line::{Line, RECOVERY, reconnected, take_all};
-use super::load::{Load, Nature};
+use super::load::Load;
 use super::observed::Told;
 use super::reckoning::Collected;
 use super::worker::WorkerProcess;
