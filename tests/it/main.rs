@@ -13,4 +13,5 @@ mod policies;
 mod precedence;
 mod replay;
 mod replies;
+mod sieve;
 mod starts;

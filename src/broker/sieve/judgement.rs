@@ -37,8 +37,8 @@ fn parses(frame: &Frame) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::Wire;
     use super::*;
-    use crate::broker::sieve::wire::Wire;
 
     const FRAME_MAX: usize = 131_072;
 
