@@ -30,7 +30,7 @@ pub use error::BrokerError;
 pub use inlet::{Delivery, Inlet};
 pub use message::Message;
 pub use outlet::{Fate, Outlet};
-pub use sieve::{Head, STACK_BYTES, Sieved, sieve};
+pub use sieve::{STACK_BYTES, Sieved, sieve};
 
 /// Longest wait for a connection, a channel or a declaration.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

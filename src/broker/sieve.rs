@@ -1,4 +1,4 @@
-//! Takes messages that the client can't read off the head of a queue.
+//! Takes messages that the client can't read off a queue.
 //!
 //! The client parses a message's properties before anybody can look at them, and gives up its whole connection
 //! over those it can't: text that is not UTF-8, a table that is cut off, a header larger than a frame. So it
@@ -9,59 +9,60 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use self::wire::{Frame, Kind, Wire};
 use super::error::BrokerError;
-use super::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, within};
-use crate::settings::AmqpUrl;
+use super::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, any_of, within};
+use crate::settings::{AmqpUrl, AmqpUrls};
 use amq_protocol::protocol::{AMQPClass, basic};
+use amq_protocol::types::FieldTable;
 
 mod judgement;
 mod wire;
 
 pub use judgement::STACK_BYTES;
 
-/// Longest wait for a frame. A message's body comes in many, so this does not bound how large it may be.
+/// Longest wait for a frame.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
-const GET_OK: (u16, u16) = (60, 71);
-const GET_EMPTY: (u16, u16) = (60, 72);
+/// Longest that messages are looked at, however large their bodies are. The next time goes on from there, since
+/// what was rejected is gone.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long nothing comes where nothing is left: the broker does not say so to a consumer.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(200);
+
+const DELIVER: (u16, u16) = (60, 60);
 
 /// What [`sieve`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sieved {
-    /// How many messages it rejected.
-    pub rejected: u32,
-    /// What it left at the head of the queue.
-    pub head: Head,
+    /// How many messages the client can read. They are back in their places, each one delivery the older.
+    pub readable: u16,
+    /// How many it can't, which were rejected.
+    pub rejected: u16,
 }
 
-/// The head of the queue, as it was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
-    /// A message that the client can read. It is back in its place, one delivery the older.
-    Readable,
-    /// Nothing: no message is ready.
-    Empty,
-    /// Not looked at, since as many messages as allowed were rejected.
-    Unknown,
-}
-
-/// Rejects the messages at the head of `queue` that the client could not read, up to `limit` of them, and stops at
-/// the first that it could.
+/// Looks at the messages at the head of `queue`, up to `limit` of them, and rejects those that the client could not
+/// read. The others go back untouched, all at once in the end: so each is looked at once.
 ///
 /// # Errors
 /// Where the broker can't be reached, refuses, or does not answer. What was rejected until then stays rejected.
-pub async fn sieve(url: &AmqpUrl, queue: &str, limit: u32) -> Result<Sieved, BrokerError> {
-    let host = url.host();
-    let connecting = async {
-        let connected = wire::connect(url, "revertd worker (sieve)").await;
-        connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
+pub async fn sieve(urls: &AmqpUrls, queue: &str, limit: u16) -> Result<Sieved, BrokerError> {
+    let connecting = async |url: AmqpUrl| {
+        let host = url.host();
+        let connecting = async {
+            let connected = wire::connect(&url, "revertd worker (sieve)").await;
+            connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
+        };
+        let wire = within(CONNECT_TIMEOUT, &host, connecting).await?;
+        Ok((wire, host))
     };
+    let (wire, host) = any_of(urls, connecting).await?;
     let mut sieve = Sieve {
-        wire: within(CONNECT_TIMEOUT, &host, connecting).await?,
+        wire,
         doing: format!("taking unreadable messages off {queue}"),
         queue,
         host,
@@ -79,7 +80,7 @@ struct Sieve<'a, S> {
     doing: String,
 }
 
-/// A message that was taken, but for its body, of which nothing is kept.
+/// A message that came, but for its body, of which nothing is kept.
 struct Taken {
     tag: u64,
     /// What the client would have to parse of it: the method that delivers it, and its header.
@@ -88,47 +89,68 @@ struct Taken {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Sieve<'_, S> {
-    async fn sift(&mut self, limit: u32) -> Result<Sieved, BrokerError> {
-        let mut rejected = 0;
-        let mut next = vec![self.get()];
-        while rejected < limit {
-            self.send(&next).await?;
-            let Some(taken) = self.take().await? else {
-                let head = Head::Empty;
-                return Ok(Sieved { rejected, head });
+    async fn sift(&mut self, limit: u16) -> Result<Sieved, BrokerError> {
+        self.consume(limit).await?;
+        let mut sieved = Sieved::default();
+        let deadline = Instant::now() + WHOLE_TIMEOUT;
+        while sieved.readable + sieved.rejected < limit && Instant::now() < deadline {
+            let Ok(method) = timeout(IDLE_TIMEOUT, self.wire.ready()).await else {
+                break;
             };
+            method.map_err(|error| self.wrong(&error))?;
+            let taken = self.take().await?;
             let (tag, body_bytes) = (taken.tag, taken.body_bytes);
             let judged = judgement::readable(taken.frames).await;
             if judged.map_err(|error| BrokerError::passing(format!("no thread: {error}")))? {
-                let head = Head::Readable;
-                return Ok(Sieved { rejected, head });
+                sieved.readable += 1;
+                continue;
             }
+            self.send(reject(tag)).await?;
             warn!(
                 queue = self.queue,
                 delivery_tag = tag,
                 body_bytes,
                 "rejected a message whose properties can't be read; the broker dead-letters it"
             );
-            rejected += 1;
-            next = vec![reject(tag), self.get()];
+            sieved.rejected += 1;
         }
-        // The last one is still to be rejected, and nothing is to be taken after it.
-        next.truncate(next.len() - 1);
-        self.send(&next).await?;
-        let head = Head::Unknown;
-        Ok(Sieved { rejected, head })
+        Ok(sieved)
     }
 
-    /// The answer to a `basic.get`: a message, read to the end of its body, or none.
-    async fn take(&mut self) -> Result<Option<Taken>, BrokerError> {
+    /// Has the broker deliver up to `prefetch` messages at once.
+    async fn consume(&mut self, prefetch: u16) -> Result<(), BrokerError> {
+        self.send(basic::AMQPMethod::Qos(basic::Qos {
+            prefetch_count: prefetch,
+            // Which RabbitMQ reads as: for each consumer.
+            global: false,
+        }))
+        .await?;
+        self.frame(Kind::Method).await?;
+        self.send(basic::AMQPMethod::Consume(basic::Consume {
+            queue: self.queue.into(),
+            consumer_tag: "sieve".into(),
+            no_local: false,
+            no_ack: false,
+            exclusive: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        }))
+        .await?;
+        self.frame(Kind::Method).await?;
+        Ok(())
+    }
+
+    /// The next delivery, read to the end of its body.
+    async fn take(&mut self) -> Result<Taken, BrokerError> {
         let method = self.frame(Kind::Method).await?;
-        // Read by hand: its routing key may be what can't be parsed.
+        let header = self.frame(Kind::Header).await?;
+        // Read by hand: the routing key after it may be what can't be parsed.
         let tag = match method.method() {
-            Some(GET_OK) => method.u64_at(4),
-            Some(GET_EMPTY) => return Ok(None),
+            Some(DELIVER) => method
+                .u8_at(4)
+                .and_then(|name| method.u64_at(5 + usize::from(name))),
             _ => None,
         };
-        let header = self.frame(Kind::Header).await?;
         let (Some(tag), Some(body_bytes)) = (tag, header.u64_at(4)) else {
             return Err(self.wrong(&wire::unexpected()));
         };
@@ -137,11 +159,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sieve<'_, S> {
             let body = self.frame(Kind::Body).await?;
             missing = missing.saturating_sub(body.payload_bytes);
         }
-        Ok(Some(Taken {
+        Ok(Taken {
             tag,
             frames: [method, header],
             body_bytes,
-        }))
+        })
     }
 
     async fn frame(&mut self, kind: Kind) -> Result<Frame, BrokerError> {
@@ -155,18 +177,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sieve<'_, S> {
         }
     }
 
-    async fn send(&mut self, methods: &[AMQPClass]) -> Result<(), BrokerError> {
-        let Ok(sent) = timeout(FRAME_TIMEOUT, self.wire.send(methods)).await else {
+    async fn send(&mut self, method: basic::AMQPMethod) -> Result<(), BrokerError> {
+        let method = AMQPClass::Basic(method);
+        let Ok(sent) = timeout(FRAME_TIMEOUT, self.wire.send(method)).await else {
             return Err(BrokerError::silent(&self.host));
         };
         sent.map_err(|error| self.wrong(&error))
-    }
-
-    fn get(&self) -> AMQPClass {
-        AMQPClass::Basic(basic::AMQPMethod::Get(basic::Get {
-            queue: self.queue.into(),
-            no_ack: false,
-        }))
     }
 
     fn wrong(&self, error: &lapin::Error) -> BrokerError {
@@ -174,10 +190,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sieve<'_, S> {
     }
 }
 
-fn reject(delivery_tag: u64) -> AMQPClass {
-    AMQPClass::Basic(basic::AMQPMethod::Reject(basic::Reject {
+fn reject(delivery_tag: u64) -> basic::AMQPMethod {
+    basic::AMQPMethod::Reject(basic::Reject {
         delivery_tag,
         // Requeued, it would only come again.
         requeue: false,
-    }))
+    })
 }

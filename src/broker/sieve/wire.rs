@@ -9,7 +9,9 @@ use amq_protocol::protocol::{AMQPClass, AMQPError, channel, connection, constant
 use amq_protocol::types::{AMQPValue, FieldTable};
 use amq_protocol::uri::AMQPUri;
 use lapin::ErrorKind;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, sink};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, sink,
+};
 use tokio::net::TcpStream;
 
 use crate::settings::AmqpUrl;
@@ -65,6 +67,11 @@ impl Frame {
     }
 
     /// A number within the payload.
+    pub fn u8_at(&self, offset: usize) -> Option<u8> {
+        self.payload_at(offset).map(u8::from_be_bytes)
+    }
+
+    /// The same of eight bytes.
     pub fn u64_at(&self, offset: usize) -> Option<u64> {
         self.payload_at(offset).map(u64::from_be_bytes)
     }
@@ -106,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     async fn open(&mut self, uri: AMQPUri, name: &str) -> Result<()> {
         let version = AMQPFrame::ProtocolHeader(ProtocolVersion::amqp_0_9_1());
-        self.write(&[version]).await?;
+        self.write(version).await?;
         let AMQPClass::Connection(connection::AMQPMethod::Start(_)) = self.answer().await? else {
             return Err(unexpected());
         };
@@ -143,18 +150,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return Err(unexpected());
         };
         let open = channel::AMQPMethod::Open(channel::Open {});
-        self.send(&[AMQPClass::Channel(open)]).await?;
+        self.send(AMQPClass::Channel(open)).await?;
         let AMQPClass::Channel(channel::AMQPMethod::OpenOk(_)) = self.answer().await? else {
             return Err(unexpected());
         };
         Ok(())
     }
 
-    /// Sends methods on the channel.
-    pub async fn send(&mut self, methods: &[AMQPClass]) -> Result<()> {
-        let frame = |method: &AMQPClass| AMQPFrame::Method(CHANNEL, method.clone());
-        let frames: Vec<_> = methods.iter().map(frame).collect();
-        self.write(&frames).await
+    /// Sends a method on the channel.
+    pub async fn send(&mut self, method: AMQPClass) -> Result<()> {
+        self.write(AMQPFrame::Method(CHANNEL, method)).await
+    }
+
+    /// Waits until something is there to read. Cancel-safe.
+    pub async fn ready(&mut self) -> Result<()> {
+        self.stream.fill_buf().await?;
+        Ok(())
     }
 
     /// The next frame that is no heartbeat. Where it closes the channel or the connection, its reason is the error.
@@ -218,16 +229,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn on_connection(&mut self, method: connection::AMQPMethod) -> Result<()> {
-        let method = AMQPFrame::Method(0, AMQPClass::Connection(method));
-        self.write(&[method]).await
+        let method = AMQPClass::Connection(method);
+        self.write(AMQPFrame::Method(0, method)).await
     }
 
-    async fn write(&mut self, frames: &[AMQPFrame]) -> Result<()> {
-        let mut bytes = Vec::new();
-        for frame in frames {
-            let written = gen_frame(frame)(bytes.into());
-            bytes = written.expect("a vector takes every frame").into_inner().0;
-        }
+    async fn write(&mut self, frame: AMQPFrame) -> Result<()> {
+        let written = gen_frame(&frame)(Vec::new().into());
+        let (bytes, _) = written.expect("a vector takes every frame").into_inner();
         self.stream.write_all(&bytes).await?;
         Ok(self.stream.flush().await?)
     }
