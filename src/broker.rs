@@ -22,6 +22,7 @@ mod message;
 mod order;
 mod outlet;
 mod properties;
+mod sieve;
 mod topology;
 
 pub use client::{Client, Submission};
@@ -29,6 +30,7 @@ pub use error::BrokerError;
 pub use inlet::{Delivery, Inlet};
 pub use message::Message;
 pub use outlet::{Fate, Outlet};
+pub use sieve::{STACK_BYTES, Sieved, sieve};
 
 /// Longest wait for a connection, a channel or a declaration.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -14,5 +14,6 @@ mod policies;
 mod precedence;
 mod replay;
 mod replies;
+mod sieve;
 mod starts;
 mod writers;
