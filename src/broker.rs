@@ -18,6 +18,7 @@ use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 mod client;
 mod error;
 mod inlet;
+mod intake;
 mod message;
 mod order;
 mod outlet;
@@ -27,7 +28,8 @@ mod topology;
 
 pub use client::{Client, Submission};
 pub use error::BrokerError;
-pub use inlet::{Delivery, Inlet};
+pub use inlet::{Batch, Delivery};
+pub use intake::Intake;
 pub use message::Message;
 pub use outlet::{Fate, Outlet};
 pub use sieve::{STACK_BYTES, Sieved, sieve};
@@ -89,15 +91,12 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker refuses.
-    pub async fn inlet(&self, queue: &str, prefetch: u16) -> Result<Inlet, BrokerError> {
-        let opening = Inlet::open(
-            &self.consuming.connection,
-            queue,
-            prefetch,
-            &self.user,
-            &self.host,
-        );
-        within(CONNECT_TIMEOUT, &self.host, opening).await
+    pub async fn intake(
+        self: &Arc<Self>,
+        queue: &str,
+        prefetch: u16,
+    ) -> Result<Intake, BrokerError> {
+        Intake::open(self.clone(), queue, prefetch).await
     }
 
     /// Opens a channel to publish on, with confirms.

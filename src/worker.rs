@@ -1,9 +1,9 @@
 //! The worker: the only loop, the only orchestrator.
 //!
 //! A pool of workers runs in generations. A generation connects, consumes, and ends as a whole: when it is told
-//! to stop, when the database or the broker fails, or when the deliveries call for another pace. What it had
-//! in hand and did not settle is delivered again; nothing else is remembered, but the requests that found the
-//! database failing, with which it is tried before the next generation begins.
+//! to stop, when the database or the broker fails, or when a worker breaks off. What it had in hand and did not
+//! settle is delivered again; nothing else is remembered, but the requests that found the database failing, with
+//! which it is tried before the next generation begins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::broker::BrokerError;
+use crate::broker::{self, BrokerError};
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::patience::Patience;
 use crate::request::RevertRequest;
@@ -55,34 +55,25 @@ struct Shared {
     retry_queues: Vec<String>,
     own_queues: std::collections::BTreeSet<String>,
     tally: Tally,
-    /// Generations that the database or the broker ended: each had what was in hand delivered again, which
-    /// is no reason to suspect a message.
+    /// Generations of late that the database, the broker or a message that can't be parsed ended: each had what was
+    /// in hand delivered again, which is no reason to suspect a message of it.
     failures: AtomicU32,
 }
 
-/// How many deliveries a worker holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
-    /// As many as configured.
-    Full,
-    /// One in the whole process, for as long as it may be what breaks the connection or the worker: whatever
-    /// else was in hand would be delivered again with it, and once too often in the end.
-    Careful,
-}
-
 /// What a generation takes over from the one before.
+#[derive(Default)]
 struct Beginning {
-    pace: Pace,
     /// The requests that found the database failing.
     held: Vec<RevertRequest>,
-    /// Whether the topology was in order a moment ago: nothing but the pace changed since.
+    /// Whether the topology was in order a moment ago.
     topology_checked: bool,
 }
 
 /// Why a worker, and with it the generation, ended.
 enum End {
     Stopped,
-    Repaced(Pace),
+    /// A bug; what was in hand may hold its cause.
+    BrokeOff,
     Ledger(LedgerError, Vec<RevertRequest>),
     Broker(BrokerError),
 }
@@ -122,63 +113,72 @@ impl Pool {
         if !self.prepare_schema(&mut patience).await? {
             return Ok(());
         }
-        let mut next = Beginning {
-            pace: Pace::Full,
-            held: Vec::new(),
-            topology_checked: false,
-        };
+        let mut next = Beginning::default();
         let mut ever_ready = false;
         loop {
             let began = Instant::now();
             let mut ready = false;
             let end = self.generation(&next, &mut ready).await?;
-            next.held.clear();
-            next.topology_checked = ready;
             ever_ready |= ready;
             if ready && began.elapsed() > LONGEST_WAIT {
                 patience.reset();
+                self.shared.failures.store(0, Ordering::Relaxed);
             }
-            if ready && matches!(end, End::Broker(_) | End::Ledger(..)) {
-                self.shared.failures.fetch_add(1, Ordering::Relaxed);
-            }
+            next = Beginning::default();
             let wait = match end {
                 End::Stopped => return Ok(()),
-                End::Repaced(pace) => {
-                    next.pace = pace;
+                End::BrokeOff => {
+                    self.shared.failures.store(0, Ordering::Relaxed);
                     Duration::ZERO
                 }
-                // Each time, the broker counts a delivery; when it has counted enough, it removes the message.
                 End::Broker(wrong) if wrong.is_unparseable() => {
-                    if next.pace != Pace::Careful {
-                        warn!(reason = %wrong, "consuming one at a time until the broker removes it");
+                    warn!(reason = %wrong, "a message can't be read; looking for it");
+                    self.failed();
+                    match self.sift().await {
+                        Ok(true) => {
+                            next.topology_checked = true;
+                            Duration::ZERO
+                        }
+                        Ok(false) => patience.next_wait(),
+                        Err(wrong) => pause("the broker", &wrong, &mut patience),
                     }
-                    next.pace = Pace::Careful;
-                    // It may have come before the generation was ready, but it came from the queue.
-                    next.topology_checked = true;
-                    Duration::from_millis(10)
                 }
                 End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
                 End::Ledger(wrong, _) if wrong.is_lasting() && !ever_ready => {
                     return Err(wrong.into());
                 }
                 End::Broker(wrong) => {
-                    let wait = patience.next_wait();
-                    error!(reason = %wrong, retry_in = ?wait, "paused: the broker");
-                    next.topology_checked = false;
-                    wait
+                    self.failed();
+                    pause("the broker", &wrong, &mut patience)
                 }
                 End::Ledger(wrong, requests) => {
-                    let wait = patience.next_wait();
-                    error!(reason = %wrong, retry_in = ?wait, "paused: the database");
+                    self.failed();
                     next.held = requests;
-                    next.topology_checked = false;
-                    wait
+                    pause("the database", &wrong, &mut patience)
                 }
             };
             if self.stopped_within(wait).await {
                 return Ok(());
             }
         }
+    }
+
+    fn failed(&self) {
+        self.shared.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rejects what can't be parsed among the messages that may have been in hand. `false` where there is none:
+    /// another process has it, or has rejected it.
+    async fn sift(&self) -> Result<bool, BrokerError> {
+        let settings = &self.shared.settings;
+        let queue = settings.topology.work_queue.as_str();
+        let sieved = broker::sieve(&settings.amqp.url, queue, settings.in_hand()).await?;
+        info!(
+            rejected = sieved.rejected,
+            readable = sieved.readable,
+            "looked for it"
+        );
+        Ok(sieved.rejected > 0)
     }
 
     /// Migrates or checks the schema, however long the database takes to appear. `false`: stopped meanwhile.
@@ -220,4 +220,10 @@ impl Pool {
     async fn stopped_within(&self, wait: Duration) -> bool {
         timeout(wait, self.stop.cancelled()).await.is_ok()
     }
+}
+
+fn pause(what: &str, wrong: &dyn std::error::Error, patience: &mut Patience) -> Duration {
+    let wait = patience.next_wait();
+    error!(reason = %wrong, retry_in = ?wait, "paused: {what}");
+    wait
 }

@@ -22,7 +22,10 @@ struct Holding {
     sessions: i64,
 }
 
-const NUMBERS: [(&str, fn(&Holding) -> i64, i64); 4] = [
+/// What is compared, and by how much it may differ beside a tenth.
+type Number = (&'static str, fn(&Holding) -> i64, i64);
+
+const NUMBERS: [Number; 4] = [
     (
         "resident memory in KiB",
         |holding| holding.resident_kib,
