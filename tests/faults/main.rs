@@ -11,6 +11,7 @@ mod connections;
 mod crashes;
 mod database;
 mod instance;
+mod poison;
 mod reckoning;
 mod servers;
 mod soak;

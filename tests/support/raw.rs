@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -15,6 +15,9 @@ const BODY: u8 = 3;
 
 /// Smaller than any frame that a broker may agree on.
 const BODY_CHUNK: usize = 4096;
+
+/// How long nothing comes where nothing is left.
+const IDLE: Duration = Duration::from_millis(200);
 
 /// Longest wait for the broker.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -145,26 +148,47 @@ impl RawConnection {
         }
     }
 
-    /// Takes the next message off a queue; `None` where none is ready.
-    pub async fn get(&mut self, queue: &str) -> Option<RawMessage> {
-        let mut get = method((60, 70));
-        get.extend([0, 0]);
-        short(&mut get, queue.as_bytes());
-        // Without acknowledgement.
-        get.push(1);
-        self.frame(1, METHOD, &get).await;
-        let (kind, answer) = self.read().await;
-        if kind == METHOD && answer[..4] == method((60, 72)) {
-            return None;
+    /// Takes all that is in a queue, until nothing comes any more.
+    pub async fn take_all(&mut self, queue: &str) -> Vec<RawMessage> {
+        let mut consume = method((60, 20));
+        consume.extend([0, 0]);
+        short(&mut consume, queue.as_bytes());
+        short(&mut consume, b"raw");
+        // Without acknowledgement, and without further arguments.
+        consume.push(1 << 1);
+        consume.extend([0; 4]);
+        self.frame(1, METHOD, &consume).await;
+        self.expect((60, 21)).await;
+        let mut taken = Vec::new();
+        while timeout(IDLE, self.socket.fill_buf()).await.is_ok() {
+            let (kind, deliver) = self.read().await;
+            taken.push(self.delivered(kind, &deliver).await);
         }
-        assert!(
-            kind == METHOD && answer[..4] == method((60, 71)),
-            "{}",
-            String::from_utf8_lossy(&answer)
+        let mut cancel = method((60, 30));
+        short(&mut cancel, b"raw");
+        cancel.push(0);
+        self.frame(1, METHOD, &cancel).await;
+        loop {
+            let (kind, answer) = self.read().await;
+            if kind == METHOD && answer[..4] == method((60, 31)) {
+                return taken;
+            }
+            taken.push(self.delivered(kind, &answer).await);
+        }
+    }
+
+    /// Reads what follows a `basic.deliver`.
+    async fn delivered(&mut self, kind: u8, deliver: &[u8]) -> RawMessage {
+        let text = String::from_utf8_lossy(deliver);
+        assert_eq!(
+            (kind, &deliver[..4]),
+            (METHOD, &method((60, 60))[..]),
+            "{text}"
         );
-        // Delivery tag and a flag, the exchange, the routing key.
-        let key = 13 + 1 + usize::from(answer[13]);
-        let routing_key = answer[key + 1..][..usize::from(answer[key])].to_vec();
+        // The consumer's tag, a delivery tag and a flag, the exchange, the routing key.
+        let exchange = 5 + usize::from(deliver[4]) + 9;
+        let key = exchange + 1 + usize::from(deliver[exchange]);
+        let routing_key = deliver[key + 1..][..usize::from(deliver[key])].to_vec();
         let (kind, header) = self.read().await;
         assert_eq!(kind, HEADER);
         let size = u64::from_be_bytes(header[4..12].try_into().expect("eight"));
@@ -174,11 +198,11 @@ impl RawConnection {
             assert_eq!(kind, BODY);
             body.extend(part);
         }
-        Some(RawMessage {
+        RawMessage {
             routing_key,
             properties: header[12..].to_vec(),
             body,
-        })
+        }
     }
 
     async fn write(&mut self, bytes: &[u8]) {
@@ -218,52 +242,48 @@ impl RawConnection {
 }
 
 impl RawMessage {
-    /// The correlation id, as far as it is text.
-    pub fn correlation_id(&self) -> Option<String> {
-        let values = self.values();
-        let correlation = values.correlation_id?;
-        Some(String::from_utf8_lossy(correlation).into_owned())
+    /// The correlation id, or else the message id, as far as they are text.
+    pub fn id(&self) -> String {
+        let [_, correlation_id, message_id] = self.values();
+        let id = correlation_id.or(message_id).unwrap_or_default();
+        String::from_utf8_lossy(id).into_owned()
     }
 
     /// Whether the headers hold these bytes; enough to look for a name or a short text.
     pub fn headers_contain(&self, bytes: &[u8]) -> bool {
-        let headers = self.values().headers.unwrap_or_default();
-        headers.windows(bytes.len()).any(|window| window == bytes)
+        let [headers, ..] = self.values();
+        let mut windows = headers.unwrap_or_default().windows(bytes.len());
+        windows.any(|window| window == bytes)
     }
 
-    fn values(&self) -> Values<'_> {
-        let (flags, mut rest) = self.properties.split_at(2);
-        let flags = u16::from_be_bytes([flags[0], flags[1]]);
-        let mut take = |flag: u16, width: fn(&[u8]) -> (usize, usize)| {
-            if flags & flag == 0 {
-                return None;
-            }
-            let (prefix, length) = width(rest);
-            let (value, after) = rest[prefix..].split_at(length);
-            rest = after;
-            Some(value)
-        };
-        let short: fn(&[u8]) -> _ = |bytes| (1, usize::from(bytes[0]));
-        let octet: fn(&[u8]) -> _ = |_| (0, 1);
-        let table: fn(&[u8]) -> _ = |bytes| {
+    /// Headers, correlation id and message id, where they are there.
+    fn values(&self) -> [Option<&[u8]>; 3] {
+        /// How long what precedes a value is, in bytes, and the value.
+        type Width = fn(&[u8]) -> (usize, usize);
+        let short: Width = |bytes| (1, usize::from(bytes[0]));
+        let octet: Width = |_| (0, 1);
+        let table: Width = |bytes| {
             let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
             (4, length as usize)
         };
-        let (_content_type, _encoding) = (take(1 << 15, short), take(1 << 14, short));
-        let headers = take(1 << 13, table);
-        let (_delivery_mode, _priority) = (take(1 << 12, octet), take(1 << 11, octet));
-        let correlation_id = take(1 << 10, short);
-        Values {
-            headers,
-            correlation_id,
-        }
+        // From the content type on: encoding, headers, delivery mode, priority, correlation id, reply to,
+        // expiration, message id.
+        let widths = [
+            short, short, table, octet, octet, short, short, short, short,
+        ];
+        let (flags, mut rest) = self.properties.split_at(2);
+        let flags = u16::from_be_bytes([flags[0], flags[1]]);
+        let values = widths.iter().enumerate().map(|(index, width)| {
+            (flags >> (15 - index) & 1 == 1).then(|| {
+                let (before, length) = width(rest);
+                let (value, after) = rest[before..].split_at(length);
+                rest = after;
+                value
+            })
+        });
+        let values: Vec<_> = values.collect();
+        [values[2], values[5], values[8]]
     }
-}
-
-/// What a test asks of a message's properties.
-struct Values<'a> {
-    headers: Option<&'a [u8]>,
-    correlation_id: Option<&'a [u8]>,
 }
 
 fn method((class, id): (u16, u16)) -> Vec<u8> {
