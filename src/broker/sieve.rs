@@ -12,13 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use self::wire::{Frame, Kind, Wire};
+use self::frame::{Frame, Kind};
+use self::wire::Wire;
 use super::error::BrokerError;
 use super::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, any_of, within};
 use crate::settings::{AmqpUrl, AmqpUrls};
 use amq_protocol::protocol::{AMQPClass, basic};
 use amq_protocol::types::FieldTable;
 
+mod frame;
 mod judgement;
 mod wire;
 

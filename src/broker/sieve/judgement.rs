@@ -3,7 +3,7 @@
 use amq_protocol::frame::parse_frame;
 use tokio::sync::oneshot;
 
-use super::wire::Frame;
+use super::frame::Frame;
 
 /// Stack of a thread that parses properties, in bytes, reserved and not used. The client's parser recurses into
 /// nested headers, and a frame holds 26,000 levels. An unoptimized build needs more a level.

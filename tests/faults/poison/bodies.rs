@@ -157,12 +157,11 @@ fn flipped(mut bytes: Vec<u8>, dice: &mut StdRng) -> Vec<u8> {
 fn nested(dice: &mut StdRng) -> String {
     let depth = dice.random_range(1..DEEPEST);
     let closed = dice.random_ratio(4, 5);
-    match dice.random_range(0..2) {
-        0 => "[".repeat(depth) + &"]".repeat(if closed { depth } else { depth - 1 }),
-        _ => {
-            let depth = depth / 3;
-            r#"{"":"#.repeat(depth) + "1" + &"}".repeat(if closed { depth } else { depth / 2 })
-        }
+    if dice.random() {
+        "[".repeat(depth) + &"]".repeat(if closed { depth } else { depth - 1 })
+    } else {
+        let depth = depth / 3;
+        r#"{"":"#.repeat(depth) + "1" + &"}".repeat(if closed { depth } else { depth / 2 })
     }
 }
 

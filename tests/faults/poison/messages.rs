@@ -5,8 +5,9 @@ use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
 use super::bodies::{body, noise};
+use super::properties::Properties;
 use super::tables::{misnamed, table};
-use crate::support::raw::{long, short};
+use crate::support::raw::long;
 
 /// What text that is not UTF-8 looks like.
 const NOT_UTF8: &[u8] = b"\xff\xfe";
@@ -204,64 +205,5 @@ impl<'a> Brewery<'a> {
             *byte &= 0x7f;
         }
         text
-    }
-}
-
-#[derive(Default)]
-struct Properties {
-    content_type: Option<Vec<u8>>,
-    content_encoding: Option<Vec<u8>>,
-    headers: Option<Vec<u8>>,
-    delivery_mode: Option<u8>,
-    priority: Option<u8>,
-    correlation_id: Option<Vec<u8>>,
-    reply_to: Option<Vec<u8>>,
-    expiration: Option<Vec<u8>>,
-    message_id: Option<Vec<u8>>,
-    timestamp: Option<u64>,
-    kind: Option<Vec<u8>>,
-    user_id: Option<Vec<u8>>,
-    app_id: Option<Vec<u8>>,
-    cluster_id: Option<Vec<u8>>,
-}
-
-impl Properties {
-    /// Flags, then what is there, in the order of the flags.
-    fn bytes(&self) -> Vec<u8> {
-        let text = |text: &Option<Vec<u8>>| {
-            text.as_ref().map(|text| {
-                let mut bytes = Vec::new();
-                short(&mut bytes, text);
-                bytes
-            })
-        };
-        let headers = self.headers.as_ref().map(|table| {
-            let mut bytes = Vec::new();
-            long(&mut bytes, table);
-            bytes
-        });
-        let values = [
-            text(&self.content_type),
-            text(&self.content_encoding),
-            headers,
-            self.delivery_mode.map(|octet| vec![octet]),
-            self.priority.map(|octet| vec![octet]),
-            text(&self.correlation_id),
-            text(&self.reply_to),
-            text(&self.expiration),
-            text(&self.message_id),
-            self.timestamp.map(|time| time.to_be_bytes().to_vec()),
-            text(&self.kind),
-            text(&self.user_id),
-            text(&self.app_id),
-            text(&self.cluster_id),
-        ];
-        let mut flags = 0u16;
-        for (index, value) in values.iter().enumerate() {
-            flags |= u16::from(value.is_some()) << (15 - index);
-        }
-        let mut bytes = flags.to_be_bytes().to_vec();
-        bytes.extend(values.into_iter().flatten().flatten());
-        bytes
     }
 }

@@ -54,18 +54,21 @@ pub fn table(queue: &str, dice: &mut StdRng) -> Vec<u8> {
         table.push(b'A');
         long(&mut table, &keys);
     }
-    if dice.random_ratio(1, 40) {
-        short(&mut table, b"huge");
-        let size = dice.random_range(50_000..LARGEST - table.len());
-        text(&mut table, &vec![b'x'; size]);
-    }
-    if dice.random_ratio(1, 40) {
-        short(&mut table, b"deep");
-        let depth = dice.random_range(1..3000);
-        for level in 0..depth {
-            table.push(b'A');
-            table.extend(5u32.wrapping_mul(depth - level - 1).to_be_bytes());
+    match dice.random_range(0..80) {
+        0 | 1 => {
+            short(&mut table, b"huge");
+            let size = dice.random_range(50_000..LARGEST - table.len());
+            text(&mut table, &vec![b'x'; size]);
         }
+        2 | 3 => {
+            short(&mut table, b"deep");
+            let depth = dice.random_range(1..3000);
+            for level in 0..depth {
+                table.push(b'A');
+                table.extend((5 * (depth - level - 1u32)).to_be_bytes());
+            }
+        }
+        _ => {}
     }
     table
 }
