@@ -13,6 +13,17 @@ use crate::settings::Settings;
 /// Longest wait for a new connection, or for one of the pool's.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A client that vanishes without a word, its host or the network being gone, must not leave its locks, its
+/// transaction or its place on the server: others would wait for them, for hours with a server's own defaults.
+/// A transaction of ours is never idle for longer than a message to the server takes.
+const IF_WE_VANISH: &str = "
+    SET idle_in_transaction_session_timeout = '15s';
+    SET tcp_keepalives_idle = 15;
+    SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = '30s';
+";
+
 /// The statement's look-ups are by key, whatever the planner would guess of a batch's size: one plan, made
 /// once, of index scans. A database whose default is another isolation, or not to wait for the disk and the standbys,
 /// must not decide either of them here.
@@ -45,7 +56,7 @@ pub fn pool(settings: &Settings) -> Result<(Pool, String), LedgerError> {
         },
     );
     let session = format!(
-        "{SESSION} SET statement_timeout = {};",
+        "{IF_WE_VANISH} {SESSION} SET statement_timeout = {};",
         STATEMENT_TIMEOUT.as_millis()
     );
     let pool = Pool::builder(manager)
@@ -77,13 +88,21 @@ pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
         .await
         .map_err(|_| LedgerError::silent(&host))?;
-    let (client, connection) = connected.map_err(|error| match classify(&error, &host) {
-        Trouble::Unavailable(error) => error,
-        Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::lasting(text),
-    })?;
+    let (client, connection) = connected.map_err(|error| of_client(&error, &host))?;
     // Ends with the client; its errors reach whoever waits for an answer.
     tokio::spawn(connection);
+    // The lock under which one process migrates would otherwise outlast a process that vanished with it.
+    let told = tokio::time::timeout(CONNECT_TIMEOUT, client.batch_execute(IF_WE_VANISH));
+    let told = told.await.map_err(|_| LedgerError::silent(&host))?;
+    told.map_err(|error| of_client(&error, &host))?;
     Ok((client, host))
+}
+
+fn of_client(error: &tokio_postgres::Error, host: &str) -> LedgerError {
+    match classify(error, host) {
+        Trouble::Unavailable(error) => error,
+        Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::lasting(text),
+    }
 }
 
 fn parse(settings: &Settings) -> Result<Config, LedgerError> {

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use refinery::{Migration, Runner};
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
+use super::ANSWER_TIMEOUT;
 use super::connect::{in_schema, single};
 use super::error::{LedgerError, Trouble, classify};
 use crate::patience::Patience;
@@ -27,6 +29,9 @@ const LOCK: i64 = 0x0072_6576_6572_7464;
 
 /// Longest wait for another process's migration.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// Longest wait for that lock to be let go of.
+const UNLOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Frontier's columns that a revert reads or writes, with their types.
 const COLUMNS: [(&str, &str, &str); 19] = [
@@ -70,7 +75,7 @@ pub async fn migrate(settings: &Settings) -> Result<Migrated, LedgerError> {
     let result = session.migrate(settings).await;
     // The lock goes with the connection; letting go of it first spares others a wait.
     let unlock = "SELECT pg_advisory_unlock($1)";
-    let _ = session.client.execute(unlock, &[&LOCK]).await;
+    let _ = timeout(UNLOCK_TIMEOUT, session.client.execute(unlock, &[&LOCK])).await;
     result
 }
 
@@ -100,10 +105,10 @@ impl Session {
         let mut patience = Patience::new(Duration::from_millis(50), Duration::from_secs(2));
         let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
         loop {
-            let row = self
+            let asked = self
                 .client
                 .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]);
-            if row.await.map_err(|error| self.wrong(&error))?.get(0) {
+            if self.answered(asked).await?.get(0) {
                 return Ok(());
             }
             if tokio::time::Instant::now() > deadline {
@@ -133,7 +138,12 @@ impl Session {
         runner.set_migration_table_name(HISTORY);
         // A newer version of revertd may have been here: its additions are no fault.
         let runner = runner.set_abort_missing(false).set_abort_divergent(true);
-        let report = runner.run_async(&mut self.client).await;
+        let report = if self.is_current().await? {
+            let run = timeout(ANSWER_TIMEOUT, runner.run_async(&mut self.client)).await;
+            run.map_err(|_| LedgerError::silent(&self.host))?
+        } else {
+            runner.run_async(&mut self.client).await
+        };
         let report = report.map_err(|error| self.refinery(&error))?;
         let applied = report.applied_migrations().iter().map(ToString::to_string);
         let mut applied: Vec<_> = applied.collect();
@@ -163,15 +173,12 @@ impl Session {
                 format!("CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA \"{schema}\"");
             self.execute(&create).await?;
         }
-        let home = self
-            .client
-            .query_one(
-                "SELECT quote_ident(n.nspname) FROM pg_extension e \
-                 JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'",
-                &[],
-            )
-            .await
-            .map_err(|error| self.wrong(&error))?;
+        let home = self.client.query_one(
+            "SELECT quote_ident(n.nspname) FROM pg_extension e \
+             JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'",
+            &[],
+        );
+        let home = self.answered(home).await?;
         let home: String = home.get(0);
         // Its own transaction, so that the search path ends with it.
         self.execute(&format!(
@@ -188,8 +195,7 @@ impl Session {
              FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
              JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid \
              WHERE n.nspname = $1 AND a.attnum > 0 AND NOT a.attisdropped";
-        let rows = self.client.query(query, &[&schema]).await;
-        let rows = rows.map_err(|error| self.wrong(&error))?;
+        let rows = self.answered(self.client.query(query, &[&schema])).await?;
         let mut wrong = Vec::new();
         for (table, column, kind) in COLUMNS {
             let found = rows
@@ -262,13 +268,11 @@ impl Session {
             )))
         };
         self.check_frontier_tables(settings).await?;
-        let table = format!("SELECT WHERE to_regclass('{HISTORY}') IS NOT NULL");
-        if !self.exists(&table).await? {
+        if !self.has_history().await? {
             return missing("the database has no schema revertd".into());
         }
-        let latest = migrations().last().map_or(0, Migration::version);
-        let applied = format!("SELECT FROM {HISTORY} WHERE version = {latest}");
-        if !self.exists(&applied).await? {
+        if !self.is_current().await? {
+            let latest = latest();
             return missing(format!("the schema revertd is older than version {latest}"));
         }
         if !self.index_is_valid(settings).await? {
@@ -279,9 +283,33 @@ impl Session {
         Ok(())
     }
 
+    async fn has_history(&self) -> Result<bool, LedgerError> {
+        let table = format!("SELECT WHERE to_regclass('{HISTORY}') IS NOT NULL");
+        self.exists(&table).await
+    }
+
+    /// Whether the latest migration was applied.
+    async fn is_current(&self) -> Result<bool, LedgerError> {
+        let applied = format!("SELECT FROM {HISTORY} WHERE version = {}", latest());
+        Ok(self.has_history().await? && self.exists(&applied).await?)
+    }
+
     async fn exists(&self, query: &str) -> Result<bool, LedgerError> {
-        let rows = self.client.query(query, &[]).await;
-        Ok(!rows.map_err(|error| self.wrong(&error))?.is_empty())
+        Ok(!self
+            .answered(self.client.query(query, &[]))
+            .await?
+            .is_empty())
+    }
+
+    /// The answer to a question that is answered at once, if at all. What builds something is waited for
+    /// without a bound: nobody knows how long that takes.
+    async fn answered<T>(
+        &self,
+        asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, LedgerError> {
+        let answer = timeout(ANSWER_TIMEOUT, asked).await;
+        let answer = answer.map_err(|_| LedgerError::silent(&self.host))?;
+        answer.map_err(|error| self.wrong(&error))
     }
 
     async fn execute(&self, statements: &str) -> Result<(), LedgerError> {
@@ -307,6 +335,10 @@ impl Session {
             _ => LedgerError::lasting(format!("the migration failed: {error}")),
         }
     }
+}
+
+fn latest() -> i32 {
+    migrations().last().map_or(0, Migration::version)
 }
 
 fn migrations() -> Vec<Migration> {

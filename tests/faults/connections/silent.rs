@@ -94,6 +94,36 @@ async fn a_connection_that_only_the_server_knows_to_have_ended() {
     report("connection: half open, server told", runs, count);
 }
 
+/// A start asks the database a few questions over a connection of its own; here it falls silent among them.
+#[tokio::test]
+async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
+    if !full() {
+        return;
+    }
+    let starting = async |after_bytes| {
+        let network = Network::new(&[]).await;
+        let load = Load::mixed(&network.stage, seed(), 100).await;
+        let proxy = &network.database;
+        proxy.end_after(Direction::ToClient, after_bytes, Ending::ClientForgotten);
+        let worker = network.stage.spawn_worker();
+        let took = paused(&worker, 0, NOTICED).await;
+        println!("silent after {after_bytes} bytes of a start: noticed after {took:?}");
+        load.publish(&network.stage).await;
+        network.count(&load, vec![worker]).await
+    };
+    // Within the login, and among the questions.
+    let points = [50, 900, 1_200, 1_600];
+    let mut count = Count::default();
+    for one in join_all(points.map(starting)).await {
+        count += one;
+    }
+    report(
+        "connection: database silent at a start",
+        points.len(),
+        count,
+    );
+}
+
 /// All at once, each on a stage of its own: they do little but wait.
 async fn all(silences: &[Silence]) -> (usize, Count) {
     let mut sum = Count::default();

@@ -16,7 +16,7 @@ async fn a_network_half_a_second_away_delays_and_nothing_more() {
         delay: Duration::from_millis(500),
         ..Way::default()
     };
-    let requests = if full() { 5_000 } else { 500 };
+    let requests = if full() { 5_000 } else { 60 };
     work_through("connection: 500 ms late each way", way, requests).await;
 }
 
@@ -26,7 +26,7 @@ async fn a_network_of_20_kilobytes_a_second_delays_and_nothing_more() {
         bytes_per_second: Some(20_000),
         ..Way::default()
     };
-    let requests = if full() { 1_000 } else { 100 };
+    let requests = if full() { 1_000 } else { 60 };
     work_through("connection: 20 kB a second", way, requests).await;
 }
 
