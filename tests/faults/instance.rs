@@ -22,7 +22,9 @@ impl Instance {
     /// One whose broker is a cluster of three; worker and load know the addresses of all nodes.
     pub fn cluster() -> (Self, Servers) {
         let (instance, mut servers) = Self::made("start-cluster");
-        servers.amqp = environment(&instance.0)["REVERTD_TEST_AMQP_NODES"].clone();
+        servers
+            .amqp
+            .clone_from(&environment(&instance.0)["REVERTD_TEST_AMQP_NODES"]);
         (instance, servers)
     }
 
