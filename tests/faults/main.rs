@@ -15,6 +15,7 @@ mod poison;
 mod reckoning;
 mod servers;
 mod soak;
+mod standby;
 mod storm;
 
 use support::report;

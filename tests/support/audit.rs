@@ -32,39 +32,29 @@ pub async fn audit(stage: &Stage, load: &Load, workers: Vec<WorkerProcess>) -> C
 
 /// All of [`audit`] but the comparison.
 pub async fn collect(stage: &Stage, load: &Load, workers: Vec<WorkerProcess>) -> Collected {
-    let mut audit = Audit {
-        stage,
-        line: Line::new(&stage.servers.amqp),
-        collected: Collected::default(),
-    };
+    let mut audit = Audit::of(stage);
     audit.await_answers(load).await;
-    audit.await_quiet().await;
-    for mut worker in workers {
-        let status = worker.stop().await;
-        if !status.success() {
-            let text = format!("a worker ended with {status}");
-            audit.collected.count.found(Wrong::Other, text);
-        }
-    }
-    audit.read_to_the_end().await;
-    for (queue, left) in audit.left_behind().await {
-        for _ in 0..left {
-            let text = format!("a message is left in {queue}");
-            audit.collected.count.found(Wrong::Unanswered, text);
-        }
-    }
-    audit.collected
+    audit.collect(workers).await
 }
 
-struct Audit<'a> {
+/// The steps of [`collect`], for a test that does something between them.
+pub struct Audit<'a> {
     stage: &'a Stage,
     line: Line,
     collected: Collected,
 }
 
-impl Audit<'_> {
-    /// Reads events until each request has one, or none comes any more.
-    async fn await_answers(&mut self, load: &Load) {
+impl<'a> Audit<'a> {
+    pub fn of(stage: &'a Stage) -> Self {
+        Self {
+            stage,
+            line: Line::new(&stage.servers.amqp),
+            collected: Collected::default(),
+        }
+    }
+
+    /// Reads events until each request has one, or none comes any more. Whether each has.
+    pub async fn await_answers(&mut self, load: &Load) -> bool {
         let mut deadline = Instant::now() + RECOVERY;
         loop {
             let before = self.collected.events.len();
@@ -76,14 +66,37 @@ impl Audit<'_> {
                     && (!sent.nature.is_dead_lettered()
                         || self.collected.dead.contains_key(&correlation))
             };
-            if load.requests.iter().all(answered) || Instant::now() > deadline {
-                return;
+            if load.requests.iter().all(answered) {
+                return true;
+            }
+            if Instant::now() > deadline {
+                return false;
             }
             if self.collected.events.len() > before {
                 deadline = Instant::now() + RECOVERY;
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Reads the rest: what comes until the queues are drained and the workers are gone.
+    pub async fn collect(mut self, workers: Vec<WorkerProcess>) -> Collected {
+        self.await_quiet().await;
+        for mut worker in workers {
+            let status = worker.stop().await;
+            if !status.success() {
+                let text = format!("a worker ended with {status}");
+                self.collected.count.found(Wrong::Other, text);
+            }
+        }
+        self.read_to_the_end().await;
+        for (queue, left) in self.left_behind().await {
+            for _ in 0..left {
+                let text = format!("a message is left in {queue}");
+                self.collected.count.found(Wrong::Unanswered, text);
+            }
+        }
+        self.collected
     }
 
     /// Waits until nothing is on its way, or something stays.
