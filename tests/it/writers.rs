@@ -160,11 +160,10 @@ fn ask(case: &Case, draw: &mut Draw) -> Vec<Asked> {
                 content
             }
             Kind::PartlyGivenBack => {
-                let part = (usage.amount / 2).max(1);
-                let spelled = id.to_string().to_uppercase();
-                let revert = Posting::revert(owner, id, &spelled, part);
-                let entry = draw.id();
-                draw.world.postings.insert(entry, revert);
+                let parts = [(usage.amount / 3).max(1), usage.amount / 4];
+                let several = if parts[1] > 0 { 2 } else { 1 };
+                let ids = [draw.id(), draw.id()];
+                draw.world.give_back(id, &parts[..several], &ids);
                 content
             }
             Kind::Purchase => {

@@ -228,11 +228,9 @@ impl Mix {
     /// By a Frontier that spelled the usage's id in upper case.
     fn partly_given_back_by_frontier(&mut self) {
         let (usage, amount) = self.draw.usage();
-        let account = self.draw.world.postings[&usage].account;
         let part = self.draw.dice.random_range(1..=amount);
-        let revert = Posting::revert(account, usage, &usage.to_string().to_uppercase(), part);
         let id = self.draw.id();
-        self.draw.world.postings.insert(id, revert);
+        self.draw.world.give_back(usage, &[part], &[id]);
         self.hot.push_back(usage);
         let asked = self.draw.dice.random_range(1..=amount);
         let content = self.draw.content(usage, asked);
