@@ -121,7 +121,7 @@ async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
 async fn two_transactions_in_each_others_way_are_told_apart_by_the_server_and_tried_again() {
     let mut stage = Stage::new().await;
     stage.set("WORKER__BATCH_MAX", "200");
-    stage.set("WORKER__CONCURRENCY", "8");
+    stage.set("WORKER__CONCURRENCY", "2");
     let load = Load::mixed(&stage, seed(), size()).await;
     // Whoever writes an entry first asks for one of two locks, and then for the other: in no order.
     stage
