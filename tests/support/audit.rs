@@ -7,7 +7,7 @@ use lapin::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
 use super::line::{Line, RECOVERY, reconnected, take_all};
-use super::load::{Load, Nature};
+use super::load::{Load, Nature, Sent};
 use super::observed::Told;
 use super::reckoning::Collected;
 use super::worker::WorkerProcess;
@@ -70,7 +70,7 @@ impl Audit<'_> {
             let before = self.collected.events.len();
             self.read("replies").await;
             self.read("dead").await;
-            let answered = |sent: &super::load::Sent| {
+            let answered = |sent: &Sent| {
                 let correlation = sent.request.correlation();
                 self.collected.events.contains_key(&correlation)
                     && (sent.nature != Nature::Malformed

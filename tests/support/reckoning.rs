@@ -51,8 +51,15 @@ impl Collected {
                             &mut count,
                         );
                     }
-                    if !dead {
-                        let text = format!("{correlation} is malformed, and no dead letter");
+                    let kept = self.dead.get(&correlation).is_some_and(|letters| {
+                        letters.iter().all(|letter| {
+                            letter.body == sent.request.body
+                                && letter.text_header("x-error-reason").as_deref()
+                                    == Some("MALFORMED_REQUEST")
+                        })
+                    });
+                    if !kept {
+                        let text = format!("{correlation} is malformed, and no such dead letter");
                         count.found(Wrong::Lost, text);
                     }
                 }
@@ -62,10 +69,11 @@ impl Collected {
                 count.found(Wrong::Other, text);
             }
             if told.is_empty() {
-                count.found(
-                    Wrong::Unanswered,
-                    format!("{correlation}: {:?}", sent.nature),
-                );
+                let text = format!("{correlation}: {:?}", sent.nature);
+                if matches!(sent.nature, Nature::Invalid(_)) && !dead {
+                    count.found(Wrong::Lost, text.clone());
+                }
+                count.found(Wrong::Unanswered, text);
             }
         }
         let (outcomes, legs) = (outcomes(db, &load.world).await, legs(db, &load.world).await);
