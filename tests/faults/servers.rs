@@ -47,7 +47,7 @@ async fn kill_9_of_the_only_worker_again_and_again() {
     let mut stage = Stage::new().await;
     stage.set("REVERT__POLICY", "cumulative");
     stage.start_worker().await.stop().await;
-    let size = sized(1000, 10_000);
+    let size = sized(400, 10_000);
     let load = Load::mixed(&stage, seed(), size).await;
     load.publish(&stage).await;
     for _ in 0..6 {
@@ -148,7 +148,7 @@ async fn backends_terminated_again_and_again_under_load() {
     let size = sized(2000, 20_000);
     let load = Load::mixed(&stage, seed(), size).await;
     let fault = async {
-        let rounds = sized(10, 40);
+        let rounds = sized(10, 20);
         for round in 1..=rounds {
             decided(&stage, round * size / rounds / 2).await;
             stage
