@@ -7,7 +7,7 @@ use lapin::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
 use super::line::{Line, RECOVERY, reconnected, take_all};
-use super::load::Load;
+use super::load::{Load, Sent};
 use super::observed::Told;
 use super::reckoning::Collected;
 use super::worker::WorkerProcess;
@@ -60,7 +60,7 @@ impl<'a> Audit<'a> {
             let before = self.collected.events.len();
             self.read("replies").await;
             self.read("dead").await;
-            let answered = |sent: &super::load::Sent| {
+            let answered = |sent: &Sent| {
                 let correlation = sent.request.correlation();
                 self.collected.events.contains_key(&correlation)
                     && (!sent.nature.is_dead_lettered()

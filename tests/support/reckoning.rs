@@ -51,8 +51,14 @@ impl Collected {
                     for told in told {
                         compare_reason(told, "usage.revert.failed", reason, &mut count);
                     }
-                    if !dead {
-                        let text = format!("{correlation} is {reason}, and no dead letter");
+                    let kept = self.dead.get(&correlation).is_some_and(|letters| {
+                        letters.iter().all(|letter| {
+                            letter.body == sent.request.body
+                                && letter.text_header("x-error-reason").as_deref() == Some(reason)
+                        })
+                    });
+                    if !kept {
+                        let text = format!("{correlation} is {reason}, and no such dead letter");
                         count.found(Wrong::Lost, text);
                     }
                 }
@@ -62,10 +68,11 @@ impl Collected {
                 count.found(Wrong::Other, text);
             }
             if told.is_empty() {
-                count.found(
-                    Wrong::Unanswered,
-                    format!("{correlation}: {:?}", sent.nature),
-                );
+                let text = format!("{correlation}: {:?}", sent.nature);
+                if matches!(sent.nature, Nature::Invalid(_)) && !dead {
+                    count.found(Wrong::Lost, text.clone());
+                }
+                count.found(Wrong::Unanswered, text);
             }
         }
         let (outcomes, legs) = (outcomes(db, &load.world).await, legs(db, &load.world).await);

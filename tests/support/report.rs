@@ -84,6 +84,11 @@ pub fn full() -> bool {
     std::env::var("REVERTD_FAULTS").is_ok_and(|form| form == "full")
 }
 
+/// One size for the quick form, another for the full one.
+pub fn sized(quick: usize, in_full: usize) -> usize {
+    if full() { in_full } else { quick }
+}
+
 /// The seed of this run's dice: `REVERTD_FAULTS_SEED`, or a new one; printed, so that it can be run again.
 pub fn seed() -> u64 {
     let given = std::env::var("REVERTD_FAULTS_SEED").ok();
