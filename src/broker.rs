@@ -124,6 +124,20 @@ impl Broker {
         BrokerError::blocked(&self.host, &self.publishing.blocked().await)
     }
 
+    /// After [`Broker::blocked`], returns once the broker takes messages again, or the connection is gone. Until
+    /// then the connection is kept: one that is blocked can't be closed either, and each try would leave another.
+    pub async fn unblocked(&self) {
+        let mut report = self.publishing.report.clone();
+        let over = |report: &Report| report.blocked.is_none() || report.error.is_some();
+        // An error: nobody reports any more, since the connection is gone.
+        let _ = report.wait_for(over).await;
+    }
+
+    /// Closes the connection that consumes; what is unacknowledged goes back to the queue.
+    pub async fn stop_consuming(&self) {
+        close(&self.consuming.connection).await;
+    }
+
     /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
     pub async fn cause(&self, wrong: BrokerError) -> BrokerError {
         if wrong.is_lasting() || wrong.is_unparseable() {
@@ -139,14 +153,15 @@ impl Broker {
 
     /// Closes the connections; what is unacknowledged goes back to the queue.
     pub async fn close(&self) {
-        let close = async |connection: &Connection| {
-            let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
-        };
         tokio::join!(
             close(&self.consuming.connection),
             close(&self.publishing.connection)
         );
     }
+}
+
+async fn close(connection: &Connection) {
+    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
 }
 
 /// A connection and what it reports of itself.

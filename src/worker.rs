@@ -74,6 +74,8 @@ enum End {
     Stopped,
     /// A bug; what was in hand may hold its cause.
     BrokeOff,
+    /// The broker took no messages for a while, and does again.
+    Unblocked,
     Ledger(LedgerError, Vec<RevertRequest>),
     Broker(BrokerError),
 }
@@ -127,6 +129,10 @@ impl Pool {
             next = Beginning::default();
             let wait = match end {
                 End::Stopped => return Ok(()),
+                End::Unblocked => {
+                    self.failed();
+                    Duration::ZERO
+                }
                 End::BrokeOff => {
                     self.shared.failures.store(0, Ordering::Relaxed);
                     Duration::ZERO

@@ -53,10 +53,28 @@ impl Pool {
         tasks.shutdown().await;
         // Where it fails, what was settled is delivered again, and answered as before.
         let _ = timeout(WIND_DOWN, intake.settle_the_rest()).await;
+        if let Ok(End::Broker(wrong)) = &ended
+            && wrong.is_blocked()
+        {
+            direct.abort();
+            return Ok(self.wait_out(&broker, wrong).await);
+        }
         // It ends once the workers are gone and what they left is sent.
         let _ = timeout(WIND_DOWN, direct).await;
         broker.close().await;
         ended
+    }
+
+    /// Waits until the broker takes messages again, with nothing in hand. Whoever stops us need not wait for that.
+    async fn wait_out(&self, broker: &Broker, blocked: &BrokerError) -> End {
+        error!(reason = %blocked, "paused: the broker");
+        broker.stop_consuming().await;
+        tokio::select! {
+            () = broker.unblocked() => {}
+            () = self.stop.cancelled() => {}
+        }
+        broker.close().await;
+        End::Unblocked
     }
 
     /// Everything a generation needs, in the order in which it must be there before a delivery comes.
@@ -74,6 +92,7 @@ impl Pool {
         };
         match opened {
             Ok(equipment) => Ok(equipment),
+            Err(wrong) if wrong.is_blocked() => Err(self.wait_out(&broker, &wrong).await),
             Err(wrong) => {
                 let cause = broker.cause(wrong).await;
                 broker.close().await;
@@ -158,8 +177,8 @@ impl Pool {
             return Ok(end);
         }
         match end {
-            End::Stopped | End::BrokeOff if finished => Ok(End::Stopped),
-            End::Stopped | End::BrokeOff => Err(WorkerError::Unfinished),
+            End::Stopped | End::Unblocked | End::BrokeOff if finished => Ok(End::Stopped),
+            End::Stopped | End::Unblocked | End::BrokeOff => Err(WorkerError::Unfinished),
             End::Ledger(wrong, _) => {
                 warn!(reason = %wrong, "the database failed during the stop");
                 Err(WorkerError::Unfinished)
@@ -191,7 +210,7 @@ fn joined(result: Result<End, JoinError>) -> End {
 /// The end that says more about what to do next.
 fn worse(one: End, other: End) -> End {
     let rank = |end: &End| match end {
-        End::Stopped => 0,
+        End::Stopped | End::Unblocked => 0,
         End::Broker(wrong) if !wrong.is_unparseable() => 1,
         End::Ledger(..) => 2,
         End::BrokeOff => 3,

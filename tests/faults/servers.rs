@@ -238,8 +238,14 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
     let request = Request::revert(customer.account, usage, 20);
     stage.publish(&request).await;
     instance.ctl(&["set_vm_memory_high_watermark", "0.000001"]);
+    eventually("the alarm is on", async || {
+        instance
+            .ctl(&["eval", "rabbit_alarm:get_alarms()."])
+            .contains("resource_limit")
+    })
+    .await;
     let mut worker = stage.spawn_worker();
-    worker.logged("does not answer").await;
+    worker.logged("takes no messages").await;
     assert_eq!(
         stage.depth(&stage.name("work")).await,
         1,
