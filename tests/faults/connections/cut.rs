@@ -25,7 +25,7 @@ async fn a_connection_to_the_broker_is_cut_after_any_byte() {
 }
 
 async fn cut_everywhere(fault: &str, server: Server) {
-    let (cuts, requests) = if full() { (400, 40_000) } else { (6, 800) };
+    let (cuts, requests) = if full() { (400, 12_000) } else { (6, 800) };
     let network = Network::new(&[
         ("WORKER__BATCH_MAX", "5"),
         ("WORKER__CONCURRENCY", "2"),
