@@ -28,7 +28,7 @@ const WINDOW: usize = 100;
 const QUIET_LOOKS: usize = 12;
 
 /// Of 1,000 poisonous messages, those that no client can read.
-const UNREADABLE: u32 = 1;
+const UNREADABLE: u32 = 20;
 
 #[tokio::test]
 async fn poison_ends_where_it_belongs_and_costs_no_neighbour() {

@@ -124,7 +124,9 @@ impl Verdicts {
                 let wrong = if gone { Wrong::Lost } else { Wrong::Unanswered };
                 found(wrong, "did not end where it belongs");
             }
-            if seen.told.len() > 1 && drawn.is_named {
+            // Once redelivered, it may be taken at the word of a count that it forged: it harms itself alone.
+            let forged = drawn.forges_a_count();
+            if seen.told.len() > 1 && drawn.is_named && !forged {
                 found(Wrong::Differing, "was told in several ways");
             }
             if drawn.fate == Fate::Answered && seen.removed > 0 {
@@ -141,8 +143,7 @@ impl Verdicts {
             }
             let mut reasons = seen.told.iter().map(|(_, reason)| reason);
             let given_up = reasons.any(|reason| reason == "RETRIES_EXHAUSTED");
-            // Once redelivered, it may be taken at the word of a count that it forged: it harms itself alone.
-            if given_up && !drawn.forges_a_count() {
+            if given_up && !forged {
                 found(Wrong::Other, "was given up for the sake of others");
             }
             if seen.reverted.is_some() && seen.reverted != asks_for(&drawn.body) {
