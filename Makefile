@@ -39,10 +39,10 @@ faults: ## run every fault in full, about half an hour, and print what was lost 
 	@$(SERVERS) install
 	@mkdir -p $(TARGET_DIR) && : >"$$REVERTD_FAULTS_REPORT"
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	set -- $(CARGO) nextest run --locked --profile faults --test faults --test it -E 'binary(faults) + test(/^model::/)'; \
-	else set -- sh -c '$(CARGO) test --locked --test faults -- --test-threads=1; status=$$?; \
-	$(CARGO) test --locked --test it model:: && exit $$status'; fi; \
-	$(CARGO) test --locked --no-run --test faults --test it && { $(SERVERS) with faults "$$@"; status=$$?; \
+	set -- $(CARGO) nextest run --locked --features failpoints --profile faults --test faults --test it -E 'binary(faults) + test(/^model::/)'; \
+	else set -- sh -c '$(CARGO) test --locked --features failpoints --test faults -- --test-threads=1; status=$$?; \
+	$(CARGO) test --locked --features failpoints --test it model:: && exit $$status'; fi; \
+	$(CARGO) test --locked --features failpoints --no-run --test faults --test it && { $(SERVERS) with faults "$$@"; status=$$?; \
 	tests/support/faults-table "$$REVERTD_FAULTS_REPORT" && exit $$status; }
 
 bench: ## measure throughput, CPU and memory (options: BENCH_ARGS="...")
