@@ -99,6 +99,14 @@ impl Broker {
         Intake::open(self.clone(), queue, prefetch).await
     }
 
+    /// Takes the first `count` messages of the work queue, and no more.
+    ///
+    /// # Errors
+    /// Where the broker refuses, or one of them can't be read.
+    pub async fn gather(self: &Arc<Self>, queue: &str, count: u16) -> Result<Intake, BrokerError> {
+        Intake::gather(self.clone(), queue, count).await
+    }
+
     /// Opens a channel to publish on, with confirms.
     ///
     /// # Errors

@@ -65,6 +65,9 @@ struct Shared {
 struct Beginning {
     /// The requests that found the database failing.
     held: Vec<RevertRequest>,
+    /// How many messages at the queue's head were found readable, after others were rejected: exactly these are
+    /// taken, since the next might be unreadable again.
+    sifted: Option<u16>,
     /// Whether the topology was in order a moment ago.
     topology_checked: bool,
 }
@@ -74,6 +77,8 @@ enum End {
     Stopped,
     /// A bug; what was in hand may hold its cause.
     BrokeOff,
+    /// What was sifted out of the queue is done; what comes next is not.
+    Sifted,
     /// The broker took no messages for a while, and does again.
     Unblocked,
     Ledger(LedgerError, Vec<RevertRequest>),
@@ -140,15 +145,17 @@ impl Pool {
                 End::Broker(wrong) if wrong.is_unparseable() => {
                     warn!(reason = %wrong, "a message can't be read; looking for it");
                     self.failed();
-                    match self.sift().await {
-                        Ok(true) => {
-                            next.topology_checked = true;
-                            Duration::ZERO
-                        }
+                    match self.sift(&mut next).await {
+                        Ok(true) => Duration::ZERO,
+                        // Another process has it, or has rejected it.
                         Ok(false) => patience.next_wait(),
                         Err(wrong) => pause("the broker", &wrong, &mut patience),
                     }
                 }
+                End::Sifted => match self.sift(&mut next).await {
+                    Ok(_) => Duration::ZERO,
+                    Err(wrong) => pause("the broker", &wrong, &mut patience),
+                },
                 End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
                 End::Ledger(wrong, _) if wrong.is_lasting() && !ever_ready => {
                     return Err(wrong.into());
@@ -173,18 +180,32 @@ impl Pool {
         self.shared.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Rejects what can't be parsed among the messages that may have been in hand. `false` where there is none:
-    /// another process has it, or has rejected it.
-    async fn sift(&self) -> Result<bool, BrokerError> {
+    /// Rejects what can't be read among as many messages as a generation holds. `false` where there is nothing.
+    async fn sift(&self, next: &mut Beginning) -> Result<bool, BrokerError> {
         let settings = &self.shared.settings;
         let queue = settings.topology.work_queue.as_str();
-        let sieved = broker::sieve(&settings.amqp.url, queue, settings.in_hand()).await?;
-        info!(
-            rejected = sieved.rejected,
-            readable = sieved.readable,
-            "looked for it"
-        );
-        Ok(sieved.rejected > 0)
+        let mut rejected = 0u32;
+        loop {
+            let sieved = broker::sieve(&settings.amqp.url, queue, settings.in_hand()).await?;
+            rejected += u32::from(sieved.rejected);
+            if sieved.readable > 0 {
+                // They were delivered once more.
+                self.failed();
+            }
+            if sieved.rejected == 0 || sieved.readable > 0 {
+                next.topology_checked = true;
+                next.sifted = (sieved.rejected > 0).then_some(sieved.readable);
+                info!(
+                    rejected,
+                    readable = sieved.readable,
+                    "looked for unreadable messages"
+                );
+                return Ok(rejected > 0);
+            }
+            if self.stop.is_cancelled() {
+                return Ok(true);
+            }
+        }
     }
 
     /// Migrates or checks the schema, however long the database takes to appear. `false`: stopped meanwhile.

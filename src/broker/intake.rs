@@ -5,22 +5,29 @@
 //!
 //! It begins narrow, with one delivery in the whole process, and is widened once a message has shown to be no
 //! suspect; it is narrowed again when one comes that may stop the process, so that nothing else is in hand then.
+//! After unreadable messages were sifted out of the queue's head, exactly those that were found readable are taken.
 //! Each pace has a channel of its own, since a delivery that comes after its consumer was cancelled would
 //! otherwise stay unacknowledged for as long as the channel lives.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::Consumer;
 use tokio::sync::{Mutex, Notify};
+use tokio::time::timeout;
 
 use super::Broker;
 use super::error::BrokerError;
-use super::inlet::{Batch, Inlet};
+use super::inlet::{Batch, Delivery, Inlet};
 
 /// Bodies of a batch beyond which no further delivery is added, in bytes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long nothing comes where nothing is left: the broker does not say so to a consumer.
+const GATHER_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What the workers of a process take their deliveries from.
 pub struct Intake {
@@ -42,6 +49,8 @@ struct Current {
     wide: bool,
     /// A stream that ended says so once, and then waits for ever.
     ended: bool,
+    /// What was gathered before anything was handed out, where that is all that is to come.
+    gathered: Option<VecDeque<Delivery>>,
 }
 
 impl Intake {
@@ -51,7 +60,36 @@ impl Intake {
         prefetch: u16,
     ) -> Result<Self, BrokerError> {
         let current = Current::open(&broker, queue, None).await?;
-        Ok(Self {
+        Ok(Self::new(broker, queue, prefetch, current))
+    }
+
+    /// Takes the first `count` messages and no more: nothing is acknowledged, so that nothing else is delivered,
+    /// before they are there.
+    pub(super) async fn gather(
+        broker: Arc<Broker>,
+        queue: &str,
+        count: u16,
+    ) -> Result<Self, BrokerError> {
+        let mut current = Current::open(&broker, queue, Some(count)).await?;
+        let mut gathered = VecDeque::new();
+        while gathered.len() < usize::from(count) {
+            // Another process may have taken some of them, which nobody says.
+            match timeout(GATHER_TIMEOUT, current.consumer.next()).await {
+                Ok(Some(next)) => gathered.push_back(current.inlet.accept(next)?),
+                Ok(None) => return Err(BrokerError::ended(queue)),
+                Err(_) => break,
+            }
+        }
+        current.inlet.cancel().await?;
+        while let Some(next) = current.consumer.next().await {
+            gathered.push_back(current.inlet.accept(next)?);
+        }
+        current.gathered = Some(gathered);
+        Ok(Self::new(broker, queue, count, current))
+    }
+
+    fn new(broker: Arc<Broker>, queue: &str, prefetch: u16, current: Current) -> Self {
+        Self {
             broker,
             queue: queue.into(),
             prefetch,
@@ -60,17 +98,22 @@ impl Intake {
             wide: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             changed: Notify::new(),
-        })
+        }
     }
 
-    /// Waits for a delivery and takes with it what is ready, up to `max`. `None` after [`Intake::stop`], once
-    /// nothing is left. Cancel-safe: dropped while it waits, it has taken nothing.
+    /// Waits for a delivery and takes with it what is ready, up to `max`. `None` once nothing is left, after
+    /// [`Intake::stop`] or of what was gathered. Cancel-safe: dropped while it waits, it has taken nothing.
     ///
     /// # Errors
     /// Where the stream fails or ends without being asked to.
     pub async fn next_batch(&self, max: usize) -> Result<Option<Batch>, BrokerError> {
         loop {
             let mut current = self.current.lock().await;
+            let inlet = current.inlet.clone();
+            if let Some(gathered) = &mut current.gathered {
+                let batch: Vec<_> = gathered.drain(..max.min(gathered.len())).collect();
+                return Ok((!batch.is_empty()).then(|| inlet.hand_out(batch, false)));
+            }
             if current.wide != self.is_wide() {
                 current.inlet.cancel().await?;
             }
@@ -195,6 +238,7 @@ impl Current {
             consumer,
             wide: prefetch.is_some(),
             ended: false,
+            gathered: None,
         })
     }
 }

@@ -35,6 +35,8 @@ pub struct Worker {
     intake: Arc<Intake>,
     outlet: Outlet,
     replies: Replies,
+    /// Whether the pace is this generation's to choose.
+    pacing: bool,
 }
 
 impl Worker {
@@ -44,6 +46,7 @@ impl Worker {
         intake: Arc<Intake>,
         outlet: Outlet,
         replies: Replies,
+        pacing: bool,
     ) -> Self {
         Self {
             shared,
@@ -51,6 +54,7 @@ impl Worker {
             intake,
             outlet,
             replies,
+            pacing,
         }
     }
 
@@ -73,7 +77,9 @@ impl Worker {
             let Some(mut batch) = batch else {
                 return Ok(());
             };
-            self.pace(&mut batch).await?;
+            if self.pacing {
+                self.pace(&mut batch).await?;
+            }
             self.handle(batch).await?;
         }
     }

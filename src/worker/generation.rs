@@ -48,6 +48,7 @@ impl Pool {
         }
         let ended = match self.watch(&mut tasks, &broker, &intake, &over).await {
             Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
+            Ok(End::Stopped) if !self.stop.is_cancelled() => Ok(End::Sifted),
             ended => ended,
         };
         tasks.shutdown().await;
@@ -118,12 +119,23 @@ impl Pool {
             outlet.probe().await?;
         }
         let queue = settings.topology.work_queue.as_str();
-        let intake = Arc::new(broker.intake(queue, settings.in_hand()).await?);
+        let intake = Arc::new(match beginning.sifted {
+            Some(count) => broker.gather(queue, count).await?,
+            None => broker.intake(queue, settings.in_hand()).await?,
+        });
         let (sender, direct) = DirectReplies::new(self.shared.clone(), broker.clone());
         let worker = |outlet| {
             let shared = self.shared.clone();
             let replies = Replies::new(shared.clone(), broker.clone(), sender.clone());
-            Worker::new(shared, broker.clone(), intake.clone(), outlet, replies)
+            let pacing = beginning.sifted.is_none();
+            Worker::new(
+                shared,
+                broker.clone(),
+                intake.clone(),
+                outlet,
+                replies,
+                pacing,
+            )
         };
         let workers = outlets.into_iter().map(worker).collect();
         Ok(Equipment {
@@ -177,8 +189,12 @@ impl Pool {
             return Ok(end);
         }
         match end {
-            End::Stopped | End::Unblocked | End::BrokeOff if finished => Ok(End::Stopped),
-            End::Stopped | End::Unblocked | End::BrokeOff => Err(WorkerError::Unfinished),
+            End::Stopped | End::Sifted | End::Unblocked | End::BrokeOff if finished => {
+                Ok(End::Stopped)
+            }
+            End::Stopped | End::Sifted | End::Unblocked | End::BrokeOff => {
+                Err(WorkerError::Unfinished)
+            }
             End::Ledger(wrong, _) => {
                 warn!(reason = %wrong, "the database failed during the stop");
                 Err(WorkerError::Unfinished)
@@ -210,7 +226,7 @@ fn joined(result: Result<End, JoinError>) -> End {
 /// The end that says more about what to do next.
 fn worse(one: End, other: End) -> End {
     let rank = |end: &End| match end {
-        End::Stopped | End::Unblocked => 0,
+        End::Stopped | End::Sifted | End::Unblocked => 0,
         End::Broker(wrong) if !wrong.is_unparseable() => 1,
         End::Ledger(..) => 2,
         End::BrokeOff => 3,

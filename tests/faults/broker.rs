@@ -67,7 +67,7 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
     );
     assert!(!log.contains("dead-lettered: delivered"), "{log}");
     eventually("what was left open is closed", async || {
-        files() <= before + 6
+        files() <= before + 10
     })
     .await;
     let count = audit(&stage, &load, vec![worker]).await;
