@@ -6,7 +6,7 @@
 //! which it is tried before the next generation begins.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -30,6 +30,10 @@ pub use tally::Tally;
 /// The waits between generations that fail.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a failure explains that messages are delivered again. What comes later was delivered often for
+/// another reason.
+const EXPLAINED_FOR: Duration = Duration::from_secs(10);
 
 /// Why the pool can't start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,8 @@ struct Shared {
     /// Generations of late that the database, the broker or a message that can't be parsed ended: each had what was
     /// in hand delivered again, which is no reason to suspect a message of it.
     failures: AtomicU32,
+    /// Batches that were settled: the servers worked.
+    settled: AtomicU64,
 }
 
 /// What a generation takes over from the one before.
@@ -98,6 +104,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
         own_queues: settings.own_queues(),
         tally: Tally::default(),
         failures: AtomicU32::new(0),
+        settled: AtomicU64::new(0),
         settings,
     });
     let pool = Pool {
@@ -125,26 +132,30 @@ impl Pool {
         loop {
             let began = Instant::now();
             let mut ready = false;
+            let settled = self.settled();
             let end = self.generation(&next, &mut ready).await?;
             ever_ready |= ready;
-            if ready && began.elapsed() > LONGEST_WAIT {
+            if self.settled() > settled {
+                // What works now and then is not hammered by trying it at once.
                 patience.reset();
-                self.shared.failures.store(0, Ordering::Relaxed);
+            }
+            if ready {
+                // What it had in hand is delivered again, for no fault of its own.
+                if began.elapsed() > EXPLAINED_FOR {
+                    self.shared.failures.store(0, Ordering::Relaxed);
+                }
+                self.failed();
             }
             next = Beginning::default();
             let wait = match end {
                 End::Stopped => return Ok(()),
-                End::Unblocked => {
-                    self.failed();
-                    Duration::ZERO
-                }
+                End::Unblocked => Duration::ZERO,
                 End::BrokeOff => {
                     self.shared.failures.store(0, Ordering::Relaxed);
                     Duration::ZERO
                 }
                 End::Broker(wrong) if wrong.is_unparseable() => {
                     warn!(reason = %wrong, "a message can't be read; looking for it");
-                    self.failed();
                     match self.sift(&mut next).await {
                         Ok(true) => Duration::ZERO,
                         // Another process has it, or has rejected it.
@@ -160,12 +171,8 @@ impl Pool {
                 End::Ledger(wrong, _) if wrong.is_lasting() && !ever_ready => {
                     return Err(wrong.into());
                 }
-                End::Broker(wrong) => {
-                    self.failed();
-                    pause("the broker", &wrong, &mut patience)
-                }
+                End::Broker(wrong) => pause("the broker", &wrong, &mut patience),
                 End::Ledger(wrong, requests) => {
-                    self.failed();
                     next.held = requests;
                     pause("the database", &wrong, &mut patience)
                 }
@@ -174,6 +181,10 @@ impl Pool {
                 return Ok(());
             }
         }
+    }
+
+    fn settled(&self) -> u64 {
+        self.shared.settled.load(Ordering::Relaxed)
     }
 
     fn failed(&self) {

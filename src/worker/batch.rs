@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::replies::Replies;
-use super::{End, Shared};
+use super::{EXPLAINED_FOR, End, Shared};
 use crate::broker::{Batch, Broker, Delivery, Fate, Intake, Message, Outlet};
 use crate::disposition::{self, Disposition, Reading};
 use crate::event::{Event, Kind};
@@ -37,6 +37,7 @@ pub struct Worker {
     replies: Replies,
     /// Whether the pace is this generation's to choose.
     pacing: bool,
+    began: Instant,
 }
 
 impl Worker {
@@ -55,6 +56,7 @@ impl Worker {
             outlet,
             replies,
             pacing,
+            began: Instant::now(),
         }
     }
 
@@ -87,7 +89,11 @@ impl Worker {
     /// Has suspects come one at a time, with nothing else in hand that their crash would have delivered once
     /// more; and all others as many as configured.
     async fn pace(&self, batch: &mut Batch) -> Result<(), End> {
-        let explained = self.shared.failures.load(Ordering::Relaxed);
+        let explained = if self.began.elapsed() < EXPLAINED_FOR {
+            self.shared.failures.load(Ordering::Relaxed)
+        } else {
+            0
+        };
         let threshold = SUSPECT_REDELIVERIES.saturating_add(explained);
         let suspect = |delivery: &Delivery| {
             delivery.redeliveries >= threshold || delivery.body.len() > HEAVY_BYTES
@@ -118,6 +124,7 @@ impl Worker {
         }
         batch.settle().await.map_err(End::Broker)?;
         seam::pass(seam::SETTLED);
+        self.shared.settled.fetch_add(1, Ordering::Relaxed);
         self.count(deliveries, &dispositions);
         Ok(())
     }
