@@ -8,7 +8,7 @@ use crate::instance::Instance;
 use crate::support::audit::{Count, audit};
 use crate::support::load::Load;
 use crate::support::report::{full, report, seed};
-use crate::support::{Servers, Stage, connect_db, raw, with_database};
+use crate::support::{Servers, Stage, connect_db, with_database};
 
 /// Requests of one part of the load.
 const PART: usize = 200;
@@ -115,17 +115,16 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
         pace.tick().await;
         while !is_over() {
             pace.tick().await;
-            match faults % 7 {
+            match faults % 6 {
                 0 => terminate_sessions(&stage).await,
                 1 => drop(instance.control(&["close_all_connections", "soak"]).await),
                 2 => instance.act("restart", "pg").await,
-                3 => raw::publish_with_message_id(&stage, b"\xff\xfe").await,
-                4 => instance.act("restart", "rabbit").await,
-                5 => instance.act("kill", "pg").await,
+                3 => instance.act("restart", "rabbit").await,
+                4 => instance.act("kill", "pg").await,
                 _ => instance.act("kill", "rabbit").await,
             }
-            if faults % 7 >= 5 {
-                let server = if faults % 7 == 5 { "pg" } else { "rabbit" };
+            if faults % 6 >= 4 {
+                let server = if faults % 6 == 4 { "pg" } else { "rabbit" };
                 instance.act("start-one", server).await;
             }
             faults += 1;
