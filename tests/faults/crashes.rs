@@ -141,7 +141,7 @@ const SCHEMA: &str = "
 async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend() {
     let seed = seed();
     let mut count = Count::default();
-    let runs = if full() { 30 } else { 6 };
+    let runs = if full() { 30 } else { 3 };
     for run in 0..runs {
         let stage = Stage::new().await;
         let whole = schema(&stage).await;

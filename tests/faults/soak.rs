@@ -86,7 +86,7 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
     let seed = seed();
     let (instance, servers) = Instance::start();
     let (each, mut count) = bearable(&servers, seed).await;
-    let length = Duration::from_secs(if full() { 600 } else { 30 });
+    let length = Duration::from_secs(if full() { 600 } else { 20 });
     let parts = length.as_millis() / (2 * each).as_millis().max(1);
     let requests = usize::try_from(parts).expect("few") * PART;
     let stage = Stage::on(servers).await;
