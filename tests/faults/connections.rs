@@ -73,6 +73,8 @@ impl Network {
     /// Counts, and takes the stage down.
     async fn count(self, load: &Load, workers: Vec<WorkerProcess>) -> Count {
         let count = audit(&self.stage, load, workers).await;
+        // With them go the connections that only a server still has, which would hold up its end.
+        drop((self.database, self.broker));
         self.stage.strike().await;
         count
     }
