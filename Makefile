@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test bench lint fmt deny clean-servers
+.PHONY: help build demo test test-next faults bench lint fmt deny clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,23 @@ test: ## run every test, with servers of its own
 	else set -- $(CARGO) test --locked --features failpoints; fi; \
 	"$$@" --no-run && $(SERVERS) with test "$$@"
 
+# It takes root and debootstrap, and makes the release once (tests/support/release).
+test-next: ## run every test on Debian 13's RabbitMQ 4.0 and PostgreSQL 17
+	@env -u REVERTD_DATABASE__URL -u REVERTD_AMQP__URL REVERTD_TEST_RELEASE=trixie $(MAKE) --no-print-directory test
+
+# The table is printed even where a test failed; both decide the exit status.
+faults: export REVERTD_FAULTS = full
+faults: export REVERTD_FAULTS_REPORT = $(abspath $(TARGET_DIR)/faults.tsv)
+faults: ## run every fault in full, about half an hour, and print what was lost or came twice
+	@$(SERVERS) install
+	@mkdir -p $(TARGET_DIR) && : >"$$REVERTD_FAULTS_REPORT"
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	set -- $(CARGO) nextest run --locked --features failpoints --profile faults --test faults --test it -E 'binary(faults) + test(/^model::/)'; \
+	else set -- sh -c '$(CARGO) test --locked --features failpoints --test faults -- --test-threads=1; status=$$?; \
+	$(CARGO) test --locked --features failpoints --test it model:: && exit $$status'; fi; \
+	$(CARGO) test --locked --features failpoints --no-run --test faults --test it && { $(SERVERS) with faults "$$@"; status=$$?; \
+	tests/support/faults-table "$$REVERTD_FAULTS_REPORT" && exit $$status; }
+
 bench: ## measure throughput, CPU and memory (options: BENCH_ARGS="...")
 	@$(SERVERS) install
 	@$(CARGO) build --release --locked --quiet --bins --example bench
@@ -37,7 +54,7 @@ lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --features failpoints --locked -- -D warnings
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/faults-table .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 
 fmt: ## format the code
 	$(CARGO) fmt --all

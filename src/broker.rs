@@ -18,17 +18,21 @@ use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 mod client;
 mod error;
 mod inlet;
+mod intake;
 mod message;
 mod order;
 mod outlet;
 mod properties;
+mod sieve;
 mod topology;
 
 pub use client::{Client, Submission};
 pub use error::BrokerError;
-pub use inlet::{Delivery, Inlet};
+pub use inlet::{Batch, Delivery};
+pub use intake::Intake;
 pub use message::Message;
 pub use outlet::{Fate, Outlet};
+pub use sieve::{STACK_BYTES, Sieved, sieve};
 
 /// Longest wait for a connection, a channel or a declaration.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,15 +91,20 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker refuses.
-    pub async fn inlet(&self, queue: &str, prefetch: u16) -> Result<Inlet, BrokerError> {
-        let opening = Inlet::open(
-            &self.consuming.connection,
-            queue,
-            prefetch,
-            &self.user,
-            &self.host,
-        );
-        within(CONNECT_TIMEOUT, &self.host, opening).await
+    pub async fn intake(
+        self: &Arc<Self>,
+        queue: &str,
+        prefetch: u16,
+    ) -> Result<Intake, BrokerError> {
+        Intake::open(self.clone(), queue, prefetch).await
+    }
+
+    /// Takes the first `count` messages of the work queue, and no more.
+    ///
+    /// # Errors
+    /// Where the broker refuses, or one of them can't be read.
+    pub async fn gather(self: &Arc<Self>, queue: &str, count: u16) -> Result<Intake, BrokerError> {
+        Intake::gather(self.clone(), queue, count).await
     }
 
     /// Opens a channel to publish on, with confirms.
@@ -123,6 +132,20 @@ impl Broker {
         BrokerError::blocked(&self.host, &self.publishing.blocked().await)
     }
 
+    /// After [`Broker::blocked`], returns once the broker takes messages again, or the connection is gone. Until
+    /// then the connection is kept: one that is blocked can't be closed either, and each try would leave another.
+    pub async fn unblocked(&self) {
+        let mut report = self.publishing.report.clone();
+        let over = |report: &Report| report.blocked.is_none() || report.error.is_some();
+        // An error: nobody reports any more, since the connection is gone.
+        let _ = report.wait_for(over).await;
+    }
+
+    /// Closes the connection that consumes; what is unacknowledged goes back to the queue.
+    pub async fn stop_consuming(&self) {
+        close(&self.consuming.connection).await;
+    }
+
     /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
     pub async fn cause(&self, wrong: BrokerError) -> BrokerError {
         if wrong.is_lasting() || wrong.is_unparseable() {
@@ -138,14 +161,15 @@ impl Broker {
 
     /// Closes the connections; what is unacknowledged goes back to the queue.
     pub async fn close(&self) {
-        let close = async |connection: &Connection| {
-            let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
-        };
         tokio::join!(
             close(&self.consuming.connection),
             close(&self.publishing.connection)
         );
     }
+}
+
+async fn close(connection: &Connection) {
+    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
 }
 
 /// A connection and what it reports of itself.

@@ -99,8 +99,9 @@ impl Ledger {
     }
 
     async fn run(&self, params: &Params<'_>) -> Result<Vec<row::Row>, Trouble> {
-        self.on_connection(async |client| self.execute(client, params).await)
-            .await
+        let deciding =
+            async |client: &Object| seam::amid(seam::DECIDING, self.execute(client, params)).await;
+        self.on_connection(deciding).await
     }
 
     async fn execute(
@@ -117,8 +118,7 @@ impl Ledger {
             [&self.cumulative, &self.max_age_secs, &self.platform_account];
         let arrays = params.arrays();
         let all: Vec<&(dyn ToSql + Sync)> = arrays.into_iter().chain(rest).collect();
-        let answer = seam::amid(seam::DECIDING, client.query(&statement, &all)).await;
-        let rows = answer.map_err(classify)?;
+        let rows = client.query(&statement, &all).await.map_err(classify)?;
         rows.iter()
             .map(|row| row::Row::read(row).map_err(|error| error::classify(&error, &self.host)))
             .collect()

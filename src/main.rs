@@ -5,26 +5,18 @@ use std::process::{Command, ExitCode};
 
 use clap::Parser;
 
-/// What a publisher can nest into the headers of one frame, 26,000 levels, is parsed by the AMQP client by
-/// recursion, on a thread of its own whose stack only this variable sizes: in bytes, reserved and not used. An
-/// unoptimized build needs more a level.
-const STACK: (&str, &str) = (
-    "RUST_MIN_STACK",
-    if cfg!(debug_assertions) {
-        "536870912"
-    } else {
-        "67108864"
-    },
-);
+/// Sizes the stacks of threads, in bytes: the AMQP client parses headers on one of its own, by recursion, which only
+/// this variable can size.
+const STACK: &str = "RUST_MIN_STACK";
 
 fn main() -> ExitCode {
     // The variable is read when the first thread starts, so it has to be there before this process is.
-    if std::env::var_os(STACK.0).is_none() {
+    if std::env::var_os(STACK).is_none() {
         let arguments = std::env::args_os().skip(1);
         if let Ok(program) = std::env::current_exe() {
             let error = Command::new(program)
                 .args(arguments)
-                .env(STACK.0, STACK.1)
+                .env(STACK, revertd::broker::STACK_BYTES.to_string())
                 .exec();
             eprintln!("revertd: cannot start with a larger stack: {error}");
         }

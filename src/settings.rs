@@ -220,11 +220,17 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Requests that one worker holds unacknowledged.
+    /// Requests that a process holds unacknowledged, for each of its workers.
     #[must_use]
     pub fn prefetch(&self) -> u16 {
         let default = self.worker.batch_max.saturating_mul(2);
         self.amqp.prefetch.unwrap_or(default)
+    }
+
+    /// Requests that a process holds unacknowledged.
+    #[must_use]
+    pub fn in_hand(&self) -> u16 {
+        self.prefetch().saturating_mul(self.worker.concurrency)
     }
 
     /// Connections to the database, at most.

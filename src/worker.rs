@@ -1,19 +1,19 @@
 //! The worker: the only loop, the only orchestrator.
 //!
 //! A pool of workers runs in generations. A generation connects, consumes, and ends as a whole: when it is told
-//! to stop, when the database or the broker fails, or when the deliveries call for another pace. What it had
-//! in hand and did not settle is delivered again; nothing else is remembered, but the requests that found the
-//! database failing, with which it is tried before the next generation begins.
+//! to stop, when the database or the broker fails, or when a worker breaks off. What it had in hand and did not
+//! settle is delivered again; nothing else is remembered, but the requests that found the database failing, with
+//! which it is tried before the next generation begins.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::broker::BrokerError;
+use crate::broker::{self, BrokerError};
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::patience::Patience;
 use crate::request::RevertRequest;
@@ -30,6 +30,10 @@ pub use tally::Tally;
 /// The waits between generations that fail.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a failure explains that messages are delivered again. What comes later was delivered often for
+/// another reason.
+const EXPLAINED_FOR: Duration = Duration::from_secs(10);
 
 /// Why the pool can't start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -55,34 +59,34 @@ struct Shared {
     retry_queues: Vec<String>,
     own_queues: std::collections::BTreeSet<String>,
     tally: Tally,
-    /// Generations that the database or the broker ended: each had what was in hand delivered again, which
-    /// is no reason to suspect a message.
+    /// Generations of late that the database, the broker or a message that can't be parsed ended: each had what was
+    /// in hand delivered again, which is no reason to suspect a message of it.
     failures: AtomicU32,
-}
-
-/// How many deliveries a worker holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
-    /// As many as configured.
-    Full,
-    /// One in the whole process, for as long as it may be what breaks the connection or the worker: whatever
-    /// else was in hand would be delivered again with it, and once too often in the end.
-    Careful,
+    /// Batches that were settled: the servers worked.
+    settled: AtomicU64,
 }
 
 /// What a generation takes over from the one before.
+#[derive(Default)]
 struct Beginning {
-    pace: Pace,
     /// The requests that found the database failing.
     held: Vec<RevertRequest>,
-    /// Whether the topology was in order a moment ago: nothing but the pace changed since.
+    /// How many messages at the queue's head were found readable, after others were rejected: exactly these are
+    /// taken, since the next might be unreadable again.
+    sifted: Option<u16>,
+    /// Whether the topology was in order a moment ago.
     topology_checked: bool,
 }
 
 /// Why a worker, and with it the generation, ended.
 enum End {
     Stopped,
-    Repaced(Pace),
+    /// A bug; what was in hand may hold its cause.
+    BrokeOff,
+    /// What was sifted out of the queue is done; what comes next is not.
+    Sifted,
+    /// The broker took no messages for a while, and does again.
+    Unblocked,
     Ledger(LedgerError, Vec<RevertRequest>),
     Broker(BrokerError),
 }
@@ -100,6 +104,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
         own_queues: settings.own_queues(),
         tally: Tally::default(),
         failures: AtomicU32::new(0),
+        settled: AtomicU64::new(0),
         settings,
     });
     let pool = Pool {
@@ -122,61 +127,94 @@ impl Pool {
         if !self.prepare_schema(&mut patience).await? {
             return Ok(());
         }
-        let mut next = Beginning {
-            pace: Pace::Full,
-            held: Vec::new(),
-            topology_checked: false,
-        };
+        let mut next = Beginning::default();
         let mut ever_ready = false;
         loop {
             let began = Instant::now();
             let mut ready = false;
+            let settled = self.settled();
             let end = self.generation(&next, &mut ready).await?;
-            next.held.clear();
-            next.topology_checked = ready;
             ever_ready |= ready;
-            if ready && began.elapsed() > LONGEST_WAIT {
+            if self.settled() > settled {
+                // What works now and then is not hammered by trying it at once.
                 patience.reset();
             }
-            if ready && matches!(end, End::Broker(_) | End::Ledger(..)) {
-                self.shared.failures.fetch_add(1, Ordering::Relaxed);
+            if ready {
+                // What it had in hand is delivered again, for no fault of its own.
+                if began.elapsed() > EXPLAINED_FOR {
+                    self.shared.failures.store(0, Ordering::Relaxed);
+                }
+                self.failed();
             }
+            next = Beginning::default();
             let wait = match end {
                 End::Stopped => return Ok(()),
-                End::Repaced(pace) => {
-                    next.pace = pace;
+                End::Unblocked => Duration::ZERO,
+                End::BrokeOff => {
+                    self.shared.failures.store(0, Ordering::Relaxed);
                     Duration::ZERO
                 }
-                // Each time, the broker counts a delivery; when it has counted enough, it removes the message.
                 End::Broker(wrong) if wrong.is_unparseable() => {
-                    if next.pace != Pace::Careful {
-                        warn!(reason = %wrong, "consuming one at a time until the broker removes it");
+                    warn!(reason = %wrong, "a message can't be read; looking for it");
+                    match self.sift(&mut next).await {
+                        Ok(true) => Duration::ZERO,
+                        // Another process has it, or has rejected it.
+                        Ok(false) => patience.next_wait(),
+                        Err(wrong) => pause("the broker", &wrong, &mut patience),
                     }
-                    next.pace = Pace::Careful;
-                    // It may have come before the generation was ready, but it came from the queue.
-                    next.topology_checked = true;
-                    Duration::from_millis(10)
                 }
+                End::Sifted => match self.sift(&mut next).await {
+                    Ok(_) => Duration::ZERO,
+                    Err(wrong) => pause("the broker", &wrong, &mut patience),
+                },
                 End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
                 End::Ledger(wrong, _) if wrong.is_lasting() && !ever_ready => {
                     return Err(wrong.into());
                 }
-                End::Broker(wrong) => {
-                    let wait = patience.next_wait();
-                    error!(reason = %wrong, retry_in = ?wait, "paused: the broker");
-                    next.topology_checked = false;
-                    wait
-                }
+                End::Broker(wrong) => pause("the broker", &wrong, &mut patience),
                 End::Ledger(wrong, requests) => {
-                    let wait = patience.next_wait();
-                    error!(reason = %wrong, retry_in = ?wait, "paused: the database");
                     next.held = requests;
-                    next.topology_checked = false;
-                    wait
+                    pause("the database", &wrong, &mut patience)
                 }
             };
             if self.stopped_within(wait).await {
                 return Ok(());
+            }
+        }
+    }
+
+    fn settled(&self) -> u64 {
+        self.shared.settled.load(Ordering::Relaxed)
+    }
+
+    fn failed(&self) {
+        self.shared.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rejects what can't be read among as many messages as a generation holds. `false` where there is nothing.
+    async fn sift(&self, next: &mut Beginning) -> Result<bool, BrokerError> {
+        let settings = &self.shared.settings;
+        let queue = settings.topology.work_queue.as_str();
+        let mut rejected = 0u32;
+        loop {
+            let sieved = broker::sieve(&settings.amqp.url, queue, settings.in_hand()).await?;
+            rejected += u32::from(sieved.rejected);
+            if sieved.readable > 0 {
+                // They were delivered once more.
+                self.failed();
+            }
+            if sieved.rejected == 0 || sieved.readable > 0 {
+                next.topology_checked = true;
+                next.sifted = (sieved.rejected > 0).then_some(sieved.readable);
+                info!(
+                    rejected,
+                    readable = sieved.readable,
+                    "looked for unreadable messages"
+                );
+                return Ok(rejected > 0);
+            }
+            if self.stop.is_cancelled() {
+                return Ok(true);
             }
         }
     }
@@ -220,4 +258,10 @@ impl Pool {
     async fn stopped_within(&self, wait: Duration) -> bool {
         timeout(wait, self.stop.cancelled()).await.is_ok()
     }
+}
+
+fn pause(what: &str, wrong: &dyn std::error::Error, patience: &mut Patience) -> Duration {
+    let wait = patience.next_wait();
+    error!(reason = %wrong, retry_in = ?wait, "paused: {what}");
+    wait
 }

@@ -16,6 +16,7 @@ enum Nature {
     Passing,
     Lasting,
     Unparseable,
+    Blocked,
 }
 
 impl BrokerError {
@@ -39,10 +40,13 @@ impl BrokerError {
     }
 
     pub(super) fn blocked(host: &str, why: &str) -> Self {
-        Self::passing(format!(
-            "RabbitMQ at {host} takes no messages: {why}; see rabbitmq-diagnostics alarms, and free memory or \
-             disk space on its server"
-        ))
+        Self {
+            message: format!(
+                "RabbitMQ at {host} takes no messages: {why}; see rabbitmq-diagnostics alarms, and free \
+                 memory or disk space on its server"
+            ),
+            nature: Nature::Blocked,
+        }
     }
 
     pub(super) fn ended(queue: &str) -> Self {
@@ -76,6 +80,12 @@ impl BrokerError {
     #[must_use]
     pub fn is_unparseable(&self) -> bool {
         self.nature == Nature::Unparseable
+    }
+
+    /// Whether the broker takes no messages, and says when it does again.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.nature == Nature::Blocked
     }
 
     /// Classifies an error of the client or the broker. `doing` says what failed, with names.

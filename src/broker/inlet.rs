@@ -1,20 +1,19 @@
-//! Deliveries of the work queue, in batches of what is ready.
-//!
-//! One consumer for all workers of a process: when the process dies, the broker takes back what it had in hand at
-//! once, and counts one delivery. Of several consumers, each would be given what the one before returned.
+//! A channel that consumes the work queue, and what is acknowledged on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::timeout;
 
 use super::error::BrokerError;
-use super::order::Order;
-use super::{CONFIRM_TIMEOUT, properties, within};
+use super::order::{Order, Ticket};
+use super::{CLOSE_TIMEOUT, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, properties, within};
 use crate::request::Envelope;
 
 /// A message, unacknowledged.
@@ -30,25 +29,60 @@ pub struct Delivery {
     tag: u64,
 }
 
-/// A consumer of the work queue, shared by the workers of a process.
+/// Deliveries that are settled together.
+pub struct Batch {
+    /// The deliveries, in the order in which they came.
+    pub deliveries: Vec<Delivery>,
+    /// Whether nothing else is in hand of this process.
+    pub alone: bool,
+    ticket: Ticket,
+    inlet: Arc<Inlet>,
+}
+
+impl Batch {
+    /// Returns those deliveries to the queue that are `unwanted`, and only them. The broker counts a delivery.
+    /// `false` where there are none.
+    ///
+    /// # Errors
+    /// Where the channel is gone; then everything unacknowledged is delivered again.
+    pub async fn give_back(
+        &mut self,
+        unwanted: impl Fn(&Delivery) -> bool,
+    ) -> Result<bool, BrokerError> {
+        let (back, kept): (Vec<_>, Vec<_>) = self
+            .deliveries
+            .drain(..)
+            .partition(|delivery| unwanted(delivery));
+        self.deliveries = kept;
+        for delivery in &back {
+            self.inlet.give_back(self.ticket, delivery.tag).await?;
+        }
+        Ok(!back.is_empty())
+    }
+
+    /// Settles the batch: it is acknowledged as soon as all handed out before it are settled too.
+    ///
+    /// # Errors
+    /// Where the channel is gone; then everything unacknowledged is delivered again.
+    pub async fn settle(&self) -> Result<(), BrokerError> {
+        self.inlet.settle(self.ticket).await
+    }
+}
+
+/// A consumer's channel. What it consumes is read by who opened it.
 pub struct Inlet {
     channel: Channel,
-    tag: ShortString,
-    deliveries: Mutex<Deliveries>,
+    consumer: ShortString,
     order: std::sync::Mutex<Order>,
     /// Held while an acknowledgement is decided on and written: one that comes after a later one names tags
     /// that are settled already, which closes the channel.
     acknowledging: Mutex<()>,
+    /// Told when everything handed out is settled.
+    emptied: Notify,
+    cancelled: AtomicBool,
     queue: String,
     user: Arc<str>,
     host: String,
-    cancelled: AtomicBool,
-}
-
-struct Deliveries {
-    consumer: Consumer,
-    /// A stream that ended says so once, and then waits for ever.
-    exhausted: bool,
 }
 
 impl Inlet {
@@ -58,138 +92,44 @@ impl Inlet {
         prefetch: u16,
         user: &Arc<str>,
         host: &str,
-    ) -> Result<Self, BrokerError> {
-        let wrong = |error| BrokerError::classify(&error, host, &format!("consuming {queue}"));
-        let channel = connection.create_channel().await.map_err(wrong)?;
-        // Before consuming: the client's own buffer has no bound but this one. It counts for each
-        // consumer, as RabbitMQ reads `global: false`.
-        channel
-            .basic_qos(prefetch, BasicQosOptions { global: false })
-            .await
-            .map_err(wrong)?;
-        let options = BasicConsumeOptions {
-            no_local: false,
-            no_ack: false,
-            exclusive: false,
-            nowait: false,
+    ) -> Result<(Self, Consumer), BrokerError> {
+        let opening = async {
+            let wrong = |error| BrokerError::classify(&error, host, &format!("consuming {queue}"));
+            let channel = connection.create_channel().await.map_err(wrong)?;
+            // Before consuming: the client's own buffer has no bound but this one. It counts for each
+            // consumer, as RabbitMQ reads `global: false`.
+            channel
+                .basic_qos(prefetch, BasicQosOptions { global: false })
+                .await
+                .map_err(wrong)?;
+            let options = BasicConsumeOptions {
+                no_local: false,
+                no_ack: false,
+                exclusive: false,
+                nowait: false,
+            };
+            let consumer = channel
+                .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+                .await
+                .map_err(wrong)?;
+            Ok((channel, consumer))
         };
-        let consumer = channel
-            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
-            .await
-            .map_err(wrong)?;
-        Ok(Self {
+        let (channel, consumer) = within(CONNECT_TIMEOUT, host, opening).await?;
+        let inlet = Self {
             channel,
-            tag: consumer.tag(),
-            deliveries: Mutex::new(Deliveries {
-                consumer,
-                exhausted: false,
-            }),
+            consumer: consumer.tag(),
             order: std::sync::Mutex::default(),
             acknowledging: Mutex::default(),
+            emptied: Notify::new(),
+            cancelled: AtomicBool::new(false),
             queue: queue.into(),
             user: user.clone(),
             host: host.into(),
-            cancelled: AtomicBool::new(false),
-        })
-    }
-
-    /// Waits for a delivery and takes with it what is ready, up to `max`. `None` after [`Inlet::cancel`], once
-    /// nothing is left. Cancel-safe: dropped while it waits, it has taken nothing.
-    ///
-    /// # Errors
-    /// Where the stream fails or ends without being asked to.
-    pub async fn next_batch(&self, max: usize) -> Result<Option<Vec<Delivery>>, BrokerError> {
-        let mut deliveries = self.deliveries.lock().await;
-        if deliveries.exhausted {
-            return Ok(None);
-        }
-        let Some(first) = deliveries.consumer.next().await else {
-            return self.end(&mut deliveries).map(|()| None);
         };
-        let mut batch = vec![self.accept(first)?];
-        while batch.len() < max {
-            match deliveries.consumer.next().now_or_never() {
-                None => break,
-                Some(Some(next)) => batch.push(self.accept(next)?),
-                // If it was not asked to end, the batch can't be acknowledged any more either.
-                Some(None) => {
-                    self.end(&mut deliveries)?;
-                    break;
-                }
-            }
-        }
-        if let (Some(first), Some(last)) = (batch.first(), batch.last()) {
-            self.order().hand_out(first.tag, last.tag);
-        }
-        Ok(Some(batch))
+        Ok((inlet, consumer))
     }
 
-    /// Stops further deliveries; those on their way are still handed out.
-    ///
-    /// # Errors
-    /// Where the broker does not answer.
-    pub async fn cancel(&self) -> Result<(), BrokerError> {
-        self.cancelled.store(true, Ordering::Release);
-        let cancelling = async {
-            let options = BasicCancelOptions { nowait: false };
-            let cancelled = self.channel.basic_cancel(self.tag.clone(), options).await;
-            cancelled.map_err(|error| self.wrong(&error, "cancelling the consumer"))
-        };
-        within(CONFIRM_TIMEOUT, &self.host, cancelling).await
-    }
-
-    /// Settles a whole batch: it is acknowledged as soon as all handed out before it are settled too.
-    ///
-    /// # Errors
-    /// Where the channel is gone; then everything unacknowledged is delivered again.
-    pub async fn settle(&self, batch: &[Delivery]) -> Result<(), BrokerError> {
-        let _turn = self.acknowledging.lock().await;
-        let up_to = batch.last().and_then(|last| self.order().settle(last.tag));
-        match up_to {
-            Some(tag) => self.acknowledge(&[tag], true).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Acknowledges what is settled behind a batch that was given up. To be called once no more is handed out.
-    ///
-    /// # Errors
-    /// As [`Inlet::settle`].
-    pub async fn settle_the_rest(&self) -> Result<(), BrokerError> {
-        let _turn = self.acknowledging.lock().await;
-        let tags = self.order().left_behind();
-        self.acknowledge(&tags, false).await
-    }
-
-    async fn acknowledge(&self, tags: &[u64], multiple: bool) -> Result<(), BrokerError> {
-        let acknowledging = async {
-            for tag in tags {
-                let options = BasicAckOptions { multiple };
-                let acknowledged = self.channel.basic_ack(*tag, options).await;
-                acknowledged.map_err(|error| self.wrong(&error, "acknowledging"))?;
-            }
-            Ok(())
-        };
-        within(CONFIRM_TIMEOUT, &self.host, acknowledging).await
-    }
-
-    fn order(&self) -> std::sync::MutexGuard<'_, Order> {
-        // Nothing panics while it holds the lock; if it did, what it counts would still be true.
-        self.order
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn end(&self, deliveries: &mut Deliveries) -> Result<(), BrokerError> {
-        deliveries.exhausted = true;
-        if self.cancelled.load(Ordering::Acquire) {
-            Ok(())
-        } else {
-            Err(BrokerError::ended(&self.queue))
-        }
-    }
-
-    fn accept(
+    pub(super) fn accept(
         &self,
         delivery: Result<lapin::message::Delivery, lapin::Error>,
     ) -> Result<Delivery, BrokerError> {
@@ -201,6 +141,100 @@ impl Inlet {
             properties: delivery.properties,
             tag: delivery.delivery_tag,
         })
+    }
+
+    pub(super) fn hand_out(self: &Arc<Self>, deliveries: Vec<Delivery>, alone: bool) -> Batch {
+        let tags = deliveries.iter().map(|delivery| delivery.tag).collect();
+        Batch {
+            ticket: self.order().hand_out(tags),
+            inlet: self.clone(),
+            deliveries,
+            alone,
+        }
+    }
+
+    /// Stops further deliveries; those on their way are still handed out.
+    pub(super) async fn cancel(&self) -> Result<(), BrokerError> {
+        if self.cancelled.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let options = BasicCancelOptions { nowait: false };
+        let cancelling = async {
+            let cancelled = self.channel.basic_cancel(self.consumer.clone(), options);
+            let cancelled = cancelled.await;
+            cancelled.map_err(|error| self.wrong(&error, "cancelling the consumer"))
+        };
+        within(CONFIRM_TIMEOUT, &self.host, cancelling).await
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Waits until everything handed out is settled.
+    pub(super) async fn settled(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.order().is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Acknowledges what is settled behind a batch that was given up. To be called once no more is handed out.
+    pub(super) async fn settle_the_rest(&self) -> Result<(), BrokerError> {
+        let _turn = self.acknowledging.lock().await;
+        let tags = self.order().left_behind();
+        for tag in tags {
+            self.acknowledge(tag, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the channel; what is unacknowledged, or still on its way, goes back to the queue.
+    pub(super) async fn close(&self) {
+        let _ = timeout(CLOSE_TIMEOUT, self.channel.close(200, "done".into())).await;
+    }
+
+    async fn settle(&self, ticket: Ticket) -> Result<(), BrokerError> {
+        let _turn = self.acknowledging.lock().await;
+        let up_to = self.order().settle(ticket);
+        if let Some(tag) = up_to {
+            self.acknowledge(tag, true).await?;
+        }
+        if self.order().is_empty() {
+            self.emptied.notify_waiters();
+        }
+        Ok(())
+    }
+
+    async fn give_back(&self, ticket: Ticket, tag: u64) -> Result<(), BrokerError> {
+        // First, so that no acknowledgement of others can take it along.
+        let _turn = self.acknowledging.lock().await;
+        self.order().give_back(ticket, tag);
+        let rejecting = async {
+            let options = BasicRejectOptions { requeue: true };
+            let rejected = self.channel.basic_reject(tag, options).await;
+            rejected.map_err(|error| self.wrong(&error, "returning a message"))
+        };
+        within(CONFIRM_TIMEOUT, &self.host, rejecting).await
+    }
+
+    async fn acknowledge(&self, tag: u64, multiple: bool) -> Result<(), BrokerError> {
+        let acknowledging = async {
+            let options = BasicAckOptions { multiple };
+            let acknowledged = self.channel.basic_ack(tag, options).await;
+            acknowledged.map_err(|error| self.wrong(&error, "acknowledging"))
+        };
+        within(CONFIRM_TIMEOUT, &self.host, acknowledging).await
+    }
+
+    fn order(&self) -> std::sync::MutexGuard<'_, Order> {
+        // Nothing panics while it holds the lock; if it did, what it counts would still be true.
+        self.order
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn wrong(&self, error: &lapin::Error, doing: &str) -> BrokerError {

@@ -126,7 +126,7 @@ impl Outlet {
     async fn publish_window(&self, window: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
         let half = window.len() / 2;
         let written = join_all(window.iter().enumerate().map(async |(index, message)| {
-            if index == half {
+            if index == half && half > 0 {
                 seam::pass(seam::HALF_PUBLISHED);
             }
             let options = BasicPublishOptions {
@@ -143,7 +143,9 @@ impl Outlet {
         .await;
         let confirms = written.into_iter().collect::<Result<Vec<_>, _>>();
         let confirms = confirms.map_err(|error| self.wrong(&error))?;
-        seam::pass(seam::PUBLISHED);
+        if window.iter().any(Message::is_event) {
+            seam::pass(seam::PUBLISHED);
+        }
         let mut nacked = Vec::with_capacity(window.len());
         let mut returned = HashSet::new();
         for confirmation in join_all(confirms).await {

@@ -253,10 +253,12 @@ SELECT d.id, d.content, d.verdict, d.refusal_metadata, d.account_org_id, d.accou
 FROM decided d
 WHERE NOT d.store AND d.verdict NOT IN ('STORED', 'AGAIN')
 UNION ALL
--- A refusal for what earlier requests of the batch take stands only if they took it: where one of them lost
--- its claim to a concurrent writer, the whole statement gives way, and decides again.
+-- What counts on earlier requests of the batch stands only if they took what they were to take: where one
+-- lost its claim to a concurrent writer, the whole statement gives way, and decides again. For a success the
+-- chain alone would not do: a writer who took the same amount leaves it whole, and the order reversed.
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 WHERE CASE WHEN EXISTS (SELECT FROM decided d
-        WHERE d.store AND d.verdict = 'AMOUNT_EXCEEDS_USAGE' AND d.taken > 0)
+        WHERE d.store AND (d.verdict = 'AMOUNT_EXCEEDS_USAGE' AND d.taken > 0
+            OR d.verdict = 'APPLIED' AND d.taken_before > 0))
     AND (SELECT count(*) FROM claimed) < (SELECT count(*) FROM decided d WHERE d.store)
     THEN revertd.give_way() ELSE false END;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::replies::Replies;
-use super::{End, Pace, Shared};
-use crate::broker::{Delivery, Fate, Inlet, Message, Outlet};
+use super::{EXPLAINED_FOR, End, Shared};
+use crate::broker::{Batch, Broker, Delivery, Fate, Intake, Message, Outlet};
 use crate::disposition::{self, Disposition, Reading};
 use crate::event::{Event, Kind};
 use crate::patience::Patience;
@@ -21,13 +21,9 @@ use crate::seam;
 /// suspected of stopping workers.
 const SUSPECT_REDELIVERIES: u32 = 2;
 
-/// Bodies of one batch beyond which deliveries are taken one at a time: large messages are rare, and a
-/// prefetch of them is not held in memory.
-const HEAVY_BATCH_BYTES: usize = 8 * 1024 * 1024;
-
-/// How long a careful generation lasts at least, so that a bad message that is just now in other hands does
-/// not come back to full prefetches.
-const CAREFUL_AT_LEAST: Duration = Duration::from_secs(2);
+/// Bodies larger than this are taken one at a time: such messages are rare, and a prefetch of them is too much
+/// to hold in memory.
+const HEAVY_BYTES: usize = 1024 * 1024;
 
 /// How long full queues are waited for with messages in hand: well below the broker's acknowledgement timeout.
 const REFUSED_FOR_AT_MOST: Duration = Duration::from_mins(10);
@@ -35,27 +31,31 @@ const REFUSED_FOR_AT_MOST: Duration = Duration::from_mins(10);
 /// A share of the deliveries and of the database, and channels to publish.
 pub struct Worker {
     shared: Arc<Shared>,
-    inlet: Arc<Inlet>,
+    broker: Arc<Broker>,
+    intake: Arc<Intake>,
     outlet: Outlet,
     replies: Replies,
-    pace: Pace,
+    /// Whether the pace is this generation's to choose.
+    pacing: bool,
     began: Instant,
 }
 
 impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
-        inlet: Arc<Inlet>,
+        broker: Arc<Broker>,
+        intake: Arc<Intake>,
         outlet: Outlet,
         replies: Replies,
-        pace: Pace,
+        pacing: bool,
     ) -> Self {
         Self {
             shared,
-            inlet,
+            broker,
+            intake,
             outlet,
             replies,
-            pace,
+            pacing,
             began: Instant::now(),
         }
     }
@@ -74,59 +74,58 @@ impl Worker {
             let batch = tokio::select! {
                 biased;
                 () = over.cancelled() => return Ok(()),
-                batch = self.inlet.next_batch(batch_max) => batch.map_err(End::Broker)?,
+                batch = self.intake.next_batch(batch_max) => batch.map_err(End::Broker)?,
             };
-            let Some(batch) = batch else { return Ok(()) };
-            let pace = self.pace_for(&batch);
-            if pace == Some(Pace::Careful) && batch.len() > 1 {
-                // Untouched: it is let go of, from memory too, and comes again one by one.
-                return Err(End::Repaced(Pace::Careful));
+            let Some(mut batch) = batch else {
+                return Ok(());
+            };
+            if self.pacing {
+                self.pace(&mut batch).await?;
             }
-            self.handle(&batch).await?;
-            if let Some(pace) = pace {
-                return Err(End::Repaced(pace));
-            }
+            self.handle(batch).await?;
         }
     }
 
-    /// Whether the deliveries call for another pace.
-    fn pace_for(&self, batch: &[Delivery]) -> Option<Pace> {
-        let explained = self.shared.failures.load(Ordering::Relaxed);
+    /// Has suspects come one at a time, with nothing else in hand that their crash would have delivered once
+    /// more; and all others as many as configured.
+    async fn pace(&self, batch: &mut Batch) -> Result<(), End> {
+        let explained = if self.began.elapsed() < EXPLAINED_FOR {
+            self.shared.failures.load(Ordering::Relaxed)
+        } else {
+            0
+        };
         let threshold = SUSPECT_REDELIVERIES.saturating_add(explained);
-        let suspect = |delivery: &Delivery| delivery.redeliveries >= threshold;
-        let bytes: usize = batch.iter().map(|delivery| delivery.body.len()).sum();
-        let fresh = |delivery: &Delivery| delivery.redeliveries == 0;
-        match self.pace {
-            Pace::Full if batch.iter().any(suspect) || bytes > HEAVY_BATCH_BYTES => {
-                Some(Pace::Careful)
+        let suspect = |delivery: &Delivery| {
+            delivery.redeliveries >= threshold || delivery.body.len() > HEAVY_BYTES
+        };
+        if batch.alone {
+            if !batch.deliveries.iter().any(suspect) {
+                self.intake.widen();
             }
-            // Redeliveries come first: where a fresh message comes, they have passed.
-            Pace::Careful
-                if batch.iter().any(fresh)
-                    && bytes <= HEAVY_BATCH_BYTES
-                    && self.began.elapsed() >= CAREFUL_AT_LEAST =>
-            {
-                Some(Pace::Full)
-            }
-            Pace::Full | Pace::Careful => None,
+        } else if batch.give_back(suspect).await.map_err(End::Broker)? {
+            info!("a message was delivered often, or is large: one at a time until it has passed");
+            self.intake.narrow();
         }
+        Ok(())
     }
 
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
     /// that came of the batch is confirmed.
-    async fn handle(&mut self, batch: &[Delivery]) -> Result<(), End> {
+    async fn handle(&mut self, batch: Batch) -> Result<(), End> {
         seam::pass(seam::RECEIVED);
-        let dispositions = self.decide(batch).await?;
+        let deliveries = &batch.deliveries;
+        let dispositions = self.decide(deliveries).await?;
         seam::pass(seam::DECIDED);
-        self.publish(batch, &dispositions).await?;
-        self.reply(batch, &dispositions).await;
+        self.publish(deliveries, &dispositions).await?;
+        self.reply(deliveries, &dispositions).await;
         seam::pass(seam::CONFIRMED);
         if dispositions.iter().any(Disposition::passes_on) {
             seam::pass(seam::PASSED_ON);
         }
-        self.inlet.settle(batch).await.map_err(End::Broker)?;
+        batch.settle().await.map_err(End::Broker)?;
         seam::pass(seam::SETTLED);
-        self.count(batch, &dispositions);
+        self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        self.count(deliveries, &dispositions);
         Ok(())
     }
 
@@ -175,10 +174,15 @@ impl Worker {
         disposition::read(envelope, body, max_bytes, &self.shared.ladder, now)
     }
 
-    /// Publishes what came of the batch. Messages that a full queue refused are published again until it
-    /// takes them.
-    async fn publish(&self, batch: &[Delivery], dispositions: &[Disposition]) -> Result<(), End> {
-        let mut messages = self.messages(batch, dispositions);
+    /// Publishes what came of the batch. Messages that a queue refused are published again until it takes
+    /// them.
+    async fn publish(
+        &mut self,
+        batch: &[Delivery],
+        dispositions: &[Disposition],
+    ) -> Result<(), End> {
+        let shared = self.shared.clone();
+        let mut messages = messages(&shared, &self.outlet, batch, dispositions);
         let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
         let began = Instant::now();
         loop {
@@ -207,52 +211,17 @@ impl Worker {
             }
             let wait = patience.next_wait();
             warn!(messages = refused.len(), to = refused[0].target(), retry_in = ?wait,
-                "refused: a queue is full; make room in it");
+                "refused: a queue is full, or without a leader; make room in it, or mend its cluster");
             if began.elapsed() > REFUSED_FOR_AT_MOST {
                 return Err(End::Broker(refused[0].undeliverable()));
             }
             // A stop waits with it, as long as it may.
             sleep(wait).await;
+            // A channel whose first message for a quorum queue met a leader that had just died has every later one
+            // refused, too, until that node is back. A new channel learns of the new leader.
+            self.outlet = self.broker.outlet().await.map_err(End::Broker)?;
             messages = refused;
         }
-    }
-
-    fn messages<'a>(
-        &'a self,
-        batch: &'a [Delivery],
-        dispositions: &'a [Disposition],
-    ) -> Vec<Message<'a>> {
-        let topology = &self.shared.settings.topology;
-        let (events, dead) = (
-            topology.reply_exchange.as_str(),
-            topology.dead_letter_exchange.as_str(),
-        );
-        let now = Timestamp::now();
-        let mut messages = Vec::with_capacity(batch.len());
-        for (delivery, disposition) in batch.iter().zip(dispositions) {
-            match disposition {
-                Disposition::Answer(event) => {
-                    messages.push(Message::event(events, event, delivery));
-                }
-                Disposition::Retry { rung } => {
-                    let queue = &self.shared.retry_queues[*rung];
-                    messages.push(Message::retry(queue, delivery, &self.outlet, now));
-                }
-                Disposition::DeadLetter { failure, event } => {
-                    let key = topology.dead_letter_queue.as_str();
-                    messages.push(Message::dead_letter(
-                        dead,
-                        key,
-                        delivery,
-                        failure,
-                        &self.outlet,
-                        now,
-                    ));
-                    messages.push(Message::event(events, event, delivery));
-                }
-            }
-        }
-        messages
     }
 
     /// Sends the events to those who asked for a copy, where they may.
@@ -308,4 +277,38 @@ fn log_dead_letter(delivery: &Delivery, event: &Event, reason: &str, message: &s
         reason,
         "dead-lettered: {message}"
     );
+}
+
+/// What is to be published of a batch.
+fn messages<'a>(
+    shared: &'a Shared,
+    outlet: &Outlet,
+    batch: &'a [Delivery],
+    dispositions: &'a [Disposition],
+) -> Vec<Message<'a>> {
+    let topology = &shared.settings.topology;
+    let (events, dead) = (
+        topology.reply_exchange.as_str(),
+        topology.dead_letter_exchange.as_str(),
+    );
+    let now = Timestamp::now();
+    let mut messages = Vec::with_capacity(batch.len());
+    for (delivery, disposition) in batch.iter().zip(dispositions) {
+        match disposition {
+            Disposition::Answer(event) => {
+                messages.push(Message::event(events, event, delivery));
+            }
+            Disposition::Retry { rung } => {
+                let queue = &shared.retry_queues[*rung];
+                messages.push(Message::retry(queue, delivery, outlet, now));
+            }
+            Disposition::DeadLetter { failure, event } => {
+                let key = topology.dead_letter_queue.as_str();
+                let letter = Message::dead_letter(dead, key, delivery, failure, outlet, now);
+                messages.push(letter);
+                messages.push(Message::event(events, event, delivery));
+            }
+        }
+    }
+    messages
 }

@@ -10,8 +10,8 @@ use tracing::{error, info, warn};
 
 use super::batch::Worker;
 use super::replies::{DirectReplies, Replies};
-use super::{Beginning, End, Pace, Pool, WorkerError};
-use crate::broker::{Broker, BrokerError, Inlet};
+use super::{Beginning, End, Pool, WorkerError};
+use crate::broker::{Broker, BrokerError, Intake};
 use crate::seam;
 
 /// How long the others of a failed generation may finish what they have in hand.
@@ -30,7 +30,7 @@ impl Pool {
         };
         let Equipment {
             broker,
-            inlet,
+            intake,
             workers,
             direct,
         } = match started {
@@ -38,32 +38,44 @@ impl Pool {
             Err(end) => return Ok(end),
         };
         *ready = true;
-        let settings = &self.shared.settings;
-        match beginning.pace {
-            Pace::Full => info!(
-                queue = settings.topology.work_queue.as_str(),
-                workers = workers.len(),
-                "ready"
-            ),
-            Pace::Careful => info!("ready, one delivery at a time"),
-        }
+        let queue = self.shared.settings.topology.work_queue.as_str();
+        info!(queue, workers = workers.len(), "ready");
         let direct = tokio::spawn(direct.run());
         let over = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for worker in workers {
             tasks.spawn(worker.run(over.clone()));
         }
-        let ended = match self.watch(&mut tasks, &broker, &inlet, &over).await {
+        let ended = match self.watch(&mut tasks, &broker, &intake, &over).await {
             Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
+            Ok(End::Stopped) if !self.stop.is_cancelled() => Ok(End::Sifted),
             ended => ended,
         };
         tasks.shutdown().await;
         // Where it fails, what was settled is delivered again, and answered as before.
-        let _ = timeout(WIND_DOWN, inlet.settle_the_rest()).await;
+        let _ = timeout(WIND_DOWN, intake.settle_the_rest()).await;
+        if let Ok(End::Broker(wrong)) = &ended
+            && wrong.is_blocked()
+        {
+            direct.abort();
+            return Ok(self.wait_out(&broker, wrong).await);
+        }
         // It ends once the workers are gone and what they left is sent.
         let _ = timeout(WIND_DOWN, direct).await;
         broker.close().await;
         ended
+    }
+
+    /// Waits until the broker takes messages again, with nothing in hand. Whoever stops us need not wait for that.
+    async fn wait_out(&self, broker: &Broker, blocked: &BrokerError) -> End {
+        error!(reason = %blocked, "paused: the broker");
+        broker.stop_consuming().await;
+        tokio::select! {
+            () = broker.unblocked() => {}
+            () = self.stop.cancelled() => {}
+        }
+        broker.close().await;
+        End::Unblocked
     }
 
     /// Everything a generation needs, in the order in which it must be there before a delivery comes.
@@ -81,6 +93,7 @@ impl Pool {
         };
         match opened {
             Ok(equipment) => Ok(equipment),
+            Err(wrong) if wrong.is_blocked() => Err(self.wait_out(&broker, &wrong).await),
             Err(wrong) => {
                 let cause = broker.cause(wrong).await;
                 broker.close().await;
@@ -95,36 +108,39 @@ impl Pool {
         beginning: &Beginning,
     ) -> Result<Equipment, BrokerError> {
         let settings = &self.shared.settings;
-        let pace = beginning.pace;
-        let (concurrency, prefetch) = match pace {
-            Pace::Full => {
-                let concurrency = settings.worker.concurrency;
-                (concurrency, settings.prefetch().saturating_mul(concurrency))
-            }
-            Pace::Careful => (1, 1),
-        };
         if !beginning.topology_checked {
             broker.ensure_topology(settings).await?;
         }
         let mut outlets = Vec::new();
-        for _ in 0..concurrency {
+        for _ in 0..settings.worker.concurrency {
             outlets.push(broker.outlet().await?);
         }
         if let Some(outlet) = outlets.first() {
             outlet.probe().await?;
         }
         let queue = settings.topology.work_queue.as_str();
-        let inlet = Arc::new(broker.inlet(queue, prefetch).await?);
+        let intake = Arc::new(match beginning.sifted {
+            Some(count) => broker.gather(queue, count).await?,
+            None => broker.intake(queue, settings.in_hand()).await?,
+        });
         let (sender, direct) = DirectReplies::new(self.shared.clone(), broker.clone());
         let worker = |outlet| {
             let shared = self.shared.clone();
             let replies = Replies::new(shared.clone(), broker.clone(), sender.clone());
-            Worker::new(shared, inlet.clone(), outlet, replies, pace)
+            let pacing = beginning.sifted.is_none();
+            Worker::new(
+                shared,
+                broker.clone(),
+                intake.clone(),
+                outlet,
+                replies,
+                pacing,
+            )
         };
         let workers = outlets.into_iter().map(worker).collect();
         Ok(Equipment {
             broker: broker.clone(),
-            inlet,
+            intake,
             workers,
             direct,
         })
@@ -135,7 +151,7 @@ impl Pool {
         &self,
         tasks: &mut JoinSet<End>,
         broker: &Broker,
-        inlet: &Inlet,
+        intake: &Intake,
         over: &CancellationToken,
     ) -> Result<End, WorkerError> {
         let mut end = tokio::select! {
@@ -154,7 +170,7 @@ impl Pool {
         let rest = async {
             if !matches!(end, End::Broker(_)) {
                 // A stop finishes what was delivered; whoever else ends it, nothing more is to come.
-                if let Err(wrong) = inlet.cancel().await {
+                if let Err(wrong) = intake.stop().await {
                     end = End::Broker(wrong);
                 }
                 if stopping {
@@ -173,8 +189,12 @@ impl Pool {
             return Ok(end);
         }
         match end {
-            End::Stopped | End::Repaced(_) if finished => Ok(End::Stopped),
-            End::Stopped | End::Repaced(_) => Err(WorkerError::Unfinished),
+            End::Stopped | End::Sifted | End::Unblocked | End::BrokeOff if finished => {
+                Ok(End::Stopped)
+            }
+            End::Stopped | End::Sifted | End::Unblocked | End::BrokeOff => {
+                Err(WorkerError::Unfinished)
+            }
             End::Ledger(wrong, _) => {
                 warn!(reason = %wrong, "the database failed during the stop");
                 Err(WorkerError::Unfinished)
@@ -190,7 +210,7 @@ impl Pool {
 /// What a generation works with.
 struct Equipment {
     broker: Arc<Broker>,
-    inlet: Arc<Inlet>,
+    intake: Arc<Intake>,
     workers: Vec<Worker>,
     direct: DirectReplies,
 }
@@ -199,19 +219,18 @@ struct Equipment {
 fn joined(result: Result<End, JoinError>) -> End {
     result.unwrap_or_else(|bug| {
         error!(%bug, "a worker broke off; this is a fault in revertd, please report it");
-        End::Repaced(Pace::Careful)
+        End::BrokeOff
     })
 }
 
 /// The end that says more about what to do next.
 fn worse(one: End, other: End) -> End {
     let rank = |end: &End| match end {
-        End::Stopped => 0,
-        End::Repaced(Pace::Full) => 1,
-        End::Broker(wrong) if !wrong.is_unparseable() => 2,
-        End::Ledger(..) => 3,
-        End::Repaced(Pace::Careful) => 4,
-        End::Broker(_) => 5,
+        End::Stopped | End::Sifted | End::Unblocked => 0,
+        End::Broker(wrong) if !wrong.is_unparseable() => 1,
+        End::Ledger(..) => 2,
+        End::BrokeOff => 3,
+        End::Broker(_) => 4,
     };
     if rank(&other) > rank(&one) {
         other

@@ -234,10 +234,7 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
         () = given_up => {}
         () = restarting => {}
     }
-    assert!(
-        crashes >= 3 * 3,
-        "each crashes what reads it until it is suspected: {crashes}"
-    );
+    assert!(crashes >= 3, "they crash what reads them: {crashes}");
     let count = audit(&stage, &load, workers).await;
     report("poison: a message that crashes", crashes, count);
     stage.strike().await;

@@ -121,7 +121,7 @@ async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
 async fn two_transactions_in_each_others_way_are_told_apart_by_the_server_and_tried_again() {
     let mut stage = Stage::new().await;
     stage.set("WORKER__BATCH_MAX", "200");
-    stage.set("WORKER__CONCURRENCY", "8");
+    stage.set("WORKER__CONCURRENCY", "2");
     let load = Load::mixed(&stage, seed(), size()).await;
     // Whoever writes an entry first asks for one of two locks, and then for the other: in no order.
     stage
@@ -191,14 +191,15 @@ impl Drop for SmallDisk {
     }
 }
 
-/// PostgreSQL does not run as root, and wants tables in a folder of its own.
-fn give_to_postgres(folder: &std::path::Path) {
-    if std::fs::metadata("/proc/self")
-        .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
-    {
-        let done = Command::new("chown").arg("postgres").arg(folder).status();
-        assert!(done.expect("chown is there").success());
-    }
+/// The server wants tables in a folder that belongs to its user, as its own files do.
+async fn give_to_server(stage: &Stage, folder: &std::path::Path) {
+    let row = stage.db.query_one("SHOW data_directory", &[]).await;
+    let like: String = row.expect("shown").get(0);
+    let done = Command::new("chown")
+        .arg(format!("--reference={like}"))
+        .arg(folder)
+        .status();
+    assert!(done.expect("chown is there").success());
 }
 
 #[tokio::test]
@@ -211,7 +212,7 @@ async fn a_full_disk_is_waited_for() {
     // The ledger and the outcomes move to it; the server's own files stay where they are.
     let room = disk.0.join("tables");
     std::fs::create_dir(&room).expect("created");
-    give_to_postgres(&room);
+    give_to_server(&stage, &room).await;
     stage
         .sql(&format!(
             "CREATE TABLESPACE small LOCATION '{}'",

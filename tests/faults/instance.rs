@@ -1,17 +1,53 @@
 //! A private instance of both servers, to be stopped and killed.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
-use crate::support::{Servers, manage};
+use crate::support::{Servers, environment, manage};
 
 /// An instance that goes with its test.
 pub struct Instance(String);
 
 impl Instance {
     pub fn start() -> (Self, Servers) {
+        Self::made("start")
+    }
+
+    fn made(how: &str) -> (Self, Servers) {
         let name = format!("faults-{}", &Uuid::new_v4().simple().to_string()[..8]);
-        let servers = Servers::instance(&name);
-        (Self(name), servers)
+        let instance = Self(name.clone());
+        manage(&[how, &name]);
+        (instance, Servers::instance(&name))
+    }
+
+    /// One whose broker is a cluster of three; worker and load know the addresses of all nodes.
+    pub fn cluster() -> (Self, Servers) {
+        let (instance, mut servers) = Self::made("start-cluster");
+        servers
+            .amqp
+            .clone_from(&instance.environment()["REVERTD_TEST_AMQP_NODES"]);
+        (instance, servers)
+    }
+
+    /// One whose database has a standby that every commit waits for.
+    pub fn pair() -> (Self, Servers) {
+        Self::made("start-standby")
+    }
+
+    /// Its addresses, by the names of the variables that stand for them.
+    pub fn environment(&self) -> HashMap<String, String> {
+        environment(&self.0)
+    }
+
+    /// Makes the standby a primary.
+    pub async fn promote(&self) {
+        self.aside(["promote", &self.0]).await;
+    }
+
+    /// Stops the primary in order, and has the two change places.
+    pub async fn switchover(&self) {
+        self.aside(["switchover", &self.0]).await;
     }
 
     /// Does something to one of its servers: `restart`, `kill`, `stop-one`, `start-one`.

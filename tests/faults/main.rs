@@ -6,12 +6,16 @@
 mod support;
 
 mod broker;
+mod cluster;
 mod connections;
 mod crashes;
 mod database;
 mod instance;
+mod poison;
+mod reckoning;
 mod servers;
 mod soak;
+mod standby;
 mod storm;
 
 use support::report;

@@ -4,16 +4,21 @@ use lapin::options::*;
 use uuid::Uuid;
 
 use crate::instance::Instance;
-use crate::report::{report, seed};
+use crate::report::{report, seed, sized};
 use crate::support::audit::audit;
 use crate::support::load::Load;
 use crate::support::*;
 
 /// Waits until the outcomes have reached a share of what is to come: about eight in ten requests have one
 /// of their own.
-async fn decided(stage: &Stage, at_least: i64) {
-    let enough = async || stage.count("SELECT count(*) FROM revertd.outcomes").await >= at_least;
+async fn decided(stage: &Stage, at_least: usize) {
+    let enough = async || outcomes(stage).await >= at_least;
     eventually("work goes on", enough).await;
+}
+
+async fn outcomes(stage: &Stage) -> usize {
+    let count = stage.count("SELECT count(*) FROM revertd.outcomes").await;
+    usize::try_from(count).expect("a count")
 }
 
 #[tokio::test]
@@ -21,11 +26,13 @@ async fn kill_9_of_workers_under_load() {
     let mut stage = Stage::new().await;
     stage.set("WORKER__BATCH_MAX", "50");
     let steady = stage.start_worker().await;
-    let load = Load::mixed(&stage, seed(), 3000).await;
+    let size = sized(3000, 30_000);
+    let load = Load::mixed(&stage, seed(), size).await;
     let fault = async {
-        for round in 1..=8 {
+        let rounds = sized(8, 40);
+        for round in 1..=rounds {
             let mut victim = stage.start_worker().await;
-            decided(&stage, round * 200).await;
+            decided(&stage, round * size / rounds / 2).await;
             victim.kill();
         }
     };
@@ -40,12 +47,13 @@ async fn kill_9_of_the_only_worker_again_and_again() {
     let mut stage = Stage::new().await;
     stage.set("REVERT__POLICY", "cumulative");
     stage.start_worker().await.stop().await;
-    let load = Load::mixed(&stage, seed(), 3000).await;
+    let size = sized(400, 10_000);
+    let load = Load::mixed(&stage, seed(), size).await;
     load.publish(&stage).await;
     for _ in 0..6 {
         let mut worker = stage.start_worker().await;
-        let before = stage.count("SELECT count(*) FROM revertd.outcomes").await;
-        decided(&stage, (before + 1).min(2000)).await;
+        let before = outcomes(&stage).await;
+        decided(&stage, (before + 1).min(size / 2)).await;
         worker.kill();
     }
     let last = stage.start_worker().await;
@@ -60,13 +68,17 @@ async fn rabbitmq_restarted_and_killed_under_load() {
     let mut stage = Stage::on(servers).await;
     stage.set("WORKER__BATCH_MAX", "50");
     let workers = vec![stage.start_worker().await, stage.start_worker().await];
-    let load = Load::mixed(&stage, seed(), 2000).await;
+    let size = sized(2000, 20_000);
+    let load = Load::mixed(&stage, seed(), size).await;
     let fault = async {
-        decided(&stage, 200).await;
-        instance.do_to("restart", "rabbit");
-        decided(&stage, 800).await;
-        instance.do_to("kill", "rabbit");
-        instance.do_to("start-one", "rabbit");
+        let rounds = sized(1, 4);
+        for round in 0..rounds {
+            decided(&stage, size * (4 * round + 1) / rounds / 10).await;
+            instance.do_to("restart", "rabbit");
+            decided(&stage, size * (4 * round + 4) / rounds / 10).await;
+            instance.do_to("kill", "rabbit");
+            instance.do_to("start-one", "rabbit");
+        }
     };
     tokio::join!(load.publish(&stage), fault);
     let count = audit(&stage, &load, workers).await;
@@ -81,15 +93,17 @@ async fn postgresql_restarted_and_killed_under_load() {
     stage.set("REVERT__POLICY", "cumulative");
     let one = stage.start_worker().await;
     let mut two = stage.start_worker().await;
-    let load = Load::mixed(&stage, seed(), 4000).await;
+    let size = sized(4000, 20_000);
+    let load = Load::mixed(&stage, seed(), size).await;
+    let share = |of: usize| u32::try_from(size * of / 100).expect("small");
     let fault = async {
         eventually("work goes on", async || {
-            stage.depth(&stage.name("replies")).await > 300
+            stage.depth(&stage.name("replies")).await > share(8)
         })
         .await;
         instance.do_to("restart", "pg");
         eventually("and on", async || {
-            stage.depth(&stage.name("replies")).await > 1200
+            stage.depth(&stage.name("replies")).await > share(30)
         })
         .await;
         instance.do_to("kill", "pg");
@@ -131,10 +145,12 @@ async fn backends_terminated_again_and_again_under_load() {
     let mut stage = Stage::new().await;
     stage.set("WORKER__BATCH_MAX", "50");
     let worker = stage.start_worker().await;
-    let load = Load::mixed(&stage, seed(), 2000).await;
+    let size = sized(2000, 20_000);
+    let load = Load::mixed(&stage, seed(), size).await;
     let fault = async {
-        for round in 1..=10 {
-            decided(&stage, round * 100).await;
+        let rounds = sized(10, 20);
+        for round in 1..=rounds {
+            decided(&stage, round * size / rounds / 2).await;
             stage
                 .sql(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
@@ -222,8 +238,14 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
     let request = Request::revert(customer.account, usage, 20);
     stage.publish(&request).await;
     instance.ctl(&["set_vm_memory_high_watermark", "0.000001"]);
+    eventually("the alarm is on", async || {
+        instance
+            .ctl(&["eval", "rabbit_alarm:get_alarms()."])
+            .contains("resource_limit")
+    })
+    .await;
     let mut worker = stage.spawn_worker();
-    worker.logged("does not answer").await;
+    worker.logged("takes no messages").await;
     assert_eq!(
         stage.depth(&stage.name("work")).await,
         1,

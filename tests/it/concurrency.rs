@@ -177,6 +177,38 @@ async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_de
 }
 
 #[tokio::test]
+async fn a_batch_keeps_its_order_where_another_worker_took_as_much_as_its_first_request_would_have()
+{
+    let mut stage = Stage::new().await;
+    stage.set("REVERT__POLICY", "cumulative");
+    stage.start_worker().await.stop().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
+    let other = taking(&stage, account, usage, 5).await;
+    let requests = [5, 5, 8].map(|amount| Request::revert(account, usage, amount));
+    for request in &requests {
+        stage.publish(request).await;
+    }
+    let _worker = stage.start_worker().await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND wait_event_type = 'Lock' AND application_name = 'revertd'";
+    eventually("the worker waits for the other", async || {
+        stage.count(waiting).await == 1
+    })
+    .await;
+    other.batch_execute("COMMIT").await.expect("committed");
+    let mut told = Vec::new();
+    for request in &requests {
+        let event = events.answer(request).await.json();
+        told.push(event["data"]["reverted_total"].as_str().map(str::to_owned));
+    }
+    // The second, as the second of its usage, would stand as well with the other's revert before it.
+    assert_eq!(told, [Some("10".into()), Some("15".into()), None]);
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn the_constraints_refuse_what_the_statement_would_never_write() {
     let stage = Stage::new().await;
     let insert = |values: &str| {

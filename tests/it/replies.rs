@@ -236,6 +236,7 @@ async fn nothing_is_acknowledged_before_its_event_is_confirmed() {
     for request in &requests {
         told.insert(request.correlation(), events.answer(request).await.body);
     }
+    stage.drained().await;
     assert!(next.stop().await.success());
     assert_eq!(stage.depth(&stage.name("work")).await, 0);
     let redelivered =

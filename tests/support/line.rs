@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::*;
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
-use super::Letter;
+use super::{Letter, try_connect_amqp};
 
 /// Longest that servers under a fault may make no progress; what takes longer is stuck.
 pub const RECOVERY: Duration = Duration::from_secs(150);
@@ -29,14 +29,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A channel in confirm mode, opened again when it broke.
 pub struct Line {
-    url: String,
+    urls: String,
     open: Option<(Connection, Channel)>,
 }
 
 impl Line {
-    pub fn new(url: &str) -> Self {
+    /// To one of several addresses, separated by commas.
+    pub fn new(urls: &str) -> Self {
         Self {
-            url: url.to_owned(),
+            urls: urls.to_owned(),
             open: None,
         }
     }
@@ -69,9 +70,7 @@ impl Line {
         if let Some((_, channel)) = &self.open {
             return Ok(channel.clone());
         }
-        let properties =
-            ConnectionProperties::default().with_connection_name("revertd test".into());
-        let connection = Connection::connect(&self.url, properties).await?;
+        let connection = try_connect_amqp(&self.urls).await?;
         let channel = connection.create_channel().await?;
         let confirm = ConfirmSelectOptions { nowait: false };
         channel.confirm_select(confirm).await?;

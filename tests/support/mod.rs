@@ -21,6 +21,9 @@ use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 pub mod audit;
+pub mod compare;
+pub mod draw;
+pub mod expected;
 pub mod ledger;
 pub mod line;
 pub mod load;
@@ -29,6 +32,7 @@ pub mod model;
 pub mod observed;
 pub mod proxy;
 pub mod raw;
+pub mod reckoning;
 pub mod report;
 pub mod serial;
 pub mod spelling;
@@ -45,6 +49,7 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub struct Servers {
     pub database: String,
+    /// One, or several separated by commas.
     pub amqp: String,
     /// A login that is not the worker's, where there is one.
     pub publisher: Option<String>,
@@ -70,17 +75,22 @@ impl Servers {
     /// A private instance of that name, started if it isn't running.
     pub fn instance(name: &str) -> Self {
         manage(&["start", name]);
-        let environment: HashMap<_, _> = manage(&["env", name])
-            .lines()
-            .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned()))
-            .collect();
+        let environment = environment(name);
         Self {
             database: environment["REVERTD_DATABASE__URL"].clone(),
             amqp: environment["REVERTD_AMQP__URL"].clone(),
             publisher: environment.get("REVERTD_TEST_PUBLISHER_URL").cloned(),
         }
     }
+}
+
+/// The addresses of an instance, by the names of the variables that stand for them.
+pub fn environment(instance: &str) -> HashMap<String, String> {
+    manage(&["env", instance])
+        .lines()
+        .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned()))
+        .collect()
 }
 
 /// Runs `tests/support/servers` and returns what it printed.
@@ -188,6 +198,11 @@ impl Stage {
         let name = format!("REVERTD_{key}");
         let set = self.environment.iter().rev().find(|(set, _)| *set == name);
         set.map(|(_, value)| value.as_str())
+    }
+
+    /// The variables that configure what is started on this stage.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.environment.clone()
     }
 
     /// The name of an exchange or a queue.
@@ -609,11 +624,22 @@ pub async fn connect_db(url: &str) -> Client {
     client
 }
 
-pub async fn connect_amqp(url: &str) -> Connection {
-    let properties = ConnectionProperties::default().with_connection_name("revertd test".into());
-    Connection::connect(url, properties)
-        .await
-        .expect("RabbitMQ")
+pub async fn connect_amqp(urls: &str) -> Connection {
+    try_connect_amqp(urls).await.expect("RabbitMQ")
+}
+
+/// Connects to the first of several addresses, separated by commas, that answers.
+pub async fn try_connect_amqp(urls: &str) -> lapin::Result<Connection> {
+    let mut failed = None;
+    for url in urls.split(',') {
+        let properties =
+            ConnectionProperties::default().with_connection_name("revertd test".into());
+        match Connection::connect(url, properties).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.expect("at least one address"))
 }
 
 /// The URL with another database.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
-use super::ledger::{NAMESPACE, PLATFORM};
+use super::ledger::NAMESPACE;
 use super::world::{Kind, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,33 +252,5 @@ fn refused(reason: &str, metadata: &[(&str, String)]) -> Verdict {
     Verdict::Refused {
         reason: reason.to_owned(),
         metadata: pairs.collect(),
-    }
-}
-
-impl World {
-    /// The account that a request means, and its org.
-    fn account_of(&self, content: &Content) -> Option<(Uuid, Uuid)> {
-        let stated = match (content.org, content.project) {
-            (Some(org), _) => Some(org),
-            (None, Some(project)) => {
-                let known = |(id, _): &&(Uuid, Uuid)| *id == project;
-                Some(self.projects.iter().find(known)?.1)
-            }
-            (None, None) => None,
-        };
-        let found = match content.billing {
-            // A disabled account may be given its usage back; a deleted one not.
-            Some(id) => self.accounts.iter().find(|account| account.id == id)?,
-            // The oldest active one.
-            None => {
-                let default = |account: &&super::world::Account| {
-                    Some(account.org) == stated && account.active && account.id != PLATFORM
-                };
-                self.accounts.iter().find(default)?
-            }
-        };
-        let fits = stated.is_none_or(|org| org == found.org);
-        (fits && found.id != PLATFORM && self.orgs.contains(&found.org))
-            .then_some((found.id, found.org))
     }
 }

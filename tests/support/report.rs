@@ -84,6 +84,11 @@ pub fn full() -> bool {
     std::env::var("REVERTD_FAULTS").is_ok_and(|form| form == "full")
 }
 
+/// One size for the quick form, another for the full one.
+pub fn sized(quick: usize, in_full: usize) -> usize {
+    if full() { in_full } else { quick }
+}
+
 /// The seed of this run's dice: `REVERTD_FAULTS_SEED`, or a new one; printed, so that it can be run again.
 pub fn seed() -> u64 {
     let given = std::env::var("REVERTD_FAULTS_SEED").ok();
@@ -96,6 +101,10 @@ pub fn seed() -> u64 {
 
 /// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every finding
 /// unless the count is clean.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a count that was reported is done with"
+)]
 pub fn report(fault: &str, runs: usize, count: Count) {
     let line = format!(
         "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\n",

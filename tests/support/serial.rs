@@ -9,8 +9,10 @@ use std::collections::HashMap;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::model::{Asked, Model, Policy, Verdict};
-use super::observed::{Leg, Stored, Told, expected_event, expected_legs, texts, usage_of};
+use super::compare::{compare_event, compare_legs, told_id};
+use super::expected::{expected_event, expected_legs};
+use super::model::{Asked, Model, Verdict};
+use super::observed::{Leg, Stored, Told, texts};
 use super::report::{Count, Wrong};
 use super::world::{Kind, World};
 
@@ -95,7 +97,13 @@ pub fn check(observed: &Observed<'_>) -> Checked {
             }
         }
     }
-    check_legs(observed, &ops, &mut count);
+    let applied = ops.iter().filter_map(|op| match (&op.verdict, op.stored) {
+        (Verdict::Applied(revert), Some(stored)) => {
+            expected_legs(observed.world, op.asked, &stored.answer, revert)
+        }
+        _ => None,
+    });
+    compare_legs(observed.world, observed.legs, applied.flatten(), &mut count);
     Checked { count, places }
 }
 
@@ -207,9 +215,9 @@ fn serial_order(world: &World, ops: &[Op<'_>]) -> Vec<(usize, Option<usize>)> {
             reverts.push((revert.number, content.amount));
         }
     }
-    applied
-        .values_mut()
-        .for_each(|reverts| reverts.sort_unstable());
+    for reverts in applied.values_mut() {
+        reverts.sort_unstable();
+    }
     let place = |op: &Op<'_>| -> Option<usize> {
         let usage = op.asked.content.usage;
         let reverts = applied.get(&usage).map_or(&[][..], Vec::as_slice);
@@ -253,101 +261,8 @@ fn serial_order(world: &World, ops: &[Op<'_>]) -> Vec<(usize, Option<usize>)> {
     order
 }
 
-fn compare_event(
-    asked: &Asked,
-    told: &Told,
-    body: &mut Value,
-    expected: &Value,
-    key: &str,
-    count: &mut Count,
-) {
-    let id = told_id(body);
-    let mut seen = body.clone();
-    let top = seen.as_object_mut().and_then(|event| event.remove("id"));
-    if let Some(error) = seen["data"].get_mut("error").and_then(Value::as_object_mut) {
-        let said = error.remove("message");
-        if said.is_none_or(|said| said.as_str().is_none_or(str::is_empty)) {
-            count.found(Wrong::Differing, format!("event {id} says nothing"));
-        }
-    }
-    let mut expected = expected.clone();
-    if expected["data"]["error"]["details"][0]["reason"] == "INVALID_FIELD" {
-        // The violations are told in words, and the contract does not say whether the event names an
-        // account that the request did not.
-        for event in [&mut seen, &mut expected] {
-            if let Some(data) = event["data"].as_object_mut() {
-                data.remove("org_id");
-                data.remove("billing_id");
-            }
-            if let Some(bad) = event["data"]["error"]["details"][1].as_object_mut() {
-                bad.remove("fieldViolations");
-            }
-        }
-    } else if told.routing_key != key {
-        let text = format!("event {id} came by {}, not {key}", told.routing_key);
-        count.found(Wrong::Differing, text);
-    }
-    if seen != expected || top.is_none() {
-        count.found(
-            Wrong::Differing,
-            format!("{asked:?} was told {seen}, not {expected}"),
-        );
-    }
-}
-
-/// Every applied revert has its two legs as Frontier would write them, and nothing else is there.
-fn check_legs(observed: &Observed<'_>, ops: &[Op<'_>], count: &mut Count) {
-    let mut there: HashMap<Uuid, &Leg> = observed.legs.iter().map(|leg| (leg.id, leg)).collect();
-    let mut given: HashMap<Uuid, (i64, usize)> = HashMap::new();
-    for leg in observed
-        .legs
-        .iter()
-        .filter(|leg| leg.kind.as_deref() == Some("credit"))
-    {
-        if let Some(usage) = usage_of(leg) {
-            let (total, times) = given.entry(usage).or_default();
-            (*total, *times) = (*total + leg.amount, *times + 1);
-        }
-    }
-    for op in ops {
-        let (Some(stored), Verdict::Applied(revert)) = (op.stored, &op.verdict) else {
-            continue;
-        };
-        let expected = expected_legs(observed.world, op.asked, &stored.answer, revert);
-        for leg in expected.into_iter().flatten() {
-            let found = there.remove(&leg.id);
-            if found != Some(&leg) {
-                count.found(Wrong::Twice, format!("a leg is {found:?}, not {leg:?}"));
-            }
-        }
-    }
-    for leg in there.values() {
-        count.found(
-            Wrong::Twice,
-            format!("an entry without an outcome: {leg:?}"),
-        );
-    }
-    for (usage, (total, times)) in given {
-        let whole = observed
-            .world
-            .postings
-            .get(&usage)
-            .map_or(0, |posting| posting.amount);
-        let once = observed.world.policy == Policy::Once;
-        if total > whole || once && times > 1 {
-            let text =
-                format!("usage {usage} of {whole} was given back {times} times, {total} in all");
-            count.found(Wrong::Twice, text);
-        }
-    }
-}
-
 fn json(told: &Told) -> Value {
     serde_json::from_slice(&told.body).unwrap_or_default()
-}
-
-fn told_id(event: &Value) -> String {
-    event["id"].as_str().unwrap_or_default().to_owned()
 }
 
 fn reason_of(verdict: &Verdict) -> String {

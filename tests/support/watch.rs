@@ -1,8 +1,8 @@
 //! How far the work has come, whatever becomes of the servers meanwhile.
 
-use lapin::Channel;
 use lapin::options::*;
 use lapin::types::FieldTable;
+use lapin::{Channel, Queue};
 
 use super::line::Line;
 use super::{Mailbox, Stage, eventually};
@@ -16,6 +16,13 @@ impl Stage {
             waiting += depth(&mut line, &queue).await;
         }
         waiting
+    }
+
+    /// How many consume the work queue.
+    pub async fn consumers(&self) -> u32 {
+        let queue = self.name("work");
+        let mut line = Line::new(&self.servers.amqp);
+        declared(&mut line, &queue).await.consumer_count()
     }
 
     /// Waits until so many events were told.
@@ -54,15 +61,18 @@ impl Stage {
 }
 
 async fn depth(line: &mut Line, queue: &str) -> u32 {
+    declared(line, queue).await.message_count()
+}
+
+async fn declared(line: &mut Line, queue: &str) -> Queue {
     let passive = QueueDeclareOptions {
         passive: true,
         ..Default::default()
     };
-    let depth = async |channel: &Channel| {
-        let declared = channel
+    let declare = async |channel: &Channel| {
+        channel
             .queue_declare(queue.into(), passive, FieldTable::default())
-            .await?;
-        Ok(declared.message_count())
+            .await
     };
-    line.insist(queue, depth).await
+    line.insist(queue, declare).await
 }

@@ -66,13 +66,17 @@ impl WorkerProcess {
 
     /// Waits until a line of its log contains `text`.
     pub async fn logged(&mut self, text: &str) {
+        self.logged_since(0, text).await;
+    }
+
+    /// Waits until a line of its log after so many bytes contains `text`.
+    pub async fn logged_since(&mut self, bytes: usize, text: &str) {
         eventually(&format!("the worker logs {text:?}"), async || {
-            assert!(
-                self.log().contains(text) || self.child.try_wait().expect("a child").is_none(),
-                "the worker ended: {}",
-                self.log()
-            );
-            self.log().contains(text)
+            let ended = self.has_ended();
+            let log = self.log();
+            let said = log[bytes..].contains(text);
+            assert!(said || !ended, "the worker ended: {log}");
+            said
         })
         .await;
     }

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::model::Policy;
+use super::model::{Content, Policy};
 
-/// When Frontier wrote the reverts that are there before ours.
-pub const FRONTIERS_TIME: &str = "2024-02-03T04:05:06.000007Z";
+/// When Frontier wrote the reverts that are there before ours: one, and where there is another, that.
+pub const FRONTIERS_TIMES: [&str; 2] =
+    ["2024-02-03T04:05:06.000007Z", "2024-02-03T04:05:06.070000Z"];
 
 /// What is in the ledger.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ impl Posting {
             2 => (None, json!("no object")),
             _ => (Some("api.usage"), Value::Null),
         };
-        let some = form % 3 > 0;
+        let some = !form.is_multiple_of(3);
         Self {
             account,
             kind: Kind::Usage { closed: false },
@@ -93,7 +94,7 @@ impl Posting {
 
     /// A revert as Frontier writes one; `spelled` is the usage's id as its caller spelled it.
     pub fn revert(account: Uuid, usage: Uuid, spelled: &str, amount: i64) -> Self {
-        let at = FRONTIERS_TIME.into();
+        let at = FRONTIERS_TIMES[0].into();
         Self {
             kind: Kind::Revert { of: usage, at },
             source: Some("system.revert.api.usage".into()),
@@ -104,6 +105,20 @@ impl Posting {
 }
 
 impl World {
+    /// Lets Frontier give back `parts` of a usage; `ids` are those of its entries.
+    pub fn give_back(&mut self, usage: Uuid, parts: &[i64], ids: &[Uuid]) {
+        let account = self.postings[&usage].account;
+        let spelled = usage.to_string().to_uppercase();
+        for ((part, id), time) in parts.iter().zip(ids).zip(FRONTIERS_TIMES) {
+            let at = time.to_owned();
+            let revert = Posting {
+                kind: Kind::Revert { of: usage, at },
+                ..Posting::revert(account, usage, &spelled, *part)
+            };
+            self.postings.insert(*id, revert);
+        }
+    }
+
     pub fn empty(policy: Policy) -> Self {
         Self {
             policy,
@@ -113,6 +128,26 @@ impl World {
             deleted: Vec::new(),
             postings: HashMap::new(),
         }
+    }
+
+    /// The account that a request means, and its org.
+    pub fn account_of(&self, content: &Content) -> Option<(Uuid, Uuid)> {
+        let stated = match (content.org, content.project) {
+            (Some(org), _) => Some(org),
+            (None, Some(project)) => {
+                let known = |(id, _): &&(Uuid, Uuid)| *id == project;
+                Some(self.projects.iter().find(known)?.1)
+            }
+            (None, None) => None,
+        };
+        // A disabled account that is named may be given its usage back; else it is the oldest active one.
+        let meant = |account: &&Account| match content.billing {
+            Some(id) => account.id == id,
+            None => account.active && Some(account.org) == stated,
+        };
+        let found = self.accounts.iter().find(meant)?;
+        let fits = stated.is_none_or(|org| org == found.org);
+        (fits && self.orgs.contains(&found.org)).then_some((found.id, found.org))
     }
 
     /// Puts all of it into the database, however much it is.

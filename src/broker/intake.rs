@@ -1,0 +1,244 @@
+//! Deliveries of the work queue, in batches of what is ready, at one of two paces.
+//!
+//! One consumer for all workers of a process: when the process dies, the broker takes back what it had in hand at
+//! once, and counts one delivery. Of several consumers, each would be given what the one before returned.
+//!
+//! It begins narrow, with one delivery in the whole process, and is widened once a message has shown to be no
+//! suspect; it is narrowed again when one comes that may stop the process, so that nothing else is in hand then.
+//! After unreadable messages were sifted out of the queue's head, exactly those that were found readable are taken.
+//! Each pace has a channel of its own, since a delivery that comes after its consumer was cancelled would
+//! otherwise stay unacknowledged for as long as the channel lives.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::Consumer;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::timeout;
+
+use super::Broker;
+use super::error::BrokerError;
+use super::inlet::{Batch, Delivery, Inlet};
+
+/// Bodies of a batch beyond which no further delivery is added, in bytes.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long nothing comes where nothing is left: the broker does not say so to a consumer.
+const GATHER_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What the workers of a process take their deliveries from.
+pub struct Intake {
+    broker: Arc<Broker>,
+    queue: String,
+    prefetch: u16,
+    current: Mutex<Current>,
+    /// The same inlet, for who must not wait for a delivery.
+    inlet: std::sync::Mutex<Arc<Inlet>>,
+    wide: AtomicBool,
+    stopped: AtomicBool,
+    /// Told when one of the two changed.
+    changed: Notify,
+}
+
+struct Current {
+    inlet: Arc<Inlet>,
+    consumer: Consumer,
+    wide: bool,
+    /// A stream that ended says so once, and then waits for ever.
+    ended: bool,
+    /// What was gathered before anything was handed out, where that is all that is to come.
+    gathered: Option<VecDeque<Delivery>>,
+}
+
+impl Intake {
+    pub(super) async fn open(
+        broker: Arc<Broker>,
+        queue: &str,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
+        let current = Current::open(&broker, queue, None).await?;
+        Ok(Self::new(broker, queue, prefetch, current))
+    }
+
+    /// Takes the first `count` messages and no more: nothing is acknowledged, so that nothing else is delivered,
+    /// before they are there.
+    pub(super) async fn gather(
+        broker: Arc<Broker>,
+        queue: &str,
+        count: u16,
+    ) -> Result<Self, BrokerError> {
+        let mut current = Current::open(&broker, queue, Some(count)).await?;
+        let mut gathered = VecDeque::new();
+        while gathered.len() < usize::from(count) {
+            // Another process may have taken some of them, which nobody says.
+            match timeout(GATHER_TIMEOUT, current.consumer.next()).await {
+                Ok(Some(next)) => gathered.push_back(current.inlet.accept(next)?),
+                Ok(None) => return Err(BrokerError::ended(queue)),
+                Err(_) => break,
+            }
+        }
+        current.inlet.cancel().await?;
+        while let Some(next) = current.consumer.next().await {
+            gathered.push_back(current.inlet.accept(next)?);
+        }
+        current.gathered = Some(gathered);
+        Ok(Self::new(broker, queue, count, current))
+    }
+
+    fn new(broker: Arc<Broker>, queue: &str, prefetch: u16, current: Current) -> Self {
+        Self {
+            broker,
+            queue: queue.into(),
+            prefetch,
+            inlet: std::sync::Mutex::new(current.inlet.clone()),
+            current: Mutex::new(current),
+            wide: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Waits for a delivery and takes with it what is ready, up to `max`. `None` once nothing is left, after
+    /// [`Intake::stop`] or of what was gathered. Cancel-safe: dropped while it waits, it has taken nothing.
+    ///
+    /// # Errors
+    /// Where the stream fails or ends without being asked to.
+    pub async fn next_batch(&self, max: usize) -> Result<Option<Batch>, BrokerError> {
+        loop {
+            let mut current = self.current.lock().await;
+            let inlet = current.inlet.clone();
+            if let Some(gathered) = &mut current.gathered {
+                let batch: Vec<_> = gathered.drain(..max.min(gathered.len())).collect();
+                return Ok((!batch.is_empty()).then(|| inlet.hand_out(batch, false)));
+            }
+            if current.wide != self.is_wide() {
+                current.inlet.cancel().await?;
+            }
+            let first = if current.ended {
+                None
+            } else {
+                tokio::select! {
+                    biased;
+                    first = current.consumer.next() => first,
+                    () = self.changed.notified() => continue,
+                }
+            };
+            if let Some(first) = first {
+                return self.collect(&mut current, first, max).map(Some);
+            }
+            current.ended = true;
+            if !current.inlet.is_cancelled() {
+                return Err(BrokerError::ended(&self.queue));
+            }
+            if self.stopped.load(Ordering::Acquire) {
+                return Ok(None);
+            }
+            self.change_pace(&mut current).await?;
+        }
+    }
+
+    /// Lets as much be delivered as is configured, once what is in hand is settled.
+    pub fn widen(&self) {
+        self.wide.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Lets one message be delivered at a time, once what is in hand is settled.
+    pub fn narrow(&self) {
+        self.wide.store(false, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Stops further deliveries; those on their way are still handed out.
+    ///
+    /// # Errors
+    /// Where the broker does not answer.
+    pub async fn stop(&self) -> Result<(), BrokerError> {
+        self.stopped.store(true, Ordering::Release);
+        let stopped = self.inlet().cancel().await;
+        self.changed.notify_one();
+        stopped
+    }
+
+    /// Acknowledges what is settled, but waits for a batch that never will be. To be called once nobody takes
+    /// batches any more.
+    ///
+    /// # Errors
+    /// Where the channel is gone; then everything unacknowledged is delivered again.
+    pub async fn settle_the_rest(&self) -> Result<(), BrokerError> {
+        self.inlet().settle_the_rest().await
+    }
+
+    fn collect(
+        &self,
+        current: &mut Current,
+        first: lapin::Result<lapin::message::Delivery>,
+        max: usize,
+    ) -> Result<Batch, BrokerError> {
+        let mut deliveries = vec![current.inlet.accept(first)?];
+        let mut bytes = deliveries[0].body.len();
+        while deliveries.len() < max && bytes < BATCH_BYTES {
+            match current.consumer.next().now_or_never() {
+                None => break,
+                Some(Some(next)) => {
+                    let next = current.inlet.accept(next)?;
+                    bytes += next.body.len();
+                    deliveries.push(next);
+                }
+                Some(None) => {
+                    current.ended = true;
+                    if !current.inlet.is_cancelled() {
+                        // What was taken can't be acknowledged any more.
+                        return Err(BrokerError::ended(&self.queue));
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(current.inlet.hand_out(deliveries, !current.wide))
+    }
+
+    async fn change_pace(&self, current: &mut Current) -> Result<(), BrokerError> {
+        current.inlet.settled().await;
+        current.inlet.close().await;
+        let prefetch = self.is_wide().then_some(self.prefetch);
+        *current = Current::open(&self.broker, &self.queue, prefetch).await?;
+        *self.inlet.lock().unwrap_or_else(PoisonError::into_inner) = current.inlet.clone();
+        if self.stopped.load(Ordering::Acquire) {
+            current.inlet.cancel().await?;
+        }
+        Ok(())
+    }
+
+    fn is_wide(&self) -> bool {
+        self.wide.load(Ordering::Acquire)
+    }
+
+    fn inlet(&self) -> Arc<Inlet> {
+        let inlet = self.inlet.lock().unwrap_or_else(PoisonError::into_inner);
+        inlet.clone()
+    }
+}
+
+impl Current {
+    /// Narrow, where no prefetch is given.
+    async fn open(
+        broker: &Broker,
+        queue: &str,
+        prefetch: Option<u16>,
+    ) -> Result<Self, BrokerError> {
+        let (connection, user, host) = (&broker.consuming.connection, &broker.user, &broker.host);
+        let opened = Inlet::open(connection, queue, prefetch.unwrap_or(1), user, host);
+        let (inlet, consumer) = opened.await?;
+        Ok(Self {
+            inlet: Arc::new(inlet),
+            consumer,
+            wide: prefetch.is_some(),
+            ended: false,
+            gathered: None,
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! A cluster of three brokers loses one node after another under load.
+//!
+//! The queues are quorum queues of three members. The node that goes takes the leaders of some along, and the
+//! connections of some workers; the other two go on.
+
+use crate::instance::Instance;
+use crate::report::{full, report, seed};
+use crate::support::audit::{Audit, Count};
+use crate::support::load::Load;
+use crate::support::*;
+
+const NODES: [&str; 3] = ["rabbit", "rabbit2", "rabbit3"];
+
+#[tokio::test]
+async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
+    let (seed, rounds) = (seed(), if full() { 12 } else { 3 });
+    let (instance, servers) = Instance::cluster();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__BATCH_MAX", "20");
+    let mut workers = vec![stage.start_worker().await, stage.start_worker().await];
+    let first = leader(&instance, &stage.name("work"));
+    let victims = NODES.iter().cycle().skip_while(|node| **node != first);
+    let mut count = Count::default();
+    for (round, victim) in (0..rounds).zip(victims) {
+        let dice = seed.wrapping_add(round);
+        // Nothing of a plain load climbs the ladder: what is on a rung when a node goes may have to wait for
+        // its return, since the broker itself publishes it from there.
+        let is_plain = round % 2 == 0;
+        let load = if is_plain {
+            Load::plain(&stage, dice, 1000).await
+        } else {
+            Load::mixed(&stage, dice, 1000).await
+        };
+        let before = outcomes(&stage).await;
+        let fault = async {
+            eventually("work goes on", async || outcomes(&stage).await > before).await;
+            instance.act("kill", victim).await;
+        };
+        tokio::join!(load.publish(&stage), fault);
+        let mut audit = Audit::of(&stage);
+        assert!(
+            !is_plain || audit.await_answers(&load).await,
+            "two of three nodes answer everything"
+        );
+        instance.act("start-one", victim).await;
+        audit.await_answers(&load).await;
+        count += audit.collect(workers).await.reckon(&load, &stage.db).await;
+        workers = vec![stage.start_worker().await, stage.start_worker().await];
+    }
+    report(
+        "cluster: a node killed",
+        usize::try_from(rounds).expect("few"),
+        count,
+    );
+}
+
+async fn outcomes(stage: &Stage) -> i64 {
+    stage.count("SELECT count(*) FROM revertd.outcomes").await
+}
+
+/// The node that leads a queue. The name of a node begins with its kind.
+fn leader(instance: &Instance, queue: &str) -> &'static str {
+    let listed = instance.ctl(&["-q", "list_queues", "name", "leader"]);
+    let mut lines = listed.lines().filter_map(|line| line.split_once('\t'));
+    let (_, node) = lines.find(|(name, _)| *name == queue).expect("it is there");
+    let leads = |kind: &&&str| node.split('-').next() == Some(**kind);
+    NODES.iter().find(leads).expect("one of the three")
+}

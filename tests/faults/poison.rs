@@ -1,0 +1,234 @@
+//! Poison: random and mutated bodies, properties and headers, among requests that have done nothing wrong.
+//!
+//! What the worker makes of each is its own business, as long as each ends where the contract says, nobody is
+//! given anything that no valid request asked for, and the neighbours are served as if nothing had been.
+
+mod bodies;
+mod messages;
+mod properties;
+mod tables;
+mod verdict;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use self::messages::{Brewery, number};
+use self::verdict::Verdicts;
+use crate::report::{full, report, seed};
+use crate::support::audit::audit;
+use crate::support::line::RECOVERY;
+use crate::support::load::Load;
+use crate::support::raw::{RawConnection, RawMessage};
+use crate::support::*;
+
+/// Messages in flight before their confirms are awaited.
+const WINDOW: usize = 100;
+
+/// Looks at the queues in a row that must find them empty; far enough apart to see what climbs the ladder.
+const QUIET_LOOKS: usize = 12;
+
+/// Of 1,000 poisonous messages, those that no client can read.
+const UNREADABLE: u32 = 20;
+
+#[tokio::test]
+async fn poison_ends_where_it_belongs_and_costs_no_neighbour() {
+    let (count, neighbours) = if full() {
+        (50_000, 10_000)
+    } else {
+        (1500, 800)
+    };
+    let (stage, seed) = (Stage::new().await, seed());
+    let mut workers = vec![stage.start_worker().await, stage.start_worker().await];
+    let load = Load::mixed(&stage, seed, neighbours).await;
+    let poison = Poisoning::prepare(&stage, seed, count).await;
+    tokio::join!(load.publish(&stage), poison.publish(&stage));
+    let mut harvest = Harvest::new(&stage, &poison).await;
+    harvest.await_answers(&load).await;
+    harvest.await_quiet().await;
+    for worker in &mut workers {
+        let status = worker.stop().await;
+        assert!(status.success(), "{status}");
+    }
+    harvest.reap().await;
+    harvest.hand_back().await;
+    let mut findings = audit(&stage, &load, Vec::new()).await;
+    findings += harvest.verdicts.judge(&stage, &poison).await;
+    report("poison", 1, findings);
+    stage.strike().await;
+}
+
+/// Poisonous messages, drawn anew whenever they are looked at: all of them at once would be too much to keep.
+pub struct Poisoning {
+    count: usize,
+    seed: u64,
+    /// Whose usages they ask for: nobody else does.
+    account: Uuid,
+    usages: Vec<Uuid>,
+    user: String,
+    /// A login that is not the worker's, where there is one.
+    url: String,
+    queue: String,
+}
+
+impl Poisoning {
+    async fn prepare(stage: &Stage, seed: u64, count: usize) -> Self {
+        let customer = stage.customer().await;
+        let insert = "INSERT INTO billing_transactions (account_id, type, source, amount) \
+            SELECT $1, 'debit', 'api.usage', 20 FROM generate_series(1, $2::bigint) RETURNING id";
+        let usages = i64::try_from(count / 4).expect("small");
+        let rows = stage.db.query(insert, &[&customer.account, &usages]).await;
+        // In an order of their own, so that the same seed draws the same messages but for these ids.
+        let usages = rows
+            .expect("inserted")
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        let servers = &stage.servers;
+        let url = servers.publisher.as_ref().unwrap_or(&servers.amqp);
+        let login = url::Url::parse(url).expect("a URL");
+        Self {
+            count,
+            seed,
+            account: customer.account,
+            usages,
+            user: login.username().to_owned(),
+            url: url.clone(),
+            queue: stage.name("dead"),
+        }
+    }
+
+    fn brewery(&self) -> Brewery<'_> {
+        Brewery::new(
+            self.seed,
+            self.account,
+            &self.usages,
+            &self.user,
+            &self.queue,
+            UNREADABLE,
+        )
+    }
+
+    async fn publish(&self, stage: &Stage) {
+        let mut raw = RawConnection::open(&self.url).await;
+        let (mut brewery, exchange) = (self.brewery(), stage.name("requests"));
+        for number in 0..self.count {
+            let poison = brewery.brew(number);
+            raw.publish(
+                &exchange,
+                &poison.routing_key,
+                &poison.properties,
+                &poison.body,
+            )
+            .await;
+            if number % WINDOW == WINDOW - 1 {
+                raw.confirmed().await;
+            }
+        }
+        raw.confirmed().await;
+    }
+}
+
+/// What comes out of the queues: of the poison, read as bytes, since no client can read it all; of the neighbours,
+/// kept as it is.
+struct Harvest<'a> {
+    stage: &'a Stage,
+    raw: RawConnection,
+    verdicts: Verdicts,
+    /// By the exchange through which they came.
+    neighbours: Vec<(&'static str, RawMessage)>,
+}
+
+impl<'a> Harvest<'a> {
+    async fn new(stage: &'a Stage, poison: &Poisoning) -> Self {
+        Self {
+            stage,
+            raw: RawConnection::open(&stage.servers.amqp).await,
+            verdicts: Verdicts::new(poison),
+            neighbours: Vec::new(),
+        }
+    }
+
+    /// Takes everything that is there at present.
+    async fn reap(&mut self) {
+        for last in ["replies", "dead"] {
+            for message in self.raw.take_all(&self.stage.name(last)).await {
+                match number(&message.id()) {
+                    Some(number) if last == "dead" => self.verdicts.dead(number, &message),
+                    Some(number) => self.verdicts.told(number, &message),
+                    None => self.neighbours.push((last, message)),
+                }
+            }
+        }
+    }
+
+    /// Waits until all are where they belong, or nothing comes any more.
+    async fn await_answers(&mut self, load: &Load) {
+        let mut deadline = Instant::now() + RECOVERY;
+        let mut before = 0;
+        loop {
+            self.reap().await;
+            let came = self.neighbours.len() + self.verdicts.came();
+            // Every neighbour has an event, some also a dead letter, some several of each: whether they are the
+            // right ones, the audit tells.
+            if self.verdicts.settled() && self.neighbours_answered(load) {
+                return;
+            }
+            if Instant::now() > deadline {
+                println!("not answered in time: {:?}", self.verdicts.unsettled());
+                return;
+            }
+            if came > before {
+                (before, deadline) = (came, Instant::now() + RECOVERY);
+            }
+        }
+    }
+
+    fn neighbours_answered(&self, load: &Load) -> bool {
+        let ids = |wanted: &'static str| {
+            let of = self
+                .neighbours
+                .iter()
+                .filter(move |(last, _)| *last == wanted);
+            of.map(|(_, message)| message.id())
+                .collect::<std::collections::HashSet<_>>()
+        };
+        let (told, dead) = (ids("replies"), ids("dead"));
+        load.requests.iter().all(|sent| {
+            let id = sent.request.correlation();
+            told.contains(&id) && (!sent.nature.is_dead_lettered() || dead.contains(&id))
+        })
+    }
+
+    /// Waits until nothing is on its way to be told once more.
+    async fn await_quiet(&mut self) {
+        let mut quiet = 0;
+        eventually("the queues stay empty", async || {
+            let mut left = 0;
+            for queue in self.stage.waiting_queues() {
+                left += self.stage.depth(&queue).await;
+            }
+            quiet = if left == 0 { quiet + 1 } else { 0 };
+            quiet == QUIET_LOOKS
+        })
+        .await;
+    }
+
+    /// Puts back what belongs to the neighbours, as it came.
+    async fn hand_back(&mut self) {
+        for (index, (last, message)) in self.neighbours.drain(..).enumerate() {
+            let exchange = self.stage.name(last);
+            self.raw
+                .publish(
+                    &exchange,
+                    &message.routing_key,
+                    &message.properties,
+                    &message.body,
+                )
+                .await;
+            if index % WINDOW == WINDOW - 1 {
+                self.raw.confirmed().await;
+            }
+        }
+        self.raw.confirmed().await;
+    }
+}

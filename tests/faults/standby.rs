@@ -1,0 +1,216 @@
+//! A primary with a standby that every commit waits for: the one fails, the other takes over, and what was told
+//! stays true.
+
+use tokio_postgres::Client;
+
+use crate::instance::Instance;
+use crate::report::{full, report, seed};
+use crate::support::audit::{Count, audit};
+use crate::support::line::reconnected;
+use crate::support::load::Load;
+use crate::support::*;
+
+/// Sessions of workers whose commit waits for the standby.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
+                       WHERE application_name LIKE 'revertd%' AND wait_event = 'SyncRep'";
+
+/// An instance whose database has a standby, and a stage on it.
+struct Pair {
+    instance: Instance,
+    stage: Stage,
+    standby: String,
+}
+
+impl Pair {
+    /// Workers know both servers, and work with whichever can be written to.
+    async fn start() -> Self {
+        let (instance, servers) = Instance::pair();
+        let environment = instance.environment();
+        let mut stage = Stage::on(servers).await;
+        let both = environment["REVERTD_TEST_DATABASE_NODES"]
+            .replace("/revertd?", &format!("/{}?", stage.database));
+        stage.set("DATABASE__URL", &both);
+        stage.set("WORKER__BATCH_MAX", "50");
+        Self {
+            instance,
+            stage,
+            standby: environment["REVERTD_TEST_STANDBY_URL"].clone(),
+        }
+    }
+
+    /// Makes the standby the primary. From now on it is what is asked and compared.
+    async fn promote(&mut self) {
+        self.instance.promote().await;
+        self.follow().await;
+    }
+
+    async fn follow(&mut self) {
+        self.stage.servers.database.clone_from(&self.standby);
+        self.stage.db = self.reconnected().await;
+    }
+
+    /// A session with the server that is asked, which may have been restarted.
+    async fn reconnected(&self) -> Client {
+        let stage = &self.stage;
+        reconnected(&with_database(&stage.servers.database, &stage.database)).await
+    }
+
+    /// Waits until a commit waits for the standby.
+    async fn waits(&self) {
+        let db = self.reconnected().await;
+        eventually("a commit waits for the standby", async || {
+            let waiting = db.query_one(WAITING, &[]).await.expect("read");
+            waiting.get::<_, i64>(0) > 0
+        })
+        .await;
+    }
+
+    async fn events(&self) -> u32 {
+        self.stage.depth(&self.stage.name("replies")).await
+    }
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_from_a_primary_that_is_killed() {
+    let (seed, runs) = (seed(), if full() { 5 } else { 1 });
+    let mut count = Count::default();
+    for run in 0..runs {
+        let mut pair = Pair::start().await;
+        let workers = vec![
+            pair.stage.start_worker().await,
+            pair.stage.start_worker().await,
+        ];
+        let load = Load::mixed(&pair.stage, seed.wrapping_add(run), 3000).await;
+        let (stage, instance) = (&pair.stage, &pair.instance);
+        let fault = async {
+            stage.told(500).await;
+            instance.act("kill", "pg").await;
+            instance.promote().await;
+        };
+        tokio::join!(load.publish(stage), fault);
+        pair.follow().await;
+        count += audit(&pair.stage, &load, workers).await;
+    }
+    let runs = usize::try_from(runs).expect("few");
+    report("standby: primary killed, standby promoted", runs, count);
+}
+
+#[tokio::test]
+async fn a_primary_that_becomes_read_only_is_waited_for_and_one_that_is_demoted_is_left() {
+    let mut pair = Pair::start().await;
+    let mut worker = pair.stage.start_worker().await;
+    let load = Load::mixed(&pair.stage, seed(), if full() { 6000 } else { 3000 }).await;
+    let (stage, instance) = (&pair.stage, &pair.instance);
+    let fault = async {
+        stage.told(300).await;
+        read_only(stage, true).await;
+        worker.logged("paused: the database").await;
+        read_only(stage, false).await;
+        let so_far = stage.depth(&stage.name("replies")).await as usize;
+        stage.told(so_far + 300).await;
+        instance.switchover().await;
+    };
+    tokio::join!(load.publish(stage), fault);
+    pair.follow().await;
+    let count = audit(&pair.stage, &load, vec![worker]).await;
+    report("standby: primary read-only, then demoted", 1, count);
+}
+
+/// Sessions that are there already feel it, too.
+async fn read_only(stage: &Stage, on: bool) {
+    let set = if on { "on" } else { "off" };
+    stage
+        .sql(&format!(
+            "ALTER SYSTEM SET default_transaction_read_only = {set}"
+        ))
+        .await;
+    stage.sql("SELECT pg_reload_conf()").await;
+}
+
+#[tokio::test]
+async fn an_outcome_that_no_standby_has_is_not_told_by_whoever_finds_it() {
+    let mut pair = Pair::start().await;
+    let both = pair.stage.setting("DATABASE__URL").expect("set").to_owned();
+    let mut workers = Vec::new();
+    for name in ["revertd-one", "revertd-two"] {
+        let named = format!("{both}&application_name={name}");
+        pair.stage.set("DATABASE__URL", &named);
+        workers.push((name, pair.stage.start_worker().await));
+    }
+    let load = Load::plain(&pair.stage, seed(), 1).await;
+    pair.instance.act("stop-one", "pg2").await;
+    load.publish(&pair.stage).await;
+    // One worker decides, and hangs in its commit. It dies, and the server gives up the wait: the outcome is there
+    // to be found, on the primary alone.
+    pair.waits().await;
+    let waiting = WAITING.replace("count(*)", "application_name, pid");
+    let row = pair.stage.db.query_one(&waiting, &[]).await.expect("one");
+    let (name, pid): (String, i32) = (row.get(0), row.get(1));
+    let dies = workers.iter().position(|(known, _)| *known == name);
+    let (_, mut first) = workers.remove(dies.expect("one of the two"));
+    first.kill();
+    pair.stage
+        .sql(&format!("SELECT pg_cancel_backend({pid})"))
+        .await;
+    // The other finds it.
+    let (other, second) = workers.remove(0);
+    let finds = format!("{WAITING} AND application_name = '{other}'");
+    eventually("whoever finds it waits, too", async || {
+        assert_eq!(pair.events().await, 0, "nothing is told");
+        pair.stage.count(&finds).await > 0
+    })
+    .await;
+    assert_eq!(
+        pair.stage
+            .count("SELECT count(*) FROM revertd.outcomes")
+            .await,
+        1
+    );
+    assert_eq!(pair.events().await, 0, "nothing is told");
+    pair.instance.act("kill", "pg").await;
+    pair.instance.act("start-one", "pg2").await;
+    pair.promote().await;
+    let count = audit(&pair.stage, &load, vec![second]).await;
+    report("standby: an outcome found that it lacks", 1, count);
+}
+
+#[tokio::test]
+async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
+    let mut pair = Pair::start().await;
+    pair.stage.set("AMQP__MAX_DELIVERIES", "6");
+    let worker = pair.stage.start_worker().await;
+    let load = Load::plain(&pair.stage, seed(), 300).await;
+    pair.instance.act("stop-one", "pg2").await;
+    load.publish(&pair.stage).await;
+    pair.waits().await;
+    if full() {
+        // Given up by the worker itself, again and again.
+        for times in 1..=3 {
+            let given_up = || worker.log().matches("does not answer").count();
+            eventually("it is given up", async || given_up() >= times).await;
+        }
+    }
+    // The same, sooner: by the server's doing.
+    for _ in 0..6 {
+        pair.waits().await;
+        let stop = WAITING.replace("count(*)", "count(pg_terminate_backend(pid))");
+        pair.stage.sql(&stop).await;
+    }
+    let work = pair.stage.name("work");
+    let most = pair.stage.most_redeliveries(&work).await;
+    assert!(most <= 1, "only the first try is charged: {most}");
+    // What was not replicated is there to be found after a restart, by whoever comes.
+    pair.instance.act("kill", "pg").await;
+    pair.instance.act("start-one", "pg").await;
+    let fresh = pair.stage.spawn_worker();
+    pair.waits().await;
+    pair.stage.db = pair.reconnected().await;
+    let there = pair.stage.count("SELECT count(*) FROM revertd.outcomes");
+    assert!(there.await > 0, "the primary alone has outcomes");
+    assert_eq!(pair.events().await, 0, "nothing is told");
+    pair.instance.act("kill", "pg").await;
+    pair.instance.act("start-one", "pg2").await;
+    pair.promote().await;
+    let count = audit(&pair.stage, &load, vec![worker, fresh]).await;
+    report("standby: missing, then promoted", 1, count);
+}
