@@ -116,6 +116,83 @@ async fn postgresql_restarted_and_killed_under_load() {
 }
 
 #[tokio::test]
+async fn both_servers_killed_at_once_under_load() {
+    let (instance, servers) = Instance::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__BATCH_MAX", "50");
+    let workers = vec![stage.start_worker().await, stage.start_worker().await];
+    let size = sized(2000, 20_000);
+    let load = Load::mixed(&stage, seed(), size).await;
+    let rounds = sized(1, 5);
+    let fault = async {
+        for round in 0..rounds {
+            decided(&stage, size * (2 * round + 1) / rounds / 3).await;
+            instance.do_to("kill", "pg");
+            instance.do_to("kill", "rabbit");
+            instance.do_to("start-one", "rabbit");
+            instance.do_to("start-one", "pg");
+        }
+    };
+    tokio::join!(load.publish(&stage), fault);
+    let count = audit(&stage, &load, workers).await;
+    report("both servers killed at once", rounds, count);
+}
+
+#[tokio::test]
+async fn a_server_that_is_absent_at_the_start_is_waited_for() {
+    let (instance, servers) = Instance::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__BATCH_MAX", "50");
+    stage.start_worker().await.stop().await;
+    let load = Load::mixed(&stage, seed(), sized(500, 5000)).await;
+    load.publish(&stage).await;
+    let mut workers = Vec::new();
+    for (server, said) in [
+        ("pg", "waiting for the database"),
+        ("rabbit", "paused: the broker"),
+    ] {
+        instance.do_to("stop-one", server);
+        let mut worker = stage.spawn_worker();
+        worker.logged(said).await;
+        instance.do_to("start-one", server);
+        workers.push(worker);
+    }
+    let count = audit(&stage, &load, workers).await;
+    report("either server absent at the start", 2, count);
+}
+
+/// All workers of a process share a consumer: what was in hand goes back at once.
+#[tokio::test]
+async fn a_crash_counts_one_delivery_however_many_workers_there_are() {
+    let mut stage = Stage::new().await;
+    stage.set("WORKER__CONCURRENCY", "16");
+    stage.set("WORKER__BATCH_MAX", "5");
+    let mut worker = stage.start_worker().await;
+    let first = Load::plain(&stage, seed(), 20).await;
+    first.publish(&stage).await;
+    stage.told(20).await;
+    let lock = "BEGIN; LOCK TABLE billing_transactions IN SHARE MODE";
+    stage.sql(lock).await;
+    let load = Load::plain(&stage, seed(), 150).await;
+    load.publish(&stage).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revertd' \
+                   AND wait_event_type = 'Lock' AND datname = current_database()";
+    eventually("all workers have a batch", async || {
+        // Within a transaction, what was seen once is seen again.
+        stage.sql("SELECT pg_stat_clear_snapshot()").await;
+        stage.count(waiting).await == 16
+    })
+    .await;
+    worker.kill();
+    stage.sql("COMMIT").await;
+    let queue = stage.name("work");
+    eventually("all went back", async || stage.depth(&queue).await >= 150).await;
+    let most = stage.most_redeliveries(&queue).await;
+    assert_eq!(most, 1, "deliveries that one crash counts");
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn while_the_database_is_away_nothing_is_counted_as_an_attempt_and_work_resumes_by_itself() {
     let (instance, servers) = Instance::start();
     let mut stage = Stage::on(servers).await;

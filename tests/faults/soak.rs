@@ -13,6 +13,10 @@ use crate::support::{Servers, Stage, connect_db, with_database};
 /// Requests of one part of the load.
 const PART: usize = 200;
 
+/// Statements that a session prepares at most, however many it runs: a worker's the one of a batch, that of the
+/// schema's check at the start about ten.
+const STATEMENTS: u64 = 12;
+
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
 struct Holding {
@@ -89,7 +93,8 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
     let length = Duration::from_secs(if full() { 600 } else { 20 });
     let parts = length.as_millis() / (2 * each).as_millis().max(1);
     let requests = usize::try_from(parts).expect("few") * PART;
-    let stage = Stage::on(servers).await;
+    let mut stage = Stage::on(servers).await;
+    let database = stage.proxy_database();
     let worker = stage.start_worker().await;
     let mut load = Load::mixed(&stage, seed, requests).await;
     let (began, over) = (Instant::now(), std::sync::atomic::AtomicBool::new(false));
@@ -141,6 +146,17 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
     tokio::join!(publishing, faulting, watching);
     println!("soak: {faults} faults in {:?}", began.elapsed());
     load.requests.truncate(published);
+    let parses = database.parses();
+    let most = parses.iter().max().copied().unwrap_or_default();
+    println!(
+        "soak: {} sessions, {most} statements prepared in one at most",
+        parses.len()
+    );
+    if most > STATEMENTS {
+        count
+            .findings
+            .push(format!("a session prepared {most} statements"));
+    }
     assert_flat(&samples, &mut count);
     count += audit(&stage, &load, vec![worker]).await;
     report("soak: half load, a fault every few seconds", faults, count);
