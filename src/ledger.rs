@@ -18,6 +18,8 @@ mod connect;
 mod error;
 mod migrate;
 mod row;
+mod session;
+mod tables;
 
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
