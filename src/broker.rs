@@ -8,12 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use lapin::{Connection, ConnectionProperties, Event};
-use tokio::sync::watch;
+use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
 
 use crate::settings::{AmqpUrl, AmqpUrls, Settings};
+use watched::Watched;
 
 mod client;
 mod error;
@@ -25,6 +24,7 @@ mod outlet;
 mod properties;
 mod sieve;
 mod topology;
+mod watched;
 
 pub use client::{Client, Submission};
 pub use error::BrokerError;
@@ -43,9 +43,6 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest wait for a close that nobody depends on.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Longest wait for a connection to report why it ended.
-const REPORT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Two connections to the broker, shared by the workers of a process: where the broker blocks a connection
 /// that publishes, nothing at all is written on it, acknowledgements included.
@@ -135,10 +132,7 @@ impl Broker {
     /// After [`Broker::blocked`], returns once the broker takes messages again, or the connection is gone. Until
     /// then the connection is kept: one that is blocked can't be closed either, and each try would leave another.
     pub async fn unblocked(&self) {
-        let mut report = self.publishing.report.clone();
-        let over = |report: &Report| report.blocked.is_none() || report.error.is_some();
-        // An error: nobody reports any more, since the connection is gone.
-        let _ = report.wait_for(over).await;
+        self.publishing.unblocked().await;
     }
 
     /// Closes the connection that consumes; what is unacknowledged goes back to the queue.
@@ -170,66 +164,6 @@ impl Broker {
 
 async fn close(connection: &Connection) {
     let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
-}
-
-/// A connection and what it reports of itself.
-struct Watched {
-    connection: Connection,
-    report: watch::Receiver<Report>,
-}
-
-#[derive(Default)]
-struct Report {
-    /// Why the broker takes nothing, while it doesn't.
-    blocked: Option<String>,
-    /// What ended the connection.
-    error: Option<lapin::Error>,
-}
-
-impl Watched {
-    fn new(connection: Connection) -> Self {
-        let (sender, report) = watch::channel(Report::default());
-        let mut events = connection.events_listener().boxed();
-        // Ends when the connection is gone, or nobody wants to know.
-        tokio::spawn(async move {
-            while let Some(event) = events.next().await {
-                sender.send_modify(|report| match event {
-                    Event::ConnectionBlocked(why) => report.blocked = Some(why),
-                    Event::ConnectionUnblocked => report.blocked = None,
-                    Event::Error(error) => {
-                        report.error.get_or_insert(error);
-                    }
-                    _ => {}
-                });
-                if sender.is_closed() {
-                    return;
-                }
-            }
-        });
-        Self { connection, report }
-    }
-
-    /// The error that ended it, where one did. It is reported a moment after the connection shows its end.
-    async fn error(&self) -> Option<lapin::Error> {
-        if self.connection.status().connected() {
-            return None;
-        }
-        let mut report = self.report.clone();
-        let reported = report.wait_for(|report| report.error.is_some());
-        let report = timeout(REPORT_TIMEOUT, reported).await.ok()?.ok()?;
-        report.error.clone()
-    }
-
-    /// Returns once the broker says that it takes nothing at present, and why.
-    async fn blocked(&self) -> String {
-        let mut report = self.report.clone();
-        let blocked = report.wait_for(|report| report.blocked.is_some()).await;
-        match blocked.ok().and_then(|report| report.blocked.clone()) {
-            Some(why) => why,
-            // The connection is gone, which shows elsewhere.
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// Tries the addresses one after another, from one drawn at random, so that a fleet spreads over the nodes.

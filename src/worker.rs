@@ -22,6 +22,7 @@ use crate::settings::Settings;
 
 mod batch;
 mod generation;
+mod messages;
 mod replies;
 mod tally;
 

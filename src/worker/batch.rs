@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::messages::messages;
 use super::replies::Replies;
 use super::{EXPLAINED_FOR, End, Shared};
 use crate::broker::{Batch, Broker, Delivery, Fate, Intake, Message, Outlet};
@@ -277,38 +278,4 @@ fn log_dead_letter(delivery: &Delivery, event: &Event, reason: &str, message: &s
         reason,
         "dead-lettered: {message}"
     );
-}
-
-/// What is to be published of a batch.
-fn messages<'a>(
-    shared: &'a Shared,
-    outlet: &Outlet,
-    batch: &'a [Delivery],
-    dispositions: &'a [Disposition],
-) -> Vec<Message<'a>> {
-    let topology = &shared.settings.topology;
-    let (events, dead) = (
-        topology.reply_exchange.as_str(),
-        topology.dead_letter_exchange.as_str(),
-    );
-    let now = Timestamp::now();
-    let mut messages = Vec::with_capacity(batch.len());
-    for (delivery, disposition) in batch.iter().zip(dispositions) {
-        match disposition {
-            Disposition::Answer(event) => {
-                messages.push(Message::event(events, event, delivery));
-            }
-            Disposition::Retry { rung } => {
-                let queue = &shared.retry_queues[*rung];
-                messages.push(Message::retry(queue, delivery, outlet, now));
-            }
-            Disposition::DeadLetter { failure, event } => {
-                let key = topology.dead_letter_queue.as_str();
-                let letter = Message::dead_letter(dead, key, delivery, failure, outlet, now);
-                messages.push(letter);
-                messages.push(Message::event(events, event, delivery));
-            }
-        }
-    }
-    messages
 }
