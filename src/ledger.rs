@@ -16,6 +16,7 @@ use crate::settings::{Policy, Settings};
 mod batch;
 mod connect;
 mod error;
+mod hosts;
 mod migrate;
 mod row;
 mod session;

@@ -8,10 +8,8 @@ use tokio_postgres::{CancelToken, Client, Config, NoTls};
 
 use super::STATEMENT_TIMEOUT;
 use super::error::{LedgerError, Trouble, classify};
+use super::hosts::{self, CONNECT_TIMEOUT, Hosts};
 use crate::settings::Settings;
-
-/// Longest wait for a new connection, or for one of the pool's.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client that vanishes without a word, its host or the network being gone, must not leave its locks, its
 /// transaction or its place on the server: others would wait for them, for hours with a server's own defaults.
@@ -48,9 +46,9 @@ pub fn in_schema(statement: &str, settings: &Settings) -> String {
 pub fn pool(settings: &Settings) -> Result<(Pool, String), LedgerError> {
     let config = parse(settings)?;
     let host = describe(&config);
-    let manager = Manager::from_config(
+    let manager = Manager::from_connect(
         config,
-        NoTls,
+        Hosts,
         ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         },
@@ -85,7 +83,7 @@ pub async fn cancel(token: CancelToken) {
 pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError> {
     let config = parse(settings)?;
     let host = describe(&config);
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, hosts::connect(&config))
         .await
         .map_err(|_| LedgerError::silent(&host))?;
     let (client, connection) = connected.map_err(|error| of_client(&error, &host))?;

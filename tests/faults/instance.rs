@@ -1,6 +1,7 @@
 //! A private instance of both servers, to be stopped and killed.
 
 use std::collections::HashMap;
+use std::process::Command;
 
 use uuid::Uuid;
 
@@ -38,6 +39,19 @@ impl Instance {
     /// Its addresses, by the names of the variables that stand for them.
     pub fn environment(&self) -> HashMap<String, String> {
         environment(&self.0)
+    }
+
+    /// Stops the processes of a server where they are, until it is killed.
+    pub fn freeze(&self, server: &str) {
+        let pid = manage(&["pid", &self.0, server]).trim().to_owned();
+        let children = Command::new("pgrep").args(["-P", &pid]).output();
+        let children = children.expect("pgrep is there").stdout;
+        let children = String::from_utf8(children).expect("numbers");
+        let frozen = Command::new("kill")
+            .args(["-STOP", &pid])
+            .args(children.split_whitespace())
+            .status();
+        assert!(frozen.expect("kill is there").success());
     }
 
     /// Makes the standby a primary.

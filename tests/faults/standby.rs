@@ -95,6 +95,26 @@ async fn a_standby_takes_over_from_a_primary_that_is_killed() {
     report("standby: primary killed, standby promoted", runs, count);
 }
 
+/// A machine that hangs: connections are accepted, and nothing is answered.
+#[tokio::test]
+async fn a_standby_takes_over_from_a_primary_that_falls_silent() {
+    let mut pair = Pair::start().await;
+    let load = Load::plain(&pair.stage, seed(), 600).await;
+    let mut workers = Vec::new();
+    if full() {
+        // It waits for an answer as long as a statement may take.
+        workers.push(pair.stage.start_worker().await);
+    }
+    pair.instance.freeze("pg");
+    pair.promote().await;
+    // A new one is not kept by the silent server from asking the other.
+    workers.push(pair.stage.start_worker().await);
+    load.publish(&pair.stage).await;
+    let count = audit(&pair.stage, &load, workers).await;
+    pair.instance.act("kill", "pg").await;
+    report("standby: primary silent, standby promoted", 1, count);
+}
+
 #[tokio::test]
 async fn a_primary_that_becomes_read_only_is_waited_for_and_one_that_is_demoted_is_left() {
     let mut pair = Pair::start().await;

@@ -1,0 +1,100 @@
+//! Several servers of one database, of which one can be written to: each is asked within a time of its own.
+//!
+//! The client gives a server that accepts a connection, and then says nothing, all the time there is: a primary that
+//! hangs would keep everybody from the standby that took over.
+
+use std::time::Duration;
+
+use deadpool_postgres::Connect;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::Host;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Config, Connection, Error, NoTls, Socket};
+
+/// The time in which a connection must be there; the servers share it.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connects as [`connect`] does, for the pool.
+pub struct Hosts;
+
+impl Connect for Hosts {
+    fn connect(&self, config: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
+        let config = config.clone();
+        async move {
+            let (client, connection) = connect(&config).await?;
+            // Ends with the client; its errors reach whoever waits for an answer.
+            let driving = tokio::spawn(async move {
+                let _ = connection.await;
+            });
+            Ok((client, driving))
+        }
+        .boxed()
+    }
+}
+
+/// Connects to the first of the servers that answers and fits. The caller bounds the whole.
+pub async fn connect(config: &Config) -> Result<(Client, Connection<Socket, NoTlsStream>), Error> {
+    let hosts = config.get_hosts();
+    let Some((last, others)) = hosts.split_last().filter(|(_, others)| !others.is_empty()) else {
+        return config.connect(NoTls).await;
+    };
+    let share = CONNECT_TIMEOUT / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+    for (index, host) in others.iter().enumerate() {
+        if let Ok(Ok(connected)) = timeout(share, only(config, index, host).connect(NoTls)).await {
+            return Ok(connected);
+        }
+    }
+    only(config, others.len(), last).connect(NoTls).await
+}
+
+/// The configuration with one of its servers.
+fn only(config: &Config, index: usize, host: &Host) -> Config {
+    let mut one = Config::new();
+    match host {
+        Host::Tcp(name) => one.host(name),
+        Host::Unix(path) => one.host_path(path),
+    };
+    if let Some(address) = config.get_hostaddrs().get(index) {
+        one.hostaddr(*address);
+    }
+    let ports = config.get_ports();
+    if let Some(port) = ports.get(index).or(ports.first()) {
+        one.port(*port);
+    }
+    if let Some(user) = config.get_user() {
+        one.user(user);
+    }
+    if let Some(password) = config.get_password() {
+        one.password(password);
+    }
+    if let Some(name) = config.get_dbname() {
+        one.dbname(name);
+    }
+    if let Some(options) = config.get_options() {
+        one.options(options);
+    }
+    if let Some(name) = config.get_application_name() {
+        one.application_name(name);
+    }
+    if let Some(time) = config.get_connect_timeout() {
+        one.connect_timeout(*time);
+    }
+    if let Some(time) = config.get_tcp_user_timeout() {
+        one.tcp_user_timeout(*time);
+    }
+    if let Some(interval) = config.get_keepalives_interval() {
+        one.keepalives_interval(interval);
+    }
+    if let Some(retries) = config.get_keepalives_retries() {
+        one.keepalives_retries(retries);
+    }
+    one.keepalives(config.get_keepalives())
+        .keepalives_idle(config.get_keepalives_idle())
+        .ssl_mode(config.get_ssl_mode())
+        .channel_binding(config.get_channel_binding())
+        .target_session_attrs(config.get_target_session_attrs());
+    one
+}
