@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::{Connection, ConnectionProperties};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::settings::{AmqpUrl, AmqpUrls, Settings};
@@ -55,12 +57,17 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Connects, twice.
+    /// Connects, twice. Where it failed before, only once the server has shown that it answers: what the client began
+    /// with one that doesn't, threads and sockets, can't be taken back.
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses the login or the virtual host.
-    pub async fn connect(settings: &Settings) -> Result<Self, BrokerError> {
+    pub async fn connect(settings: &Settings, failed: bool) -> Result<Self, BrokerError> {
         let connecting = async |url: AmqpUrl| {
+            if failed {
+                let host = url.host();
+                within(CONNECT_TIMEOUT, &host, greeting(&url)).await?;
+            }
             let (consuming, publishing) = tokio::try_join!(
                 connect(&url, "revertd worker (consuming)"),
                 connect(&url, "revertd worker (publishing)")
@@ -181,6 +188,17 @@ async fn any_of<T>(
         }
     }
     Err(wrong.expect("the settings name at least one address"))
+}
+
+/// Whether the server greets: it sends the first frame of a connection, which ends there.
+async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
+    let greeting = async {
+        let mut stream = TcpStream::connect(url.address()).await?;
+        stream.write_all(b"AMQP\0\0\x09\x01").await?;
+        stream.read_u8().await
+    };
+    let greeted = greeting.await.map(|_| ());
+    greeted.map_err(|error| BrokerError::classify(&error.into(), &url.host(), "connecting"))
 }
 
 /// Connects once, under a name that the broker's operator sees.

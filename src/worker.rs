@@ -75,6 +75,8 @@ struct Beginning {
     /// How many messages at the queue's head were found readable, after others were rejected: exactly these are
     /// taken, since the next might be unreadable again.
     sifted: Option<u16>,
+    /// Whether the broker or the database failed.
+    failed: bool,
     /// Whether the topology was in order a moment ago.
     topology_checked: bool,
 }
@@ -142,7 +144,7 @@ impl Pool {
             }
             if ready {
                 // What it had in hand is delivered again, for no fault of its own.
-                if began.elapsed() > EXPLAINED_FOR {
+                if began.elapsed() > EXPLAINED_FOR && self.settled() > settled {
                     self.shared.failures.store(0, Ordering::Relaxed);
                 }
                 self.failed();
@@ -153,7 +155,7 @@ impl Pool {
                 End::Unblocked => Duration::ZERO,
                 End::BrokeOff => {
                     self.shared.failures.store(0, Ordering::Relaxed);
-                    Duration::ZERO
+                    patience.next_wait()
                 }
                 End::Broker(wrong) if wrong.is_unparseable() => {
                     warn!(reason = %wrong, "a message can't be read; looking for it");
@@ -172,9 +174,12 @@ impl Pool {
                 End::Ledger(wrong, _) if wrong.is_lasting() && !ever_ready => {
                     return Err(wrong.into());
                 }
-                End::Broker(wrong) => pause("the broker", &wrong, &mut patience),
+                End::Broker(wrong) => {
+                    next.failed = true;
+                    pause("the broker", &wrong, &mut patience)
+                }
                 End::Ledger(wrong, requests) => {
-                    next.held = requests;
+                    (next.held, next.failed) = (requests, true);
                     pause("the database", &wrong, &mut patience)
                 }
             };

@@ -33,8 +33,8 @@ pub struct Delivery {
 pub struct Batch {
     /// The deliveries, in the order in which they came.
     pub deliveries: Vec<Delivery>,
-    /// Whether nothing else is in hand of this process.
-    pub alone: bool,
+    /// How many messages may be in hand of this process, these included.
+    pub window: u16,
     ticket: Ticket,
     inlet: Arc<Inlet>,
 }
@@ -129,27 +129,27 @@ impl Inlet {
         Ok((inlet, consumer))
     }
 
-    pub(super) fn accept(
-        &self,
-        delivery: Result<lapin::message::Delivery, lapin::Error>,
-    ) -> Result<Delivery, BrokerError> {
-        let delivery = delivery.map_err(|error| self.wrong(&error, "consuming"))?;
-        Ok(Delivery {
+    /// Hands out what was taken. Its tags are noted before anything is made of it, so that no acknowledgement of
+    /// others can take it along, whatever comes of that.
+    pub(super) fn hand_out(
+        self: &Arc<Self>,
+        taken: Vec<lapin::message::Delivery>,
+        window: u16,
+    ) -> Batch {
+        let tags = taken.iter().map(|delivery| delivery.delivery_tag);
+        let ticket = self.order().hand_out(tags.collect());
+        let deliveries = taken.into_iter().map(|delivery| Delivery {
             envelope: properties::envelope(&delivery.properties, &self.user),
             redeliveries: properties::redeliveries(&delivery.properties, delivery.redelivered),
             body: delivery.data,
             properties: delivery.properties,
             tag: delivery.delivery_tag,
-        })
-    }
-
-    pub(super) fn hand_out(self: &Arc<Self>, deliveries: Vec<Delivery>, alone: bool) -> Batch {
-        let tags = deliveries.iter().map(|delivery| delivery.tag).collect();
+        });
         Batch {
-            ticket: self.order().hand_out(tags),
+            deliveries: deliveries.collect(),
+            ticket,
             inlet: self.clone(),
-            deliveries,
-            alone,
+            window,
         }
     }
 
@@ -237,7 +237,7 @@ impl Inlet {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn wrong(&self, error: &lapin::Error, doing: &str) -> BrokerError {
+    pub(super) fn wrong(&self, error: &lapin::Error, doing: &str) -> BrokerError {
         BrokerError::classify(error, &self.host, &format!("{doing} ({})", self.queue))
     }
 }

@@ -1,16 +1,18 @@
-//! Deliveries of the work queue, in batches of what is ready, at one of two paces.
+//! Deliveries of the work queue, in batches of what is ready, within a window that grows.
 //!
 //! One consumer for all workers of a process: when the process dies, the broker takes back what it had in hand at
 //! once, and counts one delivery. Of several consumers, each would be given what the one before returned.
 //!
-//! It begins narrow, with one delivery in the whole process, and is widened once a message has shown to be no
-//! suspect; it is narrowed again when one comes that may stop the process, so that nothing else is in hand then.
+//! Everything in hand is charged a delivery when the process, the database or the broker fails. So the window begins with
+//! one delivery in the whole process, and grows with what was settled in it: what is in hand is never much more than
+//! what was settled since the last failure, and each message is charged a few deliveries however often something fails.
+//! It shrinks to one when a message comes that may stop the process, so that nothing else is in hand then.
 //! After unreadable messages were sifted out of the queue's head, exactly those that were found readable are taken.
-//! Each pace has a channel of its own, since a delivery that comes after its consumer was cancelled would
+//! Each window has a channel of its own, since a delivery that comes after its consumer was cancelled would
 //! otherwise stay unacknowledged for as long as the channel lives.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,10 +23,13 @@ use tokio::time::timeout;
 
 use super::Broker;
 use super::error::BrokerError;
-use super::inlet::{Batch, Delivery, Inlet};
+use super::inlet::{Batch, Inlet};
 
 /// Bodies of a batch beyond which no further delivery is added, in bytes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// By how much the window grows, once as many messages were settled in it.
+const GROWTH: u16 = 4;
 
 /// How long nothing comes where nothing is left: the broker does not say so to a consumer.
 const GATHER_TIMEOUT: Duration = Duration::from_millis(200);
@@ -33,24 +38,27 @@ const GATHER_TIMEOUT: Duration = Duration::from_millis(200);
 pub struct Intake {
     broker: Arc<Broker>,
     queue: String,
+    /// The largest window.
     prefetch: u16,
     current: Mutex<Current>,
     /// The same inlet, for who must not wait for a delivery.
     inlet: std::sync::Mutex<Arc<Inlet>>,
-    wide: AtomicBool,
+    window: AtomicU16,
+    /// Messages settled in the present window.
+    settled: AtomicUsize,
     stopped: AtomicBool,
-    /// Told when one of the two changed.
+    /// Told when the window, or whether to stop, changed.
     changed: Notify,
 }
 
 struct Current {
     inlet: Arc<Inlet>,
     consumer: Consumer,
-    wide: bool,
+    window: u16,
     /// A stream that ended says so once, and then waits for ever.
     ended: bool,
     /// What was gathered before anything was handed out, where that is all that is to come.
-    gathered: Option<VecDeque<Delivery>>,
+    gathered: Option<VecDeque<lapin::message::Delivery>>,
 }
 
 impl Intake {
@@ -59,7 +67,7 @@ impl Intake {
         queue: &str,
         prefetch: u16,
     ) -> Result<Self, BrokerError> {
-        let current = Current::open(&broker, queue, None).await?;
+        let current = Current::open(&broker, queue, 1).await?;
         Ok(Self::new(broker, queue, prefetch, current))
     }
 
@@ -70,19 +78,23 @@ impl Intake {
         queue: &str,
         count: u16,
     ) -> Result<Self, BrokerError> {
-        let mut current = Current::open(&broker, queue, Some(count)).await?;
+        let mut current = Current::open(&broker, queue, count).await?;
         let mut gathered = VecDeque::new();
         while gathered.len() < usize::from(count) {
             // Another process may have taken some of them, which nobody says.
             match timeout(GATHER_TIMEOUT, current.consumer.next()).await {
-                Ok(Some(next)) => gathered.push_back(current.inlet.accept(next)?),
+                Ok(Some(next)) => {
+                    let next = next.map_err(|error| current.inlet.wrong(&error, "consuming"))?;
+                    gathered.push_back(next);
+                }
                 Ok(None) => return Err(BrokerError::ended(queue)),
                 Err(_) => break,
             }
         }
         current.inlet.cancel().await?;
         while let Some(next) = current.consumer.next().await {
-            gathered.push_back(current.inlet.accept(next)?);
+            let next = next.map_err(|error| current.inlet.wrong(&error, "consuming"))?;
+            gathered.push_back(next);
         }
         current.gathered = Some(gathered);
         Ok(Self::new(broker, queue, count, current))
@@ -95,7 +107,8 @@ impl Intake {
             prefetch,
             inlet: std::sync::Mutex::new(current.inlet.clone()),
             current: Mutex::new(current),
-            wide: AtomicBool::new(false),
+            window: AtomicU16::new(1),
+            settled: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -112,9 +125,9 @@ impl Intake {
             let inlet = current.inlet.clone();
             if let Some(gathered) = &mut current.gathered {
                 let batch: Vec<_> = gathered.drain(..max.min(gathered.len())).collect();
-                return Ok((!batch.is_empty()).then(|| inlet.hand_out(batch, false)));
+                return Ok((!batch.is_empty()).then(|| inlet.hand_out(batch, self.prefetch)));
             }
-            if current.wide != self.is_wide() {
+            if current.window != self.window() {
                 current.inlet.cancel().await?;
             }
             let first = if current.ended {
@@ -136,19 +149,30 @@ impl Intake {
             if self.stopped.load(Ordering::Acquire) {
                 return Ok(None);
             }
-            self.change_pace(&mut current).await?;
+            self.change_window(&mut current).await?;
         }
     }
 
-    /// Lets as much be delivered as is configured, once what is in hand is settled.
-    pub fn widen(&self) {
-        self.wide.store(true, Ordering::Release);
-        self.changed.notify_one();
+    /// Notes that so many messages were settled that came in a window of that size: once they are as many, it
+    /// grows. Those of a window that is no more say nothing of this one.
+    pub fn settled(&self, window: u16, messages: usize) {
+        if window != self.window() {
+            return;
+        }
+        let settled = self.settled.fetch_add(messages, Ordering::AcqRel) + messages;
+        if window < self.prefetch && settled >= usize::from(window) {
+            self.resize(window.saturating_mul(GROWTH).min(self.prefetch));
+        }
     }
 
     /// Lets one message be delivered at a time, once what is in hand is settled.
     pub fn narrow(&self) {
-        self.wide.store(false, Ordering::Release);
+        self.resize(1);
+    }
+
+    fn resize(&self, window: u16) {
+        self.settled.store(0, Ordering::Release);
+        self.window.store(window, Ordering::Release);
         self.changed.notify_one();
     }
 
@@ -178,15 +202,15 @@ impl Intake {
         first: lapin::Result<lapin::message::Delivery>,
         max: usize,
     ) -> Result<Batch, BrokerError> {
-        let mut deliveries = vec![current.inlet.accept(first)?];
-        let mut bytes = deliveries[0].body.len();
-        while deliveries.len() < max && bytes < BATCH_BYTES {
+        let mut taken = vec![first.map_err(|error| current.inlet.wrong(&error, "consuming"))?];
+        let mut bytes = taken[0].data.len();
+        while taken.len() < max && bytes < BATCH_BYTES {
             match current.consumer.next().now_or_never() {
                 None => break,
                 Some(Some(next)) => {
-                    let next = current.inlet.accept(next)?;
-                    bytes += next.body.len();
-                    deliveries.push(next);
+                    let next = next.map_err(|error| current.inlet.wrong(&error, "consuming"))?;
+                    bytes += next.data.len();
+                    taken.push(next);
                 }
                 Some(None) => {
                     current.ended = true;
@@ -198,14 +222,13 @@ impl Intake {
                 }
             }
         }
-        Ok(current.inlet.hand_out(deliveries, !current.wide))
+        Ok(current.inlet.hand_out(taken, current.window))
     }
 
-    async fn change_pace(&self, current: &mut Current) -> Result<(), BrokerError> {
+    async fn change_window(&self, current: &mut Current) -> Result<(), BrokerError> {
         current.inlet.settled().await;
         current.inlet.close().await;
-        let prefetch = self.is_wide().then_some(self.prefetch);
-        *current = Current::open(&self.broker, &self.queue, prefetch).await?;
+        *current = Current::open(&self.broker, &self.queue, self.window()).await?;
         *self.inlet.lock().unwrap_or_else(PoisonError::into_inner) = current.inlet.clone();
         if self.stopped.load(Ordering::Acquire) {
             current.inlet.cancel().await?;
@@ -213,8 +236,8 @@ impl Intake {
         Ok(())
     }
 
-    fn is_wide(&self) -> bool {
-        self.wide.load(Ordering::Acquire)
+    fn window(&self) -> u16 {
+        self.window.load(Ordering::Acquire)
     }
 
     fn inlet(&self) -> Arc<Inlet> {
@@ -224,19 +247,14 @@ impl Intake {
 }
 
 impl Current {
-    /// Narrow, where no prefetch is given.
-    async fn open(
-        broker: &Broker,
-        queue: &str,
-        prefetch: Option<u16>,
-    ) -> Result<Self, BrokerError> {
+    async fn open(broker: &Broker, queue: &str, window: u16) -> Result<Self, BrokerError> {
         let (connection, user, host) = (&broker.consuming.connection, &broker.user, &broker.host);
-        let opened = Inlet::open(connection, queue, prefetch.unwrap_or(1), user, host);
+        let opened = Inlet::open(connection, queue, window, user, host);
         let (inlet, consumer) = opened.await?;
         Ok(Self {
             inlet: Arc::new(inlet),
             consumer,
-            wide: prefetch.is_some(),
+            window,
             ended: false,
             gathered: None,
         })

@@ -4,15 +4,17 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use tokio::time::timeout;
 
 use super::error::BrokerError;
 use super::inlet::Delivery;
 use super::message::Message;
-use super::{CONFIRM_TIMEOUT, properties, within};
+use super::{CONFIRM_TIMEOUT, properties};
 use crate::seam;
 
 /// Messages whose confirms are awaited together.
@@ -77,8 +79,7 @@ impl Outlet {
     pub async fn publish(&self, messages: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
         let mut fates = Vec::with_capacity(messages.len());
         for window in messages.chunks(WINDOW) {
-            let published = within(CONFIRM_TIMEOUT, &self.host, self.publish_window(window));
-            fates.extend(published.await?);
+            fates.extend(self.publish_window(window).await?);
         }
         Ok(fates)
     }
@@ -125,7 +126,7 @@ impl Outlet {
 
     async fn publish_window(&self, window: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
         let half = window.len() / 2;
-        let written = join_all(window.iter().enumerate().map(async |(index, message)| {
+        let written = window.iter().enumerate().map(async |(index, message)| {
             if index == half && half > 0 {
                 seam::pass(seam::HALF_PUBLISHED);
             }
@@ -139,17 +140,15 @@ impl Outlet {
             self.channel
                 .basic_publish(exchange, key, options, &message.body, properties)
                 .await
-        }))
-        .await;
-        let confirms = written.into_iter().collect::<Result<Vec<_>, _>>();
-        let confirms = confirms.map_err(|error| self.wrong(&error))?;
+        });
+        let confirms = self.one_by_one(written).await?;
         if window.iter().any(Message::is_event) {
             seam::pass(seam::PUBLISHED);
         }
         let mut nacked = Vec::with_capacity(window.len());
         let mut returned = HashSet::new();
-        for confirmation in join_all(confirms).await {
-            let (nack, message) = match confirmation.map_err(|error| self.wrong(&error))? {
+        for confirmation in self.one_by_one(confirms).await? {
+            let (nack, message) = match confirmation {
                 Confirmation::Ack(message) => (false, message),
                 Confirmation::Nack(message) => (true, message),
                 Confirmation::NotRequested => {
@@ -182,6 +181,23 @@ impl Outlet {
             }
         };
         Ok(window.iter().zip(nacked).map(fate).collect())
+    }
+
+    /// Does all of the work at once. What counts is that something goes on: a slow network may take its time for
+    /// the whole, and a silent one not for the next step.
+    async fn one_by_one<T>(
+        &self,
+        work: impl IntoIterator<Item = impl Future<Output = lapin::Result<T>>>,
+    ) -> Result<Vec<T>, BrokerError> {
+        let mut under_way: FuturesOrdered<_> = work.into_iter().collect();
+        let mut done = Vec::with_capacity(under_way.len());
+        loop {
+            let next = timeout(CONFIRM_TIMEOUT, under_way.next()).await;
+            match next.map_err(|_| BrokerError::silent(&self.host))? {
+                Some(step) => done.push(step.map_err(|error| self.wrong(&error))?),
+                None => return Ok(done),
+            }
+        }
     }
 
     fn wrong(&self, error: &lapin::Error) -> BrokerError {

@@ -131,7 +131,17 @@ impl AmqpUrl {
     #[must_use]
     pub fn host(&self) -> String {
         let host = self.given.host_str().unwrap_or("localhost");
-        format!("{host}:{}", self.given.port().unwrap_or(5672))
+        format!("{host}:{}", self.address().1)
+    }
+
+    /// Host and port, for a socket.
+    #[must_use]
+    pub fn address(&self) -> (&str, u16) {
+        let host = self.given.host_str().unwrap_or("localhost");
+        (
+            host.trim_matches(['[', ']']),
+            self.given.port().unwrap_or(5672),
+        )
     }
 }
 

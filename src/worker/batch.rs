@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::messages::messages;
 use super::replies::Replies;
@@ -80,34 +80,40 @@ impl Worker {
             let Some(mut batch) = batch else {
                 return Ok(());
             };
-            if self.pacing {
-                self.pace(&mut batch).await?;
-            }
+            let grows = self.pacing && self.pace(&mut batch).await?;
+            let (window, messages) = (batch.window, batch.deliveries.len());
             self.handle(batch).await?;
+            if grows {
+                self.intake.settled(window, messages);
+            }
         }
     }
 
     /// Has suspects come one at a time, with nothing else in hand that their crash would have delivered once
-    /// more; and all others as many as configured.
-    async fn pace(&self, batch: &mut Batch) -> Result<(), End> {
-        let explained = if self.began.elapsed() < EXPLAINED_FOR {
-            self.shared.failures.load(Ordering::Relaxed)
-        } else {
-            0
-        };
-        let threshold = SUSPECT_REDELIVERIES.saturating_add(explained);
+    /// more. Whether the window may grow by the rest.
+    async fn pace(&self, batch: &mut Batch) -> Result<bool, End> {
+        let threshold = SUSPECT_REDELIVERIES.saturating_add(self.explained());
         let suspect = |delivery: &Delivery| {
             delivery.redeliveries >= threshold || delivery.body.len() > HEAVY_BYTES
         };
-        if batch.alone {
-            if !batch.deliveries.iter().any(suspect) {
-                self.intake.widen();
-            }
-        } else if batch.give_back(suspect).await.map_err(End::Broker)? {
-            info!("a message was delivered often, or is large: one at a time until it has passed");
-            self.intake.narrow();
+        if batch.window == 1 {
+            return Ok(!batch.deliveries.iter().any(suspect));
         }
-        Ok(())
+        if !batch.give_back(suspect).await.map_err(End::Broker)? {
+            return Ok(true);
+        }
+        info!("a message was delivered often, or is large: one at a time until it has passed");
+        self.intake.narrow();
+        Ok(false)
+    }
+
+    /// Redeliveries that failures of late explain.
+    fn explained(&self) -> u32 {
+        if self.began.elapsed() < EXPLAINED_FOR {
+            self.shared.failures.load(Ordering::Relaxed)
+        } else {
+            0
+        }
     }
 
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
@@ -166,7 +172,7 @@ impl Worker {
     fn read(&self, delivery: &Delivery, now: Timestamp) -> Reading {
         let amqp = &self.shared.settings.amqp;
         let (envelope, body) = (&delivery.envelope, &delivery.body);
-        if delivery.redeliveries >= amqp.max_deliveries {
+        if delivery.redeliveries >= amqp.max_deliveries.saturating_add(self.explained()) {
             let deliveries = delivery.redeliveries;
             return Reading::Done(disposition::unread(envelope, body, deliveries, now));
         }
@@ -187,7 +193,19 @@ impl Worker {
         let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
         let began = Instant::now();
         loop {
-            let fates = self.outlet.publish(&messages).await.map_err(End::Broker)?;
+            let fates = match self.outlet.publish(&messages).await {
+                Ok(fates) => fates,
+                Err(wrong) if wrong.is_lasting() && began.elapsed() < REFUSED_FOR_AT_MOST => {
+                    let wait = patience.next_wait();
+                    error!(reason = %wrong, retry_in = ?wait, "paused: publishing");
+                    sleep(wait).await;
+                    // Each new generation would have the batch delivered again, and in the end given up.
+                    let _ = self.broker.ensure_topology(&shared.settings).await;
+                    self.outlet = self.broker.outlet().await.map_err(End::Broker)?;
+                    continue;
+                }
+                Err(wrong) => return Err(End::Broker(wrong)),
+            };
             let mut unroutable = 0;
             let mut refused = Vec::new();
             for (message, fate) in messages.into_iter().zip(fates) {

@@ -40,7 +40,7 @@ impl Pool {
         *ready = true;
         let queue = self.shared.settings.topology.work_queue.as_str();
         info!(queue, workers = workers.len(), "ready");
-        let direct = tokio::spawn(direct.run());
+        let mut direct = tokio::spawn(direct.run());
         let over = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for worker in workers {
@@ -61,7 +61,8 @@ impl Pool {
             return Ok(self.wait_out(&broker, wrong).await);
         }
         // It ends once the workers are gone and what they left is sent.
-        let _ = timeout(WIND_DOWN, direct).await;
+        let _ = timeout(WIND_DOWN, &mut direct).await;
+        direct.abort();
         broker.close().await;
         ended
     }
@@ -86,7 +87,11 @@ impl Pool {
             .rehearse(&beginning.held)
             .await
             .map_err(|wrong| End::Ledger(wrong, beginning.held.clone()))?;
-        let broker = Arc::new(Broker::connect(settings).await.map_err(End::Broker)?);
+        let broker = Arc::new(
+            Broker::connect(settings, beginning.failed)
+                .await
+                .map_err(End::Broker)?,
+        );
         let opened = tokio::select! {
             opened = self.open(&broker, beginning) => opened,
             blocked = broker.blocked() => Err(blocked),
@@ -160,7 +165,7 @@ impl Pool {
             () = self.stop.cancelled() => End::Stopped,
         };
         let stopping = self.stop.is_cancelled();
-        let patience = if stopping && matches!(end, End::Stopped) {
+        let patience = if matches!(end, End::Stopped) {
             self.shared.settings.worker.shutdown_timeout
         } else {
             // What was handed out is finished; the rest is delivered again.

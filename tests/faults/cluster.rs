@@ -13,7 +13,7 @@ const NODES: [&str; 3] = ["rabbit", "rabbit2", "rabbit3"];
 
 #[tokio::test]
 async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
-    let (seed, rounds) = (seed(), if full() { 12 } else { 3 });
+    let (seed, rounds) = (seed(), if full() { 6 } else { 3 });
     let (instance, servers) = Instance::cluster();
     let mut stage = Stage::on(servers).await;
     stage.set("WORKER__BATCH_MAX", "20");

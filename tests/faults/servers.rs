@@ -126,7 +126,7 @@ async fn both_servers_killed_at_once_under_load() {
     let rounds = sized(1, 5);
     let fault = async {
         for round in 0..rounds {
-            decided(&stage, size * (2 * round + 1) / rounds / 3).await;
+            stage.told(size * (2 * round + 1) / rounds / 3).await;
             instance.do_to("kill", "pg");
             instance.do_to("kill", "rabbit");
             instance.do_to("start-one", "rabbit");
@@ -168,9 +168,10 @@ async fn a_crash_counts_one_delivery_however_many_workers_there_are() {
     stage.set("WORKER__CONCURRENCY", "16");
     stage.set("WORKER__BATCH_MAX", "5");
     let mut worker = stage.start_worker().await;
-    let first = Load::plain(&stage, seed(), 20).await;
+    // So much must be settled before as much is handed out.
+    let first = Load::plain(&stage, seed(), 400).await;
     first.publish(&stage).await;
-    stage.told(20).await;
+    stage.told(400).await;
     let lock = "BEGIN; LOCK TABLE billing_transactions IN SHARE MODE";
     stage.sql(lock).await;
     let load = Load::plain(&stage, seed(), 150).await;
