@@ -102,11 +102,15 @@ async fn a_standby_takes_over_from_a_primary_that_falls_silent() {
     let load = Load::plain(&pair.stage, seed(), 600).await;
     let mut workers = Vec::new();
     if full() {
-        // It waits for an answer as long as a statement may take.
         workers.push(pair.stage.start_worker().await);
     }
     pair.instance.freeze("pg");
     pair.promote().await;
+    for worker in &mut workers {
+        // It has waited for an answer as long as a statement may take.
+        load.publish(&pair.stage).await;
+        worker.logged("does not answer").await;
+    }
     // A new one is not kept by the silent server from asking the other.
     workers.push(pair.stage.start_worker().await);
     load.publish(&pair.stage).await;
