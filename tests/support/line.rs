@@ -12,8 +12,9 @@ use tokio_postgres::{Client, NoTls};
 
 use super::{Letter, try_connect_amqp};
 
-/// Longest that servers under a fault may make no progress; what takes longer is stuck.
-pub const RECOVERY: Duration = Duration::from_secs(150);
+/// Longest that servers under a fault may make no progress; what takes longer is stuck. RabbitMQ itself waits three
+/// minutes before it tries a dead-lettering again that failed.
+pub const RECOVERY: Duration = Duration::from_secs(200);
 
 /// Longest wait for one answer of a server that may be gone.
 const ANSWER: Duration = Duration::from_secs(20);
