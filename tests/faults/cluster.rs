@@ -13,27 +13,35 @@ const NODES: [&str; 3] = ["rabbit", "rabbit2", "rabbit3"];
 
 #[tokio::test]
 async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
-    let (seed, rounds) = (seed(), if full() { 6 } else { 3 });
+    let (seed, rounds) = (seed(), if full() { 9 } else { 3 });
     let (instance, servers) = Instance::cluster();
-    let mut stage = Stage::on(servers).await;
-    stage.set("WORKER__BATCH_MAX", "20");
-    let mut workers = vec![stage.start_worker().await, stage.start_worker().await];
-    let first = leader(&instance, &stage.name("work"));
-    let victims = NODES.iter().cycle().skip_while(|node| **node != first);
     let mut count = Count::default();
-    for (round, victim) in (0..rounds).zip(victims) {
+    for round in 0..rounds {
+        // Queues of its own: RabbitMQ may keep a consumer of a dead node on the books of a queue, and give it messages
+        // when the queue's next leader dies.
+        let mut stage = Stage::on(servers.clone()).await;
+        stage.set("WORKER__BATCH_MAX", "20");
+        let workers = vec![stage.start_worker().await, stage.start_worker().await];
         let dice = seed.wrapping_add(round);
         // Nothing of a plain load climbs the ladder: what is on a rung when a node goes may rest there for three
-        // minutes or more, since the broker itself publishes it from there. So the mixed load comes last.
+        // minutes or more, since the broker itself publishes it from there.
         let is_plain = !full() || round + 1 < rounds;
         let load = if is_plain {
             Load::plain(&stage, dice, 1000).await
         } else {
             Load::mixed(&stage, dice, 1000).await
         };
-        let before = outcomes(&stage).await;
+        // First the node that leads the work queue, then one that does not.
+        let leader = leader(&instance, &stage.name("work"));
+        let mut nodes = NODES.iter().cycle().skip_while(|node| **node != leader);
+        let victim = if round % 2 == 0 {
+            nodes.next()
+        } else {
+            nodes.nth(1)
+        };
+        let victim = victim.expect("a cycle");
         let fault = async {
-            eventually("work goes on", async || outcomes(&stage).await > before).await;
+            eventually("work goes on", async || outcomes(&stage).await > 0).await;
             instance.act("kill", victim).await;
         };
         tokio::join!(load.publish(&stage), fault);
@@ -45,7 +53,6 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
         instance.act("start-one", victim).await;
         audit.await_answers(&load).await;
         count += audit.collect(workers).await.reckon(&load, &stage.db).await;
-        workers = vec![stage.start_worker().await, stage.start_worker().await];
     }
     report(
         "cluster: a node killed",
