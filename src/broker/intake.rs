@@ -44,6 +44,8 @@ pub struct Intake {
     /// The same inlet, for who must not wait for a delivery.
     inlet: std::sync::Mutex<Arc<Inlet>>,
     window: AtomicU16,
+    /// Whether a suspect came, and none yet that was never delivered before: those that were come first.
+    suspicious: AtomicBool,
     /// Messages settled in the present window.
     settled: AtomicUsize,
     stopped: AtomicBool,
@@ -108,6 +110,7 @@ impl Intake {
             inlet: std::sync::Mutex::new(current.inlet.clone()),
             current: Mutex::new(current),
             window: AtomicU16::new(1),
+            suspicious: AtomicBool::new(false),
             settled: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             changed: Notify::new(),
@@ -165,9 +168,18 @@ impl Intake {
         }
     }
 
-    /// Lets one message be delivered at a time, once what is in hand is settled.
+    /// Lets one message be delivered at a time, once what is in hand is settled, until a fresh one comes.
     pub fn narrow(&self) {
+        self.suspicious.store(true, Ordering::Release);
         self.resize(1);
+    }
+
+    /// Whether the window may grow by a message that is no suspect itself.
+    pub fn may_grow(&self, fresh: bool) -> bool {
+        if fresh {
+            self.suspicious.store(false, Ordering::Release);
+        }
+        !self.suspicious.load(Ordering::Acquire)
     }
 
     fn resize(&self, window: u16) {

@@ -97,7 +97,15 @@ impl Worker {
             delivery.redeliveries >= threshold || delivery.body.len() > HEAVY_BYTES
         };
         if batch.window == 1 {
-            return Ok(!batch.deliveries.iter().any(suspect));
+            if batch.deliveries.iter().any(suspect) {
+                self.intake.narrow();
+                return Ok(false);
+            }
+            let fresh = batch
+                .deliveries
+                .iter()
+                .any(|delivery| delivery.redeliveries == 0);
+            return Ok(self.intake.may_grow(fresh));
         }
         if !batch.give_back(suspect).await.map_err(End::Broker)? {
             return Ok(true);

@@ -198,3 +198,34 @@ async fn what_is_deleted_under_load_is_declared_again() {
     report("broker: exchanges and queues deleted", rounds * 9, count);
     stage.strike().await;
 }
+
+/// The worker may not write where events go. What was decided waits, and is not delivered again and again until it
+/// is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_that_is_missing_for_a_while_gives_nothing_up() {
+    let (instance, servers) = Instance::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("WORKER__BATCH_MAX", "20");
+    stage.set("AMQP__MAX_DELIVERIES", "2");
+    // Who declares is refused that first, and takes nothing.
+    stage.start_worker().await.stop().await;
+    stage.set("TOPOLOGY__DECLARE", "false");
+    let load = Load::mixed(&stage, seed(), size()).await;
+    let mut worker = stage.start_worker().await;
+    let may_write = async |pattern: &str| {
+        let permit = ["set_permissions", "-p", "/", "revertd", ".*", pattern, ".*"];
+        instance.control(&permit).await;
+    };
+    may_write("^(?!.*replies).*$").await;
+    // A channel remembers what it may do.
+    let close = ["close_all_connections", "fault"];
+    instance.control(&close).await;
+    load.publish(&stage).await;
+    for _ in 0..if full() { 10 } else { 3 } {
+        let before = worker.log().len();
+        worker.logged_since(before, "paused: publishing").await;
+    }
+    may_write(".*").await;
+    let count = audit(&stage, &load, vec![worker]).await;
+    report("broker: permission missing", 1, count);
+}
