@@ -40,8 +40,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Returns those deliveries to the queue that are `unwanted`, and only them. The broker counts a delivery.
-    /// `false` where there are none.
+    /// Returns those deliveries to the queue that are `unwanted`, and only them, and takes no more on this channel. The
+    /// broker counts a delivery. `false` where there are none.
     ///
     /// # Errors
     /// Where the channel is gone; then everything unacknowledged is delivered again.
@@ -54,6 +54,10 @@ impl Batch {
             .drain(..)
             .partition(|delivery| unwanted(delivery));
         self.deliveries = kept;
+        if !back.is_empty() {
+            // First, or they would come back here at once, and be counted again each time.
+            self.inlet.cancel().await?;
+        }
         for delivery in &back {
             self.inlet.give_back(self.ticket, delivery.tag).await?;
         }
