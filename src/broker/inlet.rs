@@ -9,11 +9,10 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tokio::sync::{Mutex, Notify};
-use tokio::time::timeout;
 
 use super::error::BrokerError;
 use super::order::{Order, Ticket};
-use super::{CLOSE_TIMEOUT, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, properties, within};
+use super::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT, properties, within};
 use crate::request::Envelope;
 
 /// A message, unacknowledged.
@@ -196,9 +195,14 @@ impl Inlet {
         Ok(())
     }
 
-    /// Closes the channel; what is unacknowledged, or still on its way, goes back to the queue.
-    pub(super) async fn close(&self) {
-        let _ = timeout(CLOSE_TIMEOUT, self.channel.close(200, "done".into())).await;
+    /// Closes the channel; what is unacknowledged, or still on its way, goes back to the queue. Where the broker does
+    /// not answer, it may stay with the channel for as long as the connection lives.
+    pub(super) async fn close(&self) -> Result<(), BrokerError> {
+        let closing = async {
+            let closed = self.channel.close(200, "done".into()).await;
+            closed.map_err(|error| self.wrong(&error, "closing a channel"))
+        };
+        within(CONNECT_TIMEOUT, &self.host, closing).await
     }
 
     async fn settle(&self, ticket: Ticket) -> Result<(), BrokerError> {

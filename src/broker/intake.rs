@@ -239,7 +239,7 @@ impl Intake {
 
     async fn change_window(&self, current: &mut Current) -> Result<(), BrokerError> {
         current.inlet.settled().await;
-        current.inlet.close().await;
+        current.inlet.close().await?;
         *current = Current::open(&self.broker, &self.queue, self.window()).await?;
         *self.inlet.lock().unwrap_or_else(PoisonError::into_inner) = current.inlet.clone();
         if self.stopped.load(Ordering::Acquire) {

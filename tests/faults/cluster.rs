@@ -13,7 +13,11 @@ const NODES: [&str; 3] = ["rabbit", "rabbit2", "rabbit3"];
 
 #[tokio::test]
 async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
-    let (seed, rounds) = (seed(), if full() { 9 } else { 1 });
+    if !full() {
+        // RabbitMQ may keep messages for the consumers of a dead node for minutes.
+        return;
+    }
+    let (seed, rounds) = (seed(), 9);
     let (instance, servers) = Instance::cluster();
     let mut count = Count::default();
     for round in 0..rounds {
@@ -25,16 +29,16 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
         let dice = seed.wrapping_add(round);
         // Nothing of a plain load climbs the ladder: what is on a rung when a node goes may rest there for three
         // minutes or more, since the broker itself publishes it from there.
-        let is_plain = round + 1 < rounds || !full();
+        let is_plain = round + 1 < rounds;
         let load = if is_plain {
             Load::plain(&stage, dice, 1000).await
         } else {
             Load::mixed(&stage, dice, 1000).await
         };
-        // In full, first the node that leads the work queue, then one that does not; in quick form the latter.
+        // First the node that leads the work queue, then one that does not.
         let leader = leader(&instance, &stage.name("work"));
         let mut nodes = NODES.iter().cycle().skip_while(|node| **node != leader);
-        let victim = if full() && round % 2 == 0 {
+        let victim = if round % 2 == 0 {
             nodes.next()
         } else {
             nodes.nth(1)
@@ -47,7 +51,7 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
         tokio::join!(load.publish(&stage), fault);
         let mut audit = Audit::of(&stage);
         assert!(
-            !full() || !is_plain || audit.await_answers(&load).await,
+            !is_plain || audit.await_answers(&load).await,
             "two of three nodes answer everything"
         );
         instance.act("start-one", victim).await;
