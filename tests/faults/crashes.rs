@@ -182,8 +182,7 @@ async fn schema(stage: &Stage) -> String {
 async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_neighbour_along() {
     const MARK: &str = "this body crashes";
     let seed = seed();
-    let mut stage = Stage::new().await;
-    stage.set("AMQP__MAX_DELIVERIES", "8");
+    let stage = Stage::new().await;
     let start = |stage: &Stage| {
         let mut command = stage.command(&["worker"]);
         command.env("FAILPOINTS", format!("{}=return({MARK})", seam::READING));
