@@ -21,6 +21,12 @@ BEGIN
 END
 $do$;
 
+-- The id of an entry's other leg, on the platform's account: that of the customer's leg (version 5) with version 8 in
+-- its place. Both can be found from each other by sight, and stand side by side in the index of the entries.
+CREATE FUNCTION revertd.platform_leg(customer_leg uuid) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
+    $fn$ SELECT overlay(customer_leg::text PLACING '8' FROM 15 FOR 1)::uuid $fn$;
+
 -- What became of each admitted request: one row, written once, in the transaction that writes the
 -- entry. The row alone determines the event.
 CREATE TABLE revertd.outcomes (

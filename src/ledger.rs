@@ -2,6 +2,8 @@
 //!
 //! The only room that names the PostgreSQL client. It must not know the broker.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
@@ -25,7 +27,7 @@ mod tables;
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
 
-use batch::Params;
+use batch::{Care, Params, Pending};
 use error::Trouble;
 
 /// Longest that the server works on a statement; after it the batch is tried again.
@@ -40,12 +42,42 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Writes a record of no meaning to the log, so that its commit waits for what every commit waits for.
 const COMMIT_NOTHING: &str = "SELECT pg_logical_emit_message(true, 'revertd', '')";
 
+/// Batches that are looked up in full after a conflict: each costs a statement, and a line in the server's log.
+const WARY_FOR: u32 = 100;
+
+/// The statement `apply` for each way to look.
+#[derive(Clone)]
+struct Statements {
+    plain: Arc<str>,
+    careful: Arc<str>,
+}
+
+impl Statements {
+    fn new(settings: &Settings) -> Self {
+        let statement = connect::in_schema(include_str!("ledger/apply.sql"), settings);
+        let of = |on_conflict| statement.replace("{on_conflict}", on_conflict).into();
+        Self {
+            plain: of(""),
+            careful: of("ON CONFLICT DO NOTHING"),
+        }
+    }
+
+    fn of(&self, care: Care) -> &str {
+        match care {
+            Care::Plain => &self.plain,
+            Care::Full => &self.careful,
+        }
+    }
+}
+
 /// Access to the ledger, shared by the workers of a process.
 #[derive(Clone)]
 pub struct Ledger {
     pool: Pool,
     host: String,
-    statement: String,
+    statements: Statements,
+    /// Batches that are still to be looked up in full, since another writer was in the way of one.
+    wary: Arc<AtomicU32>,
     cumulative: bool,
     max_age_secs: Option<f64>,
     platform_account: uuid::Uuid,
@@ -61,7 +93,8 @@ impl Ledger {
         Ok(Self {
             pool,
             host,
-            statement: connect::in_schema(include_str!("ledger/apply.sql"), settings),
+            statements: Statements::new(settings),
+            wary: Arc::default(),
             cumulative: settings.revert.policy == Policy::Cumulative,
             max_age_secs: settings.revert.max_age.map(|age| age.as_secs_f64()),
             platform_account: settings.ledger.platform_account,
@@ -84,11 +117,11 @@ impl Ledger {
     /// # Errors
     /// Where the database can't work at present. What is wrong with single requests is not reported.
     pub async fn rehearse(&self, requests: &[RevertRequest]) -> Result<(), LedgerError> {
-        let params = Params::new(requests.iter());
+        let params = Params::new(requests.iter().map(Pending::from));
         let rehearsing = self.on_connection(async |client| {
             let wrong = |error| error::classify(&error, &self.host);
             client.batch_execute("BEGIN").await.map_err(wrong)?;
-            let done = self.execute(client, &params).await;
+            let done = self.execute(client, &params, Care::Full).await;
             client.batch_execute("ROLLBACK").await.map_err(wrong)?;
             if let Err(Trouble::Unavailable(error)) = done {
                 return Err(Trouble::Unavailable(error));
@@ -101,9 +134,10 @@ impl Ledger {
         }
     }
 
-    async fn run(&self, params: &Params<'_>) -> Result<Vec<row::Row>, Trouble> {
-        let deciding =
-            async |client: &Object| seam::amid(seam::DECIDING, self.execute(client, params)).await;
+    async fn run(&self, params: &Params<'_>, care: Care) -> Result<Vec<row::Row>, Trouble> {
+        let deciding = async |client: &Object| {
+            seam::amid(seam::DECIDING, self.execute(client, params, care)).await
+        };
         self.on_connection(deciding).await
     }
 
@@ -111,20 +145,37 @@ impl Ledger {
         &self,
         client: &Object,
         params: &Params<'_>,
+        care: Care,
     ) -> Result<Vec<row::Row>, Trouble> {
         let classify = |error| error::classify(&error, &self.host);
         let statement = client
-            .prepare_cached(&self.statement)
+            .prepare_cached(self.statements.of(care))
             .await
             .map_err(classify)?;
-        let rest: [&(dyn ToSql + Sync); 3] =
-            [&self.cumulative, &self.max_age_secs, &self.platform_account];
+        let rest: [&(dyn ToSql + Sync); 4] = [
+            &(care == Care::Full),
+            &self.cumulative,
+            &self.max_age_secs,
+            &self.platform_account,
+        ];
         let arrays = params.arrays();
         let all: Vec<&(dyn ToSql + Sync)> = arrays.into_iter().chain(rest).collect();
         let rows = client.query(&statement, &all).await.map_err(classify)?;
         rows.iter()
             .map(|row| row::Row::read(row).map_err(|error| error::classify(&error, &self.host)))
             .collect()
+    }
+
+    /// Whether other writers were in the way of late.
+    fn is_wary(&self) -> bool {
+        let less = |left: u32| left.checked_sub(1);
+        let (order, wary) = (Ordering::Relaxed, &self.wary);
+        wary.fetch_update(order, order, less).is_ok()
+    }
+
+    /// Notes that another writer was in the way.
+    fn beware(&self) {
+        self.wary.store(WARY_FOR, Ordering::Relaxed);
     }
 
     /// Works on a connection of the pool, within a time. One that failed may be dead, within a transaction, or

@@ -27,12 +27,13 @@ pub(super) async fn apply(
 ) -> Result<Vec<Decision>, LedgerError> {
     let (mut pending, mut later) = distinct(requests);
     let mut decided = HashMap::with_capacity(pending.len());
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         if pending.is_empty() {
             break;
         }
-        run_in_parts(ledger, &pending, &mut decided).await?;
-        pending.retain(|request| find(&decided, request).is_none());
+        let care = Care::from(round > 0 || ledger.is_wary());
+        run_in_parts(ledger, &pending, care, &mut decided).await?;
+        pending.retain(|pending| find(&decided, pending.request).is_none());
         pending.append(&mut later);
     }
     let undecided = || {
@@ -54,9 +55,53 @@ fn find<'a>(decided: &'a Decided, request: &RevertRequest) -> Option<&'a Decisio
     first.or_else(|| decided.get(&(request.reuse_id, request.content)))
 }
 
+/// A request that is to be decided.
+#[derive(Clone, Copy)]
+pub(super) struct Pending<'a> {
+    request: &'a RevertRequest,
+    /// Its own, or that of a copy.
+    last_attempt: bool,
+}
+
+impl Pending<'_> {
+    fn usage(&self) -> Uuid {
+        self.request.fields.usage_id
+    }
+
+    /// The account as the request names it.
+    fn account(&self) -> [Option<Uuid>; 3] {
+        let fields = &self.request.fields;
+        [fields.billing_id, fields.org_id, fields.project_id]
+    }
+}
+
+impl<'a> From<&'a RevertRequest> for Pending<'a> {
+    fn from(request: &'a RevertRequest) -> Self {
+        Self {
+            request,
+            last_attempt: request.last_attempt,
+        }
+    }
+}
+
+/// How the statement looks for what is decided already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// Where the ledger shows that a request may be; another that is fails the statement.
+    Plain,
+    /// For every request; whoever is being decided elsewhere is left for the next round.
+    Full,
+}
+
+impl From<bool> for Care {
+    fn from(full: bool) -> Self {
+        if full { Self::Full } else { Self::Plain }
+    }
+}
+
 /// Every request once; and apart, for a second round, those whose id came before in this batch with
 /// other content, so that the one delivered first is the first.
-fn distinct(requests: &[RevertRequest]) -> (Vec<RevertRequest>, Vec<RevertRequest>) {
+fn distinct(requests: &[RevertRequest]) -> (Vec<Pending<'_>>, Vec<Pending<'_>>) {
     let mut seen: HashMap<(Uuid, Uuid), (bool, usize)> = HashMap::with_capacity(requests.len());
     let mut ids = HashSet::with_capacity(requests.len());
     let (mut first, mut later) = (Vec::with_capacity(requests.len()), Vec::new());
@@ -64,14 +109,14 @@ fn distinct(requests: &[RevertRequest]) -> (Vec<RevertRequest>, Vec<RevertReques
         let key = (request.id, request.content);
         if let Some((is_later, index)) = seen.get(&key) {
             // A copy on its last attempt makes the answer final for both.
-            let list: &mut Vec<RevertRequest> = if *is_later { &mut later } else { &mut first };
+            let list: &mut Vec<Pending> = if *is_later { &mut later } else { &mut first };
             list[*index].last_attempt |= request.last_attempt;
             continue;
         }
         let is_later = !ids.insert(request.id);
         let list = if is_later { &mut later } else { &mut first };
         seen.insert(key, (is_later, list.len()));
-        list.push(request.clone());
+        list.push(request.into());
     }
     (first, later)
 }
@@ -79,21 +124,23 @@ fn distinct(requests: &[RevertRequest]) -> (Vec<RevertRequest>, Vec<RevertReques
 /// Runs the requests in one statement, or, where that fails for a cause of theirs, each half by itself.
 async fn run_in_parts(
     ledger: &Ledger,
-    requests: &[RevertRequest],
+    requests: &[Pending<'_>],
+    care: Care,
     decided: &mut Decided,
 ) -> Result<(), LedgerError> {
     // A stack with the left half on top keeps the order of delivery.
     let mut parts = vec![requests];
     while let Some(part) = parts.pop() {
-        let trouble = match run_contended(ledger, part).await {
+        let trouble = match run_contended(ledger, part, care).await {
             Ok(rows) => {
                 for row in rows {
+                    let key = (row.outcome.id, row.content);
                     let decision = if row.is_final {
-                        Decision::Decided(row.outcome.clone())
+                        Decision::Decided(row.outcome)
                     } else {
                         Decision::NotYet
                     };
-                    decided.insert((row.outcome.id, row.content), decision);
+                    decided.insert(key, decision);
                 }
                 continue;
             }
@@ -104,7 +151,7 @@ async fn run_in_parts(
             Trouble::Contended(text) => Failure::Unavailable(text),
             Trouble::Rejected(text) => Failure::RetriesExhausted(text),
         };
-        if let [request] = part {
+        if let [Pending { request, .. }] = part {
             let key = (request.id, request.content);
             decided.insert(key, Decision::Failed(failure));
         } else {
@@ -116,16 +163,27 @@ async fn run_in_parts(
     Ok(())
 }
 
-async fn run_contended(ledger: &Ledger, part: &[RevertRequest]) -> Result<Vec<Row>, Trouble> {
-    let params = Params::new(part.iter());
+async fn run_contended(
+    ledger: &Ledger,
+    part: &[Pending<'_>],
+    mut care: Care,
+) -> Result<Vec<Row>, Trouble> {
+    let params = Params::new(part.iter().copied());
     let mut patience = Patience::new(Duration::from_millis(2), Duration::from_millis(200));
     for _ in 1..CONTENDED_TRIES {
-        match ledger.run(&params).await {
-            Err(Trouble::Contended(_)) => tokio::time::sleep(patience.next_wait()).await,
-            done => return done,
+        match (ledger.run(&params, care).await, care) {
+            // Whoever was in the way has committed, and shows to who looks.
+            (Err(Trouble::Contended(_)), Care::Plain) => {
+                ledger.beware();
+                care = Care::Full;
+            }
+            (Err(Trouble::Contended(_)), Care::Full) => {
+                tokio::time::sleep(patience.next_wait()).await;
+            }
+            (done, _) => return done,
         }
     }
-    ledger.run(&params).await
+    ledger.run(&params, care).await
 }
 
 /// The statement's arrays, a request an element, ordered by usage and then by delivery.
@@ -143,33 +201,48 @@ pub(super) struct Params<'a> {
     project_ids: Vec<Option<Uuid>>,
     reasons: Vec<Option<&'a str>>,
     last_attempts: Vec<bool>,
+    several: Vec<bool>,
+    counts: Vec<bool>,
 }
 
 impl<'a> Params<'a> {
-    pub(super) fn new(requests: impl Iterator<Item = &'a RevertRequest>) -> Self {
+    pub(super) fn new(requests: impl Iterator<Item = Pending<'a>>) -> Self {
         let mut sorted: Vec<_> = requests.collect();
         // Stable: requests on one usage stay in the order of their delivery.
-        sorted.sort_by_key(|request| request.fields.usage_id);
+        sorted.sort_by_key(|pending| pending.request.fields.usage_id);
         let mut params = Self::default();
-        for request in sorted {
-            params.ids.push(request.id);
-            params.reuse_ids.push(request.reuse_id);
-            params.contents.push(request.content);
-            params.clients.push(&request.client);
-            params.message_ids.push(request.message_id.as_deref());
-            params.usage_ids.push(request.fields.usage_id);
-            params.amounts.push(request.fields.amount.get());
-            params.billing_ids.push(request.fields.billing_id);
-            params.org_ids.push(request.fields.org_id);
-            params.project_ids.push(request.fields.project_id);
-            params.reasons.push(request.fields.reason.as_deref());
-            params.last_attempts.push(request.last_attempt);
+        for on_usage in sorted.chunk_by(|one, next| one.usage() == next.usage()) {
+            let mut accounts = HashSet::new();
+            for pending in on_usage {
+                let several = on_usage.len() > 1;
+                // Who names the account in another way may mean another account.
+                let counts = !several || accounts.insert(pending.account());
+                params.push(*pending, several, counts);
+            }
         }
         params
     }
 
-    /// $1 to $12 of the statement.
-    pub(super) fn arrays(&self) -> [&(dyn ToSql + Sync); 12] {
+    fn push(&mut self, pending: Pending<'a>, several: bool, counts: bool) {
+        let request = pending.request;
+        self.ids.push(request.id);
+        self.reuse_ids.push(request.reuse_id);
+        self.contents.push(request.content);
+        self.clients.push(&request.client);
+        self.message_ids.push(request.message_id.as_deref());
+        self.usage_ids.push(request.fields.usage_id);
+        self.amounts.push(request.fields.amount.get());
+        self.billing_ids.push(request.fields.billing_id);
+        self.org_ids.push(request.fields.org_id);
+        self.project_ids.push(request.fields.project_id);
+        self.reasons.push(request.fields.reason.as_deref());
+        self.last_attempts.push(pending.last_attempt);
+        self.several.push(several);
+        self.counts.push(counts);
+    }
+
+    /// $1 to $14 of the statement.
+    pub(super) fn arrays(&self) -> [&(dyn ToSql + Sync); 14] {
         [
             &self.ids,
             &self.reuse_ids,
@@ -183,6 +256,8 @@ impl<'a> Params<'a> {
             &self.project_ids,
             &self.reasons,
             &self.last_attempts,
+            &self.several,
+            &self.counts,
         ]
     }
 }

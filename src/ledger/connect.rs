@@ -30,16 +30,28 @@ const SESSION: &str = "
     SET enable_seqscan = off;
     SET enable_hashjoin = off;
     SET enable_mergejoin = off;
+    SET enable_bitmapscan = off;
     SET jit = off;
     SET default_transaction_isolation = 'read committed';
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
 
-/// A statement with the schema of Frontier's tables put in.
+/// The usage that an entry's metadata names: 32 lower-case digits, however it is spelled there.
+const REVERTED: &str =
+    "replace(translate(lower(metadata ->> 'revert_request_using'), '{}-', ''), 'urn:uuid:', '')";
+
+/// Its hash. The last 32 digits are the same in every spelling, and quickly found.
+const HASH_OF_REVERTED: &str = "hashtextextended(right(rtrim(replace(lower((metadata ->> 'revert_request_using') \
+     COLLATE \"C\"), '-', ''), '}'), 32), 0)";
+
+/// A statement with the schema of Frontier's tables put in, and how an entry names the usage that it reverts.
 pub fn in_schema(statement: &str, settings: &Settings) -> String {
     let quoted = format!("\"{}\"", settings.ledger.schema);
-    statement.replace("{ledger}", &quoted)
+    statement
+        .replace("{hash_of_reverted}", HASH_OF_REVERTED)
+        .replace("{reverted}", REVERTED)
+        .replace("{ledger}", &quoted)
 }
 
 /// The pool, and the server's address for messages.

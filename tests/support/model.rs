@@ -231,13 +231,20 @@ impl<'a> Model<'a> {
         let own = given.iter().filter(|given| !given.by_others).count();
         Verdict::Applied(Revert {
             entry,
-            platform_entry: Uuid::new_v5(&entry, b"platform"),
+            platform_entry: with_version_8(entry),
             number: i32::try_from(own).expect("few"),
             usage_amount: usage.amount,
             before: total(false),
             by_others: total(true),
         })
     }
+}
+
+/// The other leg's id: the same but for its version.
+fn with_version_8(id: Uuid) -> Uuid {
+    let mut bytes = id.into_bytes();
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    Uuid::from_bytes(bytes)
 }
 
 /// Frontier's id of the n-th revert of a usage, whoever wrote those before it.
