@@ -21,6 +21,12 @@ BEGIN
 END
 $do$;
 
+-- The id of the n-th entry that reverts a usage, by whichever writer: Frontier's.
+CREATE FUNCTION revertd.entry_id(usage_id uuid, n bigint, account_id uuid) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
+    $fn$ SELECT revertd.uuid_v5('967416d0-716e-4308-b58f-2468ac14f20a',
+        usage_id::text || ':' || n::text || ':' || account_id::text) $fn$;
+
 -- The id of an entry's other leg, on the platform's account: that of the customer's leg (version 5) with version 8 in
 -- its place. Both can be found from each other by sight, and stand side by side in the index of the entries.
 CREATE FUNCTION revertd.platform_leg(customer_leg uuid) RETURNS uuid

@@ -203,6 +203,8 @@ pub(super) struct Params<'a> {
     last_attempts: Vec<bool>,
     several: Vec<bool>,
     counts: Vec<bool>,
+    entry_ids: Vec<Option<Uuid>>,
+    platform_legs: Vec<Option<Uuid>>,
 }
 
 impl<'a> Params<'a> {
@@ -239,10 +241,14 @@ impl<'a> Params<'a> {
         self.last_attempts.push(pending.last_attempt);
         self.several.push(several);
         self.counts.push(counts);
+        let fields = &request.fields;
+        let entry = fields.billing_id.map(|account| first_entry(fields.usage_id, account));
+        self.entry_ids.push(entry);
+        self.platform_legs.push(entry.map(platform_leg));
     }
 
-    /// $1 to $14 of the statement.
-    pub(super) fn arrays(&self) -> [&(dyn ToSql + Sync); 14] {
+    /// $1 to $16 of the statement.
+    pub(super) fn arrays(&self) -> [&(dyn ToSql + Sync); 16] {
         [
             &self.ids,
             &self.reuse_ids,
@@ -258,6 +264,24 @@ impl<'a> Params<'a> {
             &self.last_attempts,
             &self.several,
             &self.counts,
+            &self.entry_ids,
+            &self.platform_legs,
         ]
     }
+}
+
+/// Namespace of Frontier's ids of entries that revert a usage.
+const FRONTIER: Uuid = Uuid::from_u128(0x9674_16d0_716e_4308_b58f_2468_ac14_f20a);
+
+/// The id of the first entry that reverts a usage, as `revertd.entry_id` computes it with n = 0, which takes PostgreSQL
+/// ten times as long.
+fn first_entry(usage: Uuid, account: Uuid) -> Uuid {
+    Uuid::new_v5(&FRONTIER, format!("{usage}:0:{account}").as_bytes())
+}
+
+/// The id of its other leg, as `revertd.platform_leg` computes it.
+fn platform_leg(entry: Uuid) -> Uuid {
+    let mut bytes = entry.into_bytes();
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    Uuid::from_bytes(bytes)
 }

@@ -6,9 +6,10 @@ use super::support::*;
 
 #[tokio::test]
 async fn cumulative_reverts_add_up_to_the_usage_and_a_refused_one_takes_nothing() {
-    // In one batch: everything waits in the queue before the worker starts.
+    // Everything waits in the queue before the worker starts; of several workers, each could have a part of it.
     let mut stage = Stage::new().await;
     stage.set("REVERT__POLICY", "cumulative");
+    stage.set("WORKER__CONCURRENCY", "1");
     let mut worker = stage.start_worker().await;
     assert!(worker.stop().await.success());
     let mut events = stage.events().await;
