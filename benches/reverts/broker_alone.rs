@@ -65,7 +65,7 @@ async fn work(args: Args, consuming: Arc<Connection>, publishing: Arc<Connection
         .await?;
     let (queue, options) = (args.queue.as_str().into(), BasicConsumeOptions::default());
     let mut consumer = inlet
-        .basic_consume(queue, "".into(), options, FieldTable::default())
+        .basic_consume(queue, "bench".into(), options, FieldTable::default())
         .await?;
     let body = vec![b'x'; EVENT_BYTES];
     // As many as there are accounts: the broker remembers the last few that it has authorized.

@@ -114,7 +114,13 @@ impl Stage {
             let name = format!("{prefix}.{}", key.to_lowercase());
             environment.push((format!("REVERTD_TOPOLOGY__{key}"), name));
         }
-        for name in ["TOKIO_WORKER_THREADS", "REVERTD_WORKER__CONCURRENCY", "REVERTD_AMQP__PREFETCH", "MALLOC_ARENA_MAX", "REVERTD_WORKER__BATCH_MAX"] {
+        for name in [
+            "TOKIO_WORKER_THREADS",
+            "REVERTD_WORKER__CONCURRENCY",
+            "REVERTD_AMQP__PREFETCH",
+            "MALLOC_ARENA_MAX",
+            "REVERTD_WORKER__BATCH_MAX",
+        ] {
             if let Ok(value) = std::env::var(name) {
                 environment.push((name.to_owned(), value));
             }

@@ -15,6 +15,10 @@ use super::order::{Order, Ticket};
 use super::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT, properties, within};
 use crate::request::Envelope;
 
+/// The consumer's tag, of which a channel has one. Each delivery repeats it: one that the broker makes up is four times
+/// as long.
+const TAG: &str = "revertd";
+
 /// A message, unacknowledged.
 #[derive(Debug)]
 pub struct Delivery {
@@ -112,7 +116,7 @@ impl Inlet {
                 nowait: false,
             };
             let consumer = channel
-                .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+                .basic_consume(queue.into(), TAG.into(), options, FieldTable::default())
                 .await
                 .map_err(wrong)?;
             Ok((channel, consumer))

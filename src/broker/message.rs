@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::error::BrokerError;
 use super::inlet::Delivery;
@@ -19,20 +19,43 @@ use crate::outcome::Failure;
 pub struct Message<'a> {
     pub(super) exchange: &'a str,
     pub(super) routing_key: Cow<'a, str>,
-    pub(super) properties: BasicProperties,
+    pub(super) properties: Properties<'a>,
     pub(super) body: Cow<'a, [u8]>,
     pub(super) is_event: bool,
     pub(super) mandatory: bool,
 }
 
+/// The properties of a message: of an event, of which there are many, only made when it is published.
+#[derive(Clone, Debug)]
+pub(super) enum Properties<'a> {
+    Event(&'a Event, &'a Delivery),
+    Made(BasicProperties),
+}
+
+impl Properties<'_> {
+    pub(super) fn make(&self) -> BasicProperties {
+        match self {
+            Self::Event(event, delivery) => event_properties(event, delivery),
+            Self::Made(properties) => properties.clone(),
+        }
+    }
+
+    pub(super) fn message_id(&self) -> Option<ShortString> {
+        match self {
+            Self::Event(event, _) => Some(event.id.to_string().into()),
+            Self::Made(properties) => properties.message_id().clone(),
+        }
+    }
+}
+
 impl<'a> Message<'a> {
     /// The event that answers `delivery`, to the reply exchange.
     #[must_use]
-    pub fn event(exchange: &'a str, event: &'a Event, delivery: &Delivery) -> Self {
+    pub fn event(exchange: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
         Self {
             exchange,
             routing_key: Cow::Borrowed(&event.routing_key),
-            properties: event_properties(event, delivery),
+            properties: Properties::Event(event, delivery),
             body: Cow::Borrowed(&event.body),
             is_event: true,
             mandatory: true,
@@ -41,7 +64,7 @@ impl<'a> Message<'a> {
 
     /// The same event to the queue that the request named in `reply_to`.
     #[must_use]
-    pub fn reply(queue: &'a str, event: &'a Event, delivery: &Delivery) -> Self {
+    pub fn reply(queue: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
         Self::event("", event, delivery).to(queue)
     }
 
@@ -81,7 +104,7 @@ impl<'a> Message<'a> {
         Message {
             exchange: "",
             routing_key: Cow::Owned(self.routing_key.into_owned()),
-            properties: self.properties,
+            properties: Properties::Made(self.properties.make()),
             body: Cow::Owned(self.body.into_owned()),
             is_event: self.is_event,
             // The broker returns every mandatory message to a direct reply-to, delivered or not.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -13,12 +14,15 @@ use tokio::time::timeout;
 
 use super::error::BrokerError;
 use super::inlet::Delivery;
-use super::message::Message;
+use super::message::{Message, Properties};
 use super::{CONFIRM_TIMEOUT, properties};
 use crate::seam;
 
 /// Messages whose confirms are awaited together.
 const WINDOW: usize = 1000;
+
+/// Messages on their way at once: enough to keep the broker busy, and few enough to be small.
+const IN_FLIGHT: usize = 256;
 
 /// Room in a frame for what is not the publisher's own headers.
 const FRAME_RESERVE: usize = 8 * 1024;
@@ -94,7 +98,9 @@ impl Outlet {
         let probe = Message {
             exchange: "",
             routing_key: Cow::Borrowed(&nowhere),
-            properties: BasicProperties::default().with_message_id(nowhere.as_str().into()),
+            properties: Properties::Made(
+                BasicProperties::default().with_message_id(nowhere.as_str().into()),
+            ),
             body: Cow::Borrowed(b""),
             is_event: false,
             mandatory: true,
@@ -111,13 +117,13 @@ impl Outlet {
         Message {
             exchange: "",
             routing_key: Cow::Borrowed(""),
-            properties: properties::passed_on(
+            properties: Properties::Made(properties::passed_on(
                 &delivery.properties,
                 &delivery.envelope.client,
                 &self.user,
                 added,
                 self.headers_max_bytes,
-            ),
+            )),
             body: Cow::Borrowed(&delivery.body),
             is_event: false,
             mandatory: true,
@@ -125,29 +131,9 @@ impl Outlet {
     }
 
     async fn publish_window(&self, window: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
-        let half = window.len() / 2;
-        let written = window.iter().enumerate().map(async |(index, message)| {
-            if index == half && half > 0 {
-                seam::pass(seam::HALF_PUBLISHED);
-            }
-            let options = BasicPublishOptions {
-                // What no queue is bound for comes back, instead of vanishing with a confirm.
-                mandatory: message.mandatory,
-                immediate: false,
-            };
-            let (exchange, key) = (message.exchange.into(), message.routing_key.as_ref().into());
-            let properties = message.properties.clone();
-            self.channel
-                .basic_publish(exchange, key, options, &message.body, properties)
-                .await
-        });
-        let confirms = self.one_by_one(written).await?;
-        if window.iter().any(Message::is_event) {
-            seam::pass(seam::PUBLISHED);
-        }
         let mut nacked = Vec::with_capacity(window.len());
         let mut returned = HashSet::new();
-        for confirmation in self.one_by_one(confirms).await? {
+        for confirmation in self.confirmations(window).await? {
             let (nack, message) = match confirmation {
                 Confirmation::Ack(message) => (false, message),
                 Confirmation::Nack(message) => (true, message),
@@ -165,7 +151,7 @@ impl Outlet {
         }
         let fate = |(message, nack): (&Message<'_>, bool)| {
             let key = || -> (ShortString, ShortString, Option<ShortString>) {
-                let id = message.properties.message_id().clone();
+                let id = message.properties.message_id();
                 (
                     message.exchange.into(),
                     message.routing_key.as_ref().into(),
@@ -183,21 +169,55 @@ impl Outlet {
         Ok(window.iter().zip(nacked).map(fate).collect())
     }
 
-    /// Does all of the work at once. What counts is that something goes on: a slow network may take its time for
-    /// the whole, and a silent one not for the next step.
-    async fn one_by_one<T>(
+    /// Publishes the window, a part of it at a time, and collects what the broker says of each. What counts is that
+    /// something goes on: a slow network may take its time for the whole, and a silent one not for the next step.
+    async fn confirmations(
         &self,
-        work: impl IntoIterator<Item = impl Future<Output = lapin::Result<T>>>,
-    ) -> Result<Vec<T>, BrokerError> {
-        let mut under_way: FuturesOrdered<_> = work.into_iter().collect();
-        let mut done = Vec::with_capacity(under_way.len());
+        window: &[Message<'_>],
+    ) -> Result<Vec<Confirmation>, BrokerError> {
+        let written = AtomicUsize::new(0);
+        let mut under_way = FuturesOrdered::new();
+        let mut done = Vec::with_capacity(window.len());
+        let mut rest = window.iter();
         loop {
+            while under_way.len() < IN_FLIGHT
+                && let Some(message) = rest.next()
+            {
+                if rest.len() == window.len() / 2 && window.len() > 1 {
+                    seam::pass(seam::HALF_PUBLISHED);
+                }
+                under_way.push_back(self.confirmed(message, &written, window.len()));
+            }
             let next = timeout(CONFIRM_TIMEOUT, under_way.next()).await;
-            match next.map_err(|_| BrokerError::silent(&self.host))? {
+            let next = next.map_err(|_| BrokerError::silent(&self.host))?;
+            match next {
                 Some(step) => done.push(step.map_err(|error| self.wrong(&error))?),
                 None => return Ok(done),
             }
         }
+    }
+
+    async fn confirmed(
+        &self,
+        message: &Message<'_>,
+        written: &AtomicUsize,
+        all: usize,
+    ) -> lapin::Result<Confirmation> {
+        let options = BasicPublishOptions {
+            // What no queue is bound for comes back, instead of vanishing with a confirm.
+            mandatory: message.mandatory,
+            immediate: false,
+        };
+        let (exchange, key) = (message.exchange.into(), message.routing_key.as_ref().into());
+        let properties = message.properties.make();
+        let publishing =
+            self.channel
+                .basic_publish(exchange, key, options, &message.body, properties);
+        let confirm = publishing.await?;
+        if written.fetch_add(1, Ordering::Relaxed) + 1 == all && message.is_event {
+            seam::pass(seam::PUBLISHED);
+        }
+        confirm.await
     }
 
     fn wrong(&self, error: &lapin::Error) -> BrokerError {

@@ -242,7 +242,9 @@ impl<'a> Params<'a> {
         self.several.push(several);
         self.counts.push(counts);
         let fields = &request.fields;
-        let entry = fields.billing_id.map(|account| first_entry(fields.usage_id, account));
+        let entry = fields
+            .billing_id
+            .map(|account| first_entry(fields.usage_id, account));
         self.entry_ids.push(entry);
         self.platform_legs.push(entry.map(platform_leg));
     }

@@ -146,35 +146,36 @@ impl Worker {
 
     async fn decide(&self, batch: &[Delivery]) -> Result<Vec<Disposition>, End> {
         let now = Timestamp::now();
-        let readings: Vec<_> = batch
-            .iter()
-            .map(|delivery| self.read(delivery, now))
-            .collect();
-        let requests: Vec<_> = readings
-            .iter()
-            .filter_map(|reading| match reading {
-                Reading::Request(request) => Some(request.clone()),
-                Reading::Done(_) => None,
-            })
-            .collect();
+        let mut requests = Vec::with_capacity(batch.len());
+        let mut done = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            done.push(match self.read(delivery, now) {
+                Reading::Request(request) => {
+                    requests.push(request);
+                    None
+                }
+                Reading::Done(disposition) => Some(disposition),
+            });
+        }
         seam::pass(seam::DECODED);
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
-            let applied = self.shared.ledger.apply(&requests).await;
-            applied.map_err(|wrong| End::Ledger(wrong, requests))?
-        };
-        let mut decisions = decisions.iter();
-        let ladder = &self.shared.ladder;
-        let dispose = |(delivery, reading): (&Delivery, Reading)| match reading {
-            Reading::Done(disposition) => disposition,
-            Reading::Request(request) => {
-                let decision = decisions.next().expect("a decision for each request");
-                let (envelope, body) = (&delivery.envelope, &delivery.body);
-                disposition::dispose(envelope, body, &request, decision, ladder, now)
+            match self.shared.ledger.apply(&requests).await {
+                Ok(decisions) => decisions,
+                Err(wrong) => return Err(End::Ledger(wrong, requests)),
             }
         };
-        Ok(batch.iter().zip(readings).map(dispose).collect())
+        let mut decided = requests.iter().zip(&decisions);
+        let ladder = &self.shared.ladder;
+        let dispose = |(delivery, done): (&Delivery, Option<Disposition>)| {
+            done.unwrap_or_else(|| {
+                let (request, decision) = decided.next().expect("a decision for each request");
+                let (envelope, body) = (&delivery.envelope, &delivery.body);
+                disposition::dispose(envelope, body, request, decision, ladder, now)
+            })
+        };
+        Ok(batch.iter().zip(done).map(dispose).collect())
     }
 
     fn read(&self, delivery: &Delivery, now: Timestamp) -> Reading {
