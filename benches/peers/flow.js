@@ -12,8 +12,8 @@ const ATTEMPTS = 5;
 
 class Flow {
   /** `decide(client, requests)` gives an event for each request; `fail(error)` ends the worker. */
-  constructor({ channel, publisher, exchange, clients, decide, batchMax, fail }) {
-    Object.assign(this, { channel, publisher, exchange, decide, batchMax, fail });
+  constructor({ channel, publisher, socket, exchange, clients, decide, batchMax, fail }) {
+    Object.assign(this, { channel, publisher, socket, exchange, decide, batchMax, fail });
     this.waiting = [];
     this.idle = [...clients];
     // In the order of their deliveries, in which they are acknowledged: one acknowledgement each, or fewer.
@@ -72,7 +72,8 @@ class Flow {
     this.schedule();
     await this.publish(entries, events);
     batch.done = true;
-    this.settle();
+    // On the next turn: what has ended by then takes one acknowledgement.
+    setImmediate(() => this.settle());
   }
 
   async decideAll(client, entries) {
@@ -105,6 +106,10 @@ class Flow {
   /** Resolves once the broker has confirmed every one. */
   publish(entries, events) {
     return new Promise((resolve, reject) => {
+      // Left alone, amqplib gives the socket each message by itself, on the next turn of the event loop: a
+      // system call and a packet each. Held back until it has, they go together.
+      this.socket.cork();
+      setImmediate(() => setImmediate(() => this.socket.uncork()));
       let left = 1;
       const confirmed = (error) => {
         if (error) reject(error);

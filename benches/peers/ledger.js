@@ -52,11 +52,12 @@ async function answer(client, request) {
 
 /** One transaction a request: look, then write. Each of the two steps is one round trip. */
 async function single(client, [request]) {
-  const begun = client.query('BEGIN');
-  const looked = client.query({ name: 'lookup', text: sql.LOOKUP, values: parameters(request) });
   let u;
   try {
-    [, { rows: [u] }] = await all([begun, looked]);
+    [, { rows: [u] }] = await together(client, () => [
+      client.query('BEGIN'),
+      client.query({ name: 'lookup', text: sql.LOOKUP, values: parameters(request) }),
+    ]);
   } catch (error) {
     await client.query('ROLLBACK');
     throw error;
@@ -71,7 +72,7 @@ async function single(client, [request]) {
   const legs = [u.transaction_id, billingId, u.platform_transaction_id, u.source, amount, u.description,
     u.metadata, u.user_id];
   try {
-    await all([
+    await together(client, () => [
       client.query({ name: 'outcome', text: sql.OUTCOME, values: outcomeRow }),
       client.query({ name: 'legs', text: sql.LEGS, values: legs }),
       // After an error, this rolls back.
@@ -87,9 +88,13 @@ async function single(client, [request]) {
   })];
 }
 
-// All have ended when this does, and the first failure in their order is the one that counts: what follows
-// it fails only because the transaction has.
-async function all(queries) {
+// Sends queries in one write. All have ended when this does, and the first failure in their order is the one
+// that counts: what follows it fails only because the transaction has.
+async function together(client, send) {
+  const { stream } = client.connection;
+  stream.cork();
+  const queries = send();
+  stream.uncork();
   const results = await Promise.allSettled(queries);
   const failed = results.find((result) => result.status === 'rejected');
   if (failed) throw failed.reason;

@@ -11,8 +11,8 @@ const { Flow } = require('./flow');
 
 // Found by measuring: connections to the database, and messages in hand.
 const DEFAULTS = {
-  single: { concurrency: 12, batch: 1 },
-  statement: { concurrency: 16, batch: 1 },
+  single: { concurrency: 32, batch: 1 },
+  statement: { concurrency: 32, batch: 1 },
   batched: { concurrency: 3, batch: 200 },
 };
 
@@ -50,7 +50,7 @@ async function main() {
     connect(database, concurrency, fail),
     // Apart, so that a broker that slows down what is published does not hold up acknowledgements.
     amqp.connect(broker, { noDelay: true }),
-    amqp.connect(broker, { noDelay: true }),
+    amqp.connect(broker, { noDelay: true, writableHighWaterMark: 1 << 20 }),
   ]);
   const channel = await connections[0].createChannel();
   const publisher = await connections[1].createConfirmChannel();
@@ -59,7 +59,8 @@ async function main() {
     part.on('error', fail);
     part.on('close', () => { if (!stopping) fail('the broker closed the connection'); });
   }
-  const flow = new Flow({ channel, publisher, exchange, clients, decide: forms[mode], batchMax, fail });
+  const { stream: socket } = connections[1].connection;
+  const flow = new Flow({ channel, publisher, socket, exchange, clients, decide: forms[mode], batchMax, fail });
   await channel.prefetch(prefetch);
   const { consumerTag } = await channel.consume(queue, (message) => {
     if (message === null) fail('the queue is gone');
