@@ -42,7 +42,7 @@ async function answer(client, request) {
   // The usage came, or another's outcome went, between the two statements.
   if (o.reason === 'AGAIN') throw Object.assign(new Error('neither applied nor refused'), { code: '40001' });
   if (o.reason) {
-    return refused(request, { id: o.id, orgId: o.org_id, decidedAt: o.decided_at, reason: o.reason });
+    return refused(request, { id: o.refusal_id, orgId: o.org_id, decidedAt: o.decided_at, reason: o.reason });
   }
   return applied(request, {
     id: o.id, orgId: o.org_id, amount: o.amount, usageAmount: o.usage_amount,

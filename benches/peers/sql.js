@@ -72,9 +72,12 @@ FROM entry e`;
 
 /** What became of a request that was not applied now. Runs after `apply`, so it sees what that waited for. */
 const ANSWER = `
-SELECT ${REQUEST_ID} AS id, coalesce(own.org_id, c.org_id) AS org_id,
-    coalesce(own.amount, r.amount) AS amount, own.usage_amount,
-    own.transaction_id, own.platform_transaction_id, coalesce(own.decided_at, now())::text AS decided_at,
+SELECT ${REQUEST_ID} AS id,
+    -- With the content: a request id that came before must not have its event's id as well.
+    uuid_generate_v5(${REQUEST_ID}, concat_ws(':', 'refused', r.usage_id, r.account_id, r.amount)) AS refusal_id,
+    coalesce(own.org_id, c.org_id) AS org_id, coalesce(own.amount, r.amount) AS amount,
+    own.usage_amount, own.transaction_id, own.platform_transaction_id,
+    coalesce(own.decided_at, now())::text AS decided_at,
     CASE
         WHEN own.usage_id = r.usage_id AND own.amount = r.amount AND own.account_id = r.account_id THEN NULL
         WHEN own.id IS NOT NULL THEN 'REQUEST_ID_REUSED'

@@ -1,7 +1,7 @@
 'use strict';
 // A revert worker in Node.js, as fast as amqplib and pg allow: the yardstick that revertd is compared to. It
 // takes revert requests from a quorum queue, writes both legs of the reversing entry and an outcome in one
-// transaction, publishes the event with a confirm, and then acknowledges. README.md has the figures.
+// transaction, publishes the event with a confirm, and then acknowledges.
 //
 // PEER_MODE: `single` (a transaction a message), `statement` (a statement a message) or `batched`.
 
