@@ -73,7 +73,8 @@ async function main() {
     stopping = true;
     // Closing the channel is answered after the acknowledgements on it.
     await channel.close();
-    await Promise.all([...connections.map((connection) => connection.close()), ...clients.map((client) => client.end())]);
+    await Promise.all(connections.map((connection) => connection.close()));
+    await Promise.all(clients.map((client) => client.end()));
     process.exit(0);
   });
   console.log('ready');
