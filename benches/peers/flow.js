@@ -11,7 +11,7 @@ const PASSING = /^40/;
 const ATTEMPTS = 5;
 
 class Flow {
-  /** `decide(client, requests)` gives an event for each request; `fail(error)` ends the worker. */
+  /** `decide(client, requests)` gives an event for each request; `fail(error)` ends the worker; `socket` is null, or the publisher's, to be corked. */
   constructor({ channel, publisher, socket, exchange, clients, decide, batchMax, fail }) {
     Object.assign(this, { channel, publisher, socket, exchange, decide, batchMax, fail });
     this.waiting = [];
@@ -108,8 +108,10 @@ class Flow {
     return new Promise((resolve, reject) => {
       // Left alone, amqplib gives the socket each message by itself, on the next turn of the event loop: a
       // system call and a packet each. Held back until it has, they go together.
-      this.socket.cork();
-      setImmediate(() => setImmediate(() => this.socket.uncork()));
+      if (this.socket) {
+        this.socket.cork();
+        setImmediate(() => setImmediate(() => this.socket.uncork()));
+      }
       let left = 1;
       const confirmed = (error) => {
         if (error) reject(error);

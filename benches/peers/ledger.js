@@ -12,14 +12,17 @@ const OPTIONS = [
   'enable_seqscan=off', 'enable_mergejoin=off', 'jit=off',
 ].map((option) => `-c ${option}`).join(' ');
 
-async function connect(url, count, onError) {
+async function connect(url, count, cork, onError) {
   const clients = Array.from({ length: count }, () => new Client({
     connectionString: url,
     options: OPTIONS,
     application_name: 'peer',
     pipeline: true,
   }));
-  for (const client of clients) client.on('error', onError);
+  for (const client of clients) {
+    client.on('error', onError);
+    client.corked = cork;
+  }
   await Promise.all(clients.map((client) => client.connect()));
   // Two that start at once must not both create it: IF NOT EXISTS alone does not see to that.
   await clients[0].query(`BEGIN; SELECT pg_advisory_xact_lock(7277); ${sql.TABLE}; COMMIT`);
@@ -88,13 +91,12 @@ async function single(client, [request]) {
   })];
 }
 
-// Sends queries in one write. All have ended when this does, and the first failure in their order is the one
-// that counts: what follows it fails only because the transaction has.
+// Sends queries without awaiting each; in one write, where the client is corked. All have ended when this does, and
+// the first failure in their order is the one that counts: what follows it fails only because the transaction has.
 async function together(client, send) {
-  const { stream } = client.connection;
-  stream.cork();
+  if (client.corked) client.connection.stream.cork();
   const queries = send();
-  stream.uncork();
+  if (client.corked) client.connection.stream.uncork();
   const results = await Promise.allSettled(queries);
   const failed = results.find((result) => result.status === 'rejected');
   if (failed) throw failed.reason;

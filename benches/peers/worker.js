@@ -4,6 +4,8 @@
 // transaction, publishes the event with a confirm, and then acknowledges.
 //
 // PEER_MODE: `single` (a transaction a message), `statement` (a statement a message) or `batched`.
+// PEER_CORK=1 holds back small writes, so that those of one turn go out together. It reaches into the sockets of
+// both clients, which offer nothing of the kind themselves.
 
 const amqp = require('amqplib');
 const { connect, forms } = require('./ledger');
@@ -34,6 +36,7 @@ function settings(env) {
     prefetch: number('PEER_PREFETCH', Math.min(65535, 4 * batchMax * concurrency)),
     database: required('REVERTD_DATABASE__URL'),
     broker: required('REVERTD_AMQP__URL'),
+    cork: env.PEER_CORK === '1',
     queue: required('PEER_QUEUE'),
     exchange: required('PEER_REPLY_EXCHANGE'),
   };
@@ -45,9 +48,9 @@ function fail(error) {
 }
 
 async function main() {
-  const { mode, batchMax, concurrency, prefetch, database, broker, queue, exchange } = settings(process.env);
+  const { mode, batchMax, concurrency, prefetch, database, broker, cork, queue, exchange } = settings(process.env);
   const [clients, ...connections] = await Promise.all([
-    connect(database, concurrency, fail),
+    connect(database, concurrency, cork, fail),
     // Apart, so that a broker that slows down what is published does not hold up acknowledgements.
     amqp.connect(broker, { noDelay: true }),
     amqp.connect(broker, { noDelay: true, writableHighWaterMark: 1 << 20 }),
@@ -59,7 +62,7 @@ async function main() {
     part.on('error', fail);
     part.on('close', () => { if (!stopping) fail('the broker closed the connection'); });
   }
-  const { stream: socket } = connections[1].connection;
+  const socket = cork ? connections[1].connection.stream : null;
   const flow = new Flow({ channel, publisher, socket, exchange, clients, decide: forms[mode], batchMax, fail });
   await channel.prefetch(prefetch);
   const { consumerTag } = await channel.consume(queue, (message) => {
