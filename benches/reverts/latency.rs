@@ -16,29 +16,12 @@ use crate::table::{Table, number};
 /// Seconds at the beginning of each load that are not counted.
 const WARM_UP: f64 = 3.0;
 
-/// Loads to measure at.
-pub struct Points<'a> {
-    /// Per cent of the throughput.
-    pub shares: &'a [u32],
-    /// Of each load, after the warm-up.
-    pub seconds: f64,
-}
-
-pub const FULL: Points<'static> = Points {
-    shares: &[10, 30, 50, 70, 80, 90],
-    seconds: 20.0,
-};
-
-pub const QUICK: Points<'static> = Points {
-    shares: &[50],
-    seconds: 10.0,
-};
-
-/// With the throughput of the same run, or else one measured first.
+/// At per cents of the throughput of the same run, or else of one measured first; so many seconds at each.
 pub async fn measure(
     bench: &Bench,
     throughput: Option<f64>,
-    points: Points<'_>,
+    shares: &[u32],
+    seconds: f64,
 ) -> Result<Section> {
     let throughput = match throughput {
         Some(rate) => rate,
@@ -46,9 +29,9 @@ pub async fn measure(
     };
     let mut loads = Vec::new();
     let mut load = Load::good(0);
-    for share in points.shares {
+    for share in shares {
         let rate = throughput * f64::from(*share) / 100.0;
-        load = load.next(whole(rate * (WARM_UP + points.seconds)));
+        load = load.next(whole(rate * (WARM_UP + seconds)));
         loads.push((*share, rate, load));
     }
     let stage = bench.stage(&[]).await?;
@@ -67,7 +50,7 @@ pub async fn measure(
     worker.stop().await?;
     stage.check(all).await?;
     stage.clean().await?;
-    Ok(section(throughput, &points, &measured))
+    Ok(section(throughput, seconds, &measured))
 }
 
 async fn throughput_of(bench: &Bench) -> Result<f64> {
@@ -89,7 +72,7 @@ async fn at(stage: &Stage, load: Load, rate: f64) -> Result<Measured> {
     tokio::task::spawn_blocking(move || plan.run()).await?
 }
 
-fn section(throughput: f64, points: &Points, measured: &[(u32, f64, Measured)]) -> Section {
+fn section(throughput: f64, seconds: f64, measured: &[(u32, f64, Measured)]) -> Section {
     let mut table = Table::new([
         "load",
         "requests/s",
@@ -111,7 +94,7 @@ fn section(throughput: f64, points: &Points, measured: &[(u32, f64, Measured)]) 
     section.notes.push(format!(
         "Per cent of {} reverts/s, the median throughput of (c) in the same run; {:.0} s each, after {WARM_UP:.0} s of warm-up.",
         number(throughput),
-        points.seconds
+        seconds
     ));
     if let Some((_, _, half)) = measured.iter().find(|(share, ..)| *share == 50) {
         let p99 = milliseconds(&half.latency, 0.99);

@@ -1,21 +1,28 @@
 //! The benchmark (BENCHMARKS.md): measures `revertd` beside what bounds it and what it is an alternative to.
 
+mod batches;
 mod broker_alone;
 mod contest;
 mod database_alone;
 mod deadline;
+mod disk;
 mod frontier;
+mod history;
 mod latency;
 mod load;
 mod machine;
+mod memory;
 mod meter;
 mod openloop;
+mod peers;
 mod plot;
 mod process;
 mod report;
 mod rounds;
 mod run;
+mod shapes;
 mod stage;
+mod start;
 mod table;
 mod wire;
 
@@ -58,10 +65,41 @@ struct Args {
 #[derive(Clone, Subcommand)]
 enum What {
     /// Throughput of (a) to (e).
-    Table,
+    Table {
+        /// Only these.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<char>,
+    },
     /// Request to event at shares of the throughput.
-    Latency,
-    /// (a) to (d) and one latency, in less than two minutes.
+    Latency {
+        /// Per cent.
+        #[arg(long, value_delimiter = ',', default_value = "10,30,50,70,80,90")]
+        shares: Vec<u32>,
+        /// Of each load.
+        #[arg(long, default_value_t = 20.0)]
+        seconds: f64,
+    },
+    /// Peak memory with many requests waiting.
+    Memory {
+        #[arg(long, default_value_t = 1_000_000)]
+        waiting: u32,
+    },
+    /// From the start of the process to the first acknowledgement.
+    Start,
+    /// Bytes a revert, of tables, indexes and log.
+    Disk,
+    /// Throughput beside a short and a long history.
+    History {
+        #[arg(long, default_value_t = 10_000_000)]
+        rows: u32,
+    },
+    /// Throughput of other loads and fleets.
+    Shapes,
+    /// Throughput against the size of batches.
+    Batches,
+    /// Throughput beside workers in Node.js (`make bench-peers`).
+    Peers,
+    /// (a) to (d) and one latency, in two minutes.
     Quick,
     #[command(hide = true)]
     BrokerAlone(broker_alone::Args),
@@ -84,7 +122,8 @@ async fn report(args: &Args, what: Option<What>) -> Result<()> {
     let whole = what.is_none();
     let (requests, rounds) = match what {
         Some(What::Quick) => (30_000, 2),
-        _ => (100_000, 5),
+        Some(What::Table { .. } | What::Latency { .. } | What::Peers) | None => (100_000, 5),
+        _ => (100_000, 3),
     };
     let bench = Bench {
         servers: Servers::find(),
@@ -93,7 +132,12 @@ async fn report(args: &Args, what: Option<What>) -> Result<()> {
         settings: args.set.clone(),
     };
     println!("{}", machine.table(&command()).text());
-    let sections = measure(&bench, what).await?;
+    let mut sections = Sections::default();
+    match what {
+        Some(what) => sections.part(&bench, &what).await?,
+        None => sections.whole(&bench, args.rounds.unwrap_or(3)).await?,
+    }
+    let Sections(sections) = sections;
     let folder = args.report.clone().map_or_else(default_folder, Ok)?;
     report::write(&folder, &command(), &machine, &sections)?;
     if args.record {
@@ -102,31 +146,53 @@ async fn report(args: &Args, what: Option<What>) -> Result<()> {
     Ok(())
 }
 
-async fn measure(bench: &Bench, what: Option<What>) -> Result<Vec<Section>> {
-    let mut sections = Sections::default();
-    match what {
-        Some(What::Table) => sections.add(contest::measure(bench, true).await?.0),
-        Some(What::Latency) => sections.add(latency::measure(bench, None, latency::FULL).await?),
-        Some(What::Quick) => {
-            let (table, throughput) = contest::measure(bench, false).await?;
-            sections.add(table);
-            sections.add(latency::measure(bench, Some(throughput), latency::QUICK).await?);
-        }
-        None => {
-            let (table, throughput) = contest::measure(bench, true).await?;
-            sections.add(table);
-            sections.add(latency::measure(bench, Some(throughput), latency::FULL).await?);
-        }
-        Some(What::BrokerAlone(_) | What::DatabaseAlone(_)) => {}
-    }
-    Ok(sections.0)
-}
-
 /// What was measured, each shown as soon as it is.
 #[derive(Default)]
 struct Sections(Vec<Section>);
 
 impl Sections {
+    async fn part(&mut self, bench: &Bench, what: &What) -> Result<()> {
+        match what {
+            What::Table { only } => self.add(contest::measure(bench, only).await?.0),
+            What::Latency { shares, seconds } => {
+                self.add(latency::measure(bench, None, shares, *seconds).await?);
+            }
+            What::Memory { waiting } => self.add(memory::measure(bench, *waiting).await?),
+            What::Start => self.add(start::measure(bench).await?),
+            What::Disk => self.add(disk::measure(bench).await?),
+            What::History { rows } => self.add(history::measure(bench, *rows).await?),
+            What::Shapes => self.add(shapes::measure(bench).await?),
+            What::Batches => self.add(batches::measure(bench).await?),
+            What::Peers => self.add(peers::measure(bench).await?),
+            What::Quick => {
+                let (table, throughput) = contest::measure(bench, &['a', 'b', 'c', 'd']).await?;
+                self.add(table);
+                self.add(latency::measure(bench, throughput, &[50], 10.0).await?);
+            }
+            What::BrokerAlone(_) | What::DatabaseAlone(_) => {}
+        }
+        Ok(())
+    }
+
+    /// All but the peers, which install more; in the order of the page. What is less noisy takes fewer rounds.
+    async fn whole(&mut self, bench: &Bench, rounds: u32) -> Result<()> {
+        let (table, throughput) = contest::measure(bench, &[]).await?;
+        self.add(table);
+        let (shares, seconds) = ([10, 30, 50, 70, 80, 90], 20.0);
+        self.add(latency::measure(bench, throughput, &shares, seconds).await?);
+        let bench = &Bench {
+            rounds,
+            ..bench.clone()
+        };
+        self.add(shapes::measure(bench).await?);
+        self.add(batches::measure(bench).await?);
+        self.add(history::measure(bench, 10_000_000).await?);
+        self.add(memory::measure(bench, 1_000_000).await?);
+        self.add(start::measure(bench).await?);
+        self.add(disk::measure(bench).await?);
+        Ok(())
+    }
+
     fn add(&mut self, section: Section) {
         section.print();
         self.0.push(section);
