@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test test-next faults bench lint fmt deny clean-servers
+.PHONY: help build demo test test-next faults bench bench-quick bench-peers lint fmt deny clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,16 +45,24 @@ faults: ## run every fault in full, about half an hour, and print what was lost 
 	$(CARGO) test --locked --features failpoints --no-run --test faults --test it && { $(SERVERS) with faults "$$@"; status=$$?; \
 	tests/support/faults-table "$$REVERTD_FAULTS_REPORT" && exit $$status; }
 
-bench: ## measure throughput, CPU and memory (options: BENCH_ARGS="...")
+# Compiled first, as the tests are.
+bench: ## measure everything (BENCHMARKS.md), about 45 minutes; a part of it: BENCH_ARGS="latency"
 	@$(SERVERS) install
-	@$(CARGO) build --release --locked --quiet --bins --example bench
-	@$(SERVERS) with bench "$(TARGET_DIR)/release/examples/bench" $(BENCH_ARGS)
+	@$(CARGO) bench --locked --quiet --no-run --bench reverts
+	@$(SERVERS) with bench $(CARGO) bench --locked --quiet --bench reverts -- $(BENCH_ARGS)
+
+bench-quick: ## measure throughput and one latency, in two minutes
+	@$(MAKE) --no-print-directory bench BENCH_ARGS="quick $(BENCH_ARGS)"
+
+bench-peers: ## measure beside workers in Node.js, which this installs
+	@benches/peers/install
+	@$(MAKE) --no-print-directory bench BENCH_ARGS="peers $(BENCH_ARGS)"
 
 lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --features failpoints --locked -- -D warnings
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/faults-table .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/faults-table benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -12,7 +12,7 @@ use revertd::request::Envelope;
 use revertd::settings::Settings;
 use tokio::task::JoinSet;
 
-use crate::stage::{Load, request};
+use crate::load::{Load, message_id};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
@@ -42,7 +42,7 @@ pub async fn run(args: Args) -> Result<()> {
     }
     println!("done {}", began.elapsed().as_secs_f64());
     // Until whoever started it has read how much it used.
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     Ok(())
 }
 
@@ -61,10 +61,10 @@ async fn work(
         }
         let mut requests = Vec::new();
         for number in first..=load.requests.min(first + batch_max - 1) {
-            let (body, _) = request(number, load);
+            let body = load.body(number);
             let envelope = Envelope {
                 client: "bench".into(),
-                message_id: Some(format!("request-{number}")),
+                message_id: Some(message_id(number)),
                 ..Envelope::default()
             };
             let now = jiff::Timestamp::now();

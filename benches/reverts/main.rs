@@ -1,36 +1,106 @@
-//! The benchmark (BENCHMARKS.md).
+//! The benchmark (BENCHMARKS.md): measures `revertd` beside what bounds it and what it is an alternative to.
 
+mod batches;
 mod broker_alone;
+mod contest;
 mod database_alone;
+mod deadline;
+mod disk;
+mod frontier;
+mod history;
+mod latency;
+mod load;
+mod machine;
+mod memory;
 mod meter;
+mod openloop;
+mod peers;
+mod plot;
 mod process;
+mod report;
+mod rounds;
 mod run;
+mod shapes;
 mod stage;
+mod start;
+mod table;
+mod wire;
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+use machine::Machine;
+use meter::Servers;
+use report::Section;
+use run::Bench;
+
+/// Measures revertd on the servers of `REVERTD_DATABASE__URL` and `REVERTD_AMQP__URL`; everything, where no
+/// measurement is named.
 #[derive(Parser)]
 struct Args {
     /// Given by `cargo bench`.
     #[arg(long, hide = true, global = true)]
     bench: bool,
+    /// Requests of a run in full batches.
+    #[arg(long, global = true)]
+    requests: Option<u32>,
+    /// Rounds in which everything is run once.
+    #[arg(long, global = true)]
+    rounds: Option<u32>,
+    /// A setting of the program under test, as in its environment: `REVERTD_WORKER__CONCURRENCY=2`.
+    #[arg(long, global = true, value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// Where the report goes; otherwise below the build's folder.
+    #[arg(long, global = true)]
+    report: Option<PathBuf>,
+    /// Write the tables into the project's pages as well.
+    #[arg(long, global = true)]
+    record: bool,
     #[command(subcommand)]
-    command: What,
+    command: Option<What>,
 }
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 enum What {
-    /// Quick experiment.
-    Try {
-        #[arg(long, default_value_t = 100_000)]
-        requests: u32,
-        #[arg(long, default_value_t = 1)]
-        rounds: u32,
-        /// Which: a, b, c, d.
-        #[arg(long, value_delimiter = ',', default_value = "a,b,c,d")]
-        which: Vec<String>,
+    /// Throughput of (a) to (e).
+    Table {
+        /// Only these.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<char>,
     },
+    /// Request to event at shares of the throughput.
+    Latency {
+        /// Per cent.
+        #[arg(long, value_delimiter = ',', default_value = "10,30,50,70,80,90")]
+        shares: Vec<u32>,
+        /// Of each load.
+        #[arg(long, default_value_t = 20.0)]
+        seconds: f64,
+    },
+    /// Peak memory with many requests waiting.
+    Memory {
+        #[arg(long, default_value_t = 1_000_000)]
+        waiting: u32,
+    },
+    /// From the start of the process to the first acknowledgement.
+    Start,
+    /// Bytes a revert, of tables, indexes and log.
+    Disk,
+    /// Throughput beside a short and a long history.
+    History {
+        #[arg(long, default_value_t = 10_000_000)]
+        rows: u32,
+    },
+    /// Throughput of other loads and fleets.
+    Shapes,
+    /// Throughput against the size of batches.
+    Batches,
+    /// Throughput beside workers in Node.js (`make bench-peers`).
+    Peers,
+    /// (a) to (d) and one latency, in two minutes.
+    Quick,
     #[command(hide = true)]
     BrokerAlone(broker_alone::Args),
     #[command(hide = true)]
@@ -39,13 +109,118 @@ enum What {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    match Args::parse().command {
-        What::Try {
-            requests,
-            rounds,
-            which,
-        } => run::try_out(requests, rounds, &which).await,
-        What::BrokerAlone(args) => broker_alone::run(args).await,
-        What::DatabaseAlone(args) => database_alone::run(args).await,
+    let args = Args::parse();
+    match args.command.clone() {
+        Some(What::BrokerAlone(args)) => broker_alone::run(args).await,
+        Some(What::DatabaseAlone(args)) => database_alone::run(args).await,
+        what => report(&args, what).await,
     }
+}
+
+async fn report(args: &Args, what: Option<What>) -> Result<()> {
+    let machine = Machine::look().await?;
+    let whole = what.is_none();
+    let (requests, rounds) = match what {
+        Some(What::Quick) => (30_000, 2),
+        Some(What::Table { .. } | What::Latency { .. } | What::Peers) | None => (100_000, 5),
+        _ => (100_000, 3),
+    };
+    let bench = Bench {
+        servers: Servers::find(),
+        requests: args.requests.unwrap_or(requests),
+        rounds: args.rounds.unwrap_or(rounds),
+        settings: args.set.clone(),
+    };
+    println!("{}", machine.table(&command()).text());
+    let mut sections = Sections::default();
+    match what {
+        Some(what) => sections.part(&bench, &what).await?,
+        None => sections.whole(&bench, args.rounds.unwrap_or(3)).await?,
+    }
+    let Sections(sections) = sections;
+    let folder = args.report.clone().map_or_else(default_folder, Ok)?;
+    report::write(&folder, &command(), &machine, &sections)?;
+    if args.record {
+        report::record(&command(), &machine, &sections, whole)?;
+    }
+    Ok(())
+}
+
+/// What was measured, each shown as soon as it is.
+#[derive(Default)]
+struct Sections(Vec<Section>);
+
+impl Sections {
+    async fn part(&mut self, bench: &Bench, what: &What) -> Result<()> {
+        match what {
+            What::Table { only } => self.add(contest::measure(bench, only).await?.0),
+            What::Latency { shares, seconds } => {
+                self.add(latency::measure(bench, None, shares, *seconds).await?);
+            }
+            What::Memory { waiting } => self.add(memory::measure(bench, *waiting).await?),
+            What::Start => self.add(start::measure(bench).await?),
+            What::Disk => self.add(disk::measure(bench).await?),
+            What::History { rows } => self.add(history::measure(bench, *rows).await?),
+            What::Shapes => self.add(shapes::measure(bench).await?),
+            What::Batches => self.add(batches::measure(bench).await?),
+            What::Peers => self.add(peers::measure(bench).await?),
+            What::Quick => {
+                let (table, throughput) = contest::measure(bench, &['a', 'b', 'c', 'd']).await?;
+                self.add(table);
+                self.add(latency::measure(bench, throughput, &[50], 10.0).await?);
+            }
+            What::BrokerAlone(_) | What::DatabaseAlone(_) => {}
+        }
+        Ok(())
+    }
+
+    /// All but the peers, which install more; in the order of the page. What is less noisy takes fewer rounds.
+    async fn whole(&mut self, bench: &Bench, rounds: u32) -> Result<()> {
+        let (table, throughput) = contest::measure(bench, &[]).await?;
+        self.add(table);
+        let (shares, seconds) = ([10, 30, 50, 70, 80, 90], 20.0);
+        self.add(latency::measure(bench, throughput, &shares, seconds).await?);
+        let bench = &Bench {
+            rounds,
+            ..bench.clone()
+        };
+        self.add(shapes::measure(bench).await?);
+        self.add(batches::measure(bench).await?);
+        self.add(history::measure(bench, 10_000_000).await?);
+        self.add(memory::measure(bench, 1_000_000).await?);
+        self.add(start::measure(bench).await?);
+        self.add(disk::measure(bench).await?);
+        Ok(())
+    }
+
+    fn add(&mut self, section: Section) {
+        section.print();
+        self.0.push(section);
+    }
+}
+
+/// The command as whoever runs this would write it.
+fn command() -> String {
+    let mut arguments: Vec<_> = std::env::args().skip(1).collect();
+    arguments.retain(|argument| argument != "--bench");
+    match arguments.join(" ").as_str() {
+        "" => "make bench".to_owned(),
+        "quick" => "make bench-quick".to_owned(),
+        "peers" => "make bench-peers".to_owned(),
+        arguments => format!("make bench BENCH_ARGS=\"{arguments}\""),
+    }
+}
+
+/// `bench` in the folder that this program was built in.
+fn default_folder() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().nth(3).context("a target folder")?;
+    Ok(target.join("bench"))
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let split = text
+        .split_once('=')
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    split.ok_or_else(|| "it has the form NAME=VALUE".to_owned())
 }

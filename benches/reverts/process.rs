@@ -1,24 +1,30 @@
-//! Processes that are measured: the program, and this benchmark's own contenders.
+//! Processes that are measured: the program, and those it is compared with.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+
+use crate::deadline::PATIENCE;
+
+/// Lines of a process's output that an error shows.
+const TAIL: usize = 15;
 
 /// A process that works on a stage. It is killed where it was not stopped.
 pub struct Worker {
     child: Child,
     log: tempfile::NamedTempFile,
-    /// From the start of the process to its `ready`.
-    pub ready_after: Duration,
+    pub began: Instant,
 }
 
 impl Worker {
     /// `revertd worker`, once it is ready.
     pub async fn revertd(environment: &[(String, String)]) -> Result<Self> {
-        Self::start(revertd(environment, "worker"), "\"message\":\"ready").await
+        let mut worker = Self::spawn(revertd(environment, "worker"))?;
+        worker.says("\"message\":\"ready").await?;
+        Ok(worker)
     }
 
     /// This program as another contender, once it prints `ready`.
@@ -32,41 +38,56 @@ impl Worker {
             .env_clear()
             .envs(environment.iter().cloned())
             .arg(name)
-            .args(arguments)
-            .stdin(Stdio::null());
-        Self::start(command, "ready").await
+            .args(arguments);
+        let mut worker = Self::spawn(command)?;
+        worker.says("ready").await?;
+        Ok(worker)
     }
 
-    /// Runs `command` until its output has `ready` in it.
-    pub async fn start(mut command: Command, ready: &str) -> Result<Self> {
+    /// Starts it, and does not wait for anything.
+    pub fn spawn(mut command: Command) -> Result<Self> {
         let log = tempfile::NamedTempFile::new()?;
         let began = Instant::now();
         let child = command
+            .stdin(Stdio::null())
             .stdout(log.reopen()?)
             .stderr(log.reopen()?)
             .spawn()
             .with_context(|| format!("{} does not start", command.get_program().display()))?;
-        let mut worker = Self {
-            child,
-            log,
-            ready_after: Duration::ZERO,
-        };
-        while !worker.output()?.contains(ready) {
-            if !worker.is_running()? {
-                bail!("it ended: {}", worker.output()?);
-            }
+        Ok(Self { child, log, began })
+    }
+
+    /// Waits until its output has `text` in it.
+    pub async fn says(&mut self, text: &str) -> Result<()> {
+        let began = Instant::now();
+        while !self.output()?.contains(text) {
+            self.must_run()?;
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "it did not say {text} in {} s\n{}",
+                PATIENCE.as_secs(),
+                self.tail()
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        worker.ready_after = began.elapsed();
-        Ok(worker)
+        Ok(())
     }
 
     pub fn output(&self) -> Result<String> {
         Ok(fs::read_to_string(self.log.path())?)
     }
 
-    pub fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
+    /// Its last lines, for an error.
+    pub fn tail(&self) -> String {
+        let output = self.output().unwrap_or_default();
+        let lines: Vec<_> = output.lines().collect();
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    }
+
+    pub fn must_run(&mut self) -> Result<()> {
+        let ended = self.child.try_wait()?;
+        ensure!(ended.is_none(), "it ended: {ended:?}\n{}", self.tail());
+        Ok(())
     }
 
     pub fn id(&self) -> u32 {
@@ -83,12 +104,30 @@ impl Worker {
         Ok(kib.parse::<f64>()? / 1024.0)
     }
 
-    /// Stops it, and waits until it has finished what it had in hand.
-    pub fn stop(&mut self) -> Result<()> {
+    /// Stops it, once it has finished what it had in hand.
+    pub async fn stop(mut self) -> Result<()> {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status()?;
-        ensure!(self.child.wait()?.success(), "{}", self.output()?);
+        let status = self.ended(PATIENCE).await?;
+        ensure!(status.success(), "{status}\n{}", self.tail());
         Ok(())
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(
+                began.elapsed() < limit,
+                "it did not end in {} s\n{}",
+                limit.as_secs(),
+                self.tail()
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
@@ -99,13 +138,20 @@ impl Drop for Worker {
     }
 }
 
+/// Runs a command that ends by itself and must succeed.
+pub async fn to_its_end(command: Command) -> Result<String> {
+    let mut process = Worker::spawn(command)?;
+    let status = process.ended(PATIENCE).await?;
+    ensure!(status.success(), "{status}\n{}", process.tail());
+    process.output()
+}
+
 /// The program, in an environment of its own.
 pub fn revertd(environment: &[(String, String)], subcommand: &str) -> Command {
     let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_revertd")));
     command
         .env_clear()
         .envs(environment.iter().cloned())
-        .arg(subcommand)
-        .stdin(Stdio::null());
+        .arg(subcommand);
     command
 }

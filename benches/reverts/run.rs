@@ -2,127 +2,166 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
+use crate::deadline::Progress;
+use crate::load::Load;
 use crate::meter::{Meter, Servers, Spent};
 use crate::process::Worker;
-use crate::stage::{Load, Stage};
+use crate::stage::{Stage, Variables};
 
+/// What a run is measured on.
+#[derive(Clone)]
+pub struct Bench {
+    pub servers: Servers,
+    /// Requests of a run of the program in full batches; others have as many as take about as long.
+    pub requests: u32,
+    pub rounds: u32,
+    /// Settings of the program under test, beside its defaults.
+    pub settings: Variables,
+}
+
+/// What a run used.
+#[derive(Clone, Copy, Debug)]
 pub struct Figures {
     pub messages: u32,
     pub spent: Spent,
+    /// Of the largest worker process.
     pub peak_mib: f64,
 }
 
 impl Figures {
+    /// Messages a second.
     pub fn rate(&self) -> f64 {
         f64::from(self.messages) / self.spent.elapsed.as_secs_f64()
     }
 
+    /// Of that time, what each message took.
     pub fn micros(&self, time: Duration) -> f64 {
         time.as_secs_f64() * 1e6 / f64::from(self.messages)
     }
 }
 
-pub async fn try_out(requests: u32, rounds: u32, which: &[String]) -> Result<()> {
-    let servers = Servers::find();
-    for _ in 0..rounds {
-        for which in which {
-            let load = Load::good(if which == "d" {
-                requests / 20
-            } else {
-                requests
-            });
-            let figures = match which.as_str() {
-                "a" => broker_alone(&servers, load).await?,
-                "b" => database_alone(&servers, load).await?,
-                "d" => revertd(&servers, load, &[("REVERTD_WORKER__BATCH_MAX", "1")]).await?,
-                _ => revertd(&servers, load, &[]).await?,
-            };
-            let micros = |time: Option<Duration>| figures.micros(time.unwrap_or_default());
-            println!(
-                "{which} {:>8.0}/s worker {:>6.1} broker {:>6.1} database {:>6.1} all {:>6.1} wall*2 {:>6.1} us  peak {:.1} MiB",
-                figures.rate(),
-                figures.micros(figures.spent.workers),
-                micros(figures.spent.broker),
-                micros(figures.spent.database),
-                figures.micros(figures.spent.workers)
-                    + micros(figures.spent.broker)
-                    + micros(figures.spent.database),
-                2.0 * figures.micros(figures.spent.elapsed),
-                figures.peak_mib
-            );
+impl Bench {
+    /// A stage for the program, with settings beside those of the whole benchmark.
+    pub async fn stage(&self, settings: &[(&str, String)]) -> Result<Stage> {
+        let mut all = self.settings.clone();
+        let owned = |(name, value): &(&str, String)| ((*name).to_owned(), value.clone());
+        all.extend(settings.iter().map(owned));
+        Stage::new(&all).await
+    }
+
+    /// Contender (c), and (d) with other settings.
+    pub async fn revertd(&self, load: Load, settings: &[(&str, String)]) -> Result<Figures> {
+        self.fleet(load, settings, 1).await
+    }
+
+    /// The program as so many processes.
+    pub async fn fleet(
+        &self,
+        load: Load,
+        settings: &[(&str, String)],
+        processes: u32,
+    ) -> Result<Figures> {
+        let stage = self.stage(settings).await?;
+        stage.seed(load).await?;
+        let figures = self.work_off(&stage, load, processes).await?;
+        stage.clean().await?;
+        Ok(figures)
+    }
+
+    /// Publishes a load to a stage that has its usages, and has it worked off and checked.
+    pub async fn work_off(&self, stage: &Stage, load: Load, processes: u32) -> Result<Figures> {
+        stage.publish(load).await?;
+        let mut workers = Vec::new();
+        for _ in 0..processes {
+            workers.push(Worker::revertd(&stage.environment).await?);
         }
+        let figures = self.drain(stage, &mut workers, load).await?;
+        for worker in workers {
+            worker.stop().await?;
+        }
+        stage.check(load).await?;
+        Ok(figures)
     }
-    Ok(())
-}
 
-pub async fn revertd(servers: &Servers, load: Load, settings: &[(&str, &str)]) -> Result<Figures> {
-    let stage = Stage::new(settings).await?;
-    stage.seed(load).await?;
-    stage.publish(load).await?;
-    let mut worker = Worker::revertd(&stage.environment).await?;
-    let figures = drain(servers, &stage, &mut worker, load).await?;
-    worker.stop()?;
-    stage.check(load).await?;
-    stage.clean().await?;
-    Ok(figures)
-}
-
-pub async fn broker_alone(servers: &Servers, load: Load) -> Result<Figures> {
-    let stage = Stage::new(&[]).await?;
-    stage.publish(load).await?;
-    let arguments = [
-        format!("--queue={}", stage.work_queue()),
-        format!("--exchange={}", stage.reply_exchange()),
-    ];
-    let mut worker = Worker::contender("broker-alone", &stage.environment, &arguments).await?;
-    let figures = drain(servers, &stage, &mut worker, load).await?;
-    worker.stop()?;
-    stage.clean().await?;
-    Ok(figures)
-}
-
-pub async fn database_alone(servers: &Servers, load: Load) -> Result<Figures> {
-    let stage = Stage::new(&[]).await?;
-    stage.seed(load).await?;
-    let arguments = [format!("--requests={}", load.requests)];
-    let mut worker = Worker::contender("database-alone", &stage.environment, &arguments).await?;
-    let meter = Meter::start(servers, &[worker.id()])?;
-    while !worker.output()?.contains("done") {
-        ensure!(worker.is_running()?, "it ended: {}", worker.output()?);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    /// Contender (a).
+    pub async fn broker_alone(&self, load: Load) -> Result<Figures> {
+        let stage = self.stage(&[]).await?;
+        stage.publish(load).await?;
+        let arguments = [
+            format!("--queue={}", stage.work_queue()),
+            format!("--exchange={}", stage.reply_exchange()),
+        ];
+        let worker = Worker::contender("broker-alone", &stage.environment, &arguments).await?;
+        let mut workers = [worker];
+        let figures = self.drain(&stage, &mut workers, load).await?;
+        for worker in workers {
+            worker.stop().await?;
+        }
+        stage.clean().await?;
+        Ok(figures)
     }
-    let mut spent = meter.spent()?;
-    let output = worker.output()?;
-    let seconds = output.lines().find_map(|line| line.strip_prefix("done "));
-    spent.elapsed = Duration::from_secs_f64(seconds.context("a time")?.parse()?);
-    let peak_mib = worker.peak_mib()?;
-    drop(worker);
-    stage.check(load).await?;
-    stage.clean().await?;
-    Ok(Figures {
-        messages: load.requests,
-        spent,
-        peak_mib,
-    })
-}
 
-async fn drain(
-    servers: &Servers,
-    stage: &Stage,
-    worker: &mut Worker,
-    load: Load,
-) -> Result<Figures> {
-    let meter = Meter::start(servers, &[worker.id()])?;
-    let replies = stage.reply_queue();
-    while stage.depth(&replies).await? < load.messages() {
-        ensure!(worker.is_running()?, "it ended: {}", worker.output()?);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    /// Contender (b).
+    pub async fn database_alone(&self, load: Load) -> Result<Figures> {
+        let stage = self.stage(&[]).await?;
+        stage.seed(load).await?;
+        let arguments = [
+            format!("--requests={}", load.requests),
+            format!("--accounts={}", load.accounts),
+        ];
+        let mut worker =
+            Worker::contender("database-alone", &stage.environment, &arguments).await?;
+        let meter = Meter::start(&self.servers, &[worker.id()])?;
+        worker.says("done").await?;
+        let mut spent = meter.spent()?;
+        let output = worker.output()?;
+        let seconds = output.lines().find_map(|line| line.strip_prefix("done "));
+        spent.elapsed = Duration::from_secs_f64(seconds.context("a time")?.parse()?);
+        let peak_mib = worker.peak_mib()?;
+        drop(worker);
+        stage.check(load).await?;
+        stage.clean().await?;
+        Ok(Figures {
+            messages: load.requests,
+            spent,
+            peak_mib,
+        })
     }
-    Ok(Figures {
-        messages: load.messages(),
-        spent: meter.spent()?,
-        peak_mib: worker.peak_mib()?,
-    })
+
+    /// Measures until the reply queue has an event for each message of the load, and of those before it.
+    pub async fn drain(
+        &self,
+        stage: &Stage,
+        workers: &mut [Worker],
+        load: Load,
+    ) -> Result<Figures> {
+        let pids: Vec<_> = workers.iter().map(Worker::id).collect();
+        let replies = stage.reply_queue();
+        let meter = Meter::start(&self.servers, &pids)?;
+        let already = stage.depth(&replies).await?;
+        let all = (load.first - 1) * load.copies() + load.messages();
+        let mut progress = Progress::new();
+        loop {
+            let depth = stage.depth(&replies).await?;
+            if depth >= all {
+                break;
+            }
+            for worker in workers.iter_mut() {
+                worker.must_run()?;
+                let log = || format!("waiting for {all} events\n{}", worker.tail());
+                progress.see(depth.into()).with_context(log)?;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let spent = meter.spent()?;
+        let peaks = workers.iter().map(Worker::peak_mib);
+        let peaks: Vec<f64> = peaks.collect::<Result<_>>()?;
+        Ok(Figures {
+            messages: all - already,
+            spent,
+            peak_mib: peaks.into_iter().fold(0.0, f64::max),
+        })
+    }
 }

@@ -1,0 +1,105 @@
+//! The table: the broker alone, the database alone, the program, one message a transaction, and Frontier's statements.
+
+use anyhow::Result;
+
+use crate::frontier::Frontier;
+use crate::load::Load;
+use crate::report::Section;
+use crate::rounds::{Case, Runs, interleave};
+use crate::run::Bench;
+use crate::table::{COSTS, Table, costs, number, rate, ratio};
+
+const BROKER: &str = "(a) broker alone";
+const DATABASE: &str = "(b) database alone";
+const REVERTD: &str = "(c) revertd";
+const ONE: &str = "(d) revertd, one message a transaction";
+const FRONTIER: [&str; 2] = [
+    "(e) Frontier's statements, 1,000 entries an account",
+    "(e) Frontier's statements, 10,000 entries an account",
+];
+
+/// How many times as long a request takes (d), about: its runs have so many fewer.
+const SLOWER: u32 = 20;
+
+/// Runs those contenders, or all; gives the throughput of (c) as well.
+pub async fn measure(bench: &Bench, only: &[char]) -> Result<(Section, Option<f64>)> {
+    let wanted = |letter| only.is_empty() || only.contains(&letter);
+    let load = Load::good(bench.requests);
+    let few = Load::good((bench.requests / SLOWER).max(1));
+    let one = [("REVERTD_WORKER__BATCH_MAX", "1".to_owned())];
+    let mut frontiers = Vec::new();
+    if wanted('e') {
+        eprintln!("writing the accounts of (e)");
+        frontiers.push((Frontier::new(bench, 500, 1_000).await?, FRONTIER[0], 33));
+        frontiers.push((Frontier::new(bench, 50, 10_000).await?, FRONTIER[1], 200));
+    }
+    let mut cases = Vec::new();
+    if wanted('a') {
+        cases.push(Case::new(BROKER, || bench.broker_alone(load)));
+    }
+    if wanted('b') {
+        cases.push(Case::new(DATABASE, || bench.database_alone(load)));
+    }
+    if wanted('c') {
+        cases.push(Case::new(REVERTD, || bench.revertd(load, &[])));
+    }
+    if wanted('d') {
+        cases.push(Case::new(ONE, || bench.revertd(few, &one)));
+    }
+    for (frontier, name, slower) in &frontiers {
+        let reverts = bench.requests / slower;
+        cases.push(Case::new(*name, move || frontier.run(bench, reverts)));
+    }
+    let runs = interleave(bench.rounds, &cases).await?;
+    drop(cases);
+    for (frontier, ..) in frontiers {
+        frontier.clean().await?;
+    }
+    let throughput = find(&runs, REVERTD).map(Runs::rate);
+    Ok((section(bench, &runs), throughput))
+}
+
+fn find<'a>(runs: &'a [Runs], name: &str) -> Option<&'a Runs> {
+    runs.iter().find(|runs| runs.name == name)
+}
+
+fn section(bench: &Bench, runs: &[Runs]) -> Section {
+    let ours = find(runs, REVERTD);
+    let to = |other: &Runs| ours.map(|ours| ours.ratio_to(other));
+    let header = ["", "reverts/s", "from, to", "(c) to it"];
+    let mut table = Table::new(header.into_iter().chain(COSTS));
+    for runs in runs {
+        let ratio = to(runs).map_or_else(|| "-".to_owned(), ratio);
+        let cells = [runs.name.clone()].into_iter().chain(rate(runs));
+        table.row(cells.chain([ratio]).chain(costs(runs)));
+    }
+    let mut section = Section::new("table", "Throughput", table);
+    section.notes.push(format!(
+        "{} requests in runs of (a) to (c); medians over the rounds ({}), ratios too: each is of two runs of one round.",
+        number(bench.requests.into()),
+        bench.rounds
+    ));
+    let Some(ours) = ours else {
+        return section;
+    };
+    section
+        .headlines
+        .push(("reverts a second", number(ours.rate())));
+    let others = [
+        ("to one message a transaction", ONE),
+        (
+            "to Frontier's statements, 1,000 entries an account",
+            FRONTIER[0],
+        ),
+        ("to the broker alone", BROKER),
+    ];
+    for (what, name) in others {
+        if let Some(other) = find(runs, name) {
+            let times = format!("{} times", ratio(ours.ratio_to(other)));
+            section.headlines.push((what, times));
+        }
+    }
+    let [worker, ..] = costs(ours);
+    section.headlines.push(("worker CPU a revert", worker));
+    section
+}

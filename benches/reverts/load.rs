@@ -1,0 +1,149 @@
+//! What the requests of a run are about, and each of them by its number.
+
+use std::ops::Range;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
+use uuid::Uuid;
+
+/// What the requests of a run are about.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Number of the first request; later loads of one stage go on where the one before ended.
+    pub first: u32,
+    /// Requests, each on a usage of its own.
+    pub requests: u32,
+    /// Accounts that the usages are spread over.
+    pub accounts: u32,
+    pub kind: Kind,
+}
+
+/// What becomes of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// All succeed.
+    Good,
+    /// Every request comes twice.
+    Twice,
+    /// All ask for more than their usage.
+    Excessive,
+    /// All ask for a usage that isn't there, and don't wait for it.
+    Unknown,
+    /// None is JSON.
+    Malformed,
+}
+
+/// What is in database and broker once a load is worked off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    pub applied: u32,
+    pub refused: u32,
+    pub dead_letters: u32,
+}
+
+impl Load {
+    pub const fn good(requests: u32) -> Self {
+        Self {
+            first: 1,
+            requests,
+            accounts: 1000,
+            kind: Kind::Good,
+        }
+    }
+
+    pub const fn of(kind: Kind, requests: u32) -> Self {
+        Self {
+            kind,
+            ..Self::good(requests)
+        }
+    }
+
+    /// The next load of the same kind on the same stage.
+    pub const fn next(self, requests: u32) -> Self {
+        Self {
+            first: self.first + self.requests,
+            requests,
+            ..self
+        }
+    }
+
+    pub const fn numbers(self) -> Range<u32> {
+        self.first..self.first + self.requests
+    }
+
+    /// How often each request is published.
+    pub const fn copies(self) -> u32 {
+        match self.kind {
+            Kind::Twice => 2,
+            Kind::Good | Kind::Excessive | Kind::Unknown | Kind::Malformed => 1,
+        }
+    }
+
+    /// How many messages the requests are.
+    pub const fn messages(self) -> u32 {
+        self.requests * self.copies()
+    }
+
+    /// What is there after this load and those before it on the same stage.
+    pub fn expected(self) -> Expected {
+        let all = self.first + self.requests - 1;
+        let nothing = Expected::default();
+        match self.kind {
+            Kind::Good | Kind::Twice => Expected {
+                applied: all,
+                ..nothing
+            },
+            Kind::Excessive | Kind::Unknown => Expected {
+                refused: all,
+                ..nothing
+            },
+            Kind::Malformed => Expected {
+                dead_letters: all,
+                ..nothing
+            },
+        }
+    }
+
+    /// The body of the request of that number.
+    pub fn body(self, number: u32) -> String {
+        let account = account_id(number, self.accounts);
+        let (usage, amount) = match self.kind {
+            Kind::Unknown => (Uuid::new_v5(&account, &number.to_be_bytes()), 20),
+            Kind::Excessive => (usage_id(number), 21),
+            Kind::Good | Kind::Twice | Kind::Malformed => (usage_id(number), 20),
+        };
+        let end = match self.kind {
+            Kind::Malformed => "",
+            Kind::Good | Kind::Twice | Kind::Excessive | Kind::Unknown => "}",
+        };
+        format!(r#"{{"billing_id":"{account}","usage_id":"{usage}","amount":"{amount}"{end}"#)
+    }
+
+    /// Its properties.
+    pub fn properties(self, number: u32) -> BasicProperties {
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_message_id(message_id(number).into());
+        if self.kind != Kind::Unknown {
+            return properties;
+        }
+        // Else it would wait for its usage on the ladder of retries.
+        let mut headers = FieldTable::default();
+        headers.insert("x-max-attempts".into(), AMQPValue::LongInt(1));
+        properties.with_headers(headers)
+    }
+}
+
+/// Every id is computed from a number, in SQL and here, so that nothing has to be remembered.
+pub fn usage_id(number: u32) -> Uuid {
+    Uuid::new_v5(&Uuid::nil(), number.to_string().as_bytes())
+}
+
+pub fn account_id(number: u32, accounts: u32) -> Uuid {
+    let name = format!("account{}", number % accounts);
+    Uuid::new_v5(&Uuid::nil(), name.as_bytes())
+}
+
+pub fn message_id(number: u32) -> String {
+    format!("request-{number}")
+}

@@ -1,0 +1,156 @@
+//! Load at a fixed rate, whatever comes back. Requests have times at which they are due, and a latency counts from
+//! then to the event's arrival at a consumer: one that could not be sent in time, since the broker did not take it or
+//! this program was not given the processor, is late and counted as such. So nothing is left out just when it is slow.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use hdrhistogram::Histogram;
+
+use crate::load::{Load, message_id};
+use crate::wire::{Wire, publish};
+
+/// Shortest sleep of the sender: what is due within it is written together, and it leaves the processor to others.
+const TICK: Duration = Duration::from_micros(250);
+
+/// Longest latency that is told apart, in microseconds.
+const LONGEST: u64 = 600_000_000;
+
+pub struct Plan {
+    pub amqp: String,
+    pub exchange: String,
+    pub reply_queue: String,
+    pub load: Load,
+    /// Requests a second.
+    pub rate: f64,
+    /// Requests at the beginning that are not counted.
+    pub warm_up: u32,
+}
+
+pub struct Measured {
+    /// From due to the event's arrival, in microseconds.
+    pub latency: Histogram<u64>,
+    /// From due to written, in microseconds.
+    pub lag: Histogram<u64>,
+    /// Events a second.
+    pub rate: f64,
+}
+
+impl Plan {
+    /// Blocks until every request has its event.
+    pub fn run(&self) -> Result<Measured> {
+        let (frames, ends) = self.frames();
+        let mut receiving = Wire::open(&self.amqp)?;
+        receiving.consume(&self.reply_queue)?;
+        let mut sending = Wire::open(&self.amqp)?;
+        let start = Instant::now() + Duration::from_millis(20);
+        thread::scope(|scope| {
+            let sender = scope.spawn(|| self.send(&mut sending, &frames, &ends, start));
+            let received = self.receive(&mut receiving, start);
+            let lag = sender.join().map_err(|_| anyhow!("the sender panicked"))?;
+            let (latency, rate) = received?;
+            Ok(Measured {
+                latency,
+                lag: lag?,
+                rate,
+            })
+        })
+    }
+
+    /// All requests as they are written, and where each ends.
+    fn frames(&self) -> (Vec<u8>, Vec<usize>) {
+        let (mut frames, mut ends) = (Vec::new(), Vec::new());
+        for number in self.load.numbers() {
+            let (id, body) = (message_id(number), self.load.body(number));
+            publish(&mut frames, &self.exchange, "revert", &id, body.as_bytes());
+            ends.push(frames.len());
+        }
+        (frames, ends)
+    }
+
+    fn send(
+        &self,
+        wire: &mut Wire,
+        frames: &[u8],
+        ends: &[usize],
+        start: Instant,
+    ) -> Result<Histogram<u64>> {
+        let mut lag = histogram()?;
+        let (mut sent, mut written) = (0, 0);
+        while sent < ends.len() {
+            let now = Instant::now();
+            let mut due = sent;
+            while due < ends.len() && self.due(start, due) <= now {
+                due += 1;
+            }
+            if due == sent {
+                thread::sleep(self.due(start, sent).duration_since(now).max(TICK));
+                continue;
+            }
+            wire.write(&frames[written..ends[due - 1]])
+                .context("writing requests")?;
+            let now = Instant::now();
+            for index in sent..due {
+                if index >= self.warm_up as usize {
+                    record(&mut lag, now.duration_since(self.due(start, index)));
+                }
+            }
+            (sent, written) = (due, ends[due - 1]);
+        }
+        Ok(lag)
+    }
+
+    /// Latencies, and events a second.
+    fn receive(&self, wire: &mut Wire, start: Instant) -> Result<(Histogram<u64>, f64)> {
+        let mut latency = histogram()?;
+        let mut seen = vec![false; self.load.requests as usize];
+        let (mut left, mut last) = (seen.len(), start);
+        while left > 0 {
+            let properties = wire
+                .next_properties()
+                .with_context(|| format!("{left} requests have no event"))?;
+            let now = Instant::now();
+            let index = number(properties)
+                .and_then(|number| number.checked_sub(self.load.first))
+                .context("an event of another run")? as usize;
+            let seen = seen.get_mut(index).context("an event of another run")?;
+            // It may come twice; the first is the answer.
+            if std::mem::replace(seen, true) {
+                continue;
+            }
+            left -= 1;
+            last = now;
+            if index >= self.warm_up as usize {
+                record(&mut latency, now.duration_since(self.due(start, index)));
+            }
+        }
+        let time = last.duration_since(self.due(start, self.warm_up as usize));
+        ensure!(!time.is_zero(), "there was nothing to measure");
+        let rate = f64::from(self.load.requests - self.warm_up) / time.as_secs_f64();
+        Ok((latency, rate))
+    }
+
+    /// When the request of that index is due.
+    fn due(&self, start: Instant, index: usize) -> Instant {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        start + Duration::from_secs_f64(f64::from(index) / self.rate)
+    }
+}
+
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, LONGEST, 3)?)
+}
+
+fn record(histogram: &mut Histogram<u64>, time: Duration) {
+    histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(LONGEST));
+}
+
+/// The number of the request whose id is an event's correlation id.
+fn number(properties: &[u8]) -> Option<u32> {
+    const NAME: &[u8] = b"request-";
+    let at = properties.windows(NAME.len()).position(|at| at == NAME)?;
+    let digits = properties[at + NAME.len()..].iter();
+    let digits = digits.map_while(|byte| char::from(*byte).to_digit(10));
+    Some(digits.fold(0, |number, digit| number * 10 + digit))
+}

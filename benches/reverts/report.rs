@@ -1,0 +1,135 @@
+//! Where the figures go: to the screen, to a report, and, when asked to, between the markers of the project's pages.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::machine::Machine;
+use crate::stage::in_repository;
+use crate::table::Table;
+
+/// The pages that have markers: `<!-- bench:NAME -->` to `<!-- /bench:NAME -->`.
+const PAGES: [&str; 2] = ["BENCHMARKS.md", "README.md"];
+
+/// Where the pages' plots are.
+const PLOTS: &str = "benches/plots";
+
+/// What one measurement found.
+pub struct Section {
+    /// Of its markers, and the command that makes it again.
+    pub name: &'static str,
+    pub title: &'static str,
+    pub table: Table,
+    /// Sentences below the table.
+    pub notes: Vec<String>,
+    /// Name and content of an SVG file.
+    pub plot: Option<(&'static str, String)>,
+    /// Lines of the summary: what, and its figure.
+    pub headlines: Vec<(&'static str, String)>,
+}
+
+impl Section {
+    pub fn new(name: &'static str, title: &'static str, table: Table) -> Self {
+        Self {
+            name,
+            title,
+            table,
+            notes: Vec::new(),
+            plot: None,
+            headlines: Vec::new(),
+        }
+    }
+
+    /// Shows it on standard output.
+    pub fn print(&self) {
+        println!("\n{}\n\n{}", self.title, self.table.text());
+        for note in &self.notes {
+            println!("{note}");
+        }
+    }
+
+    fn markdown(&self, made: &str) -> String {
+        let mut text = self.table.markdown();
+        for note in &self.notes {
+            let _ = writeln!(text, "\n{note}");
+        }
+        text + &format!("\n{made}\n")
+    }
+}
+
+/// Writes all sections as one page, with their plots beside it.
+pub fn write(folder: &Path, command: &str, machine: &Machine, sections: &[Section]) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let mut page = format!(
+        "# revertd: benchmark\n\n{}",
+        machine.table(command).markdown()
+    );
+    for section in sections {
+        let made = machine.made_by(section.name);
+        let _ = write!(
+            page,
+            "\n## {}\n\n{}",
+            section.title,
+            section.markdown(&made)
+        );
+        if let Some((name, svg)) = &section.plot {
+            let _ = writeln!(page, "\n![{}]({name})", section.title);
+            fs::write(folder.join(name), svg)?;
+        }
+    }
+    let file = folder.join("report.md");
+    fs::write(&file, page)?;
+    eprintln!("report: {}", file.display());
+    Ok(())
+}
+
+/// Puts the sections, and a summary of a whole run, between their markers.
+pub fn record(command: &str, machine: &Machine, sections: &[Section], whole: bool) -> Result<()> {
+    let mut blocks = vec![("machine", machine.table(command).markdown())];
+    for section in sections {
+        let made = machine.made_by(section.name);
+        blocks.push((section.name, section.markdown(&made)));
+        if let Some((name, svg)) = &section.plot {
+            fs::create_dir_all(in_repository(PLOTS))?;
+            fs::write(in_repository(PLOTS).join(name), svg)?;
+        }
+    }
+    if whole {
+        let mut summary = Table::new(["what", "figure"]);
+        for (what, figure) in sections.iter().flat_map(|section| &section.headlines) {
+            summary.row([(*what).to_owned(), figure.clone()]);
+        }
+        let summary = format!("{}\n{}\n", summary.markdown(), machine.in_a_line());
+        blocks.push(("summary", summary));
+    }
+    let mut found = vec![false; blocks.len()];
+    for page in PAGES.map(in_repository) {
+        let mut text = fs::read_to_string(&page)?;
+        for ((name, block), found) in blocks.iter().zip(&mut found) {
+            *found |= replace(&mut text, name, block);
+        }
+        fs::write(&page, text)?;
+    }
+    for ((name, _), found) in blocks.iter().zip(found) {
+        ensure!(found, "no page has the markers of {name}");
+    }
+    Ok(())
+}
+
+/// Replaces what is between the markers of that name, if they are there.
+fn replace(text: &mut String, name: &str, block: &str) -> bool {
+    let (start, end) = (
+        format!("<!-- bench:{name} -->\n"),
+        format!("<!-- /bench:{name} -->"),
+    );
+    let Some(from) = text.find(&start).map(|at| at + start.len()) else {
+        return false;
+    };
+    let Some(length) = text[from..].find(&end) else {
+        return false;
+    };
+    text.replace_range(from..from + length, &format!("\n{block}\n"));
+    true
+}

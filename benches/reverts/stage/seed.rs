@@ -1,0 +1,82 @@
+//! Fills a stage's ledger: orgs, accounts, a usage for each request, and a history before them.
+
+use anyhow::Result;
+
+use super::Stage;
+use crate::deadline::{LONG, within};
+use crate::load::Load;
+
+/// Rows beyond which the indexes are built after the rows are there, in minutes instead of an hour.
+const MANY: u32 = 1_000_000;
+
+impl Stage {
+    /// Accounts, and a usage with both its legs for each request.
+    pub async fn seed(&self, load: Load) -> Result<()> {
+        self.seed_accounts(load.accounts).await?;
+        self.seed_usages(load).await
+    }
+
+    /// Accounts, each the default one of an org of its own.
+    pub async fn seed_accounts(&self, accounts: u32) -> Result<()> {
+        self.long(&format!(
+            "INSERT INTO organizations (id, name) SELECT uuid_generate_v5(uuid_nil(), 'org' || i), i
+             FROM generate_series(0, {accounts} - 1) i;
+             INSERT INTO billing_customers (id, org_id, name, email)
+             SELECT uuid_generate_v5(uuid_nil(), 'account' || i), uuid_generate_v5(uuid_nil(), 'org' || i), i, i
+             FROM generate_series(0, {accounts} - 1) i"
+        ))
+        .await
+    }
+
+    /// A usage with both its legs for each request.
+    pub async fn seed_usages(&self, load: Load) -> Result<()> {
+        let (first, last) = (load.first, load.first + load.requests - 1);
+        let id = "uuid_generate_v5(uuid_nil(), i::text)";
+        self.long(&legs(id, load.accounts, first, last)).await?;
+        self.settle().await
+    }
+
+    /// So many rows of other usages; there before those of the requests, so that they are the older ones.
+    pub async fn seed_history(&self, rows: u32, accounts: u32) -> Result<()> {
+        let history = legs("gen_random_uuid()", accounts, 1, rows / 2);
+        if rows < MANY {
+            return self.long(&history).await;
+        }
+        self.long(
+            "ALTER TABLE billing_transactions DROP CONSTRAINT billing_transactions_pkey;
+             DROP INDEX billing_transactions_account_id_idx",
+        )
+        .await?;
+        self.long(&history).await?;
+        self.long(
+            "SET maintenance_work_mem = '512MB';
+             ALTER TABLE billing_transactions ADD CONSTRAINT billing_transactions_pkey PRIMARY KEY (id);
+             CREATE INDEX billing_transactions_account_id_idx ON billing_transactions (account_id);
+             RESET maintenance_work_mem",
+        )
+        .await?;
+        self.settle().await
+    }
+
+    /// So that no run pays for what was written before it.
+    pub async fn settle(&self) -> Result<()> {
+        self.long("VACUUM ANALYZE").await?;
+        self.long("CHECKPOINT").await
+    }
+
+    pub async fn long(&self, statements: &str) -> Result<()> {
+        within(LONG, "seeding", self.db.batch_execute(statements)).await
+    }
+}
+
+/// Usages with their platform's legs, as Frontier writes them.
+fn legs(id: &str, accounts: u32, first: u32, last: u32) -> String {
+    format!(
+        "INSERT INTO billing_transactions (id, account_id, type, source, amount, description, metadata)
+         SELECT {id}, uuid_generate_v5(uuid_nil(), 'account' || i % {accounts}), 'debit', 'api.usage', 20,
+             'a job', '{{\"job\": \"render\"}}' FROM generate_series({first}, {last}) i;
+         INSERT INTO billing_transactions (id, account_id, type, source, amount, description, metadata)
+         SELECT gen_random_uuid(), uuid_nil(), 'credit', 'api.usage', 20, 'a job', '{{\"job\": \"render\"}}'
+         FROM generate_series({first}, {last}) i"
+    )
+}
