@@ -25,24 +25,32 @@ pub struct Message<'a> {
     pub(super) mandatory: bool,
 }
 
-/// The properties of a message: of an event, of which there are many, only made when it is published.
+/// The properties of a message: what they are made of, since they are large, and needed only when it is published.
 #[derive(Clone, Debug)]
 pub(super) enum Properties<'a> {
     Event(&'a Event, &'a Delivery),
-    Made(BasicProperties),
+    /// The delivery's own, with the attempt counted and the failure noted.
+    PassedOn(&'a Delivery, Option<&'a Failure>, Timestamp),
+    Made(Box<BasicProperties>),
 }
 
 impl Properties<'_> {
-    pub(super) fn make(&self) -> BasicProperties {
+    /// As `outlet` publishes them.
+    pub(super) fn make(&self, outlet: &Outlet) -> BasicProperties {
         match self {
             Self::Event(event, delivery) => event_properties(event, delivery),
-            Self::Made(properties) => properties.clone(),
+            Self::PassedOn(delivery, failure, now) => {
+                outlet.passed_on(delivery, noted(delivery, *failure, *now))
+            }
+            Self::Made(properties) => (**properties).clone(),
         }
     }
 
+    /// Its id, by which a returned message is known.
     pub(super) fn message_id(&self) -> Option<ShortString> {
         match self {
             Self::Event(event, _) => Some(event.id.to_string().into()),
+            Self::PassedOn(delivery, ..) => delivery.properties.message_id().clone(),
             Self::Made(properties) => properties.message_id().clone(),
         }
     }
@@ -70,8 +78,9 @@ impl<'a> Message<'a> {
 
     /// `delivery` again, to wait in `queue`.
     #[must_use]
-    pub fn retry(queue: &'a str, delivery: &'a Delivery, outlet: &Outlet, now: Timestamp) -> Self {
-        outlet.pass_on(delivery, counted(delivery, now)).to(queue)
+    pub fn retry(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
+        let properties = Properties::PassedOn(delivery, None, now);
+        Self::again("", queue, delivery, properties)
     }
 
     /// `delivery` again, with its reason, to the dead-letter exchange.
@@ -80,33 +89,22 @@ impl<'a> Message<'a> {
         exchange: &'a str,
         routing_key: &'a str,
         delivery: &'a Delivery,
-        failure: &Failure,
-        outlet: &Outlet,
+        failure: &'a Failure,
         now: Timestamp,
     ) -> Self {
-        let code = failure.code();
-        let mut added = counted(delivery, now);
-        added.push((properties::ERROR_CODE, AMQPValue::LongInt(code.number)));
-        added.push((properties::ERROR_REASON, properties::long_text(code.reason)));
-        added.push((
-            properties::ERROR_MESSAGE,
-            properties::long_text(failure.message()),
-        ));
-        Self {
-            exchange,
-            ..outlet.pass_on(delivery, added).to(routing_key)
-        }
+        let properties = Properties::PassedOn(delivery, Some(failure), now);
+        Self::again(exchange, routing_key, delivery, properties)
     }
 
-    /// A reply to a direct reply-to, holding on to nothing, for who publishes it later.
+    /// The same event to a direct reply-to, holding on to nothing, for who publishes it later.
     #[must_use]
-    pub fn into_direct_reply(self) -> Message<'static> {
+    pub fn direct_reply(queue: &str, event: &Event, delivery: &Delivery) -> Message<'static> {
         Message {
             exchange: "",
-            routing_key: Cow::Owned(self.routing_key.into_owned()),
-            properties: Properties::Made(self.properties.make()),
-            body: Cow::Owned(self.body.into_owned()),
-            is_event: self.is_event,
+            routing_key: Cow::Owned(queue.to_owned()),
+            properties: Properties::Made(Box::new(event_properties(event, delivery))),
+            body: Cow::Owned(event.body.clone()),
+            is_event: true,
             // The broker returns every mandatory message to a direct reply-to, delivered or not.
             mandatory: false,
         }
@@ -137,6 +135,22 @@ impl<'a> Message<'a> {
         ))
     }
 
+    fn again(
+        exchange: &'a str,
+        routing_key: &'a str,
+        delivery: &'a Delivery,
+        properties: Properties<'a>,
+    ) -> Self {
+        Self {
+            exchange,
+            routing_key: Cow::Borrowed(routing_key),
+            properties,
+            body: Cow::Borrowed(&delivery.body),
+            is_event: false,
+            mandatory: true,
+        }
+    }
+
     fn to(self, routing_key: &'a str) -> Self {
         Self {
             routing_key: Cow::Borrowed(routing_key),
@@ -145,15 +159,27 @@ impl<'a> Message<'a> {
     }
 }
 
-fn counted(delivery: &Delivery, now: Timestamp) -> Vec<(&'static str, AMQPValue)> {
+/// The headers that are added to a delivery that is published again.
+fn noted(
+    delivery: &Delivery,
+    failure: Option<&Failure>,
+    now: Timestamp,
+) -> Vec<(&'static str, AMQPValue)> {
     let count = i64::from(attempts(&delivery.envelope));
-    vec![
+    let mut added = vec![
         (properties::ATTEMPTS, AMQPValue::LongLongInt(count)),
         (
             properties::FIRST_ATTEMPT_AT,
             properties::first_attempt_at(&delivery.properties, now),
         ),
-    ]
+    ];
+    if let Some(failure) = failure {
+        let (code, message) = (failure.code(), failure.message());
+        added.push((properties::ERROR_CODE, AMQPValue::LongInt(code.number)));
+        added.push((properties::ERROR_REASON, properties::long_text(code.reason)));
+        added.push((properties::ERROR_MESSAGE, properties::long_text(message)));
+    }
+    added
 }
 
 fn event_properties(event: &Event, delivery: &Delivery) -> BasicProperties {

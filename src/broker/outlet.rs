@@ -98,9 +98,9 @@ impl Outlet {
         let probe = Message {
             exchange: "",
             routing_key: Cow::Borrowed(&nowhere),
-            properties: Properties::Made(
+            properties: Properties::Made(Box::new(
                 BasicProperties::default().with_message_id(nowhere.as_str().into()),
-            ),
+            )),
             body: Cow::Borrowed(b""),
             is_event: false,
             mandatory: true,
@@ -108,26 +108,14 @@ impl Outlet {
         self.publish(&[probe]).await.map(|_| ())
     }
 
-    /// `delivery` as it is published again: body and properties, but for what would make the broker act.
-    pub(super) fn pass_on<'a>(
+    /// A delivery's properties as they are published again: but for what would make the broker act.
+    pub(super) fn passed_on(
         &self,
-        delivery: &'a Delivery,
+        delivery: &Delivery,
         added: Vec<(&'static str, AMQPValue)>,
-    ) -> Message<'a> {
-        Message {
-            exchange: "",
-            routing_key: Cow::Borrowed(""),
-            properties: Properties::Made(properties::passed_on(
-                &delivery.properties,
-                &delivery.envelope.client,
-                &self.user,
-                added,
-                self.headers_max_bytes,
-            )),
-            body: Cow::Borrowed(&delivery.body),
-            is_event: false,
-            mandatory: true,
-        }
+    ) -> BasicProperties {
+        let (client, max_bytes) = (&delivery.envelope.client, self.headers_max_bytes);
+        properties::passed_on(&delivery.properties, client, &self.user, added, max_bytes)
     }
 
     async fn publish_window(&self, window: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
@@ -209,7 +197,7 @@ impl Outlet {
             immediate: false,
         };
         let (exchange, key) = (message.exchange.into(), message.routing_key.as_ref().into());
-        let properties = message.properties.make();
+        let properties = message.properties.make(self);
         let publishing =
             self.channel
                 .basic_publish(exchange, key, options, &message.body, properties);

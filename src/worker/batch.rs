@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::messages::messages;
-use super::replies::Replies;
+use super::replies::{Replies, Reply};
 use super::{EXPLAINED_FOR, End, Shared};
-use crate::broker::{Batch, Broker, Delivery, Fate, Intake, Message, Outlet};
+use crate::broker::{Batch, Broker, Delivery, Fate, Intake, Outlet};
 use crate::disposition::{self, Disposition, Reading};
 use crate::event::{Event, Kind};
 use crate::patience::Patience;
@@ -198,7 +198,7 @@ impl Worker {
         dispositions: &[Disposition],
     ) -> Result<(), End> {
         let shared = self.shared.clone();
-        let mut messages = messages(&shared, &self.outlet, batch, dispositions);
+        let mut messages = messages(&shared, batch, dispositions);
         let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
         let began = Instant::now();
         loop {
@@ -264,14 +264,14 @@ impl Worker {
                 continue;
             };
             if self.replies.may_name(queue) {
-                copies.push(Message::reply(queue, event, delivery));
+                copies.push(Reply(queue, event, delivery));
             } else {
                 debug!(queue, "reply_to does not match amqp.reply_to_pattern");
                 self.shared.tally.replies_failed.add();
             }
         }
         if !copies.is_empty() {
-            self.replies.send(copies).await;
+            self.replies.send(&copies).await;
         }
     }
 

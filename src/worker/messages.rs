@@ -3,13 +3,12 @@
 use jiff::Timestamp;
 
 use super::Shared;
-use crate::broker::{Delivery, Message, Outlet};
+use crate::broker::{Delivery, Message};
 use crate::disposition::Disposition;
 
 /// An answer is an event, a retry the message itself, a dead letter both.
 pub fn messages<'a>(
     shared: &'a Shared,
-    outlet: &Outlet,
     batch: &'a [Delivery],
     dispositions: &'a [Disposition],
 ) -> Vec<Message<'a>> {
@@ -27,11 +26,11 @@ pub fn messages<'a>(
             }
             Disposition::Retry { rung } => {
                 let queue = &shared.retry_queues[*rung];
-                messages.push(Message::retry(queue, delivery, outlet, now));
+                messages.push(Message::retry(queue, delivery, now));
             }
             Disposition::DeadLetter { failure, event } => {
                 let key = topology.dead_letter_queue.as_str();
-                let letter = Message::dead_letter(dead, key, delivery, failure, outlet, now);
+                let letter = Message::dead_letter(dead, key, delivery, failure, now);
                 messages.push(letter);
                 messages.push(Message::event(events, event, delivery));
             }

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::Shared;
-use crate::broker::{Broker, BrokerError, Fate, Message, Outlet};
+use crate::broker::{Broker, BrokerError, Delivery, Fate, Message, Outlet};
+use crate::event::Event;
 
 /// How long a batch waits for its copies.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +27,9 @@ const DIRECT_WAITING: usize = 1000;
 
 /// What every address of a direct reply-to begins with.
 const DIRECT: &str = "amq.rabbitmq.reply-to.";
+
+/// A copy: the queue that a request names, its event, and its delivery.
+pub struct Reply<'a>(pub &'a str, pub &'a Event, pub &'a Delivery);
 
 /// A worker's copies.
 pub struct Replies {
@@ -58,12 +62,15 @@ impl Replies {
     }
 
     /// Sends the copies of a batch, and counts those that do not arrive.
-    pub async fn send(&mut self, copies: Vec<Message<'_>>) {
-        let (direct, queued): (Vec<_>, Vec<_>) = copies
-            .into_iter()
-            .partition(|copy| copy.target().starts_with(DIRECT));
-        for copy in direct {
-            if self.direct.try_send(copy.into_direct_reply()).is_err() {
+    pub async fn send(&mut self, copies: &[Reply<'_>]) {
+        let mut queued = Vec::new();
+        for Reply(queue, event, delivery) in copies {
+            if !queue.starts_with(DIRECT) {
+                queued.push(Message::reply(queue, event, delivery));
+                continue;
+            }
+            let copy = Message::direct_reply(queue, event, delivery);
+            if self.direct.try_send(copy).is_err() {
                 self.shared.tally.replies_failed.add();
             }
         }
