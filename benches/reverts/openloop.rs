@@ -111,9 +111,12 @@ impl Plan {
                 .next_properties()
                 .with_context(|| format!("{left} requests have no event"))?;
             let now = Instant::now();
-            let index = number(properties)
-                .and_then(|number| number.checked_sub(self.load.first))
-                .context("an event of another run")? as usize;
+            let number = number(properties).context("an event of another run")?;
+            // What the broker had sent when an earlier load's consumer went is delivered again.
+            let Some(index) = number.checked_sub(self.load.first) else {
+                continue;
+            };
+            let index = index as usize;
             let seen = seen.get_mut(index).context("an event of another run")?;
             // It may come twice; the first is the answer.
             if std::mem::replace(seen, true) {
@@ -147,7 +150,7 @@ fn record(histogram: &mut Histogram<u64>, time: Duration) {
 }
 
 /// The number of the request whose id is an event's correlation id.
-fn number(properties: &[u8]) -> Option<u32> {
+pub fn number(properties: &[u8]) -> Option<u32> {
     const NAME: &[u8] = b"request-";
     let at = properties.windows(NAME.len()).position(|at| at == NAME)?;
     let digits = properties[at + NAME.len()..].iter();
