@@ -13,10 +13,12 @@ pub struct Machine {
     rows: Vec<(&'static str, String)>,
     date: String,
     commit: String,
+    /// Of the command, beside the measurement's name.
+    options: String,
 }
 
 impl Machine {
-    pub async fn look() -> Result<Self> {
+    pub async fn look(options: String) -> Result<Self> {
         let (database, amqp) = urls()?;
         let broker = tokio::task::spawn_blocking(move || Wire::open(&amqp)).await??;
         let client = connect(&database).await?;
@@ -73,7 +75,12 @@ impl Machine {
                 ),
             ),
         ];
-        Ok(Self { rows, date, commit })
+        Ok(Self {
+            rows,
+            date,
+            commit,
+            options,
+        })
     }
 
     pub fn table(&self, command: &str) -> Table {
@@ -88,9 +95,9 @@ impl Machine {
 
     /// How a section is made again, and when it was made.
     pub fn made_by(&self, section: &str) -> String {
-        let command = match section {
-            "peers" => "make bench-peers".to_owned(),
-            name => format!("make bench BENCH_ARGS=\"{name}\""),
+        let command = match (section, self.options.as_str()) {
+            ("peers", "") => "make bench-peers".to_owned(),
+            (name, options) => format!("make bench BENCH_ARGS=\"{name}{options}\""),
         };
         format!("`{command}`, {}, commit {}.", self.date, self.commit)
     }

@@ -26,6 +26,7 @@ mod start;
 mod table;
 mod wire;
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -118,7 +119,7 @@ async fn main() -> Result<()> {
 }
 
 async fn report(args: &Args, what: Option<What>) -> Result<()> {
-    let machine = Machine::look().await?;
+    let machine = Machine::look(args.options()).await?;
     let whole = what.is_none();
     let (requests, rounds) = match what {
         Some(What::Quick) => (30_000, 2),
@@ -199,15 +200,39 @@ impl Sections {
     }
 }
 
-/// The command as whoever runs this would write it.
+/// The command as whoever runs this would write it, but for where the figures go.
 fn command() -> String {
-    let mut arguments: Vec<_> = std::env::args().skip(1).collect();
-    arguments.retain(|argument| argument != "--bench");
-    match arguments.join(" ").as_str() {
+    let mut arguments = std::env::args().skip(1);
+    let mut kept = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" | "--record" => {}
+            "--report" => drop(arguments.next()),
+            other if other.starts_with("--report=") => {}
+            _ => kept.push(argument),
+        }
+    }
+    match kept.join(" ").as_str() {
         "" => "make bench".to_owned(),
         "quick" => "make bench-quick".to_owned(),
         "peers" => "make bench-peers".to_owned(),
         arguments => format!("make bench BENCH_ARGS=\"{arguments}\""),
+    }
+}
+
+impl Args {
+    /// Those that change what is measured, as they are written after a measurement's name.
+    fn options(&self) -> String {
+        let mut options = String::new();
+        for (name, value) in [("requests", self.requests), ("rounds", self.rounds)] {
+            if let Some(value) = value {
+                let _ = write!(options, " --{name} {value}");
+            }
+        }
+        for (name, value) in &self.set {
+            let _ = write!(options, " --set {name}={value}");
+        }
+        options
     }
 }
 

@@ -14,6 +14,10 @@ use crate::wire::{Wire, publish};
 /// Shortest sleep of the sender: what is due within it is written together, and it leaves the processor to others.
 const TICK: Duration = Duration::from_micros(250);
 
+/// Connections that send, in turn. Requests have many publishers; and the broker reads from a connection only while
+/// few of its messages (32, in a quorum queue) are on their way to the disk.
+const SENDERS: usize = 16;
+
 /// Longest latency that is told apart, in microseconds.
 const LONGEST: u64 = 600_000_000;
 
@@ -43,10 +47,11 @@ impl Plan {
         let (frames, ends) = self.frames();
         let mut receiving = Wire::open(&self.amqp)?;
         receiving.consume(&self.reply_queue)?;
-        let mut sending = Wire::open(&self.amqp)?;
+        let senders = (0..SENDERS).map(|_| Wire::open(&self.amqp));
+        let mut senders: Vec<_> = senders.collect::<Result<_>>()?;
         let start = Instant::now() + Duration::from_millis(20);
         thread::scope(|scope| {
-            let sender = scope.spawn(|| self.send(&mut sending, &frames, &ends, start));
+            let sender = scope.spawn(|| self.send(&mut senders, &frames, &ends, start));
             let received = self.receive(&mut receiving, start);
             let lag = sender.join().map_err(|_| anyhow!("the sender panicked"))?;
             let (latency, rate) = received?;
@@ -71,13 +76,13 @@ impl Plan {
 
     fn send(
         &self,
-        wire: &mut Wire,
+        senders: &mut [Wire],
         frames: &[u8],
         ends: &[usize],
         start: Instant,
     ) -> Result<Histogram<u64>> {
         let mut lag = histogram()?;
-        let (mut sent, mut written) = (0, 0);
+        let (mut sent, mut written, mut turn) = (0, 0, 0);
         while sent < ends.len() {
             let now = Instant::now();
             let mut due = sent;
@@ -88,7 +93,9 @@ impl Plan {
                 thread::sleep(self.due(start, sent).duration_since(now).max(TICK));
                 continue;
             }
-            wire.write(&frames[written..ends[due - 1]])
+            turn = (turn + 1) % senders.len();
+            senders[turn]
+                .write(&frames[written..ends[due - 1]])
                 .context("writing requests")?;
             let now = Instant::now();
             for index in sent..due {
@@ -111,9 +118,12 @@ impl Plan {
                 .next_properties()
                 .with_context(|| format!("{left} requests have no event"))?;
             let now = Instant::now();
-            let index = number(properties)
-                .and_then(|number| number.checked_sub(self.load.first))
-                .context("an event of another run")? as usize;
+            let number = number(properties).context("an event of another run")?;
+            // What the broker had sent when an earlier load's consumer went is delivered again.
+            let Some(index) = number.checked_sub(self.load.first) else {
+                continue;
+            };
+            let index = index as usize;
             let seen = seen.get_mut(index).context("an event of another run")?;
             // It may come twice; the first is the answer.
             if std::mem::replace(seen, true) {
@@ -147,7 +157,7 @@ fn record(histogram: &mut Histogram<u64>, time: Duration) {
 }
 
 /// The number of the request whose id is an event's correlation id.
-fn number(properties: &[u8]) -> Option<u32> {
+pub fn number(properties: &[u8]) -> Option<u32> {
     const NAME: &[u8] = b"request-";
     let at = properties.windows(NAME.len()).position(|at| at == NAME)?;
     let digits = properties[at + NAME.len()..].iter();

@@ -84,7 +84,9 @@ where
         .y_desc(axes[1])
         .label_style(("sans-serif", 14))
         .axis_desc_style(("sans-serif", 15))
-        .light_line_style(WHITE)
+        .x_label_formatter(&|value| label(*value))
+        .y_label_formatter(&|value| label(*value))
+        .max_light_lines(0)
         .bold_line_style(RGBColor(222, 222, 222))
         .draw()?;
     for (line, color) in lines.iter().zip(COLORS) {
@@ -106,6 +108,11 @@ where
             .draw()?;
     }
     Ok(())
+}
+
+/// A value at an axis, without digits that say nothing.
+fn label(value: f64) -> String {
+    format!("{}", (value * 1000.0).round() / 1000.0)
 }
 
 /// The smallest and largest x, and y.

@@ -12,6 +12,9 @@ use crate::deadline::PATIENCE;
 /// Lines of a process's output that an error shows.
 const TAIL: usize = 15;
 
+/// What the program logs once it consumes.
+pub const READY: &str = "\"message\":\"ready";
+
 /// A process that works on a stage. It is killed where it was not stopped.
 pub struct Worker {
     child: Child,
@@ -23,7 +26,7 @@ impl Worker {
     /// `revertd worker`, once it is ready.
     pub async fn revertd(environment: &[(String, String)]) -> Result<Self> {
         let mut worker = Self::spawn(revertd(environment, "worker"))?;
-        worker.says("\"message\":\"ready").await?;
+        worker.says(READY).await?;
         Ok(worker)
     }
 

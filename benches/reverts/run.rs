@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::deadline::Progress;
 use crate::load::Load;
 use crate::meter::{Meter, Servers, Spent};
-use crate::process::Worker;
+use crate::process::{READY, Worker, revertd};
 use crate::stage::{Stage, Variables};
 
 /// What a run is measured on.
@@ -75,7 +75,10 @@ impl Bench {
         stage.publish(load).await?;
         let mut workers = Vec::new();
         for _ in 0..processes {
-            workers.push(Worker::revertd(&stage.environment).await?);
+            workers.push(Worker::spawn(revertd(&stage.environment, "worker"))?);
+        }
+        for worker in &mut workers {
+            worker.says(READY).await?;
         }
         let figures = self.drain(stage, &mut workers, load).await?;
         for worker in workers {
