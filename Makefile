@@ -46,7 +46,7 @@ faults: ## run every fault in full, about half an hour, and print what was lost 
 	tests/support/faults-table "$$REVERTD_FAULTS_REPORT" && exit $$status; }
 
 # Compiled first, as the tests are.
-bench: ## measure everything (BENCHMARKS.md), about 45 minutes; a part of it: BENCH_ARGS="latency"
+bench: ## measure everything (BENCHMARKS.md), about 40 minutes; a part of it: BENCH_ARGS="latency"
 	@$(SERVERS) install
 	@$(CARGO) bench --locked --quiet --no-run --bench reverts
 	@$(SERVERS) with bench $(CARGO) bench --locked --quiet --bench reverts -- $(BENCH_ARGS)
