@@ -18,7 +18,10 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 pub const SOURCE: &str = "revertd";
 
 /// Room for the usual event, so that it seldom has to be moved while it is written.
-const USUAL_BYTES: usize = 768;
+const USUAL_BYTES: usize = 640;
+
+/// The same for one with an error, so that a flood of those takes no more memory than it must.
+const USUAL_ERROR_BYTES: usize = 896;
 
 /// RFC 3339 to the microsecond, which is what the database keeps.
 const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
@@ -248,7 +251,10 @@ impl Event {
             datacontenttype: "application/json",
             data,
         };
-        let mut body = Vec::with_capacity(USUAL_BYTES);
+        let mut body = Vec::with_capacity(match kind {
+            Kind::Reverted => USUAL_BYTES,
+            Kind::Rejected | Kind::Failed => USUAL_ERROR_BYTES,
+        });
         serde_json::to_writer(&mut body, &event)
             .expect("text, numbers and maps keyed by text are JSON, and memory takes them");
         Self {

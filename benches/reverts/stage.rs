@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use lapin::options::{
     ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
@@ -142,6 +143,11 @@ impl Stage {
             ["1s", "5s", "30s", "2m", "10m"].map(|delay| format!("retry_queue_prefix.{delay}"));
         for queue in queues.into_iter().chain(rungs) {
             let queue = format!("{}.{queue}", self.prefix);
+            // The broker takes longer than it gives itself to delete a queue that holds a million messages.
+            let purging = self
+                .channel
+                .queue_purge(queue.as_str().into(), QueuePurgeOptions::default());
+            within(PATIENCE, "emptying a queue", purging).await?;
             let deleting = self
                 .channel
                 .queue_delete(queue.into(), QueueDeleteOptions::default());

@@ -43,8 +43,9 @@ known AS (
         usage.source, usage.description, usage.metadata, usage.user_id,
         -- Whether the ledger has a revert of it, by whichever writer and under whatever id. The index holds a hash;
         -- what it finds is compared as it is spelled. IS NOT DISTINCT FROM keeps the account's own index out of it,
-        -- whose entries are the account's whole history.
-        CASE WHEN usage.type = 'debit' THEN (
+        -- whose entries are the account's whole history. Asked once for a usage, however many requests of the batch are on
+        -- it: rows of other accounts may name it too, and are passed over.
+        CASE WHEN usage.type = 'debit' AND r.counts THEN (
             SELECT true FROM {ledger}.billing_transactions t
             WHERE {hash_of_reverted} = hashtextextended(replace(r.usage_id::text, '-', '') COLLATE "C", 0)
                 AND {reverted} = replace(r.usage_id::text, '-', '')
@@ -104,16 +105,15 @@ looked_up AS (
             WHERE o.usage_id = k.usage_id AND o.refusal IS NULL
             ORDER BY o.revert_no DESC LIMIT 1
         ) END AS own,
-        -- How many there are in the ledger, and their sum: added up once for a usage, however many requests of the batch
-        -- ask for it.
-        CASE WHEN k.reverted AND k.counts THEN (
+        -- How many there are in the ledger, and their sum.
+        CASE WHEN k.reverted THEN (
             SELECT ARRAY[count(*), sum(t.amount)::bigint] FROM {ledger}.billing_transactions t
             WHERE {hash_of_reverted} = hashtextextended(replace(k.usage_id::text, '-', '') COLLATE "C", 0)
                 AND {reverted} = replace(k.usage_id::text, '-', '')
                 AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
                 AND t.account_id IS NOT DISTINCT FROM k.account_id
         ) END AS ledger,
-        CASE WHEN NOT $18 AND k.reverted AND k.counts THEN (
+        CASE WHEN NOT $18 AND k.reverted THEN (
             SELECT jsonb_build_object('transaction_id', t.id::text, 'amount', t.amount::text,
                 'time', to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
             FROM {ledger}.billing_transactions t
@@ -259,7 +259,8 @@ legs AS (
                 END AS metadata
         FROM decided d
         -- A subplan of its own, hashed; as a join it could be planned as a loop in a loop.
-        WHERE (d.id IN (SELECT c.id FROM claimed c WHERE c.refusal IS NULL)) IS TRUE AND d.verdict = 'APPLIED'
+        WHERE (d.entry_id IN (SELECT c.transaction_id FROM claimed c WHERE c.refusal IS NULL)) IS TRUE
+            AND d.verdict = 'APPLIED'
         ORDER BY d.ord
         OFFSET 0
     ) e

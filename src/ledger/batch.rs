@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::Ledger;
 use super::error::{LedgerError, Trouble};
 use super::row::Row;
-use crate::outcome::{Decision, Failure};
+use crate::outcome::{Decision, Failure, Refusal, Verdict};
 use crate::patience::Patience;
 use crate::request::RevertRequest;
 
-/// Rounds for requests that a concurrent writer left undecided. One is the rule under contention; each
-/// further one needs another writer to be in the way again.
+/// Rounds that decide nothing, for requests that a concurrent writer left undecided. One is the rule under contention;
+/// each further one needs another writer to be in the way again.
 const ROUNDS: usize = 16;
 
 /// Tries of a statement that met a deadlock, a serialization failure or another writer's entry.
@@ -27,14 +27,16 @@ pub(super) async fn apply(
 ) -> Result<Vec<Decision>, LedgerError> {
     let (mut pending, mut later) = distinct(requests);
     let mut decided = HashMap::with_capacity(pending.len());
-    for round in 0..ROUNDS {
-        if pending.is_empty() {
-            break;
-        }
+    let (mut round, mut in_vain) = (0, 0);
+    while !pending.is_empty() && in_vain < ROUNDS {
         let care = Care::from(round > 0 || ledger.is_wary());
         run_in_parts(ledger, &pending, care, &mut decided).await?;
+        let asked = pending.len();
         pending.retain(|pending| find(&decided, pending.request).is_none());
-        pending.append(&mut later);
+        round += 1;
+        in_vain += usize::from(pending.len() == asked);
+        let next = next_contents(&mut later, &pending, &decided);
+        pending.extend(next);
     }
     let undecided = || {
         Decision::Failed(Failure::Unavailable(
@@ -99,7 +101,7 @@ impl From<bool> for Care {
     }
 }
 
-/// Every request once; and apart, for a second round, those whose id came before in this batch with
+/// Every request once; and apart, for later rounds, those whose id came before in this batch with
 /// other content, so that the one delivered first is the first.
 fn distinct(requests: &[RevertRequest]) -> (Vec<Pending<'_>>, Vec<Pending<'_>>) {
     let mut seen: HashMap<(Uuid, Uuid), (bool, usize)> = HashMap::with_capacity(requests.len());
@@ -119,6 +121,47 @@ fn distinct(requests: &[RevertRequest]) -> (Vec<Pending<'_>>, Vec<Pending<'_>>) 
         list.push(request.into());
     }
     (first, later)
+}
+
+/// Of the further contents of ids, those whose turn it is: the next one of each, since whichever is decided first is the
+/// request; once one is stored, all others, which it refuses.
+fn next_contents<'a>(
+    later: &mut Vec<Pending<'a>>,
+    pending: &[Pending<'a>],
+    decided: &Decided,
+) -> Vec<Pending<'a>> {
+    if later.is_empty() {
+        return Vec::new();
+    }
+    let stored = decided.iter().filter(|(_, decision)| is_stored(decision));
+    let stored: HashSet<_> = stored.map(|((id, _), _)| *id).collect();
+    let mut taken: HashSet<_> = pending.iter().map(|pending| pending.request.id).collect();
+    let (next, rest) = later.drain(..).partition(|pending| {
+        let id = pending.request.id;
+        taken.insert(id) || stored.contains(&id)
+    });
+    *later = rest;
+    next
+}
+
+/// Whether a request with a message id is remembered by it.
+fn is_stored(decision: &Decision) -> bool {
+    match decision {
+        Decision::Decided(outcome) => match &outcome.verdict {
+            Verdict::Refused(Refusal::InvalidField(_) | Refusal::BillingAccountNotFound) => false,
+            Verdict::Applied(_)
+            | Verdict::Refused(
+                Refusal::RequestIdReused
+                | Refusal::UsageNotFound
+                | Refusal::RevertOfRevert
+                | Refusal::NotAUsage
+                | Refusal::RevertWindowClosed
+                | Refusal::AlreadyReverted(_)
+                | Refusal::AmountExceedsUsage(_),
+            ) => true,
+        },
+        Decision::NotYet | Decision::Failed(_) => false,
+    }
 }
 
 /// Runs the requests in one statement, or, where that fails for a cause of theirs, each half by itself.

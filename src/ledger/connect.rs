@@ -38,8 +38,7 @@ const SESSION: &str = "
 ";
 
 /// The usage that an entry's metadata names: 32 lower-case digits, however it is spelled there.
-const REVERTED: &str =
-    "replace(translate(lower(metadata ->> 'revert_request_using'), '{}-', ''), 'urn:uuid:', '')";
+const REVERTED: &str = "replace(translate(lower((metadata ->> 'revert_request_using') COLLATE \"C\"), '{}-', ''), 'urn:uuid:', '')";
 
 /// Its hash. The last 32 digits are the same in every spelling, and quickly found.
 const HASH_OF_REVERTED: &str = "hashtextextended(right(rtrim(replace(lower((metadata ->> 'revert_request_using') \
