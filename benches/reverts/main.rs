@@ -133,12 +133,15 @@ async fn report(args: &Args, what: Option<What>) -> Result<()> {
         settings: args.set.clone(),
     };
     println!("{}", machine.table(&command()).text());
-    let mut sections = Sections::default();
+    let mut sections = Sections {
+        done: Vec::new(),
+        recorded: args.record.then_some(&machine),
+    };
     match what {
         Some(what) => sections.part(&bench, &what).await?,
         None => sections.whole(&bench, args.rounds.unwrap_or(3)).await?,
     }
-    let Sections(sections) = sections;
+    let sections = sections.done;
     let folder = args.report.clone().map_or_else(default_folder, Ok)?;
     report::write(&folder, &command(), &machine, &sections)?;
     if args.record {
@@ -147,28 +150,30 @@ async fn report(args: &Args, what: Option<What>) -> Result<()> {
     Ok(())
 }
 
-/// What was measured, each shown as soon as it is.
-#[derive(Default)]
-struct Sections(Vec<Section>);
+/// What was measured, each shown and recorded as soon as it is: a long run may fail at its end.
+struct Sections<'a> {
+    done: Vec<Section>,
+    recorded: Option<&'a Machine>,
+}
 
-impl Sections {
+impl Sections<'_> {
     async fn part(&mut self, bench: &Bench, what: &What) -> Result<()> {
         match what {
-            What::Table { only } => self.add(contest::measure(bench, only).await?.0),
+            What::Table { only } => self.add(contest::measure(bench, only).await?.0)?,
             What::Latency { shares, seconds } => {
-                self.add(latency::measure(bench, None, shares, *seconds).await?);
+                self.add(latency::measure(bench, None, shares, *seconds).await?)?;
             }
-            What::Memory { waiting } => self.add(memory::measure(bench, *waiting).await?),
-            What::Start => self.add(start::measure(bench).await?),
-            What::Disk => self.add(disk::measure(bench).await?),
-            What::History { rows } => self.add(history::measure(bench, *rows).await?),
-            What::Shapes => self.add(shapes::measure(bench).await?),
-            What::Batches => self.add(batches::measure(bench).await?),
-            What::Peers => self.add(peers::measure(bench).await?),
+            What::Memory { waiting } => self.add(memory::measure(bench, *waiting).await?)?,
+            What::Start => self.add(start::measure(bench).await?)?,
+            What::Disk => self.add(disk::measure(bench).await?)?,
+            What::History { rows } => self.add(history::measure(bench, *rows).await?)?,
+            What::Shapes => self.add(shapes::measure(bench).await?)?,
+            What::Batches => self.add(batches::measure(bench).await?)?,
+            What::Peers => self.add(peers::measure(bench).await?)?,
             What::Quick => {
                 let (table, throughput) = contest::measure(bench, &['a', 'b', 'c', 'd']).await?;
-                self.add(table);
-                self.add(latency::measure(bench, throughput, &[50], 10.0).await?);
+                self.add(table)?;
+                self.add(latency::measure(bench, throughput, &[50], 10.0).await?)?;
             }
             What::BrokerAlone(_) | What::DatabaseAlone(_) => {}
         }
@@ -178,25 +183,29 @@ impl Sections {
     /// All but the peers, which install more; in the order of the page. What is less noisy takes fewer rounds.
     async fn whole(&mut self, bench: &Bench, rounds: u32) -> Result<()> {
         let (table, throughput) = contest::measure(bench, &[]).await?;
-        self.add(table);
+        self.add(table)?;
         let (shares, seconds) = ([10, 30, 50, 70, 80, 90], 20.0);
-        self.add(latency::measure(bench, throughput, &shares, seconds).await?);
+        self.add(latency::measure(bench, throughput, &shares, seconds).await?)?;
         let bench = &Bench {
             rounds,
             ..bench.clone()
         };
-        self.add(shapes::measure(bench).await?);
-        self.add(batches::measure(bench).await?);
-        self.add(history::measure(bench, 10_000_000).await?);
-        self.add(memory::measure(bench, 1_000_000).await?);
-        self.add(start::measure(bench).await?);
-        self.add(disk::measure(bench).await?);
+        self.add(shapes::measure(bench).await?)?;
+        self.add(batches::measure(bench).await?)?;
+        self.add(history::measure(bench, 10_000_000).await?)?;
+        self.add(memory::measure(bench, 1_000_000).await?)?;
+        self.add(start::measure(bench).await?)?;
+        self.add(disk::measure(bench).await?)?;
         Ok(())
     }
 
-    fn add(&mut self, section: Section) {
+    fn add(&mut self, section: Section) -> Result<()> {
         section.print();
-        self.0.push(section);
+        if let Some(machine) = self.recorded {
+            report::record(&command(), machine, std::slice::from_ref(&section), false)?;
+        }
+        self.done.push(section);
+        Ok(())
     }
 }
 

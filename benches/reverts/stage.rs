@@ -136,6 +136,13 @@ impl Stage {
         Ok(())
     }
 
+    pub async fn empty(&self, queue: &str) -> Result<()> {
+        let options = QueuePurgeOptions::default();
+        let purging = self.channel.queue_purge(queue.into(), options);
+        within(PATIENCE, "emptying a queue", purging).await?;
+        Ok(())
+    }
+
     /// Takes away the database and everything on the broker.
     pub async fn clean(self) -> Result<()> {
         let queues = ["work_queue", "reply_queue", "dead_letter_queue"].map(ToOwned::to_owned);
@@ -144,10 +151,7 @@ impl Stage {
         for queue in queues.into_iter().chain(rungs) {
             let queue = format!("{}.{queue}", self.prefix);
             // The broker takes longer than it gives itself to delete a queue that holds a million messages.
-            let purging = self
-                .channel
-                .queue_purge(queue.as_str().into(), QueuePurgeOptions::default());
-            within(PATIENCE, "emptying a queue", purging).await?;
+            self.empty(&queue).await?;
             let deleting = self
                 .channel
                 .queue_delete(queue.into(), QueueDeleteOptions::default());
