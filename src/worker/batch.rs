@@ -96,6 +96,9 @@ impl Worker {
         let suspect = |delivery: &Delivery| {
             delivery.redeliveries >= threshold || delivery.body.len() > HEAVY_BYTES
         };
+        // Each return is a delivery, and other processes return it too: what has been returned often is dealt with here,
+        // or it would be given up without ever having been tried.
+        let returned_often = threshold.max(self.shared.settings.amqp.max_deliveries / 2);
         if batch.window == 1 {
             if batch.deliveries.iter().any(suspect) {
                 self.intake.narrow();
@@ -107,8 +110,10 @@ impl Worker {
                 .any(|delivery| delivery.redeliveries == 0);
             return Ok(self.intake.may_grow(fresh));
         }
-        if !batch.give_back(suspect).await.map_err(End::Broker)? {
-            return Ok(true);
+        let to_return =
+            |delivery: &Delivery| suspect(delivery) && delivery.redeliveries < returned_often;
+        if !batch.give_back(to_return).await.map_err(End::Broker)? {
+            return Ok(!batch.deliveries.iter().any(suspect));
         }
         info!("a message was delivered often, or is large: one at a time until it has passed");
         self.intake.narrow();
