@@ -1,6 +1,7 @@
 //! What one run works on: a database of its own and names of its own on the broker, taken away again after it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lapin::options::{
@@ -150,23 +151,41 @@ impl Stage {
             ["1s", "5s", "30s", "2m", "10m"].map(|delay| format!("retry_queue_prefix.{delay}"));
         for queue in queues.into_iter().chain(rungs) {
             let queue = format!("{}.{queue}", self.prefix);
-            // The broker takes longer than it gives itself to delete a queue that holds a million messages.
-            self.empty(&queue).await?;
-            let deleting = self
-                .channel
-                .queue_delete(queue.into(), QueueDeleteOptions::default());
-            within(PATIENCE, "deleting a queue", deleting).await?;
+            remove(&queue).await?;
         }
+        let connection = Connection::connect(&urls()?.1, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
         for exchange in ["request_exchange", "reply_exchange", "dead_letter_exchange"] {
             let exchange = format!("{}.{exchange}", self.prefix);
-            let deleting = self
-                .channel
-                .exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
+            let deleting =
+                channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
             within(PATIENCE, "deleting an exchange", deleting).await?;
         }
         drop(self.db);
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.database);
         within(PATIENCE, "DROP DATABASE", self.admin.batch_execute(&drop)).await
+    }
+}
+
+/// Deletes a queue. The broker takes longer than it gives itself for one that holds a million messages: it closes the
+/// connection, and goes on with it.
+async fn remove(queue: &str) -> Result<()> {
+    let amqp = urls()?.1;
+    let mut tries = 0;
+    loop {
+        let deleting = async {
+            let connection = Connection::connect(&amqp, ConnectionProperties::default()).await?;
+            let channel = connection.create_channel().await?;
+            channel
+                .queue_delete(queue.into(), QueueDeleteOptions::default())
+                .await
+        };
+        match within(PATIENCE, "deleting a queue", deleting).await {
+            Ok(_) => return Ok(()),
+            Err(_) if tries < 10 => tries += 1,
+            Err(wrong) => return Err(wrong),
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
     }
 }
 
