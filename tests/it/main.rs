@@ -6,6 +6,7 @@ mod support;
 mod batches;
 mod commands;
 mod concurrency;
+mod documents;
 mod frontier;
 mod house;
 mod ladder;

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 pub mod audit;
 pub mod compare;
+pub mod documents;
 pub mod draw;
 pub mod expected;
 pub mod ledger;
@@ -540,7 +541,7 @@ impl Letter {
     }
 }
 
-/// A consumer that hands out letters by what they answer.
+/// A consumer that hands out letters by what they answer, each checked against asyncapi.yaml.
 pub struct Mailbox {
     _channel: Channel,
     consumer: Consumer,
@@ -561,9 +562,14 @@ impl Mailbox {
         !self.waiting.is_empty()
     }
 
-    /// The next letter that answers `request`.
+    /// The next letter that answers `request`, which must be one by asyncapi.yaml where it succeeded.
     pub async fn answer(&mut self, request: &Request) -> Letter {
-        self.correlated(&request.correlation()).await
+        let letter = self.correlated(&request.correlation()).await;
+        let kind = letter.properties.kind().as_ref();
+        if kind.is_some_and(|kind| kind.as_str() == "usage.reverted") {
+            documents::is_request(&request.body).expect("asyncapi.yaml allows what succeeds");
+        }
+        letter
     }
 
     /// The next letter of that correlation id.
@@ -596,11 +602,13 @@ impl Mailbox {
             .expect("a letter in time")
             .expect("the queue stays")
             .expect("received");
-        Letter {
+        let letter = Letter {
             routing_key: delivery.routing_key.to_string(),
             properties: delivery.properties,
             body: delivery.data,
-        }
+        };
+        documents::check(delivery.exchange.as_str(), &letter);
+        letter
     }
 }
 
