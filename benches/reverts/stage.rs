@@ -63,6 +63,11 @@ impl Stage {
         let mut environment = vec![
             ("REVERTD_DATABASE__URL".to_owned(), url.to_string()),
             ("REVERTD_AMQP__URL".to_owned(), amqp.clone()),
+            // What grants cost is measured by itself.
+            (
+                "REVERTD_AUTHORIZATION__MODE".to_owned(),
+                "broker".to_owned(),
+            ),
         ];
         for key in NAMES {
             let name = format!("{prefix}.{}", key.to_lowercase());
