@@ -41,6 +41,7 @@ pub struct Stage {
     channel: Channel,
     /// A channel lives as long as its connection.
     _connection: Connection,
+    login: String,
     admin: Client,
     database: String,
     prefix: String,
@@ -86,6 +87,7 @@ impl Stage {
             database_url: url.to_string(),
             environment,
             channel,
+            login: connection.status().username(),
             _connection: connection,
             admin,
             database,
@@ -93,6 +95,11 @@ impl Stage {
         };
         Worker::revertd(&stage.environment).await?.stop().await?;
         Ok(stage)
+    }
+
+    /// Who publishes.
+    pub fn login(&self) -> &str {
+        &self.login
     }
 
     pub fn work_queue(&self) -> String {
