@@ -97,6 +97,7 @@ async fn show(stage: &mut Stage) -> Result<()> {
     let ledger = stage.create_database().await?;
     stage.migrate().await?;
     let cast = Cast::seed(&ledger).await?;
+    stage.grant(cast.acme.org).await?;
     stage.start_worker().await?;
     screen.opening(stage)?;
     let (balances, entries) = (cast.balances(&ledger).await?, ledger.entries().await?);

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::settings::Settings;
 
 mod config;
+mod grants;
 mod logs;
 mod migrate;
 mod submit;
@@ -34,6 +36,8 @@ enum Command {
     /// Publish one request and wait for its event. Exit status: 0 reverted, 1 rejected or failed, 3 no answer
     /// in time.
     Submit(Box<submit::Args>),
+    /// Say which clients may ask for reverts of which orgs' usage.
+    Grants(grants::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
 }
@@ -73,7 +77,20 @@ impl Cli {
             Command::Worker => runtime.block_on(worker::run(settings)),
             Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
             Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
+            Command::Grants(args) => runtime.block_on(grants::run(&settings, args)),
             Command::Config(args) => config::run(&settings, &args),
         }
+    }
+}
+
+/// Prints to standard output. Whoever closed it has read enough.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done,
     }
 }

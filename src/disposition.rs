@@ -48,12 +48,13 @@ pub enum Reading {
     Done(Disposition),
 }
 
-/// Reads a delivery of a body of at most `max_bytes`.
+/// Reads a delivery of a body of at most `max_bytes`. With `needs_client`, nobody's request has no fields to look at.
 #[must_use]
 pub fn read(
     envelope: &Envelope,
     body: &[u8],
     max_bytes: u64,
+    needs_client: bool,
     ladder: &Ladder,
     now: Timestamp,
 ) -> Reading {
@@ -76,11 +77,17 @@ pub fn read(
             violation,
         ) => (violations.into_iter().chain(violation).collect(), fragments),
     };
+    // Who could read its fields asks the ledger first, which may have an answer from when no client was required.
+    let refusal = if needs_client && envelope.client.is_empty() {
+        Refusal::ClientUnknown
+    } else {
+        Refusal::InvalidField(violations)
+    };
     Reading::Done(Disposition::Answer(Event::of_invalid(
         envelope.message_id.as_deref(),
         envelope.raw_identity(body),
         &fragments,
-        &Refusal::InvalidField(violations),
+        &refusal,
         now,
     )))
 }

@@ -212,7 +212,9 @@ impl Event {
         let code = refusal.code();
         let violations: &[Violation] = match refusal {
             Refusal::InvalidField(violations) => violations,
-            Refusal::BillingAccountNotFound
+            Refusal::ClientUnknown
+            | Refusal::OrgNotGranted
+            | Refusal::BillingAccountNotFound
             | Refusal::RequestIdReused
             | Refusal::UsageNotFound
             | Refusal::RevertOfRevert

@@ -18,6 +18,7 @@ use crate::settings::{Policy, Settings};
 mod batch;
 mod connect;
 mod error;
+pub mod grants;
 mod hosts;
 mod migrate;
 mod row;
@@ -79,6 +80,7 @@ pub struct Ledger {
     /// Batches that are still to be looked up in full, since another writer was in the way of one.
     wary: Arc<AtomicU32>,
     cumulative: bool,
+    needs_grants: bool,
     max_age_secs: Option<f64>,
     platform_account: uuid::Uuid,
 }
@@ -96,6 +98,7 @@ impl Ledger {
             statements: Statements::new(settings),
             wary: Arc::default(),
             cumulative: settings.revert.policy == Policy::Cumulative,
+            needs_grants: settings.needs_grants(),
             max_age_secs: settings.revert.max_age.map(|age| age.as_secs_f64()),
             platform_account: settings.ledger.platform_account,
         })
@@ -152,11 +155,12 @@ impl Ledger {
             .prepare_cached(self.statements.of(care))
             .await
             .map_err(classify)?;
-        let rest: [&(dyn ToSql + Sync); 4] = [
+        let rest: [&(dyn ToSql + Sync); 5] = [
             &(care == Care::Full),
             &self.cumulative,
             &self.max_age_secs,
             &self.platform_account,
+            &self.needs_grants,
         ];
         let arrays = params.arrays();
         let all: Vec<&(dyn ToSql + Sync)> = arrays.into_iter().chain(rest).collect();

@@ -52,8 +52,12 @@ pub type Metadata = BTreeMap<String, String>;
 /// Why a request is refused; in the order in which the reasons are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// Row 2.
+    ClientUnknown,
     /// Row 3.
     InvalidField(Vec<Violation>),
+    /// Row 4.
+    OrgNotGranted,
     /// Row 5.
     BillingAccountNotFound,
     /// Row 6.
@@ -111,6 +115,7 @@ impl Refusal {
     #[must_use]
     pub fn from_reason(reason: &str, metadata: Metadata) -> Option<Self> {
         Some(match reason {
+            "CLIENT_UNKNOWN" => Self::ClientUnknown,
             INVALID_FIELD => Self::InvalidField(vec![Violation {
                 field: "message_id",
                 description:
@@ -118,6 +123,7 @@ impl Refusal {
                               reverts can be told from one that was sent twice"
                         .into(),
             }]),
+            "ORG_NOT_GRANTED" => Self::OrgNotGranted,
             "BILLING_ACCOUNT_NOT_FOUND" => Self::BillingAccountNotFound,
             "REQUEST_ID_REUSED" => Self::RequestIdReused,
             "USAGE_NOT_FOUND" => Self::UsageNotFound,
@@ -134,7 +140,9 @@ impl Refusal {
     #[must_use]
     pub fn code(&self) -> Code {
         let (number, reason) = match self {
+            Self::ClientUnknown => (16, "CLIENT_UNKNOWN"),
             Self::InvalidField(_) => (3, INVALID_FIELD),
+            Self::OrgNotGranted => (7, "ORG_NOT_GRANTED"),
             Self::BillingAccountNotFound => (5, "BILLING_ACCOUNT_NOT_FOUND"),
             Self::RequestIdReused => (3, "REQUEST_ID_REUSED"),
             Self::UsageNotFound => (5, "USAGE_NOT_FOUND"),
@@ -151,7 +159,15 @@ impl Refusal {
     #[must_use]
     pub fn message(&self) -> &'static str {
         match self {
+            Self::ClientUnknown => {
+                "nobody is known to ask: publish with the property user_id, the login of the connection"
+            }
             Self::InvalidField(_) => "the request breaks the rules of its fields",
+            // The same whether or not there is such an org: nobody is to learn that by asking.
+            Self::OrgNotGranted => {
+                "the client has no grant for this organization, project or billing account, if it exists; an operator \
+                 gives one with: revertd grants add CLIENT ORG"
+            }
             Self::BillingAccountNotFound => {
                 "no such organization, project or billing account, or they do not belong together"
             }
@@ -172,7 +188,9 @@ impl Refusal {
             Self::AlreadyReverted(metadata) | Self::AmountExceedsUsage(metadata) => {
                 metadata.clone()
             }
-            Self::InvalidField(_)
+            Self::ClientUnknown
+            | Self::InvalidField(_)
+            | Self::OrgNotGranted
             | Self::BillingAccountNotFound
             | Self::RequestIdReused
             | Self::UsageNotFound
@@ -211,7 +229,9 @@ mod tests {
     #[test]
     fn every_reason_of_the_statement_is_known_and_names_itself() {
         for reason in [
+            "CLIENT_UNKNOWN",
             "INVALID_FIELD",
+            "ORG_NOT_GRANTED",
             "BILLING_ACCOUNT_NOT_FOUND",
             "REQUEST_ID_REUSED",
             "USAGE_NOT_FOUND",

@@ -240,6 +240,12 @@ impl Settings {
         self.database.pool_size.unwrap_or(default)
     }
 
+    /// Whether a client needs a grant for the org of a request.
+    #[must_use]
+    pub fn needs_grants(&self) -> bool {
+        self.authorization.mode == AuthorizationMode::Grants
+    }
+
     /// The ladder of retries, for the pure part.
     #[must_use]
     pub fn ladder(&self) -> crate::retry::Ladder {

@@ -68,7 +68,7 @@ async fn work(
                 ..Envelope::default()
             };
             let now = jiff::Timestamp::now();
-            match disposition::read(&envelope, body.as_bytes(), 65_536, &ladder, now) {
+            match disposition::read(&envelope, body.as_bytes(), 65_536, false, &ladder, now) {
                 Reading::Request(request) => requests.push(request),
                 Reading::Done(disposition) => anyhow::bail!("{disposition:?}"),
             }

@@ -16,6 +16,8 @@ pub struct Load {
     /// Accounts that the usages are spread over.
     pub accounts: u32,
     pub kind: Kind,
+    /// Whether each bears the client's login.
+    pub named: bool,
 }
 
 /// What becomes of them.
@@ -48,6 +50,7 @@ impl Load {
             requests,
             accounts: 1000,
             kind: Kind::Good,
+            named: false,
         }
     }
 

@@ -7,6 +7,7 @@ mod database_alone;
 mod deadline;
 mod disk;
 mod frontier;
+mod grants;
 mod history;
 mod latency;
 mod load;
@@ -98,6 +99,8 @@ enum What {
     Shapes,
     /// Throughput against the size of batches.
     Batches,
+    /// Throughput with grants to look up.
+    Grants,
     /// Throughput beside workers in Node.js (`make bench-peers`).
     Peers,
     /// (a) to (d) and one latency, in two minutes.
@@ -169,6 +172,7 @@ impl Sections<'_> {
             What::History { rows } => self.add(history::measure(bench, *rows).await?)?,
             What::Shapes => self.add(shapes::measure(bench).await?)?,
             What::Batches => self.add(batches::measure(bench).await?)?,
+            What::Grants => self.add(grants::measure(bench).await?)?,
             What::Peers => self.add(peers::measure(bench).await?)?,
             What::Quick => {
                 let (table, throughput) = contest::measure(bench, &['a', 'b', 'c', 'd']).await?;
@@ -192,6 +196,7 @@ impl Sections<'_> {
         };
         self.add(shapes::measure(bench).await?)?;
         self.add(batches::measure(bench).await?)?;
+        self.add(grants::measure(bench).await?)?;
         self.add(history::measure(bench, 10_000_000).await?)?;
         self.add(memory::measure(bench, 1_000_000).await?)?;
         self.add(start::measure(bench).await?)?;

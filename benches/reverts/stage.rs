@@ -41,6 +41,7 @@ pub struct Stage {
     channel: Channel,
     /// A channel lives as long as its connection.
     _connection: Connection,
+    login: String,
     admin: Client,
     database: String,
     prefix: String,
@@ -63,6 +64,11 @@ impl Stage {
         let mut environment = vec![
             ("REVERTD_DATABASE__URL".to_owned(), url.to_string()),
             ("REVERTD_AMQP__URL".to_owned(), amqp.clone()),
+            // What grants cost is measured by itself.
+            (
+                "REVERTD_AUTHORIZATION__MODE".to_owned(),
+                "broker".to_owned(),
+            ),
         ];
         for key in NAMES {
             let name = format!("{prefix}.{}", key.to_lowercase());
@@ -81,6 +87,7 @@ impl Stage {
             database_url: url.to_string(),
             environment,
             channel,
+            login: connection.status().username(),
             _connection: connection,
             admin,
             database,
@@ -88,6 +95,11 @@ impl Stage {
         };
         Worker::revertd(&stage.environment).await?.stop().await?;
         Ok(stage)
+    }
+
+    /// Who publishes.
+    pub fn login(&self) -> &str {
+        &self.login
     }
 
     pub fn work_queue(&self) -> String {

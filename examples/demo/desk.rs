@@ -23,6 +23,7 @@ pub struct Request {
     body: String,
     message_id: String,
     max_attempts: Option<i32>,
+    is_anonymous: bool,
 }
 
 /// What the event must be; reasons as the `ErrorInfo` spells them.
@@ -53,6 +54,7 @@ pub struct Tally {
 pub struct Desk {
     channel: Channel,
     exchange: String,
+    login: String,
     events: Consumer,
     screen: Screen,
     tally: Tally,
@@ -69,6 +71,7 @@ impl Request {
             body: body.to_owned(),
             message_id: Uuid::new_v4().to_string(),
             max_attempts: None,
+            is_anonymous: false,
         }
     }
 
@@ -90,12 +93,24 @@ impl Request {
         }
     }
 
-    fn properties(&self, correlation_id: &str) -> BasicProperties {
+    /// Without its client's name.
+    pub fn anonymous(self) -> Self {
+        Self {
+            is_anonymous: true,
+            ..self
+        }
+    }
+
+    fn properties(&self, correlation_id: &str, login: &str) -> BasicProperties {
         let mut headers = FieldTable::default();
         if let Some(attempts) = self.max_attempts {
             headers.insert("x-max-attempts".into(), AMQPValue::LongInt(attempts));
         }
-        BasicProperties::default()
+        let mut properties = BasicProperties::default();
+        if !self.is_anonymous {
+            properties = properties.with_user_id(login.into());
+        }
+        properties
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
             .with_message_id(self.message_id.as_str().into())
@@ -121,6 +136,7 @@ impl Desk {
         Ok(Self {
             channel,
             exchange: stage.name("requests"),
+            login: stage.login(),
             events,
             screen,
             tally: Tally::default(),
@@ -166,7 +182,7 @@ impl Desk {
                 "revert".into(),
                 options,
                 request.body.as_bytes(),
-                request.properties(correlation_id),
+                request.properties(correlation_id, &self.login),
             )
             .await
             .context("cannot publish")?

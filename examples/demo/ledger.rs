@@ -23,7 +23,7 @@ pub struct Customer {
 /// Who and what is in the ledger.
 pub struct Cast {
     pub acme: Customer,
-    globex: Customer,
+    pub globex: Customer,
     /// Of Acme's org.
     pub project: Uuid,
     /// Credits that Acme bought.

@@ -40,12 +40,12 @@ pub struct Process {
 impl Process {
     pub fn spawn(
         program: &Path,
-        subcommand: &str,
+        arguments: &[&str],
         environment: &[(String, String)],
     ) -> Result<Self> {
         let log = NamedTempFile::new().context("cannot create a file for the log")?;
         let child = Command::new(program)
-            .arg(subcommand)
+            .args(arguments)
             .env_clear()
             .envs(environment.iter().cloned())
             // Ctrl-C is for the demo, which stops it then.

@@ -82,14 +82,30 @@ impl Stage {
     }
 
     pub async fn migrate(&mut self) -> Result<()> {
-        let status = self.spawn("migrate")?.ended().await?;
+        let status = self.spawn(&["migrate"])?.ended().await?;
         ensure!(status.success(), "revertd migrate failed ({status})");
+        Ok(())
+    }
+
+    /// Who publishes: the login that the broker authenticated.
+    pub fn login(&self) -> String {
+        self.broker.status().username()
+    }
+
+    /// Lets the publisher ask for reverts of an org's usage.
+    pub async fn grant(&mut self, org: Uuid) -> Result<()> {
+        let (login, org) = (self.login(), org.to_string());
+        let status = self
+            .spawn(&["grants", "add", &login, &org])?
+            .ended()
+            .await?;
+        ensure!(status.success(), "revertd grants failed ({status})");
         Ok(())
     }
 
     /// Starts the worker, and waits until it consumes.
     pub async fn start_worker(&mut self) -> Result<()> {
-        let worker = self.spawn("worker")?;
+        let worker = self.spawn(&["worker"])?;
         let ready = timeout(PATIENCE, worker.ready()).await;
         ready.context("the worker does not become ready")?
     }
@@ -181,8 +197,8 @@ impl Stage {
         Ok(())
     }
 
-    fn spawn(&mut self, subcommand: &str) -> Result<&mut Process> {
-        let process = Process::spawn(&self.program, subcommand, &self.environment)?;
+    fn spawn(&mut self, arguments: &[&str]) -> Result<&mut Process> {
+        let process = Process::spawn(&self.program, arguments, &self.environment)?;
         Ok(self.process.insert(process))
     }
 

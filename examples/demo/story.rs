@@ -12,6 +12,7 @@ pub async fn tell(desk: &mut Desk, cast: &Cast) -> Result<()> {
     let first = what_succeeds(desk, cast).await?;
     what_was_reverted_before(desk, cast, &first).await?;
     what_is_no_usage_of_the_account(desk, cast, &first.event).await?;
+    what_was_not_granted(desk, cast).await?;
     what_is_no_valid_request(desk, cast, &first).await
 }
 
@@ -108,13 +109,33 @@ async fn what_is_no_usage_of_the_account(
     Ok(())
 }
 
+/// Whether there is such an org can't be told from the answer.
+async fn what_was_not_granted(desk: &mut Desk, cast: &Cast) -> Result<()> {
+    let usage = cast.foreign_usage;
+    let not_granted = Expected::Rejected("ORG_NOT_GRANTED");
+
+    let body = json!({"org_id": cast.globex.org, "usage_id": usage, "amount": 20});
+    let foreign = Request::new("an org without a grant", &body);
+    desk.ask(&foreign, not_granted.clone()).await?;
+
+    let body = json!({"org_id": Uuid::new_v4(), "usage_id": usage, "amount": 20});
+    let nobody = Request::new("an org that does not exist", &body);
+    desk.ask(&nobody, not_granted).await?;
+
+    let body = json!({"billing_id": cast.acme.account, "usage_id": cast.usages[6], "amount": 80});
+    let anonymous = Request::new("without user_id", &body).anonymous();
+    desk.ask(&anonymous, Expected::Rejected("CLIENT_UNKNOWN"))
+        .await?;
+    Ok(())
+}
+
 async fn what_is_no_valid_request(desk: &mut Desk, cast: &Cast, first: &Reverted) -> Result<()> {
     let usage = cast.usages[6];
 
-    let body = json!({"org_id": Uuid::new_v4(), "usage_id": usage, "amount": 80});
-    let nobody = Request::new("an unknown org", &body);
+    let body = json!({"org_id": cast.acme.org, "billing_id": Uuid::new_v4(), "usage_id": usage, "amount": 80});
+    let unknown = Request::new("an unknown account of the org", &body);
     let not_found = Expected::Rejected("BILLING_ACCOUNT_NOT_FOUND");
-    desk.ask(&nobody, not_found).await?;
+    desk.ask(&unknown, not_found).await?;
 
     let body = json!({"billing_id": cast.acme.account, "usage_id": usage, "amount": 80});
     let other = Request::new("request 1's id, other content", &body).with_id_of(&first.request);

@@ -24,6 +24,7 @@
 --   $18 cumulative   boolean    the policy
 --   $19 max_age      double precision  seconds after which a usage can't be reverted; NULL: never
 --   $20 platform     uuid       the platform's own account
+--   $21 grants       boolean    whether a client needs a grant; without, everybody has every one
 --
 -- Returns a row for each request that is decided, with is_final = false where the usage may yet come. One without a row met a concurrent writer, or comes
 -- after a success on its usage in this batch: it goes through the statement once more.
@@ -52,7 +53,19 @@ known AS (
                 AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
                 AND t.account_id IS NOT DISTINCT FROM account.id
             LIMIT 1
-        ) END AS reverted
+        ) END AS reverted,
+        -- Row 4: whether the client may ask for the org of the account, or, where there is none, for the one it names.
+        -- Whoever has all is known by one look-up for the batch.
+        CASE
+            WHEN NOT $21 THEN true
+            WHEN r.client IN (
+                SELECT g.client FROM revertd.grants g WHERE g.org_id IS NULL AND g.client = ANY ($4)
+            ) THEN true
+            ELSE (
+                SELECT true FROM revertd.grants g
+                WHERE g.client = r.client AND g.org_id = coalesce(org.id, r.org_id) LIMIT 1
+            )
+        END AS granted
     FROM request r
     LEFT JOIN LATERAL (
         SELECT c.id, c.org_id FROM {ledger}.billing_customers c
@@ -124,7 +137,7 @@ looked_up AS (
             ORDER BY t.created_at, t.id LIMIT 1
         ) END AS earliest
     FROM (
-        SELECT k.*, coalesce(NOT ($17 OR k.several) AND k.usage_type = 'debit' AND k.reverted IS NULL
+        SELECT k.*, coalesce(NOT ($17 OR k.several) AND k.granted AND k.usage_type = 'debit' AND k.reverted IS NULL
             AND k.amount <= k.usage_amount AND (NOT $18 OR k.message_id IS NOT NULL)
             AND ($19::double precision IS NULL OR k.usage_time >= now() - make_interval(secs => $19)), false) AS plain
         FROM known k
@@ -141,8 +154,10 @@ counted AS MATERIALIZED (
         CASE
             WHEN k.plain THEN NULL
             WHEN k.reuse_found OR k.first_content = k.content THEN 'STORED'
+            WHEN $21 AND k.client = '' THEN 'CLIENT_UNKNOWN'
             WHEN $18 AND k.message_id IS NULL THEN 'INVALID_FIELD'
-            -- Row 4, ORG_NOT_GRANTED, stands here: before anything of the ledger shows.
+            -- Before anything of the ledger shows: whether there is such an org, project, account or usage.
+            WHEN k.granted IS NOT TRUE THEN 'ORG_NOT_GRANTED'
             WHEN k.account_id IS NULL THEN 'BILLING_ACCOUNT_NOT_FOUND'
             WHEN k.first_content <> k.content THEN 'REQUEST_ID_REUSED'
             WHEN k.usage_amount IS NULL THEN 'USAGE_NOT_FOUND'
@@ -202,7 +217,8 @@ decided AS MATERIALIZED (
                 'remaining', greatest(d.usage_amount - d.reverted_before - d.taken, 0)::text)
         END AS refusal_metadata,
         d.verdict = 'APPLIED' OR (d.message_id IS NOT NULL
-            AND d.verdict NOT IN ('STORED', 'INVALID_FIELD', 'BILLING_ACCOUNT_NOT_FOUND', 'AGAIN')
+            AND d.verdict NOT IN ('STORED', 'CLIENT_UNKNOWN', 'INVALID_FIELD', 'ORG_NOT_GRANTED',
+                'BILLING_ACCOUNT_NOT_FOUND', 'AGAIN')
             AND (d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt)) AS store
     FROM (
         SELECT s.*, greatest(s.all_n, s.own_n) AS n, greatest(s.all_total, s.own_total) AS reverted_before,
@@ -286,9 +302,14 @@ CROSS JOIN LATERAL (
 CROSS JOIN witness
 WHERE d.verdict = 'STORED'
 UNION ALL
-SELECT d.id, d.content, d.verdict, d.refusal_metadata, d.account_org_id, d.account_id, now(),
+-- What is refused before row 5 tells nothing of what was found.
+SELECT d.id, d.content, d.verdict, d.refusal_metadata, told.org_id, told.account_id, now(),
     NULL, NULL, NULL, NULL, d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt
 FROM decided d
+LEFT JOIN LATERAL (
+    SELECT d.account_org_id AS org_id, d.account_id
+    WHERE d.verdict NOT IN ('CLIENT_UNKNOWN', 'INVALID_FIELD', 'ORG_NOT_GRANTED')
+) told ON true
 WHERE NOT d.store AND d.verdict NOT IN ('STORED', 'AGAIN')
 UNION ALL
 -- What counts on earlier requests of the batch stands only if they took what they were to take: where one

@@ -148,7 +148,12 @@ fn next_contents<'a>(
 fn is_stored(decision: &Decision) -> bool {
     match decision {
         Decision::Decided(outcome) => match &outcome.verdict {
-            Verdict::Refused(Refusal::InvalidField(_) | Refusal::BillingAccountNotFound) => false,
+            Verdict::Refused(
+                Refusal::ClientUnknown
+                | Refusal::InvalidField(_)
+                | Refusal::OrgNotGranted
+                | Refusal::BillingAccountNotFound,
+            ) => false,
             Verdict::Applied(_)
             | Verdict::Refused(
                 Refusal::RequestIdReused

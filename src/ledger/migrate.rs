@@ -14,10 +14,16 @@ use crate::seam;
 use crate::settings::Settings;
 
 /// Every migration of `migrations/`, in order. A released one is never edited.
-const MIGRATIONS: [(&str, &str); 1] = [(
-    "V1__outcomes",
-    include_str!("../../migrations/V1__outcomes.sql"),
-)];
+const MIGRATIONS: [(&str, &str); 2] = [
+    (
+        "V1__outcomes",
+        include_str!("../../migrations/V1__outcomes.sql"),
+    ),
+    (
+        "V2__grants",
+        include_str!("../../migrations/V2__grants.sql"),
+    ),
+];
 
 const HISTORY: &str = "revertd.schema_history";
 

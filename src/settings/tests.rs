@@ -149,7 +149,7 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
         (
             "REVERTD_AUTHORIZATION__MODE",
             "none",
-            "authorization.mode: is \"none\"; it must be one of: broker",
+            "authorization.mode: is \"none\"; it must be one of: grants, broker",
         ),
         (
             "REVERTD_AMQP__MAX_MESSAGE_BYTES",

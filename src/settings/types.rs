@@ -175,6 +175,8 @@ choice! {
 choice! {
     /// Who may ask.
     AuthorizationMode {
+        /// A client, for the orgs that it was granted.
+        Grants = "grants",
         /// Whoever the broker lets publish.
         Broker = "broker",
     }

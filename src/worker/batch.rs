@@ -192,7 +192,9 @@ impl Worker {
         }
         seam::pass_with(seam::READING, body);
         let max_bytes = amqp.max_message_bytes.bytes();
-        disposition::read(envelope, body, max_bytes, &self.shared.ladder, now)
+        let needs_client = self.shared.settings.needs_grants();
+        let ladder = &self.shared.ladder;
+        disposition::read(envelope, body, max_bytes, needs_client, ladder, now)
     }
 
     /// Publishes what came of the batch. Messages that a queue refused are published again until it takes

@@ -253,7 +253,14 @@ async fn work(writer: Writer, batches: Vec<Vec<Delivery>>) -> Vec<(usize, Result
         let mut requests = Vec::with_capacity(batch.len());
         for delivery in &batch {
             let now = Timestamp::now();
-            match read(&delivery.envelope, &delivery.body, max_bytes, &ladder, now) {
+            match read(
+                &delivery.envelope,
+                &delivery.body,
+                max_bytes,
+                false,
+                &ladder,
+                now,
+            ) {
                 Reading::Request(request) => requests.push(request),
                 Reading::Done(done) => panic!("{done:?}"),
             }

@@ -33,7 +33,10 @@ impl Stage {
         };
         let published = numbers.map(async |number| {
             let (exchange, key) = (exchange.as_str().into(), "revert".into());
-            let (body, properties) = (load.body(number), load.properties(number));
+            let (body, mut properties) = (load.body(number), load.properties(number));
+            if load.named {
+                properties = properties.with_user_id(self.login().into());
+            }
             let publishing =
                 self.channel
                     .basic_publish(exchange, key, options, body.as_bytes(), properties);

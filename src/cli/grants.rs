@@ -1,0 +1,197 @@
+//! `revertd grants`
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args as ClapArgs, Subcommand};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Output, print};
+use crate::ledger::grants::{Grant, Grants, Scope};
+use crate::settings::Settings;
+
+/// Who is at the keyboard, whoever the shell is.
+const WHO: [&str; 3] = ["SUDO_USER", "USER", "LOGNAME"];
+
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Let a client ask for reverts of an org's usage; counts from the next batch on.
+    Add {
+        #[command(flatten)]
+        grant: Named,
+        /// Who grants it, for the record. Without: the user of this shell.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        /// How the result is printed.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Take a grant back; counts from the next batch on. Exit status 1 where there is none.
+    Remove {
+        #[command(flatten)]
+        grant: Named,
+        /// How the result is printed.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Print the grants, by client and org.
+    List {
+        /// Of this client only.
+        #[arg(long, value_parser = client)]
+        client: Option<String>,
+        /// Those that count for this org, the ones for every org included.
+        #[arg(long, value_name = "UUID")]
+        org: Option<Uuid>,
+        /// How the grants are printed.
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+struct Named {
+    /// The login that the broker authenticates: the user of the AMQP connection, the client id of the gateway.
+    #[arg(value_parser = client)]
+    client: String,
+    /// The org's id, or '*' for every org.
+    #[arg(value_parser = scope)]
+    org: Scope,
+}
+
+pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    let grants = Grants::open(settings).await?;
+    match args.action {
+        Action::Add { grant, by, output } => add(&grants, &grant, by, output).await,
+        Action::Remove { grant, output } => remove(&grants, &grant, output).await,
+        Action::List {
+            client,
+            org,
+            output,
+        } => {
+            let found = grants.list(client.as_deref(), org).await?;
+            match output {
+                Output::Text => print(&table(&found))?,
+                Output::Json => {
+                    let found: Vec<_> = found.iter().map(object).collect();
+                    print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn add(
+    grants: &Grants,
+    Named { client, org }: &Named,
+    by: Option<String>,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let given = by.into_iter();
+    let known = WHO.iter().filter_map(|name| std::env::var(name).ok());
+    let by = given.chain(known).find(|name| !name.is_empty());
+    let added = grants.add(client, *org, by.as_deref()).await?;
+    if added.org_exists == Some(false) {
+        eprintln!("revertd: the ledger has no such org at present; is its id right?");
+    }
+    match output {
+        Output::Json => print(&format!("{}\n", json!({"added": added.is_new})))?,
+        Output::Text if added.is_new => print(&format!("{client} may ask for {}\n", scoped(*org)))?,
+        Output::Text => print(&format!("{client} already may ask for {}\n", scoped(*org)))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn remove(
+    grants: &Grants,
+    Named { client, org }: &Named,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let removed = grants.remove(client, *org).await?;
+    if output == Output::Json {
+        print(&format!("{}\n", json!({"removed": removed.existed})))?;
+    } else if removed.existed {
+        print(&format!(
+            "{client} has no grant for {} any more\n",
+            scoped(*org)
+        ))?;
+    }
+    if removed.every_org_left {
+        eprintln!(
+            "revertd: {client} still may ask for every org; take that back with: revertd grants remove {client} '*'"
+        );
+    } else if removed.orgs_left > 0 && *org == Scope::EveryOrg {
+        let left = removed.orgs_left;
+        eprintln!(
+            "revertd: {client} still has grants for {left} single orgs; see: revertd grants list --client {client}"
+        );
+    }
+    if !removed.existed {
+        bail!("{client} has no grant for {}", scoped(*org));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(grants: &[Grant]) -> String {
+    if grants.is_empty() {
+        return "no grants\n".into();
+    }
+    let mut text = format!("{:<36}  {:<20}  CLIENT (GRANTED BY)\n", "ORG", "SINCE");
+    for grant in grants {
+        let org = match grant.scope {
+            Scope::Org(org) => org.to_string(),
+            Scope::EveryOrg => "*".into(),
+        };
+        let since = grant.granted_at.strftime("%Y-%m-%dT%H:%M:%SZ");
+        let (client, by) = (&grant.client, &grant.granted_by);
+        let _ = writeln!(text, "{org:<36}  {since:<20}  {client} ({by})");
+    }
+    text
+}
+
+fn object(grant: &Grant) -> Value {
+    json!({
+        "client": grant.client,
+        "org": match grant.scope {
+            Scope::Org(org) => org.to_string(),
+            Scope::EveryOrg => "*".into(),
+        },
+        "granted_by": grant.granted_by,
+        "granted_as": grant.granted_as,
+        "granted_at": grant.granted_at,
+    })
+}
+
+fn scoped(scope: Scope) -> String {
+    match scope {
+        Scope::Org(org) => format!("org {org}"),
+        Scope::EveryOrg => "every org".into(),
+    }
+}
+
+fn client(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
+        return Err("must be a login of 1 to 255 bytes without control characters".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    if text == "*" {
+        return Ok(Scope::EveryOrg);
+    }
+    // As in a request: no other spelling of a UUID.
+    let hyphenated = text.len() == 36;
+    let parsed = text.parse().ok().filter(|_| hyphenated);
+    parsed
+        .map(Scope::Org)
+        .ok_or_else(|| "must be an org's id, a hyphenated UUID, or '*' for every org".into())
+}
