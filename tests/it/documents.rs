@@ -33,51 +33,69 @@ fn timeless(value: &Value) -> Value {
     }
 }
 
-/// Events that the document shows, in the order of the requests they answer: the request, and the event.
-fn examples() -> Vec<(Request, Value)> {
+/// An event that the document shows, and the request it answers.
+struct Example {
+    request: Request,
+    has_client: bool,
+    event: Value,
+}
+
+/// In the order of the requests.
+fn examples() -> Vec<Example> {
     let messages = &asyncapi().text["components"]["messages"];
-    let list = |name: &str| messages[name]["examples"].as_array().expect("examples");
+    let list = |value: &Value| value.as_array().expect("a list").clone();
+    let requests = list(&messages["revertRequest"]["examples"]);
     let ids = &messages["revertRequest"]["x-example-ids"];
-    let requests = list("revertRequest");
+    let name_of = |value: &Value| value["name"].as_str().expect("a name").to_owned();
     let mut examples = Vec::new();
     for name in ["usageReverted", "usageRevertRejected", "usageRevertFailed"] {
-        for example in list(name) {
-            let event = &example["payload"];
+        let message = &messages[name];
+        for example in list(&message["examples"]) {
+            let event = example["payload"].clone();
             let id = &event["data"]["request_id"];
-            let name_of = |value: &Value| value["name"].as_str().expect("a name").to_owned();
             let asked = requests.iter().find(|request| ids[name_of(request)] == *id);
+            let body = &message["x-example-bodies"][name_of(&example)];
             let body = match asked {
                 Some(request) => request["payload"].to_string(),
-                None => {
-                    let body = &messages[name]["x-example-bodies"][name_of(example)];
-                    body.as_str().expect("a body").to_owned()
-                }
+                None => body.as_str().expect("a body").to_owned(),
             };
-            let id = id.as_str().expect("an id").to_owned();
-            examples.push((id.clone(), Request::raw(body).id(&id), event.clone()));
+            let nobodys = message["x-example-without-user-id"].as_array();
+            examples.push(Example {
+                request: Request::raw(body).id(id.as_str().expect("an id")),
+                has_client: !nobodys.is_some_and(|names| names.contains(&example["name"])),
+                event,
+            });
         }
     }
     assert!(examples.len() > requests.len(), "each request is answered");
-    examples.sort_by(|one, two| one.0.cmp(&two.0));
-    let without_id = |(_, request, event)| (request, event);
-    examples.into_iter().map(without_id).collect()
+    let order = |example: &Example| example.event["data"]["request_id"].to_string();
+    examples.sort_by_key(order);
+    examples
 }
 
 #[tokio::test]
 async fn the_examples_of_the_document_happen() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
+    let mut stage = Stage::new().await;
+    stage.set("AUTHORIZATION__MODE", "grants");
     stage.sql(&ledger_of_the_examples()).await;
-    let login = url::Url::parse(stage.servers.amqp.split(',').next().expect("one")).expect("a URL");
-    for (mut request, expected) in examples() {
-        request.properties = request.properties.with_user_id(login.username().into());
+    let login = stage.login();
+    let org = "0a000000-0000-4000-8000-000000000001";
+    let granted = stage.command(&["grants", "add", &login, org]).output();
+    assert!(granted.expect("runs").status.success());
+    let _worker = stage.start_worker().await;
+    let mut events = stage.events().await;
+    for example in examples() {
+        let mut request = example.request;
+        if example.has_client {
+            request.properties = request.properties.with_user_id(login.as_str().into());
+        }
         stage.publish(&request).await;
         let mut event = events.answer(&request).await.json();
-        if login.username() != "revertd" {
+        if login != "revertd" {
             // The client is part of an event's id.
-            event["id"] = expected["id"].clone();
+            event["id"] = example.event["id"].clone();
         }
-        assert_eq!(timeless(&event), timeless(&expected));
+        assert_eq!(timeless(&event), timeless(&example.event));
     }
     stage.strike().await;
 }
@@ -94,7 +112,10 @@ fn events_of_the_readme() -> Vec<Value> {
 
 #[test]
 fn the_events_in_the_readme_are_those_of_the_document() {
-    let documented: Vec<_> = examples().into_iter().map(|(_, event)| event).collect();
+    let documented: Vec<_> = examples()
+        .into_iter()
+        .map(|example| example.event)
+        .collect();
     let shown = events_of_the_readme();
     assert!(shown.len() >= 5, "{shown:#?}");
     for event in shown {

@@ -154,7 +154,10 @@ fn letter(event: &Value, routing_key: &str) -> Letter {
 
 #[test]
 fn what_is_not_as_documented_is_noticed() {
-    let events: Vec<_> = examples().into_iter().map(|(_, event)| event).collect();
+    let events: Vec<_> = examples()
+        .into_iter()
+        .map(|example| example.event)
+        .collect();
     let key = "result.0a000000-0000-4000-8000-000000000001";
     let good = letter(&events[0], key);
     assert_eq!(complaints("t.replies", &good), Vec::<String>::new());
