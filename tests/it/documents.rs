@@ -125,7 +125,8 @@ fn the_events_in_the_readme_are_those_of_the_document() {
             Some(other) => assert_eq!(&event, other),
             // Those of the examples of clients; `make test-contract` runs them.
             None => {
-                assert!(["job-6", "job-7"].contains(&data["request_id"].as_str().expect("an id")))
+                let id = data["request_id"].as_str().expect("an id");
+                assert!(["job-6", "job-7"].contains(&id));
             }
         }
         let pointer = "/components/schemas/UsageReverted";
@@ -147,7 +148,7 @@ async fn what_the_readme_says_of_submit_happens() {
         id.replace_all(&time.replace_all(text, "then"), "")
             .into_owned()
     };
-    let binary = worker::binary();
+    let binary = program::binary();
     let folder = binary.parent().expect("a folder").to_str().expect("UTF-8");
     let blocks: Vec<_> = block
         .captures_iter(include_str!("../../README.md"))

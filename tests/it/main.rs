@@ -17,6 +17,7 @@ mod policies;
 mod precedence;
 mod replay;
 mod replies;
+mod secrets;
 mod sieve;
 mod starts;
 mod writers;

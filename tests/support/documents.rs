@@ -102,9 +102,11 @@ pub fn check(exchange: &str, letter: &Letter) {
 pub fn complaints(exchange: &str, letter: &Letter) -> Vec<String> {
     let content_type = letter.properties.content_type().as_ref();
     let is_event = content_type.is_some_and(|kind| kind.as_str() == "application/cloudevents+json");
-    if exchange.ends_with(".dead") {
+    // The last part of the name, in the document as on a stage.
+    let kind = exchange.rsplit('.').next();
+    if kind == Some("dead") {
         of_dead_letter(exchange, letter)
-    } else if is_event || exchange.ends_with(".replies") {
+    } else if is_event || kind == Some("replies") {
         of_event(exchange, letter)
     } else {
         Vec::new()

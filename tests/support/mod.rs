@@ -28,9 +28,11 @@ pub mod expected;
 pub mod ledger;
 pub mod line;
 pub mod load;
+pub mod logs;
 pub mod mix;
 pub mod model;
 pub mod observed;
+pub mod program;
 pub mod proxy;
 pub mod raw;
 pub mod reckoning;
@@ -41,6 +43,7 @@ pub mod watch;
 pub mod worker;
 pub mod world;
 
+pub use program::Program;
 pub use worker::WorkerProcess;
 
 /// Longest wait for something that must come; a test that meets it has failed.
@@ -126,6 +129,10 @@ impl Stage {
 
     /// The same on other servers.
     pub async fn on(servers: Servers) -> Self {
+        let addresses = [&servers.database, &servers.amqp].into_iter();
+        addresses
+            .chain(&servers.publisher)
+            .for_each(|address| logs::password_of(address));
         let id = Uuid::new_v4().simple().to_string();
         let (prefix, database) = (format!("t.{}", &id[..12]), format!("t_{}", &id[..12]));
         let admin = connect_db(&servers.database).await;
@@ -214,15 +221,12 @@ impl Stage {
     }
 
     /// The program, with this stage's configuration and nothing else.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(worker::binary());
-        command
-            .env_clear()
-            .envs(std::env::var("RUST_LOG").map(|filter| ("RUST_LOG", filter)))
-            .envs(self.environment.iter().cloned())
-            .args(arguments)
-            .stdin(Stdio::null());
-        command
+    pub fn command(&self, arguments: &[&str]) -> Program {
+        let mut program = Program::new(arguments);
+        for (name, value) in &self.environment {
+            program.env(name, value);
+        }
+        program
     }
 
     /// Starts a worker process and waits until it consumes.

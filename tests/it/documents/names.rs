@@ -29,8 +29,8 @@ fn the_reasons_and_codes_are_those_of_the_program() {
             );
             let reason = &contains["contains"]["properties"]["reason"]["const"];
             let one = code.get("const").map(|code| vec![code.clone()]);
-            let codes = one.unwrap_or_else(|| code["enum"].as_array().expect("codes").clone());
-            for code in codes {
+            let all = one.unwrap_or_else(|| code["enum"].as_array().expect("codes").clone());
+            for code in all {
                 let reason = reason.as_str().expect("a reason").to_owned();
                 documented.insert((code.as_i64().expect("a number"), reason));
             }
