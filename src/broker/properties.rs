@@ -19,8 +19,8 @@ pub const ERROR_REASON: &str = "x-error-reason";
 pub const ERROR_MESSAGE: &str = "x-error-message";
 pub const HEADERS_DROPPED: &str = "x-headers-dropped";
 pub const TRACEPARENT: &str = "traceparent";
+pub const MAX_ATTEMPTS: &str = "x-max-attempts";
 
-const MAX_ATTEMPTS: &str = "x-max-attempts";
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// Headers that are never passed on. CC and BCC would route copies wherever the publisher likes; a forged
