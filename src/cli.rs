@@ -8,8 +8,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::settings::Settings;
 
 mod config;
+mod gateway;
 mod logs;
 mod migrate;
+mod signals;
 mod submit;
 mod worker;
 
@@ -29,6 +31,8 @@ pub struct Cli {
 enum Command {
     /// Take revert requests off RabbitMQ until told to stop (SIGTERM, SIGINT).
     Worker,
+    /// Serve the operation over HTTP: requests in, published as their client, answered by their event.
+    Gateway,
     /// Bring the database's schema up to date.
     Migrate(migrate::Args),
     /// Publish one request and wait for its event. Exit status: 0 reverted, 1 rejected or failed, 3 no answer
@@ -71,6 +75,7 @@ impl Cli {
             .build()?;
         match self.command {
             Command::Worker => runtime.block_on(worker::run(settings)),
+            Command::Gateway => runtime.block_on(gateway::run(settings)),
             Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
             Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
             Command::Config(args) => config::run(&settings, &args),

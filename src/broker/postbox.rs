@@ -14,9 +14,9 @@ use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Connection, Consumer};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -50,7 +50,7 @@ pub enum Answer {
 pub struct Postbox {
     desk: Arc<Desk>,
     stop: CancellationToken,
-    keeper: JoinHandle<()>,
+    keeper: TaskTracker,
 }
 
 /// A request whose answer is awaited; nobody waits any more once this is dropped.
@@ -88,7 +88,9 @@ impl Postbox {
             waiting: HashMap::new(),
         };
         let (desk, stop) = (Arc::new(Desk(Mutex::new(state))), CancellationToken::new());
-        let keeper = tokio::spawn(keep(settings, desk.clone(), stop.clone(), queue));
+        let keeper = TaskTracker::new();
+        keeper.spawn(keep(settings, desk.clone(), stop.clone(), queue));
+        keeper.close();
         Ok(Self { desk, stop, keeper })
     }
 
@@ -114,9 +116,9 @@ impl Postbox {
     }
 
     /// Closes the connection, and with it the queue.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         self.stop.cancel();
-        let _ = self.keeper.await;
+        self.keeper.wait().await;
     }
 }
 

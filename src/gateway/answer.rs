@@ -32,7 +32,8 @@ struct Status {
 
 /// `{}` of a success; of anything else the event's error as it is, under the status of its code.
 pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
-    let unreadable = || Problem::internal("the request's event can't be read; it is on the reply exchange");
+    let unreadable =
+        || Problem::internal("the request's event can't be read; it is on the reply exchange");
     let event: Event<'_> = serde_json::from_slice(event).map_err(|_| unreadable())?;
     match event.data.error {
         None if event.kind == Kind::Reverted.name() => Ok(respond(StatusCode::OK, "{}")),
@@ -86,7 +87,12 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_no_success() {
-        for event in ["", "{}", r#"{"type":"x","data":{}}"#, r#"{"type":"usage.reverted"}"#] {
+        for event in [
+            "",
+            "{}",
+            r#"{"type":"x","data":{}}"#,
+            r#"{"type":"usage.reverted"}"#,
+        ] {
             let problem = of_event(event.as_bytes()).expect_err("unreadable");
             assert_eq!(problem.into_response().status(), 500, "{event}");
         }

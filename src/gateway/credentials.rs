@@ -21,13 +21,17 @@ const SECRET_MAX_BYTES: usize = 4096;
 pub fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     let given = only(headers, AUTHORIZATION)?;
     let (scheme, encoded) = split(given)?;
-    if !scheme.eq_ignore_ascii_case(b"basic") || encoded.len() > (ID_MAX_BYTES + SECRET_MAX_BYTES + 1) * 2 {
+    if !scheme.eq_ignore_ascii_case(b"basic")
+        || encoded.len() > (ID_MAX_BYTES + SECRET_MAX_BYTES + 1) * 2
+    {
         return None;
     }
     // As large as it gets, since a buffer that moves leaves its bytes behind.
     let mut decoded = Zeroizing::new(vec![0; encoded.len()]);
     let length = STANDARD.decode_slice(encoded, &mut decoded).ok()?;
-    let (id, secret) = std::str::from_utf8(&decoded[..length]).ok()?.split_once(':')?;
+    let (id, secret) = std::str::from_utf8(&decoded[..length])
+        .ok()?
+        .split_once(':')?;
     // A control character, above all NUL, would be read as something else by the broker.
     let sound = !id.is_empty()
         && id.len() <= ID_MAX_BYTES
@@ -111,8 +115,14 @@ mod tests {
     #[test]
     fn credentials_show_themselves_without_the_secret() {
         let mut map = HeaderMap::new();
-        map.append(AUTHORIZATION, basic("me:hunter2").parse().expect("a header"));
+        map.append(
+            AUTHORIZATION,
+            basic("me:hunter2").parse().expect("a header"),
+        );
         let shown = format!("{:?}", credentials(&map).expect("sound"));
-        assert!(shown.contains("me") && !shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("me") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
 }

@@ -43,7 +43,8 @@ impl Ids {
             let id = message_id.clone().unwrap_or_else(|_| fresh());
             HeaderValue::try_from(id).expect("visible ASCII is a header's value")
         });
-        let traceparent = only(headers, TRACEPARENT).filter(|given| given.to_str().is_ok_and(is_traceparent));
+        let traceparent =
+            only(headers, TRACEPARENT).filter(|given| given.to_str().is_ok_and(is_traceparent));
         Self {
             message_id,
             shown,
@@ -152,7 +153,10 @@ mod tests {
         assert!(!is_json(&HeaderMap::new()));
         let json = (CONTENT_TYPE, "application/json");
         assert!(!is_json(&headers(&[json.clone(), json.clone()])));
-        assert!(is_json(&headers(&[json.clone(), (CONTENT_ENCODING, "identity")])));
+        assert!(is_json(&headers(&[
+            json.clone(),
+            (CONTENT_ENCODING, "identity")
+        ])));
         assert!(!is_json(&headers(&[json, (CONTENT_ENCODING, "gzip")])));
     }
 }

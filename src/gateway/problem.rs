@@ -56,7 +56,12 @@ impl Problem {
     }
 
     fn unavailable(reason: &'static str, message: &'static str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, reason, message)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            UNAVAILABLE,
+            reason,
+            message,
+        )
     }
 
     pub fn wrong_path() -> Self {
@@ -71,20 +76,36 @@ impl Problem {
 
     /// The same whatever is wrong with id and secret, so that nobody learns which ids there are.
     pub fn client_unknown() -> Self {
-        let message = "no client has this id and secret; send both in the header Authorization, scheme Basic";
-        Self::new(StatusCode::UNAUTHORIZED, UNAUTHENTICATED, "CLIENT_UNKNOWN", message)
+        let message =
+            "no client has this id and secret; send both in the header Authorization, scheme Basic";
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            UNAUTHENTICATED,
+            "CLIENT_UNKNOWN",
+            message,
+        )
     }
 
     pub fn barred() -> Self {
         let message = "the client may not use the broker's virtual host; its operator can let it: rabbitmqctl \
                        set_permissions, as the README lists under Permissions";
-        Self::new(StatusCode::FORBIDDEN, PERMISSION_DENIED, "VIRTUAL_HOST_NOT_PERMITTED", message)
+        Self::new(
+            StatusCode::FORBIDDEN,
+            PERMISSION_DENIED,
+            "VIRTUAL_HOST_NOT_PERMITTED",
+            message,
+        )
     }
 
     pub fn publish_not_permitted() -> Self {
         let message = "the client may not write to the request exchange; the broker's operator can let it: \
                        rabbitmqctl set_permissions, as the README lists under Permissions";
-        Self::new(StatusCode::FORBIDDEN, PERMISSION_DENIED, "PUBLISH_NOT_PERMITTED", message)
+        Self::new(
+            StatusCode::FORBIDDEN,
+            PERMISSION_DENIED,
+            "PUBLISH_NOT_PERMITTED",
+            message,
+        )
     }
 
     pub fn not_json() -> Self {
@@ -94,18 +115,35 @@ impl Problem {
     }
 
     pub fn too_large(limit: u64) -> Self {
-        let message = format!("the body has more than {limit} bytes, which amqp.max_message_bytes allows at most");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_ARGUMENT, "BODY_TOO_LARGE", message)
+        let message = format!(
+            "the body has more than {limit} bytes, which amqp.max_message_bytes allows at most"
+        );
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            INVALID_ARGUMENT,
+            "BODY_TOO_LARGE",
+            message,
+        )
     }
 
     pub fn slow_body() -> Self {
         let message = "the body did not come in time; send it again, without a pause";
-        Self::new(StatusCode::REQUEST_TIMEOUT, DEADLINE_EXCEEDED, "BODY_TIMEOUT", message)
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            DEADLINE_EXCEEDED,
+            "BODY_TIMEOUT",
+            message,
+        )
     }
 
     pub fn cut_off_body() -> Self {
         let (status, code) = (StatusCode::BAD_REQUEST, INVALID_ARGUMENT);
-        Self::new(status, code, "MALFORMED_REQUEST", "the body could not be read to its end")
+        Self::new(
+            status,
+            code,
+            "MALFORMED_REQUEST",
+            "the body could not be read to its end",
+        )
     }
 
     /// What the worker would say of such a body.
@@ -131,15 +169,24 @@ impl Problem {
     }
 
     pub fn saturated() -> Self {
-        Self::unavailable("SATURATED", "as many requests as the gateway takes at once are in work; ask again")
+        Self::unavailable(
+            "SATURATED",
+            "as many requests as the gateway takes at once are in work; ask again",
+        )
     }
 
     pub fn too_many_logins() -> Self {
-        Self::unavailable("SATURATED", "too many clients are logging in at present; ask again")
+        Self::unavailable(
+            "SATURATED",
+            "too many clients are logging in at present; ask again",
+        )
     }
 
     pub fn broker_unavailable() -> Self {
-        Self::unavailable("BROKER_UNAVAILABLE", "the broker can't be worked with at present; ask again")
+        Self::unavailable(
+            "BROKER_UNAVAILABLE",
+            "the broker can't be worked with at present; ask again",
+        )
     }
 
     pub fn unroutable() -> Self {
@@ -149,7 +196,10 @@ impl Problem {
     }
 
     pub fn full() -> Self {
-        Self::unavailable("WORK_QUEUE_FULL", "not taken: the work queue is full; ask again later")
+        Self::unavailable(
+            "WORK_QUEUE_FULL",
+            "not taken: the work queue is full; ask again later",
+        )
     }
 
     pub fn lost() -> Self {
@@ -161,16 +211,27 @@ impl Problem {
     pub fn no_answer() -> Self {
         let message = "no answer came in time, and the request goes on: ask again with its request_id as \
                        Idempotency-Key, which gives its answer";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "NO_ANSWER_IN_TIME", message)
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            DEADLINE_EXCEEDED,
+            "NO_ANSWER_IN_TIME",
+            message,
+        )
     }
 
     pub fn internal(message: &'static str) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL, "INTERNAL", message)
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            INTERNAL,
+            "INTERNAL",
+            message,
+        )
     }
 
     /// With the id under which the request was published.
     pub fn about(mut self, message_id: &str) -> Self {
-        self.metadata.insert("request_id".into(), message_id.to_owned());
+        self.metadata
+            .insert("request_id".into(), message_id.to_owned());
         self
     }
 
