@@ -111,6 +111,28 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
             "amqp.url: has addresses of different users",
         ),
         (
+            "REVERTD_GATEWAY__LISTEN",
+            "localhost",
+            "gateway.listen: must be an IP address and a port",
+        ),
+        ("REVERTD_GATEWAY__TIMEOUT", "0s", "gateway.timeout must be"),
+        ("REVERTD_GATEWAY__TIMEOUT", "2h", "gateway.timeout must be"),
+        (
+            "REVERTD_GATEWAY__MAX_IN_FLIGHT",
+            "0",
+            "gateway.max_in_flight is 0",
+        ),
+        (
+            "REVERTD_GATEWAY__CERT_FILE",
+            "/x",
+            "gateway.cert_file is set, but gateway.key_file is not",
+        ),
+        (
+            "REVERTD_GATEWAY__KEY_FILE",
+            "/x",
+            "gateway.key_file is set, but gateway.cert_file is not",
+        ),
+        (
             "REVERTD_AMQP__REPLY_TO_PATTERN",
             "(",
             "amqp.reply_to_pattern: is no regular expression",
