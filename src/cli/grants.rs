@@ -131,7 +131,7 @@ async fn remove(
     } else if removed.orgs_left > 0 && *org == Scope::EveryOrg {
         let left = removed.orgs_left;
         eprintln!(
-            "revertd: {client} still has grants for {left} single orgs; see: revertd grants list --client {client}"
+            "revertd: {client} still has grants for single orgs ({left}); see: revertd grants list --client {client}"
         );
     }
     if !removed.existed {

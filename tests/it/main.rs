@@ -13,6 +13,7 @@ mod house;
 mod ladder;
 mod model;
 mod outcomes;
+mod permissions;
 mod policies;
 mod precedence;
 mod replay;

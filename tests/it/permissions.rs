@@ -1,0 +1,411 @@
+//! Each role runs with what the README grants it under Permissions, and with nothing more.
+
+use std::process::Output;
+
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use serde_json::json;
+use tempfile::NamedTempFile;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use super::support::*;
+
+/// The block of the README that stands under that marker, a statement or command a line.
+fn documented(marker: &str) -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let marker = format!("<!-- permissions: {marker} -->\n");
+    let (_, after) = readme.split_once(&marker).expect("the marker is there");
+    let mut lines = after.lines();
+    assert!(lines.next().is_some_and(|line| line.starts_with("```")));
+    lines
+        .take_while(|line| *line != "```")
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A role of the database, with a password and nothing else.
+struct Role {
+    name: String,
+    url: String,
+}
+
+impl Role {
+    async fn new(stage: &Stage, kind: &str, database: &str) -> Self {
+        let name = format!("{}_{kind}", stage.database);
+        let password = Uuid::new_v4();
+        stage
+            .sql(&format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'"))
+            .await;
+        let mut url = url::Url::parse(&stage.servers.database).expect("a URL");
+        url.set_username(&name).expect("a user");
+        url.set_password(Some(&password.to_string()))
+            .expect("a password");
+        url.set_path(database);
+        Self {
+            name,
+            url: url.to_string(),
+        }
+    }
+
+    /// A documented statement for this role, which is called `kind` there.
+    fn own(&self, statement: &str, kind: &str, database: &str) -> String {
+        statement
+            .replace(&format!(" TO {kind};"), &format!(" TO {};", self.name))
+            .replace("DATABASE billing", &format!("DATABASE {database}"))
+    }
+}
+
+fn run(stage: &Stage, role: &Role, arguments: &[&str]) -> Output {
+    let mut command = stage.command(arguments);
+    command.env("REVERTD_DATABASE__URL", &role.url);
+    command.output().expect("runs")
+}
+
+async fn drop_role(stage: &Stage, role: &Role) {
+    let name = &role.name;
+    stage
+        .sql(&format!("DROP OWNED BY {name}; DROP ROLE {name}"))
+        .await;
+}
+
+#[tokio::test]
+async fn the_migrator_needs_what_the_readme_says() {
+    let stage = Stage::new().await;
+    let database = format!("{}_m", stage.database);
+    stage.sql(&format!("CREATE DATABASE {database}")).await;
+    let role = Role::new(&stage, "migrator", &database).await;
+    let output = run(&stage, &role, &["migrate"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("Permissions"),
+        "{said}"
+    );
+    let admin = connect_db(&with_database(&stage.servers.database, &database)).await;
+    for statement in documented("migrator") {
+        let statement = role.own(&statement, "migrator", &database);
+        admin.batch_execute(&statement).await.expect("granted");
+    }
+    for _ in 0..2 {
+        let output = run(&stage, &role, &["migrate"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+    drop(admin);
+    stage
+        .sql(&format!("DROP DATABASE {database} WITH (FORCE)"))
+        .await;
+    drop_role(&stage, &role).await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_worker_needs_every_one_of_its_grants() {
+    let mut stage = Stage::new().await;
+    stage.set("DATABASE__MIGRATE_ON_START", "false");
+    let all = documented("worker");
+    assert!(all.len() > 5, "{all:?}");
+    for missing in &all {
+        let role = Role::new(&stage, "worker", &stage.database).await;
+        for statement in all.iter().filter(|statement| *statement != missing) {
+            stage
+                .sql(&role.own(statement, "worker", &stage.database))
+                .await;
+        }
+        let output = run(&stage, &role, &["worker"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "without {missing}: {said}");
+        assert!(said.contains("Permissions"), "without {missing}: {said}");
+        drop_role(&stage, &role).await;
+    }
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn an_operator_grants_and_can_do_nothing_else() {
+    let stage = Stage::new().await;
+    let role = Role::new(&stage, "operator", &stage.database).await;
+    for statement in documented("operator") {
+        let statement = statement.split("--").next().unwrap_or_default().trim();
+        stage
+            .sql(&role.own(statement, "operator", &stage.database))
+            .await;
+    }
+    let org = stage.org().await.to_string();
+    for arguments in [
+        &["grants", "add", "render", &org][..],
+        &["grants", "add", "render", "*"],
+        &["grants", "remove", "render", "*"],
+    ] {
+        let output = run(&stage, &role, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        assert!(!said.contains("no such org"), "{arguments:?}: {said}");
+    }
+    let listed = run(&stage, &role, &["grants", "list", "--output", "json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!(listed[0]["org"], json!(org));
+    assert_eq!(listed[0]["granted_as"], json!(role.name));
+    let db = connect_db(&role.url).await;
+    for statement in [
+        "UPDATE revertd.grants SET granted_by = 'somebody else'",
+        "INSERT INTO revertd.grants (client, granted_by, granted_as) VALUES ('x', 'y', 'z')",
+        "INSERT INTO revertd.grants (client, granted_by, granted_at) VALUES ('x', 'y', now())",
+        "SELECT FROM revertd.outcomes",
+        "SELECT FROM billing_transactions",
+        "SELECT name FROM organizations",
+    ] {
+        assert!(is_forbidden(&db, statement).await, "{statement}");
+    }
+    drop(db);
+    drop_role(&stage, &role).await;
+    stage.strike().await;
+}
+
+async fn is_forbidden(db: &tokio_postgres::Client, statement: &str) -> bool {
+    let done = db.batch_execute(statement).await;
+    done.is_err_and(|error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE))
+}
+
+/// A virtual host of its own, where every name is the default one, with the documented logins.
+struct Host {
+    instance: String,
+    name: String,
+    users: Vec<(String, String)>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let instance = std::env::var("REVERTD_TEST_INSTANCE").unwrap_or_else(|_| "dev".into());
+        let name = format!("t-{}", Uuid::new_v4().simple());
+        let permissions: Vec<_> = documented("rabbitmq")
+            .iter()
+            .map(|command| {
+                let rest = command.strip_prefix("rabbitmqctl set_permissions -p / ");
+                let (user, patterns) = rest.and_then(|rest| rest.split_once(' ')).expect("a user");
+                let patterns: Vec<_> = patterns
+                    .split(' ')
+                    .map(|text| text.trim_matches('\''))
+                    .collect();
+                json!({
+                    "vhost": name, "user": format!("{name}-{user}"),
+                    "configure": patterns[0], "write": patterns[1], "read": patterns[2],
+                })
+            })
+            .collect();
+        let users: Vec<_> = permissions
+            .iter()
+            .map(|user| {
+                let user = user["user"].as_str().expect("text").to_owned();
+                (user, Uuid::new_v4().to_string())
+            })
+            .collect();
+        let logins: Vec<_> = users
+            .iter()
+            .map(|(name, password)| json!({"name": name, "password": password, "tags": ""}))
+            .collect();
+        let file = NamedTempFile::with_suffix(".json").expect("a file");
+        let definitions =
+            json!({"vhosts": [{"name": name}], "users": logins, "permissions": permissions});
+        std::fs::write(file.path(), definitions.to_string()).expect("written");
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(file.path(), readable).expect("shown");
+        let path = file.path().to_str().expect("UTF-8");
+        manage(&["ctl", &instance, "import_definitions", path]);
+        Self {
+            instance,
+            name,
+            users,
+        }
+    }
+
+    fn url(&self, stage: &Stage, user: &str) -> String {
+        let name = format!("{}-{user}", self.name);
+        let found = self.users.iter().find(|(user, _)| *user == name);
+        let (_, password) = found.expect("a documented login");
+        let mut url = url::Url::parse(&stage.servers.amqp).expect("a URL");
+        url.set_username(&name).expect("a user");
+        url.set_password(Some(password)).expect("a password");
+        url.set_path(&self.name);
+        url.to_string()
+    }
+
+    fn remove(&self) {
+        let users: Vec<_> = self
+            .users
+            .iter()
+            .map(|(user, _)| format!("<<\"{user}\">>"))
+            .collect();
+        let erlang = format!(
+            "rabbit_vhost:delete(<<\"{}\">>, <<\"test\">>), \
+             [rabbit_auth_backend_internal:delete_user(U, <<\"test\">>) || U <- [{}]], ok.",
+            self.name,
+            users.join(", ")
+        );
+        manage(&["ctl", &self.instance, "eval", &erlang]);
+    }
+}
+
+/// The program with default names, in that host, as those two roles.
+fn program(stage: &Stage, database: &str, amqp: &str, arguments: &[&str]) -> std::process::Command {
+    let mut command = stage.command(arguments);
+    for (name, _) in stage.environment() {
+        if name.starts_with("REVERTD_TOPOLOGY__") || name == "REVERTD_AUTHORIZATION__MODE" {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("REVERTD_DATABASE__URL", database)
+        .env("REVERTD_DATABASE__MIGRATE_ON_START", "false")
+        .env("REVERTD_AMQP__URL", amqp);
+    command
+}
+
+#[tokio::test]
+async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_add() {
+    let stage = Stage::new().await;
+    let host = Host::new();
+    let role = Role::new(&stage, "worker", &stage.database).await;
+    for statement in documented("worker") {
+        stage
+            .sql(&role.own(&statement, "worker", &stage.database))
+            .await;
+    }
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let submitter = host.url(&stage, "submitter");
+    let login = format!("{}-submitter", host.name);
+    stage
+        .sql(&format!(
+            "INSERT INTO revertd.grants (client, org_id, granted_by) VALUES ('{login}', '{}', 'test')",
+            customer.org
+        ))
+        .await;
+    let mut worker = WorkerProcess::spawn(program(
+        &stage,
+        &role.url,
+        &host.url(&stage, "worker"),
+        &["worker"],
+    ));
+    worker.ready().await;
+    let submit = |usage: Uuid| {
+        let body = json!({"billing_id": customer.account, "usage_id": usage, "amount": 20});
+        let arguments = ["submit", "--body", &body.to_string()];
+        program(
+            &stage,
+            "postgres://nobody@nowhere/x",
+            &submitter,
+            &arguments,
+        )
+        .output()
+        .expect("runs")
+    };
+    let output = submit(usage);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // A rung and a dead letter are within the permissions too.
+    let output = submit(Uuid::new_v4());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("USAGE_NOT_FOUND"), "{told}");
+    let rubbish = ["submit", "--body", "rubbish"];
+    let output = program(&stage, &role.url, &submitter, &rubbish)
+        .output()
+        .expect("runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("MALFORMED_REQUEST"), "{told}");
+    assert!(worker.stop().await.success(), "{}", worker.log());
+    // Without declaring anything.
+    let mut command = program(
+        &stage,
+        &role.url,
+        &host.url(&stage, "worker-nodeclare"),
+        &["worker"],
+    );
+    command.env("REVERTD_TOPOLOGY__DECLARE", "false");
+    let mut worker = WorkerProcess::spawn(command);
+    worker.ready().await;
+    let usage = stage.usage(customer.account, 20).await;
+    assert!(submit(usage).status.success(), "{}", worker.log());
+    assert!(worker.stop().await.success(), "{}", worker.log());
+
+    let db = connect_db(&role.url).await;
+    for statement in [
+        "UPDATE revertd.outcomes SET amount = 1",
+        "DELETE FROM revertd.outcomes",
+        "TRUNCATE revertd.outcomes",
+        "UPDATE billing_transactions SET amount = 1",
+        "DELETE FROM billing_transactions",
+        "TRUNCATE billing_transactions",
+        "INSERT INTO revertd.grants (client, granted_by) VALUES ('x', 'y')",
+        "UPDATE revertd.grants SET client = 'x'",
+        "DELETE FROM revertd.grants",
+        "SELECT granted_by FROM revertd.grants",
+        "UPDATE organizations SET name = 'x'",
+        "SELECT email FROM billing_customers",
+        "ALTER TABLE revertd.outcomes DISABLE TRIGGER ALL",
+        "CREATE TABLE revertd.x ()",
+    ] {
+        let done = db.batch_execute(statement).await;
+        let code = done.expect_err(statement).code().cloned();
+        assert_eq!(code, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{statement}");
+    }
+    drop(db);
+
+    only_what_is_granted(&stage, &host).await;
+    drop_role(&stage, &role).await;
+    host.remove();
+    stage.strike().await;
+}
+
+/// A client can publish requests, and neither read nor write anything else; a consumer can only read the events.
+async fn only_what_is_granted(stage: &Stage, host: &Host) {
+    for (user, exchange, may) in [
+        ("client", "usage.reverts", true),
+        ("client", "usage.reverts.replies", false),
+        ("client", "usage.reverts.dead", false),
+        ("client", "", false),
+        ("consumer", "usage.reverts", false),
+        ("gateway", "usage.reverts", false),
+    ] {
+        let connection = login(&host.url(stage, user)).await;
+        let channel = connection.create_channel().await.expect("a channel");
+        let confirm = ConfirmSelectOptions { nowait: false };
+        channel.confirm_select(confirm).await.expect("confirms");
+        let publishing = channel.basic_publish(
+            exchange.into(),
+            "usage.reverts".into(),
+            BasicPublishOptions::default(),
+            b"{}",
+            BasicProperties::default(),
+        );
+        let confirmed = publishing.await.expect("written").await;
+        assert_eq!(confirmed.is_ok(), may, "{user} to {exchange:?}");
+    }
+    for (user, queue, may) in [
+        ("consumer", "usage.reverts.replies", true),
+        ("subscriber", "usage.reverts.replies", true),
+        ("consumer", "usage.reverts", false),
+        ("client", "usage.reverts.replies", false),
+        ("client", "usage.reverts.dead", false),
+        ("gateway", "usage.reverts.replies", false),
+    ] {
+        let connection = login(&host.url(stage, user)).await;
+        let channel = connection.create_channel().await.expect("a channel");
+        let options = BasicConsumeOptions::default();
+        let consuming =
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+        assert_eq!(consuming.await.is_ok(), may, "{user} of {queue}");
+    }
+}
+
+async fn login(url: &str) -> Connection {
+    let properties = ConnectionProperties::default().with_connection_name("revertd test".into());
+    Connection::connect(url, properties)
+        .await
+        .expect("RabbitMQ")
+}
