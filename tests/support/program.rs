@@ -32,6 +32,11 @@ impl Program {
         self
     }
 
+    pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.0.env_remove(name);
+        self
+    }
+
     /// Runs it to its end.
     pub fn output(&mut self) -> io::Result<Output> {
         let output = self.0.output()?;
