@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_trace_context_of_another_form_is_none() {
         let sound = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let of = |given| Ids::of(&headers(&[(TRACEPARENT, given)])).traceparent;
+        let of = |given: &str| Ids::of(&headers(&[(TRACEPARENT, given)])).traceparent;
         assert_eq!(of(sound).expect("sound"), sound);
         assert_eq!(of(&sound.to_uppercase()), None);
         assert_eq!(of("00-1-2-3"), None);
