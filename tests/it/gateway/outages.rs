@@ -147,8 +147,12 @@ async fn a_stop_finishes_what_is_in_work_and_takes_no_more() {
     stage.peek(&stage.name("work")).await;
     gateway.process.signal("TERM");
     assert_eq!(idle.ended().await, "", "an idle connection is closed");
-    let refused = tokio::net::TcpStream::connect(gateway.address).await;
-    assert!(refused.is_err(), "nobody listens any more");
+    eventually("nobody listens any more", async || {
+        tokio::net::TcpStream::connect(gateway.address)
+            .await
+            .is_err()
+    })
+    .await;
     assert!(!gateway.process.has_ended());
     let _worker = stage.start_worker().await;
     assert_eq!(line.reply().await.status, 200);
