@@ -92,24 +92,8 @@ fn the_broker_may_have_several_addresses() {
 }
 
 #[test]
-fn a_wrong_value_names_its_key_and_what_would_be_right() {
+fn the_gateway_has_an_address_bounds_and_both_files_or_neither() {
     for (name, value, said) in [
-        ("REVERTD_AMQP__PREFETCH", "many", "amqp.prefetch"),
-        (
-            "REVERTD_AMQP__URL",
-            "http://localhost",
-            "amqp.url: has a scheme that is not amqp",
-        ),
-        (
-            "REVERTD_AMQP__URL",
-            "amqps://localhost",
-            "amqps is not supported",
-        ),
-        (
-            "REVERTD_AMQP__URL",
-            "amqp://u:p@one,amqp://v:p@two",
-            "amqp.url: has addresses of different users",
-        ),
         (
             "REVERTD_GATEWAY__LISTEN",
             "localhost",
@@ -131,6 +115,45 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
             "REVERTD_GATEWAY__KEY_FILE",
             "/x",
             "gateway.key_file is set, but gateway.cert_file is not",
+        ),
+    ] {
+        let error = refused(&[(name, value)]);
+        assert!(error.contains(said), "{error}");
+    }
+    let files = [
+        ("REVERTD_GATEWAY__CERT_FILE", "/cert"),
+        ("REVERTD_GATEWAY__KEY_FILE", "/key"),
+        ("REVERTD_GATEWAY__LISTEN", "[::]:7400"),
+    ];
+    let gateway = load(&files).expect("valid").gateway;
+    assert_eq!(gateway.listen.to_string(), "[::]:7400");
+    assert_eq!(gateway.key_file.as_deref(), Some(Path::new("/key")));
+    let gateway = load(&[]).expect("valid").gateway;
+    assert_eq!(gateway.listen.to_string(), "127.0.0.1:7400");
+    assert_eq!(
+        (gateway.timeout, gateway.cert_file),
+        (Duration::from_secs(10), None)
+    );
+}
+
+#[test]
+fn a_wrong_value_names_its_key_and_what_would_be_right() {
+    for (name, value, said) in [
+        ("REVERTD_AMQP__PREFETCH", "many", "amqp.prefetch"),
+        (
+            "REVERTD_AMQP__URL",
+            "http://localhost",
+            "amqp.url: has a scheme that is not amqp",
+        ),
+        (
+            "REVERTD_AMQP__URL",
+            "amqps://localhost",
+            "amqps is not supported",
+        ),
+        (
+            "REVERTD_AMQP__URL",
+            "amqp://u:p@one,amqp://v:p@two",
+            "amqp.url: has addresses of different users",
         ),
         (
             "REVERTD_AMQP__REPLY_TO_PATTERN",

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::support::documents::asyncapi;
 use super::support::*;
 
+mod http;
 mod names;
 mod shapes;
 

@@ -8,6 +8,7 @@ mod commands;
 mod concurrency;
 mod documents;
 mod frontier;
+mod gateway;
 mod grants;
 mod house;
 mod ladder;

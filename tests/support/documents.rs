@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::Letter;
 
+pub mod answers;
+
 /// Levels of a header's value that are looked at; tests send some that are nested as deep as a frame allows.
 const DEPTH: usize = 4;
 
