@@ -163,7 +163,7 @@ async fn what_is_no_such_request_is_told_so() {
     let head = format!(
         "POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Type: application/json\r\n\
          Transfer-Encoding: chunked\r\n\r\n",
-        basic("publisher:publisher")
+        basic("publisher:pH3%8sNd+6yB/e1Kc")
     );
     let chunk = format!("{:x}\r\n{}\r\n", 32 * 1024, " ".repeat(32 * 1024));
     let mut line = gateway.connect().await;

@@ -22,19 +22,19 @@ async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
     for call in [
         with(""),
         with("Basic"),
-        with("Bearer cHVibGlzaGVyOnB1Ymxpc2hlcg=="),
-        with("Basic publisher:publisher"),
+        with("Bearer cHVibGlzaGVyOnBIMyU4c05kKzZ5Qi9lMUtj"),
+        with("Basic publisher:pH3%8sNd+6yB/e1Kc"),
         with("Basic cHVibGlzaGVy*"),
         with(&basic("publisher")),
-        with(&basic(":publisher")),
+        with(&basic(":pH3%8sNd+6yB/e1Kc")),
         with(&basic("publisher:wrong")),
-        with(&basic("publisher:publisher\n")),
-        with(&basic("publisher\0publisher:publisher")),
-        with(&basic("publisher\r\n:publisher")),
-        with(&basic("nobody:publisher")),
+        with(&basic("publisher:pH3%8sNd+6yB/e1Kc\n")),
+        with(&basic("publisher\0publisher:pH3%8sNd+6yB/e1Kc")),
+        with(&basic("publisher\r\n:pH3%8sNd+6yB/e1Kc")),
+        with(&basic("nobody:pH3%8sNd+6yB/e1Kc")),
         with(&basic(format!("{}:s", "i".repeat(256)))),
         with(&basic(format!("publisher:{}", "s".repeat(4097)))),
-        Call::post("{}").header("Authorization", &basic("publisher:publisher")),
+        Call::post("{}").header("Authorization", &basic("publisher:pH3%8sNd+6yB/e1Kc")),
     ] {
         for call in [
             call.clone(),
@@ -50,7 +50,7 @@ async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
     }
     assert_eq!(
         gateway
-            .send(&with("bAsIc   cHVibGlzaGVyOnB1Ymxpc2hlcg=="))
+            .send(&with("bAsIc   cHVibGlzaGVyOnBIMyU4c05kKzZ5Qi9lMUtj"))
             .await
             .status,
         400

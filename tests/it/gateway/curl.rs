@@ -34,7 +34,7 @@ async fn the_printed_command_works_with_a_client_id_and_secret() {
     // Only the port differs, since tests share the machine.
     let address = gateway.address.to_string();
     let command = PRINTED.replace("127.0.0.1:7400", &address);
-    let command = format!("{command} -sS -u publisher:publisher -w ' %{{http_code}}'");
+    let command = format!("{command} -sS -u 'publisher:pH3%8sNd+6yB/e1Kc' -w ' %{{http_code}}'");
 
     let (status, told) = shell(&command);
     assert_eq!(status, 0);
@@ -61,7 +61,7 @@ async fn the_printed_command_works_with_a_client_id_and_secret() {
     assert_eq!(shell(&filled), (0, "{} 200".into()));
     assert_eq!(stage.entries(usage).await, 1);
 
-    let (_, told) = shell(&filled.replace("-u publisher:publisher", ""));
+    let (_, told) = shell(&filled.replace("-u 'publisher:pH3%8sNd+6yB/e1Kc'", ""));
     assert!(
         told.ends_with(" 401") && told.contains("CLIENT_UNKNOWN"),
         "{told}"

@@ -180,10 +180,9 @@ async fn what_only_a_person_can_mend_ends_the_start() {
         "{said}"
     );
     stage.set("GATEWAY__LISTEN", "127.0.0.1:0");
-    stage.set(
-        "AMQP__URL",
-        &stage.servers.amqp.replace("revertd@", "wrong@"),
-    );
+    let mut other = url::Url::parse(&stage.servers.amqp).expect("a URL");
+    other.set_password(Some("wrong")).expect("a login");
+    stage.set("AMQP__URL", other.as_str());
     let mut gateway = stage.spawn_gateway();
     assert_eq!(gateway.ended().await.code(), Some(1));
     let said = gateway.log();
