@@ -179,7 +179,9 @@ fn of_words(text: &str) -> Vec<Pair<'_>> {
         if key.is_empty() || !text[equals..].starts_with('=') {
             let raw = &text[start..];
             let (key, value) = Default::default();
-            pairs.push(Pair { key, value, raw });
+            if !raw.is_empty() {
+                pairs.push(Pair { key, value, raw });
+            }
             return pairs;
         }
         let value_start = skip(equals + 1, &char::is_whitespace);

@@ -51,10 +51,15 @@ fn of_tls(error: &Tls, section: &str) -> Fault {
     };
     match error {
         Tls::InvalidCertificate(wrong) => match wrong {
-            CertificateError::UnknownIssuer => lasting(format!(
-                "shows a certificate that no trusted authority signed; set {section}.ca_file to the PEM file of the \
+            // The last two: an authority of the right name has another key, as after its renewal.
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                lasting(format!(
+                    "shows a certificate that no trusted authority signed; set {section}.ca_file to the PEM file of the \
                  authority that did, or, without that key, have the system trust it"
-            )),
+                ))
+            }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 lasting(format!(
                     "shows a certificate that has expired ({error}); renew the server's certificate, and check this \

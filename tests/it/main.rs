@@ -17,4 +17,5 @@ mod replay;
 mod replies;
 mod sieve;
 mod starts;
+mod transport;
 mod writers;
