@@ -21,7 +21,7 @@ mod fault;
 pub use fault::{Fault, fault};
 
 /// An encrypted connection to a server that was verified.
-pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+pub type Stream = Box<tokio_rustls::client::TlsStream<TcpStream>>;
 
 /// A file does not hold what its key is for.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +68,9 @@ pub async fn connect(files: &TlsFiles, host: &str, stream: TcpStream) -> io::Res
     let config = config(files).map_err(io::Error::other)?;
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
+    let connector = TlsConnector::from(Arc::new(config));
+    // Boxed, since what a handshake holds is large.
+    Box::pin(async move { connector.connect(name, stream).await.map(Box::new) }).await
 }
 
 /// Whether what goes to that host stays on this machine.

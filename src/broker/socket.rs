@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
-use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
+use futures_util::{Stream, TryFutureExt};
 use lapin::uri::AMQPUri;
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use tokio::net::TcpStream;
@@ -25,7 +25,7 @@ use crate::settings::AmqpUrl;
 use crate::tls;
 
 /// A connection to the broker's port, on which nothing was said yet.
-pub type Socket = Either<TcpStream, Box<tls::Stream>>;
+pub type Socket = Either<TcpStream, tls::Stream>;
 
 /// Connects, and verifies the broker where the address says amqps.
 pub async fn open(url: &AmqpUrl) -> io::Result<Socket> {
@@ -36,7 +36,7 @@ pub async fn open(url: &AmqpUrl) -> io::Result<Socket> {
         return Ok(Either::Left(stream));
     };
     let encrypted = tls::connect(files, host, stream).await?;
-    Ok(Either::Right(Box::new(encrypted)))
+    Ok(Either::Right(encrypted))
 }
 
 /// Logs in over a socket of [`open`], with the login of `url`.
@@ -59,7 +59,8 @@ pub async fn log_in(
         Tokio::current(),
         Sockets(Tokio::current()),
     ));
-    Connection::connector(uri, runtime, hand_over, properties).await
+    // Boxed, as the client's own ways to connect are.
+    Box::pin(Connection::connector(uri, runtime, hand_over, properties)).await
 }
 
 /// The client's own reactor, but for the type of the sockets.
@@ -89,9 +90,6 @@ impl Reactor for Sockets {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            Ok(Either::Left(stream).compat())
-        }
+        TcpStream::connect(address).map_ok(|stream| Either::Left(stream).compat())
     }
 }

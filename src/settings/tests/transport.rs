@@ -68,150 +68,124 @@ fn a_password_file_that_is_none_stops_the_start() {
     }
 }
 
-#[test]
-fn what_contradicts_itself_about_transport_stops_the_start() {
-    let (_folder, [file, other]) = files(["x", "x"]);
-    let (file, other) = (file.as_str(), other.as_str());
-    let external = "amqps://me@mq/%2f?auth_mechanism=external";
-    let root = format!("postgres://me@db/x?sslmode=verify-full&sslrootcert={other}");
-    let system = "postgres://me@db/x?sslmode=verify-full&sslrootcert=system";
-    let no_key = format!("postgres://me@db/x?sslmode=verify-full&sslcert={file}");
-    let no_mode = format!("host=db sslrootcert = '{file}'");
-    for (set, said) in [
-        (
-            &[
-                ("AMQP__URL", "amqp://me:a@mq"),
-                ("AMQP__PASSWORD_FILE", file),
-            ][..],
-            "amqp.password_file is set, but amqp.url has a password",
-        ),
-        (
-            &[
-                ("DATABASE__URL", "postgres://me:a@db/x"),
-                ("DATABASE__PASSWORD_FILE", file),
-            ],
-            "database.password_file is set, but",
-        ),
-        (
-            &[
-                ("DATABASE__URL", "postgres://me@db/x?password=a"),
-                ("DATABASE__PASSWORD_FILE", file),
-            ],
-            "database.password_file is set, but",
-        ),
-        (
-            &[
-                ("DATABASE__URL", "host=db password = a"),
-                ("DATABASE__PASSWORD_FILE", file),
-            ],
-            "database.password_file is set, but",
-        ),
-        (
-            &[("AMQP__CA_FILE", file)],
-            "amqp.ca_file is set, but amqp.url begins with amqp://",
-        ),
-        (
-            &[("AMQP__CERT_FILE", file), ("AMQP__KEY_FILE", file)],
-            "amqp.cert_file is set, but amqp.url begins",
-        ),
-        (
-            &[("AMQP__URL", "amqps://mq"), ("AMQP__CERT_FILE", file)],
-            "amqp.cert_file is set, but amqp.key_file is not",
-        ),
-        (
-            &[("AMQP__URL", "amqps://mq"), ("AMQP__KEY_FILE", file)],
-            "amqp.key_file is set, but amqp.cert_file is not",
-        ),
-        (&[("AMQP__URL", external)], "no certificate to show"),
-        (
-            &[("AMQP__URL", "amqp://me@mq/%2f?auth_mechanism=EXTERNAL")],
-            "write amqps://",
-        ),
-        (
-            &[
-                ("AMQP__URL", "amqps://mq/%2f?auth_mechanism=external"),
-                ("AMQP__CERT_FILE", file),
-                ("AMQP__KEY_FILE", file),
-            ],
-            "but no user",
-        ),
-        (
-            &[
-                ("AMQP__URL", external),
-                ("AMQP__CERT_FILE", file),
-                ("AMQP__KEY_FILE", file),
-                ("AMQP__PASSWORD_FILE", file),
-            ],
-            "sends no password",
-        ),
-        (
-            &[("AMQP__URL", "amqp://mq/%2f?auth_mechanism=magic")],
-            "auth_mechanism=magic; it must be one of",
-        ),
-        (&[("AMQP__URL", "amqps://one,amqp://two")], "some are not"),
-        (
-            &[("AMQP__URL", "amqps://mq?cacertfile=/x")],
-            "has cacertfile=",
-        ),
-        (
-            &[("DATABASE__CA_FILE", file)],
-            "database: ca_file or sslrootcert is set, but",
-        ),
-        (
-            &[
-                ("DATABASE__URL", "postgres://db/x?sslmode=prefer"),
-                ("DATABASE__CA_FILE", file),
-            ],
-            "add sslmode=verify-full",
-        ),
-        (&[("DATABASE__URL", &no_mode)], "add sslmode=verify-full"),
-        (
-            &[("DATABASE__CERT_FILE", file), ("DATABASE__KEY_FILE", file)],
-            "database: cert_file or sslcert is set, but",
-        ),
-        (
-            &[("DATABASE__URL", &no_key)],
-            "database.cert_file is set, but database.key_file is not",
-        ),
-        (
-            &[("DATABASE__URL", &root), ("DATABASE__CA_FILE", file)],
-            "but database.url says sslrootcert=",
-        ),
-        (
-            &[("DATABASE__URL", system), ("DATABASE__CA_FILE", file)],
-            "sslrootcert=system",
-        ),
-        (
-            &[("DATABASE__URL", "postgres://db/x?sslmode=allow")],
-            "has sslmode=allow; it must be one of",
-        ),
-        (
-            &[(
-                "DATABASE__URL",
-                "postgres://db/x?sslmode=require&sslmode=disable",
-            )],
-            "says sslmode twice",
-        ),
-        (
-            &[(
-                "DATABASE__URL",
-                "postgres://db/x?sslmode=require&sslrootcert=/nowhere",
-            )],
-            "sslrootcert: cannot read /nowhere",
-        ),
-    ] {
+/// Keys that are set, and what is said of it.
+type Contradiction<'a> = (&'a [(&'a str, &'a str)], &'a str);
+
+fn are_refused(contradictions: &[Contradiction<'_>]) {
+    for (set, said) in contradictions {
         let names: Vec<_> = set
             .iter()
             .map(|(key, _)| format!("REVERTD_{key}"))
             .collect();
-        let set: Vec<_> = names
-            .iter()
-            .map(String::as_str)
-            .zip(set.iter().map(|(_, value)| *value))
-            .collect();
+        let values = set.iter().map(|(_, value)| *value);
+        let set: Vec<_> = names.iter().map(String::as_str).zip(values).collect();
         let message = refused(&set);
         assert!(message.contains(said), "{set:?}: {message}");
     }
+}
+
+#[test]
+fn what_contradicts_itself_about_the_way_to_the_broker_stops_the_start() {
+    let (_folder, [file]) = files(["x"]);
+    let file = file.as_str();
+    let external = "amqps://me@mq/%2f?auth_mechanism=external";
+    let (password, ca) = (("AMQP__PASSWORD_FILE", file), ("AMQP__CA_FILE", file));
+    let (cert, key) = (("AMQP__CERT_FILE", file), ("AMQP__KEY_FILE", file));
+    let url = |url| ("AMQP__URL", url);
+    are_refused(&[
+        (
+            &[url("amqp://me:a@mq"), password],
+            "amqp.password_file is set, but amqp.url has a password",
+        ),
+        (
+            &[ca],
+            "amqp.ca_file is set, but amqp.url begins with amqp://",
+        ),
+        (&[cert, key], "amqp.cert_file is set, but amqp.url begins"),
+        (
+            &[url("amqps://mq"), cert],
+            "amqp.cert_file is set, but amqp.key_file is not",
+        ),
+        (
+            &[url("amqps://mq"), key],
+            "amqp.key_file is set, but amqp.cert_file is not",
+        ),
+        (&[url(external)], "no certificate to show"),
+        (
+            &[url("amqp://me@mq/%2f?auth_mechanism=EXTERNAL")],
+            "write amqps://",
+        ),
+        (
+            &[url("amqps://mq/%2f?auth_mechanism=external"), cert, key],
+            "but no user",
+        ),
+        (&[url(external), cert, key, password], "sends no password"),
+        (
+            &[url("amqp://mq/%2f?auth_mechanism=magic")],
+            "auth_mechanism=magic; it must be one of",
+        ),
+        (&[url("amqps://one,amqp://two")], "some are not"),
+        (&[url("amqps://mq?cacertfile=/x")], "has cacertfile="),
+    ]);
+}
+
+#[test]
+fn what_contradicts_itself_about_the_way_to_the_database_stops_the_start() {
+    let (_folder, [file, other]) = files(["x", "x"]);
+    let file = file.as_str();
+    let root = format!("postgres://me@db/x?sslmode=verify-full&sslrootcert={other}");
+    let system = "postgres://me@db/x?sslmode=verify-full&sslrootcert=system";
+    let no_key = format!("postgres://me@db/x?sslmode=verify-full&sslcert={file}");
+    let no_mode = format!("host=db sslrootcert = '{file}'");
+    let (password, ca) = (
+        ("DATABASE__PASSWORD_FILE", file),
+        ("DATABASE__CA_FILE", file),
+    );
+    let (cert, key) = (("DATABASE__CERT_FILE", file), ("DATABASE__KEY_FILE", file));
+    let url = |url| ("DATABASE__URL", url);
+    are_refused(&[
+        (
+            &[url("postgres://me:a@db/x"), password],
+            "database.password_file is set, but",
+        ),
+        (
+            &[url("postgres://me@db/x?password=a"), password],
+            "database.password_file is set, but",
+        ),
+        (
+            &[url("host=db password = a"), password],
+            "database.password_file is set, but",
+        ),
+        (&[ca], "database: ca_file or sslrootcert is set, but"),
+        (
+            &[url("postgres://db/x?sslmode=prefer"), ca],
+            "add sslmode=verify-full",
+        ),
+        (&[url(&no_mode)], "add sslmode=verify-full"),
+        (
+            &[url("postgres://db/x?sslrootcert=system")],
+            "add sslmode=verify-full",
+        ),
+        (&[cert, key], "database: cert_file or sslcert is set, but"),
+        (
+            &[url(&no_key)],
+            "database.cert_file is set, but database.key_file is not",
+        ),
+        (&[url(&root), ca], "but database.url says sslrootcert="),
+        (&[url(system), ca], "sslrootcert=system"),
+        (
+            &[url("postgres://db/x?sslmode=allow")],
+            "has sslmode=allow; it must be one of",
+        ),
+        (
+            &[url("postgres://db/x?sslmode=require&sslmode=disable")],
+            "says sslmode twice",
+        ),
+        (
+            &[url("postgres://db/x?sslmode=require&sslrootcert=/nowhere")],
+            "sslrootcert: cannot read /nowhere",
+        ),
+    ]);
 }
 
 #[test]
