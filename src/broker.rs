@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use lapin::{Connection, ConnectionProperties};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::settings::{AmqpUrl, AmqpUrls, Settings};
+use crate::tls;
 use watched::Watched;
 
 mod client;
@@ -25,6 +25,7 @@ mod order;
 mod outlet;
 mod properties;
 mod sieve;
+mod socket;
 mod topology;
 mod watched;
 
@@ -193,23 +194,36 @@ async fn any_of<T>(
 /// Whether the server greets: it sends the first frame of a connection, which ends there.
 async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
     let greeting = async {
-        let mut stream = TcpStream::connect(url.address()).await?;
+        let mut stream = socket::open(url).await?;
         stream.write_all(b"AMQP\0\0\x09\x01").await?;
+        stream.flush().await?;
         stream.read_u8().await
     };
     let greeted = greeting.await.map(|_| ());
     greeted.map_err(|error| BrokerError::classify(&error.into(), &url.host(), "connecting"))
 }
 
-/// Connects once, under a name that the broker's operator sees.
+/// Connects once, with the login of `url`, under a name that the broker's operator sees.
 async fn connect(url: &AmqpUrl, name: &str) -> Result<Connection, BrokerError> {
     let host = url.host();
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connecting = async {
-        let connected = Connection::connect(url.secret(), properties).await;
+        let socket = socket::open(url).await?;
+        socket::log_in(url, socket, properties).await
+    };
+    let connecting = async {
+        let connected = connecting.await;
         connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
     };
     within(CONNECT_TIMEOUT, &host, connecting).await
+}
+
+/// The broker's addresses to which everything goes in the clear, over a network.
+#[must_use]
+pub fn unencrypted(settings: &Settings) -> Vec<String> {
+    let urls = settings.amqp.url.iter();
+    let clear = urls.filter(|url| url.tls().is_none() && !tls::is_local(url.address().0));
+    clear.map(AmqpUrl::host).collect()
 }
 
 async fn within<T>(

@@ -45,8 +45,12 @@ fn code(text: &str) -> String {
 
 #[test]
 fn each_room_names_only_what_it_may() {
-    let walls: [(&[&str], &[&str]); 6] = [
-        (&["lapin", "amq_protocol"], &["broker"]),
+    let walls: [(&[&str], &[&str]); 10] = [
+        (&["lapin", "amq_protocol", "async_rs"], &["broker"]),
+        (&["tokio_postgres_rustls"], &["ledger"]),
+        (&["rustls"], &["tls", "ledger"]),
+        (&["tokio_rustls", "rustls_native_certs"], &["tls"]),
+        (&["crate::tls"], &["broker", "ledger"]),
         (
             &["tokio_postgres", "deadpool_postgres", "refinery"],
             &["ledger"],
