@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::auth::AuthProvider;
+use lapin::uri::{AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -20,9 +22,11 @@ mod client;
 mod error;
 mod inlet;
 mod intake;
+mod login;
 mod message;
 mod order;
 mod outlet;
+mod postbox;
 mod properties;
 mod sieve;
 mod socket;
@@ -33,8 +37,10 @@ pub use client::{Client, Submission};
 pub use error::BrokerError;
 pub use inlet::{Batch, Delivery};
 pub use intake::Intake;
+pub use login::{Credentials, Login, LoginError, Posting};
 pub use message::Message;
 pub use outlet::{Fate, Outlet};
+pub use postbox::{Answer, Expected, Postbox};
 pub use sieve::{STACK_BYTES, Sieved, sieve};
 
 /// Longest wait for a connection, a channel or a declaration.
@@ -64,7 +70,7 @@ impl Broker {
     /// # Errors
     /// Where the broker can't be reached or refuses the login or the virtual host.
     pub async fn connect(settings: &Settings, failed: bool) -> Result<Self, BrokerError> {
-        let connecting = async |url: AmqpUrl| {
+        let connecting = |url: AmqpUrl| async move {
             if failed {
                 let host = url.host();
                 within(CONNECT_TIMEOUT, &host, greeting(&url)).await?;
@@ -175,9 +181,9 @@ async fn close(connection: &Connection) {
 }
 
 /// Tries the addresses one after another, from one drawn at random, so that a fleet spreads over the nodes.
-async fn any_of<T>(
+async fn any_of<T, F: Future<Output = Result<T, BrokerError>>>(
     urls: &AmqpUrls,
-    connecting: impl AsyncFn(AmqpUrl) -> Result<T, BrokerError>,
+    connecting: impl Fn(AmqpUrl) -> F,
 ) -> Result<T, BrokerError> {
     let mut wrong: Option<BrokerError> = None;
     let drawn = uuid::Uuid::new_v4().as_u128() % urls.iter().len() as u128;
@@ -205,14 +211,40 @@ async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
 
 /// Connects once, with the login of `url`, under a name that the broker's operator sees.
 async fn connect(url: &AmqpUrl, name: &str) -> Result<Connection, BrokerError> {
-    let host = url.host();
     let properties = ConnectionProperties::default().with_connection_name(name.into());
+    log_in(url, parsed(url)?, properties).await
+}
+
+/// The same with a login of its own in place of the address's.
+async fn connect_as(
+    url: &AmqpUrl,
+    name: &str,
+    login: impl AuthProvider,
+) -> Result<Connection, BrokerError> {
+    let mut uri = parsed(url)?;
+    uri.authority.userinfo = AMQPUserInfo::default();
+    let properties = ConnectionProperties::default()
+        .with_connection_name(name.into())
+        .with_auth_provider(login);
+    log_in(url, uri, properties).await
+}
+
+fn parsed(url: &AmqpUrl) -> Result<AMQPUri, BrokerError> {
+    url.secret().parse().map_err(BrokerError::lasting)
+}
+
+async fn log_in(
+    url: &AmqpUrl,
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+) -> Result<Connection, BrokerError> {
+    let host = url.host();
     let connecting = async {
-        let socket = socket::open(url).await?;
-        socket::log_in(url, socket, properties).await
-    };
-    let connecting = async {
-        let connected = connecting.await;
+        let logging_in = async {
+            let socket = socket::open(url).await?;
+            socket::log_in(uri, socket, properties).await
+        };
+        let connected = logging_in.await;
         connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
     };
     within(CONNECT_TIMEOUT, &host, connecting).await

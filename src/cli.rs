@@ -10,9 +10,11 @@ use crate::settings::Settings;
 use crate::{broker, ledger};
 
 mod config;
+mod gateway;
 mod grants;
 mod logs;
 mod migrate;
+mod signals;
 mod submit;
 mod worker;
 
@@ -36,6 +38,8 @@ pub struct Cli {
 enum Command {
     /// Take revert requests off RabbitMQ until told to stop (SIGTERM, SIGINT).
     Worker,
+    /// Serve the operation over HTTP: requests in, published as their client, answered by their event.
+    Gateway,
     /// Bring the database's schema up to date.
     Migrate(migrate::Args),
     /// Publish one request and wait for its event. Exit status: 0 reverted, 1 rejected or failed, 3 no answer
@@ -90,6 +94,7 @@ impl Cli {
             .build()?;
         match self.command {
             Command::Worker => runtime.block_on(worker::run(settings)),
+            Command::Gateway => runtime.block_on(gateway::run(settings)),
             Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
             Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
             Command::Grants(args) => runtime.block_on(grants::run(&settings, args)),

@@ -8,8 +8,12 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::outcome::{Code, Failure, Metadata, Outcome, Refusal, Verdict};
+use crate::outcome::{Failure, Metadata, Outcome, Refusal, Verdict};
 use crate::request::{Fragments, RevertRequest, Violation, digest};
+
+mod status;
+
+pub use status::Status;
 
 /// Media type of the body.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -115,36 +119,6 @@ impl Serialize for Int64 {
     }
 }
 
-/// google.rpc.Status.
-#[derive(Serialize)]
-struct Status<'a> {
-    code: i32,
-    message: &'a str,
-    details: Vec<Detail<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "@type")]
-enum Detail<'a> {
-    #[serde(rename = "type.googleapis.com/google.rpc.ErrorInfo")]
-    ErrorInfo {
-        reason: &'static str,
-        domain: &'static str,
-        metadata: Metadata,
-    },
-    #[serde(rename = "type.googleapis.com/google.rpc.BadRequest")]
-    BadRequest {
-        #[serde(rename = "fieldViolations")]
-        field_violations: Vec<FieldViolation<'a>>,
-    },
-}
-
-#[derive(Serialize)]
-struct FieldViolation<'a> {
-    field: &'static str,
-    description: &'a str,
-}
-
 impl Event {
     /// The event of a decided request.
     #[must_use]
@@ -202,7 +176,7 @@ impl Event {
     ) -> Self {
         let code = failure.code();
         let data = Data {
-            error: Some(status(code, failure.message(), Metadata::new(), &[])),
+            error: Some(Status::new(code, failure.message(), Metadata::new(), &[])),
             ..fragments_data(request_id, fragments)
         };
         Self::new(Kind::Failed, &[raw_identity], code.reason, now, data)
@@ -223,7 +197,7 @@ impl Event {
             | Refusal::AlreadyReverted(_)
             | Refusal::AmountExceedsUsage(_) => &[],
         };
-        let error = status(code, refusal.message(), refusal.metadata(), violations);
+        let error = Status::new(code, refusal.message(), refusal.metadata(), violations);
         let data = Data {
             error: Some(error),
             ..data
@@ -278,35 +252,6 @@ fn fragments_data<'a>(request_id: Option<&'a str>, fragments: &'a Fragments) -> 
         amount: fragments.amount.map(|amount| Int64(amount.get())),
         reason: fragments.reason.as_deref(),
         ..Data::default()
-    }
-}
-
-fn status<'a>(
-    code: Code,
-    message: &'a str,
-    metadata: Metadata,
-    violations: &'a [Violation],
-) -> Status<'a> {
-    let mut details = vec![Detail::ErrorInfo {
-        reason: code.reason,
-        domain: SOURCE,
-        metadata,
-    }];
-    if !violations.is_empty() {
-        details.push(Detail::BadRequest {
-            field_violations: violations
-                .iter()
-                .map(|violation| FieldViolation {
-                    field: violation.field,
-                    description: &violation.description,
-                })
-                .collect(),
-        });
-    }
-    Status {
-        code: code.number,
-        message,
-        details,
     }
 }
 

@@ -19,7 +19,7 @@
 //! 10. Attempts exhausted, or never decodable: dead-letter queue, with the reason.
 //!
 //! The modules below stand in reading order: the pure ones, TLS, the seams at which tests crash the program, the two rooms that do I/O, the loop that joins
-//! them, and the command line.
+//! them, the operation over HTTP, and the command line.
 
 pub mod request;
 
@@ -44,5 +44,7 @@ pub mod ledger;
 pub mod broker;
 
 pub mod worker;
+
+pub mod gateway;
 
 pub mod cli;

@@ -8,8 +8,10 @@ use std::fmt;
 use uuid::Uuid;
 
 mod fields;
+mod trace;
 
 pub use fields::decode;
+pub use trace::is_traceparent;
 
 /// Most characters of `reason` (contract, section Request).
 pub const REASON_MAX_CHARS: usize = 512;

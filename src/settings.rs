@@ -4,7 +4,7 @@
 //! environment. It must not know the clients of broker and database, only the form of their addresses.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Config, ConfigError, Environment, File, FileFormat};
@@ -39,7 +39,8 @@ mod urls;
 pub use database_url::DatabaseUrl;
 pub use files::{HeldFile, Identity, TlsFiles};
 pub use types::{
-    AuthorizationMode, Delay, LogFormat, Name, Policy, ReplyToPattern, SchemaName, Size,
+    AuthorizationMode, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern, SchemaName,
+    Size,
 };
 pub use urls::{AmqpUrl, AmqpUrls};
 
@@ -67,6 +68,7 @@ pub struct Settings {
     pub ledger: Ledger,
     pub authorization: Authorization,
     pub telemetry: Telemetry,
+    pub gateway: Gateway,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -180,6 +182,20 @@ pub struct Authorization {
 #[allow(missing_docs)]
 pub struct Telemetry {
     pub log_format: LogFormat,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Gateway {
+    pub listen: ListenAddress,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    pub max_in_flight: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
 }
 
 impl Settings {

@@ -42,7 +42,7 @@ impl Client {
     /// # Errors
     /// Where the broker can't be reached or refuses.
     pub async fn connect(settings: &Settings) -> Result<Self, BrokerError> {
-        let connecting = async |url: AmqpUrl| {
+        let connecting = |url: AmqpUrl| async move {
             let connection = connect(&url, "revertd submit").await?;
             Ok((connection, url.host()))
         };

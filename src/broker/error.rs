@@ -17,6 +17,8 @@ pub struct BrokerError {
 enum Nature {
     Passing,
     Lasting,
+    LoginRefused,
+    HostRefused,
     Unparseable,
     Blocked,
 }
@@ -74,7 +76,20 @@ impl BrokerError {
     /// Whether waiting alone won't mend it.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
-        self.nature == Nature::Lasting
+        matches!(
+            self.nature,
+            Nature::Lasting | Nature::LoginRefused | Nature::HostRefused
+        )
+    }
+
+    /// Whether the broker knows no user of that name and password.
+    pub(super) fn is_login_refused(&self) -> bool {
+        self.nature == Nature::LoginRefused
+    }
+
+    /// Whether the broker knows the user, and keeps it from the virtual host.
+    pub(super) fn is_host_refused(&self) -> bool {
+        self.nature == Nature::HostRefused
     }
 
     /// Whether a delivery could not be parsed, which ends the connection, and does so again each time it
@@ -120,16 +135,23 @@ impl BrokerError {
                         nature: Nature::Unparseable,
                     },
                     AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if doing == "connecting" => {
-                        Self::lasting(format!(
-                            "{at} refuses the login: {text}; check user and password in amqp.url \
-                             (REVERTD_AMQP__URL) or amqp.password_file, or, with auth_mechanism=external, amqp.cert_file"
-                        ))
+                        Self {
+                            message: format!(
+                                "{at} refuses the login: {text}; check user and password in amqp.url \
+                                 (REVERTD_AMQP__URL) or amqp.password_file, or, with auth_mechanism=external, \
+                                 amqp.cert_file"
+                            ),
+                            nature: Nature::LoginRefused,
+                        }
                     }
                     AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if doing == "connecting" => {
-                        Self::lasting(format!(
-                            "{at} refuses the virtual host: {text}; correct it in amqp.url, where / is \
-                             written %2f, or create it: rabbitmqctl add_vhost, set_permissions"
-                        ))
+                        Self {
+                            message: format!(
+                                "{at} refuses the virtual host: {text}; correct it in amqp.url, where / is \
+                                 written %2f, or create it: rabbitmqctl add_vhost, set_permissions"
+                            ),
+                            nature: Nature::HostRefused,
+                        }
                     }
                     AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::lasting(format!(
                         "{at} forbids {doing}: {text}; grant the user of amqp.url what the README lists \

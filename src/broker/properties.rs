@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::request::Envelope;
+use crate::request::{Envelope, is_traceparent};
 
 pub const ATTEMPTS: &str = "x-attempts";
 pub const CLIENT: &str = "x-client";
@@ -19,8 +19,8 @@ pub const ERROR_REASON: &str = "x-error-reason";
 pub const ERROR_MESSAGE: &str = "x-error-message";
 pub const HEADERS_DROPPED: &str = "x-headers-dropped";
 pub const TRACEPARENT: &str = "traceparent";
+pub const MAX_ATTEMPTS: &str = "x-max-attempts";
 
-const MAX_ATTEMPTS: &str = "x-max-attempts";
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// Headers that are never passed on. CC and BCC would route copies wherever the publisher likes; a forged
@@ -189,17 +189,6 @@ fn integer(value: &AMQPValue) -> Option<i64> {
         AMQPValue::LongLongInt(value) => Some(*value),
         _ => None,
     }
-}
-
-/// Version 00 of the W3C's trace context: four fields of lower-case hexadecimal digits.
-fn is_traceparent(text: &str) -> bool {
-    let fields: Vec<_> = text.split('-').collect();
-    let hex = |field: &str| {
-        field
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    fields.iter().map(|field| field.len()).eq([2, 32, 16, 2]) && fields.iter().all(|f| hex(f))
 }
 
 /// At least what the table takes up in a frame.

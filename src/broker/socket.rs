@@ -39,13 +39,12 @@ pub async fn open(url: &AmqpUrl) -> io::Result<Socket> {
     Ok(Either::Right(encrypted))
 }
 
-/// Logs in over a socket of [`open`], with the login of `url`.
+/// Logs in over a socket of [`open`], with the login of `uri`, or of `properties` where they have one.
 pub async fn log_in(
-    url: &AmqpUrl,
+    uri: AMQPUri,
     socket: Socket,
     properties: ConnectionProperties,
 ) -> lapin::Result<Connection> {
-    let uri: AMQPUri = url.secret().parse().map_err(io::Error::other)?;
     let socket = Mutex::new(Some(socket));
     let hand_over = async move |_, _| {
         let socket = socket.lock().map_or(None, |mut socket| socket.take());

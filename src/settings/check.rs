@@ -17,6 +17,10 @@ impl Settings {
                 self.amqp.max_message_bytes.bytes(),
             ),
             ("amqp.prefetch", u64::from(self.prefetch())),
+            (
+                "gateway.max_in_flight",
+                u64::from(self.gateway.max_in_flight),
+            ),
             ("database.pool_size", u64::from(self.pool_size())),
             (
                 "topology.work_queue_max_bytes",
@@ -86,7 +90,25 @@ impl Settings {
                 "revert.max_age must be from 1ms to 100 years; leave it out for no limit".into(),
             );
         }
+        self.check_gateway()?;
         self.check_names()
+    }
+
+    fn check_gateway(&self) -> Result<(), SettingsError> {
+        let wrong = |what: String| Err(SettingsError(what));
+        let gateway = &self.gateway;
+        let (shortest, longest) = (Duration::from_millis(1), Duration::from_hours(1));
+        if gateway.timeout < shortest || gateway.timeout > longest {
+            return wrong("gateway.timeout must be from 1ms to 1h".into());
+        }
+        let (missing, given) = match (&gateway.cert_file, &gateway.key_file) {
+            (Some(_), None) => ("gateway.key_file", "gateway.cert_file"),
+            (None, Some(_)) => ("gateway.cert_file", "gateway.key_file"),
+            (Some(_), Some(_)) | (None, None) => return Ok(()),
+        };
+        wrong(format!(
+            "{given} is set, but {missing} is not; set both to serve over TLS, or neither"
+        ))
     }
 
     fn check_names(&self) -> Result<(), SettingsError> {

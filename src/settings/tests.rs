@@ -110,6 +110,51 @@ fn the_broker_may_have_several_addresses() {
 }
 
 #[test]
+fn the_gateway_has_an_address_bounds_and_both_files_or_neither() {
+    for (name, value, said) in [
+        (
+            "REVERTD_GATEWAY__LISTEN",
+            "localhost",
+            "gateway.listen: must be an IP address and a port",
+        ),
+        ("REVERTD_GATEWAY__TIMEOUT", "0s", "gateway.timeout must be"),
+        ("REVERTD_GATEWAY__TIMEOUT", "2h", "gateway.timeout must be"),
+        (
+            "REVERTD_GATEWAY__MAX_IN_FLIGHT",
+            "0",
+            "gateway.max_in_flight is 0",
+        ),
+        (
+            "REVERTD_GATEWAY__CERT_FILE",
+            "/x",
+            "gateway.cert_file is set, but gateway.key_file is not",
+        ),
+        (
+            "REVERTD_GATEWAY__KEY_FILE",
+            "/x",
+            "gateway.key_file is set, but gateway.cert_file is not",
+        ),
+    ] {
+        let error = refused(&[(name, value)]);
+        assert!(error.contains(said), "{error}");
+    }
+    let files = [
+        ("REVERTD_GATEWAY__CERT_FILE", "/cert"),
+        ("REVERTD_GATEWAY__KEY_FILE", "/key"),
+        ("REVERTD_GATEWAY__LISTEN", "[::]:7400"),
+    ];
+    let gateway = load(&files).expect("valid").gateway;
+    assert_eq!(gateway.listen.to_string(), "[::]:7400");
+    assert_eq!(gateway.key_file.as_deref(), Some(Path::new("/key")));
+    let gateway = load(&[]).expect("valid").gateway;
+    assert_eq!(gateway.listen.to_string(), "127.0.0.1:7400");
+    assert_eq!(
+        (gateway.timeout, gateway.cert_file),
+        (Duration::from_secs(10), None)
+    );
+}
+
+#[test]
 fn a_wrong_value_names_its_key_and_what_would_be_right() {
     for (name, value, said) in [
         ("REVERTD_AMQP__PREFETCH", "many", "amqp.prefetch"),

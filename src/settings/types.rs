@@ -1,6 +1,7 @@
 //! Values of the configuration that have a form of their own.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -98,6 +99,27 @@ impl fmt::Display for Delay {
 }
 
 text_type!(Delay, Delay::parse);
+
+/// Where a server of ours listens: an address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddress(pub SocketAddr);
+
+impl ListenAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        let address = text.parse().map_err(|_| {
+            "must be an IP address and a port, such as 127.0.0.1:7400, 0.0.0.0:7400 or [::]:7400"
+        })?;
+        Ok(Self(address))
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+text_type!(ListenAddress, ListenAddress::parse);
 
 /// A number of bytes; shows itself exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -133,6 +133,7 @@ async fn wrong_usage_ends_with_2_and_says_how() {
         &["--help"][..],
         &["worker", "--help"],
         &["submit", "--help"],
+        &["gateway", "--help"],
         &["--version"],
     ] {
         assert_eq!(run(&stage, arguments).0, 0, "{arguments:?}");

@@ -7,6 +7,7 @@ mod batches;
 mod commands;
 mod concurrency;
 mod frontier;
+mod gateway;
 mod grants;
 mod house;
 mod ladder;

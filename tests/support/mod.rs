@@ -24,6 +24,7 @@ pub mod audit;
 pub mod compare;
 pub mod draw;
 pub mod expected;
+pub mod http;
 pub mod ledger;
 pub mod line;
 pub mod load;
@@ -304,6 +305,51 @@ impl Stage {
         })
         .await;
         channel.close(200, "gone".into()).await.expect("closed");
+    }
+
+    /// The first message of a queue, which stays there.
+    pub async fn peek(&self, queue: &str) -> Letter {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let mut letter = None;
+        eventually("there is one to look at", async || {
+            let options = BasicGetOptions { no_ack: false };
+            let taken = channel
+                .basic_get(queue.into(), options)
+                .await
+                .expect("read");
+            letter = taken.map(|message| Letter {
+                routing_key: message.routing_key.to_string(),
+                properties: message.properties.clone(),
+                body: message.data.clone(),
+            });
+            letter.is_some()
+        })
+        .await;
+        channel.close(200, "looked".into()).await.expect("closed");
+        letter.expect("there was one")
+    }
+
+    /// Deletes a queue.
+    pub async fn delete_queue(&self, queue: &str) {
+        let deleted = self
+            .channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default());
+        deleted.await.expect("deleted");
+    }
+
+    /// Publishes straight to a queue, as the worker's own user would.
+    pub async fn publish_to(&self, queue: &str, message: &Request) {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..Default::default()
+        };
+        let properties = message.properties.clone();
+        let confirm = self
+            .channel
+            .basic_publish("".into(), queue.into(), options, &message.body, properties)
+            .await
+            .expect("written");
+        assert_eq!(confirm.await.expect("confirmed"), Confirmation::Ack(None));
     }
 
     /// The most redeliveries that the broker counts for any message of a queue, before this look at them.

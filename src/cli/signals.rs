@@ -1,0 +1,36 @@
+//! SIGTERM and SIGINT, for the commands that run until they are told to stop.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// What a shell reports of a process that a signal ended: 128 and the signal's number.
+const SIGINT_STATUS: i32 = 130;
+const SIGTERM_STATUS: i32 = 143;
+
+/// Cancelled by the first signal; the second ends the process.
+pub fn stop() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (interrupt, terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    tokio::spawn(on_signals(interrupt, terminate, stop.clone()));
+    Ok(stop)
+}
+
+/// The first signal stops in order, the second at once: what is in hand is then delivered again.
+async fn on_signals(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
+    loop {
+        let status = tokio::select! {
+            _ = interrupt.recv() => SIGINT_STATUS,
+            _ = terminate.recv() => SIGTERM_STATUS,
+        };
+        if stop.is_cancelled() {
+            warn!("second signal: stopped at once");
+            std::process::exit(status);
+        }
+        info!("stopping: finishing what is in hand; a second signal ends it at once");
+        stop.cancel();
+    }
+}

@@ -1,0 +1,204 @@
+//! The operation of the API over HTTP: a request in, published as its client, answered by its event.
+//!
+//! ```text
+//! headers -> login -> room -> body -> decode -> publish as the client -> event on the reply queue -> status
+//! ```
+//!
+//! It must not know the database, nor AMQP: the broker decides who may ask, the worker what is answered.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderValue, Response};
+use axum::middleware::{self, Next};
+use axum::routing::post;
+use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::{error, info, warn};
+
+use crate::broker::{BrokerError, Postbox};
+use crate::patience::Patience;
+use crate::settings::Settings;
+use headers::{Ids, REQUEST_ID, TRACEPARENT};
+use problem::Problem;
+use server::Server;
+use sessions::Sessions;
+use tally::Tally;
+
+mod answer;
+mod credentials;
+mod headers;
+mod operation;
+mod problem;
+mod server;
+mod sessions;
+mod tally;
+mod tls;
+
+/// Where the operation is, as the API page has it.
+const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
+
+/// Waits for a broker that isn't there yet.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How often logins that are no longer remembered are let go.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Why the gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The address can't be had.
+    #[error("cannot listen on {address}: {error}; see who does, or change gateway.listen")]
+    Listen {
+        /// `gateway.listen`.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Certificate or key can't be used.
+    #[error("{0}")]
+    Tls(String),
+    /// The broker refuses, and will go on refusing.
+    #[error("{0}")]
+    Broker(#[from] BrokerError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers; see that /dev/urandom is there")]
+    Random,
+}
+
+/// What the requests share.
+struct Gateway {
+    settings: Arc<Settings>,
+    sessions: Sessions,
+    postbox: Postbox,
+    room: Semaphore,
+    tally: Arc<Tally>,
+}
+
+/// Serves until told to stop. Whether all that was in work then was answered.
+///
+/// # Errors
+/// Why it can't start.
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, GatewayError> {
+    let settings = Arc::new(settings);
+    let wrong = |error| GatewayError::Listen {
+        address: settings.gateway.listen.0,
+        error,
+    };
+    let socket = server::bind(settings.gateway.listen.0).map_err(wrong)?;
+    let tls = tls::acceptor(&settings.gateway).map_err(GatewayError::Tls)?;
+    let tally = Arc::new(Tally::new());
+    let sessions = Sessions::new(settings.clone(), tally.clone()).ok_or(GatewayError::Random)?;
+    let Some(postbox) = stop.run_until_cancelled(postbox(&settings)).await else {
+        return Ok(true);
+    };
+    let in_flight = usize::from(settings.gateway.max_in_flight);
+    let gateway = Arc::new(Gateway {
+        sessions,
+        postbox: postbox?,
+        room: Semaphore::new(in_flight),
+        tally,
+        settings: settings.clone(),
+    });
+    let listener = server::listen(socket).map_err(wrong)?;
+    let address = listener.local_addr().map_err(wrong)?;
+    if tls.is_none() && !address.ip().is_loopback() {
+        warn!(
+            %address,
+            "clients' secrets cross the network in clear: set gateway.cert_file and gateway.key_file, or listen \
+             on 127.0.0.1 behind something that speaks TLS"
+        );
+    }
+    info!(%address, tls = tls.is_some(), "listening");
+    let server = Server::new(router(gateway.clone()), tls, stop.clone());
+    let tidying = tokio::spawn(tidy(gateway.clone()));
+    let serving = Arc::new(server).serve(listener, 2 * in_flight, settings.worker.shutdown_timeout);
+    let finished = serving.await;
+    tidying.abort();
+    gateway.close().await;
+    info!(tally = %gateway.tally, "stopped");
+    if !finished {
+        warn!("stopped with requests unanswered: they go on, and their clients may ask again");
+    }
+    Ok(finished)
+}
+
+/// The reply queue; a broker that isn't there yet is waited for.
+async fn postbox(settings: &Arc<Settings>) -> Result<Postbox, BrokerError> {
+    let mut patience = Patience::new(FIRST_WAIT, LONGEST_WAIT);
+    let mut failed = false;
+    loop {
+        match Postbox::open(settings.clone(), failed).await {
+            Ok(postbox) => return Ok(postbox),
+            Err(error) if error.is_lasting() => return Err(error),
+            Err(error) => {
+                if !failed {
+                    warn!(%error, "waiting for the broker");
+                }
+                failed = true;
+                sleep(patience.next_wait()).await;
+            }
+        }
+    }
+}
+
+fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route(
+            PATH,
+            post(operation::revert).fallback(operation::wrong_method),
+        )
+        .fallback(operation::wrong_path)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(with_ids))
+        .with_state(gateway)
+}
+
+/// Gives each request its ids, and each answer the headers that show them.
+async fn with_ids(mut request: Request, next: Next) -> Response<Body> {
+    let ids = Ids::of(request.headers());
+    let (shown, traceparent) = (ids.shown.clone(), ids.traceparent.clone());
+    request.extensions_mut().insert(ids);
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, shown);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    if let Some(traceparent) = traceparent {
+        headers.insert(TRACEPARENT, traceparent);
+    }
+    response
+}
+
+/// A fault of ours ends one request, and no other.
+#[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
+fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response<Body> {
+    error!("a request met a fault of the gateway; the lines before this one tell where");
+    Problem::internal("a fault of the gateway; ask again with the same Idempotency-Key")
+        .into_response()
+}
+
+async fn tidy(gateway: Arc<Gateway>) {
+    let mut ticks = interval(TIDY_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        gateway.sessions.tidy().await;
+    }
+}
+
+impl Gateway {
+    async fn close(&self) {
+        tokio::join!(self.sessions.close(), self.postbox.close());
+    }
+}

@@ -1,0 +1,102 @@
+//! The answer over HTTP that an event makes. Pure.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::problem::{Problem, respond};
+use crate::event::Kind;
+
+/// What is read of an event.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Data<'a>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    code: i32,
+}
+
+/// `{}` of a success; of anything else the event's error as it is, under the status of its code.
+pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
+    let unreadable =
+        || Problem::internal("the request's event can't be read; it is on the reply exchange");
+    let event: Event<'_> = serde_json::from_slice(event).map_err(|_| unreadable())?;
+    match event.data.error {
+        None if event.kind == Kind::Reverted.name() => Ok(respond(StatusCode::OK, "{}")),
+        None => Err(unreadable()),
+        Some(error) => {
+            let error = error.get();
+            let Status { code } = serde_json::from_str(error).map_err(|_| unreadable())?;
+            Ok(respond(status_of(code), error.to_owned()))
+        }
+    }
+}
+
+/// The status of a `google.rpc.Code`, as the contract has it.
+fn status_of(code: i32) -> StatusCode {
+    match code {
+        3 | 9 => StatusCode::BAD_REQUEST,
+        5 => StatusCode::NOT_FOUND,
+        6 => StatusCode::CONFLICT,
+        7 => StatusCode::FORBIDDEN,
+        14 => StatusCode::SERVICE_UNAVAILABLE,
+        16 => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_has_the_status_of_the_contract() {
+        for (code, status) in [
+            (3, 400),
+            (5, 404),
+            (6, 409),
+            (7, 403),
+            (9, 400),
+            (13, 500),
+            (14, 503),
+            (16, 401),
+            (2, 500),
+            (99, 500),
+        ] {
+            let event = format!(
+                r#"{{"type":"usage.revert.rejected","data":{{"error":{{"code":{code},"message":"m"}}}}}}"#
+            );
+            let answer = of_event(event.as_bytes()).expect("readable");
+            assert_eq!(answer.status(), status, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_no_success() {
+        for event in [
+            "",
+            "{}",
+            r#"{"type":"x","data":{}}"#,
+            r#"{"type":"usage.reverted"}"#,
+        ] {
+            let problem = of_event(event.as_bytes()).expect_err("unreadable");
+            assert_eq!(problem.into_response().status(), 500, "{event}");
+        }
+        let event = br#"{"type":"usage.reverted","data":{"amount":"1"}}"#;
+        assert_eq!(of_event(event).expect("readable").status(), 200);
+    }
+}

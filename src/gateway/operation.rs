@@ -1,0 +1,214 @@
+//! The operation: one HTTP request, from its headers to its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{Extension, Request, State};
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderMap, Response, StatusCode};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::time::timeout;
+
+use super::Gateway;
+use super::answer;
+use super::credentials::credentials;
+use super::headers::{Ids, expects_continue, is_json};
+use super::problem::Problem;
+use super::sessions::NoSession;
+use super::tally::Trouble;
+use crate::broker::{Answer, Login, Posting};
+use crate::request;
+
+/// Longest wait for a body, as a whole.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is read of a body that nobody wants, and for how long: a connection closed under a client that still
+/// writes takes the answer with it.
+const UNWANTED_MAX_BYTES: usize = 1024 * 1024;
+const UNWANTED_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub async fn revert(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(ids): Extension<Ids>,
+    request: Request,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let mut body = body.into_data_stream();
+    let response = match gateway.decide(&parts.headers, &mut body, ids).await {
+        Ok(response) => response,
+        Err(problem) => refuse(problem, &parts.headers, body).await,
+    };
+    let count = match response.status() {
+        StatusCode::OK => &gateway.tally.reverted,
+        StatusCode::SERVICE_UNAVAILABLE => &gateway.tally.unavailable,
+        StatusCode::GATEWAY_TIMEOUT => &gateway.tally.unanswered,
+        _ => &gateway.tally.rejected,
+    };
+    count.add();
+    response
+}
+
+pub async fn wrong_path(request: Request) -> Response<Body> {
+    refuse_unread(Problem::wrong_path(), request).await
+}
+
+pub async fn wrong_method(request: Request) -> Response<Body> {
+    refuse_unread(Problem::wrong_method(), request).await
+}
+
+async fn refuse_unread(problem: Problem, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    refuse(problem, &parts.headers, body.into_data_stream()).await
+}
+
+/// Answers once what the client is still writing is read, within bounds.
+async fn refuse(problem: Problem, headers: &HeaderMap, mut body: BodyDataStream) -> Response<Body> {
+    if !expects_continue(headers) {
+        let reading = async {
+            let mut read = 0;
+            while let Some(Ok(chunk)) = body.next().await {
+                read += chunk.len();
+                if read > UNWANTED_MAX_BYTES {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(UNWANTED_TIMEOUT, reading).await;
+    }
+    problem.into_response()
+}
+
+impl Gateway {
+    /// Who asks, then whether there is room, then what is asked; in this order, so that a stranger learns nothing
+    /// and takes no room.
+    async fn decide(
+        &self,
+        headers: &HeaderMap,
+        body: &mut BodyDataStream,
+        ids: Ids,
+    ) -> Result<Response<Body>, Problem> {
+        let login = self.login(headers).await?;
+        let Ok(_room) = self.room.try_acquire() else {
+            let limit = self.settings.gateway.max_in_flight;
+            self.tally.warn(Trouble::Saturated, login.client(), &limit);
+            return Err(Problem::saturated());
+        };
+        if !is_json(headers) {
+            return Err(Problem::not_json());
+        }
+        let message_id = ids
+            .message_id
+            .map_err(|violation| Problem::invalid(vec![violation]))?;
+        let limit = self.settings.amqp.max_message_bytes.bytes();
+        let body = timeout(BODY_TIMEOUT, read(headers, body, limit)).await;
+        let body = body.map_err(|_| Problem::slow_body())??;
+        request::decode(&body).map_err(Problem::undecodable)?;
+        let traceparent = ids
+            .traceparent
+            .and_then(|given| Some(given.to_str().ok()?.to_owned()));
+        let posting = Posting {
+            message_id: message_id.clone(),
+            body,
+            traceparent,
+        };
+        let answered = self.ask(&login, posting).await;
+        answered.map_err(|problem| problem.about(&message_id))
+    }
+
+    async fn login(&self, headers: &HeaderMap) -> Result<Arc<Login>, Problem> {
+        let credentials = credentials(headers).ok_or_else(Problem::client_unknown)?;
+        let client = credentials.id.as_str();
+        self.sessions
+            .of(&credentials)
+            .await
+            .map_err(|why| match why {
+                NoSession::Refused => Problem::client_unknown(),
+                NoSession::Barred => {
+                    self.tally.warn(Trouble::Barred, client, &"at its login");
+                    Problem::barred()
+                }
+                NoSession::Busy => {
+                    self.tally.warn(Trouble::Logins, client, &"at its login");
+                    Problem::too_many_logins()
+                }
+                NoSession::Unavailable(why) => {
+                    self.tally.warn(Trouble::Broker, client, &why);
+                    Problem::broker_unavailable()
+                }
+            })
+    }
+
+    /// Publishes the request as its client, and waits for its event.
+    async fn ask(&self, login: &Arc<Login>, posting: Posting) -> Result<Response<Body>, Problem> {
+        let client = login.client();
+        let expected = self.postbox.expect().map_err(|why| {
+            self.tally.warn(Trouble::Broker, client, &why);
+            Problem::broker_unavailable()
+        })?;
+        let message_id = posting.message_id.clone();
+        login.publish(posting, &expected);
+        let Some(answer) = expected.answer(self.settings.gateway.timeout).await else {
+            self.tally.warn(Trouble::NoAnswer, client, &message_id);
+            return Err(Problem::no_answer());
+        };
+        let (trouble, detail, problem) = match answer {
+            Answer::Event(event) => return answer::of_event(&event),
+            Answer::Unroutable => {
+                let exchange = self.settings.topology.request_exchange.to_string();
+                (Trouble::Unroutable, exchange, Problem::unroutable())
+            }
+            Answer::Full => {
+                let queue = self.settings.topology.work_queue.to_string();
+                (Trouble::Full, queue, Problem::full())
+            }
+            Answer::Forbidden(why) => {
+                let problem = Problem::publish_not_permitted();
+                (Trouble::Forbidden, why.to_string(), problem)
+            }
+            Answer::Unsent(why) => {
+                let problem = Problem::broker_unavailable();
+                (Trouble::Broker, why.to_string(), problem)
+            }
+            Answer::Lost => (Trouble::Lost, message_id, Problem::lost()),
+        };
+        self.tally.warn(trouble, client, &detail);
+        Err(problem)
+    }
+}
+
+/// The whole body, of at most `limit` bytes.
+async fn read(
+    headers: &HeaderMap,
+    body: &mut BodyDataStream,
+    limit: u64,
+) -> Result<Bytes, Problem> {
+    let told = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let told: u64 = told.unwrap_or(0);
+    if told > limit {
+        return Err(Problem::too_large(limit));
+    }
+    let mut whole = Bytes::new();
+    let mut parts = Vec::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|_| Problem::cut_off_body())?;
+        if (whole.len() + parts.len() + chunk.len()) as u64 > limit {
+            return Err(Problem::too_large(limit));
+        }
+        // Most bodies come as one piece, which is taken as it is.
+        if whole.is_empty() && parts.is_empty() {
+            whole = chunk;
+        } else {
+            parts.extend_from_slice(&std::mem::take(&mut whole));
+            parts.extend_from_slice(&chunk);
+        }
+    }
+    Ok(if parts.is_empty() {
+        whole
+    } else {
+        parts.into()
+    })
+}

@@ -1,0 +1,259 @@
+//! What is answered instead of `{}` where the gateway itself says so: one function makes every such answer.
+//!
+//! Pure. What the worker says is in `answer.rs`.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Response, StatusCode};
+
+use crate::event::Status;
+use crate::outcome::{Code, Failure, Metadata, Refusal};
+use crate::request::{Undecodable, Violation};
+
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+const CHALLENGE: HeaderValue =
+    HeaderValue::from_static("Basic realm=\"revertd\", charset=\"UTF-8\"");
+const POST: HeaderValue = HeaderValue::from_static("POST");
+const ONE_SECOND: HeaderValue = HeaderValue::from_static("1");
+
+/// `google.rpc.Code`, as far as it is needed here.
+const INVALID_ARGUMENT: i32 = 3;
+const DEADLINE_EXCEEDED: i32 = 4;
+const NOT_FOUND: i32 = 5;
+const PERMISSION_DENIED: i32 = 7;
+const UNIMPLEMENTED: i32 = 12;
+const INTERNAL: i32 = 13;
+const UNAVAILABLE: i32 = 14;
+const UNAUTHENTICATED: i32 = 16;
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: Code,
+    message: Cow<'static, str>,
+    metadata: Metadata,
+    violations: Vec<Violation>,
+}
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        number: i32,
+        reason: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            code: Code { number, reason },
+            message: message.into(),
+            metadata: Metadata::new(),
+            violations: Vec::new(),
+        }
+    }
+
+    fn unavailable(reason: &'static str, message: &'static str) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            UNAVAILABLE,
+            reason,
+            message,
+        )
+    }
+
+    pub fn wrong_path() -> Self {
+        let message = "there is nothing at this path; requests go to POST /v1beta1/organizations/billing/usages/revert";
+        Self::new(StatusCode::NOT_FOUND, NOT_FOUND, "PATH_NOT_FOUND", message)
+    }
+
+    pub fn wrong_method() -> Self {
+        let (status, reason) = (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED");
+        Self::new(status, UNIMPLEMENTED, reason, "this path takes POST only")
+    }
+
+    /// The same whatever is wrong with id and secret, so that nobody learns which ids there are.
+    pub fn client_unknown() -> Self {
+        let message =
+            "no client has this id and secret; send both in the header Authorization, scheme Basic";
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            UNAUTHENTICATED,
+            "CLIENT_UNKNOWN",
+            message,
+        )
+    }
+
+    pub fn barred() -> Self {
+        let message = "the client may not use the broker's virtual host; its operator can let it: rabbitmqctl \
+                       set_permissions, as the README lists under Permissions";
+        Self::new(
+            StatusCode::FORBIDDEN,
+            PERMISSION_DENIED,
+            "VIRTUAL_HOST_NOT_PERMITTED",
+            message,
+        )
+    }
+
+    pub fn publish_not_permitted() -> Self {
+        let message = "the client may not write to the request exchange; the broker's operator can let it: \
+                       rabbitmqctl set_permissions, as the README lists under Permissions";
+        Self::new(
+            StatusCode::FORBIDDEN,
+            PERMISSION_DENIED,
+            "PUBLISH_NOT_PERMITTED",
+            message,
+        )
+    }
+
+    pub fn not_json() -> Self {
+        let (status, reason) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE");
+        let message = "the body must be JSON, and sent as it is, with the header Content-Type: application/json";
+        Self::new(status, INVALID_ARGUMENT, reason, message)
+    }
+
+    pub fn too_large(limit: u64) -> Self {
+        let message = format!(
+            "the body has more than {limit} bytes, which amqp.max_message_bytes allows at most"
+        );
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            INVALID_ARGUMENT,
+            "BODY_TOO_LARGE",
+            message,
+        )
+    }
+
+    pub fn slow_body() -> Self {
+        let message = "the body did not come in time; send it again, without a pause";
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            DEADLINE_EXCEEDED,
+            "BODY_TIMEOUT",
+            message,
+        )
+    }
+
+    pub fn cut_off_body() -> Self {
+        let (status, code) = (StatusCode::BAD_REQUEST, INVALID_ARGUMENT);
+        Self::new(
+            status,
+            code,
+            "MALFORMED_REQUEST",
+            "the body could not be read to its end",
+        )
+    }
+
+    /// What the worker would say of such a body.
+    pub fn undecodable(why: Undecodable) -> Self {
+        match why {
+            Undecodable::Malformed(what) => {
+                let failure = Failure::Malformed(what);
+                let Code { number, reason } = failure.code();
+                let message = failure.message().to_owned();
+                Self::new(StatusCode::BAD_REQUEST, number, reason, message)
+            }
+            Undecodable::Invalid { violations, .. } => Self::invalid(violations),
+        }
+    }
+
+    pub fn invalid(violations: Vec<Violation>) -> Self {
+        let refusal = Refusal::InvalidField(violations.clone());
+        let Code { number, reason } = refusal.code();
+        Self {
+            violations,
+            ..Self::new(StatusCode::BAD_REQUEST, number, reason, refusal.message())
+        }
+    }
+
+    pub fn saturated() -> Self {
+        Self::unavailable(
+            "SATURATED",
+            "as many requests as the gateway takes at once are in work; ask again",
+        )
+    }
+
+    pub fn too_many_logins() -> Self {
+        Self::unavailable(
+            "SATURATED",
+            "too many clients are logging in at present; ask again",
+        )
+    }
+
+    pub fn broker_unavailable() -> Self {
+        Self::unavailable(
+            "BROKER_UNAVAILABLE",
+            "the broker can't be worked with at present; ask again",
+        )
+    }
+
+    pub fn unroutable() -> Self {
+        let message = "not taken: no queue is bound to the request exchange; its operator starts `revertd worker` \
+                       once, which declares it";
+        Self::unavailable("NO_WORK_QUEUE", message)
+    }
+
+    pub fn full() -> Self {
+        Self::unavailable(
+            "WORK_QUEUE_FULL",
+            "not taken: the work queue is full; ask again later",
+        )
+    }
+
+    pub fn lost() -> Self {
+        let message = "the connection to the broker was lost, and the request may have been taken: ask again with \
+                       its request_id as Idempotency-Key, which gives its answer";
+        Self::unavailable("OUTCOME_UNKNOWN", message)
+    }
+
+    pub fn no_answer() -> Self {
+        let message = "no answer came in time, and the request goes on: ask again with its request_id as \
+                       Idempotency-Key, which gives its answer";
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            DEADLINE_EXCEEDED,
+            "NO_ANSWER_IN_TIME",
+            message,
+        )
+    }
+
+    pub fn internal(message: &'static str) -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            INTERNAL,
+            "INTERNAL",
+            message,
+        )
+    }
+
+    /// With the id under which the request was published.
+    pub fn about(mut self, message_id: &str) -> Self {
+        self.metadata
+            .insert("request_id".into(), message_id.to_owned());
+        self
+    }
+
+    /// The answer.
+    pub fn into_response(self) -> Response<Body> {
+        let status = Status::new(self.code, &self.message, self.metadata, &self.violations);
+        let body = serde_json::to_vec(&status).expect("text and maps keyed by text are JSON");
+        respond(self.status, body)
+    }
+}
+
+/// An answer with the headers that go with its status.
+pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    match status {
+        StatusCode::UNAUTHORIZED => headers.insert(WWW_AUTHENTICATE, CHALLENGE),
+        StatusCode::METHOD_NOT_ALLOWED => headers.insert(ALLOW, POST),
+        StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, ONE_SECOND),
+        _ => None,
+    };
+    response
+}

@@ -1,0 +1,146 @@
+//! The clients' logins: each asked of the broker, remembered briefly, and bounded.
+//!
+//! A login is found again by a keyed digest of id and secret, under a key that this process drew at random; the
+//! secret itself is kept nowhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use ring::hmac;
+use ring::rand::SystemRandom;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::tally::Tally;
+use crate::broker::{BrokerError, Credentials, Login, LoginError};
+use crate::settings::Settings;
+
+/// How long a login counts: a changed password, or a user that is removed, within this time.
+const REMEMBERED: Duration = Duration::from_mins(1);
+
+/// How long a refusal counts: who guesses asks the broker no more often about the same.
+const REFUSAL_REMEMBERED: Duration = Duration::from_secs(10);
+
+/// Connections that are kept for clients, and refusals that are remembered.
+const CLIENTS_MAX: u64 = 500;
+const REFUSALS_MAX: u64 = 10_000;
+
+/// Logins at a time, and how long one waits for its turn.
+const LOGINS_MAX: usize = 16;
+const LOGIN_WAIT: Duration = Duration::from_secs(5);
+
+type Digest = [u8; 32];
+
+/// Logins that are remembered.
+pub struct Sessions {
+    settings: Arc<Settings>,
+    tally: Arc<Tally>,
+    key: hmac::Key,
+    open: Cache<Digest, Arc<Login>>,
+    refused: Cache<Digest, ()>,
+    logins: Arc<Semaphore>,
+}
+
+/// Why a client has none.
+#[derive(Clone, Debug)]
+pub enum NoSession {
+    /// Unknown to the broker.
+    Refused,
+    /// Kept from the virtual host.
+    Barred,
+    /// Too many log in at present.
+    Busy,
+    /// The broker can't be asked.
+    Unavailable(BrokerError),
+}
+
+impl Sessions {
+    /// None yet. `None` where the system gives no random numbers.
+    pub fn new(settings: Arc<Settings>, tally: Arc<Tally>) -> Option<Self> {
+        Some(Self {
+            settings,
+            tally,
+            key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?,
+            open: Cache::builder()
+                .max_capacity(CLIENTS_MAX)
+                .time_to_live(REMEMBERED)
+                .build(),
+            refused: Cache::builder()
+                .max_capacity(REFUSALS_MAX)
+                .time_to_live(REFUSAL_REMEMBERED)
+                .build(),
+            logins: Arc::new(Semaphore::new(LOGINS_MAX)),
+        })
+    }
+
+    /// The client's login: the one that is remembered, or a new one, made once however many ask for it.
+    pub async fn of(&self, credentials: &Credentials) -> Result<Arc<Login>, NoSession> {
+        let digest = self.digest(credentials);
+        if self.refused.contains_key(&digest) {
+            return Err(NoSession::Refused);
+        }
+        if let Some(login) = self.open.get(&digest).await {
+            if login.is_open() {
+                return Ok(login);
+            }
+            self.open.invalidate(&digest).await;
+        }
+        let made = self.open.try_get_with(digest, self.make(credentials)).await;
+        made.map_err(|why| why.as_ref().clone())
+            .inspect_err(|why| debug!(client = credentials.id, ?why, "no login"))
+    }
+
+    /// Lets go of what is no longer remembered: without this, only once somebody asks for something.
+    pub async fn tidy(&self) {
+        self.open.run_pending_tasks().await;
+        self.refused.run_pending_tasks().await;
+    }
+
+    /// Closes the connections.
+    pub async fn close(&self) {
+        let logins = self.open.iter().map(|(_, login)| login);
+        let closing = logins.map(|login| async move { login.close().await });
+        futures_util::future::join_all(closing).await;
+        self.open.invalidate_all();
+    }
+
+    async fn make(&self, credentials: &Credentials) -> Result<Arc<Login>, NoSession> {
+        let turn = self.logins.clone().acquire_owned();
+        let Ok(Ok(turn)) = timeout(LOGIN_WAIT, turn).await else {
+            return Err(NoSession::Busy);
+        };
+        let (settings, credentials) = (self.settings.clone(), credentials.clone());
+        let digest = self.digest(&credentials);
+        // It goes on by itself if its client goes away: what was begun with the broker can't be taken back.
+        let login = tokio::spawn(async move {
+            let login = Login::open(&settings, credentials).await;
+            drop(turn);
+            login
+        });
+        match login.await {
+            Ok(Ok(login)) => Ok(Arc::new(login)),
+            Ok(Err(LoginError::Refused(_))) => {
+                self.tally.logins_refused.add();
+                self.refused.insert(digest, ()).await;
+                Err(NoSession::Refused)
+            }
+            Ok(Err(LoginError::Barred(_))) => Err(NoSession::Barred),
+            Ok(Err(LoginError::Unavailable(why))) => Err(NoSession::Unavailable(why)),
+            Err(_) => Err(NoSession::Busy),
+        }
+    }
+
+    /// Of the parts, each with its length before it, so that no two pairs are one text.
+    fn digest(&self, credentials: &Credentials) -> Digest {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [credentials.id.as_bytes(), credentials.secret.as_bytes()] {
+            context.update(&part.len().to_be_bytes());
+            context.update(part);
+        }
+        let mut digest = Digest::default();
+        digest.copy_from_slice(context.sign().as_ref());
+        digest
+    }
+}

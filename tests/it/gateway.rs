@@ -1,0 +1,8 @@
+//! `revertd gateway` as a client meets it: the real program, broker and database, over sockets.
+
+mod answers;
+mod clients;
+mod curl;
+mod limits;
+mod outages;
+mod tls;

@@ -1,0 +1,169 @@
+//! Who may ask: whom the broker knows, for what the broker lets it do.
+
+use crate::support::http::*;
+use crate::support::*;
+
+#[tokio::test]
+async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
+    let stage = Stage::new().await;
+    let mut gateway = stage.start_gateway().await;
+    let with = |value: &str| {
+        Call::post("{}")
+            .without("Authorization")
+            .header("Authorization", value)
+    };
+    let expected = gateway
+        .send(&Call::post("{}").without("Authorization"))
+        .await;
+    assert_eq!(expected.verdict(), (401, "CLIENT_UNKNOWN".into()));
+    assert_eq!(expected.json()["code"], 16);
+    let challenge = Some("Basic realm=\"revertd\", charset=\"UTF-8\"");
+    assert_eq!(expected.header("www-authenticate"), challenge);
+    for call in [
+        with(""),
+        with("Basic"),
+        with("Bearer cHVibGlzaGVyOnB1Ymxpc2hlcg=="),
+        with("Basic publisher:publisher"),
+        with("Basic cHVibGlzaGVy*"),
+        with(&basic("publisher")),
+        with(&basic(":publisher")),
+        with(&basic("publisher:wrong")),
+        with(&basic("publisher:publisher\n")),
+        with(&basic("publisher\0publisher:publisher")),
+        with(&basic("publisher\r\n:publisher")),
+        with(&basic("nobody:publisher")),
+        with(&basic(format!("{}:s", "i".repeat(256)))),
+        with(&basic(format!("publisher:{}", "s".repeat(4097)))),
+        Call::post("{}").header("Authorization", &basic("publisher:publisher")),
+    ] {
+        for call in [
+            call.clone(),
+            Call {
+                body: b"rubbish".to_vec(),
+                ..call
+            },
+        ] {
+            let reply = gateway.send(&call).await;
+            assert_eq!((reply.status, &reply.body), (401, &expected.body));
+            assert_eq!(reply.header("www-authenticate"), challenge);
+        }
+    }
+    assert_eq!(
+        gateway
+            .send(&with("bAsIc   cHVibGlzaGVyOnB1Ymxpc2hlcg=="))
+            .await
+            .status,
+        400
+    );
+    assert_eq!(gateway.stop().await, 0);
+    let log = gateway.process.log();
+    // Each wrong secret was asked about once; malformed ones never.
+    assert!(log.contains("logins_refused=2"), "{log}");
+    assert!(!log.contains("nobody") && !log.contains("WARN"), "{log}");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_client_may_do_what_the_broker_lets_it_do() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let mut gateway = stage.start_gateway().await;
+    let call = Call::revert(customer.account, usage, 5);
+    let (reader, stranger) = (("reader", "s:é 😀"), ("stranger", "stranger"));
+    for _ in 0..2 {
+        let reply = gateway.send(&call.clone().by(reader)).await;
+        assert_eq!(reply.verdict(), (403, "PUBLISH_NOT_PERMITTED".into()));
+        assert!(
+            reply.json()["message"]
+                .as_str()
+                .expect("text")
+                .contains("set_permissions")
+        );
+        let reply = gateway.send(&call.clone().by(stranger)).await;
+        assert_eq!(reply.verdict(), (403, "VIRTUAL_HOST_NOT_PERMITTED".into()));
+    }
+    let forbidden = call.clone().by(reader);
+    let both = tokio::join!(gateway.send(&forbidden), gateway.send(&forbidden));
+    assert_eq!((both.0.status, both.1.status), (403, 403));
+    assert_eq!(stage.entries(usage).await, 0);
+    assert_eq!(gateway.send(&call).await.status, 200);
+    // The request bears the client that the broker knows it by.
+    assert_eq!(
+        stage
+            .count("SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'")
+            .await,
+        1
+    );
+    assert_eq!(gateway.stop().await, 0);
+    let log = gateway.process.log();
+    assert_eq!(
+        log.matches("may not write to the request exchange").count(),
+        1,
+        "{log}"
+    );
+    assert!(!log.contains("s:é") && !log.contains("s:\\u"), "{log}");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn the_smallest_permissions_of_the_readme_are_enough() {
+    let (mut stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let url = stage
+        .servers
+        .amqp
+        .replace("revertd:revertd@", "gateway:gateway@");
+    stage.set("AMQP__URL", &url);
+    let gateway = stage.start_gateway().await;
+    assert_eq!(
+        gateway
+            .send(&Call::revert(customer.account, usage, 5))
+            .await
+            .status,
+        200
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_the_worker_did_not_send_is_dropped() {
+    let (mut stage, mut worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    assert!(worker.stop().await.success());
+    stage.set("GATEWAY__TIMEOUT", "60s");
+    let gateway = stage.start_gateway().await;
+    let mut line = gateway.connect().await;
+    line.write(&Call::revert(customer.account, usage, 5).key("mine").bytes())
+        .await;
+    // Whoever could read the request knows the queue; a client knows the key that it sent.
+    let request = stage.peek(&stage.name("work")).await;
+    let queue = request.properties.reply_to().clone().expect("it has one");
+    let told = request.properties.message_id().clone().expect("it has one");
+    assert_eq!(told.as_str(), "mine");
+    let correlation = request
+        .properties
+        .correlation_id()
+        .clone()
+        .expect("it has one");
+    assert_ne!(correlation, told);
+    for forged in [
+        Some("mine"),
+        Some(""),
+        Some("00000000-0000-4000-8000-000000000000"),
+        None,
+    ] {
+        let mut answer = Request::raw(r#"{"type":"usage.reverted","data":{}}"#);
+        answer.properties = match forged {
+            Some(id) => answer.properties.with_correlation_id(id.into()),
+            None => lapin::BasicProperties::default(),
+        };
+        stage.publish_to(queue.as_str(), &answer).await;
+    }
+    assert!(line.is_silent(std::time::Duration::from_millis(300)).await);
+    let _worker = stage.start_worker().await;
+    assert_eq!(line.reply().await.status, 200);
+    stage.strike().await;
+}

@@ -1,0 +1,81 @@
+//! The command of the API page, as it is printed there.
+
+use std::process::Command;
+
+use crate::support::*;
+
+/// Word for word; the values are its placeholders.
+const PRINTED: &str = r#"curl -L -X POST 'http://127.0.0.1:7400/v1beta1/organizations/billing/usages/revert' \
+-H 'Content-Type: application/json' \
+-H 'Accept: application/json' \
+--data-raw '{
+"org_id": "string",
+"project_id": "string",
+"billing_id": "string",
+"usage_id": "string",
+"amount": "string"
+}'"#;
+
+fn shell(command: &str) -> (i32, String) {
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .output()
+        .expect("a shell");
+    let told = String::from_utf8(output.stdout).expect("UTF-8");
+    (output.status.code().expect("no signal"), told)
+}
+
+#[tokio::test]
+async fn the_printed_command_works_with_a_client_id_and_secret() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let gateway = stage.start_gateway().await;
+    // Only the port differs, since tests share the machine.
+    let address = gateway.address.to_string();
+    let command = PRINTED.replace("127.0.0.1:7400", &address);
+    let command = format!("{command} -sS -u publisher:publisher -w ' %{{http_code}}'");
+
+    let (status, told) = shell(&command);
+    assert_eq!(status, 0);
+    assert!(
+        told.ends_with(" 400") && told.contains("INVALID_FIELD"),
+        "{told}"
+    );
+
+    let filled = command
+        .replace(
+            "\"org_id\": \"string\"",
+            &format!("\"org_id\": \"{}\"", customer.org),
+        )
+        .replace("\"project_id\": \"string\"", "\"project_id\": \"\"")
+        .replace(
+            "\"billing_id\": \"string\"",
+            &format!("\"billing_id\": \"{}\"", customer.account),
+        )
+        .replace(
+            "\"usage_id\": \"string\"",
+            &format!("\"usage_id\": \"{usage}\""),
+        )
+        .replace("\"amount\": \"string\"", "\"amount\": \"15\"");
+    assert_eq!(shell(&filled), (0, "{} 200".into()));
+    assert_eq!(stage.entries(usage).await, 1);
+
+    let (_, told) = shell(&filled.replace("-u publisher:publisher", ""));
+    assert!(
+        told.ends_with(" 401") && told.contains("CLIENT_UNKNOWN"),
+        "{told}"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn it_listens_where_the_printed_command_looks_for_it() {
+    let stage = Stage::new().await;
+    let output = stage.command(&["config", "--output", "json"]).output();
+    let told: serde_json::Value =
+        serde_json::from_slice(&output.expect("runs").stdout).expect("JSON");
+    assert_eq!(told["gateway"]["listen"], "127.0.0.1:7400");
+    assert!(PRINTED.contains("http://127.0.0.1:7400/"));
+    stage.strike().await;
+}

@@ -1,0 +1,195 @@
+//! What is answered when somebody is missing: the worker, its queues, the broker.
+
+use crate::support::http::*;
+use crate::support::proxy::Ending;
+use crate::support::*;
+
+#[tokio::test]
+async fn without_a_worker_it_is_504_and_the_same_key_gives_the_answer_later() {
+    let (mut stage, mut worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    assert!(worker.stop().await.success());
+    stage.set("GATEWAY__TIMEOUT", "300ms");
+    let gateway = stage.start_gateway().await;
+    let call = Call::revert(customer.account, usage, 5);
+    let reply = gateway.send(&call).await;
+    assert_eq!(reply.verdict(), (504, "NO_ANSWER_IN_TIME".into()));
+    let id = reply.request_id();
+    assert_eq!(reply.header("x-request-id"), Some(id.as_str()));
+    let named = gateway
+        .send(&call.clone().key("job-1").header("X-Request-Id", "mine"))
+        .await;
+    assert_eq!((named.request_id().as_str(), named.status), ("job-1", 504));
+    // The request went on.
+    let _worker = stage.start_worker().await;
+    eventually("it is reverted", async || stage.entries(usage).await == 1).await;
+    assert_eq!(gateway.send(&call.key(&id)).await.status, 200);
+    assert_eq!(stage.entries(usage).await, 1);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn without_a_work_queue_it_is_503_and_says_what_to_do() {
+    let stage = Stage::new().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let mut gateway = stage.start_gateway().await;
+    let call = Call::revert(customer.account, usage, 5).key("job-1");
+    // No exchange at all, which closes the channel; all who share it are told.
+    let (one, two, three) = tokio::join!(
+        gateway.send(&call),
+        gateway.send(&call),
+        gateway.send(&call)
+    );
+    for reply in [one, two, three] {
+        assert_eq!(reply.verdict(), (503, "NO_WORK_QUEUE".into()));
+        assert_eq!(
+            (reply.header("retry-after"), reply.request_id().as_str()),
+            (Some("1"), "job-1")
+        );
+    }
+    let mut worker = stage.start_worker().await;
+    assert_eq!(gateway.send(&call).await.status, 200);
+    // An exchange without a queue: the message comes back, to whomever it belongs.
+    assert!(worker.stop().await.success());
+    stage.delete_queue(&stage.name("work")).await;
+    let calls = (0..20).map(|n| call.clone().key(&format!("lost-{n}")));
+    let calls: Vec<_> = calls.collect();
+    let replies = futures_util::future::join_all(calls.iter().map(|call| gateway.send(call))).await;
+    for (n, reply) in replies.iter().enumerate() {
+        assert_eq!(reply.verdict(), (503, "NO_WORK_QUEUE".into()));
+        assert_eq!(reply.request_id(), format!("lost-{n}"));
+    }
+    assert_eq!(gateway.stop().await, 0);
+    let log = gateway.process.log();
+    assert_eq!(log.matches("no queue is bound").count(), 1, "{log}");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_full_work_queue_is_503() {
+    let (mut stage, mut worker) =
+        Stage::with_worker_set(&[("TOPOLOGY__WORK_QUEUE_MAX_BYTES", "100")]).await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    assert!(worker.stop().await.success());
+    stage.set("GATEWAY__TIMEOUT", "100ms");
+    let gateway = stage.start_gateway().await;
+    let call = Call::revert(customer.account, usage, 5);
+    let mut last = None;
+    eventually("the queue is full", async || {
+        let reply = gateway.send(&call).await;
+        let full = reply.status == 503;
+        assert!(full || reply.status == 504, "{reply:?}");
+        last = Some(reply);
+        full
+    })
+    .await;
+    let reply = last.expect("at least one");
+    assert_eq!(reply.verdict(), (503, "WORK_QUEUE_FULL".into()));
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_lost_broker_is_told_at_once_and_found_again() {
+    let (mut stage, mut worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    assert!(worker.stop().await.success());
+    let direct = stage.servers.amqp.clone();
+    let proxy = stage.proxy_amqp();
+    stage.set("GATEWAY__TIMEOUT", "60s");
+    let gateway = stage.start_gateway().await;
+    let call = Call::revert(customer.account, usage, 5);
+    let mut line = gateway.connect().await;
+    line.write(&call.bytes()).await;
+    stage.peek(&stage.name("work")).await;
+    proxy.refuse(true);
+    proxy.end(Ending::Reset);
+    let reply = line.reply().await;
+    assert_eq!(reply.verdict(), (503, "OUTCOME_UNKNOWN".into()));
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    let id = reply.request_id();
+    let reply = gateway.send(&call.clone().key(&id)).await;
+    assert_eq!(reply.verdict(), (503, "BROKER_UNAVAILABLE".into()));
+    proxy.refuse(false);
+    stage.set("AMQP__URL", &direct);
+    let _worker = stage.start_worker().await;
+    let again = call.key(&id);
+    eventually("the broker is found again", async || {
+        gateway.send(&again).await.status == 200
+    })
+    .await;
+    assert_eq!(stage.entries(usage).await, 1);
+    let log = gateway.process.log();
+    assert!(
+        log.contains("the broker is lost") && log.contains("the broker is back"),
+        "{log}"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_in_work_and_takes_no_more() {
+    let (mut stage, mut worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    assert!(worker.stop().await.success());
+    stage.set("GATEWAY__TIMEOUT", "60s");
+    let mut gateway = stage.start_gateway().await;
+    let (mut line, mut idle) = (gateway.connect().await, gateway.connect().await);
+    idle.write(&Call::post("{}").bytes()).await;
+    assert_eq!(idle.reply().await.status, 400);
+    line.write(&Call::revert(customer.account, usage, 5).bytes())
+        .await;
+    stage.peek(&stage.name("work")).await;
+    gateway.process.signal("TERM");
+    assert_eq!(idle.ended().await, "", "an idle connection is closed");
+    eventually("nobody listens any more", async || {
+        tokio::net::TcpStream::connect(gateway.address)
+            .await
+            .is_err()
+    })
+    .await;
+    assert!(!gateway.process.has_ended());
+    let _worker = stage.start_worker().await;
+    assert_eq!(line.reply().await.status, 200);
+    assert_eq!(line.ended().await, "");
+    assert!(gateway.process.ended().await.success());
+    let log = gateway.process.log();
+    assert!(
+        log.contains("stopped") && log.contains("reverted=1 rejected=1"),
+        "{log}"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn what_only_a_person_can_mend_ends_the_start() {
+    let mut stage = Stage::new().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    stage.set("GATEWAY__LISTEN", &address);
+    let mut gateway = stage.spawn_gateway();
+    assert_eq!(gateway.ended().await.code(), Some(1));
+    let said = gateway.log();
+    assert!(
+        said.contains(&address) && said.contains("change gateway.listen"),
+        "{said}"
+    );
+    stage.set("GATEWAY__LISTEN", "127.0.0.1:0");
+    stage.set(
+        "AMQP__URL",
+        &stage.servers.amqp.replace("revertd@", "wrong@"),
+    );
+    let mut gateway = stage.spawn_gateway();
+    assert_eq!(gateway.ended().await.code(), Some(1));
+    let said = gateway.log();
+    assert!(
+        said.contains("amqp.url") && !said.contains("wrong"),
+        "{said}"
+    );
+    stage.strike().await;
+}

@@ -1,0 +1,277 @@
+//! `revertd gateway` as a process, and a client that sends whatever bytes it is told to.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{PATIENCE, Stage, WorkerProcess};
+
+/// Where the operation is.
+pub const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
+
+/// A client that may publish, as the header `Authorization` has it.
+pub const PUBLISHER: (&str, &str) = ("publisher", "publisher");
+
+/// A running `revertd gateway`.
+pub struct GatewayProcess {
+    pub process: WorkerProcess,
+    pub address: SocketAddr,
+}
+
+impl Stage {
+    /// Starts a gateway on a port of its own and waits until it listens.
+    pub async fn start_gateway(&self) -> GatewayProcess {
+        let mut process = self.spawn_gateway();
+        process.logged("listening").await;
+        let log = process.log();
+        let line = log.lines().find(|line| line.contains("listening"));
+        let line = line.expect("it was logged");
+        let address = line
+            .split("address=")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        let address = address
+            .expect("the line names it")
+            .parse()
+            .expect("an address");
+        GatewayProcess { process, address }
+    }
+
+    /// The same, and waits for nothing.
+    pub fn spawn_gateway(&self) -> WorkerProcess {
+        let mut command = self.command(&["gateway"]);
+        if self.setting("GATEWAY__LISTEN").is_none() {
+            command.env("REVERTD_GATEWAY__LISTEN", "127.0.0.1:0");
+        }
+        WorkerProcess::spawn(command)
+    }
+
+    /// Entries that revert a usage, of two legs each.
+    pub async fn entries(&self, usage: Uuid) -> usize {
+        self.reverts(usage).await.len() / 2
+    }
+}
+
+impl GatewayProcess {
+    /// Sends one request on a connection of its own and reads its answer.
+    pub async fn send(&self, call: &Call) -> Reply {
+        let mut line = self.connect().await;
+        line.write(&call.bytes()).await;
+        line.reply().await
+    }
+
+    /// Opens a connection.
+    pub async fn connect(&self) -> Wire<TcpStream> {
+        Wire::over(TcpStream::connect(self.address).await.expect("it listens"))
+    }
+
+    /// Asks it to stop, and waits.
+    pub async fn stop(&mut self) -> i32 {
+        self.process.stop().await.code().expect("no signal")
+    }
+}
+
+/// A request to be sent.
+#[derive(Clone)]
+pub struct Call {
+    pub method: String,
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Call {
+    /// A sound one by [`PUBLISHER`], with that body.
+    pub fn post(body: impl Into<Vec<u8>>) -> Self {
+        let call = Self {
+            method: "POST".into(),
+            path: PATH.into(),
+            headers: vec![("Host".into(), "test".into())],
+            body: body.into(),
+        };
+        call.header("Content-Type", "application/json")
+            .by(PUBLISHER)
+    }
+
+    /// The plainest that can succeed.
+    pub fn revert(account: Uuid, usage: Uuid, amount: i64) -> Self {
+        let body = serde_json::json!({"billing_id": account, "usage_id": usage, "amount": amount});
+        Self::post(body.to_string())
+    }
+
+    /// With another client.
+    pub fn by(self, (id, secret): (&str, &str)) -> Self {
+        self.without("Authorization")
+            .header("Authorization", &basic(format!("{id}:{secret}")))
+    }
+
+    pub fn key(self, key: &str) -> Self {
+        self.without("Idempotency-Key")
+            .header("Idempotency-Key", key)
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers
+            .retain(|(given, _)| !given.eq_ignore_ascii_case(name));
+        self
+    }
+
+    /// The head, without its end.
+    pub fn head(&self) -> Vec<u8> {
+        let mut bytes = format!("{} {} HTTP/1.1\r\n", self.method, self.path).into_bytes();
+        for (name, value) in &self.headers {
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
+        bytes
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        [&self.head()[..], b"\r\n", &self.body].concat()
+    }
+}
+
+/// The header's value.
+pub fn basic(text: impl AsRef<[u8]>) -> String {
+    format!("Basic {}", STANDARD.encode(text))
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let fits = |(given, _): &&(String, String)| given.eq_ignore_ascii_case(name);
+        self.headers
+            .iter()
+            .find(fits)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+
+    /// The `ErrorInfo` reason.
+    pub fn reason(&self) -> String {
+        let json = self.json();
+        let info = &json["details"][0];
+        assert_eq!(
+            info["@type"], "type.googleapis.com/google.rpc.ErrorInfo",
+            "{json}"
+        );
+        assert_eq!(info["domain"], "revertd");
+        info["reason"].as_str().expect("a reason").to_owned()
+    }
+
+    /// Status and reason.
+    pub fn verdict(&self) -> (u16, String) {
+        (self.status, self.reason())
+    }
+
+    /// The id under which the request was published.
+    pub fn request_id(&self) -> String {
+        let json = self.json();
+        let id = &json["details"][0]["metadata"]["request_id"];
+        id.as_str()
+            .unwrap_or_else(|| panic!("no request_id: {json}"))
+            .to_owned()
+    }
+}
+
+/// A connection to the gateway.
+pub struct Wire<S>(BufReader<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub fn over(stream: S) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.expect("written");
+        self.0.flush().await.expect("written");
+    }
+
+    /// Whether it could be written.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).await.is_ok() && self.0.flush().await.is_ok()
+    }
+
+    /// The next answer.
+    pub async fn reply(&mut self) -> Reply {
+        let reply = timeout(PATIENCE, self.read_reply(true)).await;
+        reply.expect("an answer in time")
+    }
+
+    /// The next answer, to a request that is answered without a body.
+    pub async fn bare_reply(&mut self) -> Reply {
+        let reply = timeout(PATIENCE, self.read_reply(false)).await;
+        reply.expect("an answer in time")
+    }
+
+    /// Waits until the server closes the connection, and returns what it still said.
+    pub async fn ended(&mut self) -> String {
+        let mut rest = Vec::new();
+        let read = timeout(PATIENCE, self.0.read_to_end(&mut rest)).await;
+        // A reset is an end too.
+        let _ = read.expect("the end in time");
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+
+    /// Whether nothing comes for so long.
+    pub async fn is_silent(&mut self, limit: Duration) -> bool {
+        timeout(limit, self.0.fill_buf()).await.is_err()
+    }
+
+    async fn read_reply(&mut self, with_body: bool) -> Reply {
+        let status = self.line().await;
+        let status = status
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line().await;
+            let Some((name, value)) = line.split_once(": ") else {
+                break;
+            };
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+        let mut reply = Reply {
+            status: status.expect("a status"),
+            headers,
+            body: String::new(),
+        };
+        let length = reply
+            .header("content-length")
+            .map_or(0, |text| text.parse().expect("a number"));
+        let mut body = vec![0; if with_body { length } else { 0 }];
+        self.0.read_exact(&mut body).await.expect("the whole body");
+        reply.body = String::from_utf8(body).expect("UTF-8");
+        reply
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).await.expect("a line");
+        assert!(line.ends_with("\r\n"), "the answer ends: {line:?}");
+        line.trim_end().to_owned()
+    }
+}
