@@ -98,8 +98,9 @@ async fn a_request_is_reverted_and_answered_over_tls_on_both_sides() {
 async fn several_hosts_and_pairs_of_libpq_do_for_tls_too() {
     let mut stage = encrypted().await;
     let url = url::Url::parse(&database_url(&stage)).expect("a URL");
-    let vacant = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let vacant = vacant.local_addr().expect("bound").port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let vacant = listener.local_addr().expect("bound").port();
+    drop(listener);
     let pairs = format!(
         "host=127.0.0.1,localhost port={vacant},{} user={} password='{}' dbname={} sslmode=require \
          sslrootcert='{}' channel_binding=require",
