@@ -44,10 +44,10 @@ fn keys_that_are_commented_out_in_the_built_in_file_are_keys() {
         })
         .collect::<Vec<_>>()
         .concat();
-    // Files are read, so that each of these is known by what is wrong with it.
+    // Files are read, so that each of these is known by what is wrong with it; the gateway's, when it starts.
     let (files, others): (Vec<_>, Vec<_>) = uncommented
         .lines()
-        .partition(|line| line.contains("_file = \""));
+        .partition(|line| line.contains("_file = \"") && !line.contains("gateway"));
     assert_eq!(files.len(), 8);
     for file in files {
         let (key, path) = file.split_once(" = ").expect("a key");
