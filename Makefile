@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test test-next faults bench bench-quick bench-peers lint fmt deny clean-servers
+.PHONY: help build demo test test-next test-contract faults bench bench-quick bench-peers lint fmt deny clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,16 +21,26 @@ demo: ## show the main job on real input, with servers of its own
 	@$(CARGO) build --release --locked --quiet --bins --example demo
 	@$(SERVERS) with demo "$(TARGET_DIR)/release/examples/demo"
 
-# Compiled first, so that no server idles meanwhile and a compile error shows at once.
+# Compiled first, so that no server idles meanwhile and a compile error shows at once. What the processes under test write
+# is looked through for secrets, also where a test failed.
+test: export REVERTD_TEST_LOGS = $(abspath $(TARGET_DIR)/test-logs)
 test: ## run every test, with servers of its own
 	@$(SERVERS) install
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -- $(CARGO) nextest run --locked --features failpoints; \
 	else set -- $(CARGO) test --locked --features failpoints; fi; \
-	"$$@" --no-run && $(SERVERS) with test "$$@"
+	rm -rf "$$REVERTD_TEST_LOGS" && mkdir -p "$$REVERTD_TEST_LOGS"; \
+	"$$@" --no-run && { $(SERVERS) with test "$$@"; status=$$?; tests/support/no-secrets "$$REVERTD_TEST_LOGS" && exit $$status; }
 
 # It takes root and debootstrap, and makes the release once (tests/support/release).
 test-next: ## run every test on Debian 13's RabbitMQ 4.0 and PostgreSQL 17
 	@env -u REVERTD_DATABASE__URL -u REVERTD_AMQP__URL REVERTD_TEST_RELEASE=trixie $(MAKE) --no-print-directory test
+
+# Installs tools from PyPI and npm, in fixed versions, into the target folder and tests/contract.
+test-contract: ## check the documents, clients in other languages and the gateway with other people's tools
+	@$(SERVERS) install
+	@tests/contract/install "$(TARGET_DIR)/contract"
+	@$(CARGO) build --locked --quiet --bins
+	@$(SERVERS) with contract tests/contract/run "$(TARGET_DIR)/contract" "$(TARGET_DIR)/debug/revertd"
 
 # The table is printed even where a test failed; both decide the exit status.
 faults: export REVERTD_FAULTS = full
@@ -62,7 +72,7 @@ lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --features failpoints --locked -- -D warnings
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/faults-table benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/faults-table tests/support/no-secrets tests/contract/install tests/contract/run tests/clients/submit.sh benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -146,6 +146,7 @@ async fn config_prints_what_is_in_force_and_hides_the_passwords() {
     let mut stage = Stage::new().await;
     stage.set("WORKER__BATCH_MAX", "17");
     stage.set("DATABASE__URL", "postgres://me:hunter2@db/x");
+    logs::secret("hunter2");
     let (status, told, _) = run(&stage, &["config"]);
     assert_eq!(status, 0);
     assert!(

@@ -248,7 +248,7 @@ impl Host {
 }
 
 /// The program with default names, in that host, as those two roles.
-fn program(stage: &Stage, database: &str, amqp: &str, arguments: &[&str]) -> std::process::Command {
+fn program(stage: &Stage, database: &str, amqp: &str, arguments: &[&str]) -> Program {
     let mut command = stage.command(arguments);
     for (name, _) in stage.environment() {
         if name.starts_with("REVERTD_TOPOLOGY__") || name == "REVERTD_AUTHORIZATION__MODE" {

@@ -27,6 +27,7 @@ pub async fn refused(stage: &Stage) -> String {
 async fn what_needs_somebody_is_said_and_ends_the_start() {
     let database = Servers::shared().database;
     let amqp = Servers::shared().amqp;
+    logs::secret("sesame");
     let wrong = |url: &str, user: &str, password: &str, path: &str| {
         let mut url = url::Url::parse(url).expect("a URL");
         if !user.is_empty() {

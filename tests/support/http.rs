@@ -11,13 +11,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{PATIENCE, Stage, WorkerProcess};
+use super::{PATIENCE, Stage, WorkerProcess, documents};
 
 /// Where the operation is.
 pub const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
 
 /// A client that may publish, as the header `Authorization` has it.
-pub const PUBLISHER: (&str, &str) = ("publisher", "publisher");
+pub const PUBLISHER: (&str, &str) = ("publisher", "pH3%8sNd+6yB/e1Kc");
 
 /// A running `revertd gateway`.
 pub struct GatewayProcess {
@@ -148,7 +148,7 @@ pub fn basic(text: impl AsRef<[u8]>) -> String {
     format!("Basic {}", STANDARD.encode(text))
 }
 
-/// An answer.
+/// An answer, checked against openapi.yaml.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
     pub status: u16,
@@ -265,6 +265,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let mut body = vec![0; if with_body { length } else { 0 }];
         self.0.read_exact(&mut body).await.expect("the whole body");
         reply.body = String::from_utf8(body).expect("UTF-8");
+        let body = with_body.then_some(reply.body.as_str());
+        documents::answers::check(reply.status, &reply.headers, body);
         reply
     }
 

@@ -22,15 +22,18 @@ use uuid::Uuid;
 
 pub mod audit;
 pub mod compare;
+pub mod documents;
 pub mod draw;
 pub mod expected;
 pub mod http;
 pub mod ledger;
 pub mod line;
 pub mod load;
+pub mod logs;
 pub mod mix;
 pub mod model;
 pub mod observed;
+pub mod program;
 pub mod proxy;
 pub mod raw;
 pub mod reckoning;
@@ -42,6 +45,7 @@ pub mod watch;
 pub mod worker;
 pub mod world;
 
+pub use program::Program;
 pub use worker::WorkerProcess;
 
 /// Longest wait for something that must come; a test that meets it has failed.
@@ -127,6 +131,10 @@ impl Stage {
 
     /// The same on other servers.
     pub async fn on(servers: Servers) -> Self {
+        let addresses = [&servers.database, &servers.amqp].into_iter();
+        addresses
+            .chain(&servers.publisher)
+            .for_each(|address| logs::password_of(address));
         let id = Uuid::new_v4().simple().to_string();
         let (prefix, database) = (format!("t.{}", &id[..12]), format!("t_{}", &id[..12]));
         let admin = connect_db(&servers.database).await;
@@ -215,15 +223,12 @@ impl Stage {
     }
 
     /// The program, with this stage's configuration and nothing else.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(worker::binary());
-        command
-            .env_clear()
-            .envs(std::env::var("RUST_LOG").map(|filter| ("RUST_LOG", filter)))
-            .envs(self.environment.iter().cloned())
-            .args(arguments)
-            .stdin(Stdio::null());
-        command
+    pub fn command(&self, arguments: &[&str]) -> Program {
+        let mut program = Program::new(arguments);
+        for (name, value) in &self.environment {
+            program.env(name, value);
+        }
+        program
     }
 
     /// Starts a worker process and waits until it consumes.
@@ -594,7 +599,7 @@ impl Letter {
     }
 }
 
-/// A consumer that hands out letters by what they answer.
+/// A consumer that hands out letters by what they answer, each checked against asyncapi.yaml.
 pub struct Mailbox {
     _channel: Channel,
     consumer: Consumer,
@@ -615,9 +620,14 @@ impl Mailbox {
         !self.waiting.is_empty()
     }
 
-    /// The next letter that answers `request`.
+    /// The next letter that answers `request`, which must be one by asyncapi.yaml where it succeeded.
     pub async fn answer(&mut self, request: &Request) -> Letter {
-        self.correlated(&request.correlation()).await
+        let letter = self.correlated(&request.correlation()).await;
+        let kind = letter.properties.kind().as_ref();
+        if kind.is_some_and(|kind| kind.as_str() == "usage.reverted") {
+            documents::is_request(&request.body).expect("asyncapi.yaml allows what succeeds");
+        }
+        letter
     }
 
     /// The next letter of that correlation id.
@@ -650,11 +660,13 @@ impl Mailbox {
             .expect("a letter in time")
             .expect("the queue stays")
             .expect("received");
-        Letter {
+        let letter = Letter {
             routing_key: delivery.routing_key.to_string(),
             properties: delivery.properties,
             body: delivery.data,
-        }
+        };
+        documents::check(delivery.exchange.as_str(), &letter);
+        letter
     }
 }
 

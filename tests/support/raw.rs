@@ -81,7 +81,7 @@ impl RawConnection {
         let mut start_ok = method((10, 11));
         start_ok.extend([0, 0, 0, 0]);
         short(&mut start_ok, b"PLAIN");
-        let password = url.password().unwrap_or("guest");
+        let password = super::logs::decoded(url.password().unwrap_or("guest"));
         let response = format!("\0{}\0{password}", url.username());
         long(&mut start_ok, response.as_bytes());
         short(&mut start_ok, b"en_US");

@@ -1,17 +1,11 @@
 //! The worker as a process: started, watched by its log, stopped in order or killed.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use super::eventually;
-
-/// The program under test.
-pub fn binary() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_revertd"))
-}
+use super::{Program, eventually, logs};
 
 /// A running `revertd worker`; killed when dropped.
 pub struct WorkerProcess {
@@ -21,18 +15,18 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    pub fn spawn(mut command: Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
+    pub fn spawn(mut program: Program) -> Self {
+        let mut child = program.spawn().expect("the program starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, sink) = (child.stderr.take().expect("piped"), log.clone());
+        let mut kept = logs::file("log");
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 // Shown with a test that fails.
                 eprintln!("worker: {line}");
+                if let Some(file) = &mut kept {
+                    writeln!(file, "{line}").expect("the folder takes it");
+                }
                 let mut log = sink.lock().expect("nobody panics with it");
                 log.push_str(&line);
                 log.push('\n');

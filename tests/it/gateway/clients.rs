@@ -70,7 +70,8 @@ async fn a_client_may_do_what_the_broker_lets_it_do() {
     let usage = stage.usage(customer.account, 20).await;
     let mut gateway = stage.start_gateway().await;
     let call = Call::revert(customer.account, usage, 5);
-    let (reader, stranger) = (("reader", "s:é 😀"), ("stranger", "stranger"));
+    let (reader, stranger) = (("reader", "s:é 😀"), ("stranger", "yT5-nGf0_uJ3xRz8bW"));
+    logs::secret(stranger.1);
     for _ in 0..2 {
         let reply = gateway.send(&call.clone().by(reader)).await;
         assert_eq!(reply.verdict(), (403, "PUBLISH_NOT_PERMITTED".into()));
@@ -111,11 +112,12 @@ async fn the_smallest_permissions_of_the_readme_are_enough() {
     let (mut stage, _worker) = Stage::with_worker().await;
     let customer = stage.customer().await;
     let usage = stage.usage(customer.account, 20).await;
-    let url = stage
-        .servers
-        .amqp
-        .replace("revertd:revertd@", "gateway:gateway@");
-    stage.set("AMQP__URL", &url);
+    let mut url = url::Url::parse(&stage.servers.amqp).expect("a URL");
+    url.set_username("gateway").expect("a user");
+    url.set_password(Some("eD9_mVq4-sLh7kPc2A"))
+        .expect("a password");
+    logs::password_of(url.as_str());
+    stage.set("AMQP__URL", url.as_str());
     let gateway = stage.start_gateway().await;
     assert_eq!(
         gateway

@@ -1,0 +1,55 @@
+//! What a process writes of secrets and bodies: nothing, whatever it is asked to log. `tests/support/no-secrets`
+//! looks through what all tests of a run left; here is one that is told to log everything.
+
+use serde_json::json;
+
+use super::support::*;
+
+/// Stands in bodies, as a name of an unknown field, a value, and what is no JSON.
+const PAYLOAD: &str = "zq81-the-words-of-a-body";
+
+#[tokio::test]
+async fn everything_that_can_be_logged_holds_no_secret_and_no_body() {
+    logs::payload(PAYLOAD);
+    let stage = Stage::new().await;
+    let mut command = stage.command(&["worker"]);
+    command.env("RUST_LOG", "trace");
+    let mut worker = WorkerProcess::spawn(command);
+    worker.ready().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let usage = stage.usage(customer.account, 20).await;
+    let body = |id: &str, account| json!({"usage_id": id, "amount": 5, "billing_id": account, "reason": PAYLOAD, PAYLOAD: 1});
+    let (usage, missing) = (usage.to_string(), uuid::Uuid::new_v4());
+    let (good, invalid) = (
+        body(&usage, customer.account),
+        body(PAYLOAD, customer.account),
+    );
+    let requests = [
+        Request::json(&good).id("one"),
+        Request::json(&good).id("two"),
+        Request::json(&body(&usage, missing)),
+        Request::json(&body(&missing.to_string(), customer.account)),
+        Request::json(&invalid),
+        Request::raw(format!("{PAYLOAD}{{")),
+        Request::raw(format!("{{\"{PAYLOAD}\": tru}}")),
+        Request::json(&good).reply_to("replies.nobody"),
+    ];
+    for request in &requests {
+        stage.publish(request).await;
+        events.answer(request).await;
+    }
+    assert!(worker.stop().await.success());
+    let log = worker.log();
+    let lines = |level: &str| log.lines().filter(|line| line.contains(level)).count();
+    assert!(
+        lines("TRACE") > 0 && lines("DEBUG") > 0,
+        "all of it is logged"
+    );
+    for address in [&stage.servers.database, &stage.servers.amqp] {
+        let url = url::Url::parse(address).expect("a URL");
+        let password = logs::decoded(url.password().expect("a password"));
+        assert!(password == url.username() || !log.contains(&password));
+    }
+    assert!(!log.contains(PAYLOAD));
+    stage.strike().await;
+}
