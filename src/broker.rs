@@ -19,6 +19,7 @@ use crate::tls;
 use watched::Watched;
 
 mod client;
+mod credentials;
 mod error;
 mod inlet;
 mod intake;
@@ -34,10 +35,11 @@ mod topology;
 mod watched;
 
 pub use client::{Client, Submission};
+pub use credentials::Credentials;
 pub use error::BrokerError;
 pub use inlet::{Batch, Delivery};
 pub use intake::Intake;
-pub use login::{Credentials, Login, LoginError, Posting};
+pub use login::{Login, LoginError, Posting};
 pub use message::Message;
 pub use outlet::{Fate, Outlet};
 pub use postbox::{Answer, Expected, Postbox};
