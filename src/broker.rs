@@ -12,13 +12,14 @@ use lapin::auth::AuthProvider;
 use lapin::uri::{AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::settings::{AmqpUrl, AmqpUrls, Settings};
+use crate::tls;
 use watched::Watched;
 
 mod client;
+mod credentials;
 mod error;
 mod inlet;
 mod intake;
@@ -29,14 +30,16 @@ mod outlet;
 mod postbox;
 mod properties;
 mod sieve;
+mod socket;
 mod topology;
 mod watched;
 
 pub use client::{Client, Submission};
+pub use credentials::Credentials;
 pub use error::BrokerError;
 pub use inlet::{Batch, Delivery};
 pub use intake::Intake;
-pub use login::{Credentials, Login, LoginError, Posting};
+pub use login::{Login, LoginError, Posting};
 pub use message::Message;
 pub use outlet::{Fate, Outlet};
 pub use postbox::{Answer, Expected, Postbox};
@@ -199,23 +202,19 @@ async fn any_of<T, F: Future<Output = Result<T, BrokerError>>>(
 /// Whether the server greets: it sends the first frame of a connection, which ends there.
 async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
     let greeting = async {
-        let mut stream = TcpStream::connect(url.address()).await?;
+        let mut stream = socket::open(url).await?;
         stream.write_all(b"AMQP\0\0\x09\x01").await?;
+        stream.flush().await?;
         stream.read_u8().await
     };
     let greeted = greeting.await.map(|_| ());
     greeted.map_err(|error| BrokerError::classify(&error.into(), &url.host(), "connecting"))
 }
 
-/// Connects once, under a name that the broker's operator sees.
+/// Connects once, with the login of `url`, under a name that the broker's operator sees.
 async fn connect(url: &AmqpUrl, name: &str) -> Result<Connection, BrokerError> {
-    let host = url.host();
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let connecting = async {
-        let connected = Connection::connect(url.secret(), properties).await;
-        connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
-    };
-    within(CONNECT_TIMEOUT, &host, connecting).await
+    log_in(url, parsed(url)?, properties).await
 }
 
 /// The same with a login of its own in place of the address's.
@@ -224,17 +223,41 @@ async fn connect_as(
     name: &str,
     login: impl AuthProvider,
 ) -> Result<Connection, BrokerError> {
-    let host = url.host();
-    let mut uri: AMQPUri = url.secret().parse().map_err(BrokerError::lasting)?;
+    let mut uri = parsed(url)?;
     uri.authority.userinfo = AMQPUserInfo::default();
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_auth_provider(login);
+    log_in(url, uri, properties).await
+}
+
+fn parsed(url: &AmqpUrl) -> Result<AMQPUri, BrokerError> {
+    url.secret().parse().map_err(BrokerError::lasting)
+}
+
+async fn log_in(
+    url: &AmqpUrl,
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+) -> Result<Connection, BrokerError> {
+    let host = url.host();
     let connecting = async {
-        let connected = Connection::connect_uri(uri, properties).await;
+        let logging_in = async {
+            let socket = socket::open(url).await?;
+            socket::log_in(uri, socket, properties).await
+        };
+        let connected = logging_in.await;
         connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
     };
     within(CONNECT_TIMEOUT, &host, connecting).await
+}
+
+/// The broker's addresses to which everything goes in the clear, over a network.
+#[must_use]
+pub fn unencrypted(settings: &Settings) -> Vec<String> {
+    let urls = settings.amqp.url.iter();
+    let clear = urls.filter(|url| url.tls().is_none() && !tls::is_local(url.address().0));
+    clear.map(AmqpUrl::host).collect()
 }
 
 async fn within<T>(

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::settings::Settings;
+use crate::{broker, ledger};
 
 mod config;
 mod gateway;
@@ -16,6 +17,10 @@ mod migrate;
 mod signals;
 mod submit;
 mod worker;
+
+/// How to encrypt what goes in the clear.
+const DATABASE_REMEDY: &str = "use sslmode=verify-full in database.url";
+const AMQP_REMEDY: &str = "use amqps:// in amqp.url";
 
 /// Reverts billing usage exactly once: requests from RabbitMQ, entries in PostgreSQL, an event for each.
 #[derive(Debug, Parser)]
@@ -74,6 +79,16 @@ impl Cli {
             return config::run(&settings, args);
         }
         logs::init(settings.telemetry.log_format);
+        if matches!(self.command, Command::Worker | Command::Migrate(_)) {
+            logs::warn_of_clear_text(
+                "PostgreSQL",
+                &ledger::unencrypted(&settings),
+                DATABASE_REMEDY,
+            );
+        }
+        if matches!(self.command, Command::Worker) {
+            logs::warn_of_clear_text("RabbitMQ", &broker::unencrypted(&settings), AMQP_REMEDY);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;

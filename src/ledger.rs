@@ -17,6 +17,7 @@ use crate::settings::{Policy, Settings};
 
 mod batch;
 mod connect;
+mod encryption;
 mod error;
 pub mod grants;
 mod hosts;
@@ -25,10 +26,12 @@ mod row;
 mod session;
 mod tables;
 
+pub use connect::unencrypted;
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
 
 use batch::{Care, Params, Pending};
+use encryption::Encryption;
 use error::Trouble;
 
 /// Longest that the server works on a statement; after it the batch is tried again.
@@ -75,6 +78,7 @@ impl Statements {
 #[derive(Clone)]
 pub struct Ledger {
     pool: Pool,
+    encryption: Encryption,
     host: String,
     statements: Statements,
     /// Batches that are still to be looked up in full, since another writer was in the way of one.
@@ -89,11 +93,12 @@ impl Ledger {
     /// Prepares access; connects to nothing yet.
     ///
     /// # Errors
-    /// Where `database.url` can't be understood.
+    /// Where `database.url`, or a file of its certificates, can't be understood.
     pub fn new(settings: &Settings) -> Result<Self, LedgerError> {
-        let (pool, host) = connect::pool(settings)?;
+        let (pool, encryption, host) = connect::pool(settings)?;
         Ok(Self {
             pool,
+            encryption,
             host,
             statements: Statements::new(settings),
             wary: Arc::default(),
@@ -202,7 +207,8 @@ impl Ledger {
                 // None of the others is trusted either. What waits on the server, for a standby perhaps, would
                 // keep its place there for ever: nobody reads its answer, so nothing is taken for done.
                 self.pool.retain(|_, _| false);
-                let _ = timeout(CANCEL_TIMEOUT, connect::cancel(cancel)).await;
+                let cancelling = connect::cancel(cancel, &self.encryption);
+                let _ = timeout(CANCEL_TIMEOUT, cancelling).await;
             }
         }
         done.unwrap_or_else(|elapsed| Err(silent(elapsed)))

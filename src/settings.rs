@@ -30,14 +30,19 @@ macro_rules! text_type {
 }
 
 mod check;
+mod database_url;
+mod files;
+mod settle;
 mod types;
 mod urls;
 
+pub use database_url::DatabaseUrl;
+pub use files::{HeldFile, Identity, TlsFiles};
 pub use types::{
     AuthorizationMode, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern, SchemaName,
     Size,
 };
-pub use urls::{AmqpUrl, AmqpUrls, DatabaseUrl};
+pub use urls::{AmqpUrl, AmqpUrls};
 
 /// The compiled-in file: every key and its default.
 pub const DEFAULTS: &str = include_str!("../config/revertd.toml");
@@ -72,6 +77,14 @@ pub struct Settings {
 pub struct Amqp {
     pub url: AmqpUrls,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<HeldFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<HeldFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<HeldFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<HeldFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<u16>,
     pub max_message_bytes: Size,
     pub max_deliveries: u32,
@@ -104,6 +117,14 @@ pub struct Topology {
 #[allow(missing_docs)]
 pub struct Database {
     pub url: DatabaseUrl,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<HeldFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<HeldFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<HeldFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<HeldFile>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_size: Option<u16>,
     pub migrate_on_start: bool,
@@ -228,10 +249,11 @@ impl Settings {
             )
             .build()
             .map_err(|error| SettingsError(error.to_string()))?;
-        let settings: Self = serde_path_to_error::deserialize(config).map_err(|error| {
+        let mut settings: Self = serde_path_to_error::deserialize(config).map_err(|error| {
             let key = error.path().to_string();
             SettingsError(format!("{key}: {}", plain(&error.into_inner())))
         })?;
+        settings.settle()?;
         settings.check()?;
         Ok(settings)
     }

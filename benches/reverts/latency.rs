@@ -121,7 +121,7 @@ fn section(throughput: f64, seconds: f64, measured: &[(u32, f64, Measured)]) -> 
     section
 }
 
-fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+pub fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     let micros = u32::try_from(histogram.value_at_quantile(quantile)).unwrap_or(u32::MAX);
     f64::from(micros) / 1000.0
 }

@@ -7,8 +7,10 @@ mod database_alone;
 mod deadline;
 mod disk;
 mod frontier;
+mod gateway;
 mod grants;
 mod history;
+mod http;
 mod latency;
 mod load;
 mod machine;
@@ -101,6 +103,8 @@ enum What {
     Batches,
     /// Throughput with grants to look up.
     Grants,
+    /// Throughput and latency over HTTP.
+    Gateway,
     /// Throughput beside workers in Node.js (`make bench-peers`).
     Peers,
     /// (a) to (d) and one latency, in two minutes.
@@ -173,6 +177,7 @@ impl Sections<'_> {
             What::Shapes => self.add(shapes::measure(bench).await?)?,
             What::Batches => self.add(batches::measure(bench).await?)?,
             What::Grants => self.add(grants::measure(bench).await?)?,
+            What::Gateway => self.add(gateway::measure(bench).await?)?,
             What::Peers => self.add(peers::measure(bench).await?)?,
             What::Quick => {
                 let (table, throughput) = contest::measure(bench, &['a', 'b', 'c', 'd']).await?;
@@ -197,6 +202,7 @@ impl Sections<'_> {
         self.add(shapes::measure(bench).await?)?;
         self.add(batches::measure(bench).await?)?;
         self.add(grants::measure(bench).await?)?;
+        self.add(gateway::measure(bench).await?)?;
         self.add(history::measure(bench, 10_000_000).await?)?;
         self.add(memory::measure(bench, 1_000_000).await?)?;
         self.add(start::measure(bench).await?)?;

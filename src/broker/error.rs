@@ -3,6 +3,8 @@
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error, ErrorKind};
 
+use crate::tls::{Fault, fault};
+
 /// The broker can't work at present. Says what is wrong and what to do.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -106,7 +108,21 @@ impl BrokerError {
     /// Classifies an error of the client or the broker. `doing` says what failed, with names.
     pub(crate) fn classify(error: &Error, host: &str, doing: &str) -> Self {
         let at = format!("RabbitMQ at {host}");
+        if let Some(Fault { what, lasting }) = fault(error, "amqp") {
+            let nature = if lasting {
+                Nature::Lasting
+            } else {
+                Nature::Passing
+            };
+            let message = format!("{at} {what}");
+            return Self { message, nature };
+        }
         match error.kind() {
+            // Nothing was delivered yet: what came is no AMQP.
+            ErrorKind::ParsingError(_) if doing == "connecting" => Self::lasting(format!(
+                "{at} answers with something else than AMQP; correct host and port in amqp.url, or write \
+                 amqps:// if this is a port that speaks TLS"
+            )),
             ErrorKind::ParsingError(_) => Self {
                 message: format!("a delivery of {at} has properties that are not UTF-8"),
                 nature: Nature::Unparseable,
@@ -122,7 +138,8 @@ impl BrokerError {
                         Self {
                             message: format!(
                                 "{at} refuses the login: {text}; check user and password in amqp.url \
-                                 (REVERTD_AMQP__URL)"
+                                 (REVERTD_AMQP__URL) or amqp.password_file, or, with auth_mechanism=external, \
+                                 amqp.cert_file"
                             ),
                             nature: Nature::LoginRefused,
                         }
@@ -140,6 +157,15 @@ impl BrokerError {
                         "{at} forbids {doing}: {text}; grant the user of amqp.url what the README lists \
                          under Permissions"
                     )),
+                    AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+                        if doing.starts_with("publishing") =>
+                    {
+                        Self::lasting(format!(
+                            "{at} refuses {doing}: {text}; amqp.url must name the user that the broker knows this \
+                             login by (with auth_mechanism=external, what it reads from the certificate), and no \
+                             message be larger than its max_message_size"
+                        ))
+                    }
                     AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => {
                         Self::lasting(format!(
                             "{at} refuses {doing}: {text}; it exists with other arguments: configure what is \

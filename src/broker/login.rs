@@ -1,21 +1,19 @@
 //! A client's own connection: what the broker lets it do is what it may.
 //!
-//! All requests of a client go over one channel, their confirms awaited beside each other. The secret is given
-//! to the broker once and kept nowhere.
+//! All requests of a client go over one channel, their confirms awaited beside each other. Id and secret are in
+//! `credentials.rs`.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use lapin::auth::AuthProvider;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
+use super::credentials::{Credentials, Plain};
 use super::error::BrokerError;
 use super::postbox::{Answer, Expected, Ticket};
 use super::properties::{MAX_ATTEMPTS, TRACEPARENT};
@@ -24,23 +22,6 @@ use crate::settings::{AmqpUrl, Settings};
 
 /// How often a request is given to a channel that turns out to be closed.
 const TRIES: usize = 3;
-
-/// Id and secret of a client; shows itself without the secret, which is overwritten when it is dropped.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The name of the broker's user.
-    pub id: String,
-    /// Its password.
-    pub secret: Zeroizing<String>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Why a client has no connection.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -282,32 +263,5 @@ impl Outgoing {
             channel: within(CONNECT_TIMEOUT, host, opening).await?,
             took: AtomicBool::new(false),
         })
-    }
-}
-
-/// SASL's PLAIN, once.
-struct Plain(Mutex<Option<Zeroizing<Vec<u8>>>>);
-
-impl Plain {
-    fn new(credentials: &Credentials) -> Self {
-        let (id, secret) = (credentials.id.as_bytes(), credentials.secret.as_bytes());
-        // As large as it gets, since a buffer that moves leaves its bytes behind.
-        let mut text = Zeroizing::new(Vec::with_capacity(id.len() + secret.len() + 2));
-        for part in [b"\0", id, b"\0", secret] {
-            text.extend_from_slice(part);
-        }
-        Self(Mutex::new(Some(text)))
-    }
-}
-
-impl AuthProvider for Plain {
-    fn mechanism(&self) -> ShortString {
-        "PLAIN".into()
-    }
-
-    fn auth_starter(&self) -> Result<LongString, String> {
-        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = text.take().ok_or("the secret was given before")?;
-        Ok(LongString::from(text.to_vec()))
     }
 }

@@ -88,8 +88,9 @@ impl Outlet {
         Ok(fates)
     }
 
-    /// Whether the broker takes messages at all. One that is out of memory or disk tells nobody until asked to
-    /// take one; this one is for no queue, and comes back.
+    /// Whether the broker takes messages at all, and as those of the user that we take ourselves for. One that is out
+    /// of memory or disk tells nobody until asked to take one, nor does one that knows this login by another name; this
+    /// message is for no queue, and comes back.
     ///
     /// # Errors
     /// Where it doesn't.
@@ -99,7 +100,9 @@ impl Outlet {
             exchange: "",
             routing_key: Cow::Borrowed(&nowhere),
             properties: Properties::Made(Box::new(
-                BasicProperties::default().with_message_id(nowhere.as_str().into()),
+                BasicProperties::default()
+                    .with_message_id(nowhere.as_str().into())
+                    .with_user_id(self.user.as_ref().into()),
             )),
             body: Cow::Borrowed(b""),
             is_event: false,

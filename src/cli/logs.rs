@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, warn};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
@@ -36,6 +36,17 @@ pub fn init(format: LogFormat) {
         Box::new(lines.with_ansi(terminal).with_filter(filter))
     };
     tracing_subscriber::registry().with(lines).init();
+}
+
+/// Says once which servers everything goes to in the clear, over a network, and what would encrypt it.
+pub fn warn_of_clear_text(server: &str, hosts: &[String], remedy: &str) {
+    if !hosts.is_empty() {
+        let hosts = hosts.join(", ");
+        warn!(
+            hosts,
+            "the connection to {server} is not encrypted, nor is anybody verified: {remedy}"
+        );
+    }
 }
 
 /// Lines of the clients that print whole messages, frames and parameters: never, whatever `RUST_LOG` says.

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{CancelToken, Client, Config, NoTls};
+use tokio_postgres::{CancelToken, Client, Config};
 
 use super::STATEMENT_TIMEOUT;
+use super::encryption::Encryption;
 use super::error::{LedgerError, Trouble, classify};
 use super::hosts::{self, CONNECT_TIMEOUT, Hosts};
 use crate::settings::Settings;
+use crate::tls;
 
 /// A client that vanishes without a word, its host or the network being gone, must not leave its locks, its
 /// transaction or its place on the server: others would wait for them, for hours with a server's own defaults.
@@ -53,13 +55,14 @@ pub fn in_schema(statement: &str, settings: &Settings) -> String {
         .replace("{ledger}", &quoted)
 }
 
-/// The pool, and the server's address for messages.
-pub fn pool(settings: &Settings) -> Result<(Pool, String), LedgerError> {
-    let config = parse(settings)?;
+/// The pool, how its connections are encrypted, and the server's address for messages.
+pub fn pool(settings: &Settings) -> Result<(Pool, Encryption, String), LedgerError> {
+    let encryption = Encryption::new(settings)?;
+    let config = parse(settings, &encryption)?;
     let host = describe(&config);
     let manager = Manager::from_connect(
         config,
-        Hosts,
+        Hosts(encryption.clone()),
         ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         },
@@ -82,22 +85,28 @@ pub fn pool(settings: &Settings) -> Result<(Pool, String), LedgerError> {
         }))
         .build()
         .map_err(|error| LedgerError::lasting(format!("the pool of connections: {error}")))?;
-    Ok((pool, host))
+    Ok((pool, encryption, host))
 }
 
 /// Asks the server to cancel what a connection is doing.
-pub async fn cancel(token: CancelToken) {
-    let _ = token.cancel_query(NoTls).await;
+pub async fn cancel(token: CancelToken, encryption: &Encryption) {
+    let _ = token.cancel_query(encryption.clone()).await;
 }
 
 /// One connection of its own, for migrations.
 pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError> {
-    let config = parse(settings)?;
+    let encryption = Encryption::new(settings)?;
+    let config = parse(settings, &encryption)?;
     let host = describe(&config);
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, hosts::connect(&config))
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, hosts::connect(&config, &encryption))
         .await
         .map_err(|_| LedgerError::silent(&host))?;
-    let (client, connection) = connected.map_err(|error| of_client(&error, &host))?;
+    let (client, connection) = connected.map_err(|error| {
+        if encryption.was_declined(&error) {
+            return LedgerError::clear_text_only(&host);
+        }
+        of_client(&error, &host)
+    })?;
     // Ends with the client; its errors reach whoever waits for an answer.
     tokio::spawn(connection);
     // The lock under which one process migrates would otherwise outlast a process that vanished with it.
@@ -114,22 +123,31 @@ fn of_client(error: &tokio_postgres::Error, host: &str) -> LedgerError {
     }
 }
 
-fn parse(settings: &Settings) -> Result<Config, LedgerError> {
-    let parsed = settings.database.url.secret().parse::<Config>();
-    let mut config = parsed.map_err(|error| {
-        // The parser's sources name the option that is wrong, not its value.
-        let source = std::error::Error::source(&error);
-        let why = source.map_or_else(|| error.to_string(), ToString::to_string);
-        LedgerError::lasting(format!(
-            "configuration: database.url: {why}; it must look like \
-             postgres://USER:PASSWORD@HOST:5432/DATABASE"
+fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerError> {
+    let wrong = |why: &str| LedgerError::lasting(format!("configuration: database.url: {why}"));
+    let mut config = read(settings).map_err(|why| {
+        wrong(&format!(
+            "{why}; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE"
         ))
     })?;
-    if !matches!(config.get_ssl_mode(), SslMode::Disable | SslMode::Prefer) {
-        return Err(LedgerError::lasting(
-            "configuration: database.url: this version speaks no TLS to PostgreSQL; use \
-             sslmode=prefer or disable within a trusted network, or through a TLS tunnel",
+    // Every sslmode was taken out where the settings were read; one that is still there was overlooked.
+    if !matches!(config.get_ssl_mode(), SslMode::Prefer) {
+        return Err(wrong(
+            "has an sslmode that can't be told from the rest; write it as sslmode=verify-full",
         ));
+    }
+    let named = |host: &Host| matches!(host, Host::Tcp(name) if !name.is_empty());
+    if encryption.is_on()
+        && (config.get_hosts().is_empty() || !config.get_hosts().iter().all(named))
+    {
+        return Err(wrong(
+            "asks for TLS by its sslmode, but not every server has a name that its certificate could bear; \
+             write a host for each, or leave sslmode out where all is within this machine",
+        ));
+    }
+    config.ssl_mode(encryption.mode());
+    if let Some(password) = settings.database.url.password() {
+        config.password(password);
     }
     if config.get_application_name().is_none() {
         config.application_name("revertd");
@@ -143,6 +161,33 @@ fn parse(settings: &Settings) -> Result<Config, LedgerError> {
     config.keepalives_retries(3);
     config.tcp_user_timeout(Duration::from_secs(30));
     Ok(config)
+}
+
+/// What the client reads in the address. Its sources name the option that is wrong, not its value.
+fn read(settings: &Settings) -> Result<Config, String> {
+    let parsed = settings.database.url.secret().parse::<Config>();
+    parsed.map_err(|error| {
+        let source = std::error::Error::source(&error);
+        source.map_or_else(|| error.to_string(), ToString::to_string)
+    })
+}
+
+/// The servers to which everything goes in the clear, over a network.
+#[must_use]
+pub fn unencrypted(settings: &Settings) -> Vec<String> {
+    let url = &settings.database.url;
+    let Some(config) = read(settings).ok().filter(|_| url.tls().is_none()) else {
+        return Vec::new();
+    };
+    let name = |host: &Host| match host {
+        Host::Tcp(name) => Some(name.clone()),
+        Host::Unix(_) => None,
+    };
+    let names = config.get_hosts().iter().filter_map(name);
+    let addresses = config.get_hostaddrs().iter().map(ToString::to_string);
+    let mut all: Vec<_> = names.chain(addresses).collect();
+    all.retain(|host| !tls::is_local(host));
+    all
 }
 
 fn describe(config: &Config) -> String {

@@ -4,6 +4,8 @@ use deadpool_postgres::PoolError;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
+use crate::tls::{Fault, fault};
+
 /// The database can't work at present. Says what is wrong and what to do.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -33,6 +35,13 @@ impl LedgerError {
     pub(super) fn silent(host: &str) -> Self {
         Self::passing(format!(
             "PostgreSQL at {host} does not answer; check the server, its locks, its synchronous standbys and the network"
+        ))
+    }
+
+    pub(super) fn clear_text_only(host: &str) -> Self {
+        Self::lasting(format!(
+            "PostgreSQL at {host} does not encrypt, and database.url asks for it; switch it on there (ssl = on in \
+             postgresql.conf), or correct host and port. Nothing is ever sent in the clear instead"
         ))
     }
 
@@ -107,6 +116,10 @@ pub fn of_pool(error: &PoolError, host: &str) -> LedgerError {
 }
 
 fn of_connection(error: &Error, host: &str) -> LedgerError {
+    if let Some(Fault { what, lasting }) = fault(error, "database") {
+        let message = format!("PostgreSQL at {host} {what}");
+        return LedgerError { message, lasting };
+    }
     LedgerError::passing(format!(
         "cannot work with PostgreSQL at {host}: {}; is it running, and is the address in database.url \
          (REVERTD_DATABASE__URL) right?",
@@ -120,7 +133,8 @@ fn of_server(state: &SqlState, text: &str, host: &str) -> LedgerError {
         &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             LedgerError::lasting(format!(
                 "{at} refuses the login: {text}; check user and password in database.url \
-                 (REVERTD_DATABASE__URL) and the server's pg_hba.conf"
+                 (REVERTD_DATABASE__URL) or database.password_file, the certificate of database.cert_file where the \
+                 server asks for one, and the server's pg_hba.conf"
             ))
         }
         &SqlState::INVALID_CATALOG_NAME => LedgerError::lasting(format!(

@@ -11,20 +11,21 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
-use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{Client, Config, Connection, Error, NoTls, Socket};
+use tokio_postgres::{Client, Config, Connection, Error, Socket};
+
+use super::encryption::{Encryption, Stream};
 
 /// The time in which a connection must be there; the servers share it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects as [`connect`] does, for the pool.
-pub struct Hosts;
+pub struct Hosts(pub Encryption);
 
 impl Connect for Hosts {
     fn connect(&self, config: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
         let config = config.clone();
         async move {
-            let (client, connection) = connect(&config).await?;
+            let (client, connection) = connect(&config, &self.0).await?;
             // Ends with the client; its errors reach whoever waits for an answer.
             let driving = tokio::spawn(async move {
                 let _ = connection.await;
@@ -36,18 +37,23 @@ impl Connect for Hosts {
 }
 
 /// Connects to the first of the servers that answers and fits. The caller bounds the whole.
-pub async fn connect(config: &Config) -> Result<(Client, Connection<Socket, NoTlsStream>), Error> {
+pub async fn connect(
+    config: &Config,
+    encryption: &Encryption,
+) -> Result<(Client, Connection<Socket, Stream>), Error> {
     let hosts = config.get_hosts();
     let Some((last, others)) = hosts.split_last().filter(|(_, others)| !others.is_empty()) else {
-        return config.connect(NoTls).await;
+        return config.connect(encryption.clone()).await;
     };
     let share = CONNECT_TIMEOUT / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
     for (index, host) in others.iter().enumerate() {
-        if let Ok(Ok(connected)) = timeout(share, only(config, index, host).connect(NoTls)).await {
+        let one = only(config, index, host);
+        if let Ok(Ok(connected)) = timeout(share, one.connect(encryption.clone())).await {
             return Ok(connected);
         }
     }
-    only(config, others.len(), last).connect(NoTls).await
+    let one = only(config, others.len(), last);
+    one.connect(encryption.clone()).await
 }
 
 /// The configuration with one of its servers.
@@ -94,6 +100,7 @@ fn only(config: &Config, index: usize, host: &Host) -> Config {
     one.keepalives(config.get_keepalives())
         .keepalives_idle(config.get_keepalives_idle())
         .ssl_mode(config.get_ssl_mode())
+        .ssl_negotiation(config.get_ssl_negotiation())
         .channel_binding(config.get_channel_binding())
         .target_session_attrs(config.get_target_session_attrs());
     one

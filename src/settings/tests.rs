@@ -1,5 +1,7 @@
 use super::*;
 
+mod transport;
+
 fn load(environment: &[(&str, &str)]) -> Result<Settings, String> {
     let owned = environment
         .iter()
@@ -42,7 +44,23 @@ fn keys_that_are_commented_out_in_the_built_in_file_are_keys() {
         })
         .collect::<Vec<_>>()
         .concat();
-    let settings = load_file(&uncommented).expect("valid");
+    // Files are read, so that each of these is known by what is wrong with it; the gateway's, when it starts.
+    let (files, others): (Vec<_>, Vec<_>) = uncommented
+        .lines()
+        .partition(|line| line.contains("_file = \"") && !line.contains("gateway"));
+    assert_eq!(files.len(), 8);
+    for file in files {
+        let (key, path) = file.split_once(" = ").expect("a key");
+        for section in ["amqp", "database"].map(|name| format!("[{name}]\n{file}\n")) {
+            let wrong = load_file(&section).expect_err("no such file");
+            let path = path.trim_matches('"');
+            assert!(
+                wrong.contains(&format!(".{key}: cannot read {path}")),
+                "{wrong}"
+            );
+        }
+    }
+    let settings = load_file(&others.join("\n")).expect("valid");
     assert!(settings.revert.max_age.is_some() && settings.amqp.prefetch.is_some());
 }
 
@@ -147,8 +165,8 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
         ),
         (
             "REVERTD_AMQP__URL",
-            "amqps://localhost",
-            "amqps is not supported",
+            "amqps://localhost?verify=verify_none",
+            "amqp.url: has verify=, which revertd does not read",
         ),
         (
             "REVERTD_AMQP__URL",

@@ -1,15 +1,32 @@
-//! Addresses of the servers. They show themselves without their secrets.
+//! Addresses of the broker. They show themselves without their secrets.
 
 use std::fmt;
 
 use url::Url;
 
+use super::files::TlsFiles;
+
 /// What stands for a password wherever a secret would be shown.
-const HIDDEN: &str = "***";
+pub(super) const HIDDEN: &str = "***";
 
 /// Seconds between heartbeats where the address says nothing else. A connection that has been silent for twice
 /// as long is given up by either side; RabbitMQ's own default, a minute, would take the client two to notice.
 const HEARTBEAT: &str = "15";
+
+/// `amqp.url` in the built-in file.
+const DEFAULT: &str = "amqp://guest:guest@localhost:5672/%2f";
+
+/// Options of RabbitMQ's own URLs that name files and checks; here they are keys, or not to be switched off.
+const FOREIGN: [&str; 8] = [
+    "cacertfile",
+    "certfile",
+    "keyfile",
+    "verify",
+    "fail_if_no_peer_cert",
+    "server_name_indication",
+    "depth",
+    "password",
+];
 
 /// Addresses of the broker: one, or one for each node of a cluster. Shows itself without the passwords.
 #[derive(Clone)]
@@ -41,7 +58,47 @@ impl AmqpUrls {
         if !urls.iter().all(same) {
             return Err("has addresses of different users or virtual hosts; they must be nodes of one cluster".into());
         }
+        let same =
+            |url: &AmqpUrl| url.is_secure() == first.is_secure() && url.external == first.external;
+        if !urls.iter().all(same) {
+            return Err("has addresses of which some are encrypted, or show a certificate, and some are not; \
+                        write all with amqps://, and with the same auth_mechanism"
+                .into());
+        }
         Ok(Self(urls))
+    }
+
+    /// Whether the connections are encrypted.
+    pub(super) fn is_secure(&self) -> bool {
+        self.0.iter().all(AmqpUrl::is_secure)
+    }
+
+    /// Whether the broker reads from a certificate who connects.
+    pub(super) fn is_external(&self) -> bool {
+        self.0.iter().all(|url| url.external)
+    }
+
+    pub(super) fn has_user(&self) -> bool {
+        self.0.iter().all(|url| !url.given.username().is_empty())
+    }
+
+    pub(super) fn has_password(&self) -> bool {
+        self.0.iter().any(|url| url.given.password().is_some())
+    }
+
+    /// Whether it is what holds where nobody set anything, password included.
+    pub(super) fn is_default(&self) -> bool {
+        self.0.iter().all(|url| url.given.as_str() == DEFAULT)
+    }
+
+    pub(super) fn set_password(&mut self, password: &str) {
+        self.0.iter_mut().for_each(|url| url.set_password(password));
+    }
+
+    pub(super) fn set_tls(&mut self, tls: &TlsFiles) {
+        self.0
+            .iter_mut()
+            .for_each(|url| url.tls = Some(tls.clone()));
     }
 
     /// The addresses, in the order in which they were given; at least one.
@@ -90,35 +147,75 @@ impl serde::Serialize for AmqpUrls {
 #[derive(Clone)]
 pub struct AmqpUrl {
     given: Url,
-    /// With the heartbeat.
+    /// With the heartbeat, and the password from a file.
     complete: Url,
+    external: bool,
+    tls: Option<TlsFiles>,
 }
 
 impl AmqpUrl {
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "must look like amqp://USER:PASSWORD@HOST:5672/VHOST";
         let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); it {FORM}"))?;
-        match url.scheme() {
-            "amqp" if url.host_str().is_some_and(|host| !host.is_empty()) => {
-                let mut complete = url.clone();
-                if !url.query_pairs().any(|(key, _)| key == "heartbeat") {
-                    complete
-                        .query_pairs_mut()
-                        .append_pair("heartbeat", HEARTBEAT);
-                }
-                Ok(Self {
-                    given: url,
-                    complete,
-                })
-            }
-            "amqp" => Err(format!("names no host; it {FORM}")),
-            "amqps" => Err(
-                "amqps is not supported by this version; use amqp:// within a trusted \
-                            network, or through a TLS tunnel"
-                    .into(),
-            ),
-            _ => Err(format!("has a scheme that is not amqp; it {FORM}")),
+        if !matches!(url.scheme(), "amqp" | "amqps") {
+            return Err(format!("has a scheme that is not amqp; it {FORM}"));
         }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(format!("names no host; it {FORM}"));
+        }
+        if let Some((key, _)) = url
+            .query_pairs()
+            .find(|(key, _)| FOREIGN.contains(&key.as_ref()))
+        {
+            return Err(format!(
+                "has {key}=, which revertd does not read from an address; set amqp.ca_file, amqp.cert_file, \
+                 amqp.key_file or amqp.password_file (a server's certificate is always verified)"
+            ));
+        }
+        let external = match mechanism(&url).as_deref() {
+            None | Some("plain" | "amqplain") => false,
+            Some("external") => true,
+            Some(other) => {
+                return Err(format!(
+                    "has auth_mechanism={other}; it must be one of: plain, amqplain, external"
+                ));
+            }
+        };
+        let mut complete = url.clone();
+        if !url.query_pairs().any(|(key, _)| key == "heartbeat") {
+            complete
+                .query_pairs_mut()
+                .append_pair("heartbeat", HEARTBEAT);
+        }
+        // Without a file, the system's authorities: what an address alone can say.
+        let tls = (url.scheme() == "amqps").then_some(TlsFiles {
+            section: "amqp",
+            ca: None,
+            identity: None,
+        });
+        Ok(Self {
+            given: url,
+            complete,
+            external,
+            tls,
+        })
+    }
+
+    fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    fn set_password(&mut self, password: &str) {
+        // What is escaped is all that a parser of URLs would otherwise take for an escape.
+        let escaped = password.replace('%', "%25");
+        // It fails only for URLs that can't have a password.
+        let _ = self.complete.set_password(Some(&escaped));
+    }
+
+    /// How to encrypt, where the address says so.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsFiles> {
+        self.tls.as_ref()
     }
 
     /// The whole address, password and heartbeat included.
@@ -140,7 +237,9 @@ impl AmqpUrl {
         let host = self.given.host_str().unwrap_or("localhost");
         (
             host.trim_matches(['[', ']']),
-            self.given.port().unwrap_or(5672),
+            self.given
+                .port()
+                .unwrap_or(if self.is_secure() { 5671 } else { 5672 }),
         )
     }
 }
@@ -157,76 +256,14 @@ impl fmt::Debug for AmqpUrl {
     }
 }
 
-/// Address of the database: a URL, or libpq's key=value pairs. Shows itself without the password.
-#[derive(Clone)]
-pub struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    fn parse(text: &str) -> Result<Self, String> {
-        let scheme = text.split("://").next().unwrap_or_default();
-        if text.contains("://") && !matches!(scheme, "postgres" | "postgresql") {
-            return Err("must look like postgres://USER:PASSWORD@HOST:5432/DATABASE".into());
-        }
-        if text.trim().is_empty() {
-            return Err(
-                "is empty; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE".into(),
-            );
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The whole address, password included.
-    #[must_use]
-    pub fn secret(&self) -> &str {
-        &self.0
-    }
+/// How the client says who it is, where the address tells.
+fn mechanism(url: &Url) -> Option<String> {
+    let mut pairs = url.query_pairs();
+    let (_, value) = pairs.find(|(key, _)| key == "auth_mechanism")?;
+    Some(value.to_lowercase())
 }
 
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Url::parse(&self.0) {
-            // A password with an unescaped / ends up in the path.
-            Ok(url) if url.path().contains('@') => f.write_str(HIDDEN),
-            Ok(url) => f.write_str(hide_password(url).as_str()),
-            // Several hosts are no URL to the parser; key=value pairs are none at all.
-            Err(_) if self.0.contains("://") => {
-                let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
-                let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
-                write!(
-                    f,
-                    "{scheme}://{HIDDEN}@{}",
-                    hosts.split('?').next().unwrap_or(hosts)
-                )
-            }
-            Err(_) => {
-                let shown = |pair: &&str| {
-                    let key = pair.split_once('=').map_or("", |(key, _)| key);
-                    matches!(
-                        key,
-                        "host" | "hostaddr" | "port" | "user" | "dbname" | "sslmode"
-                    )
-                };
-                let pairs: Vec<_> = self.0.split(' ').filter(shown).collect();
-                // A quoted password with a space in it can't be told apart by words.
-                if self.0.contains('\'') {
-                    f.write_str(HIDDEN)
-                } else {
-                    f.write_str(&pairs.join(" "))
-                }
-            }
-        }
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-text_type!(DatabaseUrl, DatabaseUrl::parse);
-
-fn hide_password(mut url: Url) -> Url {
+pub(super) fn hide_password(mut url: Url) -> Url {
     if url.password().is_some() {
         // It fails only for URLs that can't have a password.
         let _ = url.set_password(Some(HIDDEN));

@@ -45,8 +45,13 @@ fn code(text: &str) -> String {
 
 #[test]
 fn each_room_names_only_what_it_may() {
-    let walls: [(&[&str], &[&str]); 8] = [
-        (&["lapin", "amq_protocol"], &["broker"]),
+    let walls: [(&[&str], &[&str]); 13] = [
+        (&["lapin", "amq_protocol", "async_rs"], &["broker"]),
+        (&["tokio_postgres_rustls"], &["ledger"]),
+        (&["rustls"], &["tls", "ledger", "gateway"]),
+        (&["tokio_rustls"], &["tls", "gateway"]),
+        (&["rustls_native_certs"], &["tls"]),
+        (&["crate::tls"], &["broker", "ledger"]),
         (
             &["tokio_postgres", "deadpool_postgres", "refinery"],
             &["ledger"],
@@ -60,7 +65,6 @@ fn each_room_names_only_what_it_may() {
                 "hyper::",
                 "hyper_util",
                 "tower_http",
-                "tokio_rustls",
                 "tokio_io_timeout",
                 "moka::",
                 "ring::hmac",

@@ -22,4 +22,5 @@ mod replies;
 mod secrets;
 mod sieve;
 mod starts;
+mod transport;
 mod writers;

@@ -6,7 +6,7 @@ use lapin::types::FieldTable;
 use super::support::*;
 
 /// Starts the worker, which must end by itself, and returns what it said.
-async fn refused(stage: &Stage) -> String {
+pub async fn refused(stage: &Stage) -> String {
     let mut worker = stage.spawn_worker();
     let status = worker.ended().await;
     assert_eq!(status.code(), Some(1), "{}", worker.log());
@@ -72,8 +72,8 @@ async fn what_needs_somebody_is_said_and_ends_the_start() {
         ),
         (
             "DATABASE__URL",
-            "postgres://x@localhost/x?sslmode=require".into(),
-            &["TLS"],
+            "postgres://x@localhost/x?sslmode=allow".into(),
+            &["database.url", "sslmode=allow", "verify-full"],
         ),
         ("WORKER__BATCHMAX", "1".into(), &["batchmax", "worker"]),
     ] {

@@ -40,6 +40,7 @@ pub mod reckoning;
 pub mod report;
 pub mod serial;
 pub mod spelling;
+pub mod tls;
 pub mod watch;
 pub mod worker;
 pub mod world;

@@ -12,8 +12,8 @@ use lapin::ErrorKind;
 use tokio::io::{
     AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, sink,
 };
-use tokio::net::TcpStream;
 
+use super::super::socket::{self, Socket};
 use super::frame::{ENVELOPE_BYTES, Frame, Kind};
 use crate::settings::AmqpUrl;
 
@@ -37,14 +37,11 @@ pub fn unexpected() -> lapin::Error {
     std::io::Error::other("the broker sent a frame out of turn").into()
 }
 
-/// Connects, under a name that the broker's operator sees, and opens a channel. The address is read as the client
+/// Connects, under a name that the broker's operator sees, and opens a channel. The login is read as the client
 /// reads it.
-pub async fn connect(url: &AmqpUrl, name: &str) -> Result<Wire<TcpStream>> {
+pub async fn connect(url: &AmqpUrl, name: &str) -> Result<Wire<Socket>> {
     let uri: AMQPUri = url.secret().parse().map_err(std::io::Error::other)?;
-    let host = uri.authority.host.trim_matches(['[', ']']);
-    let stream = TcpStream::connect((host, uri.authority.port)).await?;
-    stream.set_nodelay(true)?;
-    let mut wire = Wire::new(stream, FIRST_FRAME_MAX);
+    let mut wire = Wire::new(socket::open(url).await?, FIRST_FRAME_MAX);
     wire.open(uri, name).await?;
     Ok(wire)
 }

@@ -1,0 +1,253 @@
+//! Address of the database: a URL, or libpq's key=value pairs. What it says of TLS is read here, since the client
+//! knows less of that than libpq; the rest is the client's to read.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use super::files::TlsFiles;
+use super::urls::{HIDDEN, hide_password};
+
+const FORM: &str = "must look like postgres://USER:PASSWORD@HOST:5432/DATABASE";
+
+/// Shows itself without the password.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    given: String,
+    /// Without the options that are read here.
+    rest: String,
+    options: TlsOptions,
+    /// Whether the address itself has a password.
+    has_password: bool,
+    password: Option<String>,
+    tls: Option<TlsFiles>,
+}
+
+/// What an address says of TLS, by libpq's names.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TlsOptions {
+    /// `sslmode`: whether to encrypt, which here always means to verify.
+    pub encrypt: bool,
+    /// `sslrootcert`: a path, or `system`.
+    pub root_cert: Option<String>,
+    /// `sslcert`: a path.
+    pub cert: Option<String>,
+    /// `sslkey`: a path.
+    pub key: Option<String>,
+}
+
+/// An option within an address. What has no key can't be read, and is left to the client, which says so.
+struct Pair<'a> {
+    key: String,
+    value: String,
+    /// As it stands there.
+    raw: &'a str,
+}
+
+impl DatabaseUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let scheme = text.split("://").next().unwrap_or_default();
+        if text.contains("://") && !matches!(scheme, "postgres" | "postgresql") {
+            return Err(FORM.into());
+        }
+        if text.trim().is_empty() {
+            return Err(format!("is empty; it {FORM}"));
+        }
+        let body = ["postgres://", "postgresql://"]
+            .into_iter()
+            .find_map(|prefix| text.strip_prefix(prefix));
+        let (head, pairs, separator) = match body {
+            Some(body) => of_query(text, body),
+            None => ("", of_words(text), " "),
+        };
+        let mut has_password = body.is_some_and(|body| login(body).contains(':'));
+        let (mut mode, mut options) = (None, TlsOptions::default());
+        let mut kept = Vec::new();
+        for pair in pairs {
+            has_password |= pair.key == "password";
+            let option = match pair.key.as_str() {
+                "sslmode" => &mut mode,
+                "sslrootcert" => &mut options.root_cert,
+                "sslcert" => &mut options.cert,
+                "sslkey" => &mut options.key,
+                _ => {
+                    kept.push(pair.raw);
+                    continue;
+                }
+            };
+            if option.replace(pair.value).is_some() {
+                return Err(format!("says {} twice; say it once", pair.key));
+            }
+        }
+        let begins = if body.is_some() && !kept.is_empty() {
+            "?"
+        } else {
+            ""
+        };
+        let rest = format!("{head}{begins}{}", kept.join(separator));
+        options.encrypt = match mode.as_deref() {
+            None | Some("disable" | "prefer") => false,
+            Some("require" | "verify-ca" | "verify-full") => true,
+            Some(other) => {
+                return Err(format!(
+                    "has sslmode={other}; it must be one of: disable, prefer, require, verify-ca, verify-full"
+                ));
+            }
+        };
+        Ok(Self {
+            given: text.to_owned(),
+            rest,
+            options,
+            has_password,
+            password: None,
+            tls: None,
+        })
+    }
+
+    /// The address as the client reads it, with the password that stands in it: without what it says of TLS.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.rest
+    }
+
+    /// The password from a file, where one is named.
+    #[must_use]
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    /// How to encrypt, where that is asked for.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsFiles> {
+        self.tls.as_ref()
+    }
+
+    pub(super) fn tls_options(&self) -> &TlsOptions {
+        &self.options
+    }
+
+    pub(super) fn has_password(&self) -> bool {
+        self.has_password
+    }
+
+    pub(super) fn set_password(&mut self, password: String) {
+        self.password = Some(password);
+    }
+
+    pub(super) fn set_tls(&mut self, tls: TlsFiles) {
+        self.tls = Some(tls);
+    }
+}
+
+/// User and password, as the client finds them: all before the first `@`.
+fn login(body: &str) -> &str {
+    body.split_once('@').map_or("", |(login, _)| login)
+}
+
+/// What stands before the options of a URL, these, and what separates them. As the client finds them: after the
+/// first `?` behind user and password. `body` is the end of `text`.
+fn of_query<'a>(text: &'a str, body: &'a str) -> (&'a str, Vec<Pair<'a>>, &'static str) {
+    let behind = body.split_once('@').map_or(body, |(_, behind)| behind);
+    let Some((_, query)) = behind.split_once('?') else {
+        return (text, Vec::new(), "&");
+    };
+    let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let pairs = query.split('&').map(|raw| {
+        let (key, value) = raw.split_once('=').unwrap_or(("", ""));
+        let (key, value) = (decoded(key), decoded(value));
+        Pair { key, value, raw }
+    });
+    (&text[..text.len() - query.len() - 1], pairs.collect(), "&")
+}
+
+/// The options of key=value pairs: a value with spaces stands in quotes, and `\` keeps the next character from
+/// meaning anything.
+fn of_words(text: &str) -> Vec<Pair<'_>> {
+    let mut pairs = Vec::new();
+    let mut at = 0;
+    let skip = |at: usize, wanted: &dyn Fn(char) -> bool| {
+        text[at..]
+            .find(|c| !wanted(c))
+            .map_or(text.len(), |found| at + found)
+    };
+    loop {
+        let start = skip(at, &char::is_whitespace);
+        let key_end = skip(start, &|c| !c.is_whitespace() && c != '=');
+        let equals = skip(key_end, &char::is_whitespace);
+        let key = text[start..key_end].to_owned();
+        if key.is_empty() || !text[equals..].starts_with('=') {
+            let raw = &text[start..];
+            let (key, value) = Default::default();
+            if !raw.is_empty() {
+                pairs.push(Pair { key, value, raw });
+            }
+            return pairs;
+        }
+        let value_start = skip(equals + 1, &char::is_whitespace);
+        let (value, length) = word(&text[value_start..]);
+        at = value_start + length;
+        let raw = &text[start..at];
+        pairs.push(Pair { key, value, raw });
+    }
+}
+
+/// The value that `text` begins with, and its length there.
+fn word(text: &str) -> (String, usize) {
+    let quoted = text.starts_with('\'');
+    let mut value = String::new();
+    let mut characters = text.char_indices().skip(usize::from(quoted));
+    while let Some((place, c)) = characters.next() {
+        match c {
+            '\'' if quoted => return (value, place + 1),
+            c if c.is_whitespace() && !quoted => return (value, place),
+            '\\' => value.extend(characters.next().map(|(_, c)| c)),
+            c => value.push(c),
+        }
+    }
+    (value, text.len())
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Url::parse(&self.given) {
+            // A password with an unescaped / ends up in the path.
+            Ok(url) if url.path().contains('@') => f.write_str(HIDDEN),
+            Ok(url) => f.write_str(hide_password(url).as_str()),
+            // Several hosts are no URL to the parser; key=value pairs are none at all.
+            Err(_) if self.given.contains("://") => {
+                let (scheme, rest) = self.given.split_once("://").unwrap_or_default();
+                let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+                write!(
+                    f,
+                    "{scheme}://{HIDDEN}@{}",
+                    hosts.split('?').next().unwrap_or(hosts)
+                )
+            }
+            Err(_) => {
+                let shown = |pair: &&str| {
+                    let key = pair.split_once('=').map_or("", |(key, _)| key);
+                    matches!(
+                        key,
+                        "host" | "hostaddr" | "port" | "user" | "dbname" | "sslmode"
+                    )
+                };
+                let pairs: Vec<_> = self.given.split(' ').filter(shown).collect();
+                // A quoted password with a space in it can't be told apart by words.
+                if self.given.contains('\'') {
+                    f.write_str(HIDDEN)
+                } else {
+                    f.write_str(&pairs.join(" "))
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+text_type!(DatabaseUrl, DatabaseUrl::parse);

@@ -1,0 +1,98 @@
+//! Files that hold what does not belong into an address: passwords, certificates and keys, as secrets are mounted.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A file, read when the configuration was loaded. Shows its path, never what it holds.
+#[derive(Clone)]
+pub struct HeldFile {
+    path: String,
+    content: Arc<[u8]>,
+}
+
+impl HeldFile {
+    pub(super) fn read(path: &str) -> Result<Self, String> {
+        if path.is_empty() {
+            return Err("is empty; it must be the path of a file, or be left out".into());
+        }
+        let content = std::fs::read(path).map_err(|error| {
+            format!("cannot read {path}: {error}; it must be a file that this process may read")
+        })?;
+        if content.is_empty() {
+            return Err(format!(
+                "{path} is empty; the file must hold what the key is for"
+            ));
+        }
+        let content = content.into();
+        Ok(Self {
+            path: path.to_owned(),
+            content,
+        })
+    }
+
+    /// Where it was read.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What it held.
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        &self.content
+    }
+
+    /// A password: all of the file, but for the newline that editors and `echo` put at its end.
+    pub(super) fn password(&self) -> Result<String, String> {
+        let path = &self.path;
+        let text = std::str::from_utf8(&self.content)
+            .map_err(|_| format!("{path} is not UTF-8; it must hold the password alone"))?;
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        if text.is_empty() {
+            return Err(format!(
+                "{path} holds an empty line; it must hold the password alone"
+            ));
+        }
+        if text.contains(['\n', '\r', '\0']) {
+            return Err(format!(
+                "{path} holds more than one line; it must hold the password alone"
+            ));
+        }
+        Ok(text.to_owned())
+    }
+}
+
+impl fmt::Display for HeldFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)
+    }
+}
+
+impl fmt::Debug for HeldFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+text_type!(HeldFile, HeldFile::read);
+
+/// What TLS to a server needs besides its address. Every file is PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The section whose keys name the files: `amqp` or `database`.
+    pub section: &'static str,
+    /// The authorities that are trusted, and no others; without it, those that the system trusts.
+    pub ca: Option<HeldFile>,
+    /// The certificate that this program shows, with its chain.
+    pub identity: Option<Identity>,
+}
+
+/// A client's certificate and its key.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The certificate, and those between it and its authority.
+    pub cert: HeldFile,
+    /// Its private key, unencrypted.
+    pub key: HeldFile,
+}
