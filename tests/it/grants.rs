@@ -335,7 +335,12 @@ async fn a_stranger_in_the_batch_takes_nothing_from_its_neighbours() {
 
 #[tokio::test]
 async fn the_ladder_remembers_the_client() {
-    let (stage, _worker, client) = guarded().await;
+    let mut stage = Stage::new().await;
+    stage.set("AUTHORIZATION__MODE", "grants");
+    // Long enough on the last rung for a process to start and take the grant back.
+    stage.set("RETRY__DELAYS", "100ms,200ms,3s");
+    let _worker = stage.start_worker().await;
+    let client = stage.publisher().await;
     let mut events = stage.events().await;
     let customer = stage.customer().await;
     grant(&stage, "add", &client.user, &customer.org.to_string());
@@ -351,7 +356,7 @@ async fn the_ladder_remembers_the_client() {
     let waiting = by(&json!({"billing_id": customer.account}), Uuid::new_v4());
     client.publish(waiting.clone()).await;
     eventually("it waits on the last rung", async || {
-        stage.depth(&stage.name("retry.300ms")).await > 0
+        stage.depth(&stage.name("retry.3s")).await > 0
     })
     .await;
     grant(&stage, "remove", &client.user, &customer.org.to_string());
