@@ -27,6 +27,7 @@ mod properties;
 mod sieve;
 mod topology;
 mod watched;
+mod wire;
 
 pub use client::{Client, Submission};
 pub use error::BrokerError;

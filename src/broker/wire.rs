@@ -14,8 +14,10 @@ use tokio::io::{
 };
 use tokio::net::TcpStream;
 
-use super::frame::{ENVELOPE_BYTES, Frame, Kind};
+use self::frame::{ENVELOPE_BYTES, Frame, Kind};
 use crate::settings::AmqpUrl;
+
+pub mod frame;
 
 type Result<T> = std::result::Result<T, lapin::Error>;
 
