@@ -16,10 +16,12 @@ use tokio::time::timeout;
 use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 use watched::Watched;
 
+mod browse;
 mod client;
 mod error;
 mod inlet;
 mod intake;
+mod letter;
 mod message;
 mod order;
 mod outlet;
@@ -29,10 +31,12 @@ mod topology;
 mod watched;
 mod wire;
 
+pub use browse::Browse;
 pub use client::{Client, Submission};
 pub use error::BrokerError;
 pub use inlet::{Batch, Delivery};
 pub use intake::Intake;
+pub use letter::{Letter, Noted, Origin};
 pub use message::Message;
 pub use outlet::{Fate, Outlet};
 pub use sieve::{STACK_BYTES, Sieved, sieve};
@@ -119,6 +123,21 @@ impl Broker {
     pub async fn outlet(&self) -> Result<Outlet, BrokerError> {
         let opening = Outlet::open(&self.publishing.connection, &self.user, &self.host);
         within(CONNECT_TIMEOUT, &self.host, opening).await
+    }
+
+    /// An outlet on a connection of its own, for a command that only publishes. It closes with the outlet.
+    ///
+    /// # Errors
+    /// Where the broker can't be reached or refuses.
+    pub async fn outlet_of(settings: &Settings, name: &str) -> Result<Outlet, BrokerError> {
+        let connecting = async |url: AmqpUrl| {
+            let (connection, host) = (connect(&url, name).await?, url.host());
+            let user = connection.status().username().into();
+            let opening = Outlet::open(&connection, &user, &host);
+            let outlet = within(CONNECT_TIMEOUT, &host, opening).await?;
+            Ok(outlet.keeping(connection))
+        };
+        any_of(&settings.amqp.url, connecting).await
     }
 
     /// Opens a connection of its own to publish on, for what may make the broker close it.

@@ -178,6 +178,16 @@ impl Event {
         }
     }
 
+    /// Type and id of the event that [`Event::of_outcome`] makes of an outcome and the content of its request.
+    #[must_use]
+    pub fn identity(outcome: &Outcome, content: Uuid) -> (Kind, Uuid) {
+        let (kind, reason) = match &outcome.verdict {
+            Verdict::Applied(_) => (Kind::Reverted, ""),
+            Verdict::Refused(refusal) => (Kind::Rejected, refusal.code().reason),
+        };
+        (kind, event_id(kind, reason, &[outcome.id, content]))
+    }
+
     /// The event of a request whose fields break a rule.
     #[must_use]
     pub fn of_invalid(
@@ -232,9 +242,7 @@ impl Event {
     }
 
     fn new(kind: Kind, identity: &[Uuid], reason: &str, time: Timestamp, data: Data<'_>) -> Self {
-        let mut parts: Vec<&[u8]> = vec![kind.name().as_bytes(), reason.as_bytes()];
-        parts.extend(identity.iter().map(|id| id.as_bytes().as_slice()));
-        let id = digest(&parts);
+        let id = event_id(kind, reason, identity);
         let prefix = match kind {
             Kind::Reverted => "result",
             Kind::Rejected | Kind::Failed => "error",
@@ -267,6 +275,12 @@ impl Event {
             body,
         }
     }
+}
+
+fn event_id(kind: Kind, reason: &str, identity: &[Uuid]) -> Uuid {
+    let mut parts: Vec<&[u8]> = vec![kind.name().as_bytes(), reason.as_bytes()];
+    parts.extend(identity.iter().map(|id| id.as_bytes().as_slice()));
+    digest(&parts)
 }
 
 fn fragments_data<'a>(request_id: Option<&'a str>, fragments: &'a Fragments) -> Data<'a> {
