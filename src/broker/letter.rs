@@ -83,9 +83,7 @@ impl Letter {
     ) -> Self {
         let parsed = header.complete().map(parse_frame);
         let properties = match parsed {
-            Some(Ok((rest, AMQPFrame::Header(_, content)))) if rest.is_empty() => {
-                Some(Box::new(content.properties))
-            }
+            Some(Ok(([], AMQPFrame::Header(_, content)))) => Some(Box::new(content.properties)),
             _ => None,
         };
         let mut letter = match &properties {

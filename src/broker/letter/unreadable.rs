@@ -112,7 +112,7 @@ mod tests {
         let read = letter(&payload(0x20d0, values));
         assert_eq!(read.message_id.as_deref(), Some("id"));
         assert_eq!(read.client, "alice");
-        assert_eq!(read.since.map(|at| at.as_second()), Some(7));
+        assert_eq!(read.since.map(jiff::Timestamp::as_second), Some(7));
         assert_eq!(read.reason, "unreadable");
     }
 
