@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     request: Option<String>,
     /// Of this client only; '' for nobody in particular.
-    #[arg(long, requires = "request")]
+    #[arg(long, requires = "request", conflicts_with = "usage_id")]
     client: Option<String>,
     /// Don't look into the queues.
     #[arg(long)]

@@ -25,6 +25,7 @@ pub mod compare;
 pub mod draw;
 pub mod expected;
 pub mod ledger;
+pub mod letters;
 pub mod line;
 pub mod load;
 pub mod mix;
