@@ -13,7 +13,7 @@ use amq_protocol::protocol::{AMQPClass, basic, queue};
 use amq_protocol::types::FieldTable;
 use amq_protocol::uri::AMQPUri;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::error::BrokerError;
 use super::letter::{ID_BYTES, Letter};
@@ -22,19 +22,26 @@ use super::wire::{self, Wire};
 use super::{CONNECT_TIMEOUT, any_of, within};
 use crate::settings::{AmqpUrl, AmqpUrls};
 
-/// Longest wait for a frame.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a frame. A long queue takes its time for the first.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long nothing comes where nothing is left, others having taken what was counted: the broker does not say so.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long nothing comes before it is asked whether anything is left: others may have taken what was counted, and to a
+/// consumer the broker does not say so.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Longest wait for a close. All that is on its way has to be read first.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Letters that one consumer holds: a 16-bit number on the wire. More consumers take the rest.
-const CONSUMER_LETTERS: u16 = 60_000;
+/// Longest wait for the queue to have letters back, and between two looks: the broker does not say so.
+const BACK_TIMEOUT: Duration = Duration::from_secs(10);
+const BACK_POLL: Duration = Duration::from_millis(20);
+
+/// Letters that one consumer takes; more consumers take the rest. The queue reads as many from its disk before it delivers
+/// the first of them, and works on nothing else meanwhile.
+const CONSUMER_LETTERS: u16 = 2000;
 
 const DELIVER: (u16, u16) = (60, 60);
+const DECLARE_OK: (u16, u16) = (50, 11);
 const CANCEL_OK: (u16, u16) = (60, 31);
 const GET_OK: (u16, u16) = (60, 71);
 const GET_EMPTY: (u16, u16) = (60, 72);
@@ -51,7 +58,9 @@ pub struct Browse {
     others: u32,
     taken: u32,
     consumers: u16,
-    has_settled: bool,
+    settled: u32,
+    /// Whether the answer to a question for one more is still to come.
+    is_asking: bool,
 }
 
 impl Browse {
@@ -84,9 +93,10 @@ impl Browse {
             others: 0,
             taken: 0,
             consumers: 0,
-            has_settled: false,
+            settled: 0,
+            is_asking: false,
         };
-        browse.count().await?;
+        (browse.waiting, browse.others) = browse.count().await?;
         Ok(browse)
     }
 
@@ -119,15 +129,35 @@ impl Browse {
             self.consume().await?;
         }
         loop {
-            let Ok(ready) = timeout(IDLE_TIMEOUT, self.wire.ready()).await else {
-                return Ok(None);
+            let wait = if self.is_asking {
+                FRAME_TIMEOUT
+            } else {
+                IDLE_TIMEOUT
+            };
+            let Ok(ready) = timeout(wait, self.wire.ready()).await else {
+                if self.is_asking {
+                    return Err(BrokerError::silent(&self.host));
+                }
+                self.is_asking = true;
+                self.get().await?;
+                continue;
             };
             ready.map_err(|error| self.wrong(&error))?;
             let method = self.frame().await?;
-            if method.method() == Some(DELIVER) {
-                self.taken += 1;
-                return self.letter(&method).await.map(Some);
-            }
+            // Read by hand: the routing key behind it may be what can't be parsed.
+            let tag = match method.method() {
+                Some(DELIVER) => {
+                    let name = method.u8_at(4).unwrap_or_default();
+                    method.u64_at(5 + usize::from(name))
+                }
+                Some(GET_OK) => method.u64_at(4),
+                Some(GET_EMPTY) => return Ok(None),
+                _ => continue,
+            };
+            self.is_asking &= method.method() != Some(GET_OK);
+            let tag = tag.ok_or_else(|| self.wrong(&wire::unexpected()))?;
+            self.taken += 1;
+            return self.letter(tag).await.map(Some);
         }
     }
 
@@ -142,27 +172,22 @@ impl Browse {
                 multiple: false,
             }))
         });
-        self.has_settled = true;
-        self.send(acks).await
+        self.send(acks).await?;
+        self.settled += u32::try_from(letters.len()).unwrap_or(u32::MAX);
+        Ok(())
     }
 
-    /// Waits until the queue has taken note of what was settled, and closes the connection, which returns the rest.
+    /// Closes the connection, once the queue has taken note of what was settled, and has the rest back.
     ///
     /// # Errors
     /// Where the connection fails before; then some of what was settled may come back.
     pub async fn close(mut self) -> Result<(), BrokerError> {
-        let noted = if self.has_settled {
-            self.note().await
-        } else {
-            Ok(())
-        };
+        let returned = self.give_back().await;
         let _ = timeout(CLOSE_TIMEOUT, self.wire.close()).await;
-        noted
+        returned
     }
 
-    /// The broker hands acknowledgements to the queue a few at a time, and forgets those that it still has when the channel
-    /// closes. Each of these questions is answered once what was handed over before it is done.
-    async fn note(&mut self) -> Result<(), BrokerError> {
+    async fn give_back(&mut self) -> Result<(), BrokerError> {
         for number in 1..=self.consumers {
             let cancel = basic::AMQPMethod::Cancel(basic::Cancel {
                 consumer_tag: number.to_string().into(),
@@ -171,18 +196,43 @@ impl Browse {
             self.send([AMQPClass::Basic(cancel)]).await?;
             self.skip_to(&[CANCEL_OK]).await?;
         }
-        for _ in 0..2 {
-            let get = basic::AMQPMethod::Get(basic::Get {
-                queue: self.queue.as_str().into(),
-                no_ack: false,
-            });
-            self.send([AMQPClass::Basic(get)]).await?;
+        if self.is_asking {
             self.skip_to(&[GET_OK, GET_EMPTY]).await?;
+        }
+        // The broker hands acknowledgements to the queue a few at a time, and forgets those that it still has when the
+        // channel closes. Each of these questions is answered once what was handed over before it is done.
+        for _ in 0..if self.settled > 0 { 2 } else { 0 } {
+            self.get().await?;
+            self.skip_to(&[GET_OK, GET_EMPTY]).await?;
+        }
+        if self.consumers == 0 {
+            return Ok(());
+        }
+        let all = basic::AMQPMethod::Nack(basic::Nack {
+            delivery_tag: 0,
+            multiple: true,
+            requeue: true,
+        });
+        self.send([AMQPClass::Basic(all)]).await?;
+        // The close alone would return them too, some time after it is answered: whoever looks next would miss them.
+        let (back, until) = (self.taken - self.settled, Instant::now() + BACK_TIMEOUT);
+        while self.others == 0 && self.count().await?.0 < back && Instant::now() < until {
+            sleep(BACK_POLL).await;
         }
         Ok(())
     }
 
-    async fn count(&mut self) -> Result<(), BrokerError> {
+    /// Asks for one more message: the answer comes after all that was delivered before, so that it tells whether there is any.
+    async fn get(&mut self) -> Result<(), BrokerError> {
+        let get = basic::AMQPMethod::Get(basic::Get {
+            queue: self.queue.as_str().into(),
+            no_ack: false,
+        });
+        self.send([AMQPClass::Basic(get)]).await
+    }
+
+    /// Messages that are ready, and consumers.
+    async fn count(&mut self) -> Result<(u32, u32), BrokerError> {
         let declare = queue::AMQPMethod::Declare(queue::Declare {
             queue: self.queue.as_str().into(),
             passive: true,
@@ -193,12 +243,13 @@ impl Browse {
             arguments: FieldTable::default(),
         });
         self.send([AMQPClass::Queue(declare)]).await?;
-        let answer = wire::parsed(&self.frame().await?).map_err(|error| self.wrong(&error))?;
-        let AMQPClass::Queue(queue::AMQPMethod::DeclareOk(there)) = answer else {
-            return Err(self.wrong(&wire::unexpected()));
-        };
-        (self.waiting, self.others) = (there.message_count, there.consumer_count);
-        Ok(())
+        let there = self.skip_to(&[DECLARE_OK]).await?;
+        match wire::parsed(&there).map_err(|error| self.wrong(&error))? {
+            AMQPClass::Queue(queue::AMQPMethod::DeclareOk(there)) => {
+                Ok((there.message_count, there.consumer_count))
+            }
+            _ => Err(self.wrong(&wire::unexpected())),
+        }
     }
 
     /// One more consumer. That it is there is told among its deliveries.
@@ -223,15 +274,10 @@ impl Browse {
         self.send([qos, consume].map(AMQPClass::Basic)).await
     }
 
-    /// What follows a `basic.deliver`.
-    async fn letter(&mut self, deliver: &Frame) -> Result<Letter, BrokerError> {
+    /// What follows the method that delivers it.
+    async fn letter(&mut self, tag: u64) -> Result<Letter, BrokerError> {
         let header = self.frame().await?;
-        // Read by hand: the routing key after it may be what can't be parsed.
-        let tag = deliver
-            .u8_at(4)
-            .and_then(|name| deliver.u64_at(5 + usize::from(name)));
-        let (Some(tag), Some(body_bytes), Kind::Header) = (tag, header.u64_at(4), header.kind)
-        else {
+        let (Some(body_bytes), Kind::Header) = (header.u64_at(4), header.kind) else {
             return Err(self.wrong(&wire::unexpected()));
         };
         let (mut body, mut missing) = (Vec::new(), body_bytes);
@@ -247,14 +293,14 @@ impl Browse {
         Ok(Letter::read(tag, &header, body, body_bytes, &self.user))
     }
 
-    async fn skip_to(&mut self, methods: &[(u16, u16)]) -> Result<(), BrokerError> {
+    async fn skip_to(&mut self, methods: &[(u16, u16)]) -> Result<Frame, BrokerError> {
         loop {
             let frame = self.frame().await?;
             if frame
                 .method()
                 .is_some_and(|method| methods.contains(&method))
             {
-                return Ok(());
+                return Ok(frame);
             }
         }
     }

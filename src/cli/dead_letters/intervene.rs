@@ -266,12 +266,12 @@ impl Run<'_> {
         stop: &CancellationToken,
     ) -> anyhow::Result<(Vec<Letter>, bool)> {
         let (mut window, mut bytes) = (Vec::new(), 0);
-        while window.len() < most && bytes < WINDOW_BYTES && Instant::now() < until {
-            let next = tokio::select! {
-                next = browse.next() => next?,
-                () = stop.cancelled() => break,
-            };
-            let Some(letter) = next else {
+        while window.len() < most
+            && bytes < WINDOW_BYTES
+            && Instant::now() < until
+            && !stop.is_cancelled()
+        {
+            let Some(letter) = browse.next().await? else {
                 return Ok((window, true));
             };
             match self.choice.judge(&letter, &Fragments::of(&letter.body)) {
