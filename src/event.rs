@@ -26,6 +26,12 @@ const USUAL_ERROR_BYTES: usize = 896;
 /// RFC 3339 to the microsecond, which is what the database keeps.
 const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
+/// A time as events tell it.
+#[must_use]
+pub fn text_of(time: Timestamp) -> String {
+    TIME.timestamp_to_string(&time)
+}
+
 /// An event, ready to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -257,7 +263,7 @@ impl Event {
             source: SOURCE,
             kind: kind.name(),
             subject: data.usage_id,
-            time: TIME.timestamp_to_string(&time),
+            time: text_of(time),
             datacontenttype: "application/json",
             data,
         };

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::cli::lines::{named, time, visible};
-use crate::event::Event;
+use crate::event::{Event, text_of};
 use crate::ledger::LedgerError;
 use crate::ledger::history::{Booked, Decided, History, Intervened, OUTCOMES_MAX, Subject};
 use crate::outcome::Verdict;
@@ -174,7 +174,7 @@ fn outcome_json(decided: &Decided) -> Value {
         "reason": decided.reason,
         "org_id": outcome.org_id,
         "billing_id": outcome.account_id,
-        "decided_at": outcome.decided_at,
+        "decided_at": text_of(outcome.decided_at),
         "event": {"id": event, "type": kind.name()},
     });
     match &outcome.verdict {
