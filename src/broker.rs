@@ -18,11 +18,13 @@ use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 use crate::tls;
 use watched::Watched;
 
+mod browse;
 mod client;
 mod credentials;
 mod error;
 mod inlet;
 mod intake;
+mod letter;
 mod login;
 mod message;
 mod order;
@@ -33,12 +35,15 @@ mod sieve;
 mod socket;
 mod topology;
 mod watched;
+mod wire;
 
+pub use browse::Browse;
 pub use client::{Client, Submission};
 pub use credentials::Credentials;
 pub use error::BrokerError;
 pub use inlet::{Batch, Delivery};
 pub use intake::Intake;
+pub use letter::{Letter, Noted, Origin};
 pub use login::{Login, LoginError, Posting};
 pub use message::Message;
 pub use outlet::{Fate, Outlet};
@@ -127,6 +132,21 @@ impl Broker {
     pub async fn outlet(&self) -> Result<Outlet, BrokerError> {
         let opening = Outlet::open(&self.publishing.connection, &self.user, &self.host);
         within(CONNECT_TIMEOUT, &self.host, opening).await
+    }
+
+    /// An outlet on a connection of its own, for a command that only publishes. It closes with the outlet.
+    ///
+    /// # Errors
+    /// Where the broker can't be reached or refuses.
+    pub async fn outlet_of(settings: &Settings, name: &str) -> Result<Outlet, BrokerError> {
+        let connecting = async |url: AmqpUrl| {
+            let (connection, host) = (connect(&url, name).await?, url.host());
+            let user = connection.status().username().into();
+            let opening = Outlet::open(&connection, &user, &host);
+            let outlet = within(CONNECT_TIMEOUT, &host, opening).await?;
+            Ok(outlet.keeping(connection))
+        };
+        any_of(&settings.amqp.url, connecting).await
     }
 
     /// Opens a connection of its own to publish on, for what may make the broker close it.

@@ -6,16 +6,21 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::broker::STACK_BYTES;
 use crate::settings::Settings;
 use crate::{broker, ledger};
 
 mod config;
+mod dead_letters;
 mod gateway;
 mod grants;
+mod lines;
 mod logs;
 mod migrate;
 mod signals;
+mod status;
 mod submit;
+mod who;
 mod worker;
 
 /// How to encrypt what goes in the clear.
@@ -47,6 +52,11 @@ enum Command {
     Submit(Box<submit::Args>),
     /// Say which clients may ask for reverts of which orgs' usage.
     Grants(grants::Args),
+    /// List, show, replay or discard what could not be processed.
+    DeadLetters(Box<dead_letters::Args>),
+    /// Say what became of a request or a usage: outcomes, entries, events, and where it waits. Exit status: 0 something
+    /// is known, 1 nothing.
+    Status(status::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
 }
@@ -98,19 +108,41 @@ impl Cli {
             Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
             Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
             Command::Grants(args) => runtime.block_on(grants::run(&settings, args)),
+            Command::DeadLetters(args) => {
+                on_large_stack(|| runtime.block_on(dead_letters::run(&settings, *args)))
+            }
+            Command::Status(args) => {
+                on_large_stack(|| runtime.block_on(status::run(&settings, &args)))
+            }
             Command::Config(args) => config::run(&settings, &args),
         }
     }
 }
 
+/// For what reads the headers of messages: they nest as deep as a frame holds, and are parsed by recursion.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let running = builder.spawn_scoped(scope, work)?;
+        running
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Prints to standard output. Whoever closed it has read enough.
 fn print(text: &str) -> std::io::Result<()> {
+    printed(text).map(|_| ())
+}
+
+/// The same; `false` where nobody reads any more.
+fn printed(text: &str) -> std::io::Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
     {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        done => done,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        done => done.map(|()| true),
     }
 }

@@ -30,6 +30,12 @@ const USUAL_ERROR_BYTES: usize = 896;
 /// RFC 3339 to the microsecond, which is what the database keeps.
 const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
+/// A time as events tell it.
+#[must_use]
+pub fn text_of(time: Timestamp) -> String {
+    TIME.timestamp_to_string(&time)
+}
+
 /// An event, ready to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -152,6 +158,16 @@ impl Event {
         }
     }
 
+    /// Type and id of the event that [`Event::of_outcome`] makes of an outcome and the content of its request.
+    #[must_use]
+    pub fn identity(outcome: &Outcome, content: Uuid) -> (Kind, Uuid) {
+        let (kind, reason) = match &outcome.verdict {
+            Verdict::Applied(_) => (Kind::Reverted, ""),
+            Verdict::Refused(refusal) => (Kind::Rejected, refusal.code().reason),
+        };
+        (kind, event_id(kind, reason, &[outcome.id, content]))
+    }
+
     /// The event of a request whose fields break a rule.
     #[must_use]
     pub fn of_invalid(
@@ -206,9 +222,7 @@ impl Event {
     }
 
     fn new(kind: Kind, identity: &[Uuid], reason: &str, time: Timestamp, data: Data<'_>) -> Self {
-        let mut parts: Vec<&[u8]> = vec![kind.name().as_bytes(), reason.as_bytes()];
-        parts.extend(identity.iter().map(|id| id.as_bytes().as_slice()));
-        let id = digest(&parts);
+        let id = event_id(kind, reason, identity);
         let prefix = match kind {
             Kind::Reverted => "result",
             Kind::Rejected | Kind::Failed => "error",
@@ -223,7 +237,7 @@ impl Event {
             source: SOURCE,
             kind: kind.name(),
             subject: data.usage_id,
-            time: TIME.timestamp_to_string(&time),
+            time: text_of(time),
             datacontenttype: "application/json",
             data,
         };
@@ -241,6 +255,12 @@ impl Event {
             body,
         }
     }
+}
+
+fn event_id(kind: Kind, reason: &str, identity: &[Uuid]) -> Uuid {
+    let mut parts: Vec<&[u8]> = vec![kind.name().as_bytes(), reason.as_bytes()];
+    parts.extend(identity.iter().map(|id| id.as_bytes().as_slice()));
+    digest(&parts)
 }
 
 fn fragments_data<'a>(request_id: Option<&'a str>, fragments: &'a Fragments) -> Data<'a> {

@@ -87,6 +87,18 @@ impl From<&Fields> for Fragments {
     }
 }
 
+impl Fragments {
+    /// What can be told of a body, request or not.
+    #[must_use]
+    pub fn of(body: &[u8]) -> Self {
+        match decode(body) {
+            Ok(fields) => Self::from(&fields),
+            Err(Undecodable::Invalid { fragments, .. }) => fragments,
+            Err(Undecodable::Malformed(_)) => Self::default(),
+        }
+    }
+}
+
 /// Something wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {

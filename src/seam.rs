@@ -28,6 +28,12 @@ pub const PASSED_ON: &str = "passed-on";
 pub const SETTLED: &str = "settled";
 /// A graceful stop has begun; no further delivery comes.
 pub const STOPPING: &str = "stopping";
+/// A window of dead letters is noted in the database; nothing is published.
+pub const LETTERS_NOTED: &str = "letters-noted";
+/// It is published and confirmed, or saved; none of it is taken off the queue.
+pub const LETTERS_PUBLISHED: &str = "letters-published";
+/// It is taken off the queue; that is not noted.
+pub const LETTERS_SETTLED: &str = "letters-settled";
 /// The schema is partly there.
 pub const MIGRATING: &str = "migrating";
 

@@ -8,6 +8,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::error::BrokerError;
 use super::inlet::Delivery;
+use super::letter::Letter;
 use super::outlet::Outlet;
 use super::properties;
 use crate::disposition::attempts;
@@ -108,6 +109,24 @@ impl<'a> Message<'a> {
             // The broker returns every mandatory message to a direct reply-to, delivered or not.
             mandatory: false,
         }
+    }
+
+    /// A dead letter as a request again, as `outlet` publishes it; `None` where it can't be read.
+    #[must_use]
+    pub fn replay(
+        exchange: &'a str,
+        routing_key: &'a str,
+        letter: &'a Letter,
+        outlet: &Outlet,
+    ) -> Option<Self> {
+        Some(Self {
+            exchange,
+            routing_key: Cow::Borrowed(routing_key),
+            properties: Properties::Made(Box::new(outlet.replayed(letter)?)),
+            body: Cow::Borrowed(&letter.body),
+            is_event: false,
+            mandatory: true,
+        })
     }
 
     /// Whether it tells an outcome that the database also holds.

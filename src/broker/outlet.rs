@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::error::BrokerError;
 use super::inlet::Delivery;
+use super::letter::Letter;
 use super::message::{Message, Properties};
 use super::{CONFIRM_TIMEOUT, properties};
 use crate::seam;
@@ -119,6 +120,13 @@ impl Outlet {
     ) -> BasicProperties {
         let (client, max_bytes) = (&delivery.envelope.client, self.headers_max_bytes);
         properties::passed_on(&delivery.properties, client, &self.user, added, max_bytes)
+    }
+
+    /// A dead letter's properties as it is published as a request again.
+    pub(super) fn replayed(&self, letter: &Letter) -> Option<BasicProperties> {
+        let (read, client) = (letter.properties.as_ref()?, &letter.client);
+        let max_bytes = self.headers_max_bytes;
+        Some(properties::replayed(read, client, &self.user, max_bytes))
     }
 
     async fn publish_window(&self, window: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {

@@ -146,6 +146,22 @@ pub fn passed_on(
     passed
 }
 
+/// The properties under which a dead letter is published as a request again: of what the worker noted on it only the
+/// client is left, since a replay begins a new ladder.
+pub fn replayed(
+    properties: &BasicProperties,
+    client: &str,
+    user: &str,
+    max_bytes: usize,
+) -> BasicProperties {
+    let passed = passed_on(properties, client, user, Vec::new(), max_bytes);
+    let mut headers = passed.headers().clone().unwrap_or_default().inner().clone();
+    for noted in [ATTEMPTS, FIRST_ATTEMPT_AT] {
+        headers.remove(noted);
+    }
+    passed.with_headers(FieldTable::from(headers))
+}
+
 /// When the request was first attempted: as an earlier attempt noted it, or now.
 pub fn first_attempt_at(properties: &BasicProperties, now: Timestamp) -> AMQPValue {
     let headers = properties.headers().as_ref();
@@ -170,7 +186,8 @@ fn given(value: Option<&ShortString>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(Into::into)
 }
 
-fn text(value: &AMQPValue) -> Option<String> {
+/// A value's text, where it is UTF-8.
+pub fn text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
         AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
@@ -178,7 +195,8 @@ fn text(value: &AMQPValue) -> Option<String> {
     }
 }
 
-fn integer(value: &AMQPValue) -> Option<i64> {
+/// A value's number, where it is a whole one.
+pub fn integer(value: &AMQPValue) -> Option<i64> {
     match value {
         AMQPValue::ShortShortInt(value) => Some(i64::from(*value)),
         AMQPValue::ShortShortUInt(value) => Some(i64::from(*value)),

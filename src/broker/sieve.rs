@@ -3,7 +3,7 @@
 //! The client parses a message's properties before anybody can look at them, and gives up its whole connection
 //! over those it can't: text that is not UTF-8, a table that is cut off, a header larger than a frame. So it
 //! would meet the same message at each delivery. Here such a message is recognized on a connection of its own,
-//! which reads frames as bytes (`wire`), and rejected: the broker dead-letters it, with the reason `rejected` in
+//! which reads frames as bytes (`broker/wire.rs`), and rejected: the broker dead-letters it, with the reason `rejected` in
 //! its `x-death`.
 
 use std::time::Duration;
@@ -12,17 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use self::frame::{Frame, Kind};
-use self::wire::Wire;
 use super::error::BrokerError;
+use super::wire::frame::{Frame, Kind};
+use super::wire::{self, Wire};
 use super::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, any_of, within};
 use crate::settings::{AmqpUrl, AmqpUrls};
 use amq_protocol::protocol::{AMQPClass, basic};
 use amq_protocol::types::FieldTable;
 
-mod frame;
 mod judgement;
-mod wire;
 
 pub use judgement::STACK_BYTES;
 

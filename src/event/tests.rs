@@ -33,6 +33,26 @@ fn shown(event: &Event) -> String {
 }
 
 #[test]
+fn the_identity_of_an_outcome_is_that_of_its_event() {
+    let request = request(Some("job-1"));
+    let entry = Entry {
+        transaction_id: Uuid::from_u128(0x55),
+        platform_transaction_id: Uuid::from_u128(0x66),
+        usage_amount: 20,
+        reverted_total: 5,
+    };
+    for verdict in [
+        Verdict::Applied(entry),
+        Verdict::Refused(Refusal::UsageNotFound),
+    ] {
+        let outcome = outcome(&request, verdict);
+        let event = Event::of_outcome(&request, &outcome);
+        let identity = Event::identity(&outcome, request.content);
+        assert_eq!(identity, (event.kind, event.id));
+    }
+}
+
+#[test]
 fn a_success_tells_both_legs_and_what_remains() {
     let request = request(Some("job-1"));
     let entry = Entry {

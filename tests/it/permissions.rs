@@ -12,6 +12,8 @@ use uuid::Uuid;
 
 use super::support::*;
 
+mod letters;
+
 /// The block of the README that stands under that marker, a statement or command a line.
 fn documented(marker: &str) -> Vec<String> {
     let readme = include_str!("../../README.md");

@@ -27,6 +27,7 @@ pub mod draw;
 pub mod expected;
 pub mod http;
 pub mod ledger;
+pub mod letters;
 pub mod line;
 pub mod load;
 pub mod logs;

@@ -45,6 +45,11 @@ impl Program {
         Ok(output)
     }
 
+    /// The command line itself, for who closes its pipes or measures it.
+    pub fn bare(self) -> Command {
+        self.0
+    }
+
     /// Starts it; its standard error is for who asks.
     pub fn spawn(&mut self) -> io::Result<Child> {
         self.0.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()

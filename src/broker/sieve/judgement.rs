@@ -3,7 +3,7 @@
 use amq_protocol::frame::parse_frame;
 use tokio::sync::oneshot;
 
-use super::frame::Frame;
+use super::super::wire::frame::Frame;
 
 /// Stack of a thread that parses properties, in bytes, reserved and not used. The client's parser recurses into
 /// nested headers, and a frame holds 26,000 levels. An unoptimized build needs more a level.
@@ -37,7 +37,7 @@ fn parses(frame: &Frame) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::Wire;
+    use super::super::super::wire::Wire;
     use super::*;
 
     const FRAME_MAX: usize = 131_072;

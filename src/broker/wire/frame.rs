@@ -14,7 +14,8 @@ pub enum Kind {
     Body,
 }
 
-/// A frame. Of a body, and of what is larger than a frame may be, no more than the first bytes are kept.
+/// A frame. Of a body no more is kept than was asked for, and of what is larger than a frame may be no more than the
+/// first bytes.
 pub struct Frame {
     pub kind: Kind,
     pub payload_bytes: u64,
@@ -26,6 +27,12 @@ impl Frame {
     /// All of it, as the client would parse it; `None` of a body, or where it is larger than a frame may be.
     pub fn whole(&self) -> Option<&[u8]> {
         self.whole.then_some(&self.bytes)
+    }
+
+    /// All of it, even where it is larger than a frame may be, unless too much of it was left out.
+    pub fn complete(&self) -> Option<&[u8]> {
+        let size = self.bytes.len().checked_sub(ENVELOPE_BYTES)?;
+        (size as u64 == self.payload_bytes).then_some(&self.bytes)
     }
 
     /// Class and method of a method frame.
@@ -43,6 +50,13 @@ impl Frame {
     /// The same of eight bytes.
     pub fn u64_at(&self, offset: usize) -> Option<u64> {
         self.payload_at(offset).map(u64::from_be_bytes)
+    }
+
+    /// What is kept of the payload.
+    pub fn payload(&self) -> &[u8] {
+        let kept = self.bytes.get(ENVELOPE_BYTES - 1..).unwrap_or_default();
+        let size = usize::try_from(self.payload_bytes).unwrap_or(usize::MAX);
+        &kept[..kept.len().min(size)]
     }
 
     fn payload_at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {

@@ -13,17 +13,20 @@ use tokio::io::{
     AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, sink,
 };
 
-use super::super::socket::{self, Socket};
-use super::frame::{ENVELOPE_BYTES, Frame, Kind};
+use self::frame::{ENVELOPE_BYTES, Frame, Kind};
+use super::socket::{self, Socket};
 use crate::settings::AmqpUrl;
+
+pub mod frame;
 
 type Result<T> = std::result::Result<T, lapin::Error>;
 
 /// Largest frame before both sides have agreed on one: what RabbitMQ offers.
 const FIRST_FRAME_MAX: usize = 131_072;
 
-/// What is kept of a method or header that is larger than a frame may be: enough for its fixed fields.
-const FIRST_BYTES: u64 = 64;
+/// What is kept of a method or header that is larger than a frame may be. The broker adds to the headers of what it
+/// dead-letters, so one that filled a frame no longer fits it, and is still whole here.
+const FIRST_BYTES: u64 = 1 << 20;
 
 /// The one channel, but for the connection's own.
 const CHANNEL: u16 = 1;
@@ -106,7 +109,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Sends a method on the channel.
     pub async fn send(&mut self, method: AMQPClass) -> Result<()> {
-        self.write(AMQPFrame::Method(CHANNEL, method)).await
+        self.send_all([method]).await
+    }
+
+    /// Sends several at once.
+    pub async fn send_all(&mut self, methods: impl IntoIterator<Item = AMQPClass>) -> Result<()> {
+        let frames = methods
+            .into_iter()
+            .map(|method| AMQPFrame::Method(CHANNEL, method));
+        let bytes: Vec<u8> = frames.flat_map(|frame| bytes_of(&frame)).collect();
+        self.stream.write_all(&bytes).await?;
+        Ok(self.stream.flush().await?)
     }
 
     /// Waits until something is there to read. Cancel-safe.
@@ -115,8 +128,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
-    /// The next frame that is no heartbeat. Where it closes the channel or the connection, its reason is the error.
+    /// The next frame that is no heartbeat, of a body its size alone. Where it closes the channel or the connection,
+    /// its reason is the error.
     pub async fn frame(&mut self) -> Result<Frame> {
+        self.frame_keeping(0).await
+    }
+
+    /// The same, with up to so many bytes of a body.
+    pub async fn frame_keeping(&mut self, body_bytes: u64) -> Result<Frame> {
         loop {
             let mut bytes = vec![0; ENVELOPE_BYTES - 1];
             self.stream.read_exact(&mut bytes).await?;
@@ -133,7 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let kept = match kind {
                 Some(Kind::Method | Kind::Header) if whole => left,
                 Some(Kind::Method | Kind::Header) => left.min(FIRST_BYTES),
-                Some(Kind::Body) | None => 0,
+                Some(Kind::Body) => body_bytes.min(size.into()),
+                None => 0,
             };
             (&mut self.stream)
                 .take(kept)
@@ -150,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 kind,
                 payload_bytes: size.into(),
                 bytes,
-                whole: whole && kept > 0,
+                whole: whole && kind != Kind::Body,
             };
             return match frame.method() {
                 Some(CONNECTION_CLOSE | CHANNEL_CLOSE) => Err(closed(&frame)),
@@ -181,15 +201,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn write(&mut self, frame: AMQPFrame) -> Result<()> {
-        let written = gen_frame(&frame)(Vec::new().into());
-        let (bytes, _) = written.expect("a vector takes every frame").into_inner();
-        self.stream.write_all(&bytes).await?;
+        self.stream.write_all(&bytes_of(&frame)).await?;
         Ok(self.stream.flush().await?)
     }
 }
 
+fn bytes_of(frame: &AMQPFrame) -> Vec<u8> {
+    let written = gen_frame(frame)(Vec::new().into());
+    let (bytes, _) = written.expect("a vector takes every frame").into_inner();
+    bytes
+}
+
 /// The method that a frame carries.
-fn parsed(frame: &Frame) -> Result<AMQPClass> {
+pub fn parsed(frame: &Frame) -> Result<AMQPClass> {
     match frame.whole().map(parse_frame) {
         Some(Ok((_, AMQPFrame::Method(_, method)))) => Ok(method),
         _ => Err(unexpected()),

@@ -1,0 +1,193 @@
+//! A message that waits in a queue, with what can be told of it, whether or not the client could read it.
+//!
+//! What it says of itself is believed as far as the broker vouches for it: a worker takes `x-death` off what it
+//! dead-letters, and the broker puts one on whatever it dead-letters itself, so a publisher can't pass for either.
+
+use amq_protocol::frame::{AMQPFrame, parse_frame};
+use jiff::Timestamp;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use uuid::Uuid;
+
+use super::properties;
+use super::wire::frame::Frame;
+use crate::request::digest;
+
+mod shown;
+mod unreadable;
+
+/// How much of a body tells letters apart.
+pub const ID_BYTES: u64 = 1 << 20;
+
+/// What is said where nothing says why a message is here.
+const UNKNOWN: &str = "unknown";
+
+/// Who wrote a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A worker, under the login that reads it.
+    Worker,
+    /// A worker under another login, so that this one can't say for whom the letter speaks.
+    OtherLogin,
+    /// The broker: expired by its publisher, delivered too often, or rejected.
+    Broker,
+    /// The broker, or anybody: its properties can't be read as they are.
+    Unreadable,
+}
+
+/// What a worker noted of the failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Number of the `google.rpc.Code`.
+    pub code: Option<i64>,
+    /// One sentence.
+    pub message: String,
+}
+
+/// A message of the dead-letter queue or of a rung.
+#[derive(Debug)]
+pub struct Letter {
+    /// Follows from client, message id and body, so that copies of one request have one.
+    pub id: Uuid,
+    /// Who wrote it.
+    pub origin: Origin,
+    /// Why it is here: a reason of the contract's table, or the broker's `expired`, `delivery_limit`, `rejected`.
+    pub reason: String,
+    /// Whose request it is; empty where the broker authenticated nobody.
+    pub client: String,
+    /// AMQP `message_id`, unless absent or empty.
+    pub message_id: Option<String>,
+    /// What went wrong, where a worker wrote it.
+    pub noted: Option<Noted>,
+    /// Attempts, by our own header.
+    pub attempts: u32,
+    /// When it was first attempted, dead-lettered by the broker, or published: the first that it tells.
+    pub since: Option<Timestamp>,
+    /// The body, as far as it was asked for.
+    pub body: Vec<u8>,
+    /// How long the body is.
+    pub body_bytes: u64,
+    /// The properties as they stand on the wire, after the size of the body.
+    pub header: Vec<u8>,
+    pub(super) properties: Option<Box<BasicProperties>>,
+    pub(super) tag: u64,
+}
+
+impl Letter {
+    pub(super) fn read(
+        tag: u64,
+        header: &Frame,
+        body: Vec<u8>,
+        body_bytes: u64,
+        user: &str,
+    ) -> Self {
+        let parsed = header.complete().map(parse_frame);
+        let properties = match parsed {
+            Some(Ok(([], AMQPFrame::Header(_, content)))) => Some(Box::new(content.properties)),
+            _ => None,
+        };
+        let mut letter = match &properties {
+            Some(properties) => Self::readable(properties, user),
+            None => unreadable::letter(header.payload()),
+        };
+        letter.id = digest(&[
+            b"letter",
+            letter.client.as_bytes(),
+            letter.message_id.as_deref().unwrap_or_default().as_bytes(),
+            &body_bytes.to_be_bytes(),
+            &body[..body.len().min(1 << 20)],
+        ]);
+        let header = header.payload().get(12..).unwrap_or_default().to_vec();
+        Self {
+            body,
+            body_bytes,
+            header,
+            properties,
+            tag,
+            ..letter
+        }
+    }
+
+    /// Whether all of the body was kept.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.body.len() as u64 == self.body_bytes
+    }
+
+    /// What the properties say, but for the body and the tag.
+    fn readable(read: &BasicProperties, user: &str) -> Self {
+        let envelope = properties::envelope(read, user);
+        let header = |name: &str| {
+            read.headers()
+                .as_ref()
+                .and_then(|all| all.inner().get(name))
+        };
+        let text = |name: &str| header(name).and_then(properties::text);
+        let death = read.headers().as_ref().and_then(last_death);
+        let noted = text(properties::ERROR_REASON).filter(|_| death.is_none());
+        let ours = read.user_id().as_ref().map(ShortString::as_str) == Some(user);
+        let origin = match (&noted, ours) {
+            (Some(_), true) => Origin::Worker,
+            (Some(_), false) => Origin::OtherLogin,
+            (None, _) => Origin::Broker,
+        };
+        let first = text(properties::FIRST_ATTEMPT_AT).filter(|_| death.is_none());
+        let first = first.and_then(|text| text.parse().ok());
+        let died = death.and_then(|death| seconds(death.inner().get("time")));
+        let published = read.timestamp().and_then(of_seconds);
+        let why = death.and_then(|death| death.inner().get("reason").and_then(properties::text));
+        Self {
+            noted: noted.as_ref().map(|_| Noted {
+                code: header(properties::ERROR_CODE).and_then(properties::integer),
+                message: text(properties::ERROR_MESSAGE).unwrap_or_default(),
+            }),
+            reason: noted.or(why).unwrap_or_else(|| UNKNOWN.into()),
+            origin,
+            client: envelope.client,
+            message_id: envelope.message_id,
+            attempts: envelope.attempts,
+            since: first.or(died).or(published),
+            ..Self::blank()
+        }
+    }
+
+    fn blank() -> Self {
+        Self {
+            id: Uuid::nil(),
+            origin: Origin::Unreadable,
+            reason: UNKNOWN.into(),
+            client: String::new(),
+            message_id: None,
+            noted: None,
+            attempts: 0,
+            since: None,
+            body: Vec::new(),
+            body_bytes: 0,
+            header: Vec::new(),
+            properties: None,
+            tag: 0,
+        }
+    }
+}
+
+/// The latest of the broker's own notes of why it dead-lettered the message.
+fn last_death(headers: &FieldTable) -> Option<&FieldTable> {
+    let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else {
+        return None;
+    };
+    match deaths.as_slice().first()? {
+        AMQPValue::FieldTable(death) => Some(death),
+        _ => None,
+    }
+}
+
+fn seconds(value: Option<&AMQPValue>) -> Option<Timestamp> {
+    match value? {
+        AMQPValue::Timestamp(seconds) => of_seconds(*seconds),
+        _ => None,
+    }
+}
+
+fn of_seconds(seconds: u64) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(seconds).ok()?).ok()
+}

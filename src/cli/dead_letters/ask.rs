@@ -1,0 +1,17 @@
+//! Whether the person at the terminal means it.
+
+use std::io::{IsTerminal, Write};
+
+/// Asks on standard error; `None` where nobody can be asked.
+pub fn sure(question: &str) -> std::io::Result<Option<bool>> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Ok(None);
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    stdin.read_line(&mut answer)?;
+    let answer = answer.trim().to_ascii_lowercase();
+    Ok(Some(answer == "y" || answer == "yes"))
+}

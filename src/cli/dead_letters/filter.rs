@@ -1,0 +1,129 @@
+//! Which letters are meant.
+
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::broker::Letter;
+use crate::request::Fragments;
+
+/// Fewest digits of a letter's id that stand for it.
+const ID_MIN_DIGITS: usize = 6;
+
+/// Why a letter can be here: by a worker's word, then by the broker's, then by nobody's.
+const REASONS: [&str; 8] = [
+    "RETRIES_EXHAUSTED",
+    "MALFORMED_REQUEST",
+    "expired",
+    "delivery_limit",
+    "rejected",
+    "maxlen",
+    "unreadable",
+    "unknown",
+];
+
+/// All that are given must fit; of one that is given several times, any.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub struct Filter {
+    /// Why they are here: by a worker in capitals, by the broker in small letters.
+    #[arg(long, value_name = "REASON", ignore_case = true,
+        value_parser = clap::builder::PossibleValuesParser::new(REASONS))]
+    reason: Vec<String>,
+    /// Whose request; '' for those of nobody in particular.
+    #[arg(long)]
+    client: Vec<String>,
+    /// The org that the body names.
+    #[arg(long, value_name = "UUID")]
+    org: Option<Uuid>,
+    /// The usage that the body names.
+    #[arg(long, value_name = "UUID")]
+    usage: Option<Uuid>,
+    /// First attempted (or dead-lettered by the broker) longer ago than that: 90s, 15m, 2h, 7d.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+    /// The same, not so long ago.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    newer_than: Option<Duration>,
+}
+
+impl Filter {
+    /// Whether it leaves nothing out.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            reason,
+            client,
+            org,
+            usage,
+            older_than,
+            newer_than,
+        } = self;
+        let lists = reason.is_empty() && client.is_empty();
+        lists && org.is_none() && usage.is_none() && older_than.is_none() && newer_than.is_none()
+    }
+
+    /// Whether a letter fits. One that tells no time is neither old nor new.
+    pub fn fits(&self, letter: &Letter, told: &Fragments, now: Timestamp) -> bool {
+        let age = letter.since.map(|since| now.duration_since(since));
+        let age = age.map(|age| Duration::try_from(age).unwrap_or_default());
+        let same = |reason: &String| reason.eq_ignore_ascii_case(&letter.reason);
+        (self.reason.is_empty() || self.reason.iter().any(same))
+            && (self.client.is_empty() || self.client.contains(&letter.client))
+            && self.org.is_none_or(|org| told.org_id == Some(org))
+            && self.usage.is_none_or(|usage| told.usage_id == Some(usage))
+            && self
+                .older_than
+                .is_none_or(|limit| age.is_some_and(|age| age > limit))
+            && self
+                .newer_than
+                .is_none_or(|limit| age.is_some_and(|age| age <= limit))
+    }
+
+    /// As it is noted.
+    pub fn noted(&self) -> Map<String, Value> {
+        let duration = |limit: Duration| json!(humantime::format_duration(limit).to_string());
+        let given = [
+            (
+                "reason",
+                (!self.reason.is_empty()).then(|| json!(self.reason)),
+            ),
+            (
+                "client",
+                (!self.client.is_empty()).then(|| json!(self.client)),
+            ),
+            ("org", self.org.map(|org| json!(org))),
+            ("usage", self.usage.map(|usage| json!(usage))),
+            ("older_than", self.older_than.map(duration)),
+            ("newer_than", self.newer_than.map(duration)),
+        ];
+        let given = given.into_iter();
+        given
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect()
+    }
+}
+
+/// Whether `id` stands for the letter: its message id, or the beginning of its own id.
+pub fn names(id: &str, letter: &Letter) -> bool {
+    if letter.message_id.as_deref() == Some(id) {
+        return true;
+    }
+    let digits = id.replace('-', "").to_ascii_lowercase();
+    digits.len() >= ID_MIN_DIGITS && letter.id.simple().to_string().starts_with(&digits)
+}
+
+pub fn id(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("must be a message id, or at least 6 digits of a letter's id".into());
+    }
+    Ok(text.to_owned())
+}
+
+pub fn why(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.contains('\0') {
+        return Err("must say why, in a few words".into());
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,153 @@
+//! `revertd dead-letters list`
+//!
+//! Its memory does not grow with the queue: what is to be listed in full is read a second time.
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use jiff::Timestamp;
+
+use super::filter::{self, Filter};
+use super::letters::{Columns, Listed, object};
+use super::open;
+use super::survey::{Counts, letters};
+use crate::broker::Letter;
+use crate::cli::lines::{folded, width};
+use crate::cli::{Output, print, printed};
+use crate::request::Fragments;
+use crate::settings::Settings;
+
+/// Letters that are listed where nothing else is said; so many are kept in memory.
+const USUAL: u64 = 100;
+
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(flatten)]
+    filter: Filter,
+    /// Letters by their id: the request's message id, or at least 6 digits of the id that is listed.
+    #[arg(long = "id", value_name = "ID", value_parser = filter::id)]
+    ids: Vec<String>,
+    /// List so many: 100 without this, or all with `--output json`.
+    #[arg(long, value_name = "N", conflicts_with = "all")]
+    limit: Option<u64>,
+    /// List all. The queue is read twice for that.
+    #[arg(long)]
+    all: bool,
+    /// Only count.
+    #[arg(long, conflicts_with_all = ["limit", "all"])]
+    counts: bool,
+    /// Text counts first and then lists. JSON is an object a line: letters, or with `--counts` groups.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+impl Args {
+    fn fits(&self, letter: &Letter, told: &Fragments, now: Timestamp) -> bool {
+        let named = |id: &String| filter::names(id, letter);
+        (self.ids.is_empty() || self.ids.iter().any(named)) && self.filter.fits(letter, told, now)
+    }
+
+    /// How many are listed at most.
+    fn most(&self) -> u64 {
+        match (self.counts, self.limit, self.all, self.output) {
+            (true, ..) => 0,
+            (_, Some(limit), ..) => limit,
+            (_, None, false, Output::Text) => USUAL,
+            (_, None, ..) => u64::MAX,
+        }
+    }
+}
+
+pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    match args.output {
+        Output::Json => json(settings, &args).await?,
+        Output::Text => text(settings, &args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn json(settings: &Settings, args: &Args) -> anyhow::Result<()> {
+    let (now, most) = (Timestamp::now(), args.most());
+    let (mut counts, mut listed) = (Counts::default(), 0);
+    let mut browse = open(settings, 0).await?;
+    while let Some(letter) = browse.next().await? {
+        let told = Fragments::of(&letter.body);
+        if !args.fits(&letter, &told, now) {
+            continue;
+        }
+        if args.counts {
+            counts.add(&letter.reason, &letter.client);
+        } else if listed >= most || !printed(&format!("{}\n", object(&letter, &told)))? {
+            break;
+        }
+        listed += 1;
+    }
+    browse.close().await?;
+    for group in counts.json() {
+        print(&format!("{group}\n"))?;
+    }
+    Ok(())
+}
+
+async fn text(settings: &Settings, args: &Args) -> anyhow::Result<()> {
+    let (now, most, width) = (Timestamp::now(), args.most(), width());
+    let mut counts = Counts::default();
+    let mut kept = Vec::new();
+    let mut browse = open(settings, 0).await?;
+    let waiting = browse.waiting();
+    while let Some(letter) = browse.next().await? {
+        let told = Fragments::of(&letter.body);
+        if !args.fits(&letter, &told, now) {
+            continue;
+        }
+        counts.add(&letter.reason, &letter.client);
+        if (kept.len() as u64) < most.min(USUAL) {
+            kept.push(Listed::new(&letter, &told));
+        }
+    }
+    browse.close().await?;
+    let mut text = counts.text();
+    text.push_str(&letters(counts.total()));
+    text.push('\n');
+    let columns = Columns::of(counts.groups());
+    if !kept.is_empty() {
+        text.push('\n');
+        text.push_str(&Listed::heading(columns, width));
+    }
+    for letter in &kept {
+        text.push_str(&letter.text(columns, width, now));
+    }
+    if !printed(&folded(&text, width))? {
+        return Ok(());
+    }
+    let mut listed = kept.len() as u64;
+    if listed < most.min(counts.total()) {
+        // From the letter on that is not kept.
+        let (mut browse, mut fitting) = (open(settings, 0).await?, 0);
+        browse.limit(waiting);
+        while let Some(letter) = browse.next().await? {
+            let told = Fragments::of(&letter.body);
+            if !args.fits(&letter, &told, now) {
+                continue;
+            }
+            fitting += 1;
+            if fitting <= listed {
+                continue;
+            }
+            let text = Listed::new(&letter, &told).text(columns, width, now);
+            if listed >= most || !printed(&folded(&text, width))? {
+                break;
+            }
+            listed += 1;
+        }
+        browse.close().await?;
+    }
+    if most > 0 && counts.total() > listed {
+        let more = counts.total() - listed;
+        print(&folded(
+            &format!("and {more} more: --limit N, or --all\n"),
+            width,
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! `revertd dead-letters show`
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args as ClapArgs;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::choice::Candidates;
+use super::letters::object;
+use super::{filter, open};
+use crate::broker::Letter;
+use crate::cli::lines::{ago, folded, named, time, visible, width};
+use crate::cli::status::known::Known;
+use crate::cli::{Output, print};
+use crate::ledger::history::Subject;
+use crate::request::Fragments;
+use crate::settings::Settings;
+
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The request's message id, or at least 6 digits of the id that `list` prints.
+    #[arg(value_name = "ID", value_parser = filter::id)]
+    id: String,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+    let (mut first, mut copies, mut candidates) = (None, 0, Candidates::default());
+    let mut browse = open(settings, u64::MAX).await?;
+    while let Some(letter) = browse.next().await? {
+        if filter::names(&args.id, &letter) {
+            candidates.add(&letter);
+            copies += 1;
+            first.get_or_insert(letter);
+        }
+    }
+    browse.close().await?;
+    candidates.only(&args.id)?;
+    let letter: Letter = first.expect("the only candidate was kept");
+    let told = Fragments::of(&letter.body);
+    let subject = match (told.usage_id, &letter.message_id) {
+        (Some(usage), _) => Some(Subject::Usage(usage)),
+        (None, Some(message_id)) => Some(Subject::Request {
+            message_id: message_id.clone(),
+            client: Some(letter.client.clone()),
+        }),
+        (None, None) => None,
+    };
+    let known = match &subject {
+        Some(subject) => Some(Known::ask(settings, subject).await),
+        None => None,
+    };
+    match args.output {
+        Output::Json => {
+            let mut shown = object(&letter, &told);
+            shown["copies"] = copies.into();
+            shown["properties"] = letter.shown_properties().into();
+            match std::str::from_utf8(&letter.body) {
+                Ok(text) => shown["body"] = text.into(),
+                Err(_) => shown["body_base64"] = STANDARD.encode(&letter.body).into(),
+            }
+            match &known {
+                Some(Ok(known)) => shown["known"] = known.json(),
+                Some(Err(error)) => shown["known_error"] = error.to_string().into(),
+                None => {}
+            }
+            print(&format!("{}\n", serde_json::to_string_pretty(&shown)?))?;
+        }
+        Output::Text => {
+            let mut shown = text(&letter, copies);
+            match &known {
+                Some(Ok(known)) => {
+                    let _ = write!(shown, "\nin the database now:\n{}", known.text());
+                }
+                Some(Err(error)) => {
+                    let _ = writeln!(shown, "\nthe database was not asked: {error}");
+                }
+                None => shown
+                    .push_str("\nit names no usage and no request to look for in the database\n"),
+            }
+            print(&folded(&shown, width()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(letter: &Letter, copies: u32) -> String {
+    let mut text = format!("letter   {}\n", letter.id.simple());
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<8} {value}");
+    };
+    line("reason", &named(&letter.reason));
+    if let Some(noted) = &letter.noted {
+        let code = noted
+            .code
+            .map_or(String::new(), |code| format!(" (code {code})"));
+        line("error", &format!("{}{code}", visible(&noted.message)));
+    }
+    line("client", &named(&letter.client));
+    line(
+        "request",
+        &named(letter.message_id.as_deref().unwrap_or_default()),
+    );
+    line("attempts", &letter.attempts.to_string());
+    if let Some(since) = letter.since {
+        let ago = ago(Some(since), Timestamp::now());
+        line("since", &format!("{} ({ago} ago)", time(since)));
+    }
+    if copies > 1 {
+        line("copies", &copies.to_string());
+    }
+    match letter.shown_properties() {
+        Some(properties) => {
+            for (name, value) in properties {
+                if let Value::Object(headers) = &value {
+                    for (header, value) in headers {
+                        let shown = visible(&value.to_string());
+                        let _ = writeln!(text, "  header {}: {shown}", visible(header));
+                    }
+                } else {
+                    let _ = writeln!(text, "  {name}: {}", visible(&value.to_string()));
+                }
+            }
+        }
+        None => text.push_str(
+            "  its properties can't be read: not UTF-8, cut off, or of an unknown type\n",
+        ),
+    }
+    let _ = writeln!(text, "body, {} bytes:", letter.body_bytes);
+    match std::str::from_utf8(&letter.body) {
+        Ok(body) => body.lines().for_each(|line| {
+            let _ = writeln!(text, "  {}", visible(line));
+        }),
+        Err(_) => {
+            let _ = writeln!(
+                text,
+                "  not UTF-8; in base64: {}",
+                STANDARD.encode(&letter.body)
+            );
+        }
+    }
+    text
+}

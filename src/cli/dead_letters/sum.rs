@@ -1,0 +1,75 @@
+//! What a run did, told at its end, however it ended.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use super::choice::Obstacle;
+use super::survey::letters;
+use crate::cli::lines::{folded, width};
+use crate::cli::{Output, print};
+use crate::ledger::interventions::Action;
+
+/// A sum of letters.
+#[derive(Debug, Default)]
+pub struct Sum {
+    pub done: u64,
+    pub left: BTreeMap<Obstacle, u64>,
+    /// Number of the run in `revertd.interventions`, where it did anything.
+    pub intervention: Option<i64>,
+    pub is_interrupted: bool,
+    pub is_dry: bool,
+}
+
+impl Sum {
+    pub fn leave(&mut self, obstacle: Obstacle) {
+        *self.left.entry(obstacle).or_default() += 1;
+    }
+
+    pub fn print(&self, action: Action, output: Output) -> std::io::Result<()> {
+        match output {
+            Output::Json => print(&format!("{}\n", self.json(action))),
+            Output::Text => print(&folded(&self.text(action), width())),
+        }
+    }
+
+    fn text(&self, action: Action) -> String {
+        let counted = letters(self.done);
+        let mut text = match (action, self.is_dry) {
+            (Action::Replay, false) => format!("replayed {counted}"),
+            (Action::Discard, false) => format!("discarded {counted}"),
+            (Action::Replay, true) => format!("would replay {counted}"),
+            (Action::Discard, true) => format!("would discard {counted}"),
+        };
+        if let Some(id) = self.intervention {
+            let _ = write!(text, " (noted as intervention {id})");
+        }
+        if self.is_interrupted {
+            text.push_str("; interrupted, the rest is in the queue");
+        }
+        text.push('\n');
+        for (obstacle, count) in &self.left {
+            let _ = writeln!(text, "left {}: {}", letters(*count), obstacle.text());
+        }
+        text
+    }
+
+    fn json(&self, action: Action) -> Value {
+        let left = self.left.iter();
+        let left: Map<_, _> = left
+            .map(|(why, count)| (why.name().to_owned(), json!(count)))
+            .collect();
+        let done = match action {
+            Action::Replay => "replayed",
+            Action::Discard => "discarded",
+        };
+        json!({
+            done: self.done,
+            "left": left,
+            "dry_run": self.is_dry,
+            "interrupted": self.is_interrupted,
+            "intervention": self.intervention,
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! What the database knows of a request or a usage, as text and as JSON.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::cli::lines::{named, time, visible};
+use crate::event::{Event, text_of};
+use crate::ledger::LedgerError;
+use crate::ledger::history::{Booked, Decided, History, Intervened, OUTCOMES_MAX, Subject};
+use crate::outcome::Verdict;
+use crate::settings::Settings;
+
+/// Usages whose entries are told, where an id is that of several clients' requests.
+const USAGES_MAX: usize = 10;
+
+/// What was found.
+pub struct Known {
+    outcomes: Vec<Decided>,
+    entries: Vec<Booked>,
+    interventions: Vec<Intervened>,
+}
+
+impl Known {
+    /// Asks the database.
+    pub async fn ask(settings: &Settings, subject: &Subject) -> Result<Self, LedgerError> {
+        let history = History::open(settings).await?;
+        let outcomes = history.outcomes(subject).await?;
+        let usages: BTreeSet<_> = match subject {
+            Subject::Usage(usage) => BTreeSet::from([*usage]),
+            Subject::Request { .. } => outcomes.iter().map(|decided| decided.usage_id).collect(),
+        };
+        let mut entries = Vec::new();
+        for usage in usages.into_iter().take(USAGES_MAX) {
+            entries.extend(history.entries(usage).await?);
+        }
+        Ok(Self {
+            interventions: history.interventions(subject).await?,
+            outcomes,
+            entries,
+        })
+    }
+
+    pub fn is_something(&self) -> bool {
+        !(self.outcomes.is_empty() && self.entries.is_empty() && self.interventions.is_empty())
+    }
+
+    /// A few lines each.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for decided in &self.outcomes {
+            outcome_text(&mut text, decided);
+        }
+        if self.outcomes.len() == OUTCOMES_MAX {
+            let _ = writeln!(
+                text,
+                "the latest {OUTCOMES_MAX} outcomes; there may be more"
+            );
+        }
+        for entry in &self.entries {
+            entry_text(&mut text, entry);
+        }
+        if self.outcomes.is_empty() && self.entries.iter().any(|entry| entry.is_usage) {
+            text.push_str("no request for it has an outcome\n");
+        }
+        for done in &self.interventions {
+            let Intervened {
+                id, action, by, at, ..
+            } = done;
+            let why = done
+                .why
+                .as_ref()
+                .map_or(String::new(), |why| format!(": {}", visible(why)));
+            let end = if done.is_done {
+                ""
+            } else {
+                " (perhaps interrupted)"
+            };
+            let _ = writeln!(
+                text,
+                "{action} of its dead letter by {}, {}, intervention {id}{why}{end}",
+                named(by),
+                time(*at)
+            );
+        }
+        text
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "outcomes": self.outcomes.iter().map(outcome_json).collect::<Vec<_>>(),
+            "entries": self.entries.iter().map(entry_json).collect::<Vec<_>>(),
+            "interventions": self.interventions.iter().map(|done| json!({
+                "id": done.id,
+                "action": done.action,
+                "by": done.by,
+                "at": done.at,
+                "why": done.why,
+                "done": done.is_done,
+            })).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn outcome_text(text: &mut String, decided: &Decided) {
+    let outcome = &decided.outcome;
+    let (kind, event) = Event::identity(outcome, decided.content);
+    let request = decided
+        .message_id
+        .as_deref()
+        .map_or("without an id".into(), named);
+    let (amount, usage) = (decided.amount, decided.usage_id);
+    let _ = writeln!(
+        text,
+        "request {request} of client {}: {amount} of usage {usage}",
+        named(&decided.client)
+    );
+    let what = match &outcome.verdict {
+        Verdict::Applied(entry) => format!(
+            "{amount} of {} given back, {} remain",
+            entry.usage_amount,
+            entry.usage_amount - entry.reverted_total
+        ),
+        Verdict::Refused(refusal) => {
+            let mut what = format!("{}: {}", refusal.code().reason, refusal.message());
+            for (key, value) in refusal.metadata() {
+                let _ = write!(what, ", {key} {value}");
+            }
+            what
+        }
+    };
+    let _ = writeln!(
+        text,
+        "  {}  {}: {what}",
+        time(outcome.decided_at),
+        kind.name()
+    );
+    if let Some(reason) = &decided.reason {
+        let _ = writeln!(text, "  because: {}", visible(reason));
+    }
+    if let Verdict::Applied(entry) = &outcome.verdict {
+        let (ours, platform) = (entry.transaction_id, entry.platform_transaction_id);
+        let _ = writeln!(text, "  transaction {ours}\n  platform's  {platform}");
+    }
+    let _ = writeln!(text, "  event {event}");
+}
+
+fn entry_text(text: &mut String, entry: &Booked) {
+    let what = match (entry.is_usage, entry.is_ours) {
+        (true, _) => "the usage",
+        (false, true) => "reverts it",
+        (false, false) => "reverts it, by another writer",
+    };
+    let kind = named(entry.kind.as_deref().unwrap_or_default());
+    let at = entry.at.map_or("-".into(), time);
+    let account = entry.account_id.map_or("-".into(), |id| id.to_string());
+    let _ = writeln!(text, "entry {}: {what}", entry.id);
+    let _ = writeln!(
+        text,
+        "  {at}  {kind} of {} on account {account}",
+        entry.amount
+    );
+}
+
+fn outcome_json(decided: &Decided) -> Value {
+    let outcome = &decided.outcome;
+    let (kind, event) = Event::identity(outcome, decided.content);
+    let mut shown = json!({
+        "request_id": decided.message_id,
+        "client": decided.client,
+        "usage_id": decided.usage_id,
+        "amount": decided.amount.to_string(),
+        "reason": decided.reason,
+        "org_id": outcome.org_id,
+        "billing_id": outcome.account_id,
+        "decided_at": text_of(outcome.decided_at),
+        "event": {"id": event, "type": kind.name()},
+    });
+    match &outcome.verdict {
+        Verdict::Applied(entry) => {
+            shown["transaction_id"] = json!(entry.transaction_id);
+            shown["platform_transaction_id"] = json!(entry.platform_transaction_id);
+            shown["usage_amount"] = json!(entry.usage_amount.to_string());
+            shown["reverted_total"] = json!(entry.reverted_total.to_string());
+        }
+        Verdict::Refused(refusal) => {
+            shown["refusal"] = json!({
+                "code": refusal.code().number,
+                "reason": refusal.code().reason,
+                "metadata": refusal.metadata(),
+            });
+        }
+    }
+    shown
+}
+
+fn entry_json(entry: &Booked) -> Value {
+    json!({
+        "id": entry.id,
+        "account_id": entry.account_id,
+        "type": entry.kind,
+        "amount": entry.amount.to_string(),
+        "source": entry.source,
+        "created_at": entry.at,
+        "is_usage": entry.is_usage,
+        "by_revertd": !entry.is_usage && entry.is_ours,
+    })
+}

@@ -1,0 +1,152 @@
+//! Where a request waits: on a rung of the retry ladder, or among the dead letters.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::broker::{self, BrokerError, Browse, Noted};
+use crate::cli::lines::{ago, named, visible};
+use crate::ledger::history::Subject;
+use crate::request::Fragments;
+use crate::settings::Settings;
+
+/// Letters that are told; more are only said to be there.
+const LETTERS_MAX: usize = 100;
+
+/// What waits, and what could not be looked at.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    pub letters: Vec<Letter>,
+    pub unseen: Vec<String>,
+}
+
+/// A message that waits.
+#[derive(Debug)]
+pub struct Letter {
+    queue: String,
+    is_dead: bool,
+    id: String,
+    client: String,
+    message_id: Option<String>,
+    reason: String,
+    noted: Option<Noted>,
+    attempts: u32,
+    since: Option<Timestamp>,
+}
+
+/// Looks through the rungs and the dead letters, for at most so long.
+pub async fn look(settings: &Settings, subject: &Subject, limit: Duration) -> Waiting {
+    let mut waiting = Waiting::default();
+    let dead = settings.topology.dead_letter_queue.as_str();
+    let rungs = settings.retry_queues();
+    let mut queues: Vec<_> = rungs.iter().map(String::as_str).collect();
+    queues.push(dead);
+    let deadline = tokio::time::Instant::now() + limit;
+    for queue in queues {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        match timeout(left, look_into(settings, queue, subject, &mut waiting)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => waiting.unseen.push(error.to_string()),
+            Err(_) => waiting.unseen.push(format!(
+                "{queue} to its end, within the time; a longer --timeout does"
+            )),
+        }
+    }
+    for letter in &mut waiting.letters {
+        letter.is_dead = letter.queue == dead;
+    }
+    waiting
+}
+
+async fn look_into(
+    settings: &Settings,
+    queue: &str,
+    subject: &Subject,
+    waiting: &mut Waiting,
+) -> Result<(), BrokerError> {
+    let mut browse = Browse::open(&settings.amqp.url, queue, 0).await?;
+    if browse.others() > 0 {
+        let others = browse.others();
+        waiting.unseen.push(format!(
+            "what {others} other reader(s) of {queue} hold at this moment"
+        ));
+    }
+    while let Some(letter) = browse.next().await? {
+        if !is_of(subject, &letter) {
+            continue;
+        }
+        if waiting.letters.len() == LETTERS_MAX {
+            waiting
+                .unseen
+                .push(format!("more than {LETTERS_MAX} that wait"));
+            break;
+        }
+        waiting.letters.push(Letter {
+            queue: queue.into(),
+            is_dead: false,
+            id: letter.id.simple().to_string(),
+            client: letter.client,
+            message_id: letter.message_id,
+            reason: letter.reason,
+            noted: letter.noted,
+            attempts: letter.attempts,
+            since: letter.since,
+        });
+    }
+    browse.close().await
+}
+
+fn is_of(subject: &Subject, letter: &broker::Letter) -> bool {
+    match subject {
+        Subject::Usage(usage) => Fragments::of(&letter.body).usage_id == Some(*usage),
+        Subject::Request { message_id, client } => {
+            letter.message_id.as_ref() == Some(message_id)
+                && client
+                    .as_ref()
+                    .is_none_or(|client| *client == letter.client)
+        }
+    }
+}
+
+impl Letter {
+    pub fn text(&self) -> String {
+        let request = named(self.message_id.as_deref().unwrap_or_default());
+        let mut text = format!("request {request} of client {} waits", named(&self.client));
+        let (queue, attempts) = (&self.queue, self.attempts);
+        let _ = if self.is_dead {
+            let reason = named(&self.reason);
+            let id = &self.id[..12];
+            writeln!(
+                text,
+                " among the dead letters ({queue}): {reason}, letter {id}"
+            )
+        } else {
+            writeln!(text, " on {queue} for its next attempt; {attempts} so far")
+        };
+        if let Some(noted) = &self.noted {
+            let _ = writeln!(text, "  {}", visible(&noted.message));
+        }
+        if self.since.is_some() {
+            let ago = ago(self.since, Timestamp::now());
+            let _ = writeln!(text, "  since {ago} ago, {attempts} attempts");
+        }
+        text
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "queue": self.queue,
+            "dead": self.is_dead,
+            "letter": self.id,
+            "client": self.client,
+            "request_id": self.message_id,
+            "reason": if self.is_dead { Some(&self.reason) } else { None },
+            "message": self.noted.as_ref().map(|noted| &noted.message),
+            "attempts": self.attempts,
+            "since": self.since,
+        })
+    }
+}

@@ -1,0 +1,27 @@
+-- history: a usage and the entries that revert it, by index look-ups alone.
+--   $1  usage_id  uuid
+-- The index holds the customers' credits, of whichever writer; of ours the other leg is found by its id. The debits of
+-- other writers on the platform's account have no index, and are not looked for.
+WITH credit AS (
+    SELECT t.id FROM {ledger}.billing_transactions t
+    WHERE {hash_of_reverted} = hashtextextended(replace($1::uuid::text, '-', '') COLLATE "C", 0)
+        AND {reverted} = replace($1::uuid::text, '-', '')
+        AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
+)
+SELECT entry.id, entry.account_id, entry.type::text, entry.amount, entry.source::text, entry.created_at,
+    entry.id = $1::uuid AS is_usage,
+    EXISTS (
+        SELECT FROM revertd.outcomes o
+        WHERE o.usage_id = $1::uuid AND o.refusal IS NULL
+            AND entry.id IN (o.transaction_id, o.platform_transaction_id)
+    ) AS is_ours
+FROM (
+    SELECT $1::uuid AS id
+    UNION SELECT c.id FROM credit c
+    UNION SELECT revertd.platform_leg(c.id) FROM credit c
+) named
+CROSS JOIN LATERAL (
+    SELECT t.id, t.account_id, t.type, t.amount, t.source, t.created_at
+    FROM {ledger}.billing_transactions t WHERE t.id = named.id LIMIT 1
+) entry
+ORDER BY is_usage DESC, entry.created_at, entry.type, entry.id

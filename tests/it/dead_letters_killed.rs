@@ -1,0 +1,132 @@
+//! A replay or discard that is killed at any moment loses nothing, and what it began can be done again.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+
+use uuid::Uuid;
+
+use super::dead_letters::{command, letters, quiet};
+use super::support::letters::Draft;
+use super::support::*;
+
+/// Two windows of letters on usages of their own.
+const LETTERS: usize = 250;
+
+async fn stage() -> (Stage, Vec<Uuid>) {
+    let stage = quiet().await;
+    let customer = stage.customer().await;
+    let (mut usages, mut drafts) = (Vec::new(), Vec::new());
+    for _ in 0..LETTERS {
+        let usage = stage.usage(customer.account, 20).await;
+        usages.push(usage);
+        drafts.push(Draft::new(customer.account, usage, 20));
+    }
+    stage.dead_letter(&drafts).await;
+    (stage, usages)
+}
+
+fn kill(stage: &Stage, failpoint: &str, arguments: &[&str]) {
+    let mut command = command(stage, arguments);
+    let output = command.env("FAILPOINTS", failpoint).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "{failpoint}: {said}");
+}
+
+async fn is_decided_once(failpoint: &str) {
+    let (stage, usages) = stage().await;
+    kill(&stage, failpoint, &["replay", "--all", "--yes"]);
+    let dead = async || stage.depth(&stage.name("dead")).await as usize;
+    let work = async || stage.depth(&stage.name("work")).await as usize;
+    // Each is in one of the queues at least, whenever one looks.
+    assert!(
+        dead().await + work().await >= LETTERS || {
+            eventually("the letters are back", async || {
+                dead().await + work().await >= LETTERS
+            })
+            .await;
+            true
+        }
+    );
+    let (status, told, said) = letters(&stage, &["replay", "--all", "--yes"]);
+    assert_eq!(status, 0, "{told}{said}");
+    eventually("none is left", async || dead().await == 0).await;
+    let copies = work().await;
+    assert!(copies >= LETTERS, "{copies}");
+    let mut events = stage.events().await;
+    let mut worker = stage.start_worker().await;
+    let answers = events.take(copies).await;
+    let ids: BTreeSet<_> = answers
+        .iter()
+        .map(|event| event.json()["id"].to_string())
+        .collect();
+    assert_eq!(
+        ids.len(),
+        LETTERS,
+        "an event each, however often it is told"
+    );
+    assert!(
+        answers
+            .iter()
+            .all(|event| event.verdict() == "usage.reverted")
+    );
+    worker.stop().await;
+    let decided = stage
+        .count("SELECT count(*) FROM revertd.outcomes WHERE refusal IS NULL AND client = 'render'")
+        .await;
+    assert_eq!(decided, i64::try_from(LETTERS).expect("few"));
+    for usage in usages {
+        assert_eq!(stage.reverts(usage).await.len(), 2, "both legs, once");
+    }
+    let noted = "SELECT count(DISTINCT usage_id) FROM revertd.intervention_letters";
+    assert_eq!(stage.count(noted).await, decided, "before it is done");
+    let done = "SELECT count(*) FROM revertd.intervention_parts";
+    let parts = stage.count(done).await;
+    assert!(parts >= 1, "{parts}");
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn before_anything_is_published() {
+    is_decided_once("letters-noted=1*off->return").await;
+}
+
+#[tokio::test]
+async fn while_a_window_is_being_published() {
+    is_decided_once("half-published=return").await;
+}
+
+#[tokio::test]
+async fn between_publishing_and_taking_off_the_queue() {
+    is_decided_once("letters-published=1*off->return").await;
+}
+
+#[tokio::test]
+async fn after_taking_off_the_queue() {
+    is_decided_once("letters-settled=return").await;
+}
+
+#[tokio::test]
+async fn a_discard_that_is_killed_has_thrown_away_nothing_that_is_not_noted_and_saved() {
+    let (stage, _) = stage().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("saved");
+    let path = file.to_str().expect("UTF-8");
+    let discard = ["discard", "--all", "--yes", "--why", "x", "--save", path];
+    kill(&stage, "letters-published=return", &discard);
+    eventually("all are back", async || {
+        stage.depth(&stage.name("dead")).await as usize == LETTERS
+    })
+    .await;
+    let saved = std::fs::read_to_string(&file).expect("saved");
+    assert_eq!(saved.lines().count(), 200, "the first window");
+    let noted = "SELECT count(*) FROM revertd.intervention_letters";
+    assert_eq!(stage.count(noted).await, 200);
+    assert_eq!(
+        stage
+            .count("SELECT count(*) FROM revertd.intervention_parts")
+            .await,
+        0
+    );
+    stage.strike().await;
+}

@@ -1,0 +1,151 @@
+//! Who looks after dead letters: what that takes, and that what was noted stays as it was noted.
+
+use super::*;
+
+/// The worker's own login replays; another one reads and discards.
+#[tokio::test]
+async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replays_them() {
+    let stage = Stage::new().await;
+    let host = Host::new();
+    let role = Role::new(&stage, "clerk", &stage.database).await;
+    let worker_role = Role::new(&stage, "worker", &stage.database).await;
+    for statement in documented("worker") {
+        let statement = worker_role.own(&statement, "worker", &stage.database);
+        stage.sql(&statement).await;
+    }
+    let declaring = program(
+        &stage,
+        &worker_role.url,
+        &host.url(&stage, "worker"),
+        &["worker"],
+    );
+    let mut worker = WorkerProcess::spawn(declaring);
+    worker.ready().await;
+    worker.stop().await;
+    let replayer = host.url(&stage, "worker-replay");
+    let mut command = program(&stage, &worker_role.url, &replayer, &["worker"]);
+    command.env("REVERTD_TOPOLOGY__DECLARE", "false");
+    let mut worker = WorkerProcess::spawn(command);
+    worker.ready().await;
+    let rubbish = ["submit", "--body", "rubbish", "--message-id", "rubbish"];
+    let submitter = host.url(&stage, "submitter");
+    let told = program(&stage, &role.url, &submitter, &rubbish)
+        .output()
+        .expect("runs");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("MALFORMED_REQUEST"), "{told}");
+    worker.stop().await;
+
+    let clerk = host.url(&stage, "clerk");
+    let letters = |login: &str, arguments: &[&str]| {
+        let output = program(&stage, &role.url, login, arguments)
+            .output()
+            .expect("runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let replay = [
+        "dead-letters",
+        "replay",
+        "--all",
+        "--include-malformed",
+        "--yes",
+    ];
+    let discard = [
+        "dead-letters",
+        "discard",
+        "--all",
+        "--yes",
+        "--why",
+        "rubbish",
+    ];
+    // The queue can be read without a grant in the database; nothing is done that can't be noted.
+    let (status, told, said) = letters(&clerk, &["dead-letters", "list"]);
+    assert!(
+        status == Some(0) && told.contains("1 letter\n"),
+        "{told}{said}"
+    );
+    for refused in [
+        letters(&clerk, &discard),
+        letters(&replayer, &replay),
+        letters(&clerk, &["status", "--request", "rubbish"]),
+    ] {
+        let (status, _, said) = refused;
+        assert!(status == Some(1) && said.contains("Permissions"), "{said}");
+    }
+    for statement in documented("dead-letters") {
+        let statement = statement.split("--").next().unwrap_or_default().trim();
+        stage
+            .sql(&role.own(statement, "clerk", &stage.database))
+            .await;
+    }
+    let (status, told, said) = letters(&clerk, &["status", "--request", "rubbish"]);
+    assert!(
+        status == Some(0) && told.contains("among the dead letters"),
+        "{told}{said}"
+    );
+    assert!(said.is_empty(), "{said}");
+    let (_, told, said) = letters(&clerk, &["dead-letters", "show", "rubbish"]);
+    assert!(
+        told.contains(&format!("client   {}-submitter", host.name))
+            || told.contains("worker-replay"),
+        "{told}{said}"
+    );
+    // A login that may not read the queue is told what it lacks.
+    let (status, _, said) = letters(&submitter, &["dead-letters", "list"]);
+    assert!(
+        status == Some(1) && said.contains("forbids reading"),
+        "{said}"
+    );
+    // Whose it is, only the login that wrote it may say.
+    let (status, told, _) = letters(&clerk, &replay);
+    assert!(
+        status == Some(0) && told.contains("under the worker's login"),
+        "{told}"
+    );
+    let (status, told, said) = letters(&replayer, &replay);
+    assert!(
+        status == Some(0) && told.contains("replayed 1 letter"),
+        "{told}{said}"
+    );
+    let mut command = program(&stage, &worker_role.url, &replayer, &["worker"]);
+    command.env("REVERTD_TOPOLOGY__DECLARE", "false");
+    let mut worker = WorkerProcess::spawn(command);
+    worker.logged("dead-lettered").await;
+    worker.stop().await;
+    let (status, told, said) = letters(&clerk, &discard);
+    assert!(
+        status == Some(0) && told.contains("discarded 1 letter"),
+        "{told}{said}"
+    );
+    let db = connect_db(&role.url).await;
+    for statement in [
+        "UPDATE revertd.interventions SET why = 'x'",
+        "DELETE FROM revertd.interventions",
+        "INSERT INTO revertd.interventions (action, done_by, chosen, done_as) VALUES ('replay', 'x', '{}', 'y')",
+        "INSERT INTO revertd.interventions (action, done_by, chosen, began_at) VALUES ('replay', 'x', '{}', now())",
+        "DELETE FROM revertd.intervention_letters",
+        "UPDATE revertd.intervention_letters SET client = 'x'",
+        "DELETE FROM revertd.intervention_parts",
+        "INSERT INTO revertd.intervention_parts VALUES (1, 99, now())",
+        "INSERT INTO revertd.grants (client, granted_by) VALUES ('x', 'y')",
+        "DELETE FROM revertd.outcomes",
+        "SELECT email FROM billing_customers",
+    ] {
+        assert!(is_forbidden(&db, statement).await, "{statement}");
+    }
+    drop(db);
+    let runs = format!(
+        "SELECT count(*) FROM revertd.interventions WHERE done_as = '{}'",
+        role.name
+    );
+    assert_eq!(stage.count(&runs).await, 2, "a replay and a discard");
+    drop_role(&stage, &role).await;
+    drop_role(&stage, &worker_role).await;
+    host.remove();
+    stage.strike().await;
+}
