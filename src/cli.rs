@@ -12,7 +12,9 @@ mod config;
 mod grants;
 mod logs;
 mod migrate;
+mod progress;
 mod submit;
+mod verify;
 mod worker;
 
 /// Reverts billing usage exactly once: requests from RabbitMQ, entries in PostgreSQL, an event for each.
@@ -38,6 +40,9 @@ enum Command {
     Submit(Box<submit::Args>),
     /// Say which clients may ask for reverts of which orgs' usage.
     Grants(grants::Args),
+    /// Check every invariant of the ledger and the outcomes, beside running workers, and change nothing. Exit status: 0
+    /// nothing is wrong, 1 something is.
+    Verify(verify::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
 }
@@ -78,6 +83,7 @@ impl Cli {
             Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
             Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
             Command::Grants(args) => runtime.block_on(grants::run(&settings, args)),
+            Command::Verify(args) => runtime.block_on(verify::run(&settings, args)),
             Command::Config(args) => config::run(&settings, &args),
         }
     }

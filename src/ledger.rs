@@ -24,6 +24,7 @@ mod migrate;
 mod row;
 mod session;
 mod tables;
+pub mod verify;
 
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
