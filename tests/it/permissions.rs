@@ -163,6 +163,45 @@ async fn an_operator_grants_and_can_do_nothing_else() {
     stage.strike().await;
 }
 
+#[tokio::test]
+async fn an_auditor_needs_every_one_of_its_grants_and_can_only_read() {
+    let stage = Stage::new().await;
+    let all = documented("auditor");
+    assert!(all.len() > 3, "{all:?}");
+    for missing in all.iter().map(Some).chain([None]) {
+        let role = Role::new(&stage, "auditor", &stage.database).await;
+        for statement in all.iter().filter(|statement| Some(*statement) != missing) {
+            stage
+                .sql(&role.own(statement, "auditor", &stage.database))
+                .await;
+        }
+        let output = run(&stage, &role, &["verify"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.success(),
+            missing.is_none(),
+            "without {missing:?}: {said}"
+        );
+        assert!(
+            missing.is_none() || said.contains("Permissions"),
+            "without {missing:?}: {said}"
+        );
+        let db = connect_db(&role.url).await;
+        for statement in [
+            "UPDATE revertd.outcomes SET amount = 1",
+            "DELETE FROM billing_transactions",
+            "INSERT INTO billing_transactions (amount) VALUES (1)",
+            "SELECT FROM revertd.grants",
+            "SELECT email FROM billing_customers",
+        ] {
+            assert!(is_forbidden(&db, statement).await, "{statement}");
+        }
+        drop(db);
+        drop_role(&stage, &role).await;
+    }
+    stage.strike().await;
+}
+
 async fn is_forbidden(db: &tokio_postgres::Client, statement: &str) -> bool {
     let done = db.batch_execute(statement).await;
     done.is_err_and(|error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE))
