@@ -12,6 +12,7 @@ mod config;
 mod grants;
 mod logs;
 mod migrate;
+mod pause;
 mod progress;
 mod submit;
 mod verify;
@@ -40,6 +41,10 @@ enum Command {
     Submit(Box<submit::Args>),
     /// Say which clients may ask for reverts of which orgs' usage.
     Grants(grants::Args),
+    /// Have every worker of the fleet stop taking requests, without ending: within seconds, until `resume`.
+    Pause(pause::PauseArgs),
+    /// Have the fleet take requests again.
+    Resume(pause::ResumeArgs),
     /// Check every invariant of the ledger and the outcomes, beside running workers, and change nothing. Exit status: 0
     /// nothing is wrong, 1 something is.
     Verify(verify::Args),
@@ -83,10 +88,21 @@ impl Cli {
             Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
             Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
             Command::Grants(args) => runtime.block_on(grants::run(&settings, args)),
+            Command::Pause(args) => runtime.block_on(pause::pause(&settings, args)),
+            Command::Resume(args) => runtime.block_on(pause::resume(&settings, args)),
             Command::Verify(args) => runtime.block_on(verify::run(&settings, args)),
             Command::Config(args) => config::run(&settings, &args),
         }
     }
+}
+
+/// Who does something, for the record: the given name, or whoever is at the keyboard.
+fn who(given: Option<String>) -> Option<String> {
+    // Whoever the shell is.
+    let known = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok());
+    given.into_iter().chain(known).find(|name| !name.is_empty())
 }
 
 /// Prints to standard output. Whoever closed it has read enough.

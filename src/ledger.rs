@@ -17,6 +17,7 @@ use crate::settings::{Policy, Settings};
 
 mod batch;
 mod connect;
+pub mod control;
 mod error;
 pub mod grants;
 mod hosts;

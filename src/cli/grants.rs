@@ -8,12 +8,9 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Output, print};
+use super::{Output, print, who};
 use crate::ledger::grants::{Grant, Grants, Scope};
 use crate::settings::Settings;
-
-/// Who is at the keyboard, whoever the shell is.
-const WHO: [&str; 3] = ["SUDO_USER", "USER", "LOGNAME"];
 
 #[derive(Debug, ClapArgs)]
 pub struct Args {
@@ -95,10 +92,7 @@ async fn add(
     by: Option<String>,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
-    let given = by.into_iter();
-    let known = WHO.iter().filter_map(|name| std::env::var(name).ok());
-    let by = given.chain(known).find(|name| !name.is_empty());
-    let added = grants.add(client, *org, by.as_deref()).await?;
+    let added = grants.add(client, *org, who(by).as_deref()).await?;
     if added.org_exists == Some(false) {
         eprintln!("revertd: the ledger has no such org at present; is its id right?");
     }

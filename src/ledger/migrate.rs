@@ -14,7 +14,7 @@ use crate::seam;
 use crate::settings::Settings;
 
 /// Every migration of `migrations/`, in order. A released one is never edited.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     (
         "V1__outcomes",
         include_str!("../../migrations/V1__outcomes.sql"),
@@ -22,6 +22,10 @@ const MIGRATIONS: [(&str, &str); 2] = [
     (
         "V2__grants",
         include_str!("../../migrations/V2__grants.sql"),
+    ),
+    (
+        "V4__control",
+        include_str!("../../migrations/V4__control.sql"),
     ),
 ];
 

@@ -12,6 +12,7 @@ mod house;
 mod ladder;
 mod model;
 mod outcomes;
+mod pause;
 mod permissions;
 mod policies;
 mod precedence;

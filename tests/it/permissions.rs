@@ -137,6 +137,8 @@ async fn an_operator_grants_and_can_do_nothing_else() {
         &["grants", "add", "render", &org][..],
         &["grants", "add", "render", "*"],
         &["grants", "remove", "render", "*"],
+        &["pause", "--why", "a look at the ledger"],
+        &["resume"],
     ] {
         let output = run(&stage, &role, arguments);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -152,6 +154,9 @@ async fn an_operator_grants_and_can_do_nothing_else() {
         "UPDATE revertd.grants SET granted_by = 'somebody else'",
         "INSERT INTO revertd.grants (client, granted_by, granted_as) VALUES ('x', 'y', 'z')",
         "INSERT INTO revertd.grants (client, granted_by, granted_at) VALUES ('x', 'y', now())",
+        "INSERT INTO revertd.control (paused, changed_by, changed_as) VALUES (false, 'y', 'z')",
+        "UPDATE revertd.control SET paused = true",
+        "DELETE FROM revertd.control",
         "SELECT FROM revertd.outcomes",
         "SELECT FROM billing_transactions",
         "SELECT name FROM organizations",
@@ -383,6 +388,8 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
         "INSERT INTO revertd.grants (client, granted_by) VALUES ('x', 'y')",
         "UPDATE revertd.grants SET client = 'x'",
         "DELETE FROM revertd.grants",
+        "INSERT INTO revertd.control (paused, changed_by) VALUES (false, 'y')",
+        "DELETE FROM revertd.control",
         "SELECT granted_by FROM revertd.grants",
         "UPDATE organizations SET name = 'x'",
         "SELECT email FROM billing_customers",
