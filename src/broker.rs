@@ -28,7 +28,7 @@ mod sieve;
 mod topology;
 mod watched;
 
-pub use client::{Client, Submission};
+pub use client::{Answer, Answers, Client, Sender, Submission};
 pub use error::BrokerError;
 pub use inlet::{Batch, Delivery};
 pub use intake::Intake;

@@ -36,8 +36,8 @@ enum Command {
     Worker,
     /// Bring the database's schema up to date.
     Migrate(migrate::Args),
-    /// Publish one request and wait for its event. Exit status: 0 reverted, 1 rejected or failed, 3 no answer
-    /// in time.
+    /// Publish a request, or those of a file, and wait for their events. Exit status: 0 reverted, 1 rejected or failed,
+    /// 3 no answer in time.
     Submit(Box<submit::Args>),
     /// Say which clients may ask for reverts of which orgs' usage.
     Grants(grants::Args),

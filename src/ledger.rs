@@ -25,10 +25,12 @@ mod migrate;
 mod row;
 mod session;
 mod tables;
+mod trial;
 pub mod verify;
 
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
+pub use trial::Trial;
 
 use batch::{Care, Params, Pending};
 use error::Trouble;

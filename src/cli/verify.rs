@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::Progress;
 use super::{Output, print};
@@ -63,11 +64,12 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let parts = verification.parts(range);
     let mut checked = Checked::default();
     let mut progress = Progress::new("verified", parts.len() as u64);
+    let mut interrupt = signal(SignalKind::interrupt())?;
     for (done, part) in parts.iter().enumerate() {
         let resume = || format!("go on with: revertd verify --from {part}{}", to(&args));
         let (held, findings) = tokio::select! {
             checked = verification.part(*part) => checked.map_err(|error| anyhow!("{error}; {}", resume()))?,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted; {}", resume()),
+            _ = interrupt.recv() => bail!("interrupted; {}", resume()),
         };
         checked.add(&held);
         progress.aside(|| report.found(&findings, args.output))?;

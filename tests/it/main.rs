@@ -6,6 +6,7 @@ mod support;
 mod batches;
 mod commands;
 mod concurrency;
+mod files;
 mod frontier;
 mod grants;
 mod house;
