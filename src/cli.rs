@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::settings::Settings;
 
 mod config;
+mod events;
 mod grants;
 mod logs;
 mod migrate;
@@ -48,6 +49,8 @@ enum Command {
     /// Check every invariant of the ledger and the outcomes, beside running workers, and change nothing. Exit status: 0
     /// nothing is wrong, 1 something is.
     Verify(verify::Args),
+    /// Publish events of stored outcomes again.
+    Events(events::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
 }
@@ -91,6 +94,7 @@ impl Cli {
             Command::Pause(args) => runtime.block_on(pause::pause(&settings, args)),
             Command::Resume(args) => runtime.block_on(pause::resume(&settings, args)),
             Command::Verify(args) => runtime.block_on(verify::run(&settings, args)),
+            Command::Events(args) => runtime.block_on(events::run(&settings, args)),
             Command::Config(args) => config::run(&settings, &args),
         }
     }

@@ -24,6 +24,7 @@ mod hosts;
 mod migrate;
 mod row;
 mod session;
+pub mod stored;
 mod tables;
 mod trial;
 pub mod verify;

@@ -162,7 +162,8 @@ async fn a_table_with_a_header_is_read_as_well() {
         let usage = line["usage_id"].as_str().expect("text");
         let account = customer.account;
         let id = if index == 2 { "third" } else { "" };
-        text += &format!("{usage},5,{account},,\"failed, \"\"twice\"\"\",{id},x\r\n");
+        let line = format!("{usage},5,{account},,\"failed, \"\"twice\"\"\",{id},x\r\n");
+        text.push_str(&line);
     }
     std::fs::write(&file, text).expect("written");
     let (status, told, said) = submit(&stage, &file, &["--output", "json"]);

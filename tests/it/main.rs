@@ -19,6 +19,7 @@ mod policies;
 mod precedence;
 mod replay;
 mod replies;
+mod republish;
 mod sieve;
 mod starts;
 mod verify;
