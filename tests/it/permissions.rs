@@ -402,6 +402,27 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
     }
     drop(db);
 
+    let teller = Role::new(&stage, "republisher", &stage.database).await;
+    for statement in documented("republisher") {
+        let statement = teller.own(&statement, "republisher", &stage.database);
+        stage.sql(&statement).await;
+    }
+    let republish = ["events", "republish", "--yes"];
+    let amqp = host.url(&stage, "republisher");
+    let output = program(&stage, &teller.url, &amqp, &republish).output();
+    let output = output.expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let db = connect_db(&teller.url).await;
+    for statement in [
+        "SELECT FROM billing_transactions",
+        "DELETE FROM revertd.outcomes",
+    ] {
+        assert!(is_forbidden(&db, statement).await, "{statement}");
+    }
+    drop(db);
+    drop_role(&stage, &teller).await;
+
     only_what_is_granted(&stage, &host).await;
     drop_role(&stage, &role).await;
     host.remove();
@@ -417,6 +438,7 @@ async fn only_what_is_granted(stage: &Stage, host: &Host) {
         ("client", "", false),
         ("consumer", "usage.reverts", false),
         ("gateway", "usage.reverts", false),
+        ("republisher", "usage.reverts", false),
     ] {
         let connection = login(&host.url(stage, user)).await;
         let channel = connection.create_channel().await.expect("a channel");
