@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value};
 
@@ -90,7 +90,9 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let id = &submission.message_id;
     let event = answers.event(id, timeout).await;
     client.close().await;
-    let Some(event) = event.with_context(|| format!("request {id} was published"))? else {
+    let Some(event) =
+        event.map_err(|error| anyhow!("{error}; request {id} was published, and goes on"))?
+    else {
         let waited = humantime::format_duration(timeout);
         eprintln!(
             "revertd: no event for request {id} within {waited}; the request goes on: ask again with \

@@ -402,14 +402,22 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
     }
     drop(db);
 
-    let teller = Role::new(&stage, "republisher", &stage.database).await;
+    a_republisher_only_tells_again(&stage, &host).await;
+    only_what_is_granted(&stage, &host).await;
+    drop_role(&stage, &role).await;
+    host.remove();
+    stage.strike().await;
+}
+
+async fn a_republisher_only_tells_again(stage: &Stage, host: &Host) {
+    let teller = Role::new(stage, "republisher", &stage.database).await;
     for statement in documented("republisher") {
         let statement = teller.own(&statement, "republisher", &stage.database);
         stage.sql(&statement).await;
     }
     let republish = ["events", "republish", "--yes"];
-    let amqp = host.url(&stage, "republisher");
-    let output = program(&stage, &teller.url, &amqp, &republish).output();
+    let amqp = host.url(stage, "republisher");
+    let output = program(stage, &teller.url, &amqp, &republish).output();
     let output = output.expect("runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -421,12 +429,7 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
         assert!(is_forbidden(&db, statement).await, "{statement}");
     }
     drop(db);
-    drop_role(&stage, &teller).await;
-
-    only_what_is_granted(&stage, &host).await;
-    drop_role(&stage, &role).await;
-    host.remove();
-    stage.strike().await;
+    drop_role(stage, &teller).await;
 }
 
 /// A client can publish requests, and neither read nor write anything else; a consumer can only read the events.
