@@ -38,7 +38,7 @@ mod watched;
 mod wire;
 
 pub use browse::Browse;
-pub use client::{Client, Submission};
+pub use client::{Answers, Client, Reply, Sender, Submission};
 pub use credentials::Credentials;
 pub use error::BrokerError;
 pub use inlet::{Batch, Delivery};
@@ -196,6 +196,25 @@ impl Broker {
             close(&self.publishing.connection)
         );
     }
+}
+
+/// Opens a connection of its own to publish on, for a command of that name.
+///
+/// # Errors
+/// Where the broker can't be reached or refuses.
+pub async fn publisher(settings: &Settings, name: &str) -> Result<Outlet, BrokerError> {
+    let opening = async |url: AmqpUrl| {
+        let (connection, host) = (connect(&url, name).await?, url.host());
+        let user: Arc<str> = connection.status().username().into();
+        let outlet = within(
+            CONNECT_TIMEOUT,
+            &host,
+            Outlet::open(&connection, &user, &host),
+        )
+        .await?;
+        Ok(outlet.keeping(connection))
+    };
+    any_of(&settings.amqp.url, opening).await
 }
 
 async fn close(connection: &Connection) {

@@ -12,14 +12,18 @@ use crate::{broker, ledger};
 
 mod config;
 mod dead_letters;
+mod events;
 mod gateway;
 mod grants;
 mod lines;
 mod logs;
 mod migrate;
+mod pause;
+mod progress;
 mod signals;
 mod status;
 mod submit;
+mod verify;
 mod who;
 mod worker;
 
@@ -47,8 +51,8 @@ enum Command {
     Gateway,
     /// Bring the database's schema up to date.
     Migrate(migrate::Args),
-    /// Publish one request and wait for its event. Exit status: 0 reverted, 1 rejected or failed, 3 no answer
-    /// in time.
+    /// Publish a request, or those of a file, and wait for their events. Exit status: 0 reverted, 1 rejected or failed,
+    /// 3 no answer in time.
     Submit(Box<submit::Args>),
     /// Say which clients may ask for reverts of which orgs' usage.
     Grants(grants::Args),
@@ -57,6 +61,15 @@ enum Command {
     /// Say what became of a request or a usage: outcomes, entries, events, and where it waits. Exit status: 0 something
     /// is known, 1 nothing.
     Status(status::Args),
+    /// Have every worker of the fleet stop taking requests, without ending: within seconds, until `resume`.
+    Pause(pause::PauseArgs),
+    /// Have the fleet take requests again.
+    Resume(pause::ResumeArgs),
+    /// Check every invariant of the ledger and the outcomes, beside running workers, and change nothing. Exit status: 0
+    /// nothing is wrong, 1 something is.
+    Verify(verify::Args),
+    /// Publish events of stored outcomes again.
+    Events(events::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
 }
@@ -114,6 +127,10 @@ impl Cli {
             Command::Status(args) => {
                 on_large_stack(|| runtime.block_on(status::run(&settings, &args)))
             }
+            Command::Pause(args) => runtime.block_on(pause::pause(&settings, args)),
+            Command::Resume(args) => runtime.block_on(pause::resume(&settings, args)),
+            Command::Verify(args) => runtime.block_on(verify::run(&settings, args)),
+            Command::Events(args) => runtime.block_on(events::run(&settings, args)),
             Command::Config(args) => config::run(&settings, &args),
         }
     }

@@ -17,6 +17,7 @@ use crate::settings::{Policy, Settings};
 
 mod batch;
 mod connect;
+pub mod control;
 mod encryption;
 mod error;
 pub mod grants;
@@ -26,11 +27,15 @@ pub mod interventions;
 mod migrate;
 mod row;
 mod session;
+pub mod stored;
 mod tables;
+mod trial;
+pub mod verify;
 
 pub use connect::unencrypted;
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
+pub use trial::Trial;
 
 use batch::{Care, Params, Pending};
 use encryption::Encryption;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::broker::{self, BrokerError};
+use crate::ledger::control::Told;
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::patience::Patience;
 use crate::request::RevertRequest;
@@ -23,6 +24,7 @@ use crate::settings::Settings;
 mod batch;
 mod generation;
 mod messages;
+mod pause;
 mod replies;
 mod tally;
 
@@ -90,6 +92,8 @@ enum End {
     Sifted,
     /// The broker took no messages for a while, and does again.
     Unblocked,
+    /// The fleet is to take no requests; what was in hand is finished.
+    Paused(Told),
     Ledger(LedgerError, Vec<RevertRequest>),
     Broker(BrokerError),
 }
@@ -142,16 +146,27 @@ impl Pool {
                 // What works now and then is not hammered by trying it at once.
                 patience.reset();
             }
-            if ready {
+            if ready && !matches!(end, End::Paused(_)) {
                 // What it had in hand is delivered again, for no fault of its own.
                 if began.elapsed() > EXPLAINED_FOR && self.settled() > settled {
                     self.shared.failures.store(0, Ordering::Relaxed);
                 }
                 self.failed();
             }
+            if let End::Paused(told) = &end {
+                // What a generation that never began was to take over, the next one is.
+                if ready {
+                    next = Beginning::default();
+                }
+                if !self.sit_out(told).await {
+                    return Ok(());
+                }
+                patience.reset();
+                continue;
+            }
             next = Beginning::default();
             let wait = match end {
-                End::Stopped => return Ok(()),
+                End::Stopped | End::Paused(_) => return Ok(()),
                 End::Unblocked => Duration::ZERO,
                 End::BrokeOff => {
                     self.shared.failures.store(0, Ordering::Relaxed);

@@ -39,7 +39,7 @@ impl Properties<'_> {
     /// As `outlet` publishes them.
     pub(super) fn make(&self, outlet: &Outlet) -> BasicProperties {
         match self {
-            Self::Event(event, delivery) => event_properties(event, delivery),
+            Self::Event(event, delivery) => answering(event, delivery),
             Self::PassedOn(delivery, failure, now) => {
                 outlet.passed_on(delivery, noted(delivery, *failure, *now))
             }
@@ -103,7 +103,7 @@ impl<'a> Message<'a> {
         Message {
             exchange: "",
             routing_key: Cow::Owned(queue.to_owned()),
-            properties: Properties::Made(Box::new(event_properties(event, delivery))),
+            properties: Properties::Made(Box::new(answering(event, delivery))),
             body: Cow::Owned(event.body.clone()),
             is_event: true,
             // The broker returns every mandatory message to a direct reply-to, delivered or not.
@@ -127,6 +127,19 @@ impl<'a> Message<'a> {
             is_event: false,
             mandatory: true,
         })
+    }
+
+    /// An event once more, of which no delivery is at hand.
+    #[must_use]
+    pub fn event_again(exchange: &'a str, event: &'a Event, correlation: Option<&str>) -> Self {
+        Self {
+            exchange,
+            routing_key: Cow::Borrowed(&event.routing_key),
+            properties: Properties::Made(Box::new(event_properties(event, correlation, None))),
+            body: Cow::Borrowed(&event.body),
+            is_event: true,
+            mandatory: true,
+        }
     }
 
     /// Whether it tells an outcome that the database also holds.
@@ -201,8 +214,21 @@ fn noted(
     added
 }
 
-fn event_properties(event: &Event, delivery: &Delivery) -> BasicProperties {
+fn answering(event: &Event, delivery: &Delivery) -> BasicProperties {
     let envelope = &delivery.envelope;
+    let correlation = envelope
+        .correlation_id
+        .as_ref()
+        .or(envelope.message_id.as_ref());
+    let correlation = correlation.map(String::as_str);
+    event_properties(event, correlation, envelope.traceparent.as_deref())
+}
+
+fn event_properties(
+    event: &Event,
+    correlation: Option<&str>,
+    traceparent: Option<&str>,
+) -> BasicProperties {
     let mut properties = BasicProperties::default()
         .with_content_type(CONTENT_TYPE.into())
         .with_delivery_mode(2)
@@ -210,14 +236,10 @@ fn event_properties(event: &Event, delivery: &Delivery) -> BasicProperties {
         .with_type(event.kind.name().into())
         .with_timestamp(u64::try_from(event.time.as_second()).unwrap_or(0))
         .with_app_id(SOURCE.into());
-    let correlation = envelope
-        .correlation_id
-        .as_ref()
-        .or(envelope.message_id.as_ref());
     if let Some(correlation) = correlation {
-        properties = properties.with_correlation_id(correlation.as_str().into());
+        properties = properties.with_correlation_id(correlation.into());
     }
-    if let Some(traceparent) = &envelope.traceparent {
+    if let Some(traceparent) = traceparent {
         let mut headers = FieldTable::default();
         headers.insert(
             properties::TRACEPARENT.into(),

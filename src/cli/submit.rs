@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value};
 
@@ -14,19 +14,27 @@ use crate::broker::{Client, Submission};
 use crate::event::Kind;
 use crate::settings::Settings;
 
+mod file;
+mod lines;
+mod report;
+mod trial;
+
+/// As the parser of arguments ends.
+const WRONG_USAGE: u8 = 2;
+
 /// No answer in time; the request goes on.
 const NO_ANSWER: u8 = 3;
 
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The usage to revert.
-    #[arg(long, value_name = "UUID", required_unless_present = "body")]
+    #[arg(long, value_name = "UUID", required_unless_present_any = ["body", "file"])]
     usage_id: Option<String>,
     /// How much of it, in the ledger's smallest unit.
     #[arg(
         long,
         value_name = "INT64",
-        required_unless_present = "body",
+        required_unless_present_any = ["body", "file"],
         allow_hyphen_values = true
     )]
     amount: Option<String>,
@@ -52,6 +60,8 @@ pub struct Args {
     /// Attempts at most: 1 answers an unknown usage at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_attempts: Option<u32>,
+    #[command(flatten)]
+    of_file: file::FileArgs,
     /// How long to wait for the event.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -61,14 +71,28 @@ pub struct Args {
 }
 
 pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    // Checked here: clap lets go of a requirement that conflicts with another argument.
+    if args.of_file.lacks_its_file() {
+        eprintln!(
+            "revertd: --format, --batch, --skip-invalid, --dry-run, --rate, --window and --failed are of --file; nothing \
+             was sent; see revertd submit --help"
+        );
+        return Ok(ExitCode::from(WRONG_USAGE));
+    }
+    if let Some(path) = args.of_file.file.clone() {
+        return file::run(settings, path, &args).await;
+    }
     let (timeout, output) = (args.timeout, args.output);
     let submission = submission(args)?;
     let mut client = Client::connect(settings).await?;
-    client.publish(&submission).await?;
+    let (sender, answers) = client.split();
+    sender.publish(&submission).await?;
     let id = &submission.message_id;
-    let event = client.event(id, timeout).await;
+    let event = answers.event(id, timeout).await;
     client.close().await;
-    let Some(event) = event.with_context(|| format!("request {id} was published"))? else {
+    let Some(event) =
+        event.map_err(|error| anyhow!("{error}; request {id} was published, and goes on"))?
+    else {
         let waited = humantime::format_duration(timeout);
         eprintln!(
             "revertd: no event for request {id} within {waited}; the request goes on: ask again with \
@@ -117,8 +141,10 @@ fn submission(args: Args) -> anyhow::Result<Submission> {
         }
     };
     let fresh = || uuid::Uuid::new_v4().to_string();
+    let message_id = args.message_id.unwrap_or_else(fresh);
     Ok(Submission {
-        message_id: args.message_id.unwrap_or_else(fresh),
+        correlation_id: message_id.clone(),
+        message_id,
         body,
         max_attempts: args.max_attempts,
     })

@@ -16,7 +16,7 @@ use crate::request::RevertRequest;
 
 /// Rounds that decide nothing, for requests that a concurrent writer left undecided. One is the rule under contention;
 /// each further one needs another writer to be in the way again.
-const ROUNDS: usize = 16;
+pub(super) const ROUNDS: usize = 16;
 
 /// Tries of a statement that met a deadlock, a serialization failure or another writer's entry.
 const CONTENDED_TRIES: usize = 8;
@@ -50,9 +50,9 @@ pub(super) async fn apply(
 }
 
 /// Decisions by identity of the outcome and content.
-type Decided = HashMap<(Uuid, Uuid), Decision>;
+pub(super) type Decided = HashMap<(Uuid, Uuid), Decision>;
 
-fn find<'a>(decided: &'a Decided, request: &RevertRequest) -> Option<&'a Decision> {
+pub(super) fn find<'a>(decided: &'a Decided, request: &RevertRequest) -> Option<&'a Decision> {
     let first = decided.get(&(request.id, request.content));
     first.or_else(|| decided.get(&(request.reuse_id, request.content)))
 }
@@ -65,7 +65,11 @@ pub(super) struct Pending<'a> {
     last_attempt: bool,
 }
 
-impl Pending<'_> {
+impl<'a> Pending<'a> {
+    pub(super) fn request(&self) -> &'a RevertRequest {
+        self.request
+    }
+
     fn usage(&self) -> Uuid {
         self.request.fields.usage_id
     }
@@ -103,7 +107,7 @@ impl From<bool> for Care {
 
 /// Every request once; and apart, for later rounds, those whose id came before in this batch with
 /// other content, so that the one delivered first is the first.
-fn distinct(requests: &[RevertRequest]) -> (Vec<Pending<'_>>, Vec<Pending<'_>>) {
+pub(super) fn distinct(requests: &[RevertRequest]) -> (Vec<Pending<'_>>, Vec<Pending<'_>>) {
     let mut seen: HashMap<(Uuid, Uuid), (bool, usize)> = HashMap::with_capacity(requests.len());
     let mut ids = HashSet::with_capacity(requests.len());
     let (mut first, mut later) = (Vec::with_capacity(requests.len()), Vec::new());
@@ -125,7 +129,7 @@ fn distinct(requests: &[RevertRequest]) -> (Vec<Pending<'_>>, Vec<Pending<'_>>) 
 
 /// Of the further contents of ids, those whose turn it is: the next one of each, since whichever is decided first is the
 /// request; once one is stored, all others, which it refuses.
-fn next_contents<'a>(
+pub(super) fn next_contents<'a>(
     later: &mut Vec<Pending<'a>>,
     pending: &[Pending<'a>],
     decided: &Decided,

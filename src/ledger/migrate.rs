@@ -14,7 +14,7 @@ use crate::seam;
 use crate::settings::Settings;
 
 /// Every migration of `migrations/`, in order. A released one is never edited.
-const MIGRATIONS: [(&str, &str); 3] = [
+const MIGRATIONS: [(&str, &str); 4] = [
     (
         "V1__outcomes",
         include_str!("../../migrations/V1__outcomes.sql"),
@@ -26,6 +26,10 @@ const MIGRATIONS: [(&str, &str); 3] = [
     (
         "V3__interventions",
         include_str!("../../migrations/V3__interventions.sql"),
+    ),
+    (
+        "V4__control",
+        include_str!("../../migrations/V4__control.sql"),
     ),
 ];
 

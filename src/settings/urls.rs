@@ -224,6 +224,26 @@ impl AmqpUrl {
         self.complete.as_str()
     }
 
+    /// The login.
+    #[must_use]
+    pub fn user(&self) -> String {
+        // A URL keeps some characters of it as % and two digits.
+        let mut parts = self.given.username().split('%');
+        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            let decoded = part
+                .get(..2)
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            bytes.extend(decoded.unwrap_or(b'%').to_be_bytes());
+            bytes.extend(
+                part.get(if decoded.is_some() { 2 } else { 0 }..)
+                    .unwrap_or_default()
+                    .bytes(),
+            );
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Host and port, for messages.
     #[must_use]
     pub fn host(&self) -> String {

@@ -82,6 +82,11 @@ impl Pool {
     /// Everything a generation needs, in the order in which it must be there before a delivery comes.
     async fn start(&self, beginning: &Beginning) -> Result<Equipment, End> {
         let settings = &self.shared.settings;
+        match self.look().await {
+            Ok(None) => {}
+            Ok(Some(told)) => return Err(End::Paused(told)),
+            Err(wrong) => return Err(End::Ledger(wrong, beginning.held.clone())),
+        }
         self.shared
             .ledger
             .rehearse(&beginning.held)
@@ -162,10 +167,14 @@ impl Pool {
         let mut end = tokio::select! {
             first = tasks.join_next() => first.map_or(End::Stopped, joined),
             wrong = broker.blocked() => End::Broker(wrong),
+            told = self.shared.paused() => match told {
+                Ok(told) => End::Paused(told),
+                Err(wrong) => End::Ledger(wrong, Vec::new()),
+            },
             () = self.stop.cancelled() => End::Stopped,
         };
         let stopping = self.stop.is_cancelled();
-        let patience = if matches!(end, End::Stopped) {
+        let patience = if matches!(end, End::Stopped | End::Paused(_)) {
             self.shared.settings.worker.shutdown_timeout
         } else {
             // What was handed out is finished; the rest is delivered again.
@@ -174,7 +183,7 @@ impl Pool {
         };
         let rest = async {
             if !matches!(end, End::Broker(_)) {
-                // A stop finishes what was delivered; whoever else ends it, nothing more is to come.
+                // A stop, or a pause, finishes what was delivered; whoever else ends it, nothing more is to come.
                 if let Err(wrong) = intake.stop().await {
                     end = End::Broker(wrong);
                 }
@@ -184,7 +193,7 @@ impl Pool {
             }
             while let Some(next) = tasks.join_next().await {
                 end = worse(std::mem::replace(&mut end, End::Stopped), joined(next));
-                if !matches!(end, End::Stopped) {
+                if !matches!(end, End::Stopped | End::Paused(_)) {
                     over.cancel();
                 }
             }
@@ -194,10 +203,12 @@ impl Pool {
             return Ok(end);
         }
         match end {
-            End::Stopped | End::Sifted | End::Unblocked | End::BrokeOff if finished => {
+            End::Stopped | End::Sifted | End::Unblocked | End::Paused(_) | End::BrokeOff
+                if finished =>
+            {
                 Ok(End::Stopped)
             }
-            End::Stopped | End::Sifted | End::Unblocked | End::BrokeOff => {
+            End::Stopped | End::Sifted | End::Unblocked | End::Paused(_) | End::BrokeOff => {
                 Err(WorkerError::Unfinished)
             }
             End::Ledger(wrong, _) => {
@@ -231,7 +242,7 @@ fn joined(result: Result<End, JoinError>) -> End {
 /// The end that says more about what to do next.
 fn worse(one: End, other: End) -> End {
     let rank = |end: &End| match end {
-        End::Stopped | End::Sifted | End::Unblocked => 0,
+        End::Stopped | End::Sifted | End::Unblocked | End::Paused(_) => 0,
         End::Broker(wrong) if !wrong.is_unparseable() => 1,
         End::Ledger(..) => 2,
         End::BrokeOff => 3,

@@ -139,6 +139,8 @@ async fn an_operator_grants_and_can_do_nothing_else() {
         &["grants", "add", "render", &org][..],
         &["grants", "add", "render", "*"],
         &["grants", "remove", "render", "*"],
+        &["pause", "--why", "a look at the ledger"],
+        &["resume"],
     ] {
         let output = run(&stage, &role, arguments);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -154,6 +156,9 @@ async fn an_operator_grants_and_can_do_nothing_else() {
         "UPDATE revertd.grants SET granted_by = 'somebody else'",
         "INSERT INTO revertd.grants (client, granted_by, granted_as) VALUES ('x', 'y', 'z')",
         "INSERT INTO revertd.grants (client, granted_by, granted_at) VALUES ('x', 'y', now())",
+        "INSERT INTO revertd.control (paused, changed_by, changed_as) VALUES (false, 'y', 'z')",
+        "UPDATE revertd.control SET paused = true",
+        "DELETE FROM revertd.control",
         "SELECT FROM revertd.outcomes",
         "SELECT FROM billing_transactions",
         "SELECT name FROM organizations",
@@ -162,6 +167,45 @@ async fn an_operator_grants_and_can_do_nothing_else() {
     }
     drop(db);
     drop_role(&stage, &role).await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn an_auditor_needs_every_one_of_its_grants_and_can_only_read() {
+    let stage = Stage::new().await;
+    let all = documented("auditor");
+    assert!(all.len() > 3, "{all:?}");
+    for missing in all.iter().map(Some).chain([None]) {
+        let role = Role::new(&stage, "auditor", &stage.database).await;
+        for statement in all.iter().filter(|statement| Some(*statement) != missing) {
+            stage
+                .sql(&role.own(statement, "auditor", &stage.database))
+                .await;
+        }
+        let output = run(&stage, &role, &["verify"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.success(),
+            missing.is_none(),
+            "without {missing:?}: {said}"
+        );
+        assert!(
+            missing.is_none() || said.contains("Permissions"),
+            "without {missing:?}: {said}"
+        );
+        let db = connect_db(&role.url).await;
+        for statement in [
+            "UPDATE revertd.outcomes SET amount = 1",
+            "DELETE FROM billing_transactions",
+            "INSERT INTO billing_transactions (amount) VALUES (1)",
+            "SELECT FROM revertd.grants",
+            "SELECT email FROM billing_customers",
+        ] {
+            assert!(is_forbidden(&db, statement).await, "{statement}");
+        }
+        drop(db);
+        drop_role(&stage, &role).await;
+    }
     stage.strike().await;
 }
 
@@ -346,6 +390,8 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
         "INSERT INTO revertd.grants (client, granted_by) VALUES ('x', 'y')",
         "UPDATE revertd.grants SET client = 'x'",
         "DELETE FROM revertd.grants",
+        "INSERT INTO revertd.control (paused, changed_by) VALUES (false, 'y')",
+        "DELETE FROM revertd.control",
         "SELECT granted_by FROM revertd.grants",
         "UPDATE organizations SET name = 'x'",
         "SELECT email FROM billing_customers",
@@ -358,10 +404,34 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
     }
     drop(db);
 
+    a_republisher_only_tells_again(&stage, &host).await;
     only_what_is_granted(&stage, &host).await;
     drop_role(&stage, &role).await;
     host.remove();
     stage.strike().await;
+}
+
+async fn a_republisher_only_tells_again(stage: &Stage, host: &Host) {
+    let teller = Role::new(stage, "republisher", &stage.database).await;
+    for statement in documented("republisher") {
+        let statement = teller.own(&statement, "republisher", &stage.database);
+        stage.sql(&statement).await;
+    }
+    let republish = ["events", "republish", "--yes"];
+    let amqp = host.url(stage, "republisher");
+    let output = program(stage, &teller.url, &amqp, &republish).output();
+    let output = output.expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let db = connect_db(&teller.url).await;
+    for statement in [
+        "SELECT FROM billing_transactions",
+        "DELETE FROM revertd.outcomes",
+    ] {
+        assert!(is_forbidden(&db, statement).await, "{statement}");
+    }
+    drop(db);
+    drop_role(stage, &teller).await;
 }
 
 /// A client can publish requests, and neither read nor write anything else; a consumer can only read the events.
@@ -373,6 +443,7 @@ async fn only_what_is_granted(stage: &Stage, host: &Host) {
         ("client", "", false),
         ("consumer", "usage.reverts", false),
         ("gateway", "usage.reverts", false),
+        ("republisher", "usage.reverts", false),
     ] {
         let connection = login(&host.url(stage, user)).await;
         let channel = connection.create_channel().await.expect("a channel");

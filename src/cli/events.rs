@@ -1,0 +1,212 @@
+//! `revertd events`
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use clap::{Args as ClapArgs, Subcommand};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
+
+use super::progress::Progress;
+use super::{Output, print};
+use crate::broker::{self, Fate, Message, Outlet};
+use crate::event::Event;
+use crate::ledger::stored::{Count, Filter, Outcomes};
+use crate::patience::Patience;
+use crate::settings::Settings;
+
+/// Events that are published together.
+const AT_A_TIME: u32 = 500;
+
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Publish the events of stored outcomes again, each as it was: for consumers that lost theirs.
+    Republish(RepublishArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+struct RepublishArgs {
+    /// Of outcomes decided then or later: a time such as 2026-11-25T08:00:00Z, or how long ago, such as 2h.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Of outcomes decided before: the same.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+    /// Of this client's requests.
+    #[arg(long)]
+    client: Option<String>,
+    /// Of this org's accounts.
+    #[arg(long, value_name = "UUID")]
+    org: Option<Uuid>,
+    /// Of the request of this `message_id`.
+    #[arg(long, value_name = "ID")]
+    request: Option<String>,
+    /// Say how many there are, and publish nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// Events a second, at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    match args.action {
+        Action::Republish(args) => republish(settings, args).await,
+    }
+}
+
+async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<ExitCode> {
+    let filter = Filter {
+        since: args.since,
+        until: args.until,
+        client: args.client.clone(),
+        org: args.org,
+        message_id: args.request.clone(),
+    };
+    let outcomes = Outcomes::open(settings, filter).await?;
+    let count = outcomes.count().await?;
+    let all = count.applied + count.refused;
+    if args.dry_run || all == 0 {
+        return conclude(count, 0, args.output, "would publish");
+    }
+    if !args.yes && !agreed(all)? {
+        bail!("nothing was published; to publish without being asked, add --yes");
+    }
+    let unroutable = publish(settings, &outcomes, all, args.rate).await?;
+    conclude(count, unroutable, args.output, "published")
+}
+
+/// Publishes what was chosen, in the order of its time; returns for how many no queue was bound.
+async fn publish(
+    settings: &Settings,
+    outcomes: &Outcomes,
+    all: i64,
+    rate: Option<u32>,
+) -> anyhow::Result<u64> {
+    let exchange = settings.topology.reply_exchange.as_str();
+    let outlet = broker::publisher(settings, "revertd events republish").await?;
+    outcomes.begin().await?;
+    let at_a_time = rate.map_or(AT_A_TIME, |rate| rate.min(AT_A_TIME));
+    let mut progress = Progress::new("published", u64::try_from(all).unwrap_or(0));
+    let (began, mut done, mut unroutable) = (Instant::now(), 0u64, 0u64);
+    let mut last: Option<Timestamp> = None;
+    loop {
+        let some = outcomes
+            .next(at_a_time)
+            .await
+            .map_err(|error| onward(&error, last))?;
+        let Some(newest) = some.last().map(|stored| stored.outcome.decided_at) else {
+            break;
+        };
+        let events: Vec<_> = some
+            .iter()
+            .map(|stored| Event::of_outcome(&stored.request, &stored.outcome))
+            .collect();
+        let again = |(event, of): (_, &crate::ledger::stored::Stored)| {
+            Message::event_again(exchange, event, of.request.message_id.as_deref())
+        };
+        let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
+        unroutable += until_taken(&outlet, messages)
+            .await
+            .map_err(|error| onward(&error, last))?;
+        done += some.len() as u64;
+        last = Some(newest);
+        progress.reached(done, &format!("decided {newest}"));
+        if let Some(rate) = rate {
+            let nanos = done.saturating_mul(1_000_000_000) / u64::from(rate);
+            sleep_until(began + Duration::from_nanos(nanos)).await;
+        }
+    }
+    progress.done();
+    Ok(unroutable)
+}
+
+/// Publishes a window, and what a full queue refused of it again until it is taken.
+async fn until_taken(outlet: &Outlet, mut messages: Vec<Message<'_>>) -> anyhow::Result<u64> {
+    let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut unroutable = 0;
+    loop {
+        let fates = outlet.publish(&messages).await?;
+        let mut refused = Vec::new();
+        for (message, fate) in messages.into_iter().zip(fates) {
+            match fate {
+                Fate::Confirmed => {}
+                Fate::Unroutable => unroutable += 1,
+                Fate::Refused => refused.push(message),
+            }
+        }
+        if refused.is_empty() {
+            return Ok(unroutable);
+        }
+        messages = refused;
+        sleep(patience.next_wait()).await;
+    }
+}
+
+/// Where to go on after a failure: what was published twice has the same ids.
+fn onward(error: &dyn std::fmt::Display, last: Option<Timestamp>) -> anyhow::Error {
+    match last {
+        Some(last) => anyhow!("{error}; go on with --since {last}, in place of the one given"),
+        None => anyhow!("{error}; nothing was published for certain: run it again"),
+    }
+}
+
+fn conclude(count: Count, unroutable: u64, output: Output, what: &str) -> anyhow::Result<ExitCode> {
+    let Count { applied, refused } = count;
+    let all = applied + refused;
+    match output {
+        Output::Text => print(&format!(
+            "{what} {all} events: {applied} usage.reverted, {refused} usage.revert.rejected\n"
+        ))?,
+        Output::Json => print(&format!(
+            "{}\n",
+            json!({"published": what == "published", "usage.reverted": applied,
+                "usage.revert.rejected": refused, "unroutable": unroutable})
+        ))?,
+    }
+    if unroutable > 0 {
+        bail!(
+            "no queue is bound for {unroutable} of them, which nobody has now; bind one to the reply exchange"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn agreed(all: i64) -> anyhow::Result<bool> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Ok(false);
+    }
+    eprint!("publish {all} events again? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago = humantime::parse_duration(text).ok();
+    ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok())
+        .ok_or_else(|| {
+            "must be a time such as 2026-11-25T08:00:00Z, or how long ago, such as 2h".into()
+        })
+}

@@ -1,0 +1,88 @@
+//! `revertd pause` and `revertd resume`
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::{Output, print, who};
+use crate::ledger::control::{Control, Told};
+use crate::settings::Settings;
+
+#[derive(Debug, ClapArgs)]
+pub struct PauseArgs {
+    /// Why, for whoever finds the fleet paused.
+    #[arg(long, value_name = "TEXT", value_parser = text)]
+    why: String,
+    /// Who does it, for the record. Without: the user of this shell.
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ResumeArgs {
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT", value_parser = text)]
+    why: Option<String>,
+    /// Who does it, for the record. Without: the user of this shell.
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub async fn pause(settings: &Settings, args: PauseArgs) -> anyhow::Result<ExitCode> {
+    let control = Control::open(settings).await?;
+    let before = control.latest().await?.filter(|told| told.paused);
+    let told = control
+        .tell(true, Some(&args.why), who::by(args.by).as_deref())
+        .await?;
+    if let Some(before) = &before {
+        eprintln!("revertd: it was paused already, {before}; one resume ends both");
+    }
+    match args.output {
+        Output::Json => print(&format!("{}\n", state(&told)))?,
+        Output::Text => print(&format!(
+            "paused {told}\nworkers stop taking requests within seconds; to go on: revertd resume\n"
+        ))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn resume(settings: &Settings, args: ResumeArgs) -> anyhow::Result<ExitCode> {
+    let control = Control::open(settings).await?;
+    let before = control.latest().await?.filter(|told| told.paused);
+    let told = control
+        .tell(false, args.why.as_deref(), who::by(args.by).as_deref())
+        .await?;
+    match (args.output, before) {
+        (Output::Json, _) => print(&format!("{}\n", state(&told)))?,
+        (Output::Text, Some(before)) => print(&format!(
+            "resumed; it was paused {before}\nworkers take requests again within seconds\n"
+        ))?,
+        (Output::Text, None) => print("it was not paused\n")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn state(told: &Told) -> serde_json::Value {
+    json!({
+        "paused": told.paused,
+        "why": told.why,
+        "by": told.by,
+        "as": told.as_role,
+        "at": told.at,
+    })
+}
+
+fn text(text: &str) -> Result<String, String> {
+    let fits = !text.trim().is_empty() && text.chars().count() <= 512;
+    if !fits || text.chars().any(char::is_control) {
+        return Err("must be 1 to 512 characters, none of them a control character".into());
+    }
+    Ok(text.to_owned())
+}

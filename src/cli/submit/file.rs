@@ -1,0 +1,284 @@
+//! `revertd submit --file`: the requests of a file, many at a time, each with its answer.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::lines::{Format, Line, Source};
+use super::report::{Report, UNANSWERED, UNSENT};
+use super::{Args, trial};
+use crate::broker::{Client, Fate, Sender, Submission};
+use crate::cli::progress::Progress;
+use crate::patience::Patience;
+use crate::settings::Settings;
+
+/// Wrong lines that are told one by one.
+const WRONG_TOLD: u64 = 50;
+
+/// Where nothing else is given.
+const BATCH: &str = "file";
+const WINDOW: u32 = 500;
+
+/// What the shell reports of a process that an interrupt ended.
+const INTERRUPTED: i32 = 130;
+
+#[derive(Debug, clap::Args)]
+pub struct FileArgs {
+    /// Requests from a file instead: a JSON object a line, or CSV with a header; the six fields, and `message_id`, optional.
+    #[arg(long, value_name = "FILE", conflicts_with_all =
+        ["usage_id", "amount", "billing_id", "org_id", "project_id", "reason", "body", "message_id"])]
+    pub file: Option<PathBuf>,
+    /// How the file is written. Without: by its ending, .csv or any other.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// What the ids of lines without a `message_id` begin with. The same file and batch again ask the same requests
+    /// again, which changes nothing; another batch asks new ones.
+    #[arg(long, value_name = "NAME", value_parser = batch)]
+    batch: Option<String>,
+    /// Go on without the lines that are no requests, instead of sending nothing.
+    #[arg(long)]
+    skip_invalid: bool,
+    /// Say what each request would come to at this moment, by the database, and send nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Requests a second, at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Requests that wait for their answers at a time. Without: 500.
+    #[arg(long, value_name = "N", value_parser =
+        clap::value_parser!(u32).range(1..=10_000))]
+    window: Option<u32>,
+    /// Write what was not reverted into this file, with its reason, as requests that can be sent again.
+    #[arg(long, value_name = "FILE")]
+    failed: Option<PathBuf>,
+}
+
+impl FileArgs {
+    /// Whether something is given that means nothing without a file.
+    pub fn lacks_its_file(&self) -> bool {
+        let given = self.format.is_some()
+            || self.batch.is_some()
+            || self.skip_invalid
+            || self.dry_run
+            || self.rate.is_some()
+            || self.window.is_some()
+            || self.failed.is_some();
+        given && self.file.is_none()
+    }
+}
+
+pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Result<ExitCode> {
+    let of_file = &args.of_file;
+    if of_file.failed.as_ref() == Some(&path) {
+        bail!("--failed names the file of the requests itself; name another");
+    }
+    let source = Source {
+        format: of_file.format.unwrap_or_else(|| Source::format_of(&path)),
+        path,
+        batch: of_file.batch.clone().unwrap_or_else(|| BATCH.into()),
+        line_max_bytes: settings.amqp.max_message_bytes.bytes(),
+    };
+    let (good, wrong) = look_through(&source)?;
+    if wrong > 0 && !of_file.skip_invalid {
+        bail!(
+            "{wrong} lines are no requests, and nothing was sent; correct them, or leave them out with --skip-invalid"
+        );
+    }
+    if of_file.dry_run {
+        return trial::run(settings, &source, args.output).await;
+    }
+    let mut report = Report::new(args.output, of_file.failed.as_deref())?;
+    report.skipped(wrong);
+    let mut client = Client::connect(settings).await?;
+    let done = send(&mut client, &source, args, good, &mut report).await;
+    client.close().await;
+    let concluded = report.conclude()?;
+    done.map(|()| concluded)
+}
+
+/// Looks at every line before anything is sent: how many are requests, and how many are not.
+fn look_through(source: &Source) -> anyhow::Result<(u64, u64)> {
+    let (mut good, mut wrong, mut repeated) = (0u64, 0u64, 0u64);
+    let mut ids = HashSet::new();
+    for line in source.lines()? {
+        match line? {
+            Ok(line) => {
+                good += 1;
+                repeated += u64::from(!ids.insert(line.message_id));
+            }
+            Err(line) => {
+                wrong += 1;
+                if wrong <= WRONG_TOLD {
+                    eprintln!("revertd: line {}: {}", line.number, line.why);
+                } else if wrong == WRONG_TOLD + 1 {
+                    eprintln!("revertd: further lines are not shown");
+                }
+            }
+        }
+    }
+    if repeated > 0 {
+        eprintln!(
+            "revertd: {repeated} lines have the id of an earlier one, and are answered as that is; give lines that ask the \
+             same a message_id of their own if they are to be requests of their own"
+        );
+    }
+    Ok((good, wrong))
+}
+
+/// A request on its way.
+struct Waiting {
+    line: Line,
+    until: Instant,
+}
+
+/// Sends the lines, a window at a time, until each is answered, or nobody answers any more.
+async fn send(
+    client: &mut Client,
+    source: &Source,
+    args: &Args,
+    all: u64,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let window = args.of_file.window.unwrap_or(WINDOW) as usize;
+    let (sender, answers) = client.split();
+    let mut lines = source.lines()?;
+    let mut waiting: HashMap<String, Waiting> = HashMap::new();
+    // In the order in which they give up.
+    let mut order: VecDeque<String> = VecDeque::new();
+    let mut offers = FuturesUnordered::new();
+    let mut progress = Progress::new("answered", all);
+    let (began, mut sent, mut answered, mut silent) = (Instant::now(), 0u64, 0u64, false);
+    let mut next = next_line(&mut lines)?;
+    let (mut interrupt, mut interrupted) = (signal(SignalKind::interrupt())?, false);
+    let mut failed: Option<anyhow::Error> = None;
+    loop {
+        while order.front().is_some_and(|id| !waiting.contains_key(id)) {
+            order.pop_front();
+        }
+        if waiting.is_empty() && (next.is_none() || interrupted || silent) {
+            break;
+        }
+        let goes_on = next.is_some() && !interrupted && !silent && waiting.len() < window;
+        let oldest = order.front().and_then(|id| waiting.get(id));
+        let until = oldest.map_or_else(|| Instant::now() + args.timeout, |oldest| oldest.until);
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => {
+                if interrupted {
+                    std::process::exit(INTERRUPTED);
+                }
+                interrupted = true;
+                eprintln!("revertd: finishing what is on its way; a second interrupt ends it at once");
+            }
+            answer = answers.next() => match answer {
+                Ok(answer) => {
+                    let Some(done) = waiting.remove(&answer.correlation_id) else { continue };
+                    answered += 1;
+                    progress.aside(|| report.answered(&done.line, &answer.event))?;
+                    progress.reached(answered, &format!("line {}", done.line.number));
+                }
+                Err(wrong) => {
+                    failed = Some(anyhow!("{wrong}; run it again for the rest"));
+                    break;
+                }
+            },
+            Some(offered) = offers.next(), if !offers.is_empty() => {
+                if let Err(wrong) = offered {
+                    failed = Some(wrong);
+                    break;
+                }
+            }
+            () = sleep_until(until), if !waiting.is_empty() => {
+                if let Some(late) = order.pop_front().and_then(|id| waiting.remove(&id)) {
+                    progress.aside(|| report.left(&late.line, UNANSWERED))?;
+                    // Where nobody answered at all, nobody will.
+                    silent = answered == 0;
+                }
+            }
+            () = due(args.of_file.rate, began, sent), if goes_on => {
+                let Some(line) = next.take() else { continue };
+                let submission = Submission {
+                    message_id: line.message_id.clone(),
+                    correlation_id: format!("{}-{}", line.number, line.message_id),
+                    body: line.body().to_string().into_bytes(),
+                    max_attempts: args.max_attempts,
+                };
+                let until = Instant::now() + args.timeout;
+                order.push_back(submission.correlation_id.clone());
+                waiting.insert(submission.correlation_id.clone(), Waiting { line, until });
+                offers.push(offer(sender, submission));
+                sent += 1;
+                next = next_line(&mut lines)?;
+            }
+        }
+    }
+    progress.done();
+    let mut left: Vec<_> = waiting.into_values().map(|waiting| waiting.line).collect();
+    left.sort_by_key(|line| line.number);
+    for line in left {
+        report.left(&line, UNANSWERED)?;
+    }
+    while let Some(line) = next {
+        report.left(&line, UNSENT)?;
+        next = next_line(&mut lines)?;
+    }
+    if silent {
+        let waited = humantime::format_duration(args.timeout);
+        eprintln!(
+            "revertd: no answer within {waited}; is a worker running, is the fleet paused? What was sent waits in the queue; \
+             run it again later"
+        );
+    }
+    if interrupted {
+        eprintln!(
+            "revertd: interrupted; run it again for the rest: what is done is not done twice"
+        );
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn next_line(
+    lines: &mut impl Iterator<Item = std::io::Result<Result<Line, super::lines::Wrong>>>,
+) -> anyhow::Result<Option<Line>> {
+    for line in lines {
+        // The wrong ones were told before.
+        if let Ok(line) = line? {
+            return Ok(Some(line));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns when the next request may be sent.
+async fn due(rate: Option<u32>, began: Instant, sent: u64) {
+    if let Some(rate) = rate {
+        let nanos = sent.saturating_mul(1_000_000_000) / u64::from(rate);
+        sleep_until(began + Duration::from_nanos(nanos)).await;
+    }
+}
+
+/// Publishes a request, again and again where the queue is full.
+async fn offer(sender: &Sender, submission: Submission) -> anyhow::Result<()> {
+    let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        match sender.offer(&submission).await? {
+            Fate::Confirmed => return Ok(()),
+            Fate::Unroutable => return Err(sender.unroutable().into()),
+            Fate::Refused => sleep(patience.next_wait()).await,
+        }
+    }
+}
+
+fn batch(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 200 || text.chars().any(char::is_control) {
+        return Err("must be a name of 1 to 200 bytes without control characters".into());
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,262 @@
+//! Requests in a file: an object a line, or a table with a header. Read a line at a time, however long the file.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use serde_json::{Map, Value, json};
+
+use crate::request::{Envelope, Fields, RevertRequest, Undecodable, decode};
+
+/// Names of the key, or column, for a request's id.
+const MESSAGE_ID: [&str; 2] = ["message_id", "messageId"];
+
+/// How a file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A JSON object a line.
+    Ndjson,
+    /// Comma-separated, with a header.
+    Csv,
+}
+
+/// A file of requests, to be read as often as needed.
+pub struct Source {
+    pub path: PathBuf,
+    pub format: Format,
+    /// What made-up ids begin with.
+    pub batch: String,
+    /// Longest line, in bytes.
+    pub line_max_bytes: u64,
+}
+
+/// A request of a file.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// From 1; a header counts.
+    pub number: u64,
+    /// The request's id: the one that stands there, or one made of the batch and what is asked.
+    pub message_id: String,
+    /// Whether it stands there.
+    pub has_own_id: bool,
+    pub fields: Fields,
+}
+
+/// A line that is no request, and why.
+pub struct Wrong {
+    pub number: u64,
+    pub why: String,
+}
+
+type Lines = Box<dyn Iterator<Item = io::Result<Result<Line, Wrong>>>>;
+
+impl Source {
+    /// The format that the name of a file tells.
+    pub fn format_of(path: &Path) -> Format {
+        match path.extension() {
+            Some(ending) if ending.eq_ignore_ascii_case("csv") => Format::Csv,
+            _ => Format::Ndjson,
+        }
+    }
+
+    /// Reads it from the beginning.
+    pub fn lines(&self) -> anyhow::Result<Lines> {
+        let path = self.path.display();
+        let file = File::open(&self.path).with_context(|| format!("cannot read {path}"));
+        let file = file.map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let batch = self.batch.clone();
+        match self.format {
+            Format::Ndjson => {
+                let texts = Texts {
+                    reader: BufReader::new(file),
+                    number: 0,
+                    max_bytes: self.line_max_bytes,
+                };
+                Ok(Box::new(texts.map(move |text| {
+                    let (number, text) = text?;
+                    Ok(read(number, text, &batch))
+                })))
+            }
+            Format::Csv => {
+                let mut table = csv::ReaderBuilder::new()
+                    .flexible(false)
+                    .from_reader(Unix(file));
+                let header = table.headers();
+                let header = header.with_context(|| format!("the header of {path}"));
+                let names: Vec<String> = header
+                    .map_err(|error| anyhow::anyhow!("{error:#}"))?
+                    .iter()
+                    .map(|name| name.trim().to_owned())
+                    .collect();
+                if let Some(name) = names
+                    .iter()
+                    .enumerate()
+                    .find_map(|(index, name)| names[..index].contains(name).then_some(name))
+                {
+                    bail!("{path} has two columns named {name}; leave one");
+                }
+                let records = table.into_records();
+                Ok(Box::new(records.map(move |record| match record {
+                    Ok(record) => {
+                        let number = record.position().map_or(0, csv::Position::line);
+                        let cells = names.iter().cloned().zip(record.iter().map(Value::from));
+                        let object = Value::from(cells.collect::<Map<_, _>>());
+                        Ok(read(number, Ok(object.to_string().into_bytes()), &batch))
+                    }
+                    Err(error) => unreadable(error),
+                })))
+            }
+        }
+    }
+}
+
+/// A file without carriage returns: lines that end with one would be counted one too few, and no field may have one.
+struct Unix(File);
+
+impl Read for Unix {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.0.read(buffer)?;
+            let mut kept = 0;
+            for index in 0..read {
+                if buffer[index] != b'\r' {
+                    buffer[kept] = buffer[index];
+                    kept += 1;
+                }
+            }
+            // Nothing is the end.
+            if kept > 0 || read == 0 {
+                return Ok(kept);
+            }
+        }
+    }
+}
+
+fn unreadable(error: csv::Error) -> io::Result<Result<Line, Wrong>> {
+    let number = error.position().map_or(0, csv::Position::line);
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => Err(error),
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => {
+            let why = format!("has {len} columns, and the header {expected_len}");
+            Ok(Err(Wrong { number, why }))
+        }
+        _ => {
+            let why = "is not UTF-8".into();
+            Ok(Err(Wrong { number, why }))
+        }
+    }
+}
+
+fn read(number: u64, text: Result<Vec<u8>, String>, batch: &str) -> Result<Line, Wrong> {
+    let wrong = |why| Err(Wrong { number, why });
+    let text = match text {
+        Ok(text) => text,
+        Err(why) => return wrong(why),
+    };
+    let fields = match decode(&text) {
+        Ok(fields) => fields,
+        Err(Undecodable::Malformed(why)) => return wrong(why),
+        Err(Undecodable::Invalid { violations, .. }) => {
+            let all = violations
+                .iter()
+                .map(|violation| format!("{} {}", violation.field, violation.description));
+            return wrong(all.collect::<Vec<_>>().join("; "));
+        }
+    };
+    let object: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let given = MESSAGE_ID.iter().find_map(|name| object.get(name));
+    let message_id = match given {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) if id.is_empty() => None,
+        Some(Value::String(id)) if id.len() <= 255 && !id.contains('\0') => Some(id.clone()),
+        Some(_) => return wrong("message_id must be a text of at most 255 bytes".into()),
+    };
+    Ok(Line {
+        number,
+        has_own_id: message_id.is_some(),
+        message_id: message_id.unwrap_or_else(|| format!("{batch}-{}", content(&fields))),
+        fields,
+    })
+}
+
+/// The digest of what is asked: the same for the same, however it is spelled.
+fn content(fields: &Fields) -> uuid::Uuid {
+    RevertRequest::new(&Envelope::default(), fields.clone(), true).content
+}
+
+/// Lines of bounded length, with their numbers; empty ones are passed over.
+struct Texts {
+    reader: BufReader<File>,
+    number: u64,
+    max_bytes: u64,
+}
+
+impl Texts {
+    fn next_line(&mut self) -> io::Result<Option<Result<Vec<u8>, String>>> {
+        let mut line = Vec::new();
+        let max = self.max_bytes + 1;
+        let read = self
+            .reader
+            .by_ref()
+            .take(max)
+            .read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        if line.last() != Some(&b'\n') && read as u64 == max {
+            self.reader.skip_until(b'\n')?;
+            let max = self.max_bytes;
+            return Ok(Some(Err(format!(
+                "is longer than {max} bytes (amqp.max_message_bytes)"
+            ))));
+        }
+        if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
+            line.drain(..3);
+        }
+        Ok(Some(Ok(line)))
+    }
+}
+
+impl Iterator for Texts {
+    type Item = io::Result<(u64, Result<Vec<u8>, String>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.next_line() {
+                Err(error) => return Some(Err(error)),
+                Ok(None) => return None,
+                Ok(Some(Ok(line))) if line.trim_ascii().is_empty() => {}
+                Ok(Some(line)) => return Some(Ok((self.number, line))),
+            }
+        }
+    }
+}
+
+impl Line {
+    /// The request's body.
+    pub fn body(&self) -> Value {
+        let fields = &self.fields;
+        let mut body = Map::new();
+        body.insert("usage_id".into(), json!(fields.usage_id));
+        body.insert("amount".into(), json!(fields.amount.to_string()));
+        let ids = [
+            ("billing_id", fields.billing_id),
+            ("org_id", fields.org_id),
+            ("project_id", fields.project_id),
+        ];
+        for (name, id) in ids {
+            if let Some(id) = id {
+                body.insert(name.into(), json!(id));
+            }
+        }
+        if let Some(reason) = &fields.reason {
+            body.insert("reason".into(), json!(reason));
+        }
+        Value::from(body)
+    }
+}

@@ -1,0 +1,144 @@
+//! `revertd verify`
+
+use std::process::ExitCode;
+
+use anyhow::{anyhow, bail};
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::progress::Progress;
+use super::{Output, print};
+use crate::ledger::verify::{Checked, Finding, Range, Verification};
+use crate::settings::Settings;
+
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Begin at ids that begin with these digits, such as where an earlier run was interrupted.
+    #[arg(long, value_name = "HEX")]
+    from: Option<String>,
+    /// End with ids that begin with these digits.
+    #[arg(long, value_name = "HEX")]
+    to: Option<String>,
+    /// A line for each finding, for people or as an object.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Report {
+    violations: u64,
+    warnings: u64,
+}
+
+impl Report {
+    /// Prints findings as they come.
+    fn found(&mut self, findings: &[Finding], output: Output) -> anyhow::Result<()> {
+        for finding in findings {
+            if finding.kind.is_warning() {
+                self.warnings += 1;
+            } else {
+                self.violations += 1;
+            }
+            match output {
+                Output::Text => print(&format!("{finding}\n"))?,
+                Output::Json => print(&format!("{}\n", object(finding)))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    let Some(range) = Range::of_prefixes(args.from.as_deref(), args.to.as_deref()) else {
+        eprintln!(
+            "revertd: --from and --to must be at most 32 hexadecimal digits, the first not beyond the second; see \
+             revertd verify --help"
+        );
+        return Ok(ExitCode::from(2));
+    };
+    let verification = Verification::begin(settings).await?;
+    let mut report = Report::default();
+    report.found(&verification.schema().await?, args.output)?;
+    let parts = verification.parts(range);
+    let mut checked = Checked::default();
+    let mut progress = Progress::new("verified", parts.len() as u64);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    for (done, part) in parts.iter().enumerate() {
+        let resume = || format!("go on with: revertd verify --from {part}{}", to(&args));
+        let (held, findings) = tokio::select! {
+            checked = verification.part(*part) => checked.map_err(|error| anyhow!("{error}; {}", resume()))?,
+            _ = interrupt.recv() => bail!("interrupted; {}", resume()),
+        };
+        checked.add(&held);
+        progress.aside(|| report.found(&findings, args.output))?;
+        let next = parts.get(done + 1).map(|part| format!("from {part} on"));
+        progress.reached(done as u64 + 1, next.as_deref().unwrap_or("the end"));
+    }
+    progress.done();
+    let whole = range == Range::ALL;
+    if whole {
+        report.found(checked.imbalance().as_slice(), args.output)?;
+    }
+    conclude(&checked, &report, whole, args.output)?;
+    Ok(if report.violations > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn to(args: &Args) -> String {
+    let to = args.to.as_ref();
+    to.map(|to| format!(" --to {to}")).unwrap_or_default()
+}
+
+fn conclude(
+    checked: &Checked,
+    report: &Report,
+    whole: bool,
+    output: Output,
+) -> std::io::Result<()> {
+    let Checked {
+        outcomes,
+        of_deleted_accounts: gone,
+        legs,
+        ..
+    } = checked;
+    let Report {
+        violations,
+        warnings,
+    } = report;
+    if output == Output::Json {
+        let summary = json!({"summary": {
+            "outcomes": outcomes, "legs": legs, "of_deleted_accounts": gone,
+            "violations": violations, "warnings": warnings, "balance_checked": whole,
+        }});
+        return print(&format!("{summary}\n"));
+    }
+    let mut text = format!(
+        "{outcomes} outcomes, {legs} legs of reverts: {violations} violations, {warnings} warnings\n"
+    );
+    if *gone > 0 {
+        let gone = format!("{gone} outcomes are of deleted accounts, whose entries may be gone\n");
+        text.push_str(&gone);
+    }
+    if !whole {
+        text.push_str("a part of the ids: whether all legs balance was not checked\n");
+    }
+    print(&text)
+}
+
+fn object(finding: &Finding) -> Value {
+    json!({
+        "code": finding.kind.code(),
+        "severity": if finding.kind.is_warning() { "warning" } else { "violation" },
+        "message": finding.kind.sentence(),
+        "outcome": finding.outcome,
+        "usage": finding.usage,
+        "account": finding.account,
+        "entries": finding.entries,
+        "about": finding.about,
+    })
+}

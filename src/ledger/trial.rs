@@ -1,0 +1,119 @@
+//! What requests would come to: the statement itself, run and taken back.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use jiff::Timestamp;
+
+use super::Ledger;
+use super::batch::{Care, Decided, Params, Pending, ROUNDS, distinct, find, next_contents};
+use super::error::{LedgerError, Trouble, classify};
+use crate::outcome::{Decision, Failure};
+use crate::patience::Patience;
+use crate::request::RevertRequest;
+
+/// Tries beside writers that are in the way.
+const TRIES: usize = 8;
+
+/// What a request would come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// The decision.
+    pub decision: Decision,
+    /// Whether it was decided before, and nothing new would happen.
+    pub is_stored: bool,
+}
+
+impl Ledger {
+    /// What [`Ledger::apply`] would answer to `requests` at this moment, in their order, each seeing those before it. Writes
+    /// nothing; concurrent writers on the same usages wait for it, some milliseconds.
+    ///
+    /// # Errors
+    /// Where the database can't work at present, or the role may not write.
+    pub async fn try_out(&self, requests: &[RevertRequest]) -> Result<Vec<Trial>, LedgerError> {
+        let mut patience = Patience::new(Duration::from_millis(5), Duration::from_millis(500));
+        let mut trials = Vec::with_capacity(requests.len());
+        let mut parts = vec![requests];
+        let mut tries = 0;
+        while let Some(part) = parts.pop() {
+            let failure = match self
+                .on_connection(async |client| self.run_back(client, part).await)
+                .await
+            {
+                Ok(done) => {
+                    trials.extend(done);
+                    continue;
+                }
+                Err(Trouble::Unavailable(error)) => return Err(error),
+                Err(Trouble::Contended(_)) if tries < TRIES => {
+                    tries += 1;
+                    parts.push(part);
+                    tokio::time::sleep(patience.next_wait()).await;
+                    continue;
+                }
+                Err(Trouble::Contended(text)) => Failure::Unavailable(text),
+                Err(Trouble::Rejected(text)) => Failure::RetriesExhausted(text),
+            };
+            if part.len() > 1 {
+                // Only the one that fails is to be told so.
+                let (left, right) = part.split_at(part.len() / 2);
+                parts.extend([right, left]);
+            } else {
+                trials.push(Trial {
+                    decision: Decision::Failed(failure),
+                    is_stored: false,
+                });
+            }
+        }
+        Ok(trials)
+    }
+
+    async fn run_back(
+        &self,
+        client: &Object,
+        requests: &[RevertRequest],
+    ) -> Result<Vec<Trial>, Trouble> {
+        let wrong = |error| classify(&error, &self.host);
+        client.batch_execute("BEGIN").await.map_err(wrong)?;
+        let tried = self.rounds(client, requests).await;
+        client.batch_execute("ROLLBACK").await.map_err(wrong)?;
+        tried
+    }
+
+    /// Rounds within one transaction, each of which sees what the one before wrote.
+    async fn rounds(
+        &self,
+        client: &Object,
+        requests: &[RevertRequest],
+    ) -> Result<Vec<Trial>, Trouble> {
+        let now = client.query_one("SELECT now()", &[]).await;
+        let now: Timestamp = now.map_err(|error| classify(&error, &self.host))?.get(0);
+        let (mut pending, mut later) = distinct(requests);
+        let mut decided: Decided = HashMap::with_capacity(requests.len());
+        for _ in 0..ROUNDS {
+            if pending.is_empty() {
+                break;
+            }
+            let params = Params::new(pending.iter().copied());
+            for row in self.execute(client, &params, Care::Full).await? {
+                let key = (row.outcome.id, row.content);
+                decided.insert(key, Decision::Decided(row.outcome));
+            }
+            pending.retain(|pending: &Pending<'_>| find(&decided, pending.request()).is_none());
+            let next = next_contents(&mut later, &pending, &decided);
+            pending.extend(next);
+        }
+        let trial = |request| match find(&decided, request) {
+            Some(Decision::Decided(outcome)) => Trial {
+                is_stored: outcome.decided_at != now,
+                decision: Decision::Decided(outcome.clone()),
+            },
+            _ => Trial {
+                decision: Decision::NotYet,
+                is_stored: false,
+            },
+        };
+        Ok(requests.iter().map(trial).collect())
+    }
+}

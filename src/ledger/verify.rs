@@ -1,0 +1,295 @@
+//! Checks every invariant of the outcomes and of the ledger's reverts, and writes nothing.
+//!
+//! One transaction, and so one snapshot, for all of it: what running workers write meanwhile is not seen, and nobody
+//! waits. The ids of outcomes and of legs are digests, spread evenly, so a range of them holds an even part of the
+//! rows, which bounds what is in memory and can be begun again where it ended.
+
+use std::fmt;
+
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::connect::in_schema;
+use super::error::LedgerError;
+use super::session::Session;
+use crate::settings::Settings;
+
+mod finding;
+
+pub use finding::{Finding, Kind};
+
+/// The session's settings. Ranges take as long as they take, and whoever reads the findings may take a break. Workers
+/// beside it keep their processors: it uses one.
+const SESSION: &str = "
+    SET statement_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0;
+    SET jit = off;
+    SET max_parallel_workers_per_gather = 0;
+    SET work_mem = '64MB';
+    BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+";
+
+/// Bytes of the tables for each range.
+const RANGE_BYTES: i64 = 8 * 1024 * 1024;
+
+/// Ranges at most: each begins at an id that four digits tell.
+const RANGES_MAX: u32 = 1 << 16;
+
+/// Ids from one to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    first: u128,
+    last: u128,
+}
+
+impl Range {
+    /// Every id.
+    pub const ALL: Self = Self {
+        first: 0,
+        last: u128::MAX,
+    };
+
+    /// The ids from those that begin with `from` to those that begin with `to`; `None` unless both are hexadecimal
+    /// digits, hyphens aside, and in order.
+    #[must_use]
+    pub fn of_prefixes(from: Option<&str>, to: Option<&str>) -> Option<Self> {
+        let filled = |prefix: Option<&str>, fill: char| {
+            let mut digits: String = prefix.unwrap_or("").replace('-', "");
+            let fits = digits.len() <= 32 && digits.chars().all(|digit| digit.is_ascii_hexdigit());
+            while fits && digits.len() < 32 {
+                digits.push(fill);
+            }
+            u128::from_str_radix(&digits, 16).ok().filter(|_| fits)
+        };
+        let (first, last) = (filled(from, '0')?, filled(to, 'f')?);
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// The ranges into which it falls, of `number` (a power of two) for all ids.
+    fn parts(self, number: u32) -> impl Iterator<Item = Self> {
+        let within = u128::MAX >> number.trailing_zeros();
+        let mut next = Some(self.first);
+        std::iter::from_fn(move || {
+            let first = next?;
+            let last = (first | within).min(self.last);
+            next = last.checked_add(1).filter(|_| last < self.last);
+            Some(Self { first, last })
+        })
+    }
+
+    fn ends(self) -> (Uuid, Uuid) {
+        (Uuid::from_u128(self.first), Uuid::from_u128(self.last))
+    }
+}
+
+/// The first digits of its first id, as many as tell it from its neighbours.
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = format!("{:032x}", self.first);
+        let digits = all.trim_end_matches('0').len().max(4);
+        f.write_str(&all[..digits])
+    }
+}
+
+/// What was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Outcomes.
+    pub outcomes: i64,
+    /// Of them, those whose account was deleted, which may be without entries.
+    pub of_deleted_accounts: i64,
+    /// Legs of reverts, of any writer.
+    pub legs: i64,
+    given: i128,
+    taken: i128,
+}
+
+impl Checked {
+    /// Adds what another range held.
+    pub fn add(&mut self, other: &Self) {
+        self.outcomes += other.outcomes;
+        self.of_deleted_accounts += other.of_deleted_accounts;
+        self.legs += other.legs;
+        self.given += other.given;
+        self.taken += other.taken;
+    }
+
+    /// Whether customers were given what the platform gave: of all ids together, not of a part.
+    #[must_use]
+    pub fn imbalance(&self) -> Option<Finding> {
+        (self.given != self.taken).then(|| Finding {
+            about: Some(format!("given {} taken {}", self.given, self.taken)),
+            ..Finding::new(Kind::LegsUnbalanced)
+        })
+    }
+}
+
+/// A snapshot that is being checked.
+pub struct Verification {
+    session: Session,
+    outcomes: String,
+    entries: String,
+    schema: String,
+    platform_account: Uuid,
+    ranges: u32,
+}
+
+impl Verification {
+    /// Takes the snapshot.
+    ///
+    /// # Errors
+    /// Where the database can't be reached, or the role may not read.
+    pub async fn begin(settings: &Settings) -> Result<Self, LedgerError> {
+        let session = Session::open(settings).await?;
+        session.execute(SESSION).await?;
+        let size = in_schema(
+            "SELECT pg_relation_size('revertd.outcomes'::regclass) \
+             + pg_relation_size('{ledger}.billing_transactions'::regclass)",
+            settings,
+        );
+        let row = session.answered(session.client.query_one(&size, &[]));
+        let bytes: i64 = row.await?.get(0);
+        let ranges = u32::try_from(bytes / RANGE_BYTES).unwrap_or(RANGES_MAX);
+        Ok(Self {
+            outcomes: in_schema(include_str!("verify/outcomes.sql"), settings),
+            entries: in_schema(include_str!("verify/entries.sql"), settings),
+            schema: settings.ledger.schema.to_string(),
+            platform_account: settings.ledger.platform_account,
+            ranges: ranges.next_power_of_two().clamp(1, RANGES_MAX),
+            session,
+        })
+    }
+
+    /// The parts in which `range` is to be checked, one after another.
+    #[must_use]
+    pub fn parts(&self, range: Range) -> Vec<Range> {
+        range.parts(self.ranges).collect()
+    }
+
+    /// Whether all that the database itself is to refuse is still refused.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn schema(&self) -> Result<Vec<Finding>, LedgerError> {
+        let statement = include_str!("verify/schema.sql");
+        let rows = self.ask(statement, &[&self.schema]).await?;
+        let read = |row: &tokio_postgres::Row| Finding {
+            about: Some(row.get(1)),
+            ..Finding::new(kind(row.get(0)))
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+
+    /// Checks the outcomes and the entries with ids of one of [`Verification::parts`].
+    ///
+    /// # Errors
+    /// Where the database fails, or the role may not read.
+    pub async fn part(&self, range: Range) -> Result<(Checked, Vec<Finding>), LedgerError> {
+        let (mut checked, mut findings) = (Checked::default(), Vec::new());
+        let (first, last) = range.ends();
+        let platform = &self.platform_account;
+        for row in self.ask(&self.outcomes, &[&first, &last, platform]).await? {
+            let Some(codes) = row.get::<_, Option<Vec<String>>>(0) else {
+                checked.outcomes = row.get(6);
+                checked.of_deleted_accounts = row.get(7);
+                continue;
+            };
+            let entries: [Option<Uuid>; 2] = [row.get(4), row.get(5)];
+            findings.extend(codes.iter().map(|code| Finding {
+                outcome: row.get(1),
+                usage: row.get(2),
+                account: row.get(3),
+                entries: entries.into_iter().flatten().collect(),
+                ..Finding::new(kind(code))
+            }));
+        }
+        for row in self.ask(&self.entries, &[&first, &last]).await? {
+            let Some(code) = row.get::<_, Option<&str>>(0) else {
+                checked.legs = row.get(4);
+                checked.given = sum(row.get(5));
+                checked.taken = sum(row.get(6));
+                continue;
+            };
+            findings.push(Finding {
+                usage: row.get(2),
+                account: row.get(3),
+                entries: vec![row.get(1)],
+                ..Finding::new(kind(code))
+            });
+        }
+        Ok((checked, findings))
+    }
+
+    async fn ask(
+        &self,
+        statement: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, LedgerError> {
+        let rows = self.session.client.query(statement, params).await;
+        rows.map_err(|error| self.session.wrong(&error))
+    }
+}
+
+fn kind(code: &str) -> Kind {
+    Kind::of_code(code).expect("the statements and the list know the same codes")
+}
+
+/// Sums are numeric in SQL, and told as text.
+fn sum(text: &str) -> i128 {
+    text.parse().expect("a sum of bigints is a whole number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_a_range_without_gaps_and_no_more() {
+        for (from, to, number) in [
+            (None, None, 1),
+            (None, None, 256),
+            (Some("3f"), Some("7abc"), 16),
+            (Some("8"), Some("8"), 65536),
+            (Some("00000000-0001"), None, 4),
+        ] {
+            let range = Range::of_prefixes(from, to).expect("hexadecimal");
+            let parts: Vec<_> = range.parts(number).collect();
+            assert_eq!(parts[0].first, range.first);
+            assert_eq!(parts[parts.len() - 1].last, range.last);
+            for pair in parts.windows(2) {
+                assert_eq!(pair[0].last + 1, pair[1].first);
+            }
+        }
+        let all: Vec<_> = Range::ALL.parts(256).collect();
+        assert_eq!((all.len(), all[37].to_string().as_str()), (256, "2500"));
+    }
+
+    #[test]
+    fn only_digits_in_order_are_a_range() {
+        for (from, to) in [
+            (Some("g"), None),
+            (Some("2"), Some("1")),
+            (Some(""), Some("-x")),
+        ] {
+            assert_eq!(Range::of_prefixes(from, to), None, "{from:?} {to:?}");
+        }
+        assert_eq!(Range::of_prefixes(None, None), Some(Range::ALL));
+    }
+
+    #[test]
+    fn every_code_of_the_statements_is_known() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of_code(kind.code()), Some(*kind));
+        }
+        let statements = [
+            include_str!("verify/outcomes.sql"),
+            include_str!("verify/entries.sql"),
+        ];
+        for statement in statements {
+            for code in statement.split("THEN '").skip(1) {
+                let code = code.split('\'').next().unwrap_or_default();
+                assert!(Kind::of_code(code).is_some(), "{code}");
+            }
+        }
+    }
+}

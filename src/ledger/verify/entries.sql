@@ -1,0 +1,62 @@
+-- verify entries: what must hold of each entry that says it is a leg of a revert, whoever wrote it.
+--
+-- {ledger}, {reverted} and {hash_of_reverted} are as in the statement apply.
+--   $1  first  uuid  entries from this id
+--   $2  last   uuid  to this one
+--
+-- Returns a row for each entry of which something is wrong; then one without a code: how many legs there are, the sum
+-- of what customers were given, and the sum of what the platform gave. What names a usage that is not there is left
+-- out of both sums, since Frontier deletes the customer's entries alone. revertd's own legs are known by the
+-- platform's, whose id has version 8.
+WITH leg AS MATERIALIZED (
+    SELECT t.id, t.account_id, t.type, t.amount,
+        t.type = 'debit' AND substr(t.id::text, 15, 1) = '8' AS own,
+        CASE WHEN {reverted} ~ '^[0-9a-f]{32}$' THEN ({reverted})::uuid END AS named
+    FROM {ledger}.billing_transactions t
+    WHERE t.id >= $1 AND t.id <= $2
+        AND (t.metadata ? 'revert_request_using'
+            OR t.source LIKE 'system.revert.%' AND substr(t.id::text, 15, 1) = '8')
+),
+looked_up AS MATERIALIZED (
+    SELECT l.id, l.account_id, l.type, l.amount, l.own, l.named, u.id AS usage_id, u.amount AS usage_amount,
+        CASE WHEN l.own THEN (
+            SELECT true FROM revertd.outcomes o
+            WHERE o.usage_id = l.named AND o.refusal IS NULL AND o.platform_transaction_id = l.id LIMIT 1
+        ) END AS has_outcome,
+        given.first, given.total
+    FROM leg l
+    LEFT JOIN LATERAL (
+        SELECT * FROM {ledger}.billing_transactions t WHERE t.id = l.named LIMIT 1
+    ) u ON true
+    -- The reverts of the usage in its account: the first, so that a usage is reported once, and their sum.
+    CROSS JOIN LATERAL (
+        SELECT (array_agg(t.id ORDER BY t.id))[1] AS first, sum(t.amount) AS total
+        FROM {ledger}.billing_transactions t
+        WHERE l.type = 'credit' AND l.account_id = u.account_id AND u.type = 'debit'
+            AND {hash_of_reverted} = hashtextextended(replace(l.named::text, '-', '') COLLATE "C", 0)
+            AND {reverted} = replace(l.named::text, '-', '')
+            AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
+            AND t.account_id IS NOT DISTINCT FROM l.account_id
+    ) given
+),
+wrong AS (
+    SELECT 'LEG_WITHOUT_OUTCOME' AS code, l.id, l.named, l.account_id FROM looked_up l
+    WHERE l.own AND l.has_outcome IS NULL
+    UNION ALL
+    -- An edited usage counts as revertd once saw it.
+    SELECT CASE WHEN own.total > greatest(l.usage_amount, own.usage_amount)
+        THEN 'REVERTS_EXCEED_USAGE' ELSE 'EXCESS_WITH_OTHERS' END, l.id, l.named, l.account_id
+    FROM looked_up l
+    CROSS JOIN LATERAL (
+        SELECT sum(o.amount) AS total, max(o.usage_amount) AS usage_amount FROM revertd.outcomes o
+        WHERE o.usage_id = l.usage_id AND o.refusal IS NULL
+    ) own
+    WHERE l.first = l.id AND l.total > l.usage_amount AND l.total > greatest(l.usage_amount, own.usage_amount)
+)
+SELECT w.code, w.id, w.named, w.account_id, NULL::bigint AS legs, NULL::text AS given, NULL::text AS taken
+FROM wrong w
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, count(*),
+    coalesce(sum(l.amount) FILTER (WHERE l.type = 'credit' AND l.usage_id IS NOT NULL), 0)::text,
+    coalesce(sum(l.amount) FILTER (WHERE l.type = 'debit' AND l.usage_id IS NOT NULL), 0)::text
+FROM looked_up l

@@ -1,0 +1,145 @@
+//! What can be found wrong: a code that stays, and a sentence.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+macro_rules! kinds {
+    ($($variant:ident = $code:literal: $sentence:literal;)*) => {
+        /// Kinds of what `verify` finds. Codes stay; sentences may be reworded.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "each has its sentence")]
+        pub enum Kind {
+            $($variant,)*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its code, as it is printed.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)*
+                }
+            }
+
+            /// What it means.
+            #[must_use]
+            pub fn sentence(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $sentence,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    ConstraintMissing = "CONSTRAINT_MISSING":
+        "a constraint of revertd.outcomes is gone; nothing keeps new rows right";
+    ConstraintWithoutEffect = "CONSTRAINT_WITHOUT_EFFECT":
+        "a constraint of revertd.outcomes was never validated; old rows may break it";
+    IndexMissing = "INDEX_MISSING":
+        "an index is gone; `revertd migrate` builds that of the entries, and looking things up takes long without it";
+    IndexWithoutEffect = "INDEX_WITHOUT_EFFECT": "an index is invalid, or not the one that it should be";
+    TriggerMissing = "TRIGGER_MISSING": "a trigger of revertd.outcomes is gone";
+    TriggerWithoutEffect = "TRIGGER_WITHOUT_EFFECT": "a trigger of revertd.outcomes is disabled";
+    CustomerLegMissing = "CUSTOMER_LEG_MISSING":
+        "the customer was told of a revert, and the entry that gives it to him is not in the ledger";
+    PlatformLegMissing = "PLATFORM_LEG_MISSING": "the revert's entry on the platform's account is not in the ledger";
+    LegOnWrongAccount = "LEG_ON_WRONG_ACCOUNT":
+        "a leg is not on its account: the customer's that the outcome names, or the platform's";
+    LegOfWrongType = "LEG_OF_WRONG_TYPE": "the customer's leg is no credit, or the platform's no debit";
+    LegAmountDiffers = "LEG_AMOUNT_DIFFERS": "a leg's amount is not the outcome's";
+    LegNamesWrongUsage = "LEG_NAMES_WRONG_USAGE": "a leg's metadata does not name the outcome's usage";
+    LegsDiffer = "LEGS_DIFFER": "the two legs differ in source, description, metadata, user or time";
+    EntryIdUnexpected = "ENTRY_ID_UNEXPECTED": "the ids of the entries do not follow from usage, number and account";
+    UsageMissing = "USAGE_MISSING": "the usage that was reverted is not in the ledger, and its account is";
+    UsageMismatch = "USAGE_MISMATCH": "what was reverted is not a debit of the outcome's account";
+    UsageChanged = "USAGE_CHANGED":
+        "the usage's amount, source, description or user was edited after the revert, or the revert's";
+    ChainBroken = "CHAIN_BROKEN": "the revert does not continue the one before it on its usage";
+    RevertNumberTwice = "REVERT_NUMBER_TWICE": "two outcomes are the same revert of one usage";
+    AmountNotPositive = "AMOUNT_NOT_POSITIVE": "the outcome's amount is below 1";
+    RefusalUnknown = "REFUSAL_UNKNOWN": "the outcome's refusal is none that can be told";
+    RefusalWithLeg = "REFUSAL_WITH_LEG": "a refusal names entries or numbers of a revert";
+    OutcomeIncomplete = "OUTCOME_INCOMPLETE": "a success lacks one of its entries, or its number";
+    OutcomeExceedsUsage = "OUTCOME_EXCEEDS_USAGE": "by its own numbers, the revert gives back more than remained";
+    OthersExceedBefore = "OTHERS_EXCEED_BEFORE":
+        "what others gave back is not part of what was given back before";
+    OnceBroken = "ONCE_BROKEN": "a revert under the policy once is not the first of its usage";
+    LegWithoutOutcome = "LEG_WITHOUT_OUTCOME":
+        "an entry has the form of a leg that revertd wrote, and no outcome of the usage that it names knows it";
+    RevertsExceedUsage = "REVERTS_EXCEED_USAGE": "the reverts of a usage add up to more than it took";
+    ExcessWithOthers = "EXCESS_WITH_OTHERS":
+        "with the reverts of other writers, more was given back than the usage took";
+    LegsUnbalanced = "LEGS_UNBALANCED":
+        "over all reverts, what the customers were given is not what the platform gave";
+}
+
+impl Kind {
+    pub(super) fn of_code(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.code() == code)
+    }
+
+    /// Whether it breaks nothing that revertd promises: Frontier may edit its own usages.
+    #[must_use]
+    pub fn is_warning(self) -> bool {
+        self == Self::UsageChanged
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is.
+    pub kind: Kind,
+    /// The outcome, where it is of one.
+    pub outcome: Option<Uuid>,
+    /// The usage that it is about.
+    pub usage: Option<Uuid>,
+    /// The billing account.
+    pub account: Option<Uuid>,
+    /// The entries concerned.
+    pub entries: Vec<Uuid>,
+    /// What else there is to name: a constraint, sums.
+    pub about: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            outcome: None,
+            usage: None,
+            account: None,
+            entries: Vec::new(),
+            about: None,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.code())?;
+        let ids = [
+            ("outcome", self.outcome),
+            ("usage", self.usage),
+            ("account", self.account),
+        ];
+        for (name, id) in ids {
+            if let Some(id) = id {
+                write!(f, " {name} {id}")?;
+            }
+        }
+        for entry in &self.entries {
+            write!(f, " entry {entry}")?;
+        }
+        if let Some(about) = &self.about {
+            write!(f, " {about}")?;
+        }
+        write!(f, ": {}", self.kind.sentence())
+    }
+}

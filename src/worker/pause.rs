@@ -1,0 +1,73 @@
+//! The pause that an operator puts on the fleet: seen by looking every few seconds, and waited out.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::{Pool, Shared};
+use crate::ledger::LedgerError;
+use crate::ledger::control::Told;
+use crate::patience::Patience;
+
+/// Between two looks, off by up to a half at random, so that a fleet doesn't look in step.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+
+impl Shared {
+    /// Returns once the fleet is paused. Where the database does not say for a while, the workers find out why by
+    /// themselves, and nothing can be taken meanwhile; what won't pass by itself ends the wait.
+    pub(super) async fn paused(&self) -> Result<Told, LedgerError> {
+        let mut looks = looks();
+        loop {
+            sleep(looks.next_wait()).await;
+            match self.ledger.pause().await {
+                Ok(Some(told)) => return Ok(told),
+                Ok(None) => {}
+                Err(wrong) if wrong.is_lasting() => return Err(wrong),
+                Err(wrong) => warn!(reason = %wrong, "cannot see whether the fleet is paused"),
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// Waits until the fleet is told to go on, with nothing in hand. A database that does not answer meanwhile does
+    /// not end the pause. `false`: stopped.
+    pub(super) async fn sit_out(&self, told: &Told) -> bool {
+        warn!(by = told.by, why = told.why, since = %told.at, "paused: by an operator; revertd resume ends it");
+        let (mut looks, mut silent) = (looks(), false);
+        loop {
+            let look = async {
+                sleep(looks.next_wait()).await;
+                self.shared.ledger.pause().await
+            };
+            let seen = tokio::select! {
+                seen = look => seen,
+                () = self.stop.cancelled() => return false,
+            };
+            match seen {
+                Ok(Some(_)) => silent = false,
+                Ok(None) => {
+                    info!("resumed");
+                    return true;
+                }
+                Err(wrong) => {
+                    if !silent {
+                        error!(reason = %wrong, "still paused; cannot see whether to go on");
+                    }
+                    silent = true;
+                }
+            }
+        }
+    }
+
+    /// The pause in force, at the beginning of a generation.
+    pub(super) async fn look(&self) -> Result<Option<Told>, LedgerError> {
+        self.shared.ledger.pause().await
+    }
+}
+
+/// Waits that do not grow.
+fn looks() -> Patience {
+    Patience::new(BETWEEN_LOOKS, BETWEEN_LOOKS)
+}

@@ -1,0 +1,419 @@
+//! `revertd submit --file`: thousands of requests from a file, each answered, and all of it again without harm.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::support::*;
+
+/// The status, what was told, and what was said on standard error.
+fn submit(stage: &Stage, file: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let path = file.to_str().expect("UTF-8");
+    let all = [
+        &["submit", "--file", path, "--max-attempts", "1"],
+        arguments,
+    ]
+    .concat();
+    let output = stage.command(&all).output().expect("runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    let status = output.status.code().expect("no signal");
+    (status, text(output.stdout), text(output.stderr))
+}
+
+fn objects(told: &str) -> Vec<Value> {
+    let read = |line: &str| serde_json::from_str(line).expect("an object a line");
+    told.lines().map(read).collect()
+}
+
+/// The counts at the end of what was told as objects.
+fn summary(told: &str) -> BTreeMap<String, u64> {
+    let last = objects(told).pop().expect("a summary");
+    serde_json::from_value(last["summary"].clone()).expect("counts")
+}
+
+fn counts(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    let owned = expected
+        .iter()
+        .map(|(name, count)| ((*name).to_owned(), *count));
+    owned.collect()
+}
+
+/// A folder, and a file in it with a revert of 5 of each of so many usages of 20.
+async fn reverts(stage: &Stage, account: Uuid, count: usize) -> (TempDir, Vec<Value>) {
+    let mut lines = Vec::with_capacity(count);
+    for _ in 0..count {
+        let usage = stage.usage(account, 20).await;
+        lines.push(json!({"usage_id": usage, "amount": 5, "billing_id": account}));
+    }
+    (TempDir::new().expect("a folder"), lines)
+}
+
+fn write(path: &Path, lines: &[Value]) {
+    let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
+    std::fs::write(path, lines.join("\n")).expect("written");
+}
+
+async fn entries(stage: &Stage) -> i64 {
+    stage
+        .count("SELECT count(*) FROM billing_transactions WHERE metadata ? 'revert_request_using'")
+        .await
+}
+
+#[tokio::test]
+async fn a_file_is_answered_line_by_line_and_again_alike() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let (folder, mut lines) = reverts(&stage, customer.account, 300).await;
+    let (file, failed) = (
+        folder.path().join("reverts.ndjson"),
+        folder.path().join("failed"),
+    );
+    // Spelled in another way, and with an id of its own.
+    let usage = lines[7]["usage_id"].as_str().expect("text").to_uppercase();
+    lines[7] = json!({"usageId": usage, "amount": "5", "billingId": customer.account, "message_id": "mine", "x": 1});
+    lines.push(json!({"usage_id": Uuid::new_v4(), "amount": 5, "org_id": customer.org}));
+    let twice = lines[0]["usage_id"].clone();
+    lines.push(json!({"usage_id": twice, "amount": 6, "billing_id": customer.account, "message_id": "more"}));
+    write(&file, &lines);
+    let failed_to = [
+        "--failed",
+        failed.to_str().expect("UTF-8"),
+        "--window",
+        "50",
+    ];
+    let (status, told, said) = submit(&stage, &file, &failed_to);
+    assert_eq!(status, 1, "{said}");
+    for said in [
+        "line 301: usage.revert.rejected: USAGE_NOT_FOUND",
+        "line 302: usage.revert.rejected: ALREADY_REVERTED",
+        "302 requests\n",
+        "      300  usage.reverted\n",
+    ] {
+        assert!(told.contains(said), "{told}");
+    }
+    assert_eq!(entries(&stage).await, 600);
+    let mine =
+        "SELECT count(*) FROM revertd.outcomes WHERE message_id = 'mine' AND refusal IS NULL";
+    assert_eq!(stage.count(mine).await, 1);
+    let kept = objects(&std::fs::read_to_string(&failed).expect("written"));
+    assert_eq!(kept.len(), 2);
+    assert_eq!(kept[0]["failed"]["reason"], "USAGE_NOT_FOUND");
+    assert_eq!(
+        (&kept[0]["failed"]["line"], kept[0].get("message_id")),
+        (&json!(301), None)
+    );
+    assert_eq!(kept[1]["message_id"], "more");
+
+    // The same again answers the same, and writes nothing.
+    let first = objects(&submit(&stage, &file, &["--output", "json"]).1);
+    let again = objects(&submit(&stage, &file, &["--output", "json"]).1);
+    let events = |told: &[Value]| -> BTreeMap<u64, Value> {
+        let of = |line: &Value| Some((line["line"].as_u64()?, line["event"].clone()));
+        told.iter().filter_map(of).collect()
+    };
+    assert_eq!(events(&first), events(&again));
+    assert_eq!(events(&again).len(), 302);
+    assert_eq!(entries(&stage).await, 600);
+    assert_eq!(
+        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        302
+    );
+
+    // What failed can be sent again: once the cause is gone, under another batch.
+    let late = kept[0]["usage_id"]
+        .as_str()
+        .expect("text")
+        .parse()
+        .expect("a UUID");
+    stage
+        .entry(late, customer.account, "debit", "api.usage", 20, &json!({}))
+        .await;
+    let (status, told, _) = submit(&stage, &failed, &["--output", "json"]);
+    assert_eq!(
+        (status, summary(&told)),
+        (
+            1,
+            counts(&[("ALREADY_REVERTED", 1), ("USAGE_NOT_FOUND", 1)])
+        )
+    );
+    let (status, told, _) = submit(&stage, &failed, &["--batch", "second", "--output", "json"]);
+    assert_eq!(
+        (status, summary(&told)),
+        (1, counts(&[("ALREADY_REVERTED", 1), ("usage.reverted", 1)]))
+    );
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_table_with_a_header_is_read_as_well() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let (folder, lines) = reverts(&stage, customer.account, 3).await;
+    let file = folder.path().join("reverts.CSV");
+    let mut text =
+        String::from("\u{feff}usageId,amount,billing_id,project_id,reason,message_id,note\r\n");
+    for (index, line) in lines.iter().enumerate() {
+        let usage = line["usage_id"].as_str().expect("text");
+        let account = customer.account;
+        let id = if index == 2 { "third" } else { "" };
+        let line = format!("{usage},5,{account},,\"failed, \"\"twice\"\"\",{id},x\r\n");
+        text.push_str(&line);
+    }
+    std::fs::write(&file, text).expect("written");
+    let (status, told, said) = submit(&stage, &file, &["--output", "json"]);
+    assert_eq!(
+        (status, summary(&told)),
+        (0, counts(&[("usage.reverted", 3)])),
+        "{said}"
+    );
+    for line in &objects(&told)[..3] {
+        assert_eq!(line["event"]["data"]["reason"], "failed, \"twice\"");
+        let third = line["event"]["data"]["request_id"] == "third";
+        assert_eq!(line["line"] == 4, third, "{line}");
+    }
+    std::fs::write(&file, "usage_id,amount,amount\n").expect("written");
+    let (status, _, said) = submit(&stage, &file, &[]);
+    assert!(
+        status == 1 && said.contains("two columns named amount"),
+        "{said}"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let (folder, lines) = reverts(&stage, customer.account, 2).await;
+    let file = folder.path().join("reverts.ndjson");
+    let text = format!(
+        "{}\n\nrubbish\n{}\n{{\"usage_id\": \"x\", \"amount\": 0}}\n{{\"amount\": \"{}\"}}\n{}\n",
+        lines[0],
+        json!({"usage_id": Uuid::new_v4(), "amount": 1, "billing_id": customer.account, "message_id": 7}),
+        "1".repeat(70_000),
+        lines[1],
+    );
+    std::fs::write(&file, text).expect("written");
+    let (status, told, said) = submit(&stage, &file, &[]);
+    assert_eq!((status, told.as_str()), (1, ""));
+    for expected in [
+        "line 3: the body is not valid JSON",
+        "line 4: message_id must be",
+        "line 5: usage_id must be a hyphenated UUID, as a string; amount must be from 1",
+        "line 6: is longer than 65536 bytes",
+        "4 lines are no requests, and nothing was sent",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+    assert_eq!(entries(&stage).await, 0);
+    let (status, told, _) = submit(&stage, &file, &["--skip-invalid", "--output", "json"]);
+    assert_eq!(
+        (status, summary(&told)),
+        (1, counts(&[("INVALID_LINE", 4), ("usage.reverted", 2)]))
+    );
+    for wrong in [
+        &["submit", "--file", "x", "--amount", "1"][..],
+        &["submit", "--dry-run", "--body", "{}"],
+        &["submit", "--dry-run", "--usage-id", "x", "--amount", "1"],
+        &["submit", "--body", "{}", "--batch", "b"],
+        &["submit", "--file", "x", "--rate", "0"],
+    ] {
+        assert_eq!(
+            stage.command(wrong).output().expect("runs").status.code(),
+            Some(2),
+            "{wrong:?}"
+        );
+    }
+    let (status, _, said) = submit(&stage, Path::new("/nowhere/at/all"), &[]);
+    assert!(
+        status == 1 && said.contains("cannot read /nowhere/at/all"),
+        "{said}"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let (folder, mut lines) = reverts(&stage, customer.account, 120).await;
+    let file = folder.path().join("reverts.ndjson");
+    let account = customer.account;
+    let first = lines[0]["usage_id"].clone();
+    lines.insert(
+        1,
+        json!({"usage_id": first, "amount": 6, "billing_id": account}),
+    );
+    lines.push(json!({"usage_id": Uuid::new_v4(), "amount": 5, "billing_id": account}));
+    lines.push(
+        json!({"usage_id": lines[5]["usage_id"], "amount": 21, "project_id": Uuid::new_v4()}),
+    );
+    write(&file, &lines);
+    let dry = ["--dry-run", "--output", "json"];
+    let (status, told, said) = submit(&stage, &file, &dry);
+    assert_eq!(status, 1, "{said}");
+    let expected = counts(&[
+        ("usage.reverted", 120),
+        ("ALREADY_REVERTED", 1),
+        ("USAGE_NOT_FOUND", 1),
+        ("BILLING_ACCOUNT_NOT_FOUND", 1),
+    ]);
+    assert_eq!(summary(&told), expected);
+    assert_eq!(entries(&stage).await, 0);
+    assert_eq!(
+        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        0
+    );
+    let foreseen = objects(&told);
+    let (status, told, _) = submit(&stage, &file, &["--output", "json"]);
+    assert_eq!((status, summary(&told)), (1, expected));
+    // But for their times, the events are those that were foreseen.
+    let mut came = objects(&told);
+    came.pop();
+    came.sort_by_key(|line| line["line"].as_u64());
+    for (line, foreseen) in came.iter_mut().zip(&foreseen) {
+        assert_eq!(foreseen["decided_before"], false);
+        let mut foreseen = foreseen["event"].clone();
+        for event in [&mut line["event"], &mut foreseen] {
+            event["time"] = Value::Null;
+            if let Some(time) = event.pointer_mut("/data/error/details/0/metadata/time") {
+                *time = Value::Null;
+            }
+        }
+        assert_eq!(line["event"], foreseen);
+    }
+    // And afterwards it says that all is done, which leaves nothing to do.
+    let told = objects(&submit(&stage, &file, &dry).1);
+    let before = |line: &&Value| line["decided_before"] == true;
+    assert_eq!(
+        told.iter().filter(before).count(),
+        122,
+        "all but what is not stored"
+    );
+
+    // Where what an earlier line takes is out of sight, it says so.
+    let (folder, mut lines) = reverts(&stage, account, 101).await;
+    lines.push(json!({"usage_id": lines[0]["usage_id"], "amount": 1, "billing_id": account}));
+    let file = folder.path().join("more.ndjson");
+    write(&file, &lines);
+    let (_, told, _) = submit(&stage, &file, &["--dry-run"]);
+    assert!(
+        told.contains("line 102: would be answered usage.reverted"),
+        "{told}"
+    );
+    assert!(
+        told.contains("(if line 1 leaves the usage as it is)"),
+        "{told}"
+    );
+    assert!(
+        told.contains("102 requests, none sent (--dry-run)"),
+        "{told}"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn what_was_left_is_done_by_running_it_again() {
+    let (stage, mut worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let (folder, lines) = reverts(&stage, customer.account, 40).await;
+    let (file, failed) = (
+        folder.path().join("reverts.ndjson"),
+        folder.path().join("failed"),
+    );
+    write(&file, &lines);
+    assert!(worker.stop().await.success());
+    // Nobody answers: what was sent waits in the queue.
+    let arguments = [
+        "--timeout",
+        "300ms",
+        "--window",
+        "10",
+        "--failed",
+        failed.to_str().expect("UTF-8"),
+        "--output",
+        "json",
+    ];
+    let (status, told, said) = submit(&stage, &file, &arguments);
+    assert_eq!(
+        (status, summary(&told)),
+        (3, counts(&[("NO_ANSWER_IN_TIME", 10), ("NOT_SENT", 30)]))
+    );
+    assert!(said.contains("is a worker running"), "{said}");
+    assert_eq!(
+        objects(&std::fs::read_to_string(&failed).expect("written")).len(),
+        40
+    );
+
+    // Interrupted, it finishes what is on its way.
+    let mut worker = stage.start_worker().await;
+    let path = file.to_str().expect("UTF-8");
+    let arguments = ["submit", "--file", path, "--rate", "10", "--output", "json"];
+    let mut command = stage.command(&arguments).bare();
+    let began = Instant::now();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    eventually("some more are reverted", async || {
+        stage.count("SELECT count(*) FROM revertd.outcomes").await >= 14
+    })
+    .await;
+    assert!(
+        began.elapsed() > Duration::from_millis(1200),
+        "10 a second: {:?}",
+        began.elapsed()
+    );
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.expect("kill is there").success());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(3));
+    let told = summary(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(
+        told.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["NOT_SENT", "usage.reverted"]
+    );
+    assert_eq!(told.values().sum::<u64>(), 40);
+
+    let (status, told, _) = submit(&stage, &file, &["--output", "json"]);
+    assert_eq!(
+        (status, summary(&told)),
+        (0, counts(&[("usage.reverted", 40)]))
+    );
+    assert_eq!(entries(&stage).await, 80, "each once");
+    assert!(worker.stop().await.success());
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_reader_who_has_seen_enough_does_not_stop_it() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let (folder, lines) = reverts(&stage, customer.account, 200).await;
+    let file = folder.path().join("reverts.ndjson");
+    write(&file, &lines);
+    let path = file.to_str().expect("UTF-8");
+    let arguments = ["submit", "--file", path, "--output", "json"];
+    let mut command = stage.command(&arguments).bare();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(entries(&stage).await, 400);
+    stage.strike().await;
+}

@@ -1,0 +1,172 @@
+//! `revertd events republish`: the events of stored outcomes again, byte by byte.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::support::*;
+
+fn republish(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
+    let all = [&["events", "republish"], arguments].concat();
+    let output = stage.command(&all).output().expect("runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    let status = output.status.code().expect("no signal");
+    (status, text(output.stdout), text(output.stderr))
+}
+
+/// An outcome of each kind that is stored, and its event by the event's id. Two are another client's.
+async fn everything(stage: &Stage, events: &mut Mailbox) -> BTreeMap<String, Letter> {
+    let publisher = stage.publisher().await;
+    let customer = stage.customer().await;
+    let account = customer.account;
+    let mut usages = Vec::new();
+    for _ in 0..5 {
+        usages.push(stage.usage(account, 20).await);
+    }
+    let purchase = stage.purchase(account, 100).await;
+    let old = format!(
+        "UPDATE billing_transactions SET created_at = now() - interval '2 hours' WHERE id = '{}'",
+        usages[4]
+    );
+    stage.sql(&old).await;
+    let revert = Uuid::new_v5(
+        &ledger::NAMESPACE,
+        format!("{}:0:{account}", usages[0]).as_bytes(),
+    );
+    let plain = |usage: Uuid, amount: i64| Request::revert(account, usage, amount);
+    let named = json!({"org_id": customer.org, "usage_id": usages[1], "amount": "7", "reason": "Grüße, \"Ω\" \\ 🦀"});
+    let nameless = json!({"billing_id": account, "usage_id": usages[2], "amount": 1});
+    let mut told = BTreeMap::new();
+    for (request, verdict) in [
+        (plain(usages[0], 20).id("first"), "usage.reverted"),
+        (Request::json(&named).id("Ω"), "usage.reverted"),
+        (Request::json(&nameless), "usage.reverted"),
+        (plain(usages[3], 5).id("first"), "REQUEST_ID_REUSED"),
+        (plain(Uuid::new_v4(), 5).once(), "USAGE_NOT_FOUND"),
+        (plain(revert, 5), "REVERT_OF_REVERT"),
+        (plain(purchase, 5), "NOT_A_USAGE"),
+        (plain(usages[4], 5), "REVERT_WINDOW_CLOSED"),
+        (plain(usages[0], 5), "ALREADY_REVERTED"),
+        (plain(usages[3], 21), "AMOUNT_EXCEEDS_USAGE"),
+    ] {
+        stage.publish(&request).await;
+        let event = events.answer(&request).await;
+        assert_eq!(event.verdict(), verdict);
+        told.insert(id(&event), event);
+    }
+    for request in [plain(usages[3], 4), plain(usages[1], 4)] {
+        publisher.publish(request.clone()).await;
+        let event = events.answer(&request).await;
+        told.insert(id(&event), event);
+    }
+    // Nothing is stored of what is refused before it is admitted.
+    let stranger = Request::revert(Uuid::new_v4(), usages[3], 1);
+    stage.publish(&stranger).await;
+    assert_eq!(
+        events.answer(&stranger).await.verdict(),
+        "BILLING_ACCOUNT_NOT_FOUND"
+    );
+    told
+}
+
+fn id(event: &Letter) -> String {
+    event.json()["id"].as_str().expect("text").to_owned()
+}
+
+/// What was published, in its order, once the program is done.
+async fn published(stage: &Stage, events: &mut Mailbox, count: usize) -> Vec<Letter> {
+    let letters = events.take(count).await;
+    assert_eq!(stage.depth(&stage.name("replies")).await, 0);
+    letters
+}
+
+#[tokio::test]
+async fn every_stored_outcome_is_told_again_to_the_byte() {
+    let (stage, mut worker) = Stage::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
+    let mut events = stage.events().await;
+    let told = everything(&stage, &mut events).await;
+    assert!(worker.stop().await.success());
+    assert_eq!(told.len(), 12);
+    let (status, out, said) = republish(&stage, &["--yes", "--output", "json"]);
+    let result: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{said}"));
+    let expected = json!({"published": true, "usage.reverted": 4, "usage.revert.rejected": 8, "unroutable": 0});
+    assert_eq!((status, result), (0, expected));
+    let again = published(&stage, &mut events, 12).await;
+    let mut times = Vec::new();
+    for event in &again {
+        let first = told.get(&id(event)).expect("a known event");
+        assert_eq!(
+            String::from_utf8_lossy(&event.body),
+            String::from_utf8_lossy(&first.body)
+        );
+        assert_eq!(event.routing_key, first.routing_key);
+        // What the request's own correlation id was is not stored: its message id stands for it.
+        let id = event.json()["data"]["request_id"].as_str().map(Into::into);
+        assert_eq!(*event.properties.correlation_id(), id);
+        let without = |letter: &Letter| letter.properties.clone().with_correlation_id("".into());
+        assert_eq!(without(event), without(first));
+        times.push(event.json()["time"].as_str().expect("text").to_owned());
+    }
+    assert!(times.is_sorted(), "{times:?}");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
+    let (stage, mut worker) = Stage::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
+    let mut events = stage.events().await;
+    let told = everything(&stage, &mut events).await;
+    assert!(worker.stop().await.success());
+    let (status, out, said) = republish(&stage, &[]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(said.contains("add --yes"), "{said}");
+    let (status, out, _) = republish(&stage, &["--dry-run"]);
+    let line = "would publish 12 events: 4 usage.reverted, 8 usage.revert.rejected\n";
+    assert_eq!((status, out.as_str()), (0, line));
+    assert_eq!(stage.depth(&stage.name("replies")).await, 0, "nothing yet");
+
+    let any = told.values().next().expect("some").json();
+    let org = any["data"]["org_id"].as_str().expect("text").to_owned();
+    let elsewhere = Uuid::new_v4().to_string();
+    let middle =
+        "SELECT to_char(decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
+        FROM revertd.outcomes ORDER BY decided_at OFFSET 5 LIMIT 1";
+    let middle: String = stage.db.query_one(middle, &[]).await.expect("read").get(0);
+    for (filter, count) in [
+        (&["--client", "publisher"][..], 2),
+        (&["--request", "first"], 2),
+        (&["--request", "first", "--client", "publisher"], 0),
+        (&["--org", &org, "--rate", "100"], 12),
+        (&["--org", &elsewhere], 0),
+        (&["--since", &middle], 7),
+        (&["--until", &middle], 5),
+        (&["--since", "1h"], 12),
+        (&["--until", "1h"], 0),
+    ] {
+        let (status, out, said) = republish(&stage, &[filter, &["--yes"]].concat());
+        assert_eq!(status, 0, "{filter:?}: {said}");
+        assert!(
+            out.contains(&format!(" {count} events")),
+            "{filter:?}: {out}"
+        );
+        for event in published(&stage, &mut events, count).await {
+            assert_eq!(event.body, told[&id(&event)].body);
+        }
+    }
+    let (status, _, said) = republish(&stage, &["--since", "soon"]);
+    assert!(status == 2 && said.contains("--help"), "{said}");
+
+    // Nobody is there to hear it: it says so.
+    let queue = stage.name("replies");
+    let delete = lapin::options::QueueDeleteOptions::default();
+    let deleted = stage
+        .channel
+        .queue_delete(queue.as_str().into(), delete)
+        .await;
+    deleted.expect("deleted");
+    let (status, _, said) = republish(&stage, &["--yes"]);
+    assert_eq!(status, 1);
+    assert!(said.contains("no queue is bound for 12 of them"), "{said}");
+    stage.strike().await;
+}
