@@ -34,6 +34,10 @@ const WINDOW_BYTES: usize = 8 << 20;
 /// Longest that letters are held without being settled: the broker closes the channel of who takes half an hour.
 const HOLD: Duration = Duration::from_mins(10);
 
+/// The same from the first window on where `--rate` leaves letters unread in between: the broker gives up a connection that
+/// takes nothing of what it sends for 30 seconds.
+const SLOW_HOLD: Duration = Duration::from_secs(15);
+
 /// What a shell reports of a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;
 
@@ -232,7 +236,7 @@ impl Run<'_> {
         began: Instant,
         stop: &CancellationToken,
     ) -> anyhow::Result<bool> {
-        let until = Instant::now() + HOLD;
+        let mut until = Instant::now() + HOLD;
         let most = self.rate.map_or(WINDOW, |rate| WINDOW.min(rate as usize));
         while !stop.is_cancelled() && Instant::now() < until {
             let (window, is_last) = self.gather(browse, most, until, stop).await?;
@@ -241,6 +245,9 @@ impl Run<'_> {
                 break;
             }
             if !window.is_empty() {
+                if self.rate.is_some() {
+                    until = until.min(Instant::now() + SLOW_HOLD);
+                }
                 self.carry_out(browse, act, by, &window).await?;
             }
             if is_last {

@@ -10,33 +10,9 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
     let host = Host::new();
     let role = Role::new(&stage, "clerk", &stage.database).await;
     let worker_role = Role::new(&stage, "worker", &stage.database).await;
-    for statement in documented("worker") {
-        let statement = worker_role.own(&statement, "worker", &stage.database);
-        stage.sql(&statement).await;
-    }
-    let declaring = program(
-        &stage,
-        &worker_role.url,
-        &host.url(&stage, "worker"),
-        &["worker"],
-    );
-    let mut worker = WorkerProcess::spawn(declaring);
-    worker.ready().await;
-    worker.stop().await;
     let replayer = host.url(&stage, "worker-replay");
-    let mut command = program(&stage, &worker_role.url, &replayer, &["worker"]);
-    command.env("REVERTD_TOPOLOGY__DECLARE", "false");
-    let mut worker = WorkerProcess::spawn(command);
-    worker.ready().await;
-    let rubbish = ["submit", "--body", "rubbish", "--message-id", "rubbish"];
     let submitter = host.url(&stage, "submitter");
-    let told = program(&stage, &role.url, &submitter, &rubbish)
-        .output()
-        .expect("runs");
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(told.contains("MALFORMED_REQUEST"), "{told}");
-    worker.stop().await;
-
+    rubbish_is_dead_lettered(&stage, &host, &worker_role).await;
     let clerk = host.url(&stage, "clerk");
     let letters = |login: &str, arguments: &[&str]| {
         let output = program(&stage, &role.url, login, arguments)
@@ -123,6 +99,20 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
         status == Some(0) && told.contains("discarded 1 letter"),
         "{told}{said}"
     );
+    what_was_noted_stays(&role).await;
+    let runs = format!(
+        "SELECT count(*) FROM revertd.interventions WHERE done_as = '{}'",
+        role.name
+    );
+    assert_eq!(stage.count(&runs).await, 2, "a replay and a discard");
+    drop_role(&stage, &role).await;
+    drop_role(&stage, &worker_role).await;
+    host.remove();
+    stage.strike().await;
+}
+
+/// The clerk adds, and changes nothing.
+async fn what_was_noted_stays(role: &Role) {
     let db = connect_db(&role.url).await;
     for statement in [
         "UPDATE revertd.interventions SET why = 'x'",
@@ -139,14 +129,34 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
     ] {
         assert!(is_forbidden(&db, statement).await, "{statement}");
     }
-    drop(db);
-    let runs = format!(
-        "SELECT count(*) FROM revertd.interventions WHERE done_as = '{}'",
-        role.name
+}
+
+/// By a worker under the login that replays, after one that declares.
+async fn rubbish_is_dead_lettered(stage: &Stage, host: &Host, worker_role: &Role) {
+    for statement in documented("worker") {
+        let statement = worker_role.own(&statement, "worker", &stage.database);
+        stage.sql(&statement).await;
+    }
+    let declaring = program(
+        stage,
+        &worker_role.url,
+        &host.url(stage, "worker"),
+        &["worker"],
     );
-    assert_eq!(stage.count(&runs).await, 2, "a replay and a discard");
-    drop_role(&stage, &role).await;
-    drop_role(&stage, &worker_role).await;
-    host.remove();
-    stage.strike().await;
+    let mut worker = WorkerProcess::spawn(declaring);
+    worker.ready().await;
+    worker.stop().await;
+    let replayer = host.url(stage, "worker-replay");
+    let mut command = program(stage, &worker_role.url, &replayer, &["worker"]);
+    command.env("REVERTD_TOPOLOGY__DECLARE", "false");
+    let mut worker = WorkerProcess::spawn(command);
+    worker.ready().await;
+    let rubbish = ["submit", "--body", "rubbish", "--message-id", "rubbish"];
+    let submitter = host.url(stage, "submitter");
+    let told = program(stage, &worker_role.url, &submitter, &rubbish)
+        .output()
+        .expect("runs");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("MALFORMED_REQUEST"), "{told}");
+    worker.stop().await;
 }
