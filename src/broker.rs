@@ -17,6 +17,7 @@ use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 use watched::Watched;
 
 mod client;
+mod depths;
 mod error;
 mod inlet;
 mod intake;
@@ -29,6 +30,7 @@ mod topology;
 mod watched;
 
 pub use client::{Client, Submission};
+pub use depths::Depths;
 pub use error::BrokerError;
 pub use inlet::{Batch, Delivery};
 pub use intake::Intake;

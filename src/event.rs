@@ -33,6 +33,8 @@ pub struct Event {
     pub id: Uuid,
     /// `type` of the CloudEvent.
     pub kind: Kind,
+    /// Reason of the `ErrorInfo`; empty where there is none.
+    pub reason: &'static str,
     /// `result.<org_id>` or `error.<org_id>`.
     pub routing_key: String,
     /// When it was decided.
@@ -231,7 +233,13 @@ impl Event {
         Self::new(Kind::Rejected, identity, code.reason, time, data)
     }
 
-    fn new(kind: Kind, identity: &[Uuid], reason: &str, time: Timestamp, data: Data<'_>) -> Self {
+    fn new(
+        kind: Kind,
+        identity: &[Uuid],
+        reason: &'static str,
+        time: Timestamp,
+        data: Data<'_>,
+    ) -> Self {
         let mut parts: Vec<&[u8]> = vec![kind.name().as_bytes(), reason.as_bytes()];
         parts.extend(identity.iter().map(|id| id.as_bytes().as_slice()));
         let id = digest(&parts);
@@ -262,6 +270,7 @@ impl Event {
         Self {
             id,
             kind,
+            reason,
             routing_key,
             time,
             body,

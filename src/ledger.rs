@@ -71,6 +71,16 @@ impl Statements {
     }
 }
 
+/// Connections to the database: open ones, those of them that are free, the most there may be, and how many wait for one.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Connections {
+    pub size: usize,
+    pub idle: usize,
+    pub max: usize,
+    pub waiting: usize,
+}
+
 /// Access to the ledger, shared by the workers of a process.
 #[derive(Clone)]
 pub struct Ledger {
@@ -135,6 +145,41 @@ impl Ledger {
             Ok(()) | Err(Trouble::Contended(_) | Trouble::Rejected(_)) => Ok(()),
             Err(Trouble::Unavailable(error)) => Err(error),
         }
+    }
+
+    /// Connections to the database at this moment.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        let status = self.pool.status();
+        Connections {
+            size: status.size,
+            // Negative where somebody waits.
+            idle: status.available.min(status.size),
+            max: status.max_size,
+            waiting: status.waiting,
+        }
+    }
+
+    /// Whether the database answers within that time: a question that no table has to answer.
+    ///
+    /// # Errors
+    /// Where it doesn't.
+    pub async fn answers(&self, limit: Duration) -> Result<(), LedgerError> {
+        let asking = async {
+            let client = self.pool.get().await;
+            let client = client.map_err(|error| error::of_pool(&error, &self.host))?;
+            match client.batch_execute("").await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(match error::classify(&error, &self.host) {
+                    Trouble::Unavailable(error) => error,
+                    Trouble::Contended(text) | Trouble::Rejected(text) => {
+                        LedgerError::lasting(text)
+                    }
+                }),
+            }
+        };
+        let answered = timeout(limit, asking).await;
+        answered.unwrap_or_else(|_| Err(LedgerError::silent(&self.host)))
     }
 
     async fn run(&self, params: &Params<'_>, care: Care) -> Result<Vec<row::Row>, Trouble> {

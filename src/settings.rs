@@ -34,7 +34,8 @@ mod types;
 mod urls;
 
 pub use types::{
-    AuthorizationMode, Delay, LogFormat, Name, Policy, ReplyToPattern, SchemaName, Size,
+    AuthorizationMode, CollectorUrl, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern,
+    SchemaName, Size,
 };
 pub use urls::{AmqpUrl, AmqpUrls, DatabaseUrl};
 
@@ -159,6 +160,10 @@ pub struct Authorization {
 #[allow(missing_docs)]
 pub struct Telemetry {
     pub log_format: LogFormat,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<ListenAddress>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<CollectorUrl>,
 }
 
 impl Settings {
