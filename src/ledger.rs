@@ -165,21 +165,17 @@ impl Ledger {
     /// # Errors
     /// Where it doesn't.
     pub async fn answers(&self, limit: Duration) -> Result<(), LedgerError> {
-        let asking = async {
-            let client = self.pool.get().await;
-            let client = client.map_err(|error| error::of_pool(&error, &self.host))?;
-            match client.batch_execute("").await {
-                Ok(()) => Ok(()),
-                Err(error) => Err(match error::classify(&error, &self.host) {
-                    Trouble::Unavailable(error) => error,
-                    Trouble::Contended(text) | Trouble::Rejected(text) => {
-                        LedgerError::lasting(text)
-                    }
-                }),
-            }
-        };
-        let answered = timeout(limit, asking).await;
-        answered.unwrap_or_else(|_| Err(LedgerError::silent(&self.host)))
+        let silent = |_| LedgerError::silent(&self.host);
+        let client = timeout(limit, self.pool.get()).await.map_err(silent)?;
+        let client = client.map_err(|error| error::of_pool(&error, &self.host))?;
+        let answered = timeout(limit, client.batch_execute("")).await;
+        if !matches!(answered, Ok(Ok(()))) {
+            // Nobody else is to be given it.
+            drop(Object::take(client));
+        }
+        answered
+            .map_err(silent)?
+            .map_err(|error| error::unavailable(&error, &self.host))
     }
 
     async fn run(&self, params: &Params<'_>, care: Care) -> Result<Vec<row::Row>, Trouble> {

@@ -150,13 +150,14 @@ impl Post {
 #[async_trait]
 impl HttpClient for Post {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let sending = self.client.request(request.map(Full::new));
-        let answered = async {
-            let (parts, body) = sending.await?.into_parts();
+        let client = self.client.clone();
+        let answered = async move {
+            let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
             let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        let answered = self.runtime.spawn(timeout(ANSWER_TIMEOUT, answered));
-        answered.await??
+        // Within the runtime: a timer belongs to the one that makes it.
+        let in_time = async move { timeout(ANSWER_TIMEOUT, answered).await? };
+        self.runtime.spawn(in_time).await?
     }
 }

@@ -19,4 +19,5 @@ mod replay;
 mod replies;
 mod sieve;
 mod starts;
+mod telemetry;
 mod writers;
