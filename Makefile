@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test test-next faults bench bench-quick bench-peers lint fmt deny clean-servers
+.PHONY: help build demo test test-next test-rules faults bench bench-quick bench-peers lint fmt deny clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ test: ## run every test, with servers of its own
 # It takes root and debootstrap, and makes the release once (tests/support/release).
 test-next: ## run every test on Debian 13's RabbitMQ 4.0 and PostgreSQL 17
 	@env -u REVERTD_DATABASE__URL -u REVERTD_AMQP__URL REVERTD_TEST_RELEASE=trixie $(MAKE) --no-print-directory test
+
+test-rules: ## check the alerts, and run their tests with promtool
+	@tests/support/promtool
 
 # The table is printed even where a test failed; both decide the exit status.
 faults: export REVERTD_FAULTS = full
@@ -62,7 +65,7 @@ lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --features failpoints --locked -- -D warnings
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/faults-table benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/promtool tests/support/faults-table benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 
 fmt: ## format the code
 	$(CARGO) fmt --all
