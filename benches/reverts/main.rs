@@ -25,6 +25,7 @@ mod shapes;
 mod stage;
 mod start;
 mod table;
+mod telemetry;
 mod wire;
 
 use std::fmt::Write;
@@ -101,6 +102,8 @@ enum What {
     Batches,
     /// Throughput with grants to look up.
     Grants,
+    /// Throughput with metrics and traces.
+    Telemetry,
     /// Throughput beside workers in Node.js (`make bench-peers`).
     Peers,
     /// (a) to (d) and one latency, in two minutes.
@@ -173,6 +176,7 @@ impl Sections<'_> {
             What::Shapes => self.add(shapes::measure(bench).await?)?,
             What::Batches => self.add(batches::measure(bench).await?)?,
             What::Grants => self.add(grants::measure(bench).await?)?,
+            What::Telemetry => self.add(telemetry::measure(bench).await?)?,
             What::Peers => self.add(peers::measure(bench).await?)?,
             What::Quick => {
                 let (table, throughput) = contest::measure(bench, &['a', 'b', 'c', 'd']).await?;
@@ -197,6 +201,7 @@ impl Sections<'_> {
         self.add(shapes::measure(bench).await?)?;
         self.add(batches::measure(bench).await?)?;
         self.add(grants::measure(bench).await?)?;
+        self.add(telemetry::measure(bench).await?)?;
         self.add(history::measure(bench, 10_000_000).await?)?;
         self.add(memory::measure(bench, 1_000_000).await?)?;
         self.add(start::measure(bench).await?)?;

@@ -14,7 +14,7 @@ fn file(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Names of metrics in PromQL.
+/// Names of metrics in `PromQL`.
 fn named(text: &str) -> BTreeSet<String> {
     let name = Regex::new(r"\b(?:revertd|messaging|db)_[a-z_]+\b").expect("a pattern");
     let label = Regex::new(
