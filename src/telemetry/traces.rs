@@ -18,6 +18,10 @@ use super::Exporting;
 /// Messages that a batch's span is linked to, at most.
 const LINKS: usize = 128;
 
+/// Messages of a batch that have a span of their own, at most. Batches are large where much is to be done; there, to trace all
+/// would take from the work, and the queue would drop most.
+const OWN_SPANS: usize = 64;
+
 /// What makes spans.
 #[derive(Clone, Debug)]
 pub struct Traces {
@@ -36,7 +40,7 @@ impl Traces {
     }
 
     /// Begins the spans of a batch. Of each message, the `traceparent` is replaced by the one under which its event goes
-    /// on, where it is sampled.
+    /// on, where it is sampled and not one too many.
     pub fn begin<'a>(
         &self,
         traceparents: impl ExactSizeIterator<Item = &'a mut Option<String>>,
@@ -61,8 +65,10 @@ impl Traces {
             .with_links(links.collect());
         let batch = self.tracer.build_with_context(batch, &Context::new());
         let of_batch = batch.span_context().clone();
+        let mut left = OWN_SPANS;
         let messages = parents.into_iter().zip(&mut slots).map(|(parent, slot)| {
             let parent = parent.filter(SpanContext::is_sampled)?;
+            left = left.checked_sub(1)?;
             let message = SpanBuilder::from_name(name.clone())
                 .with_kind(SpanKind::Consumer)
                 .with_attributes(self.attributes("process"))
@@ -200,7 +206,30 @@ fn context(traceparent: &str) -> Option<SpanContext> {
 
 #[cfg(test)]
 mod tests {
-    use super::context;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::{Exporting, OWN_SPANS, Traces, context};
+
+    #[test]
+    fn of_a_large_batch_only_so_many_messages_go_on_under_spans_of_their_own() {
+        let exporting = Exporting {
+            provider: SdkTracerProvider::builder().build(),
+        };
+        let parent = |n: usize| Some(format!("00-{:032x}-b7ad6b7169203331-01", n + 1));
+        let before: Vec<_> = (0..OWN_SPANS + 10).map(parent).collect();
+        let mut after = before.clone();
+        let trace = Traces::new(&exporting, "work").begin(after.iter_mut());
+        let pairs = || before.iter().zip(&after);
+        assert_eq!(
+            pairs().filter(|(one, other)| one != other).count(),
+            OWN_SPANS
+        );
+        assert!(
+            pairs().all(|(one, other)| one.as_ref().map(|text| &text[..35])
+                == other.as_ref().map(|text| &text[..35]))
+        );
+        trace.settled(std::iter::empty());
+    }
 
     #[test]
     fn a_traceparent_is_a_context_unless_it_is_all_zeros() {
