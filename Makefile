@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test test-next test-contract faults bench bench-quick bench-peers lint fmt deny clean-servers
+.PHONY: help build demo test test-next test-contract test-rules faults bench bench-quick bench-peers lint fmt deny clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,9 @@ test-contract: ## check the documents, clients in other languages and the gatewa
 	@$(CARGO) build --locked --quiet --bins
 	@$(SERVERS) with contract tests/contract/run "$(TARGET_DIR)/contract" "$(TARGET_DIR)/debug/revertd"
 
+test-rules: ## check the alerts, and run their tests with promtool
+	@tests/support/promtool
+
 # The table is printed even where a test failed; both decide the exit status.
 faults: export REVERTD_FAULTS = full
 faults: export REVERTD_FAULTS_REPORT = $(abspath $(TARGET_DIR)/faults.tsv)
@@ -72,7 +75,7 @@ lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --features failpoints --locked -- -D warnings
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/faults-table tests/support/no-secrets tests/contract/install tests/contract/run tests/clients/submit.sh benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/promtool tests/support/faults-table tests/support/no-secrets tests/contract/install tests/contract/run tests/clients/submit.sh benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -43,6 +43,8 @@ pub struct Event {
     pub id: Uuid,
     /// `type` of the CloudEvent.
     pub kind: Kind,
+    /// Reason of the `ErrorInfo`; empty where there is none.
+    pub reason: &'static str,
     /// `result.<org_id>` or `error.<org_id>`.
     pub routing_key: String,
     /// When it was decided.
@@ -221,7 +223,13 @@ impl Event {
         Self::new(Kind::Rejected, identity, code.reason, time, data)
     }
 
-    fn new(kind: Kind, identity: &[Uuid], reason: &str, time: Timestamp, data: Data<'_>) -> Self {
+    fn new(
+        kind: Kind,
+        identity: &[Uuid],
+        reason: &'static str,
+        time: Timestamp,
+        data: Data<'_>,
+    ) -> Self {
         let id = event_id(kind, reason, identity);
         let prefix = match kind {
             Kind::Reverted => "result",
@@ -250,6 +258,7 @@ impl Event {
         Self {
             id,
             kind,
+            reason,
             routing_key,
             time,
             body,

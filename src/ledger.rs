@@ -81,6 +81,16 @@ impl Statements {
     }
 }
 
+/// Connections to the database: open ones, those of them that are free, the most there may be, and how many wait for one.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Connections {
+    pub size: usize,
+    pub idle: usize,
+    pub max: usize,
+    pub waiting: usize,
+}
+
 /// Access to the ledger, shared by the workers of a process.
 #[derive(Clone)]
 pub struct Ledger {
@@ -147,6 +157,37 @@ impl Ledger {
             Ok(()) | Err(Trouble::Contended(_) | Trouble::Rejected(_)) => Ok(()),
             Err(Trouble::Unavailable(error)) => Err(error),
         }
+    }
+
+    /// Connections to the database at this moment.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        let status = self.pool.status();
+        Connections {
+            size: status.size,
+            // Negative where somebody waits.
+            idle: status.available.min(status.size),
+            max: status.max_size,
+            waiting: status.waiting,
+        }
+    }
+
+    /// Whether the database answers within that time: a question that no table has to answer.
+    ///
+    /// # Errors
+    /// Where it doesn't.
+    pub async fn answers(&self, limit: Duration) -> Result<(), LedgerError> {
+        let silent = |_| LedgerError::silent(&self.host);
+        let client = timeout(limit, self.pool.get()).await.map_err(silent)?;
+        let client = client.map_err(|error| error::of_pool(&error, &self.host))?;
+        let answered = timeout(limit, client.batch_execute("")).await;
+        if !matches!(answered, Ok(Ok(()))) {
+            // Nobody else is to be given it.
+            drop(Object::take(client));
+        }
+        answered
+            .map_err(silent)?
+            .map_err(|error| error::unavailable(&error, &self.host))
     }
 
     async fn run(&self, params: &Params<'_>, care: Care) -> Result<Vec<row::Row>, Trouble> {

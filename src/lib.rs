@@ -43,6 +43,8 @@ pub mod ledger;
 
 pub mod broker;
 
+pub mod telemetry;
+
 pub mod worker;
 
 pub mod gateway;

@@ -111,6 +111,21 @@ pub struct Code {
 pub const INVALID_FIELD: &str = "INVALID_FIELD";
 
 impl Refusal {
+    /// The reasons of all refusals, in the order in which they are looked at.
+    pub const REASONS: [&'static str; 11] = [
+        "CLIENT_UNKNOWN",
+        INVALID_FIELD,
+        "ORG_NOT_GRANTED",
+        "BILLING_ACCOUNT_NOT_FOUND",
+        "REQUEST_ID_REUSED",
+        "USAGE_NOT_FOUND",
+        "REVERT_OF_REVERT",
+        "NOT_A_USAGE",
+        "REVERT_WINDOW_CLOSED",
+        "ALREADY_REVERTED",
+        "AMOUNT_EXCEEDS_USAGE",
+    ];
+
     /// The refusal of that reason, as the statement and the table of outcomes spell it.
     #[must_use]
     pub fn from_reason(reason: &str, metadata: Metadata) -> Option<Self> {
@@ -202,6 +217,9 @@ impl Refusal {
 }
 
 impl Failure {
+    /// The reasons of all failures.
+    pub const REASONS: [&'static str; 2] = ["MALFORMED_REQUEST", "RETRIES_EXHAUSTED"];
+
     /// Code and reason of the contract's table.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -228,19 +246,7 @@ mod tests {
 
     #[test]
     fn every_reason_of_the_statement_is_known_and_names_itself() {
-        for reason in [
-            "CLIENT_UNKNOWN",
-            "INVALID_FIELD",
-            "ORG_NOT_GRANTED",
-            "BILLING_ACCOUNT_NOT_FOUND",
-            "REQUEST_ID_REUSED",
-            "USAGE_NOT_FOUND",
-            "REVERT_OF_REVERT",
-            "NOT_A_USAGE",
-            "REVERT_WINDOW_CLOSED",
-            "ALREADY_REVERTED",
-            "AMOUNT_EXCEEDS_USAGE",
-        ] {
+        for reason in Refusal::REASONS {
             let refusal = Refusal::from_reason(reason, Metadata::new()).expect(reason);
             assert_eq!(refusal.code().reason, reason);
         }

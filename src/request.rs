@@ -142,6 +142,12 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// The trace that the request belongs to, where it has a `traceparent`.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        self.traceparent.as_deref()?.get(3..35)
+    }
+
     /// A `message_id` that the database can't hold is a violation of row 3.
     #[must_use]
     pub fn violation(&self) -> Option<Violation> {

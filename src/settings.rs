@@ -39,8 +39,8 @@ mod urls;
 pub use database_url::DatabaseUrl;
 pub use files::{HeldFile, Identity, TlsFiles};
 pub use types::{
-    AuthorizationMode, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern, SchemaName,
-    Size,
+    AuthorizationMode, CollectorUrl, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern,
+    SchemaName, Size,
 };
 pub use urls::{AmqpUrl, AmqpUrls};
 
@@ -182,6 +182,10 @@ pub struct Authorization {
 #[allow(missing_docs)]
 pub struct Telemetry {
     pub log_format: LogFormat,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<ListenAddress>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<CollectorUrl>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

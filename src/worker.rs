@@ -20,15 +20,16 @@ use crate::patience::Patience;
 use crate::request::RevertRequest;
 use crate::retry::Ladder;
 use crate::settings::Settings;
+use crate::telemetry::{Pause, TelemetryError};
+use sight::Sight;
 
 mod batch;
 mod generation;
 mod messages;
 mod pause;
+mod record;
 mod replies;
-mod tally;
-
-pub use tally::Tally;
+mod sight;
 
 /// The waits between generations that fail.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -47,6 +48,9 @@ pub enum WorkerError {
     /// So does the broker.
     #[error("{0}")]
     Broker(#[from] BrokerError),
+    /// What is to be shown of the process can't be.
+    #[error("{0}")]
+    Telemetry(#[from] TelemetryError),
     /// The stop took longer than `worker.shutdown_timeout`; what was in hand is delivered again.
     #[error(
         "stopped before all work in hand was done (worker.shutdown_timeout); it will be delivered again"
@@ -61,7 +65,7 @@ struct Shared {
     ladder: Ladder,
     retry_queues: Vec<String>,
     own_queues: std::collections::BTreeSet<String>,
-    tally: Tally,
+    sight: Sight,
     /// Generations of late that the database, the broker or a message that can't be parsed ended: each had what was
     /// in hand delivered again, which is no reason to suspect a message of it.
     failures: AtomicU32,
@@ -104,12 +108,13 @@ enum End {
 /// Where it could not start for a cause that lasts, or not finish in time.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), WorkerError> {
     let ledger = Ledger::new(&settings)?;
+    let (sight, showing) = Sight::open(&settings, &ledger, &stop).await?;
     let shared = Arc::new(Shared {
         ledger,
         ladder: settings.ladder(),
         retry_queues: settings.retry_queues(),
         own_queues: settings.own_queues(),
-        tally: Tally::default(),
+        sight,
         failures: AtomicU32::new(0),
         settled: AtomicU64::new(0),
         settings,
@@ -118,8 +123,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
         shared: shared.clone(),
         stop,
     };
-    let result = pool.run().await;
-    info!(tally = %shared.tally, "stopped");
+    let result = tokio::select! {
+        result = pool.run() => result,
+        never = showing.look(&shared) => match never {},
+    };
+    info!(tally = %shared.sight.counts, "stopped");
+    showing.close().await;
     result
 }
 
@@ -174,16 +183,17 @@ impl Pool {
                 }
                 End::Broker(wrong) if wrong.is_unparseable() => {
                     warn!(reason = %wrong, "a message can't be read; looking for it");
+                    self.shared.sight.status.paused(Pause::Unreadable, &wrong);
                     match self.sift(&mut next).await {
                         Ok(true) => Duration::ZERO,
                         // Another process has it, or has rejected it.
                         Ok(false) => patience.next_wait(),
-                        Err(wrong) => pause("the broker", &wrong, &mut patience),
+                        Err(wrong) => self.pause(Pause::Broker, &wrong, &mut patience),
                     }
                 }
                 End::Sifted => match self.sift(&mut next).await {
                     Ok(_) => Duration::ZERO,
-                    Err(wrong) => pause("the broker", &wrong, &mut patience),
+                    Err(wrong) => self.pause(Pause::Broker, &wrong, &mut patience),
                 },
                 End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
                 End::Ledger(wrong, _) if wrong.is_lasting() && !ever_ready => {
@@ -191,11 +201,11 @@ impl Pool {
                 }
                 End::Broker(wrong) => {
                     next.failed = true;
-                    pause("the broker", &wrong, &mut patience)
+                    self.pause(Pause::Broker, &wrong, &mut patience)
                 }
                 End::Ledger(wrong, requests) => {
                     (next.held, next.failed) = (requests, true);
-                    pause("the database", &wrong, &mut patience)
+                    self.pause(Pause::Database, &wrong, &mut patience)
                 }
             };
             if self.stopped_within(wait).await {
@@ -268,6 +278,7 @@ impl Pool {
                 Err(wrong) => {
                     let wait = patience.next_wait();
                     error!(reason = %wrong, retry_in = ?wait, "waiting for the database");
+                    self.shared.sight.status.paused(Pause::Database, &wrong);
                     if self.stopped_within(wait).await {
                         return Ok(false);
                     }
@@ -276,13 +287,19 @@ impl Pool {
         }
     }
 
+    fn pause(
+        &self,
+        pause: Pause,
+        wrong: &dyn std::error::Error,
+        patience: &mut Patience,
+    ) -> Duration {
+        let wait = patience.next_wait();
+        error!(reason = %wrong, retry_in = ?wait, "paused: {pause}");
+        self.shared.sight.status.paused(pause, &wrong);
+        wait
+    }
+
     async fn stopped_within(&self, wait: Duration) -> bool {
         timeout(wait, self.stop.cancelled()).await.is_ok()
     }
-}
-
-fn pause(what: &str, wrong: &dyn std::error::Error, patience: &mut Patience) -> Duration {
-    let wait = patience.next_wait();
-    error!(reason = %wrong, retry_in = ?wait, "paused: {what}");
-    wait
 }

@@ -18,6 +18,8 @@ pub struct Load {
     pub kind: Kind,
     /// Whether each bears the client's login.
     pub named: bool,
+    /// Of so many requests one bears a sampled `traceparent`; none where 0.
+    pub traced_every: u32,
 }
 
 /// What becomes of them.
@@ -51,6 +53,7 @@ impl Load {
             accounts: 1000,
             kind: Kind::Good,
             named: false,
+            traced_every: 0,
         }
     }
 
@@ -127,13 +130,21 @@ impl Load {
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_message_id(message_id(number).into());
-        if self.kind != Kind::Unknown {
-            return properties;
-        }
-        // Else it would wait for its usage on the ladder of retries.
         let mut headers = FieldTable::default();
-        headers.insert("x-max-attempts".into(), AMQPValue::LongInt(1));
-        properties.with_headers(headers)
+        if self.kind == Kind::Unknown {
+            // Else it would wait for its usage on the ladder of retries.
+            headers.insert("x-max-attempts".into(), AMQPValue::LongInt(1));
+        }
+        if self.traced_every > 0 && number.is_multiple_of(self.traced_every) {
+            let trace = Uuid::new_v5(&Uuid::nil(), message_id(number).as_bytes()).simple();
+            let parent = format!("00-{trace}-00000000{number:08x}-01");
+            headers.insert("traceparent".into(), AMQPValue::LongString(parent.into()));
+        }
+        if headers.inner().is_empty() {
+            properties
+        } else {
+            properties.with_headers(headers)
+        }
     }
 }
 

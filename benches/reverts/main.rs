@@ -27,6 +27,7 @@ mod shapes;
 mod stage;
 mod start;
 mod table;
+mod telemetry;
 mod wire;
 
 use std::fmt::Write;
@@ -105,6 +106,8 @@ enum What {
     Grants,
     /// Throughput and latency over HTTP.
     Gateway,
+    /// Throughput with metrics and traces.
+    Telemetry,
     /// Throughput beside workers in Node.js (`make bench-peers`).
     Peers,
     /// (a) to (d) and one latency, in two minutes.
@@ -178,6 +181,7 @@ impl Sections<'_> {
             What::Batches => self.add(batches::measure(bench).await?)?,
             What::Grants => self.add(grants::measure(bench).await?)?,
             What::Gateway => self.add(gateway::measure(bench).await?)?,
+            What::Telemetry => self.add(telemetry::measure(bench).await?)?,
             What::Peers => self.add(peers::measure(bench).await?)?,
             What::Quick => {
                 let (table, throughput) = contest::measure(bench, &['a', 'b', 'c', 'd']).await?;
@@ -203,6 +207,7 @@ impl Sections<'_> {
         self.add(batches::measure(bench).await?)?;
         self.add(grants::measure(bench).await?)?;
         self.add(gateway::measure(bench).await?)?;
+        self.add(telemetry::measure(bench).await?)?;
         self.add(history::measure(bench, 10_000_000).await?)?;
         self.add(memory::measure(bench, 1_000_000).await?)?;
         self.add(start::measure(bench).await?)?;

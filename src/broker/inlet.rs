@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
 };
@@ -28,6 +29,12 @@ pub struct Delivery {
     pub body: Vec<u8>,
     /// How often it was delivered before without being settled.
     pub redeliveries: u32,
+    /// Whether it was delivered before at all.
+    pub redelivered: bool,
+    /// When its publisher says that it was published, to the second.
+    pub published_at: Option<Timestamp>,
+    /// When it was first attempted, where that was before: as the worker noted it.
+    pub first_attempt_at: Option<Timestamp>,
     pub(super) properties: BasicProperties,
     tag: u64,
 }
@@ -148,6 +155,9 @@ impl Inlet {
         let deliveries = taken.into_iter().map(|delivery| Delivery {
             envelope: properties::envelope(&delivery.properties, &self.user),
             redeliveries: properties::redeliveries(&delivery.properties, delivery.redelivered),
+            redelivered: delivery.redelivered,
+            published_at: properties::published_at(&delivery.properties),
+            first_attempt_at: properties::first_attempt(&delivery.properties, &self.user),
             body: delivery.data,
             properties: delivery.properties,
             tag: delivery.delivery_tag,

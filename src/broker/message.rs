@@ -148,6 +148,17 @@ impl<'a> Message<'a> {
         self.is_event
     }
 
+    /// The trace that it belongs to, where its request has one.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&'a str> {
+        match &self.properties {
+            Properties::Event(_, delivery) | Properties::PassedOn(delivery, ..) => {
+                delivery.envelope.trace_id()
+            }
+            Properties::Made(_) => None,
+        }
+    }
+
     /// Where it goes, for messages.
     #[must_use]
     pub fn target(&self) -> &str {

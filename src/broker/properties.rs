@@ -162,14 +162,28 @@ pub fn replayed(
     passed.with_headers(FieldTable::from(headers))
 }
 
+/// When the publisher says that it published the message.
+pub fn published_at(properties: &BasicProperties) -> Option<Timestamp> {
+    let seconds = i64::try_from((*properties.timestamp())?).ok()?;
+    Timestamp::from_second(seconds).ok()
+}
+
+/// When the request was first attempted, believed only of what `user`, the worker's own login, published.
+pub fn first_attempt(properties: &BasicProperties, user: &str) -> Option<Timestamp> {
+    let from = properties.user_id().as_ref().map(ShortString::as_str);
+    noted_first_attempt(properties).filter(|_| from == Some(user))
+}
+
 /// When the request was first attempted: as an earlier attempt noted it, or now.
 pub fn first_attempt_at(properties: &BasicProperties, now: Timestamp) -> AMQPValue {
+    let noted = noted_first_attempt(properties);
+    long_text(&noted.unwrap_or(now).to_string())
+}
+
+fn noted_first_attempt(properties: &BasicProperties) -> Option<Timestamp> {
     let headers = properties.headers().as_ref();
     let noted = headers.and_then(|table| table.inner().get(FIRST_ATTEMPT_AT));
-    let noted = noted
-        .and_then(text)
-        .and_then(|text| text.parse::<Timestamp>().ok());
-    long_text(&noted.unwrap_or(now).to_string())
+    noted.and_then(text)?.parse().ok()
 }
 
 /// A header's text, cut to a bounded length.

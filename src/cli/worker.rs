@@ -7,6 +7,6 @@ use crate::settings::Settings;
 use crate::worker;
 
 pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
-    worker::run(settings, signals::stop()?).await?;
+    Box::pin(worker::run(settings, signals::stop()?)).await?;
     Ok(ExitCode::SUCCESS)
 }

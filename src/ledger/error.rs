@@ -63,6 +63,14 @@ pub enum Trouble {
     Rejected(String),
 }
 
+/// The same where nothing of the statement's own can be at fault.
+pub fn unavailable(error: &Error, host: &str) -> LedgerError {
+    match classify(error, host) {
+        Trouble::Unavailable(error) => error,
+        Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::lasting(text),
+    }
+}
+
 /// Classifies an error of the client or the server; `host` is for the message.
 pub fn classify(error: &Error, host: &str) -> Trouble {
     let Some(db) = error.as_db_error() else {

@@ -330,3 +330,44 @@ fn heartbeats_are_fifteen_seconds_apart_unless_the_address_says_otherwise() {
         assert_eq!(url.to_string(), given);
     }
 }
+
+#[test]
+fn telemetry_is_off_unless_its_addresses_are_set_and_a_wrong_one_says_what_is_right() {
+    let settings = load(&[]).expect("valid");
+    assert!(settings.telemetry.listen.is_none() && settings.telemetry.otlp_endpoint.is_none());
+    let listen = "REVERTD_TELEMETRY__LISTEN";
+    let set = load(&[(listen, "[::1]:9464")]).expect("valid").telemetry;
+    assert_eq!(set.listen.map(|listen| listen.0.port()), Some(9464));
+    for wrong in ["9464", "localhost:9464", "127.0.0.1", ""] {
+        let said = refused(&[(listen, wrong)]);
+        assert!(said.contains("telemetry.listen: "), "{said}");
+        assert!(said.contains("127.0.0.1:7400"), "{said}");
+    }
+    let endpoint = "REVERTD_TELEMETRY__OTLP_ENDPOINT";
+    for right in [
+        "http://localhost:4318",
+        "http://[::1]:4318/",
+        "http://collector/otlp",
+    ] {
+        let set = load(&[(endpoint, right)]).expect("valid").telemetry;
+        let url = set.otlp_endpoint.expect("set").to_string();
+        assert_eq!(url, right.trim_end_matches('/'));
+    }
+    for (wrong, why) in [
+        ("https://localhost:4318", "no TLS to a collector"),
+        ("localhost:4318", "such as http://localhost:4318"),
+        (
+            "http://user:secret@localhost:4318",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ),
+        (
+            "http://localhost:4318?key=secret",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ),
+        ("grpc://localhost:4317", "such as http://localhost:4318"),
+    ] {
+        let said = refused(&[(endpoint, wrong)]);
+        assert!(said.contains("telemetry.otlp_endpoint: "), "{said}");
+        assert!(said.contains(why) && !said.contains("secret"), "{said}");
+    }
+}

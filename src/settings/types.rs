@@ -216,6 +216,40 @@ choice! {
     }
 }
 
+/// Where spans are sent: the address of an OpenTelemetry collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectorUrl(String);
+
+impl CollectorUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = "must be the address of a collector's OTLP over HTTP, such as http://localhost:4318; what it \
+                     demands of its clients stands in OTEL_EXPORTER_OTLP_HEADERS";
+        let url = url::Url::parse(text).map_err(|_| wrong)?;
+        if url.scheme() == "https" {
+            return Err("this version speaks no TLS to a collector; use one on this machine, which passes spans on".into());
+        }
+        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+        if url.scheme() != "http" || !url.has_host() || !plain || url.fragment().is_some() {
+            return Err(wrong.into());
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// The address, without a slash at its end.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CollectorUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_type!(CollectorUrl, CollectorUrl::parse);
+
 /// Which queues a request's `reply_to` may name.
 #[derive(Clone, Debug)]
 pub struct ReplyToPattern(Regex);

@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::messages::messages;
+use super::record::{Began, Record};
 use super::replies::{Replies, Reply};
 use super::{EXPLAINED_FOR, End, Shared};
-use crate::broker::{Batch, Broker, Delivery, Fate, Intake, Outlet};
+use crate::broker::{Batch, Broker, BrokerError, Delivery, Fate, Intake, Message, Outlet};
 use crate::disposition::{self, Disposition, Reading};
-use crate::event::{Event, Kind};
 use crate::patience::Patience;
 use crate::seam;
 
@@ -131,12 +131,13 @@ impl Worker {
 
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
     /// that came of the batch is confirmed.
-    async fn handle(&mut self, batch: Batch) -> Result<(), End> {
+    async fn handle(&mut self, mut batch: Batch) -> Result<(), End> {
         seam::pass(seam::RECEIVED);
+        let mut record = Record::begin(&self.shared, &mut batch.deliveries);
         let deliveries = &batch.deliveries;
-        let dispositions = self.decide(deliveries).await?;
+        let dispositions = self.decide(deliveries, &mut record).await?;
         seam::pass(seam::DECIDED);
-        self.publish(deliveries, &dispositions).await?;
+        self.publish(deliveries, &dispositions, &mut record).await?;
         self.reply(deliveries, &dispositions).await;
         seam::pass(seam::CONFIRMED);
         if dispositions.iter().any(Disposition::passes_on) {
@@ -145,11 +146,15 @@ impl Worker {
         batch.settle().await.map_err(End::Broker)?;
         seam::pass(seam::SETTLED);
         self.shared.settled.fetch_add(1, Ordering::Relaxed);
-        self.count(deliveries, &dispositions);
+        record.settled(deliveries, &dispositions);
         Ok(())
     }
 
-    async fn decide(&self, batch: &[Delivery]) -> Result<Vec<Disposition>, End> {
+    async fn decide(
+        &self,
+        batch: &[Delivery],
+        record: &mut Record,
+    ) -> Result<Vec<Disposition>, End> {
         let now = Timestamp::now();
         let mut requests = Vec::with_capacity(batch.len());
         let mut done = Vec::with_capacity(batch.len());
@@ -166,9 +171,16 @@ impl Worker {
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
+            let began = Began::now();
             match self.shared.ledger.apply(&requests).await {
-                Ok(decisions) => decisions,
-                Err(wrong) => return Err(End::Ledger(wrong, requests)),
+                Ok(decisions) => {
+                    record.decided(began, requests.len(), None);
+                    decisions
+                }
+                Err(wrong) => {
+                    record.decided(began, requests.len(), Some(&wrong.to_string()));
+                    return Err(End::Ledger(wrong, requests));
+                }
             }
         };
         let mut decided = requests.iter().zip(&decisions);
@@ -197,15 +209,30 @@ impl Worker {
         disposition::read(envelope, body, max_bytes, needs_client, ladder, now)
     }
 
-    /// Publishes what came of the batch. Messages that a queue refused are published again until it takes
-    /// them.
+    /// Publishes what came of the batch.
     async fn publish(
         &mut self,
         batch: &[Delivery],
         dispositions: &[Disposition],
+        record: &mut Record,
     ) -> Result<(), End> {
         let shared = self.shared.clone();
-        let mut messages = messages(&shared, batch, dispositions);
+        let messages = messages(&shared, batch, dispositions);
+        let (began, count) = (Began::now(), messages.len());
+        let published = self.publish_all(messages, record).await;
+        let error = published.as_ref().err().map(ToString::to_string);
+        record.published(began, count, error.as_deref());
+        published.map_err(End::Broker)
+    }
+
+    /// Messages that a queue refused are published again until it takes them.
+    async fn publish_all(
+        &mut self,
+        mut messages: Vec<Message<'_>>,
+        record: &Record,
+    ) -> Result<(), BrokerError> {
+        let shared = self.shared.clone();
+        let mut refusing = None;
         let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
         let began = Instant::now();
         loop {
@@ -214,31 +241,34 @@ impl Worker {
                 Err(wrong) if wrong.is_lasting() && began.elapsed() < REFUSED_FOR_AT_MOST => {
                     let wait = patience.next_wait();
                     error!(reason = %wrong, retry_in = ?wait, "paused: publishing");
+                    refusing.get_or_insert_with(|| shared.sight.status.refused());
                     sleep(wait).await;
                     // Each new generation would have the batch delivered again, and in the end given up.
                     let _ = self.broker.ensure_topology(&shared.settings).await;
-                    self.outlet = self.broker.outlet().await.map_err(End::Broker)?;
+                    self.outlet = self.broker.outlet().await?;
                     continue;
                 }
-                Err(wrong) => return Err(End::Broker(wrong)),
+                Err(wrong) => return Err(wrong),
             };
-            let mut unroutable = 0;
+            record.fates(&messages, &fates);
+            let mut unroutable = Vec::new();
             let mut refused = Vec::new();
             for (message, fate) in messages.into_iter().zip(fates) {
                 match fate {
                     Fate::Confirmed => {}
                     Fate::Refused => refused.push(message),
-                    Fate::Unroutable if message.is_event() => unroutable += 1,
+                    Fate::Unroutable if message.is_event() => unroutable.push(message),
                     // It would be lost. The next generation declares what is missing.
-                    Fate::Unroutable => return Err(End::Broker(message.undeliverable())),
+                    Fate::Unroutable => return Err(message.undeliverable()),
                 }
             }
-            if unroutable > 0 {
-                (0..unroutable).for_each(|_| self.shared.tally.unroutable.add());
+            if !unroutable.is_empty() {
                 let exchange = self.shared.settings.topology.reply_exchange.as_str();
+                // Of the first that is traced.
+                let trace_id = unroutable.iter().find_map(Message::trace_id);
                 warn!(
-                    events = unroutable,
-                    exchange, "no queue is bound for these events"
+                    events = unroutable.len(),
+                    exchange, trace_id, "no queue is bound for these events"
                 );
             }
             if refused.is_empty() {
@@ -248,13 +278,14 @@ impl Worker {
             warn!(messages = refused.len(), to = refused[0].target(), retry_in = ?wait,
                 "refused: a queue is full, or without a leader; make room in it, or mend its cluster");
             if began.elapsed() > REFUSED_FOR_AT_MOST {
-                return Err(End::Broker(refused[0].undeliverable()));
+                return Err(refused[0].undeliverable());
             }
+            refusing.get_or_insert_with(|| shared.sight.status.refused());
             // A stop waits with it, as long as it may.
             sleep(wait).await;
             // A channel whose first message for a quorum queue met a leader that had just died has every later one
             // refused, too, until that node is back. A new channel learns of the new leader.
-            self.outlet = self.broker.outlet().await.map_err(End::Broker)?;
+            self.outlet = self.broker.outlet().await?;
             messages = refused;
         }
     }
@@ -274,42 +305,11 @@ impl Worker {
                 copies.push(Reply(queue, event, delivery));
             } else {
                 debug!(queue, "reply_to does not match amqp.reply_to_pattern");
-                self.shared.tally.replies_failed.add();
+                self.shared.sight.counts.copy_failed();
             }
         }
         if !copies.is_empty() {
             self.replies.send(&copies).await;
         }
     }
-
-    fn count(&self, batch: &[Delivery], dispositions: &[Disposition]) {
-        let tally = &self.shared.tally;
-        for (delivery, disposition) in batch.iter().zip(dispositions) {
-            if delivery.redeliveries > 0 {
-                tally.redelivered.add();
-            }
-            match disposition {
-                Disposition::Retry { .. } => tally.retried.add(),
-                Disposition::DeadLetter { failure, event } => {
-                    tally.dead_lettered.add();
-                    log_dead_letter(delivery, event, failure.code().reason, failure.message());
-                }
-                Disposition::Answer(event) => match event.kind {
-                    Kind::Reverted => tally.reverted.add(),
-                    Kind::Rejected | Kind::Failed => tally.rejected.add(),
-                },
-            }
-        }
-    }
-}
-
-fn log_dead_letter(delivery: &Delivery, event: &Event, reason: &str, message: &str) {
-    let envelope = &delivery.envelope;
-    warn!(
-        message_id = envelope.message_id,
-        client = envelope.client,
-        event_id = %event.id,
-        reason,
-        "dead-lettered: {message}"
-    );
 }

@@ -13,6 +13,7 @@ use super::replies::{DirectReplies, Replies};
 use super::{Beginning, End, Pool, WorkerError};
 use crate::broker::{Broker, BrokerError, Intake};
 use crate::seam;
+use crate::telemetry::Pause;
 
 /// How long the others of a failed generation may finish what they have in hand.
 const WIND_DOWN: Duration = Duration::from_secs(5);
@@ -38,6 +39,10 @@ impl Pool {
             Err(end) => return Ok(end),
         };
         *ready = true;
+        let status = &self.shared.sight.status;
+        status.database(Ok(()));
+        status.broker(true);
+        status.consuming();
         let queue = self.shared.settings.topology.work_queue.as_str();
         info!(queue, workers = workers.len(), "ready");
         let mut direct = tokio::spawn(direct.run());
@@ -52,6 +57,8 @@ impl Pool {
             ended => ended,
         };
         tasks.shutdown().await;
+        status.not_consuming();
+        status.broker(false);
         // Where it fails, what was settled is delivered again, and answered as before.
         let _ = timeout(WIND_DOWN, intake.settle_the_rest()).await;
         if let Ok(End::Broker(wrong)) = &ended
@@ -70,6 +77,7 @@ impl Pool {
     /// Waits until the broker takes messages again, with nothing in hand. Whoever stops us need not wait for that.
     async fn wait_out(&self, broker: &Broker, blocked: &BrokerError) -> End {
         error!(reason = %blocked, "paused: the broker");
+        self.shared.sight.status.paused(Pause::Broker, &blocked);
         broker.stop_consuming().await;
         tokio::select! {
             () = broker.unblocked() => {}

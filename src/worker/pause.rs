@@ -9,6 +9,7 @@ use super::{Pool, Shared};
 use crate::ledger::LedgerError;
 use crate::ledger::control::Told;
 use crate::patience::Patience;
+use crate::telemetry::Pause::Operator;
 
 /// Between two looks, off by up to a half at random, so that a fleet doesn't look in step.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
@@ -35,6 +36,7 @@ impl Pool {
     /// not end the pause. `false`: stopped.
     pub(super) async fn sit_out(&self, told: &Told) -> bool {
         warn!(by = told.by, why = told.why, since = %told.at, "paused: by an operator; revertd resume ends it");
+        self.shared.sight.status.paused(Operator, told);
         let (mut looks, mut silent) = (looks(), false);
         loop {
             let look = async {

@@ -71,7 +71,7 @@ impl Replies {
             }
             let copy = Message::direct_reply(queue, event, delivery);
             if self.direct.try_send(copy).is_err() {
-                self.shared.tally.replies_failed.add();
+                self.shared.sight.counts.copy_failed();
             }
         }
         if queued.is_empty() {
@@ -85,7 +85,7 @@ impl Replies {
             }
             Err(_) => 0,
         };
-        (arrived..queued.len()).for_each(|_| self.shared.tally.replies_failed.add());
+        (arrived..queued.len()).for_each(|_| self.shared.sight.counts.copy_failed());
     }
 
     /// A channel that failed, or whose confirms are still to come, is not kept.
@@ -136,7 +136,7 @@ impl DirectReplies {
                     if self.send_in_time(copy).await.is_err()
                         && self.send_in_time(copy).await.is_err()
                     {
-                        self.shared.tally.replies_failed.add();
+                        self.shared.sight.counts.copy_failed();
                     }
                 }
             }
@@ -148,7 +148,7 @@ impl DirectReplies {
         let sent = timeout(DIRECT_TIMEOUT, self.send(copies)).await;
         match sent {
             Ok(Ok(failed)) => {
-                (0..failed).for_each(|_| self.shared.tally.replies_failed.add());
+                (0..failed).for_each(|_| self.shared.sight.counts.copy_failed());
                 Ok(())
             }
             Ok(Err(reason)) => {

@@ -28,6 +28,7 @@ mod secrets;
 mod sieve;
 mod starts;
 mod status;
+mod telemetry;
 mod transport;
 mod verify;
 mod writers;

@@ -21,6 +21,7 @@ use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 pub mod audit;
+pub mod collector;
 pub mod compare;
 pub mod documents;
 pub mod draw;
@@ -39,6 +40,7 @@ pub mod proxy;
 pub mod raw;
 pub mod reckoning;
 pub mod report;
+pub mod scrape;
 pub mod serial;
 pub mod spelling;
 pub mod tls;

@@ -1,0 +1,37 @@
+//! What can be seen of a running process: metrics, readiness, traces.
+//!
+//! The only room that names the clients of Prometheus and OpenTelemetry. It must not know the broker, the database, or
+//! what a message means: it is told of batches, times and counts, and keeps them. Nothing here is global, so a process
+//! may have several of everything, and a test does.
+
+mod counts;
+mod endpoint;
+mod labels;
+mod otlp;
+mod status;
+mod times;
+mod traces;
+
+pub use counts::{Counts, Names};
+pub use endpoint::{Listening, NotReady, listen};
+pub use otlp::Exporting;
+pub use prometheus_client::registry::Registry;
+pub use status::{Connections, InHand, Pause, QueueDepth, QueueKind, Status};
+pub use times::Times;
+pub use traces::{BatchTrace, Traces};
+
+use prometheus_client::metrics::info::Info;
+
+/// Why telemetry can't be had as configured. Says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TelemetryError(String);
+
+/// The metrics of a process, with what it is. `role` is the command that it runs.
+#[must_use]
+pub fn registry(role: &'static str) -> Registry {
+    let mut registry = Registry::default();
+    let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", role)]);
+    registry.register("revertd_build", "Version and role of the process", build);
+    registry
+}

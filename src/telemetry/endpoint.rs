@@ -1,0 +1,107 @@
+//! The HTTP server on `telemetry.listen`: `/metrics`, `/healthz`, `/readyz`.
+//!
+//! It must not know what it shows: a registry, and a question whether the process is ready.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::TelemetryError;
+
+/// The form that every version of Prometheus reads.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Why a process is not ready: one sentence, without secrets.
+pub type NotReady = String;
+
+/// A server that answers until it is dropped.
+#[derive(Debug)]
+pub struct Listening {
+    /// Where it listens; the port is the system's choice where 0 was asked for.
+    pub address: SocketAddr,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+struct Shown {
+    registry: Registry,
+    readiness: Box<dyn Fn() -> Result<(), NotReady> + Send + Sync>,
+}
+
+/// Serves `registry`, and whether the process is ready, from now on.
+///
+/// # Errors
+/// Where the address can't be had.
+pub async fn listen(
+    address: SocketAddr,
+    registry: Registry,
+    readiness: impl Fn() -> Result<(), NotReady> + Send + Sync + 'static,
+) -> Result<Listening, TelemetryError> {
+    let wrong = |error: std::io::Error| {
+        TelemetryError(format!(
+            "telemetry.listen: cannot listen on {address}: {error}; choose an address of this machine and a free port, \
+             or leave the key out"
+        ))
+    };
+    let listener = TcpListener::bind(address).await.map_err(wrong)?;
+    let address = listener.local_addr().map_err(wrong)?;
+    let shown = Arc::new(Shown {
+        registry,
+        readiness: Box::new(readiness),
+    });
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(shown);
+    info!(%address, "serving /metrics, /healthz and /readyz");
+    let server = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            warn!(%error, "telemetry is no longer served");
+        }
+    });
+    Ok(Listening { address, server })
+}
+
+async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
+    let mut page = String::new();
+    match prometheus_text::encode(&mut page, &shown.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, TEXT)], page).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// That this is answered is the answer: the runtime that answers is the one that works.
+async fn healthz() -> Response {
+    json(StatusCode::OK, r#"{"alive":true}"#.into())
+}
+
+async fn readyz(State(shown): State<Arc<Shown>>) -> Response {
+    match (shown.readiness)() {
+        Ok(()) => json(StatusCode::OK, r#"{"ready":true}"#.into()),
+        Err(why) => {
+            let body = serde_json::json!({"ready": false, "why": why}).to_string();
+            json(StatusCode::SERVICE_UNAVAILABLE, body)
+        }
+    }
+}
+
+fn json(status: StatusCode, body: String) -> Response {
+    let body = body + "\n";
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

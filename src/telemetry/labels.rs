@@ -1,0 +1,61 @@
+//! Labels of the metrics. Their values come from our own enums and from the configuration, never from a request.
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    pub outcome: &'static str,
+    pub reason: &'static str,
+}
+
+/// A rung of the retry ladder, by its delay.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Rung {
+    pub rung: String,
+}
+
+/// OpenTelemetry's attributes of messaging. An empty label is none, to Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(clippy::struct_field_names, reason = "the names of the labels")]
+pub struct Messaging {
+    messaging_system: &'static str,
+    messaging_operation_name: &'static str,
+    messaging_destination_name: String,
+    error_type: &'static str,
+}
+
+/// OpenTelemetry's attributes of a database's operation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Statement {
+    db_system_name: &'static str,
+    db_operation_name: &'static str,
+    error_type: &'static str,
+}
+
+impl Outcome {
+    pub fn of(outcome: &'static str, reason: &'static str) -> Self {
+        Self { outcome, reason }
+    }
+}
+
+impl Messaging {
+    pub fn of(operation: &'static str, destination: &str, error_type: &'static str) -> Self {
+        Self {
+            messaging_system: "rabbitmq",
+            messaging_operation_name: operation,
+            messaging_destination_name: destination.into(),
+            error_type,
+        }
+    }
+}
+
+impl Statement {
+    pub fn of(operation: &'static str, error_type: &'static str) -> Self {
+        Self {
+            db_system_name: "postgresql",
+            db_operation_name: operation,
+            error_type,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! What the process is doing at this moment: whether it consumes, why not, what it has in hand, what waits.
+//!
+//! The gauges (`gauges`) and the readiness are read from here when they are asked for. It is told by the worker, and knows neither
+//! broker nor database.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+mod gauges;
+
+/// How old the database's last answer may be: it is asked every few seconds where there is no work.
+const ANSWER_HOLDS: Duration = Duration::from_secs(20);
+
+/// Why nothing is done at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// The database fails.
+    Database,
+    /// The broker fails, or blocks who publishes.
+    Broker,
+    /// The broker refuses what the workers publish, or a queue is full.
+    Publishing,
+    /// A message that can't be read is being looked for.
+    Unreadable,
+    /// An operator paused the fleet.
+    Operator,
+}
+
+impl Pause {
+    const ALL: [Self; 5] = [
+        Self::Database,
+        Self::Broker,
+        Self::Publishing,
+        Self::Unreadable,
+        Self::Operator,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Broker => "broker",
+            Self::Publishing => "publishing",
+            Self::Unreadable => "unreadable",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Database => "the database",
+            Self::Broker => "the broker",
+            Self::Publishing => "publishing",
+            Self::Unreadable => "a message can't be read",
+            Self::Operator => "an operator",
+        })
+    }
+}
+
+/// What a queue is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueKind {
+    /// Requests.
+    Work,
+    /// A rung of the ladder.
+    Retry,
+    /// Dead letters.
+    DeadLetter,
+}
+
+impl QueueKind {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Work => "work",
+            Self::Retry => "retry",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
+}
+
+/// A queue that was looked at.
+#[derive(Clone, Debug)]
+pub struct QueueDepth {
+    /// Its name.
+    pub queue: String,
+    /// What it is for.
+    pub kind: QueueKind,
+    /// Its bound, in bytes of bodies.
+    pub max_bytes: u64,
+    /// Messages ready in it; `None` where it is missing, or could not be looked at.
+    pub messages: Option<u32>,
+}
+
+/// Connections to the database.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Connections {
+    /// At work.
+    pub used: usize,
+    /// Open, and free.
+    pub idle: usize,
+    /// The most there may be.
+    pub max: usize,
+    /// Workers that wait for one.
+    pub waiting: usize,
+}
+
+/// The status of a worker process, shared by who changes it and who shows it.
+#[derive(Clone)]
+pub struct Status(Arc<Shared>);
+
+struct Shared {
+    now: Mutex<Now>,
+    connections: Box<dyn Fn() -> Connections + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Now {
+    consuming: bool,
+    broker: bool,
+    paused: Option<(Pause, String)>,
+    /// Workers whose messages are refused at this moment.
+    refused: usize,
+    database: Option<Answer>,
+    /// Batches in hand: when each was taken, and its messages.
+    in_hand: BTreeMap<u64, (Instant, usize)>,
+    next: u64,
+    /// When the oldest batch was taken that was given up, as long as nothing was settled since.
+    given_up: Option<Instant>,
+    queues: Vec<QueueDepth>,
+}
+
+enum Answer {
+    Given(Instant),
+    Failed(String),
+}
+
+/// A batch in hand. Dropped without being settled, it was given up.
+pub struct InHand {
+    status: Status,
+    number: u64,
+    settled: bool,
+}
+
+impl InHand {
+    /// The batch is acknowledged.
+    pub fn settled(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        let mut now = self.status.now();
+        let taken = now.in_hand.remove(&self.number);
+        if self.settled {
+            now.given_up = None;
+        } else if let Some((since, _)) = taken {
+            now.given_up = Some(now.given_up.map_or(since, |other| other.min(since)));
+        }
+    }
+}
+
+/// A worker whose messages are refused, for as long as it holds this.
+pub struct Refused(Status);
+
+impl Drop for Refused {
+    fn drop(&mut self) {
+        self.0.now().refused -= 1;
+    }
+}
+
+impl Status {
+    /// The status of a process that just started. `connections` tells those to the database.
+    #[must_use]
+    pub fn new(connections: impl Fn() -> Connections + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared {
+            now: Mutex::default(),
+            connections: Box::new(connections),
+        }))
+    }
+
+    /// The consumer is there.
+    pub fn consuming(&self) {
+        let mut now = self.now();
+        now.consuming = true;
+        now.paused = None;
+    }
+
+    /// It no longer is.
+    pub fn not_consuming(&self) {
+        self.now().consuming = false;
+    }
+
+    /// Nothing is done for a while.
+    pub fn paused(&self, pause: Pause, why: &dyn fmt::Display) {
+        let mut now = self.now();
+        now.paused = Some((pause, why.to_string()));
+        match pause {
+            Pause::Database => now.database = Some(Answer::Failed(why.to_string())),
+            // An operator's pause closes the connections, on purpose.
+            Pause::Broker | Pause::Operator => now.broker = false,
+            Pause::Publishing | Pause::Unreadable => {}
+        }
+    }
+
+    /// What a worker publishes is refused, until the answer is dropped.
+    #[must_use]
+    pub fn refused(&self) -> Refused {
+        self.now().refused += 1;
+        Refused(self.clone())
+    }
+
+    /// The connections to the broker are there, or not.
+    pub fn broker(&self, connected: bool) {
+        self.now().broker = connected;
+    }
+
+    /// The database answered, or why it did not.
+    pub fn database(&self, answer: Result<(), &dyn fmt::Display>) {
+        self.now().database = Some(match answer {
+            Ok(()) => Answer::Given(Instant::now()),
+            Err(why) => Answer::Failed(why.to_string()),
+        });
+    }
+
+    /// Whether the database answered within that time, as far as anybody told.
+    #[must_use]
+    pub fn database_answered_within(&self, time: Duration) -> bool {
+        let now = self.now();
+        matches!(&now.database, Some(Answer::Given(when)) if when.elapsed() < time)
+    }
+
+    /// The queues were looked at.
+    pub fn queues(&self, queues: Vec<QueueDepth>) {
+        self.now().queues = queues;
+    }
+
+    /// So many messages were taken.
+    #[must_use]
+    pub fn take(&self, messages: usize) -> InHand {
+        let mut now = self.now();
+        let number = now.next;
+        now.next += 1;
+        now.in_hand.insert(number, (Instant::now(), messages));
+        drop(now);
+        InHand {
+            status: self.clone(),
+            number,
+            settled: false,
+        }
+    }
+
+    /// Whether the process works: its consumer is there, and the database answered lately.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn readiness(&self) -> Result<(), String> {
+        let now = self.now();
+        if let Some((pause, why)) = &now.paused {
+            return Err(format!("paused: {pause}: {why}"));
+        }
+        if now.refused > 0 {
+            let publishing = Pause::Publishing;
+            return Err(format!(
+                "paused: {publishing}: the log says what is refused"
+            ));
+        }
+        match &now.database {
+            Some(Answer::Failed(why)) => return Err(format!("the database: {why}")),
+            Some(Answer::Given(when)) if when.elapsed() > ANSWER_HOLDS => {
+                let seconds = when.elapsed().as_secs();
+                return Err(format!("the database has not answered for {seconds} s"));
+            }
+            Some(Answer::Given(_)) => {}
+            None => return Err("starting: the database has not answered yet".into()),
+        }
+        if now.consuming {
+            Ok(())
+        } else {
+            Err("starting: not consuming yet".into())
+        }
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        // Nothing panics while it holds the lock; if it did, what is told would still be true.
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Now {
+    fn oldest(&self) -> Duration {
+        let taken = self.in_hand.values().map(|(since, _)| *since);
+        let oldest = taken.chain(self.given_up).min();
+        oldest.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn is_paused(&self, pause: Pause) -> bool {
+        let by_generation = self.paused.as_ref().is_some_and(|(why, _)| *why == pause);
+        by_generation || (pause == Pause::Publishing && self.refused > 0)
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status").finish_non_exhaustive()
+    }
+}

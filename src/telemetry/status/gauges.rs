@@ -1,0 +1,131 @@
+//! The gauges: a process's status as it is when somebody asks.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use super::{ANSWER_HOLDS, Answer, Pause, QueueDepth, Status};
+
+impl Collector for Status {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // Not within the lock: it is somebody else's code.
+        let connections = (self.0.connections)();
+        let now = self.now();
+        let mut page = Page(&mut encoder);
+        page.one(
+            "revertd_consuming",
+            "Whether the consumer of the work queue is there",
+            &i64::from(now.consuming),
+        )?;
+        let pauses = Pause::ALL.map(|pause| {
+            let paused = i64::from(now.is_paused(pause));
+            ([("reason", pause.label())], paused)
+        });
+        page.several(
+            "revertd_paused",
+            "Whether nothing is done, and why",
+            &pauses,
+        )?;
+        let database =
+            matches!(&now.database, Some(Answer::Given(when)) if when.elapsed() <= ANSWER_HOLDS);
+        let up = [
+            ([("server", "broker")], i64::from(now.broker)),
+            ([("server", "database")], i64::from(database)),
+        ];
+        page.several(
+            "revertd_connection_up",
+            "Whether the server's connections are there, and it answered lately",
+            &up,
+        )?;
+        let in_hand: usize = now.in_hand.values().map(|(_, messages)| messages).sum();
+        page.one(
+            "revertd_in_flight_messages",
+            "Messages that workers have in hand, from being taken to being settled",
+            &whole(in_hand),
+        )?;
+        page.one(
+            "revertd_oldest_unsettled_seconds",
+            "Age of the oldest request that was taken and not settled; it goes on while the pool is paused",
+            &now.oldest().as_secs_f64(),
+        )?;
+        let pool = |state| [POOL, ("db_client_connection_state", state)];
+        let counts = [
+            (pool("used"), whole(connections.used)),
+            (pool("idle"), whole(connections.idle)),
+        ];
+        page.several(
+            "db_client_connection_count",
+            "Connections to the database, by state",
+            &counts,
+        )?;
+        page.several(
+            "db_client_connection_max",
+            "Connections to the database at most",
+            &[([POOL], whole(connections.max))],
+        )?;
+        page.several(
+            "db_client_connection_pending_requests",
+            "Workers that wait for a connection to the database",
+            &[([POOL], whole(connections.waiting))],
+        )?;
+        let labels = |queue: &QueueDepth| {
+            [
+                ("kind", queue.kind.label().to_owned()),
+                ("queue", queue.queue.clone()),
+            ]
+        };
+        let depths = now.queues.iter().filter_map(|queue| {
+            let messages = queue.messages?;
+            Some((labels(queue), i64::from(messages)))
+        });
+        page.several(
+            "revertd_queue_messages",
+            "Messages ready in a queue, looked at every ten seconds; absent where it could not be looked at",
+            &depths.collect::<Vec<_>>(),
+        )?;
+        let bounds = now.queues.iter().map(|queue| {
+            let bytes = i64::try_from(queue.max_bytes).unwrap_or(i64::MAX);
+            (labels(queue), bytes)
+        });
+        page.several(
+            "revertd_queue_max_bytes",
+            "Bound of a queue as configured, in bytes of bodies",
+            &bounds.collect::<Vec<_>>(),
+        )
+    }
+}
+
+const POOL: (&str, &str) = ("db_client_connection_pool_name", "revertd");
+
+fn whole(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Gauges, one after another.
+struct Page<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Page<'_, '_> {
+    fn one(&mut self, name: &str, help: &str, value: &impl EncodeGaugeValue) -> fmt::Result {
+        let mut gauge = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        gauge.encode_gauge(value)
+    }
+
+    fn several<Labels: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: &[(Labels, i64)],
+    ) -> fmt::Result {
+        let mut gauge = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            gauge.encode_family(labels)?.encode_gauge(value)?;
+        }
+        Ok(())
+    }
+}

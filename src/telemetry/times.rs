@@ -1,0 +1,148 @@
+//! Histograms: how long the steps of a batch took, and how long requests waited.
+
+use std::fmt;
+use std::hash::Hash;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use super::labels::{Messaging, Statement};
+
+/// A millisecond to a minute and a half; then up to an hour, for who waits on the ladder.
+const SECONDS: [f64; 18] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0,
+    300.0, 900.0, 3600.0,
+];
+
+/// Histograms of a worker process. An observation costs a lock that hardly anybody holds.
+#[derive(Debug)]
+pub struct Times {
+    batch_size: Histogram,
+    waited: Histogram,
+    settled: Histogram,
+    answered: Histogram,
+    process: Pair,
+    publish: Pair,
+    statement: Pair,
+}
+
+/// The times of what was done, and of what failed.
+#[derive(Debug)]
+struct Pair {
+    done: Histogram,
+    failed: Histogram,
+}
+
+impl Times {
+    /// Registers them; `queue` is the one that is consumed.
+    #[must_use]
+    pub fn new(registry: &mut Registry, queue: &str) -> Self {
+        let process = Pair::of(
+            registry,
+            "messaging_process_duration_seconds",
+            "From a batch in hand to its acknowledgement, or to its failure",
+            ["", "unsettled"].map(|error| Messaging::of("process", queue, error)),
+        );
+        let publish = Pair::of(
+            registry,
+            "messaging_client_operation_duration_seconds",
+            "From a batch's first publish to the confirm of all that comes of it",
+            ["", "failed"].map(|error| Messaging::of("publish", "", error)),
+        );
+        let statement = Pair::of(
+            registry,
+            "db_client_operation_duration_seconds",
+            "A batch's statement, with its repetitions where another writer was in the way, and the wait for a connection",
+            ["", "unavailable"].map(|error| Statement::of("apply", error)),
+        );
+        let mut single = |name: &str, help: &str, histogram: Histogram| {
+            registry.register(name, help, histogram.clone());
+            histogram
+        };
+        Self {
+            batch_size: single(
+                "revertd_batch_size",
+                "Messages of a batch",
+                Histogram::new(exponential_buckets(1.0, 2.0, 12)),
+            ),
+            waited: single(
+                "revertd_queue_wait_seconds",
+                "From the AMQP timestamp of a request, where it has one (whole seconds), to its first delivery",
+                Histogram::new(SECONDS),
+            ),
+            settled: single(
+                "revertd_request_duration_seconds",
+                "From a request's first delivery to its acknowledgement, waits on the ladder included",
+                Histogram::new(SECONDS),
+            ),
+            answered: single(
+                "revertd_publish_to_event_seconds",
+                "From the AMQP timestamp of a request, where it has one (whole seconds), to its acknowledgement, a moment \
+                 after its event was confirmed",
+                Histogram::new(SECONDS),
+            ),
+            process,
+            publish,
+            statement,
+        }
+    }
+
+    /// A batch was taken, of so many messages.
+    pub fn taken(&self, messages: usize) {
+        // It has at most 65,535.
+        let size = u32::try_from(messages).unwrap_or(u32::MAX);
+        self.batch_size.observe(f64::from(size));
+    }
+
+    /// A request waited so long for its first delivery.
+    pub fn waited(&self, time: Duration) {
+        self.waited.observe(time.as_secs_f64());
+    }
+
+    /// A batch was decided in that time, or the database failed.
+    pub fn decided(&self, time: Duration, failed: bool) {
+        self.statement.observe(time, failed);
+    }
+
+    /// What came of a batch was published and confirmed in that time, or the broker failed.
+    pub fn published(&self, time: Duration, failed: bool) {
+        self.publish.observe(time, failed);
+    }
+
+    /// A batch was settled, or given up, so long after it was taken.
+    pub fn processed(&self, time: Duration, failed: bool) {
+        self.process.observe(time, failed);
+    }
+
+    /// A request was acknowledged so long after its first delivery.
+    pub fn settled(&self, time: Duration) {
+        self.settled.observe(time.as_secs_f64());
+    }
+
+    /// A request was acknowledged so long after it was published.
+    pub fn answered(&self, time: Duration) {
+        self.answered.observe(time.as_secs_f64());
+    }
+}
+
+impl Pair {
+    /// Both histograms under one name, with their labels.
+    fn of<Labels>(registry: &mut Registry, name: &str, help: &str, labels: [Labels; 2]) -> Self
+    where
+        Labels: EncodeLabelSet + fmt::Debug + Clone + Eq + Hash + Send + Sync + 'static,
+    {
+        let seconds: fn() -> Histogram = || Histogram::new(SECONDS);
+        let times = Family::<Labels, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
+        registry.register(name, help, times.clone());
+        let [done, failed] = labels.map(|labels| times.get_or_create_owned(&labels));
+        Self { done, failed }
+    }
+
+    fn observe(&self, time: Duration, failed: bool) {
+        let times = if failed { &self.failed } else { &self.done };
+        times.observe(time.as_secs_f64());
+    }
+}
