@@ -4,15 +4,17 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::settings::Settings;
 use crate::{broker, ledger};
 
+mod completions;
 mod config;
 mod gateway;
 mod grants;
 mod logs;
+mod man;
 mod migrate;
 mod signals;
 mod submit;
@@ -49,6 +51,10 @@ enum Command {
     Grants(grants::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
+    /// Print what completes this command line in a shell.
+    Completions(completions::Args),
+    /// Write the manual pages of every command into a folder.
+    Man(man::Args),
 }
 
 /// How results are printed.
@@ -74,6 +80,12 @@ impl Cli {
     }
 
     fn dispatch(self) -> anyhow::Result<ExitCode> {
+        // What is packaged does not depend on a configuration, nor on whether there is one that is right.
+        match &self.command {
+            Command::Completions(args) => return completions::run(args, Self::command()),
+            Command::Man(args) => return man::run(args, Self::command()),
+            _ => {}
+        }
         let settings = Settings::load(self.config.as_deref())?;
         if let Command::Config(args) = &self.command {
             return config::run(&settings, args);
@@ -99,6 +111,8 @@ impl Cli {
             Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
             Command::Grants(args) => runtime.block_on(grants::run(&settings, args)),
             Command::Config(args) => config::run(&settings, &args),
+            Command::Completions(args) => completions::run(&args, Self::command()),
+            Command::Man(args) => man::run(&args, Self::command()),
         }
     }
 }
