@@ -81,10 +81,11 @@ impl Cli {
 
     fn dispatch(self) -> anyhow::Result<ExitCode> {
         // What is packaged does not depend on a configuration, nor on whether there is one that is right.
-        match &self.command {
-            Command::Completions(args) => return completions::run(args, Self::command()),
-            Command::Man(args) => return man::run(args, Self::command()),
-            _ => {}
+        if let Command::Completions(args) = &self.command {
+            return completions::run(args, Self::command());
+        }
+        if let Command::Man(args) = &self.command {
+            return man::run(args, Self::command());
         }
         let settings = Settings::load(self.config.as_deref())?;
         if let Command::Config(args) = &self.command {

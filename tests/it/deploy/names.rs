@@ -37,7 +37,7 @@ fn keys() -> BTreeSet<String> {
     let (mut found, mut within) = (BTreeSet::new(), String::new());
     for line in DEFAULTS.lines() {
         if let Some(name) = section.captures(line) {
-            within = name[1].to_owned();
+            name[1].clone_into(&mut within);
         } else if let Some(name) = key.captures(line) {
             found.insert(format!("{within}.{}", &name[1]));
         }
