@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::support::*;
 
 mod archive;
+mod links;
 mod names;
 
 fn run(arguments: &[&str]) -> (i32, String, String) {

@@ -7,8 +7,8 @@ use regex::Regex;
 use revertd::cli::Cli;
 use revertd::settings::DEFAULTS;
 
-const README: &str = include_str!("../../../README.md");
-const OPERATIONS: &str = include_str!("../../../OPERATIONS.md");
+pub const README: &str = include_str!("../../../README.md");
+pub const OPERATIONS: &str = include_str!("../../../OPERATIONS.md");
 
 /// Commands, and options of commands, of which the pages speak before they are here.
 const COMMANDS_TO_COME: [&str; 7] = [
