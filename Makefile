@@ -8,13 +8,23 @@ BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build demo test test-next test-contract test-rules faults bench bench-quick bench-peers lint fmt deny clean-servers
+.PHONY: help build man completions demo test test-next test-contract test-rules test-deploy faults bench bench-quick bench-peers lint fmt deny clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build the release binary
 	$(CARGO) build --release --locked --bins
+
+man: build ## write the manual pages into target/man
+	$(TARGET_DIR)/release/revertd man "$(TARGET_DIR)/man"
+
+# Under the names by which bash-completion, zsh and fish find them.
+completions: build ## write the completions of bash, zsh and fish into target/completions
+	@mkdir -p "$(TARGET_DIR)/completions"
+	$(TARGET_DIR)/release/revertd completions bash >"$(TARGET_DIR)/completions/revertd"
+	$(TARGET_DIR)/release/revertd completions zsh >"$(TARGET_DIR)/completions/_revertd"
+	$(TARGET_DIR)/release/revertd completions fish >"$(TARGET_DIR)/completions/revertd.fish"
 
 demo: ## show the main job on real input, with servers of its own
 	@$(SERVERS) install
@@ -44,6 +54,11 @@ test-contract: ## check the documents, clients in other languages and the gatewa
 
 test-rules: ## check the alerts, and run their tests with promtool
 	@tests/support/promtool
+
+# Uses what this machine has, and says what it left out; kubernetes-validate comes from PyPI into the target folder.
+test-deploy: ## check manifest, units, manual pages and completions with the tools that read them
+	@$(CARGO) build --locked --quiet --bins
+	@tests/deploy/check "$(TARGET_DIR)/deploy" "$(TARGET_DIR)/debug/revertd"
 
 # The table is printed even where a test failed; both decide the exit status.
 faults: export REVERTD_FAULTS = full
@@ -75,7 +90,7 @@ lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --features failpoints --locked -- -D warnings
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/promtool tests/support/faults-table tests/support/no-secrets tests/contract/install tests/contract/run tests/clients/submit.sh benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/promtool tests/support/faults-table tests/support/no-secrets tests/contract/install tests/contract/run tests/deploy/check tests/clients/submit.sh benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -4,12 +4,13 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::broker::STACK_BYTES;
 use crate::settings::Settings;
 use crate::{broker, ledger};
 
+mod completions;
 mod config;
 mod dead_letters;
 mod events;
@@ -17,6 +18,7 @@ mod gateway;
 mod grants;
 mod lines;
 mod logs;
+mod man;
 mod migrate;
 mod pause;
 mod progress;
@@ -72,6 +74,10 @@ enum Command {
     Events(events::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
+    /// Print what completes this command line in a shell.
+    Completions(completions::Args),
+    /// Write the manual pages of every command into a folder.
+    Man(man::Args),
 }
 
 /// How results are printed.
@@ -97,6 +103,13 @@ impl Cli {
     }
 
     fn dispatch(self) -> anyhow::Result<ExitCode> {
+        // What is packaged does not depend on a configuration, nor on whether there is one that is right.
+        if let Command::Completions(args) = &self.command {
+            return completions::run(args, Self::command());
+        }
+        if let Command::Man(args) = &self.command {
+            return man::run(args, Self::command());
+        }
         let settings = Settings::load(self.config.as_deref())?;
         if let Command::Config(args) = &self.command {
             return config::run(&settings, args);
@@ -132,6 +145,8 @@ impl Cli {
             Command::Verify(args) => runtime.block_on(verify::run(&settings, args)),
             Command::Events(args) => runtime.block_on(events::run(&settings, args)),
             Command::Config(args) => config::run(&settings, &args),
+            Command::Completions(args) => completions::run(&args, Self::command()),
+            Command::Man(args) => man::run(&args, Self::command()),
         }
     }
 }

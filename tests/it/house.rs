@@ -58,7 +58,10 @@ fn each_room_names_only_what_it_may() {
         ),
         (&["backoff::"], &["patience"]),
         (&["fail::"], &["seam"]),
-        (&["clap::"], &["cli", "main"]),
+        (
+            &["clap::", "clap_complete", "clap_mangen"],
+            &["cli", "main"],
+        ),
         (
             &["axum::", "hyper::", "hyper_util"],
             &["gateway", "telemetry"],

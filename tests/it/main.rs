@@ -8,6 +8,7 @@ mod commands;
 mod concurrency;
 mod dead_letters;
 mod dead_letters_killed;
+mod deploy;
 mod documents;
 mod files;
 mod frontier;

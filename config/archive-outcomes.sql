@@ -1,0 +1,63 @@
+-- Moves old outcomes out of the way of the others. OPERATIONS.md, Old outcomes, says what it takes for this to be safe,
+-- and what is lost by it. Run it as the owner of the tables (the role that migrates); it may be stopped and run again.
+--
+--   psql -X -v ON_ERROR_STOP=1 -v older_than="'400 days'" -v ledger=public -f config/archive-outcomes.sql "$OWNER_URL"
+--
+--   older_than  longer than anybody may send a request again
+--   ledger      the schema of Frontier's tables, ledger.schema
+--
+-- Goes: the successes on a usage, all at once, the latest of which is older, if each still has its entry in the ledger,
+-- so that the ledger itself refuses the usage from then on. Where partial reverts add up (policy `cumulative`), the usage
+-- must be given back whole. Stays: every refusal, and every success whose entry somebody removed.
+SET search_path TO :"ledger", pg_temp;
+
+-- The same columns, and the same order; after a migration that adds one, add it here too. Until then this fails, and
+-- moves nothing.
+CREATE TABLE IF NOT EXISTS revertd.outcomes_archive (LIKE revertd.outcomes INCLUDING STORAGE INCLUDING COMPRESSION);
+CREATE INDEX IF NOT EXISTS outcomes_archive_usage_id ON revertd.outcomes_archive (usage_id);
+
+CREATE OR REPLACE PROCEDURE pg_temp.archive_outcomes(older_than interval, usages integer)
+LANGUAGE plpgsql AS $$
+DECLARE
+    -- Usages in the order of the index outcomes_revert_no, so that each is looked at once.
+    done uuid := '00000000-0000-0000-0000-000000000000';
+    batch uuid[];
+    moved bigint;
+    total bigint := 0;
+BEGIN
+    LOOP
+        SELECT array_agg(n.usage_id ORDER BY n.usage_id) INTO batch FROM (
+            SELECT DISTINCT o.usage_id FROM revertd.outcomes o
+            WHERE o.refusal IS NULL AND o.usage_id > done
+            ORDER BY o.usage_id LIMIT usages
+        ) n;
+        EXIT WHEN batch IS NULL;
+        done := batch[cardinality(batch)];
+        WITH protected AS (
+            SELECT o.usage_id
+            FROM revertd.outcomes o
+            LEFT JOIN billing_transactions entry ON entry.id = o.transaction_id
+                AND entry.account_id = o.account_id AND entry.type = 'credit' AND entry.amount = o.amount
+                AND entry.metadata ->> 'revert_request_using' = o.usage_id::text
+            WHERE o.usage_id = ANY (batch) AND o.refusal IS NULL
+            GROUP BY o.usage_id
+            HAVING max(o.decided_at) < now() - older_than
+                AND count(*) = count(entry.id)
+                -- Given back whole, or decided under `once`. Who ever means to change revert.policy to `cumulative` takes
+                -- the second half away: what was given back in part could then be given again by the same request.
+                AND (sum(o.amount) = max(o.usage_amount) OR bool_and(NOT o.cumulative))
+        ), gone AS (
+            DELETE FROM revertd.outcomes o USING protected p
+            WHERE o.usage_id = p.usage_id AND o.refusal IS NULL
+            RETURNING o.*
+        )
+        INSERT INTO revertd.outcomes_archive SELECT * FROM gone;
+        GET DIAGNOSTICS moved = ROW_COUNT;
+        total := total + moved;
+        COMMIT;
+    END LOOP;
+    RAISE NOTICE 'outcomes archived: %', total;
+END
+$$;
+
+CALL pg_temp.archive_outcomes(:older_than, 10000);

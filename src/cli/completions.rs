@@ -1,0 +1,23 @@
+//! `revertd completions`
+
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, Command};
+use clap_complete::Shell;
+
+use super::print;
+
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub fn run(args: &Args, mut definition: Command) -> anyhow::Result<ExitCode> {
+    let name = definition.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut definition, name, &mut script);
+    print(&String::from_utf8(script)?)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,156 @@
+//! What an operator is given beside the program: manifest, units, manual pages, completions, and the pages that name its
+//! commands and keys.
+
+use std::process::Output;
+use std::time::Duration;
+
+use revertd::settings::Settings;
+use serde_json::Value;
+
+use super::support::*;
+
+mod archive;
+mod links;
+mod names;
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let mut program = Program::new(arguments);
+    // Whoever packages it has no configuration, or one that is none of its business.
+    program.env("REVERTD_AMQP__PREFETCH", "none");
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = program.output().expect("runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (
+        status.code().expect("no signal"),
+        text(stdout),
+        text(stderr),
+    )
+}
+
+#[test]
+fn completions_are_printed_for_each_shell_whatever_the_configuration() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (status, script, said) = run(&["completions", shell]);
+        assert_eq!((status, said.as_str()), (0, ""), "{shell}");
+        for command in ["worker", "gateway", "submit", "grants"] {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+    }
+    assert_eq!(run(&["completions", "tcsh"]).0, 2);
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pages = folder.path().join("share/man/man1");
+    let path = pages.to_str().expect("UTF-8");
+    assert_eq!(run(&["man", path]), (0, String::new(), String::new()));
+    let mut wanted = vec![("revertd".to_owned(), names::definition())];
+    while let Some((name, command)) = wanted.pop() {
+        let page = std::fs::read_to_string(pages.join(format!("{name}.1"))).expect("a page");
+        assert!(page.contains(".SH NAME"), "{name}");
+        let below = command
+            .get_subcommands()
+            .filter(|below| below.get_name() != "help");
+        wanted.extend(below.map(|below| (format!("{name}-{}", below.get_name()), below.clone())));
+    }
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let (status, _, said) = run(&["man", file.to_str().expect("UTF-8")]);
+    assert_eq!(status, 1);
+    assert!(said.contains("cannot make"), "{said}");
+}
+
+/// The objects of config/kubernetes.yaml, by kind and name.
+fn objects() -> Vec<Value> {
+    serde_saphyr::from_multiple(include_str!("../../config/kubernetes.yaml")).expect("YAML")
+}
+
+fn object(kind: &str, name: &str) -> Value {
+    objects()
+        .into_iter()
+        .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+        .expect("it is there")
+}
+
+/// The configuration of the manifest's processes.
+pub fn configuration_of_the_cluster() -> toml::Table {
+    let map = object("ConfigMap", "revertd");
+    let text = map["data"]["revertd.toml"].as_str().expect("text");
+    toml::from_str(text).expect("TOML")
+}
+
+#[test]
+fn what_the_cluster_is_told_fits_the_configuration() {
+    let configuration = configuration_of_the_cluster();
+    // What it says is right in itself, too.
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), configuration.to_string()).expect("written");
+    Settings::load_from(Some(file.path()), []).expect("a configuration");
+    let timeout = configuration["worker"]["shutdown_timeout"].as_str();
+    let timeout = humantime::parse_duration(timeout.expect("text")).expect("a duration");
+    for name in ["revertd-worker", "revertd-gateway"] {
+        let deployment = object("Deployment", name);
+        let pod = &deployment["spec"]["template"]["spec"];
+        let grace = pod["terminationGracePeriodSeconds"]
+            .as_u64()
+            .expect("seconds");
+        let margin = Duration::from_secs(grace).checked_sub(timeout);
+        assert!(margin >= Some(Duration::from_secs(10)), "{name}");
+    }
+    let scaler = object("ScaledObject", "revertd-worker");
+    let most = scaler["spec"]["maxReplicaCount"]
+        .as_i64()
+        .expect("a number");
+    let number = |section: &str, key: &str| {
+        let value = &configuration[section][key];
+        value.as_integer().expect("a number")
+    };
+    let deliveries = number("amqp", "max_deliveries");
+    let limit = number("topology", "work_queue_delivery_limit");
+    assert!(deliveries >= 2 * most && limit > 2 * deliveries);
+    let defaults: toml::Table = toml::from_str(revertd::settings::DEFAULTS).expect("TOML");
+    let queue = &scaler["spec"]["triggers"][0]["metadata"]["queueName"];
+    assert_eq!(
+        queue.as_str(),
+        defaults["topology"]["work_queue"].as_str(),
+        "the queue that is consumed"
+    );
+}
+
+#[test]
+fn no_pod_of_the_manifest_may_more_than_it_needs() {
+    let pods: Vec<Value> = objects()
+        .into_iter()
+        .filter(|object| {
+            ["Deployment", "Job"]
+                .map(Value::from)
+                .contains(&object["kind"])
+        })
+        .map(|object| object["spec"]["template"]["spec"].clone())
+        .collect();
+    assert_eq!(pods.len(), 3);
+    for pod in pods {
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(
+            pod["securityContext"]["seccompProfile"]["type"],
+            "RuntimeDefault"
+        );
+        for container in pod["containers"].as_array().expect("containers") {
+            let context = &container["securityContext"];
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(context["capabilities"]["drop"][0], "ALL");
+            assert!(container["resources"]["limits"]["memory"].is_string());
+            for variable in container["env"].as_array().expect("variables") {
+                let value = variable["value"].as_str().expect("text, not a secret");
+                let has_password = url::Url::parse(value).is_ok_and(|url| url.password().is_some());
+                assert!(!has_password, "{value}");
+            }
+        }
+    }
+}

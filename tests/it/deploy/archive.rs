@@ -1,0 +1,168 @@
+//! Outcomes are archived as OPERATIONS.md says, and nothing can be reverted twice for it.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::*;
+
+/// config/archive-outcomes.sql, run as psql would with `older_than` 400 days.
+async fn archive(stage: &Stage) {
+    let script = include_str!("../../../config/archive-outcomes.sql")
+        .replace(":\"ledger\"", "public")
+        .replace(":older_than", "interval '400 days'");
+    // The call commits by itself, so it can't stand in one message with the rest.
+    let (before, call) = script.split_once("\nCALL ").expect("it calls");
+    stage.sql(before).await;
+    stage.sql(&format!("CALL {call}")).await;
+}
+
+async fn age(stage: &Stage, usage: Uuid) {
+    let older =
+        "UPDATE revertd.outcomes SET decided_at = now() - interval '500 days' WHERE usage_id";
+    stage.sql(&format!("{older} = '{usage}'")).await;
+}
+
+/// How many outcomes of a usage are in place, and how many in the archive.
+async fn kept(stage: &Stage, usage: Uuid) -> (i64, i64) {
+    let of = async |table: &str| {
+        let query = format!("SELECT count(*) FROM revertd.{table} WHERE usage_id = '{usage}'");
+        stage.count(&query).await
+    };
+    (of("outcomes").await, of("outcomes_archive").await)
+}
+
+/// Asks, and gives the verdict; on a refusal for an earlier entry, that entry's id.
+async fn ask(stage: &Stage, events: &mut Mailbox, request: &Request) -> (String, Option<String>) {
+    stage.publish(request).await;
+    let event = events.answer(request).await;
+    let named = &event.json()["data"]["error"]["details"][0]["metadata"]["transaction_id"];
+    (event.verdict(), named.as_str().map(str::to_owned))
+}
+
+#[tokio::test]
+async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let mut events = stage.events().await;
+    let customer = stage.customer().await;
+    let account = customer.account;
+    let mut usages = Vec::new();
+    for (name, amount) in [
+        ("part", 5),
+        ("whole", 20),
+        ("recent", 20),
+        ("removed", 20),
+        ("nameless", 5),
+    ] {
+        let usage = stage.usage(account, 20).await;
+        let request = match name {
+            "nameless" => {
+                Request::json(&json!({"billing_id": account, "usage_id": usage, "amount": amount}))
+            }
+            _ => Request::revert(account, usage, amount).id(name),
+        };
+        let request = request.correlated(name);
+        assert_eq!(ask(&stage, &mut events, &request).await.0, "usage.reverted");
+        if name != "recent" {
+            age(&stage, usage).await;
+        }
+        usages.push((name, usage, request));
+    }
+    // A refusal as old as the rest, and somebody who removed entries and not the usage.
+    let [(_, part, _), _, _, (_, removed, _), _] = &usages[..] else {
+        panic!("five usages")
+    };
+    let refused = Request::revert(account, *part, 1)
+        .id("refused")
+        .correlated("refused");
+    assert_eq!(
+        ask(&stage, &mut events, &refused).await.0,
+        "ALREADY_REVERTED"
+    );
+    age(&stage, *part).await;
+    let legs = format!(
+        "DELETE FROM billing_transactions WHERE metadata ->> 'revert_request_using' = '{removed}'"
+    );
+    stage.sql(&legs).await;
+    let balance = stage.balance(account).await;
+
+    for _ in 0..2 {
+        archive(&stage).await;
+        for (name, usage, _) in &usages {
+            let expected = match *name {
+                "part" => (1, 1),
+                "recent" | "removed" => (1, 0),
+                _ => (0, 1),
+            };
+            assert_eq!(kept(&stage, *usage).await, expected, "{name}");
+        }
+    }
+    for (name, usage, request) in &usages {
+        let again = ask(&stage, &mut events, request).await;
+        let other = Request::revert(account, *usage, 1).correlated("other");
+        let other = ask(&stage, &mut events, &other).await;
+        let entry = stage
+            .reverts(*usage)
+            .await
+            .into_iter()
+            .find(|leg| leg.account == Some(account));
+        let entry = entry.map(|leg| leg.id.to_string());
+        match *name {
+            "recent" | "removed" => assert_eq!(again, ("usage.reverted".into(), None), "{name}"),
+            _ => assert_eq!(again, ("ALREADY_REVERTED".into(), entry.clone()), "{name}"),
+        }
+        assert_eq!(other.0, "ALREADY_REVERTED", "{name}");
+        assert!(entry.is_none() || other.1 == entry, "{name}");
+    }
+    assert_eq!(
+        ask(&stage, &mut events, &refused).await.0,
+        "ALREADY_REVERTED"
+    );
+    assert_eq!(stage.balance(account).await, balance);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn where_partial_reverts_add_up_only_a_usage_given_back_whole_is_archived() {
+    let (stage, _worker) = Stage::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
+    let mut events = stage.events().await;
+    let customer = stage.customer().await;
+    let account = customer.account;
+    let (whole, part) = (
+        stage.usage(account, 20).await,
+        stage.usage(account, 20).await,
+    );
+    let ask_for = |usage: Uuid, amount: i64, id: &str| {
+        Request::revert(account, usage, amount)
+            .id(id)
+            .correlated(id)
+    };
+    let first = [
+        ask_for(whole, 5, "w5"),
+        ask_for(whole, 15, "w15"),
+        ask_for(part, 5, "p5"),
+        ask_for(part, 6, "p6"),
+    ];
+    for request in &first {
+        assert_eq!(ask(&stage, &mut events, request).await.0, "usage.reverted");
+    }
+    age(&stage, whole).await;
+    age(&stage, part).await;
+    let balance = stage.balance(account).await;
+    archive(&stage).await;
+    assert_eq!(kept(&stage, whole).await, (0, 2));
+    assert_eq!(kept(&stage, part).await, (2, 0));
+    for (request, verdict) in first.iter().zip([
+        "AMOUNT_EXCEEDS_USAGE",
+        "AMOUNT_EXCEEDS_USAGE",
+        "usage.reverted",
+        "usage.reverted",
+    ]) {
+        assert_eq!(ask(&stage, &mut events, request).await.0, verdict);
+    }
+    assert_eq!(stage.balance(account).await, balance);
+    // The chain goes on where it was.
+    let rest = ask_for(part, 9, "p9");
+    assert_eq!(ask(&stage, &mut events, &rest).await.0, "usage.reverted");
+    assert_eq!(stage.balance(account).await, balance + 9);
+    stage.strike().await;
+}
