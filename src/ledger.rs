@@ -17,16 +17,19 @@ use crate::settings::{Policy, Settings};
 
 mod batch;
 mod connect;
+mod doctor;
 mod encryption;
 mod error;
 pub mod grants;
 mod hosts;
 mod migrate;
+mod objects;
 mod row;
 mod session;
 mod tables;
 
 pub use connect::unencrypted;
+pub use doctor::doctor;
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
 
