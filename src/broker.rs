@@ -20,10 +20,12 @@ use watched::Watched;
 
 mod client;
 mod credentials;
+mod doctor;
 mod error;
 mod inlet;
 mod intake;
 mod login;
+mod management;
 mod message;
 mod order;
 mod outlet;
@@ -36,6 +38,7 @@ mod watched;
 
 pub use client::{Client, Submission};
 pub use credentials::Credentials;
+pub use doctor::{assure, doctor};
 pub use error::BrokerError;
 pub use inlet::{Batch, Delivery};
 pub use intake::Intake;

@@ -10,6 +10,7 @@ use crate::settings::Settings;
 use crate::{broker, ledger};
 
 mod config;
+mod doctor;
 mod gateway;
 mod grants;
 mod logs;
@@ -47,6 +48,9 @@ enum Command {
     Submit(Box<submit::Args>),
     /// Say which clients may ask for reverts of which orgs' usage.
     Grants(grants::Args),
+    /// Check configuration, connections, permissions, topology and schema, and say what to do. Exit status 1 with
+    /// errors.
+    Doctor(doctor::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
 }
@@ -74,7 +78,11 @@ impl Cli {
     }
 
     fn dispatch(self) -> anyhow::Result<ExitCode> {
-        let settings = Settings::load(self.config.as_deref())?;
+        let settings = match (Settings::load(self.config.as_deref()), &self.command) {
+            (Ok(settings), _) => settings,
+            (Err(wrong), Command::Doctor(args)) => return doctor::misconfigured(&wrong, args),
+            (Err(wrong), _) => return Err(wrong.into()),
+        };
         if let Command::Config(args) = &self.command {
             return config::run(&settings, args);
         }
@@ -98,6 +106,7 @@ impl Cli {
             Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
             Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
             Command::Grants(args) => runtime.block_on(grants::run(&settings, args)),
+            Command::Doctor(args) => runtime.block_on(doctor::run(&settings, &args)),
             Command::Config(args) => config::run(&settings, &args),
         }
     }

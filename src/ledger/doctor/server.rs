@@ -15,6 +15,7 @@ const NEWEST: i32 = 18;
 const OLD: i32 = 1_000_000_000;
 
 /// The row of `server.sql`.
+#[allow(clippy::struct_excessive_bools, reason = "so many questions")]
 pub struct Server {
     pub role: String,
     pub database: String,
