@@ -6,6 +6,7 @@ mod support;
 mod batches;
 mod commands;
 mod concurrency;
+mod doctor;
 mod documents;
 mod frontier;
 mod gateway;

@@ -5,7 +5,7 @@ use amq_protocol::protocol::{AMQPClass, connection};
 use amq_protocol::types::{AMQPValue, FieldTable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::broker::socket::Socket;
+use super::super::socket::Socket;
 use crate::check::Checks;
 use crate::settings::Settings;
 

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
+use super::super::management::{Management, Unanswered};
 use super::nodes;
 use super::queue::{Broker, Queue, Role};
-use crate::broker::management::{Management, Unanswered};
 use crate::check::Checks;
 use crate::settings::Settings;
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use super::super::management::Management;
 use super::managed::unanswered;
-use crate::broker::management::Management;
 use crate::check::Checks;
 
 const NODE: &str = "amqp-nodes";

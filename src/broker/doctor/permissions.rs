@@ -5,9 +5,9 @@ use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::broker::error::BrokerError;
-use crate::broker::topology::Steps;
-use crate::broker::{Broker, CONNECT_TIMEOUT, within};
+use super::super::error::BrokerError;
+use super::super::topology::Steps;
+use super::super::{Broker, CONNECT_TIMEOUT, within};
 use crate::check::Checks;
 use crate::settings::Settings;
 

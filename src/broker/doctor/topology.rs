@@ -2,9 +2,9 @@
 //!
 //! What is there is declared once more, which changes nothing; what isn't is only looked for.
 
-use crate::broker::error::BrokerError;
-use crate::broker::topology::{Steps, exchanges, queues};
-use crate::broker::{Broker, CONNECT_TIMEOUT, within};
+use super::super::error::BrokerError;
+use super::super::topology::{Steps, exchanges, queues};
+use super::super::{Broker, CONNECT_TIMEOUT, within};
 use crate::check::Checks;
 use crate::settings::Settings;
 
@@ -18,16 +18,17 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
         host,
     };
     let declare = settings.topology.declare;
+    let mut found = Found::default();
     for (name, kind) in exchanges(&settings.topology) {
         let step = async |passive| {
             let declaring = steps.exchange(name, kind.clone(), passive);
             within(CONNECT_TIMEOUT, host, declaring).await
         };
-        let mut found = step(true).await;
-        if declare && found.is_ok() {
-            found = step(false).await;
+        let mut state = step(true).await;
+        if declare && state.is_ok() {
+            state = step(false).await;
         }
-        tell(&format!("exchange {name}"), found, declare, checks);
+        found.add(format!("exchange {name}"), state, checks);
     }
     for queue in queues(settings) {
         let step = async |passive| {
@@ -38,31 +39,56 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
             };
             within(CONNECT_TIMEOUT, host, declaring).await
         };
-        let mut found = step(true).await;
-        if declare && found.is_ok() {
-            found = step(false).await;
+        let mut state = step(true).await;
+        if declare && state.is_ok() {
+            state = step(false).await;
         }
-        tell(&format!("queue {}", queue.name), found, declare, checks);
+        found.add(format!("queue {}", queue.name), state, checks);
     }
+    found.tell(declare, checks);
 }
 
-fn tell(what: &str, found: Result<(), BrokerError>, declare: bool, checks: &mut Checks) {
-    match found {
-        Ok(()) if declare => checks.ok(ID, format!("{what} is as revertd declares it")),
-        Ok(()) => checks.ok(
-            ID,
-            format!("{what} is there; with topology.declare = false its arguments are not compared over AMQP"),
-        ),
-        Err(wrong) if wrong.is_missing() && declare => checks.warning(
-            ID,
-            format!("{what} is not there yet"),
-            "start `revertd worker`, which declares it",
-        ),
-        Err(wrong) if wrong.is_missing() => checks.error(
-            ID,
-            format!("{what} is missing, and topology.declare is false"),
-            "create it as the README lists it, or start a worker once with topology.declare = true",
-        ),
-        Err(wrong) => checks.failed(ID, &wrong),
+/// What is in order and what is not there, each told at once.
+#[derive(Default)]
+struct Found {
+    sound: usize,
+    missing: Vec<String>,
+}
+
+impl Found {
+    fn add(&mut self, what: String, state: Result<(), BrokerError>, checks: &mut Checks) {
+        match state {
+            Ok(()) => self.sound += 1,
+            Err(wrong) if wrong.is_missing() => self.missing.push(what),
+            Err(wrong) => checks.failed(ID, &wrong),
+        }
+    }
+
+    fn tell(self, declare: bool, checks: &mut Checks) {
+        let count = self.sound;
+        if count > 0 && declare {
+            let seen = format!("{count} exchanges and queues are as revertd declares them");
+            checks.ok(ID, seen);
+        } else if count > 0 {
+            let seen = format!(
+                "{count} exchanges and queues are there; with topology.declare = false their arguments are not \
+                 compared over AMQP"
+            );
+            checks.ok(ID, seen);
+        }
+        if self.missing.is_empty() {
+            return;
+        }
+        let missing = self.missing.join(", ");
+        if declare {
+            let remedy = "start `revertd worker`, which declares it";
+            checks.warning(ID, format!("not there yet: {missing}"), remedy);
+        } else {
+            checks.error(
+                ID,
+                format!("missing, and topology.declare is false: {missing}"),
+                "create it as ARCHITECTURE.md describes it, or start a worker once with topology.declare = true",
+            );
+        }
     }
 }

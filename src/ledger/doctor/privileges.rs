@@ -2,11 +2,11 @@
 
 use tokio_postgres::Row;
 
+use super::super::Ledger;
+use super::super::migrate::HISTORY;
 use super::server::Server;
 use super::{Session, answered};
 use crate::check::Checks;
-use crate::ledger::Ledger;
-use crate::ledger::migrate::HISTORY;
 use crate::settings::Settings;
 
 /// A grant that a worker needs, as the README lists them under Permissions.

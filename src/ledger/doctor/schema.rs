@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::super::migrate::{HISTORY, latest, migrations};
+use super::super::objects;
 use super::server::Server;
 use super::{Session, answered, in_ledger};
 use crate::check::Checks;
-use crate::ledger::migrate::{HISTORY, latest, migrations};
-use crate::ledger::objects;
 use crate::settings::Settings;
 
 pub async fn check(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {

@@ -239,3 +239,18 @@ pub fn fires_triggers(fires: bool, checks: &mut Checks) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Status;
+
+    #[test]
+    fn a_server_that_forgets_what_it_confirmed_is_an_error() {
+        for (fsync, status) in [(true, Status::Ok), (false, Status::Error)] {
+            let mut checks = Checks::default();
+            keeps_what_it_confirms(fsync, &mut checks);
+            assert_eq!(checks.count(status), 1);
+        }
+    }
+}
