@@ -108,7 +108,7 @@ fn created_by(sql: &str, all: &mut BTreeSet<Object>) {
     for found in added.captures_iter(sql) {
         all.insert(object("constraint", &found[1], &found[2], true));
     }
-    let indexes = pattern(r"CREATE (UNIQUE )?INDEX (\w+)\s+ON revertd\.(\w+)");
+    let indexes = pattern(r"CREATE (UNIQUE )?INDEX (\w+)\s+ON\s+revertd\.(\w+)");
     for found in indexes.captures_iter(sql) {
         all.insert(object(
             "index",
@@ -117,7 +117,8 @@ fn created_by(sql: &str, all: &mut BTreeSet<Object>) {
             found.get(1).is_some(),
         ));
     }
-    let triggers = pattern(r"(?s)CREATE (?:CONSTRAINT )?TRIGGER (\w+)\s[^;]*?\sON revertd\.(\w+)");
+    let triggers =
+        pattern(r"(?s)CREATE (?:CONSTRAINT )?TRIGGER (\w+)\s[^;]*?\sON\s+revertd\.(\w+)");
     for found in triggers.captures_iter(sql) {
         all.insert(object("trigger", &found[2], &found[1], true));
     }

@@ -423,6 +423,17 @@ async fn a_login_that_may_not_is_told_what_it_may_not() {
     }
     reader.says("amqp-permissions", "ok", "may read the work queue", "");
     reader.says("amqp-topology", "error", "forbids declaring", "Permissions");
+    url.set_username("gateway").expect("a user");
+    url.set_password(Some("eD9_mVq4-sLh7kPc2A"))
+        .expect("a password");
+    logs::password_of(url.as_str());
+    let gateway = doctor(&stage, &[("AMQP__URL", url.as_str())]);
+    gateway.says(
+        "amqp-permissions",
+        "error",
+        "may not read the work queue",
+        "set_permissions",
+    );
     // Nothing was left behind, nor taken.
     for queue in [stage.name("work"), replies, dead.clone()] {
         assert_eq!(stage.depth(&queue).await, 0, "{queue}");
