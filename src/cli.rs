@@ -13,6 +13,7 @@ use crate::{broker, ledger};
 mod completions;
 mod config;
 mod dead_letters;
+mod doctor;
 mod events;
 mod gateway;
 mod grants;
@@ -72,6 +73,9 @@ enum Command {
     Verify(verify::Args),
     /// Publish events of stored outcomes again.
     Events(events::Args),
+    /// Check configuration, connections, permissions, topology and schema, and say what to do. Exit status 1 with
+    /// errors.
+    Doctor(doctor::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
     /// Print what completes this command line in a shell.
@@ -110,7 +114,11 @@ impl Cli {
         if let Command::Man(args) = &self.command {
             return man::run(args, Self::command());
         }
-        let settings = Settings::load(self.config.as_deref())?;
+        let settings = match (Settings::load(self.config.as_deref()), &self.command) {
+            (Ok(settings), _) => settings,
+            (Err(wrong), Command::Doctor(args)) => return doctor::misconfigured(&wrong, args),
+            (Err(wrong), _) => return Err(wrong.into()),
+        };
         if let Command::Config(args) = &self.command {
             return config::run(&settings, args);
         }
@@ -144,6 +152,7 @@ impl Cli {
             Command::Resume(args) => runtime.block_on(pause::resume(&settings, args)),
             Command::Verify(args) => runtime.block_on(verify::run(&settings, args)),
             Command::Events(args) => runtime.block_on(events::run(&settings, args)),
+            Command::Doctor(args) => runtime.block_on(doctor::run(&settings, &args)),
             Command::Config(args) => config::run(&settings, &args),
             Command::Completions(args) => completions::run(&args, Self::command()),
             Command::Man(args) => man::run(&args, Self::command()),

@@ -18,7 +18,7 @@
 //! 9. A passing failure of a request climbs the retry ladder; of the database or the broker, pauses the pool.
 //! 10. Attempts exhausted, or never decodable: dead-letter queue, with the reason.
 //!
-//! The modules below stand in reading order: the pure ones, TLS, the seams at which tests crash the program, the two rooms that do I/O, the loop that joins
+//! The modules below stand in reading order: the pure ones, TLS, whether servers can be reached, the seams at which tests crash the program, the two rooms that do I/O, the loop that joins
 //! them, the operation over HTTP, and the command line.
 
 pub mod request;
@@ -33,9 +33,13 @@ pub mod disposition;
 
 pub mod patience;
 
+pub mod check;
+
 pub mod settings;
 
 pub mod tls;
+
+pub mod reach;
 
 pub mod seam;
 

@@ -32,12 +32,14 @@ macro_rules! text_type {
 mod check;
 mod database_url;
 mod files;
+mod management_url;
 mod settle;
 mod types;
 mod urls;
 
 pub use database_url::DatabaseUrl;
 pub use files::{HeldFile, Identity, TlsFiles};
+pub use management_url::ManagementUrl;
 pub use types::{
     AuthorizationMode, CollectorUrl, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern,
     SchemaName, Size,
@@ -89,6 +91,8 @@ pub struct Amqp {
     pub max_message_bytes: Size,
     pub max_deliveries: u32,
     pub reply_to_pattern: ReplyToPattern,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management_url: Option<ManagementUrl>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

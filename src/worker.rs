@@ -260,10 +260,10 @@ impl Pool {
                     for name in migrated.applied {
                         info!(migration = name, "applied");
                     }
-                    Ok(())
                 } else {
-                    ledger::check(settings).await
+                    ledger::check(settings).await?;
                 }
+                self.shared.ledger.assure().await
             };
             let prepared = tokio::select! {
                 prepared = prepared => prepared,

@@ -19,6 +19,9 @@ enum Nature {
     Lasting,
     LoginRefused,
     HostRefused,
+    Forbidden,
+    Missing,
+    Unequal,
     Unparseable,
     Blocked,
 }
@@ -33,6 +36,11 @@ impl BrokerError {
     /// Something that stays wrong until somebody mends it.
     pub(crate) fn lasting(message: impl Into<String>) -> Self {
         let (message, nature) = (message.into(), Nature::Lasting);
+        Self { message, nature }
+    }
+
+    fn unequal(message: String) -> Self {
+        let nature = Nature::Unequal;
         Self { message, nature }
     }
 
@@ -78,7 +86,12 @@ impl BrokerError {
     pub fn is_lasting(&self) -> bool {
         matches!(
             self.nature,
-            Nature::Lasting | Nature::LoginRefused | Nature::HostRefused
+            Nature::Lasting
+                | Nature::LoginRefused
+                | Nature::HostRefused
+                | Nature::Forbidden
+                | Nature::Missing
+                | Nature::Unequal
         )
     }
 
@@ -90,6 +103,21 @@ impl BrokerError {
     /// Whether the broker knows the user, and keeps it from the virtual host.
     pub(super) fn is_host_refused(&self) -> bool {
         self.nature == Nature::HostRefused
+    }
+
+    /// Whether the broker's user lacks a permission.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.nature == Nature::Forbidden
+    }
+
+    /// Whether something that was named is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        self.nature == Nature::Missing
+    }
+
+    /// Whether something that was declared, or an argument, is not as the broker would have it.
+    pub(super) fn is_unequal(&self) -> bool {
+        self.nature == Nature::Unequal
     }
 
     /// Whether a delivery could not be parsed, which ends the connection, and does so again each time it
@@ -153,29 +181,35 @@ impl BrokerError {
                             nature: Nature::HostRefused,
                         }
                     }
-                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::lasting(format!(
-                        "{at} forbids {doing}: {text}; grant the user of amqp.url what the README lists \
-                         under Permissions"
-                    )),
+                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self {
+                        message: format!(
+                            "{at} forbids {doing}: {text}; grant the user of amqp.url what the README lists \
+                             under Permissions"
+                        ),
+                        nature: Nature::Forbidden,
+                    },
                     AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
                         if doing.starts_with("publishing") =>
                     {
-                        Self::lasting(format!(
+                        Self::unequal(format!(
                             "{at} refuses {doing}: {text}; amqp.url must name the user that the broker knows this \
                              login by (with auth_mechanism=external, what it reads from the certificate), and no \
                              message be larger than its max_message_size"
                         ))
                     }
                     AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => {
-                        Self::lasting(format!(
+                        Self::unequal(format!(
                             "{at} refuses {doing}: {text}; it exists with other arguments: configure what is \
                          there, delete it when it is empty, or set topology.declare = false"
                         ))
                     }
-                    AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Self::lasting(format!(
-                        "{at} refuses {doing}: {text}; `revertd worker` creates it at its start, with \
-                         topology.declare = true"
-                    )),
+                    AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Self {
+                        message: format!(
+                            "{at} refuses {doing}: {text}; `revertd worker` creates it at its start, with \
+                             topology.declare = true"
+                        ),
+                        nature: Nature::Missing,
+                    },
                     AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
                         Self::passing(format!("{at} fails at {doing}: {text}"))
                     }

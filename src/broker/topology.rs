@@ -12,10 +12,10 @@ use crate::settings::{Settings, Topology};
 /// use them up.
 const READ_LIMIT: i64 = 1_000_000_000;
 
-struct Queue {
-    name: String,
-    arguments: FieldTable,
-    binding: Option<(String, String)>,
+pub struct Queue {
+    pub name: String,
+    pub arguments: FieldTable,
+    pub binding: Option<(String, String)>,
 }
 
 /// Declares everything, or checks that it is there.
@@ -27,13 +27,8 @@ pub async fn ensure(
     let topology = &settings.topology;
     let passive = !topology.declare;
     let steps = Steps { connection, host };
-    let exchanges = [
-        (topology.request_exchange.as_str(), ExchangeKind::Direct),
-        (topology.reply_exchange.as_str(), ExchangeKind::Topic),
-        (topology.dead_letter_exchange.as_str(), ExchangeKind::Direct),
-    ];
     // Each has its own time: together they are some forty round trips.
-    for (name, kind) in exchanges {
+    for (name, kind) in exchanges(topology) {
         within(CONNECT_TIMEOUT, host, steps.exchange(name, kind, passive)).await?;
     }
     for queue in queues(settings) {
@@ -42,7 +37,17 @@ pub async fn ensure(
     Ok(())
 }
 
-fn queues(settings: &Settings) -> Vec<Queue> {
+/// The exchanges, with their kinds.
+pub fn exchanges(topology: &Topology) -> [(&str, ExchangeKind); 3] {
+    [
+        (topology.request_exchange.as_str(), ExchangeKind::Direct),
+        (topology.reply_exchange.as_str(), ExchangeKind::Topic),
+        (topology.dead_letter_exchange.as_str(), ExchangeKind::Direct),
+    ]
+}
+
+/// The queues, in the order in which they are declared.
+pub fn queues(settings: &Settings) -> Vec<Queue> {
     let topology = &settings.topology;
     let mut queues = vec![dead_letter_queue(topology)];
     if topology.reply_queue_declare {
@@ -145,13 +150,14 @@ fn dead_letters_to(arguments: &mut FieldTable, exchange: &str, routing_key: &str
 }
 
 /// Each on a channel of its own, since a refusal closes the channel.
-struct Steps<'a> {
-    connection: &'a Connection,
-    host: &'a str,
+pub struct Steps<'a> {
+    pub connection: &'a Connection,
+    pub host: &'a str,
 }
 
 impl Steps<'_> {
-    async fn exchange(
+    /// Declares an exchange, or looks whether it is there.
+    pub async fn exchange(
         &self,
         name: &str,
         kind: ExchangeKind,
@@ -174,19 +180,8 @@ impl Steps<'_> {
     }
 
     async fn queue(&self, queue: &Queue, passive: bool) -> Result<(), BrokerError> {
+        let channel = self.declare(queue, passive).await?;
         let name = queue.name.as_str();
-        let options = QueueDeclareOptions {
-            passive,
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            nowait: false,
-        };
-        let channel = self.channel().await?;
-        let declared = channel
-            .queue_declare(name.into(), options, queue.arguments.clone())
-            .await;
-        self.done(declared, &format!("declaring the queue {name}"))?;
         if let Some((exchange, key)) = queue.binding.as_ref().filter(|_| !passive) {
             let bound = channel
                 .queue_bind(
@@ -206,17 +201,35 @@ impl Steps<'_> {
         Ok(())
     }
 
-    async fn channel(&self) -> Result<Channel, BrokerError> {
+    /// Declares a queue alone, or looks whether it is there. The channel is still open.
+    pub async fn declare(&self, queue: &Queue, passive: bool) -> Result<Channel, BrokerError> {
+        let name = queue.name.as_str();
+        let options = QueueDeclareOptions {
+            passive,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+        };
+        let channel = self.channel().await?;
+        let declared = channel
+            .queue_declare(name.into(), options, queue.arguments.clone())
+            .await;
+        self.done(declared, &format!("declaring the queue {name}"))?;
+        Ok(channel)
+    }
+
+    pub async fn channel(&self) -> Result<Channel, BrokerError> {
         let channel = self.connection.create_channel().await;
         self.done(channel, "opening a channel")
     }
 
     /// Nothing depends on it: an open channel costs a little until the connection ends.
-    async fn close(&self, channel: &Channel) {
+    pub async fn close(&self, channel: &Channel) {
         let _ = channel.close(200, "done".into()).await;
     }
 
-    fn done<T>(&self, result: Result<T, lapin::Error>, doing: &str) -> Result<T, BrokerError> {
+    pub fn done<T>(&self, result: Result<T, lapin::Error>, doing: &str) -> Result<T, BrokerError> {
         result.map_err(|error| BrokerError::classify(&error, self.host, doing))
     }
 }

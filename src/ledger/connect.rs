@@ -190,6 +190,26 @@ pub fn unencrypted(settings: &Settings) -> Vec<String> {
     all
 }
 
+/// Host and port of each server that is reached over a network.
+pub fn servers(settings: &Settings) -> Result<Vec<(String, u16)>, LedgerError> {
+    let config = parse(settings, &Encryption::new(settings)?)?;
+    let ports = config.get_ports();
+    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+    // Where addresses are given beside the names, they are what is connected to.
+    if !config.get_hostaddrs().is_empty() {
+        let addresses = config.get_hostaddrs().iter().enumerate();
+        return Ok(addresses
+            .map(|(index, host)| (host.to_string(), port(index)))
+            .collect());
+    }
+    let named = config.get_hosts().iter().enumerate();
+    let over_network = named.filter_map(|(index, host)| match host {
+        Host::Tcp(name) => Some((name.clone(), port(index))),
+        Host::Unix(_) => None,
+    });
+    Ok(over_network.collect())
+}
+
 fn describe(config: &Config) -> String {
     let ports = config.get_ports();
     let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {

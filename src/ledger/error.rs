@@ -12,6 +12,8 @@ use crate::tls::{Fault, fault};
 pub struct LedgerError {
     message: String,
     lasting: bool,
+    /// Whether it arose before there was an encrypted connection to log in over.
+    at_tls: bool,
 }
 
 impl LedgerError {
@@ -21,6 +23,7 @@ impl LedgerError {
         Self {
             message,
             lasting: true,
+            at_tls: false,
         }
     }
 
@@ -29,6 +32,7 @@ impl LedgerError {
         Self {
             message,
             lasting: false,
+            at_tls: false,
         }
     }
 
@@ -39,10 +43,18 @@ impl LedgerError {
     }
 
     pub(super) fn clear_text_only(host: &str) -> Self {
-        Self::lasting(format!(
+        let error = Self::lasting(format!(
             "PostgreSQL at {host} does not encrypt, and database.url asks for it; switch it on there (ssl = on in \
              postgresql.conf), or correct host and port. Nothing is ever sent in the clear instead"
-        ))
+        ));
+        Self {
+            at_tls: true,
+            ..error
+        }
+    }
+
+    pub(super) fn is_at_tls(&self) -> bool {
+        self.at_tls
     }
 
     /// Whether waiting alone won't mend it.
@@ -126,7 +138,11 @@ pub fn of_pool(error: &PoolError, host: &str) -> LedgerError {
 fn of_connection(error: &Error, host: &str) -> LedgerError {
     if let Some(Fault { what, lasting }) = fault(error, "database") {
         let message = format!("PostgreSQL at {host} {what}");
-        return LedgerError { message, lasting };
+        return LedgerError {
+            message,
+            lasting,
+            at_tls: true,
+        };
     }
     LedgerError::passing(format!(
         "cannot work with PostgreSQL at {host}: {}; is it running, and is the address in database.url \

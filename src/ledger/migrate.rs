@@ -14,7 +14,7 @@ use crate::seam;
 use crate::settings::Settings;
 
 /// Every migration of `migrations/`, in order. A released one is never edited.
-const MIGRATIONS: [(&str, &str); 4] = [
+pub(super) const MIGRATIONS: [(&str, &str); 4] = [
     (
         "V1__outcomes",
         include_str!("../../migrations/V1__outcomes.sql"),
@@ -33,7 +33,7 @@ const MIGRATIONS: [(&str, &str); 4] = [
     ),
 ];
 
-const HISTORY: &str = "revertd.schema_history";
+pub(super) const HISTORY: &str = "revertd.schema_history";
 
 /// The one thing that is added to Frontier's tables.
 const INDEX: &str = "billing_transactions_revertd_idx";
@@ -147,7 +147,7 @@ impl Session {
         Ok(true)
     }
 
-    async fn index_is_valid(&self, settings: &Settings) -> Result<bool, LedgerError> {
+    pub(super) async fn index_is_valid(&self, settings: &Settings) -> Result<bool, LedgerError> {
         let schema = settings.ledger.schema.as_str();
         self.exists(&format!(
             "SELECT FROM pg_index WHERE indisvalid AND indexrelid = \
@@ -178,13 +178,13 @@ impl Session {
         Ok(())
     }
 
-    async fn has_history(&self) -> Result<bool, LedgerError> {
+    pub(super) async fn has_history(&self) -> Result<bool, LedgerError> {
         let table = format!("SELECT WHERE to_regclass('{HISTORY}') IS NOT NULL");
         self.exists(&table).await
     }
 
     /// Whether the latest migration was applied.
-    async fn is_current(&self) -> Result<bool, LedgerError> {
+    pub(super) async fn is_current(&self) -> Result<bool, LedgerError> {
         let applied = format!("SELECT FROM {HISTORY} WHERE version = {}", latest());
         Ok(self.has_history().await? && self.exists(&applied).await?)
     }
@@ -202,11 +202,11 @@ impl Session {
     }
 }
 
-fn latest() -> i32 {
+pub(super) fn latest() -> i32 {
     migrations().last().map_or(0, Migration::version)
 }
 
-fn migrations() -> Vec<Migration> {
+pub(super) fn migrations() -> Vec<Migration> {
     MIGRATIONS
         .iter()
         .map(|(name, sql)| {

@@ -1,7 +1,7 @@
 //! What an address and the files beside it say together: the password, whether to encrypt, whom to trust.
 
 use super::files::{HeldFile, Identity, TlsFiles};
-use super::{Amqp, Database, Settings, SettingsError};
+use super::{Amqp, Database, ManagementUrl, Settings, SettingsError};
 
 impl Settings {
     /// Puts into the addresses what stands in files.
@@ -15,8 +15,13 @@ impl Amqp {
     fn settle(&mut self) -> Result<(), String> {
         let identity = identity("amqp", self.cert_file.as_ref(), self.key_file.as_ref())?;
         let files = [("ca_file", &self.ca_file), ("cert_file", &self.cert_file)];
+        let managed = self.management_url.as_ref();
+        let managed_over_tls = managed.is_some_and(ManagementUrl::is_secure);
         if !self.url.is_secure() {
-            if let Some((key, _)) = files.iter().find(|(_, file)| file.is_some()) {
+            let unused = files
+                .iter()
+                .find(|(_, file)| file.is_some() && !managed_over_tls);
+            if let Some((key, _)) = unused {
                 return Err(format!(
                     "amqp.{key} is set, but amqp.url begins with amqp://, which does not encrypt; write \
                      amqps://, or take the key out"
@@ -59,12 +64,16 @@ impl Amqp {
             self.url
                 .set_password(&password.map_err(|wrong| format!("amqp.password_file: {wrong}"))?);
         }
+        let tls = TlsFiles {
+            section: "amqp",
+            ca: self.ca_file.clone(),
+            identity,
+        };
         if self.url.is_secure() {
-            self.url.set_tls(&TlsFiles {
-                section: "amqp",
-                ca: self.ca_file.clone(),
-                identity,
-            });
+            self.url.set_tls(&tls);
+        }
+        if let Some(url) = self.management_url.as_mut().filter(|url| url.is_secure()) {
+            url.set_tls(tls);
         }
         Ok(())
     }

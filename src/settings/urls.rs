@@ -74,7 +74,8 @@ impl AmqpUrls {
     }
 
     /// Whether the broker reads from a certificate who connects.
-    pub(super) fn is_external(&self) -> bool {
+    #[must_use]
+    pub fn is_external(&self) -> bool {
         self.0.iter().all(|url| url.external)
     }
 

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::batch::Worker;
 use super::replies::{DirectReplies, Replies};
 use super::{Beginning, End, Pool, WorkerError};
-use crate::broker::{Broker, BrokerError, Intake};
+use crate::broker::{self, Broker, BrokerError, Intake};
 use crate::seam;
 use crate::telemetry::Pause;
 
@@ -128,6 +128,9 @@ impl Pool {
         let settings = &self.shared.settings;
         if !beginning.topology_checked {
             broker.ensure_topology(settings).await?;
+            if !beginning.failed {
+                broker::assure(settings).await?;
+            }
         }
         let mut outlets = Vec::new();
         for _ in 0..settings.worker.concurrency {

@@ -9,6 +9,7 @@ mod concurrency;
 mod dead_letters;
 mod dead_letters_killed;
 mod deploy;
+mod doctor;
 mod documents;
 mod files;
 mod frontier;

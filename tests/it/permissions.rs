@@ -15,7 +15,7 @@ use super::support::*;
 mod letters;
 
 /// The block of the README that stands under that marker, a statement or command a line.
-fn documented(marker: &str) -> Vec<String> {
+pub fn documented(marker: &str) -> Vec<String> {
     let readme = include_str!("../../README.md");
     let marker = format!("<!-- permissions: {marker} -->\n");
     let (_, after) = readme.split_once(&marker).expect("the marker is there");
@@ -28,13 +28,13 @@ fn documented(marker: &str) -> Vec<String> {
 }
 
 /// A role of the database, with a password and nothing else.
-struct Role {
-    name: String,
-    url: String,
+pub struct Role {
+    pub name: String,
+    pub url: String,
 }
 
 impl Role {
-    async fn new(stage: &Stage, kind: &str, database: &str) -> Self {
+    pub async fn new(stage: &Stage, kind: &str, database: &str) -> Self {
         let name = format!("{}_{kind}", stage.database);
         let password = Uuid::new_v4();
         stage
@@ -52,7 +52,7 @@ impl Role {
     }
 
     /// A documented statement for this role, which is called `kind` there.
-    fn own(&self, statement: &str, kind: &str, database: &str) -> String {
+    pub fn own(&self, statement: &str, kind: &str, database: &str) -> String {
         statement
             .replace(&format!(" TO {kind};"), &format!(" TO {};", self.name))
             .replace("DATABASE billing", &format!("DATABASE {database}"))
@@ -65,7 +65,7 @@ fn run(stage: &Stage, role: &Role, arguments: &[&str]) -> Output {
     command.output().expect("runs")
 }
 
-async fn drop_role(stage: &Stage, role: &Role) {
+pub async fn drop_role(stage: &Stage, role: &Role) {
     let name = &role.name;
     stage
         .sql(&format!("DROP OWNED BY {name}; DROP ROLE {name}"))

@@ -1,0 +1,189 @@
+//! What `revertd doctor` finds out about the broker, and what of it the worker insists on.
+//!
+//! Over AMQP it declares nothing that is not there already, publishes nothing that could reach a queue, and takes nothing
+//! from one. What AMQP does not show is asked of the management API, where one is configured.
+
+use tokio::time::timeout;
+
+use super::error::BrokerError;
+use super::management::Management;
+use super::{Broker, CONNECT_TIMEOUT, socket, unencrypted, within};
+use crate::check::Checks;
+use crate::reach::{Words, reach};
+use crate::settings::{AmqpUrl, Settings};
+use crate::tls::fault;
+
+mod greeting;
+mod managed;
+mod nodes;
+mod permissions;
+mod queue;
+mod topology;
+
+const WORDS: Words = Words {
+    dns: "amqp-dns",
+    tcp: "amqp-tcp",
+    key: "amqp.url",
+};
+
+/// Looks at everything there is to see.
+pub async fn doctor(settings: &Settings) -> Checks {
+    let mut checks = Checks::default();
+    over_amqp(settings, &mut checks).await;
+    match Management::new(settings) {
+        Some(management) => managed::check(&management, settings, &mut checks).await,
+        None => checks.skipped_until(
+            "amqp-management",
+            "policies, bindings, consumer timeout, feature flags, alarms, memory and disk are not seen over AMQP, and \
+             amqp.management_url is not set",
+            "rabbitmq-plugins enable rabbitmq_management, and set amqp.management_url",
+        ),
+    }
+    checks
+}
+
+/// What a worker with `topology.declare = false` insists on, where it can be seen: that what it rejects is kept.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub async fn assure(settings: &Settings) -> Result<(), BrokerError> {
+    let Some(management) = Management::new(settings).filter(|_| !settings.topology.declare) else {
+        return Ok(());
+    };
+    let mut checks = Checks::default();
+    managed::work_queue(&management, settings, &mut checks).await;
+    match checks.first_error() {
+        None => Ok(()),
+        Some(error) => Err(BrokerError::lasting(format!(
+            "RabbitMQ would lose messages: {error} (`revertd doctor` shows all)"
+        ))),
+    }
+}
+
+async fn over_amqp(settings: &Settings, checks: &mut Checks) {
+    let skip = |ids: &[&'static str], why: &str, checks: &mut Checks| {
+        for id in ids {
+            checks.skipped(id, why);
+        }
+    };
+    let rest = ["amqp-login", "amqp-topology"];
+    let urls = settings.amqp.url.iter();
+    let servers: Vec<_> = urls
+        .map(AmqpUrl::address)
+        .map(|(host, port)| (host.to_owned(), port))
+        .collect();
+    if !reach(WORDS, &servers, checks).await {
+        skip(
+            &["amqp-tls", "amqp-version"],
+            "the broker can't be reached",
+            checks,
+        );
+        skip(&rest, "the broker can't be reached", checks);
+        return;
+    }
+    if !greeted(settings, checks).await {
+        skip(
+            &rest,
+            "nothing is sent before the broker has shown what it is",
+            checks,
+        );
+        return;
+    }
+    let broker = match Broker::connect(settings, true).await {
+        Ok(broker) => broker,
+        Err(wrong) => {
+            checks.failed("amqp-login", &wrong);
+            skip(
+                &["amqp-topology"],
+                "nothing can be asked without a login",
+                checks,
+            );
+            return;
+        }
+    };
+    let (user, host) = (&broker.user, &broker.host);
+    checks.ok("amqp-login", format!("{user} logged in at {host}"));
+    let takes = takes_messages(&broker).await;
+    match &takes {
+        // Told with the other permissions.
+        Err(wrong) if wrong.is_forbidden() => {}
+        Ok(()) => checks.ok("amqp-publishing", "the broker takes messages of this user"),
+        Err(wrong) => checks.failed("amqp-publishing", wrong),
+    }
+    topology::check(&broker, settings, checks).await;
+    let answers = !takes.is_err_and(|wrong| !wrong.is_forbidden());
+    if answers {
+        permissions::check(&broker, settings, checks).await;
+    } else {
+        skip(
+            &["amqp-permissions"],
+            "the broker takes no messages",
+            checks,
+        );
+    }
+    broker.close().await;
+}
+
+/// Whether the broker greets, verified where the address says so, and as what.
+async fn greeted(settings: &Settings, checks: &mut Checks) -> bool {
+    let mut wrong = None;
+    for url in settings.amqp.url.iter() {
+        let opened = timeout(CONNECT_TIMEOUT, socket::open(url)).await;
+        let opened = match opened {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(error)) => {
+                let at_tls = fault(&error, "amqp").is_some();
+                let error = BrokerError::classify(&error.into(), &url.host(), "connecting");
+                wrong = Some((at_tls, error));
+                continue;
+            }
+            Err(_) => {
+                wrong = Some((url.tls().is_some(), BrokerError::silent(&url.host())));
+                continue;
+            }
+        };
+        encryption(settings, checks);
+        let host = url.host();
+        let read = async {
+            let read = greeting::read(opened).await;
+            read.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
+        };
+        return match within(CONNECT_TIMEOUT, &host, read).await {
+            Ok(greeting) => {
+                greeting.check(settings, checks);
+                true
+            }
+            Err(wrong) => {
+                checks.failed("amqp-version", &wrong);
+                false
+            }
+        };
+    }
+    if let Some((at_tls, wrong)) = wrong {
+        let id = if at_tls { "amqp-tls" } else { "amqp-tcp" };
+        checks.failed(id, &wrong);
+    }
+    checks.skipped("amqp-version", "the broker did not come so far");
+    false
+}
+
+fn encryption(settings: &Settings, checks: &mut Checks) {
+    let clear = unencrypted(settings);
+    if !clear.is_empty() {
+        let seen = format!("everything goes in the clear to {}", clear.join(", "));
+        checks.warning("amqp-tls", seen, "use amqps:// in amqp.url");
+    } else if settings.amqp.url.iter().any(|url| url.tls().is_some()) {
+        checks.ok("amqp-tls", "encrypted, and the broker verified in full");
+    } else {
+        checks.ok("amqp-tls", "not encrypted, and within this machine");
+    }
+}
+
+/// Whether the broker takes messages, and of the user that we take ourselves for: it tells only who publishes.
+async fn takes_messages(broker: &Broker) -> Result<(), BrokerError> {
+    let probing = async { broker.outlet().await?.probe().await };
+    tokio::select! {
+        probed = probing => probed,
+        blocked = broker.blocked() => Err(blocked),
+    }
+}

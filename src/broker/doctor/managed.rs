@@ -1,0 +1,183 @@
+//! What the management API shows and AMQP does not: arguments and policies as they come out, bindings, nodes.
+
+use serde_json::Value;
+
+use super::super::management::{Management, Unanswered};
+use super::nodes;
+use super::queue::{Broker, Queue, Role};
+use crate::check::Checks;
+use crate::settings::Settings;
+
+const API: &str = "amqp-management";
+const QUEUE: &str = "amqp-queue";
+const BINDING: &str = "amqp-bindings";
+
+/// Everything.
+pub async fn check(management: &Management, settings: &Settings, checks: &mut Checks) {
+    if management.is_exposed() {
+        let seen = format!("the password goes in the clear to {}", management.host());
+        checks.warning(
+            "amqp-management-tls",
+            seen,
+            "use https:// in amqp.management_url",
+        );
+    }
+    let overview = match management.get("overview").await {
+        Ok(overview) => overview,
+        Err(wrong) => return unanswered(API, wrong, checks),
+    };
+    let version = overview["rabbitmq_version"].as_str().unwrap_or_default();
+    checks.ok(
+        API,
+        format!("{} answers, of RabbitMQ {version}", management.host()),
+    );
+    let broker = Broker::of(version);
+    for (name, role) in roles(settings) {
+        queue(management, settings, &broker, &name, role, checks).await;
+    }
+    bindings(management, settings, checks).await;
+    nodes::check(management, checks).await;
+}
+
+/// The work queue alone. Where the API can't be asked, that is no error.
+pub async fn work_queue(management: &Management, settings: &Settings, checks: &mut Checks) {
+    // Its delivery limit is not looked at more closely than the queue itself tells.
+    let (broker, name) = (Broker::of(""), settings.topology.work_queue.as_str());
+    queue(management, settings, &broker, name, Role::Work, checks).await;
+}
+
+fn roles(settings: &Settings) -> Vec<(String, Role)> {
+    let topology = &settings.topology;
+    let mut all = vec![(topology.work_queue.to_string(), Role::Work)];
+    let delays = settings
+        .retry
+        .delays
+        .iter()
+        .map(|delay| delay.0.as_millis());
+    let rungs = settings.retry_queues().into_iter().zip(delays);
+    all.extend(rungs.map(|(name, delay_ms)| (name, Role::Rung { delay_ms })));
+    if topology.reply_queue_declare {
+        all.push((topology.reply_queue.to_string(), Role::Replies));
+    }
+    all.push((topology.dead_letter_queue.to_string(), Role::Dead));
+    all
+}
+
+async fn queue(
+    management: &Management,
+    settings: &Settings,
+    broker: &Broker,
+    name: &str,
+    role: Role,
+    checks: &mut Checks,
+) {
+    match management.of("queues", name, "").await {
+        Ok(answer) => {
+            let queue = Queue {
+                name,
+                role,
+                answer: &answer,
+            };
+            queue.check(QUEUE, broker, settings, checks);
+        }
+        // Whether it should be there is told where it is asked for over AMQP.
+        Err(Unanswered::Missing) => checks.skipped(QUEUE, format!("the queue {name} is not there")),
+        Err(wrong) => unanswered(QUEUE, wrong, checks),
+    }
+}
+
+/// Whether requests, events and dead letters reach their queues.
+async fn bindings(management: &Management, settings: &Settings, checks: &mut Checks) {
+    let topology = &settings.topology;
+    let (work, dead) = (
+        topology.work_queue.as_str(),
+        topology.dead_letter_queue.as_str(),
+    );
+    for (queue, exchange, key, remedy) in [
+        (
+            work,
+            topology.request_exchange.as_str(),
+            topology.request_key.as_str(),
+            "no request arrives",
+        ),
+        (
+            dead,
+            topology.dead_letter_exchange.as_str(),
+            dead,
+            "dead letters are kept from their queue",
+        ),
+    ] {
+        match management.of("queues", queue, "/bindings").await {
+            Ok(found) => {
+                let mut found = found.as_array().into_iter().flatten();
+                if found
+                    .any(|binding| binding["source"] == exchange && binding["routing_key"] == key)
+                {
+                    checks.ok(BINDING, format!("{queue} is bound to {exchange} by {key}"));
+                } else {
+                    let seen = format!("{queue} is not bound to {exchange} by {key}: {remedy}");
+                    let remedy =
+                        "start `revertd worker` with topology.declare = true, or bind it by hand";
+                    checks.error(BINDING, seen, remedy);
+                }
+            }
+            Err(Unanswered::Missing) => {
+                checks.skipped(BINDING, format!("the queue {queue} is not there"));
+            }
+            Err(wrong) => unanswered(BINDING, wrong, checks),
+        }
+    }
+    let exchange = topology.reply_exchange.as_str();
+    match management
+        .of("exchanges", exchange, "/bindings/source")
+        .await
+    {
+        Ok(found) => {
+            let bound: Vec<_> = found.as_array().into_iter().flatten().collect();
+            let all = |binding: &&&Value| binding["routing_key"] == "#";
+            if bound.iter().find(all).is_some() {
+                checks.ok(
+                    BINDING,
+                    format!("every event of {exchange} reaches a queue"),
+                );
+            } else {
+                checks.warning(
+                    BINDING,
+                    format!(
+                        "{} queues are bound to {exchange}, none to every event: what no queue is bound for is in the \
+                         database alone",
+                        bound.len()
+                    ),
+                    "set topology.reply_queue_declare = true, or bind a queue by #",
+                );
+            }
+        }
+        Err(Unanswered::Missing) => {
+            checks.skipped(BINDING, format!("the exchange {exchange} is not there"));
+        }
+        Err(wrong) => unanswered(BINDING, wrong, checks),
+    }
+}
+
+/// An answer that there isn't is no fault of the broker's.
+pub fn unanswered(id: &'static str, wrong: Unanswered, checks: &mut Checks) {
+    match wrong {
+        Unanswered::NoPlugin(why) => checks.skipped_until(
+            id,
+            format!("there is no management API: {why}"),
+            "rabbitmq-plugins enable rabbitmq_management, or correct amqp.management_url",
+        ),
+        Unanswered::Missing => checks.skipped_until(
+            id,
+            "the management API knows nothing of this",
+            "rabbitmq-plugins enable rabbitmq_management, or correct amqp.management_url",
+        ),
+        Unanswered::Forbidden(why) => checks.skipped_until(
+            id,
+            format!("the management API refuses: {why}"),
+            "rabbitmqctl set_user_tags USER monitoring, for the user of amqp.url or of amqp.management_url (what only an \
+             administrator may see takes the tag administrator)",
+        ),
+        Unanswered::Failed(why) => checks.skipped(id, format!("the management API fails: {why}")),
+    }
+}

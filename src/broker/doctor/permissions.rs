@@ -1,0 +1,107 @@
+//! What the broker lets the worker's user do, asked without doing it: each question has a fault that the broker looks at
+//! only once it has found the user permitted.
+
+use lapin::BasicProperties;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
+
+use super::super::error::BrokerError;
+use super::super::topology::Steps;
+use super::super::{Broker, CONNECT_TIMEOUT, within};
+use crate::check::Checks;
+use crate::settings::Settings;
+
+const ID: &str = "amqp-permissions";
+
+pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
+    let topology = &settings.topology;
+    let host = broker.host.as_str();
+    let (dead, reply) = (&topology.dead_letter_exchange, &topology.reply_exchange);
+    let outgoing = [
+        ("the default exchange", "", topology.work_queue.as_str()),
+        ("the reply exchange", reply.as_str(), "error.unknown"),
+        (
+            "the dead-letter exchange",
+            dead.as_str(),
+            topology.dead_letter_queue.as_str(),
+        ),
+    ];
+    let steps = Steps {
+        connection: &broker.publishing.connection,
+        host,
+    };
+    for (what, exchange, key) in outgoing {
+        let what = match exchange {
+            "" => format!("{what} (amq.default)"),
+            _ => format!("{what} {exchange}"),
+        };
+        let asked = within(CONNECT_TIMEOUT, host, may_write(&steps, exchange, key)).await;
+        tell("write to", &what, asked, checks);
+    }
+    let steps = Steps {
+        connection: &broker.consuming.connection,
+        host,
+    };
+    let queue = topology.work_queue.as_str();
+    let asked = within(CONNECT_TIMEOUT, host, may_read(&steps, queue)).await;
+    tell("read", &format!("the work queue {queue}"), asked, checks);
+}
+
+fn tell(verb: &str, what: &str, asked: Result<(), BrokerError>, checks: &mut Checks) {
+    match asked {
+        Ok(()) => checks.ok(ID, format!("the user may {verb} {what}")),
+        Err(wrong) if wrong.is_missing() => {
+            checks.skipped(
+                ID,
+                format!("{what} is not there, so that nobody can say who may {verb} it"),
+            );
+        }
+        Err(wrong) if wrong.is_forbidden() => checks.error(
+            ID,
+            format!("the user may not {verb} {what}"),
+            "rabbitmqctl set_permissions, as the README lists it under Permissions",
+        ),
+        Err(wrong) => checks.failed(ID, &wrong),
+    }
+}
+
+/// Publishes a message whose expiration is none: no broker takes it.
+async fn may_write(steps: &Steps<'_>, exchange: &str, key: &str) -> Result<(), BrokerError> {
+    let channel = steps.channel().await?;
+    let confirm = ConfirmSelectOptions { nowait: false };
+    steps.done(channel.confirm_select(confirm).await, "asking")?;
+    let options = BasicPublishOptions {
+        mandatory: true,
+        immediate: false,
+    };
+    let properties = BasicProperties::default().with_expiration("never".into());
+    let asking = async {
+        let publishing =
+            channel.basic_publish(exchange.into(), key.into(), options, b"", properties);
+        publishing.await?.await
+    };
+    refused(steps.done(asking.await, "asking"))
+}
+
+/// Consumes with a priority that is none: no broker delivers to such a consumer.
+async fn may_read(steps: &Steps<'_>, queue: &str) -> Result<(), BrokerError> {
+    let channel = steps.channel().await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-priority".into(), AMQPValue::LongString("none".into()));
+    let options = BasicConsumeOptions {
+        no_local: false,
+        no_ack: false,
+        exclusive: false,
+        nowait: false,
+    };
+    let asking = channel.basic_consume(queue.into(), "".into(), options, arguments);
+    refused(steps.done(asking.await, "asking"))
+}
+
+/// A refusal for the fault is a yes; to be taken all the same, as well.
+fn refused<T>(asked: Result<T, BrokerError>) -> Result<(), BrokerError> {
+    match asked {
+        Err(wrong) if !wrong.is_unequal() => Err(wrong),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}

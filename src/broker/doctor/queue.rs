@@ -1,0 +1,436 @@
+//! Whether a queue, as its arguments and policies together make it, keeps what is in it.
+//!
+//! Pure: it judges an answer of the management API, and must not know how that is got.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::check::Checks;
+use crate::settings::Settings;
+
+/// Longest that a delivery may be in hand: a batch decides for two minutes at the worst and is refused by the broker
+/// for ten, and it waits for the batch before.
+const LONGEST_IN_HAND: Duration = Duration::from_mins(24);
+
+/// A broker's own limit where a queue has none, since 4.0.
+const DELIVERY_LIMIT_OF_4: i64 = 20;
+
+/// Deliveries that somebody may need who reads a queue again and again.
+const READS: i64 = 1000;
+
+const RECREATE: &str = "delete the queue once it is empty, and have `revertd worker` declare it (topology.declare = true)";
+const POLICY: &str = "take that out of the policy (rabbitmqctl list_policies, list_operator_policies), or out of the queue's arguments";
+
+/// What of the broker counts for its queues.
+pub struct Broker {
+    delivery_limit: Option<i64>,
+}
+
+impl Broker {
+    pub fn of(version: &str) -> Self {
+        let major = version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse().ok());
+        let has_limit = major.is_some_and(|major: u32| major >= 4);
+        Self {
+            delivery_limit: has_limit.then_some(DELIVERY_LIMIT_OF_4),
+        }
+    }
+}
+
+/// What a queue is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Work,
+    Rung { delay_ms: u128 },
+    Replies,
+    Dead,
+}
+
+/// A queue, and what the broker says of it.
+pub struct Queue<'a> {
+    pub name: &'a str,
+    pub role: Role,
+    pub answer: &'a Value,
+}
+
+impl Queue<'_> {
+    pub fn check(
+        &self,
+        id: &'static str,
+        broker: &Broker,
+        settings: &Settings,
+        checks: &mut Checks,
+    ) {
+        let mut found = Checks::default();
+        self.keeps(id, &mut found);
+        self.delivers(id, broker, settings, &mut found);
+        match self.role {
+            Role::Work => {
+                self.dead_letters(id, None, &mut found);
+                self.waits(&mut found);
+            }
+            Role::Rung { delay_ms } => {
+                self.dead_letters(id, Some(settings.topology.work_queue.as_str()), &mut found);
+                let ttl = self.number("message-ttl");
+                if ttl.and_then(|ttl| u128::try_from(ttl).ok()) != Some(delay_ms) {
+                    let seen = format!(
+                        "{self} keeps a message for {}, not for {delay_ms} ms",
+                        shown(ttl, "ever")
+                    );
+                    found.error(id, seen, RECREATE);
+                }
+            }
+            Role::Dead => self.refuses_when_full(id, &mut found),
+            Role::Replies => {}
+        }
+        if found.iter().all(|check| check.id != id) {
+            checks.ok(
+                id,
+                format!("{self} is a durable quorum queue, and loses nothing"),
+            );
+        }
+        checks.append(found);
+    }
+
+    /// That it survives, and so does what is in it.
+    fn keeps(&self, id: &'static str, found: &mut Checks) {
+        let kind = self.answer["type"].as_str().unwrap_or("unknown");
+        if kind != "quorum" {
+            let seen = format!(
+                "{self} is of type {kind}: what it dead-letters may be lost, and it may be on one node alone"
+            );
+            found.error(id, seen, RECREATE);
+        }
+        let yes = |key: &str| self.answer[key].as_bool() == Some(true);
+        if !yes("durable") || yes("auto_delete") || yes("exclusive") {
+            let seen = format!("{self} goes with the broker's restart, or with who consumes it");
+            found.error(id, seen, RECREATE);
+        }
+        if self.number("expires").is_some() {
+            let seen = format!(
+                "{self} is deleted when nobody uses it for a while, with what is in it (expires)"
+            );
+            found.error(id, seen, POLICY);
+        }
+        if self
+            .number("max-length-bytes")
+            .or(self.number("max-length"))
+            .is_none()
+        {
+            let remedy = "set x-max-length-bytes, or max-length-bytes in a policy";
+            found.warning(
+                id,
+                format!("{self} has no bound: a backlog can fill the broker's disk"),
+                remedy,
+            );
+        }
+        if let (Some(ttl), false) = (
+            self.number("message-ttl"),
+            matches!(self.role, Role::Rung { .. }),
+        ) {
+            let seen = format!("{self} drops what is older than {ttl} ms (message-ttl)");
+            match self.role {
+                Role::Dead => found.error(id, seen, POLICY),
+                _ => found.warning(id, seen, POLICY),
+            }
+        }
+        let count = |key: &str| self.answer[key].as_array().map(Vec::len);
+        if let (Some(members), Some(online)) = (count("members"), count("online")) {
+            let seen = format!("{online} of the {members} members of {self} are online");
+            let remedy = "start the nodes of the others, or move it: rabbitmq-queues grow, shrink";
+            if online * 2 <= members {
+                found.error(id, format!("{seen}: it takes and gives nothing"), remedy);
+            } else if online < members {
+                found.warning(id, seen, remedy);
+            }
+        }
+    }
+
+    /// That it delivers as often as it has to.
+    fn delivers(&self, id: &'static str, broker: &Broker, settings: &Settings, found: &mut Checks) {
+        let limit = self.number("delivery-limit").or(broker.delivery_limit);
+        // Negative: none.
+        let Some(limit) = limit.filter(|limit| *limit >= 0) else {
+            return;
+        };
+        let ours = settings.amqp.max_deliveries;
+        match self.role {
+            Role::Work if limit <= i64::from(ours) => found.error(
+                id,
+                format!(
+                    "{self} gives a message up after {limit} deliveries, before the worker says why at {ours} \
+                     (amqp.max_deliveries)"
+                ),
+                format!("raise its delivery-limit, in arguments and policies, to more than {}, or lower amqp.max_deliveries", 2 * ours),
+            ),
+            Role::Dead | Role::Replies if limit < READS => found.warning(
+                id,
+                format!("{self} gives a message up that was looked at {limit} times"),
+                "raise its delivery-limit in arguments and policies: 4.0 and later have 20 where none is set",
+            ),
+            Role::Work | Role::Rung { .. } | Role::Dead | Role::Replies => {}
+        }
+    }
+
+    /// That what it gives up is kept; with `to`, in that queue.
+    fn dead_letters(&self, id: &'static str, to: Option<&str>, found: &mut Checks) {
+        let exchange = self.text("dead-letter-exchange");
+        if exchange.is_none() {
+            let seen = format!(
+                "{self} has no dead-letter exchange: what the worker rejects or the broker gives up is dropped"
+            );
+            found.error(id, seen, RECREATE);
+            return;
+        }
+        let key = self.text("dead-letter-routing-key");
+        if let Some(to) = to
+            && (exchange, key) != (Some(""), Some(to))
+        {
+            let seen = format!("{self} does not lead back to {to}");
+            found.error(id, seen, RECREATE);
+        }
+        let strategy = self.text("dead-letter-strategy").unwrap_or("at-most-once");
+        if strategy != "at-least-once" {
+            let seen = format!(
+                "{self} dead-letters {strategy}: a letter is lost that its queue does not take"
+            );
+            found.error(id, seen, RECREATE);
+        }
+        self.refuses_when_full(id, found);
+    }
+
+    /// Without it at-least-once becomes at-most-once in silence, and the oldest go where there is a bound.
+    fn refuses_when_full(&self, id: &'static str, found: &mut Checks) {
+        let overflow = self.text("overflow").unwrap_or("drop-head");
+        if overflow != "reject-publish" {
+            let seen = format!("{self} has overflow {overflow}: when it is full it drops messages");
+            found.error(id, seen, RECREATE);
+        }
+    }
+
+    /// That the broker leaves a worker the time it may need.
+    fn waits(&self, found: &mut Checks) {
+        let id = "amqp-consumer-timeout";
+        let needed = LONGEST_IN_HAND.as_millis();
+        match self.number("consumer-timeout") {
+            None => found.skipped_until(
+                id,
+                format!(
+                    "{self} has no consumer timeout of its own, and no API shows the broker's (30 minutes unless set); \
+                     it must be more than {} minutes",
+                    needed / 60_000
+                ),
+                "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
+            ),
+            Some(given) if u128::try_from(given).is_ok_and(|given| given <= needed) => found.warning(
+                id,
+                format!("the broker takes back from {self} what was not acknowledged for {given} ms"),
+                format!("raise consumer-timeout to more than {needed} ms: a batch that waits for a full queue may take that long"),
+            ),
+            Some(given) => found.ok(id, format!("{self} leaves a worker {given} ms")),
+        }
+    }
+
+    /// Of argument and policies, the smaller one counts.
+    fn number(&self, key: &str) -> Option<i64> {
+        let of = |value: &Value| value.as_i64();
+        let argument = of(&self.answer["arguments"][format!("x-{key}")]);
+        let policy = of(&self.answer["effective_policy_definition"][key]);
+        argument.into_iter().chain(policy).min()
+    }
+
+    /// The argument wins.
+    fn text(&self, key: &str) -> Option<&str> {
+        let argument = self.answer["arguments"][format!("x-{key}")].as_str();
+        argument.or(self.answer["effective_policy_definition"][key].as_str())
+    }
+}
+
+impl std::fmt::Display for Queue<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the queue {}", self.name)
+    }
+}
+
+fn shown(number: Option<i64>, none: &str) -> String {
+    number.map_or_else(|| none.to_owned(), |number| format!("{number} ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::check::Status;
+
+    fn sound() -> Value {
+        json!({"name": "q", "type": "quorum", "durable": true, "auto_delete": false, "exclusive": false,
+            "members": ["a", "b", "c"], "online": ["a", "b", "c"], "effective_policy_definition": [],
+            "arguments": {"x-queue-type": "quorum", "x-max-length-bytes": 1_i64 << 30, "x-overflow": "reject-publish",
+                "x-delivery-limit": 50, "x-dead-letter-exchange": "dead", "x-dead-letter-routing-key": "dead",
+                "x-dead-letter-strategy": "at-least-once"}})
+    }
+
+    fn judged(role: Role, answer: &Value, version: &str) -> Vec<(Status, String)> {
+        let settings = Settings::load_from(None, []).expect("the defaults are valid");
+        let mut checks = Checks::default();
+        let queue = Queue {
+            name: "q",
+            role,
+            answer,
+        };
+        queue.check("queue", &Broker::of(version), &settings, &mut checks);
+        let of_queue = checks.iter().filter(|check| check.id == "queue");
+        of_queue
+            .map(|check| (check.status, check.seen.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn each_way_to_lose_a_request_is_found() {
+        assert_eq!(judged(Role::Work, &sound(), "4.0.5")[0].0, Status::Ok);
+        for (path, value, status, said) in [
+            ("/type", json!("classic"), Status::Error, "type classic"),
+            ("/durable", json!(false), Status::Error, "restart"),
+            (
+                "/auto_delete",
+                json!(true),
+                Status::Error,
+                "who consumes it",
+            ),
+            ("/online", json!(["a"]), Status::Error, "1 of the 3 members"),
+            (
+                "/online",
+                json!(["a", "b"]),
+                Status::Warning,
+                "2 of the 3 members",
+            ),
+            (
+                "/arguments/x-dead-letter-exchange",
+                json!(null),
+                Status::Error,
+                "no dead-letter exchange",
+            ),
+            (
+                "/arguments/x-dead-letter-strategy",
+                json!(null),
+                Status::Error,
+                "at-most-once",
+            ),
+            (
+                "/arguments/x-overflow",
+                json!("drop-head"),
+                Status::Error,
+                "overflow drop-head",
+            ),
+            (
+                "/arguments/x-delivery-limit",
+                json!(20),
+                Status::Error,
+                "after 20 deliveries",
+            ),
+            (
+                "/arguments/x-delivery-limit",
+                json!(null),
+                Status::Error,
+                "after 20 deliveries",
+            ),
+            (
+                "/arguments/x-max-length-bytes",
+                json!(null),
+                Status::Warning,
+                "no bound",
+            ),
+            (
+                "/effective_policy_definition",
+                json!({"delivery-limit": 3}),
+                Status::Error,
+                "after 3 deliveries",
+            ),
+            (
+                "/effective_policy_definition",
+                json!({"message-ttl": 9}),
+                Status::Warning,
+                "older than 9 ms",
+            ),
+            (
+                "/effective_policy_definition",
+                json!({"expires": 9}),
+                Status::Error,
+                "deleted when nobody",
+            ),
+        ] {
+            let mut answer = sound();
+            *answer.pointer_mut(path).expect(path) = value;
+            let found = judged(Role::Work, &answer, "4.0.5");
+            assert_eq!(found.len(), 1, "{path}: {found:?}");
+            assert!(
+                found[0].0 == status && found[0].1.contains(said),
+                "{path}: {found:?}"
+            );
+        }
+        // Without a limit of its own, a queue of 3.x has none.
+        let mut answer = sound();
+        *answer
+            .pointer_mut("/arguments/x-delivery-limit")
+            .expect("there") = json!(null);
+        assert_eq!(judged(Role::Work, &answer, "3.13.7")[0].0, Status::Ok);
+    }
+
+    #[test]
+    fn rungs_lead_back_after_their_delay_and_letters_stay() {
+        let rung = Role::Rung { delay_ms: 5000 };
+        let mut answer = sound();
+        answer["arguments"]["x-dead-letter-exchange"] = json!("");
+        answer["arguments"]["x-dead-letter-routing-key"] = json!("usage.reverts");
+        answer["arguments"]["x-message-ttl"] = json!(5000);
+        assert_eq!(judged(rung, &answer, "")[0].0, Status::Ok);
+        answer["effective_policy_definition"] = json!({"message-ttl": 100});
+        assert!(
+            judged(rung, &answer, "")[0]
+                .1
+                .contains("for 100 ms, not for 5000 ms")
+        );
+        answer["arguments"]["x-dead-letter-routing-key"] = json!("elsewhere");
+        assert!(
+            judged(rung, &answer, "")[0]
+                .1
+                .contains("does not lead back")
+        );
+        answer["arguments"]["x-delivery-limit"] = json!(1_000_000_000);
+        assert!(
+            judged(Role::Dead, &answer, "")[0]
+                .1
+                .contains("older than 100 ms")
+        );
+        assert_eq!(judged(Role::Dead, &answer, "")[0].0, Status::Error);
+        assert_eq!(judged(Role::Replies, &answer, "")[0].0, Status::Warning);
+        assert!(
+            judged(Role::Dead, &sound(), "")[0]
+                .1
+                .contains("looked at 50 times")
+        );
+    }
+
+    #[test]
+    fn a_consumer_timeout_that_is_too_short_is_told() {
+        let settings = Settings::load_from(None, []).expect("the defaults are valid");
+        for (timeout, status) in [(60_000, Status::Warning), (1_800_000, Status::Ok)] {
+            let (mut answer, mut checks) = (sound(), Checks::default());
+            answer["arguments"]["x-consumer-timeout"] = json!(timeout);
+            let queue = Queue {
+                name: "q",
+                role: Role::Work,
+                answer: &answer,
+            };
+            queue.check("queue", &Broker::of(""), &settings, &mut checks);
+            let found = checks
+                .iter()
+                .find(|check| check.id == "amqp-consumer-timeout");
+            assert_eq!(found.expect("told").status, status);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Whether exchanges and queues are there, and with the arguments that a worker declares them with.
+//!
+//! What is there is declared once more, which changes nothing; what isn't is only looked for.
+
+use super::super::error::BrokerError;
+use super::super::topology::{Steps, exchanges, queues};
+use super::super::{Broker, CONNECT_TIMEOUT, within};
+use crate::check::Checks;
+use crate::settings::Settings;
+
+const ID: &str = "amqp-topology";
+
+/// On the connection that never publishes: a broker that takes no messages reads nothing on the other.
+pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
+    let host = broker.host.as_str();
+    let steps = Steps {
+        connection: &broker.consuming.connection,
+        host,
+    };
+    let declare = settings.topology.declare;
+    let mut found = Found::default();
+    for (name, kind) in exchanges(&settings.topology) {
+        let step = async |passive| {
+            let declaring = steps.exchange(name, kind.clone(), passive);
+            within(CONNECT_TIMEOUT, host, declaring).await
+        };
+        let mut state = step(true).await;
+        if declare && state.is_ok() {
+            state = step(false).await;
+        }
+        found.add(format!("exchange {name}"), state, checks);
+    }
+    for queue in queues(settings) {
+        let step = async |passive| {
+            let declaring = async {
+                let channel = steps.declare(&queue, passive).await?;
+                steps.close(&channel).await;
+                Ok(())
+            };
+            within(CONNECT_TIMEOUT, host, declaring).await
+        };
+        let mut state = step(true).await;
+        if declare && state.is_ok() {
+            state = step(false).await;
+        }
+        found.add(format!("queue {}", queue.name), state, checks);
+    }
+    found.tell(declare, checks);
+}
+
+/// What is in order and what is not there, each told at once.
+#[derive(Default)]
+struct Found {
+    sound: usize,
+    missing: Vec<String>,
+}
+
+impl Found {
+    fn add(&mut self, what: String, state: Result<(), BrokerError>, checks: &mut Checks) {
+        match state {
+            Ok(()) => self.sound += 1,
+            Err(wrong) if wrong.is_missing() => self.missing.push(what),
+            Err(wrong) => checks.failed(ID, &wrong),
+        }
+    }
+
+    fn tell(self, declare: bool, checks: &mut Checks) {
+        let count = self.sound;
+        if count > 0 && declare {
+            let seen = format!("{count} exchanges and queues are as revertd declares them");
+            checks.ok(ID, seen);
+        } else if count > 0 {
+            let seen = format!(
+                "{count} exchanges and queues are there; with topology.declare = false their arguments are not \
+                 compared over AMQP"
+            );
+            checks.ok(ID, seen);
+        }
+        if self.missing.is_empty() {
+            return;
+        }
+        let missing = self.missing.join(", ");
+        if declare {
+            let remedy = "start `revertd worker`, which declares it";
+            checks.warning(ID, format!("not there yet: {missing}"), remedy);
+        } else {
+            checks.error(
+                ID,
+                format!("missing, and topology.declare is false: {missing}"),
+                "create it as ARCHITECTURE.md describes it, or start a worker once with topology.declare = true",
+            );
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! RabbitMQ's management API, of which only questions are asked: what AMQP does not show.
+//!
+//! The only file of this room that speaks HTTP. It must not know what the answers mean.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, HOST};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::either::Either;
+use zeroize::Zeroizing;
+
+use super::parsed;
+use crate::settings::{ManagementUrl, Settings};
+use crate::tls;
+
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Largest answer that is read.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// Nobody listens there, or it is no management API.
+    NoPlugin(String),
+    /// The login is not known, or may not ask that.
+    Forbidden(String),
+    /// There is no such thing.
+    Missing,
+    /// Something else.
+    Failed(String),
+}
+
+/// The API, a login for it, and the virtual host that is asked about.
+pub struct Management {
+    url: ManagementUrl,
+    authorization: Zeroizing<String>,
+    vhost: String,
+}
+
+impl Management {
+    /// `None` where it isn't configured.
+    pub fn new(settings: &Settings) -> Option<Self> {
+        let url = settings.amqp.management_url.clone()?;
+        let amqp = settings.amqp.url.iter().next()?;
+        let uri = parsed(amqp).ok()?;
+        let (user, password) = url.login().unwrap_or_else(|| {
+            let login = uri.authority.userinfo;
+            (login.username, Zeroizing::new(login.password))
+        });
+        let pair = Zeroizing::new(format!("{user}:{}", *password));
+        let authorization = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+        Some(Self {
+            url,
+            authorization,
+            vhost: escaped(&uri.vhost),
+        })
+    }
+
+    /// Host and port, for messages.
+    pub fn host(&self) -> String {
+        self.url.host()
+    }
+
+    /// Whether the password goes in the clear over a network.
+    pub fn is_exposed(&self) -> bool {
+        self.url.tls().is_none() && !tls::is_local(self.url.address().0)
+    }
+
+    /// Asks about something in the virtual host: `queues`, a name, and what of it.
+    pub async fn of(&self, kind: &str, name: &str, rest: &str) -> Result<Value, Unanswered> {
+        let (vhost, name) = (&self.vhost, escaped(name));
+        self.get(&format!("{kind}/{vhost}/{name}{rest}")).await
+    }
+
+    /// Asks for what is below `/api`.
+    pub async fn get(&self, path: &str) -> Result<Value, Unanswered> {
+        let silent = |_| {
+            Err(Unanswered::Failed(format!(
+                "{} does not answer",
+                self.host()
+            )))
+        };
+        timeout(PATIENCE, self.asked(path))
+            .await
+            .unwrap_or_else(silent)
+    }
+
+    async fn asked(&self, path: &str) -> Result<Value, Unanswered> {
+        let at = self.host();
+        let wrong = |error: &dyn std::fmt::Display| Unanswered::Failed(format!("{at}: {error}"));
+        let (host, port) = self.url.address();
+        let stream = TcpStream::connect((host, port))
+            .await
+            .map_err(|error| Unanswered::NoPlugin(format!("{at}: {error}")))?;
+        let stream = match self.url.tls() {
+            None => Either::Left(stream),
+            Some(files) => {
+                let encrypted = tls::connect(files, host, stream).await;
+                Either::Right(encrypted.map_err(|error| match tls::fault(&error, "amqp") {
+                    Some(fault) => Unanswered::Failed(format!("{at} {}", fault.what)),
+                    None => wrong(&error),
+                })?)
+            }
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| wrong(&error))?;
+        // Ends with the sender; its errors reach whoever waits for the answer.
+        tokio::spawn(connection);
+        let request = Request::get(format!("{}/api/{path}", self.url.prefix()))
+            .header(HOST, &at)
+            .header(AUTHORIZATION, self.authorization.as_str())
+            .body(String::new())
+            .map_err(|error| wrong(&error))?;
+        let answer = sender.send_request(request).await;
+        let answer = answer.map_err(|error| Unanswered::NoPlugin(format!("{at}: {error}")))?;
+        let status = answer.status();
+        let body = read(answer.into_body())
+            .await
+            .map_err(|error| wrong(&error))?;
+        let value: Result<Value, _> = serde_json::from_slice(&body);
+        let reason = value
+            .as_ref()
+            .ok()
+            .and_then(|value| value["reason"].as_str());
+        let reason = reason.unwrap_or(status.as_str()).to_owned();
+        match (status, value) {
+            (StatusCode::OK, Ok(value)) => Ok(value),
+            (StatusCode::OK, Err(_)) => Err(Unanswered::NoPlugin(format!(
+                "{at} answers with something else"
+            ))),
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
+                Err(Unanswered::Forbidden(format!("{at}: {reason}")))
+            }
+            (StatusCode::NOT_FOUND, _) => Err(Unanswered::Missing),
+            _ => Err(wrong(&reason)),
+        }
+    }
+}
+
+fn escaped(name: &str) -> String {
+    utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
+}
+
+async fn read(mut body: Incoming) -> Result<Vec<u8>, String> {
+    let mut read = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|error| error.to_string())?;
+        if let Some(data) = frame.data_ref() {
+            read.extend_from_slice(data);
+        }
+        if read.len() > MAX_BYTES {
+            return Err("its answer is too long".into());
+        }
+    }
+    Ok(read)
+}

@@ -1,0 +1,72 @@
+//! `revertd doctor`
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::{Output, print};
+use crate::check::{Checks, Status};
+use crate::settings::{Settings, SettingsError};
+use crate::{broker, ledger};
+
+mod configuration;
+mod layout;
+
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// How what was found is printed.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+    let mut checks = configuration::check(settings);
+    let (database, amqp) = tokio::join!(ledger::doctor(settings), broker::doctor(settings));
+    checks.append(database);
+    checks.append(amqp);
+    tell(&checks, args)
+}
+
+/// What there is to say without a configuration.
+pub fn misconfigured(wrong: &SettingsError, args: &Args) -> anyhow::Result<ExitCode> {
+    let mut checks = Checks::default();
+    checks.failed("configuration", wrong);
+    for id in ["database-state", "amqp-state"] {
+        checks.skipped(id, "nothing can be connected to without a configuration");
+    }
+    tell(&checks, args)
+}
+
+fn tell(checks: &Checks, args: &Args) -> anyhow::Result<ExitCode> {
+    let count = |status| checks.count(status);
+    match args.output {
+        Output::Json => {
+            let all: Vec<_> = checks.iter().collect();
+            let object = json!({
+                "checks": all,
+                "errors": count(Status::Error),
+                "warnings": count(Status::Warning),
+                "skipped": count(Status::Skipped),
+            });
+            print(&format!("{}\n", serde_json::to_string_pretty(&object)?))?;
+        }
+        Output::Text => {
+            let stdout = std::io::stdout();
+            let is_terminal = stdout.is_terminal();
+            let width = rustix::termios::tcgetwinsize(&stdout)
+                .ok()
+                .map(|size| usize::from(size.ws_col))
+                .filter(|columns| is_terminal && *columns > 0);
+            let colour =
+                is_terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+            print(&layout::text(checks, width, colour))?;
+        }
+    }
+    Ok(if count(Status::Error) == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,87 @@
+//! What is wrong, or risky, in a configuration that is valid.
+
+use std::time::Duration;
+
+use crate::check::Checks;
+use crate::settings::Settings;
+
+/// A stop that leaves less than this to the batches in hand has many requests delivered again.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// A name that nobody chose to allow.
+const SOME_QUEUE: &str = "some.queue.of.somebody.else";
+
+pub fn check(settings: &Settings) -> Checks {
+    let mut checks = Checks::default();
+    checks.ok(
+        "configuration",
+        "every key is known and has a value that fits",
+    );
+    let pattern = &settings.amqp.reply_to_pattern;
+    let id = "config-reply-to-pattern";
+    if pattern.allows(SOME_QUEUE) {
+        checks.warning(
+            id,
+            format!("amqp.reply_to_pattern ({pattern}) fits any queue: a client can have events put into queues of others"),
+            "begin it with ^ and a prefix that is for replies alone, as ^(amq\\.gen-|replies\\.)",
+        );
+    } else if let Some(own) = settings
+        .own_queues()
+        .iter()
+        .find(|name| pattern.allows(name))
+    {
+        checks.warning(
+            id,
+            format!("amqp.reply_to_pattern ({pattern}) fits {own}, a queue of revertd's own, which it never replies to"),
+            "narrow it to queues for replies, as ^(amq\\.gen-|replies\\.)",
+        );
+    } else {
+        checks.ok(id, format!("replies go to queues that fit {pattern}"));
+    }
+    let (id, stop) = ("config-shutdown-timeout", settings.worker.shutdown_timeout);
+    let shown = humantime::format_duration(stop);
+    if stop < SHORT {
+        checks.warning(
+            id,
+            format!("worker.shutdown_timeout is {shown}: a stop leaves batches undone, which are delivered again"),
+            "raise it to 30s, and give the process longer than that before it is killed",
+        );
+    } else {
+        checks.ok(
+            id,
+            format!("a stop may take {shown}; give the process longer before it is killed"),
+        );
+    }
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Status;
+
+    #[test]
+    fn what_is_valid_and_unwise_is_a_warning() {
+        for (key, value, id) in [
+            ("AMQP__REPLY_TO_PATTERN", ".*", "config-reply-to-pattern"),
+            (
+                "AMQP__REPLY_TO_PATTERN",
+                "^usage",
+                "config-reply-to-pattern",
+            ),
+            ("WORKER__SHUTDOWN_TIMEOUT", "1s", "config-shutdown-timeout"),
+        ] {
+            let set = (format!("REVERTD_{key}"), value.to_owned());
+            let settings = Settings::load_from(None, [set]).expect("valid");
+            let checks = check(&settings);
+            let warned: Vec<_> = checks
+                .iter()
+                .filter(|check| check.status == Status::Warning)
+                .map(|check| check.id)
+                .collect();
+            assert_eq!(warned, [id], "{value}");
+        }
+        let settings = Settings::load_from(None, []).expect("valid");
+        assert_eq!(check(&settings).count(Status::Ok), 3);
+    }
+}

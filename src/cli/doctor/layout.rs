@@ -1,0 +1,159 @@
+//! Checks as lines of text: the status first, then what was seen, and below it what to do.
+//!
+//! Pure. On a terminal lines are folded between words to its width; elsewhere a check is one line.
+
+use std::fmt::Write;
+
+use crate::check::{Check, Checks, Status};
+
+/// Columns of the status, of the id, and of a narrow terminal, where an id has a line of its own.
+const STATUS: usize = 9;
+const ID: usize = 28;
+const NARROW: usize = 90;
+
+/// As narrow as lines become.
+const NARROWEST: usize = 24;
+
+pub fn text(checks: &Checks, width: Option<usize>, colour: bool) -> String {
+    let mut text = String::new();
+    for check in checks.iter() {
+        add(&mut text, check, width, colour);
+    }
+    let count = |status, one: &str, several: &str| match checks.count(status) {
+        1 => format!("1 {one}"),
+        count => format!("{count} {several}"),
+    };
+    let summary = format!(
+        "{}, {}, {} skipped, {} ok\n",
+        count(Status::Error, "error", "errors"),
+        count(Status::Warning, "warning", "warnings"),
+        checks.count(Status::Skipped),
+        checks.count(Status::Ok)
+    );
+    text.push_str(&summary);
+    text
+}
+
+fn add(text: &mut String, check: &Check, width: Option<usize>, colour: bool) {
+    let (word, code) = match check.status {
+        Status::Ok => ("ok", "32"),
+        Status::Warning => ("warning", "33"),
+        Status::Error => ("ERROR", "1;31"),
+        Status::Skipped => ("skipped", "2"),
+    };
+    let word = format!("{word:<STATUS$}");
+    if colour {
+        let _ = write!(text, "\x1b[{code}m{word}\x1b[0m");
+    } else {
+        text.push_str(&word);
+    }
+    let id = check.id;
+    let indent = if width.is_some_and(|width| width < NARROW) {
+        let _ = write!(text, "{id}\n  ");
+        2
+    } else {
+        let _ = write!(text, "{id:<ID$}");
+        STATUS + ID
+    };
+    fold(text, &check.seen, indent, width);
+    if let Some(remedy) = &check.remedy {
+        let indent = if indent == 2 { 2 } else { STATUS };
+        text.push_str(&" ".repeat(indent));
+        text.push_str("-> ");
+        fold(text, remedy, indent + 3, width);
+    }
+}
+
+/// Puts words after what already stands in the line, and under each other at `indent`.
+fn fold(text: &mut String, words: &str, indent: usize, width: Option<usize>) {
+    let room = width.map(|width| width.max(NARROWEST).saturating_sub(indent));
+    let mut used = 0;
+    for word in words
+        .split([' ', '\n', '\t'])
+        .filter(|word| !word.is_empty())
+    {
+        // What a server says must not steer a terminal.
+        let word: String = word
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect();
+        let mut word = word.as_str();
+        let mut length = word.chars().count();
+        if used > 0 {
+            if room.is_some_and(|room| used + 1 + length > room) {
+                line(text, indent);
+                used = 0;
+            } else {
+                text.push(' ');
+                used += 1;
+            }
+        }
+        // One that is longer than a line is cut.
+        while let Some(room) = room.filter(|room| length > *room) {
+            let cut = word
+                .char_indices()
+                .nth(room)
+                .map_or(word.len(), |(at, _)| at);
+            text.push_str(&word[..cut]);
+            line(text, indent);
+            word = &word[cut..];
+            length -= room;
+        }
+        text.push_str(word);
+        used += length;
+    }
+    text.push('\n');
+}
+
+fn line(text: &mut String, indent: usize) {
+    text.push('\n');
+    text.push_str(&" ".repeat(indent));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checks() -> Checks {
+        let mut checks = Checks::default();
+        checks.ok("a-thing", "as it should be");
+        checks.error(
+            "another-thing",
+            "broken \x1b[2Jin a way that takes some words to tell",
+            "mend_it_with_a_word_that_is_longer_than_any_line_can_be and then look again",
+        );
+        checks.skipped("a-third", "nobody can see that");
+        checks
+    }
+
+    #[test]
+    fn elsewhere_than_on_a_terminal_a_check_is_a_line_and_its_remedy_another() {
+        let shown = text(&checks(), None, false);
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines.len(), 5, "{shown}");
+        assert_eq!(
+            lines[0],
+            "ok       a-thing                     as it should be"
+        );
+        assert!(lines[1].starts_with("ERROR    another-thing"), "{shown}");
+        assert!(lines[2].starts_with("         -> mend_it"), "{shown}");
+        assert_eq!(lines[4], "1 error, 0 warnings, 1 skipped, 1 ok");
+        assert!(
+            !shown.contains('\x1b'),
+            "what a server says steers no terminal"
+        );
+    }
+
+    #[test]
+    fn on_a_terminal_no_line_is_wider_than_it() {
+        for width in [40, 41, 79, 80, 90, 120] {
+            let shown = text(&checks(), Some(width), false);
+            for line in shown.lines() {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+            let words = |text: &str| text.split_whitespace().collect::<String>();
+            assert_eq!(words(&shown), words(&text(&checks(), None, false)));
+        }
+        assert!(text(&checks(), Some(40), true).contains("\x1b[1;31mERROR"));
+    }
+}

@@ -1,0 +1,182 @@
+//! What `revertd doctor` finds out about the database, and what of it the worker insists on.
+//!
+//! It only looks. What one question can't be answered for is told in its place, and the others are asked all the same.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::connect::{self, in_schema};
+use super::error::{LedgerError, Trouble, classify};
+use super::session::Session;
+use super::{Ledger, objects};
+use crate::check::Checks;
+use crate::reach::{Words, reach};
+use crate::settings::Settings;
+use server::Server;
+
+mod privileges;
+mod schema;
+mod server;
+mod sessions;
+
+const WORDS: Words = Words {
+    dns: "database-dns",
+    tcp: "database-tcp",
+    key: "database.url",
+};
+
+/// Nothing is waited for longer than that, a lock included.
+const LIMITS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'";
+
+/// Looks at everything there is to see.
+pub async fn doctor(settings: &Settings) -> Checks {
+    let mut checks = Checks::default();
+    let Some(session) = log_in(settings, &mut checks).await else {
+        checks.skipped(
+            "database-state",
+            "nothing within the database can be seen without a login",
+        );
+        return checks;
+    };
+    let server = session.rows(include_str!("doctor/server.sql"), &[]).await;
+    match server.as_deref().map(|rows| rows.first().map(Server::read)) {
+        Ok(Some(server)) => {
+            server.check(settings, &mut checks);
+            sessions::clock(&session, settings, &mut checks).await;
+            sessions::standbys(&session, &server, &mut checks).await;
+            sessions::in_the_way(&session, &server, settings, &mut checks).await;
+            schema::check(&session, &server, settings, &mut checks).await;
+            privileges::check(&session, &server, settings, &mut checks).await;
+        }
+        Ok(None) => checks.skipped("database-state", "the server tells nothing of itself"),
+        Err(wrong) => checks.failed("database-state", wrong),
+    }
+    checks.skipped(
+        "database-disk",
+        "free space is seen on the server's machine alone; watch it there",
+    );
+    checks
+}
+
+/// Reaches the server and logs in, a step after another.
+async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
+    let steps = ["database-tls", "database-login"];
+    let servers = match connect::servers(settings) {
+        Ok(servers) => servers,
+        Err(wrong) => {
+            checks.failed("database-url", &wrong);
+            return None;
+        }
+    };
+    if servers.is_empty() {
+        checks.skipped(WORDS.tcp, "the server is reached within this machine");
+    } else if !reach(WORDS, &servers, checks).await {
+        let skip = |id| checks.skipped(id, "the server can't be reached");
+        steps.into_iter().for_each(skip);
+        return None;
+    }
+    match Session::open(settings).await {
+        Ok(session) => {
+            encryption(settings, checks);
+            let limited = session.answered(session.client.batch_execute(LIMITS)).await;
+            match limited {
+                Ok(()) => checks.ok("database-login", format!("logged in at {}", session.host)),
+                Err(wrong) => checks.failed("database-login", &wrong),
+            }
+            Some(session)
+        }
+        Err(wrong) if wrong.is_at_tls() => {
+            checks.failed("database-tls", &wrong);
+            checks.skipped(
+                "database-login",
+                "nothing is sent before the server is verified",
+            );
+            None
+        }
+        Err(wrong) => {
+            encryption(settings, checks);
+            checks.failed("database-login", &wrong);
+            None
+        }
+    }
+}
+
+fn encryption(settings: &Settings, checks: &mut Checks) {
+    let clear = connect::unencrypted(settings);
+    if !clear.is_empty() {
+        checks.warning(
+            "database-tls",
+            format!("everything goes in the clear to {}", clear.join(", ")),
+            "use sslmode=verify-full in database.url",
+        );
+    } else if settings.database.url.tls().is_some() {
+        checks.ok("database-tls", "encrypted, and the server verified in full");
+    } else {
+        checks.ok("database-tls", "not encrypted, and within this machine");
+    }
+}
+
+impl Session {
+    async fn rows(
+        &self,
+        query: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, LedgerError> {
+        self.answered(self.client.query(query, values)).await
+    }
+}
+
+/// Where it could not be asked: as a check of that id.
+fn answered<T>(id: &'static str, answer: Result<T, LedgerError>, checks: &mut Checks) -> Option<T> {
+    match answer {
+        Ok(answer) => Some(answer),
+        Err(wrong) => {
+            checks.failed(id, &wrong);
+            None
+        }
+    }
+}
+
+impl Ledger {
+    /// Makes sure of what a worker depends on and can't see by working: that the server keeps what it confirms, and
+    /// that the database refuses what must never be stored.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub async fn assure(&self) -> Result<(), LedgerError> {
+        let assuring = self.on_connection(async |client| {
+            let wrong = |error| classify(&error, &self.host);
+            let keeps = "SELECT current_setting('fsync') = 'on', \
+                         current_setting('session_replication_role') <> 'replica'";
+            let keeps = client.query_one(keeps, &[]).await.map_err(wrong)?;
+            let objects = client.query(objects::QUERY, &[]).await.map_err(wrong)?;
+            let mut checks = Checks::default();
+            server::keeps_what_it_confirms(keeps.get(0), &mut checks);
+            server::fires_triggers(keeps.get(1), &mut checks);
+            for (seen, remedy) in objects::troubles(&objects, true) {
+                checks.error("database-objects", seen, remedy);
+            }
+            match checks.first_error() {
+                None => Ok(()),
+                Some(error) => Err(Trouble::Unavailable(LedgerError::lasting(format!(
+                    "PostgreSQL at {} is not fit for money: {error} (`revertd doctor` shows all)",
+                    self.host
+                )))),
+            }
+        });
+        assuring.await.map_err(|trouble| match trouble {
+            Trouble::Unavailable(error) => error,
+            Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::lasting(text),
+        })
+    }
+}
+
+/// The same with the schema of Frontier's tables put in.
+async fn in_ledger(
+    session: &Session,
+    settings: &Settings,
+    query: &str,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, LedgerError> {
+    session.rows(&in_schema(query, settings), values).await
+}

@@ -1,0 +1,132 @@
+//! Whether the role may do what a worker does: each missing grant as the statement that gives it.
+
+use tokio_postgres::Row;
+
+use super::super::Ledger;
+use super::super::migrate::HISTORY;
+use super::server::Server;
+use super::{Session, answered};
+use crate::check::Checks;
+use crate::settings::Settings;
+
+/// A grant that a worker needs, as the README lists them under Permissions.
+struct Grant {
+    /// Whether the table is one of Frontier's.
+    frontiers: bool,
+    table: &'static str,
+    /// The columns that are read; all of them where it is empty.
+    columns: &'static [&'static str],
+    insert: bool,
+}
+
+const fn read(frontiers: bool, table: &'static str, columns: &'static [&'static str]) -> Grant {
+    Grant {
+        frontiers,
+        table,
+        columns,
+        insert: false,
+    }
+}
+
+const fn add(frontiers: bool, table: &'static str) -> Grant {
+    Grant {
+        frontiers,
+        table,
+        columns: &[],
+        insert: true,
+    }
+}
+
+const GRANTS: [Grant; 7] = [
+    read(true, "organizations", &["id", "deleted_at"]),
+    read(true, "projects", &["id", "org_id", "deleted_at"]),
+    read(
+        true,
+        "billing_customers",
+        &["id", "org_id", "state", "created_at", "deleted_at"],
+    ),
+    add(true, "billing_transactions"),
+    add(false, "outcomes"),
+    read(false, "grants", &["client", "org_id"]),
+    read(false, "schema_history", &[]),
+];
+
+pub async fn check(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
+    let id = "database-permissions";
+    let schema = settings.ledger.schema.as_str();
+    let (role, mut missing) = (&server.role, 0);
+    let usage = "SELECT n.nspname::text FROM pg_namespace n WHERE n.nspname IN ($1, 'revertd') \
+                 AND NOT has_schema_privilege(n.oid, 'USAGE') ORDER BY 1";
+    let Some(closed) = answered(id, session.rows(usage, &[&schema]).await, checks) else {
+        return;
+    };
+    for row in &closed {
+        let schema: &str = row.get(0);
+        missing += 1;
+        checks.error(
+            id,
+            format!("{role} may not use the schema {schema}"),
+            format!("GRANT USAGE ON SCHEMA {schema} TO {role};"),
+        );
+    }
+    let asked = session
+        .rows(include_str!("privileges.sql"), &[&schema])
+        .await;
+    let Some(rows) = answered(id, asked, checks) else {
+        return;
+    };
+    for grant in GRANTS {
+        let home = if grant.frontiers { schema } else { "revertd" };
+        // A table that is not there is told elsewhere.
+        let Some(row) = rows
+            .iter()
+            .find(|row| (row.get::<_, &str>(0), row.get::<_, &str>(1)) == (home, grant.table))
+        else {
+            continue;
+        };
+        if !grant.holds(row) {
+            missing += 1;
+            let (what, table) = (grant.what(), grant.table);
+            checks.error(
+                id,
+                format!("{role} lacks {what} on {home}.{table}"),
+                format!("GRANT {what} ON {home}.{table} TO {role};"),
+            );
+        }
+    }
+    let migrated = session
+        .rows(&format!("SELECT FROM {HISTORY} LIMIT 1"), &[])
+        .await
+        .is_ok();
+    if missing == 0 && migrated {
+        rehearse(settings, role, checks).await;
+    }
+}
+
+/// Does all that a batch does, without a request: what is still missing then, was not thought of here.
+async fn rehearse(settings: &Settings, role: &str, checks: &mut Checks) {
+    let id = "database-permissions";
+    let rehearsed = async { Ledger::new(settings)?.rehearse(&[]).await };
+    match rehearsed.await {
+        Ok(()) => checks.ok(id, format!("{role} may do what a worker does")),
+        Err(wrong) => checks.failed(id, &wrong),
+    }
+}
+
+impl Grant {
+    fn holds(&self, row: &Row) -> bool {
+        let columns: Vec<&str> = row.get("columns");
+        let all: bool = row.get("may_select");
+        let some =
+            !self.columns.is_empty() && self.columns.iter().all(|name| columns.contains(name));
+        (all || some) && (!self.insert || row.get("may_insert"))
+    }
+
+    fn what(&self) -> String {
+        match (self.columns, self.insert) {
+            (_, true) => "SELECT, INSERT".into(),
+            ([], false) => "SELECT".into(),
+            (columns, false) => format!("SELECT ({})", columns.join(", ")),
+        }
+    }
+}

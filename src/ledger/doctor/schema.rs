@@ -1,0 +1,238 @@
+//! Whether revertd's schema is whole, Frontier's tables fit, and somebody may ask.
+
+use std::collections::BTreeMap;
+
+use super::super::migrate::{HISTORY, latest, migrations};
+use super::super::objects;
+use super::server::Server;
+use super::{Session, answered, in_ledger};
+use crate::check::Checks;
+use crate::settings::Settings;
+
+pub async fn check(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
+    extension(session, settings, checks).await;
+    match session.check_frontier_tables(settings).await {
+        Ok(()) => checks.ok("database-frontier", "Frontier's tables fit"),
+        Err(_) if settings.ledger.manage && session.lacks_tables(settings).await => checks.warning(
+            "database-frontier",
+            "Frontier's tables are not there yet",
+            "run `revertd migrate`, which creates them, or start `revertd worker`",
+        ),
+        Err(wrong) => checks.failed("database-frontier", &wrong),
+    }
+    let Some(has_history) = answered("database-schema", session.has_history().await, checks) else {
+        return;
+    };
+    if !has_history {
+        let seen = "the database has no schema revertd";
+        if settings.database.migrate_on_start && server.may_create {
+            checks.warning(
+                "database-schema",
+                seen,
+                "run `revertd migrate`, or start `revertd worker`, which does",
+            );
+        } else if settings.database.migrate_on_start {
+            let (role, database) = (&server.role, &server.database);
+            let remedy = format!(
+                "GRANT CREATE ON DATABASE {database} TO {role}; or run `revertd migrate` as another role"
+            );
+            checks.error("database-schema", seen, remedy);
+        } else {
+            checks.error("database-schema", seen, "run `revertd migrate`");
+        }
+        return;
+    }
+    history(session, settings, checks).await;
+    objects(session, checks).await;
+    index(session, settings, checks).await;
+    pause(session, checks).await;
+    grants(session, settings, checks).await;
+    platform(session, settings, checks).await;
+}
+
+impl Session {
+    async fn lacks_tables(&self, settings: &Settings) -> bool {
+        let lacks = "SELECT FROM unnest(ARRAY['organizations', 'projects', 'billing_customers', \
+                     'billing_transactions']) t WHERE to_regclass('{ledger}.' || t) IS NULL";
+        let lacking = in_ledger(self, settings, lacks, &[]).await;
+        lacking.is_ok_and(|rows| !rows.is_empty())
+    }
+}
+
+async fn extension(session: &Session, settings: &Settings, checks: &mut Checks) {
+    let id = "database-extension";
+    let found = "SELECT n.nspname::text, has_schema_privilege(n.oid, 'USAGE') FROM pg_extension e \
+                 JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'";
+    let Some(rows) = answered(id, session.rows(found, &[]).await, checks) else {
+        return;
+    };
+    match rows
+        .first()
+        .map(|row| (row.get::<_, String>(0), row.get(1)))
+    {
+        Some((schema, true)) => checks.ok(id, format!("uuid-ossp is in schema {schema}")),
+        Some((schema, false)) => checks.error(
+            id,
+            format!("uuid-ossp is in schema {schema}, which this role may not use"),
+            format!("GRANT USAGE ON SCHEMA {schema} TO the role of database.url"),
+        ),
+        None if settings.ledger.manage => checks.warning(
+            id,
+            "uuid-ossp is not installed yet",
+            "run `revertd migrate`, which installs it with Frontier's tables",
+        ),
+        None => checks.error(
+            id,
+            "uuid-ossp is not installed",
+            "CREATE EXTENSION \"uuid-ossp\";",
+        ),
+    }
+}
+
+/// The history of migrations: all applied, none edited.
+async fn history(session: &Session, settings: &Settings, checks: &mut Checks) {
+    let id = "database-schema";
+    let query = format!("SELECT version, name, checksum FROM {HISTORY}");
+    let Some(rows) = answered(id, session.rows(&query, &[]).await, checks) else {
+        return;
+    };
+    let applied: BTreeMap<i32, String> = rows.iter().map(|row| (row.get(0), row.get(2))).collect();
+    let (mut missing, mut edited) = (Vec::new(), Vec::new());
+    for migration in migrations() {
+        match applied.get(&migration.version()) {
+            None => missing.push(migration.to_string()),
+            Some(checksum) if *checksum == migration.checksum().to_string() => {}
+            Some(_) => edited.push(migration.to_string()),
+        }
+    }
+    if !edited.is_empty() {
+        checks.error(
+            id,
+            format!("migrations were applied that read otherwise here: {}", edited.join(", ")),
+            "use the revertd that made this schema, or a later release of it; a migration is never edited",
+        );
+    } else if missing.is_empty() {
+        let newest = applied.keys().max().copied().unwrap_or_default();
+        let newer = if newest > latest() {
+            ", newer than this program's"
+        } else {
+            ""
+        };
+        checks.ok(id, format!("version {newest}{newer}"));
+    } else {
+        let seen = format!("migrations are missing: {}", missing.join(", "));
+        if settings.database.migrate_on_start {
+            checks.warning(
+                id,
+                seen,
+                "run `revertd migrate`, or start `revertd worker`, which does",
+            );
+        } else {
+            checks.error(id, seen, "run `revertd migrate`");
+        }
+    }
+}
+
+async fn objects(session: &Session, checks: &mut Checks) {
+    let id = "database-objects";
+    let Some(rows) = answered(id, session.rows(objects::QUERY, &[]).await, checks) else {
+        return;
+    };
+    let troubles = objects::troubles(&rows, false);
+    if troubles.is_empty() {
+        let count = objects::count();
+        checks.ok(
+            id,
+            format!("all {count} constraints, indexes, triggers and functions are in effect"),
+        );
+    }
+    for (seen, remedy) in troubles {
+        checks.error(id, seen, remedy);
+    }
+}
+
+async fn index(session: &Session, settings: &Settings, checks: &mut Checks) {
+    let id = "database-index";
+    match session.index_is_valid(settings).await {
+        Ok(true) => checks.ok(id, "billing_transactions_revertd_idx is there and valid"),
+        Ok(false) => checks.error(
+            id,
+            "the index billing_transactions_revertd_idx is missing or invalid",
+            "run `revertd migrate`, which builds it beside running writers",
+        ),
+        Err(wrong) => checks.failed(id, &wrong),
+    }
+}
+
+/// A fleet that was told to stop taking requests (table `revertd.control`, where the schema has one).
+async fn pause(session: &Session, checks: &mut Checks) {
+    let id = "fleet-paused";
+    let there = "SELECT to_regclass('revertd.control') IS NOT NULL";
+    let there = session.rows(there, &[]).await;
+    let Some(true) = there
+        .ok()
+        .and_then(|rows| rows.first().map(|row| row.get(0)))
+    else {
+        return;
+    };
+    let last = "SELECT paused, coalesce(why, ''), changed_by FROM revertd.control ORDER BY id DESC LIMIT 1";
+    let Some(rows) = answered(id, session.rows(last, &[]).await, checks) else {
+        return;
+    };
+    match rows.first() {
+        Some(row) if row.get(0) => {
+            let (why, by): (&str, &str) = (row.get(1), row.get(2));
+            let seen = format!("the fleet takes no requests: {by} paused it ({why})");
+            checks.warning(id, seen, "run `revertd resume`");
+        }
+        Some(_) | None => checks.ok(id, "the fleet takes requests"),
+    }
+}
+
+async fn grants(session: &Session, settings: &Settings, checks: &mut Checks) {
+    let id = "authorization";
+    if !settings.needs_grants() {
+        checks.ok(id, "authorization.mode is broker: whoever may publish to the request exchange may ask for every org");
+        return;
+    }
+    let any = "SELECT count(client) FROM (SELECT client FROM revertd.grants LIMIT 1000) g";
+    let Some(rows) = answered(id, session.rows(any, &[]).await, checks) else {
+        return;
+    };
+    match rows.first().map_or(0, |row| row.get::<_, i64>(0)) {
+        0 => checks.warning(
+            id,
+            "authorization.mode is grants, and nobody has one: every request is refused (ORG_NOT_GRANTED)",
+            "revertd grants add CLIENT ORG",
+        ),
+        1000 => checks.ok(id, "authorization.mode is grants; there are a thousand or more"),
+        count => checks.ok(id, format!("authorization.mode is grants; there are {count}")),
+    }
+}
+
+/// The account of the platform's legs need not exist, unless Frontier's entries refer to it.
+async fn platform(session: &Session, settings: &Settings, checks: &mut Checks) {
+    let id = "platform-account";
+    let account = settings.ledger.platform_account;
+    let query = "SELECT EXISTS (SELECT FROM {ledger}.billing_customers WHERE id = $1), \
+                 EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' \
+                 AND conrelid = to_regclass('{ledger}.billing_transactions') \
+                 AND confrelid = to_regclass('{ledger}.billing_customers'))";
+    let asked = in_ledger(session, settings, query, &[&account]).await;
+    let Some(rows) = answered(id, asked, checks) else {
+        return;
+    };
+    let found: Option<(bool, bool)> = rows.first().map(|row| (row.get(0), row.get(1)));
+    let missing = format!("ledger.platform_account ({account}) is no account of billing_customers");
+    let remedy =
+        "set ledger.platform_account to the account that Frontier books the platform's entries on";
+    match found.unwrap_or_default() {
+        (true, _) => checks.ok(id, format!("{account} is there")),
+        (false, true) => {
+            let seen =
+                format!("{missing}, and the entries must name one: no revert can be written");
+            checks.error(id, seen, remedy);
+        }
+        (false, false) => checks.ok(id, format!("{missing}, which entries need not name")),
+    }
+}

@@ -1,0 +1,161 @@
+//! What other sessions do, and what time it is there.
+
+use jiff::Timestamp;
+
+use super::server::Server;
+use super::{Session, answered};
+use crate::check::Checks;
+use crate::settings::Settings;
+
+/// Seconds after which a transaction is old.
+const OLD: f64 = 600.0;
+
+/// Milliseconds by which the clocks may differ, and by which they must not where an age is measured.
+const NOTABLE: i64 = 2_000;
+const TOO_MUCH: i64 = 30_000;
+
+/// Compares the server's clock with this machine's.
+pub async fn clock(session: &Session, settings: &Settings, checks: &mut Checks) {
+    let before = Timestamp::now();
+    let now = session.rows("SELECT clock_timestamp()", &[]).await;
+    let after = Timestamp::now();
+    let Some(rows) = answered("database-clock", now, checks) else {
+        return;
+    };
+    let there: Option<Timestamp> = rows.first().map(|row| row.get(0));
+    let there = there.unwrap_or(before).as_millisecond();
+    // Somewhere between the question and its answer.
+    let early = there - before.as_millisecond();
+    let late = there - after.as_millisecond();
+    let skew = if early < 0 {
+        early
+    } else if late > 0 {
+        late
+    } else {
+        0
+    };
+    judge_clock(skew, settings.revert.max_age.is_some(), checks);
+}
+
+fn judge_clock(skew: i64, measures_age: bool, checks: &mut Checks) {
+    let id = "database-clock";
+    let by = skew.unsigned_abs();
+    let seconds = format!("{}.{:03}", by / 1000, by % 1000);
+    let way = if skew < 0 { "behind" } else { "ahead of" };
+    let seen = format!("the server's clock is {seconds} s {way} this machine's");
+    let remedy = "have both follow one source of time (NTP)";
+    if measures_age && by > TOO_MUCH.unsigned_abs() {
+        let seen = format!("{seen}, and revert.max_age is measured by it");
+        checks.error(id, seen, remedy);
+    } else if by > NOTABLE.unsigned_abs() {
+        checks.warning(id, seen, remedy);
+    } else {
+        checks.ok(id, "the server's clock and this machine's agree");
+    }
+}
+
+/// Whether somebody confirms what every commit waits for.
+pub async fn standbys(session: &Session, server: &Server, checks: &mut Checks) {
+    let id = "database-standbys";
+    if server.standby_names.is_empty() {
+        checks.ok(
+            id,
+            "synchronous_standby_names is empty: what is answered is on this server's disk alone",
+        );
+        return;
+    }
+    let names = &server.standby_names;
+    if !server.sees_sessions {
+        let remedy = format!("GRANT pg_read_all_stats TO {};", server.role);
+        let why =
+            format!("commits wait for {names}, and this role does not see whether it follows");
+        checks.skipped_until(id, why, remedy);
+        return;
+    }
+    let following = "SELECT count(*) FROM pg_stat_replication \
+                     WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')";
+    let Some(rows) = answered(id, session.rows(following, &[]).await, checks) else {
+        return;
+    };
+    let following: i64 = rows.first().map_or(0, |row| row.get(0));
+    if following == 0 {
+        checks.warning(
+            id,
+            format!("every commit waits for {names}, and no such standby follows: nothing is decided meanwhile"),
+            "start the standby, or name one that follows in synchronous_standby_names",
+        );
+    } else {
+        checks.ok(
+            id,
+            format!("commits wait for {names}; {following} such follow"),
+        );
+    }
+}
+
+/// Old transactions, which keep VACUUM from its work, and locks that make a worker wait.
+pub async fn in_the_way(
+    session: &Session,
+    server: &Server,
+    settings: &Settings,
+    checks: &mut Checks,
+) {
+    let schema = settings.ledger.schema.as_str();
+    let asked = session
+        .rows(include_str!("sessions.sql"), &[&schema, &OLD])
+        .await;
+    let Some(rows) = answered("database-sessions", asked, checks) else {
+        return;
+    };
+    let of = |kind: &str| {
+        let rows = rows.iter().filter(|row| row.get::<_, &str>(0) == kind);
+        let seen =
+            rows.map(|row| format!("{} (pid {})", row.get::<_, &str>(2), row.get::<_, i32>(1)));
+        seen.collect::<Vec<_>>().join("; ")
+    };
+    let (old, locks) = (of("old"), of("lock"));
+    let end =
+        "find out whose it is (pg_stat_activity), and end it: SELECT pg_terminate_backend(PID)";
+    if !old.is_empty() {
+        let seen = format!("transactions that are open for more than ten minutes: {old}");
+        checks.warning("database-transactions", seen, end);
+    } else if server.sees_sessions {
+        checks.ok(
+            "database-transactions",
+            "none is open for more than ten minutes",
+        );
+    } else {
+        let remedy = format!("GRANT pg_read_all_stats TO {};", server.role);
+        let why = "this role sees no transactions but its own";
+        checks.skipped_until("database-transactions", why, remedy);
+    }
+    if locks.is_empty() {
+        checks.ok(
+            "database-locks",
+            "nobody keeps a worker from the ledger's tables",
+        );
+    } else {
+        let seen = format!("workers wait for locks of others: {locks}");
+        checks.warning("database-locks", seen, end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Status;
+
+    #[test]
+    fn a_clock_that_differs_is_worse_where_ages_are_measured() {
+        for (skew, measures_age, status) in [
+            (-1_999, true, Status::Ok),
+            (2_001, false, Status::Warning),
+            (-29_000, true, Status::Warning),
+            (-31_000, true, Status::Error),
+            (31_000, false, Status::Warning),
+        ] {
+            let mut checks = Checks::default();
+            judge_clock(skew, measures_age, &mut checks);
+            assert_eq!(checks.count(status), 1, "{skew} {measures_age}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What the management API shows, on a broker of its own that has one.
+
+use lapin::types::{AMQPValue, FieldTable};
+use uuid::Uuid;
+
+use super::super::starts::refused;
+use super::super::support::*;
+use super::{declare, doctor};
+
+/// A broker with the management API, which goes with its test.
+struct Managed(String);
+
+impl Managed {
+    fn start() -> (Self, Servers, String) {
+        let name = format!("managed-{}", &Uuid::new_v4().simple().to_string()[..8]);
+        let managed = Self(name.clone());
+        manage(&["start-managed", &name]);
+        let environment = environment(&name);
+        let servers = Servers {
+            database: Servers::shared().database,
+            amqp: environment["REVERTD_AMQP__URL"].clone(),
+            publisher: Some(environment["REVERTD_TEST_PUBLISHER_URL"].clone()),
+        };
+        (
+            managed,
+            servers,
+            environment["REVERTD_TEST_MANAGEMENT_URL"].clone(),
+        )
+    }
+}
+
+impl Drop for Managed {
+    fn drop(&mut self) {
+        manage(&["destroy", &self.0]);
+    }
+}
+
+#[tokio::test]
+async fn what_only_the_management_api_shows_is_looked_at() {
+    let (managed, servers, api) = Managed::start();
+    let mut stage = Stage::on(servers).await;
+    stage.set("AMQP__MANAGEMENT_URL", &api);
+    stage.start_worker().await.stop().await;
+    let report = doctor(&stage, &[]);
+    assert_eq!(report.count("errors"), 0, "{report:#?}");
+    for id in [
+        "amqp-management",
+        "amqp-queue",
+        "amqp-bindings",
+        "amqp-nodes",
+        "amqp-feature-flags",
+    ] {
+        assert!(report.has(id, "ok"), "{id}: {report:#?}");
+    }
+    report.says(
+        "amqp-consumer-timeout",
+        "skipped",
+        "30 minutes",
+        "rabbitmqctl eval",
+    );
+
+    // Who asks may not, is nobody, or asks where nobody answers: nothing of that is an error.
+    let publisher = stage.servers.publisher.clone().expect("it has one");
+    let login = url::Url::parse(&publisher).expect("a URL");
+    let (user, password) = (login.username(), login.password().expect("it has one"));
+    let as_somebody = |login: &str| api.replacen("//", &format!("//{login}@"), 1);
+    for (url, remedy) in [
+        (as_somebody(&format!("{user}:{password}")), "monitoring"),
+        (as_somebody("nobody:nothing"), "monitoring"),
+        ("http://127.0.0.1:1".into(), "rabbitmq-plugins enable"),
+        (format!("{api}/elsewhere"), "rabbitmq-plugins enable"),
+    ] {
+        let report = doctor(&stage, &[("AMQP__MANAGEMENT_URL", &url)]);
+        assert_eq!(report.count("errors"), 0, "{report:#?}");
+        report.says("amqp-management", "skipped", "management API", remedy);
+    }
+
+    // A policy takes away what the queue was declared with.
+    let work = stage.name("work");
+    let pattern = format!("^{}$", work.replace('.', "\\."));
+    let policy = r#"{"delivery-limit": 3, "message-ttl": 60000}"#;
+    manage(&[
+        "ctl",
+        &managed.0,
+        "set_policy",
+        "--apply-to",
+        "queues",
+        "cut",
+        &pattern,
+        policy,
+    ]);
+    eventually("the policy is in force", async || {
+        doctor(&stage, &[]).has("amqp-queue", "error")
+    })
+    .await;
+    let report = doctor(&stage, &[]);
+    report.says(
+        "amqp-queue",
+        "error",
+        "after 3 deliveries",
+        "delivery-limit",
+    );
+    report.says("amqp-queue", "warning", "older than 60000 ms", "policy");
+    assert_eq!(report.status, 1);
+    manage(&["ctl", &managed.0, "clear_policy", "cut"]);
+
+    // Nobody listens to the events, and a queue of somebody's own drops what the worker rejects.
+    stage.delete_queue(&stage.name("replies")).await;
+    stage.delete_queue(&work).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    declare(&stage, &work, arguments).await;
+    stage.set("TOPOLOGY__REPLY_QUEUE_DECLARE", "false");
+    stage.set("TOPOLOGY__DECLARE", "false");
+    let report = doctor(&stage, &[]);
+    report.says(
+        "amqp-bindings",
+        "warning",
+        "0 queues are bound",
+        "reply_queue_declare",
+    );
+    report.says("amqp-bindings", "error", "no request arrives", "bind");
+    report.says(
+        "amqp-queue",
+        "error",
+        "no dead-letter exchange",
+        "declare it",
+    );
+    report.says(
+        "amqp-queue",
+        "warning",
+        "has no bound",
+        "x-max-length-bytes",
+    );
+    let log = refused(&stage).await;
+    assert!(
+        log.contains("would lose messages") && log.contains(&work),
+        "{log}"
+    );
+    stage.strike().await;
+}
