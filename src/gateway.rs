@@ -8,14 +8,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderValue, Response};
+use axum::http::{HeaderValue, Method, Response};
 use axum::middleware::{self, Next};
 use axum::routing::post;
 use tokio::sync::Semaphore;
@@ -27,6 +27,7 @@ use tracing::{error, info, warn};
 use crate::broker::{BrokerError, Postbox};
 use crate::patience::Patience;
 use crate::settings::Settings;
+use crate::telemetry::{self, Http, NotReady, TelemetryError};
 use headers::{Ids, REQUEST_ID, TRACEPARENT};
 use problem::Problem;
 use server::Server;
@@ -69,6 +70,9 @@ pub enum GatewayError {
     /// Certificate or key can't be used.
     #[error("{0}")]
     Tls(String),
+    /// `telemetry.listen` can't be had.
+    #[error("{0}")]
+    Telemetry(#[from] TelemetryError),
     /// The broker refuses, and will go on refusing.
     #[error("{0}")]
     Broker(#[from] BrokerError),
@@ -84,6 +88,7 @@ struct Gateway {
     postbox: Postbox,
     room: Semaphore,
     tally: Arc<Tally>,
+    http: Http,
 }
 
 /// Serves until told to stop. Whether all that was in work then was answered.
@@ -100,6 +105,16 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     let tls = tls::acceptor(&settings.gateway).map_err(GatewayError::Tls)?;
     let tally = Arc::new(Tally::new());
     let sessions = Sessions::new(settings.clone(), tally.clone()).ok_or(GatewayError::Random)?;
+    let readiness = Readiness::default();
+    let mut registry = telemetry::registry("gateway");
+    let http = Http::new(&mut registry);
+    // Until the end of this function: from before the broker is there until nothing is in work any more.
+    let _showing = match settings.telemetry.listen {
+        Some(address) => {
+            Some(telemetry::listen(address.0, registry, readiness.asked(&stop)).await?)
+        }
+        None => None,
+    };
     let Some(postbox) = stop.run_until_cancelled(postbox(&settings)).await else {
         return Ok(true);
     };
@@ -109,6 +124,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
         postbox: postbox?,
         room: Semaphore::new(in_flight),
         tally,
+        http,
         settings: settings.clone(),
     });
     let listener = server::listen(socket).map_err(wrong)?;
@@ -120,6 +136,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
              on 127.0.0.1 behind something that speaks TLS"
         );
     }
+    readiness.serving(&gateway);
     info!(%address, tls = tls.is_some(), "listening");
     let server = Server::new(router(gateway.clone()), tls, stop.clone());
     let tidying = tokio::spawn(tidy(gateway.clone()));
@@ -161,12 +178,18 @@ fn router(gateway: Arc<Gateway>) -> Router {
         )
         .fallback(operation::wrong_path)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(with_ids))
+        .layer(middleware::from_fn_with_state(gateway.clone(), with_ids))
         .with_state(gateway)
 }
 
-/// Gives each request its ids, and each answer the headers that show them.
-async fn with_ids(mut request: Request, next: Next) -> Response<Body> {
+/// Gives each request its ids, and each answer the headers that show them; and takes its time.
+async fn with_ids(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
+    let active = gateway.http.begin();
+    let is_post = request.method() == Method::POST;
     let ids = Ids::of(request.headers());
     let (shown, traceparent) = (ids.shown.clone(), ids.traceparent.clone());
     request.extensions_mut().insert(ids);
@@ -177,6 +200,7 @@ async fn with_ids(mut request: Request, next: Next) -> Response<Body> {
     if let Some(traceparent) = traceparent {
         headers.insert(TRACEPARENT, traceparent);
     }
+    active.answered(is_post, response.status().as_u16());
     response
 }
 
@@ -194,6 +218,32 @@ async fn tidy(gateway: Arc<Gateway>) {
     loop {
         ticks.tick().await;
         gateway.sessions.tidy().await;
+    }
+}
+
+/// Whether the gateway can answer, for `/readyz`.
+#[derive(Clone, Default)]
+struct Readiness(Arc<OnceLock<Weak<Gateway>>>);
+
+impl Readiness {
+    fn serving(&self, gateway: &Arc<Gateway>) {
+        // It is told once.
+        let _ = self.0.set(Arc::downgrade(gateway));
+    }
+
+    fn asked(&self, stop: &CancellationToken) -> impl Fn() -> Result<(), NotReady> + use<> {
+        let (readiness, stop) = (self.clone(), stop.clone());
+        move || {
+            if stop.is_cancelled() {
+                return Err("stopping: what is in work is answered".into());
+            }
+            let gateway = readiness.0.get().and_then(Weak::upgrade);
+            let gateway = gateway.ok_or("starting: the broker has not answered yet")?;
+            gateway
+                .postbox
+                .ready()
+                .map_err(|why| format!("the broker: {why}"))
+        }
     }
 }
 

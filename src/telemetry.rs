@@ -6,6 +6,7 @@
 
 mod counts;
 mod endpoint;
+mod http;
 mod labels;
 mod otlp;
 mod status;
@@ -14,6 +15,7 @@ mod traces;
 
 pub use counts::{Counts, Names};
 pub use endpoint::{Listening, NotReady, listen};
+pub use http::{Active, Http};
 pub use otlp::Exporting;
 pub use prometheus_client::registry::Registry;
 pub use status::{Connections, InHand, Pause, QueueDepth, QueueKind, Status};

@@ -115,6 +115,19 @@ impl Postbox {
         })
     }
 
+    /// Whether there is a reply queue.
+    ///
+    /// # Errors
+    /// Why there is none at present.
+    pub fn ready(&self) -> Result<(), BrokerError> {
+        self.desk
+            .state()
+            .queue
+            .as_ref()
+            .map(|_| ())
+            .map_err(Clone::clone)
+    }
+
     /// Closes the connection, and with it the queue.
     pub async fn close(&self) {
         self.stop.cancel();

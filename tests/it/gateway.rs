@@ -5,4 +5,5 @@ mod clients;
 mod curl;
 mod limits;
 mod outages;
+mod telemetry;
 mod tls;

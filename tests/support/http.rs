@@ -29,9 +29,9 @@ impl Stage {
     /// Starts a gateway on a port of its own and waits until it listens.
     pub async fn start_gateway(&self) -> GatewayProcess {
         let mut process = self.spawn_gateway();
-        process.logged("listening").await;
+        process.logged(" listening").await;
         let log = process.log();
-        let line = log.lines().find(|line| line.contains("listening"));
+        let line = log.lines().find(|line| line.contains(" listening"));
         let line = line.expect("it was logged");
         let address = line
             .split("address=")

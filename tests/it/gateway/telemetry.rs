@@ -1,0 +1,39 @@
+//! What the gateway shows of itself on `telemetry.listen`.
+
+use crate::support::http::*;
+use crate::support::proxy::Ending;
+use crate::support::scrape::{LISTEN, Telemetry};
+use crate::support::*;
+
+#[tokio::test]
+async fn answers_are_timed_by_status_and_it_is_ready_with_a_reply_queue() {
+    let (mut stage, _worker) = Stage::with_worker().await;
+    stage.set(LISTEN.0, LISTEN.1);
+    let proxy = stage.proxy_amqp();
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let mut gateway = stage.start_gateway().await;
+    let telemetry = Telemetry::of(&mut gateway.process).await;
+    telemetry.ready().await;
+    assert_eq!(telemetry.get("/healthz").await.0, 200);
+    let call = Call::revert(customer.account, usage, 5);
+    assert_eq!(gateway.send(&call).await.status, 200);
+    assert_eq!(gateway.send(&call).await.status, 409);
+    let count = "http_server_request_duration_seconds_count";
+    let page = telemetry.metrics().await;
+    for status in ["200", "409"] {
+        let labels = [
+            ("http_request_method", "POST"),
+            ("http_response_status_code", status),
+        ];
+        assert_eq!(page.count(count, &labels), 1, "{}", page.text);
+    }
+    assert_eq!(page.count("http_server_active_requests", &[]), 0);
+    // Without the broker it can answer nobody.
+    proxy.refuse(true);
+    proxy.end(Ending::Reset);
+    telemetry.not_ready("the broker: ").await;
+    proxy.refuse(false);
+    telemetry.ready().await;
+    stage.strike().await;
+}
