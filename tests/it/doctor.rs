@@ -386,6 +386,10 @@ async fn what_fails_first_is_told_and_what_depends_on_it_is_not_tried() {
         assert_eq!(report.status, 1, "{report:?}");
         report.says(id, "error", seen, " ");
         assert_eq!(report.count("errors"), 1, "{id}: {report:?}");
+        assert!(
+            !id.ends_with("-dns") || report.has(&id.replace("-dns", "-tcp"), "skipped"),
+            "{report:?}"
+        );
         let (this, other) = match key {
             "AMQP__URL" => ("amqp-topology", "database-permissions"),
             _ => ("database-state", "amqp-login"),
