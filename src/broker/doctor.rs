@@ -12,6 +12,7 @@ use crate::check::Checks;
 use crate::reach::{Words, reach};
 use crate::settings::{AmqpUrl, Settings};
 use crate::tls::fault;
+use greeting::Greeting;
 
 mod greeting;
 mod managed;
@@ -81,14 +82,14 @@ async fn over_amqp(settings: &Settings, checks: &mut Checks) {
         skip(&rest, "the broker can't be reached", checks);
         return;
     }
-    if !greeted(settings, checks).await {
+    let Some(greeting) = greeted(settings, checks).await else {
         skip(
             &rest,
             "nothing is sent before the broker has shown what it is",
             checks,
         );
         return;
-    }
+    };
     let broker = match Broker::connect(settings, true).await {
         Ok(broker) => broker,
         Err(wrong) => {
@@ -111,21 +112,23 @@ async fn over_amqp(settings: &Settings, checks: &mut Checks) {
         Err(wrong) => checks.failed("amqp-publishing", wrong),
     }
     topology::check(&broker, settings, checks).await;
-    let answers = !takes.is_err_and(|wrong| !wrong.is_forbidden());
-    if answers {
-        permissions::check(&broker, settings, checks).await;
-    } else {
+    if !greeting.is_of_rabbitmq() {
+        let why = "how another broker than RabbitMQ takes the questions is not known";
+        skip(&["amqp-permissions"], why, checks);
+    } else if takes.is_err_and(|wrong| !wrong.is_forbidden()) {
         skip(
             &["amqp-permissions"],
             "the broker takes no messages",
             checks,
         );
+    } else {
+        permissions::check(&broker, settings, checks).await;
     }
     broker.close().await;
 }
 
 /// Whether the broker greets, verified where the address says so, and as what.
-async fn greeted(settings: &Settings, checks: &mut Checks) -> bool {
+async fn greeted(settings: &Settings, checks: &mut Checks) -> Option<Greeting> {
     let mut wrong = None;
     for url in settings.amqp.url.iter() {
         let opened = timeout(CONNECT_TIMEOUT, socket::open(url)).await;
@@ -151,11 +154,11 @@ async fn greeted(settings: &Settings, checks: &mut Checks) -> bool {
         return match within(CONNECT_TIMEOUT, &host, read).await {
             Ok(greeting) => {
                 greeting.check(settings, checks);
-                true
+                Some(greeting)
             }
             Err(wrong) => {
                 checks.failed("amqp-version", &wrong);
-                false
+                None
             }
         };
     }
@@ -164,7 +167,7 @@ async fn greeted(settings: &Settings, checks: &mut Checks) -> bool {
         checks.failed(id, &wrong);
     }
     checks.skipped("amqp-version", "the broker did not come so far");
-    false
+    None
 }
 
 fn encryption(settings: &Settings, checks: &mut Checks) {

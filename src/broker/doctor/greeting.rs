@@ -72,6 +72,10 @@ fn text(table: &FieldTable, name: &str) -> String {
 }
 
 impl Greeting {
+    pub fn is_of_rabbitmq(&self) -> bool {
+        self.product == "RabbitMQ"
+    }
+
     pub fn check(&self, settings: &Settings, checks: &mut Checks) {
         let Self {
             product,
@@ -81,7 +85,7 @@ impl Greeting {
         } = self;
         let seen = format!("{product} {version}, cluster {cluster}");
         let number = numbers(version);
-        if product != "RabbitMQ" {
+        if !self.is_of_rabbitmq() {
             checks.warning(
                 "amqp-version",
                 seen,

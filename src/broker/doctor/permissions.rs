@@ -95,7 +95,10 @@ async fn may_read(steps: &Steps<'_>, queue: &str) -> Result<(), BrokerError> {
         nowait: false,
     };
     let asking = channel.basic_consume(queue.into(), "".into(), options, arguments);
-    refused(steps.done(asking.await, "asking"))
+    let asked = steps.done(asking.await, "asking");
+    // Had it been taken after all, what it was given goes back.
+    steps.close(&channel).await;
+    refused(asked)
 }
 
 /// A refusal for the fault is a yes; to be taken all the same, as well.

@@ -277,3 +277,21 @@ fn an_encrypted_address_of_the_broker_has_its_own_port() {
         }
     }
 }
+
+#[test]
+fn the_management_api_has_the_same_authorities_and_hides_its_login() {
+    let (_folder, [ca]) = files(["pem"]);
+    let file = ("REVERTD_AMQP__CA_FILE", ca.as_str());
+    let url = |url| ("REVERTD_AMQP__MANAGEMENT_URL", url);
+    let settings = load(&[file, url("https://me:hunter2@mq")]).expect("valid");
+    let management = settings.amqp.management_url.clone().expect("set");
+    let trusted = management.tls().and_then(|files| files.ca.as_ref());
+    assert_eq!(trusted.map(HeldFile::path), Some(ca.as_str()));
+    let shown = format!("{}\n{settings:?}", settings.to_toml());
+    assert!(shown.contains("https://me:***@mq"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    // Over http there is nothing that it would be for.
+    let wrong = refused(&[file, url("http://mq")]);
+    assert!(wrong.contains("amqp.ca_file"), "{wrong}");
+    assert!(refused(&[url("mq:15672")]).contains("amqp.management_url"));
+}
