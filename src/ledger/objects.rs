@@ -21,7 +21,7 @@ pub struct Object {
     /// Empty of a function.
     table: String,
     name: String,
-    /// Whether it keeps rows out.
+    /// Whether money depends on it: whether it keeps rows out of the outcomes.
     guards: bool,
 }
 
@@ -37,7 +37,7 @@ impl Object {
     }
 }
 
-/// What of it is missing or without effect, each with what to do; with `guards_only`, of what keeps rows out.
+/// What of it is missing or without effect, each with what to do; with `guards_only`, of what money depends on.
 pub fn troubles(rows: &[Row], guards_only: bool) -> Vec<(String, String)> {
     let expected = EXPECTED
         .iter()
@@ -96,7 +96,7 @@ fn created_by(sql: &str, all: &mut BTreeSet<Object>) {
         kind,
         table: table.into(),
         name: name.into(),
-        guards,
+        guards: guards && ["outcomes", ""].contains(&table),
     };
     let tables = pattern(r"(?s)CREATE TABLE (?:IF NOT EXISTS )?revertd\.(\w+) \((.*?)\n\);");
     for table in tables.captures_iter(sql) {

@@ -35,10 +35,13 @@ const NUMBERS: [Number; 4] = [
         |holding| holding.resident_kib,
         8 * 1024,
     ),
-    ("open files", |holding| holding.files, 2),
+    ("open files", |holding| holding.files, 2 + POOL),
     ("threads", |holding| holding.threads, 2),
-    ("sessions with PostgreSQL", |holding| holding.sessions, 0),
+    ("sessions with PostgreSQL", |holding| holding.sessions, POOL),
 ];
+
+/// Sessions that a pool has at most: how many there are after a fault depends on how many workers met at once.
+const POOL: i64 = 5;
 
 async fn holding(stage: &Stage, pid: u32) -> Option<Holding> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

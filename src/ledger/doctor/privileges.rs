@@ -37,7 +37,7 @@ const fn add(frontiers: bool, table: &'static str) -> Grant {
     }
 }
 
-const GRANTS: [Grant; 7] = [
+const GRANTS: [Grant; 8] = [
     read(true, "organizations", &["id", "deleted_at"]),
     read(true, "projects", &["id", "org_id", "deleted_at"]),
     read(
@@ -48,6 +48,7 @@ const GRANTS: [Grant; 7] = [
     add(true, "billing_transactions"),
     add(false, "outcomes"),
     read(false, "grants", &["client", "org_id"]),
+    read(false, "control", &[]),
     read(false, "schema_history", &[]),
 ];
 
