@@ -203,25 +203,6 @@ impl Broker {
     }
 }
 
-/// Opens a connection of its own to publish on, for a command of that name.
-///
-/// # Errors
-/// Where the broker can't be reached or refuses.
-pub async fn publisher(settings: &Settings, name: &str) -> Result<Outlet, BrokerError> {
-    let opening = async |url: AmqpUrl| {
-        let (connection, host) = (connect(&url, name).await?, url.host());
-        let user: Arc<str> = connection.status().username().into();
-        let outlet = within(
-            CONNECT_TIMEOUT,
-            &host,
-            Outlet::open(&connection, &user, &host),
-        )
-        .await?;
-        Ok(outlet.keeping(connection))
-    };
-    any_of(&settings.amqp.url, opening).await
-}
-
 async fn close(connection: &Connection) {
     let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
 }

@@ -130,7 +130,7 @@ impl Cli {
                 DATABASE_REMEDY,
             );
         }
-        if matches!(self.command, Command::Worker) {
+        if matches!(self.command, Command::Worker | Command::Gateway) {
             logs::warn_of_clear_text("RabbitMQ", &broker::unencrypted(&settings), AMQP_REMEDY);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -241,7 +241,13 @@ impl Settings {
             })?;
             // Parsed by itself first, so that a syntax error names this file.
             text.parse::<toml::Table>().map_err(|error| {
-                SettingsError(format!("{} is not valid TOML: {error}", path.display()))
+                // Its own words, and not the line, in which a password may stand.
+                let before = error.span().map_or("", |span| &text[..span.start]);
+                let (line, what) = (before.lines().count().max(1), error.message());
+                SettingsError(format!(
+                    "{} is not valid TOML: line {line}: {what}",
+                    path.display()
+                ))
             })?;
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
         }

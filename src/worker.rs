@@ -6,7 +6,7 @@
 //! which it is tried before the next generation begins.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -122,6 +122,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
     let pool = Pool {
         shared: shared.clone(),
         stop,
+        assured: AtomicBool::new(false),
     };
     let result = tokio::select! {
         result = pool.run() => result,
@@ -135,6 +136,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
 struct Pool {
     shared: Arc<Shared>,
     stop: CancellationToken,
+    /// Whether the broker was found to lose nothing.
+    assured: AtomicBool,
 }
 
 impl Pool {

@@ -147,7 +147,11 @@ impl Browse {
                     method.u64_at(5 + usize::from(name))
                 }
                 Some(GET_OK) => method.u64_at(4),
-                Some(GET_EMPTY) => return Ok(None),
+                Some(GET_EMPTY) => {
+                    // Somebody else took what was counted.
+                    self.is_asking = false;
+                    return Ok(None);
+                }
                 _ => continue,
             };
             self.is_asking &= method.method() != Some(GET_OK);

@@ -129,6 +129,8 @@ impl Letter {
         let origin = match (&noted, ours) {
             (Some(_), true) => Origin::Worker,
             (Some(_), false) => Origin::OtherLogin,
+            // Of what a worker published again, as on a rung, only that worker's login may say whose it is.
+            (None, false) if header(properties::CLIENT).is_some() => Origin::OtherLogin,
             (None, _) => Origin::Broker,
         };
         let first = text(properties::FIRST_ATTEMPT_AT).filter(|_| death.is_none());

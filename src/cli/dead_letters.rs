@@ -13,7 +13,7 @@ use crate::broker::Browse;
 use crate::settings::Settings;
 
 mod act;
-mod ask;
+pub(super) mod ask;
 mod choice;
 mod filter;
 mod intervene;

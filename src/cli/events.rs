@@ -1,6 +1,5 @@
 //! `revertd events`
 
-use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,11 +8,13 @@ use clap::{Args as ClapArgs, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
 use uuid::Uuid;
 
+use super::dead_letters::ask;
 use super::progress::Progress;
 use super::{Output, print};
-use crate::broker::{self, Fate, Message, Outlet};
+use crate::broker::{Broker, BrokerError, Fate, Message, Outlet};
 use crate::event::Event;
 use crate::ledger::stored::{Count, Filter, Outcomes};
 use crate::patience::Patience;
@@ -85,8 +86,17 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
     if args.dry_run || all == 0 {
         return conclude(count, 0, args.output, "would publish");
     }
-    if !args.yes && !agreed(all)? {
-        bail!("nothing was published; to publish without being asked, add --yes");
+    if !args.yes {
+        match ask::sure(&format!("publish {all} events again?"))? {
+            Some(true) => {}
+            Some(false) => bail!("nothing was published"),
+            None => {
+                eprintln!(
+                    "revertd: nothing was published: there is no terminal to ask at; add --yes"
+                );
+                return Ok(ExitCode::from(2));
+            }
+        }
     }
     let unroutable = publish(settings, &outcomes, all, args.rate).await?;
     conclude(count, unroutable, args.output, "published")
@@ -100,7 +110,7 @@ async fn publish(
     rate: Option<u32>,
 ) -> anyhow::Result<u64> {
     let exchange = settings.topology.reply_exchange.as_str();
-    let outlet = broker::publisher(settings, "revertd events republish").await?;
+    let mut outlet = outlet(settings).await?;
     outcomes.begin().await?;
     let at_a_time = rate.map_or(AT_A_TIME, |rate| rate.min(AT_A_TIME));
     let mut progress = Progress::new("published", u64::try_from(all).unwrap_or(0));
@@ -122,7 +132,7 @@ async fn publish(
             Message::event_again(exchange, event, of.request.message_id.as_deref())
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
-        unroutable += until_taken(&outlet, messages)
+        unroutable += until_taken(settings, &mut outlet, messages)
             .await
             .map_err(|error| onward(&error, last))?;
         done += some.len() as u64;
@@ -137,8 +147,17 @@ async fn publish(
     Ok(unroutable)
 }
 
-/// Publishes a window, and what a full queue refused of it again until it is taken.
-async fn until_taken(outlet: &Outlet, mut messages: Vec<Message<'_>>) -> anyhow::Result<u64> {
+async fn outlet(settings: &Settings) -> Result<Outlet, BrokerError> {
+    Broker::outlet_of(settings, "revertd events republish").await
+}
+
+/// Publishes a window, and what a full queue refused of it again until it is taken; each time on a new channel, since one
+/// that met a queue without a leader has everything refused from then on.
+async fn until_taken(
+    settings: &Settings,
+    outlet: &mut Outlet,
+    mut messages: Vec<Message<'_>>,
+) -> anyhow::Result<u64> {
     let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut unroutable = 0;
     loop {
@@ -154,8 +173,11 @@ async fn until_taken(outlet: &Outlet, mut messages: Vec<Message<'_>>) -> anyhow:
         if refused.is_empty() {
             return Ok(unroutable);
         }
+        let wait = patience.next_wait();
+        warn!(events = refused.len(), retry_in = ?wait, "refused: a queue that is bound is full, or without a leader");
         messages = refused;
-        sleep(patience.next_wait()).await;
+        sleep(wait).await;
+        *outlet = self::outlet(settings).await?;
     }
 }
 
@@ -186,18 +208,6 @@ fn conclude(count: Count, unroutable: u64, output: Output, what: &str) -> anyhow
         );
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn agreed(all: i64) -> anyhow::Result<bool> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Ok(false);
-    }
-    eprint!("publish {all} events again? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {

@@ -8,6 +8,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::lines::visible;
 use super::{Output, print, who};
 use crate::ledger::grants::{Grant, Grants, Scope};
 use crate::settings::Settings;
@@ -145,7 +146,7 @@ fn table(grants: &[Grant]) -> String {
             Scope::EveryOrg => "*".into(),
         };
         let since = grant.granted_at.strftime("%Y-%m-%dT%H:%M:%SZ");
-        let (client, by) = (&grant.client, &grant.granted_by);
+        let (client, by) = (visible(&grant.client), visible(&grant.granted_by));
         let _ = writeln!(text, "{org:<36}  {since:<20}  {client} ({by})");
     }
     text

@@ -120,6 +120,11 @@ impl Gateway {
     async fn login(&self, headers: &HeaderMap) -> Result<Arc<Login>, Problem> {
         let credentials = credentials(headers).ok_or_else(Problem::client_unknown)?;
         let client = credentials.id.as_str();
+        // Of a broker that does not answer nobody is asked: what a login begins with one can't be taken back.
+        if let Err(why) = self.postbox.ready() {
+            self.tally.warn(Trouble::Broker, client, &why);
+            return Err(Problem::broker_unavailable());
+        }
         self.sessions
             .of(&credentials)
             .await

@@ -18,6 +18,10 @@ use crate::request::RevertRequest;
 /// each further one needs another writer to be in the way again.
 pub(super) const ROUNDS: usize = 16;
 
+/// Rounds in which further contents of an id are decided one after another. Nobody sends so many in a batch but to keep
+/// others waiting.
+const CONTENT_ROUNDS: usize = 16;
+
 /// Tries of a statement that met a deadlock, a serialization failure or another writer's entry.
 const CONTENDED_TRIES: usize = 8;
 
@@ -35,12 +39,14 @@ pub(super) async fn apply(
         pending.retain(|pending| find(&decided, pending.request).is_none());
         round += 1;
         in_vain += usize::from(pending.len() == asked);
-        let next = next_contents(&mut later, &pending, &decided);
-        pending.extend(next);
+        if round < CONTENT_ROUNDS {
+            let next = next_contents(&mut later, &pending, &decided);
+            pending.extend(next);
+        }
     }
     let undecided = || {
         Decision::Failed(Failure::Unavailable(
-            "other writers kept deciding on this usage".into(),
+            "other writers, or other requests under its message_id, were decided first time and again".into(),
         ))
     };
     Ok(requests

@@ -15,8 +15,10 @@ use crate::tls;
 
 /// A client that vanishes without a word, its host or the network being gone, must not leave its locks, its
 /// transaction or its place on the server: others would wait for them, for hours with a server's own defaults.
-/// A transaction of ours is never idle for longer than a message to the server takes.
+/// A transaction of ours is never idle for longer than a message to the server takes. And no name of ours may be taken for
+/// that of something that others made in a schema of the path: every statement names the schema of what is not the server's.
 const IF_WE_VANISH: &str = "
+    SET search_path = pg_catalog, pg_temp;
     SET idle_in_transaction_session_timeout = '15s';
     SET tcp_keepalives_idle = 15;
     SET tcp_keepalives_interval = 5;

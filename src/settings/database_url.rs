@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::files::TlsFiles;
-use super::urls::{HIDDEN, hide_password};
+use super::urls::{HIDDEN, hide_password, is_astray};
 
 const FORM: &str = "must look like postgres://USER:PASSWORD@HOST:5432/DATABASE";
 
@@ -211,8 +211,8 @@ fn word(text: &str) -> (String, usize) {
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Url::parse(&self.given) {
-            // A password with an unescaped / ends up in the path.
-            Ok(url) if url.path().contains('@') => f.write_str(HIDDEN),
+            // A password with an unescaped /, ? or # ends up behind the host.
+            Ok(url) if is_astray(&url) => f.write_str(HIDDEN),
             Ok(url) => f.write_str(hide_password(url).as_str()),
             // Several hosts are no URL to the parser; key=value pairs are none at all.
             Err(_) if self.given.contains("://") => {
@@ -225,20 +225,15 @@ impl fmt::Display for DatabaseUrl {
                 )
             }
             Err(_) => {
-                let shown = |pair: &&str| {
-                    let key = pair.split_once('=').map_or("", |(key, _)| key);
+                let shown = |pair: &Pair<'_>| {
                     matches!(
-                        key,
+                        pair.key.as_str(),
                         "host" | "hostaddr" | "port" | "user" | "dbname" | "sslmode"
                     )
                 };
-                let pairs: Vec<_> = self.given.split(' ').filter(shown).collect();
-                // A quoted password with a space in it can't be told apart by words.
-                if self.given.contains('\'') {
-                    f.write_str(HIDDEN)
-                } else {
-                    f.write_str(&pairs.join(" "))
-                }
+                let pairs = of_words(&self.given).into_iter().filter(shown);
+                let pairs: Vec<_> = pairs.map(|pair| pair.raw).collect();
+                f.write_str(&pairs.join(" "))
             }
         }
     }

@@ -371,3 +371,32 @@ fn telemetry_is_off_unless_its_addresses_are_set_and_a_wrong_one_says_what_is_ri
         assert!(said.contains(why) && !said.contains("secret"), "{said}");
     }
 }
+
+#[test]
+fn no_spelling_of_an_address_and_no_slip_of_the_pen_shows_the_password() {
+    for address in [
+        "host=db\nuser=x\npassword=hunter2",
+        "host=db\tuser=x\tpassword=hunter2",
+        "host=db password=hunter2\\ user=hunter2",
+        "host=db password='a hunter2' user=x",
+        "postgres://u:12#hunter2@h/d",
+        "postgres://u:?hunter2@h/d",
+        "postgres://u:a/hunter2@h/d",
+        "postgres://u:hunter2@one:1,two:2/d",
+    ] {
+        let environment = [("REVERTD_DATABASE__URL".to_owned(), address.to_owned())];
+        let settings = Settings::load_from(None, environment).expect("accepted");
+        for shown in [
+            settings.to_toml(),
+            format!("{:?}", settings.database.url),
+            settings.database.url.to_string(),
+        ] {
+            assert!(!shown.contains("hunter2"), "{address}: {shown}");
+        }
+    }
+    let wrong = load_file("[amqp]\nurl = \"amqp://worker:hunter2@host\n").expect_err("not TOML");
+    assert!(
+        wrong.contains("line 2") && !wrong.contains("hunter2"),
+        "{wrong}"
+    );
+}

@@ -284,6 +284,12 @@ fn mechanism(url: &Url) -> Option<String> {
     Some(value.to_lowercase())
 }
 
+/// Whether something of user and password may stand behind the host: the client takes all before the first `@` as such.
+pub(super) fn is_astray(url: &Url) -> bool {
+    let behind = [Some(url.path()), url.query(), url.fragment()];
+    behind.into_iter().flatten().any(|part| part.contains('@'))
+}
+
 pub(super) fn hide_password(mut url: Url) -> Url {
     if url.password().is_some() {
         // It fails only for URLs that can't have a password.

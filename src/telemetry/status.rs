@@ -206,6 +206,11 @@ impl Status {
         }
     }
 
+    /// Whatever kept it from working is over.
+    pub fn resumed(&self) {
+        self.now().paused = None;
+    }
+
     /// What a worker publishes is refused, until the answer is dropped.
     #[must_use]
     pub fn refused(&self) -> Refused {

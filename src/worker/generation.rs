@@ -1,6 +1,7 @@
 //! One generation of the pool: what it needs, its workers, its end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
@@ -128,9 +129,11 @@ impl Pool {
         let settings = &self.shared.settings;
         if !beginning.topology_checked {
             broker.ensure_topology(settings).await?;
-            if !beginning.failed {
-                broker::assure(settings).await?;
-            }
+        }
+        // Until it was in order once, whatever failed before.
+        if !self.assured.load(Ordering::Relaxed) {
+            broker::assure(settings).await?;
+            self.assured.store(true, Ordering::Relaxed);
         }
         let mut outlets = Vec::new();
         for _ in 0..settings.worker.concurrency {

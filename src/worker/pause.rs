@@ -51,6 +51,7 @@ impl Pool {
                 Ok(Some(_)) => silent = false,
                 Ok(None) => {
                     info!("resumed");
+                    self.shared.sight.status.resumed();
                     return true;
                 }
                 Err(wrong) => {

@@ -346,10 +346,12 @@ async fn what_was_left_is_done_by_running_it_again() {
         (3, counts(&[("NO_ANSWER_IN_TIME", 10), ("NOT_SENT", 30)]))
     );
     assert!(said.contains("is a worker running"), "{said}");
-    assert_eq!(
-        objects(&std::fs::read_to_string(&failed).expect("written")).len(),
-        40
-    );
+    let kept = objects(&std::fs::read_to_string(&failed).expect("written"));
+    assert_eq!(kept.len(), 40);
+    // They may be reverted yet: under another id they would be reverted twice.
+    for line in kept {
+        assert_eq!(line["message_id"], line["failed"]["request_id"], "{line}");
+    }
 
     // Interrupted, it finishes what is on its way.
     let mut worker = stage.start_worker().await;
@@ -415,5 +417,27 @@ async fn a_reader_who_has_seen_enough_does_not_stop_it() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(entries(&stage).await, 400);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn an_id_may_be_as_long_as_the_broker_takes_and_the_file_must_be_one() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let (folder, mut lines) = reverts(&stage, customer.account, 12).await;
+    for (number, line) in lines.iter_mut().enumerate() {
+        line["message_id"] = json!(format!("{number:0255}"));
+    }
+    let file = folder.path().join("reverts.ndjson");
+    write(&file, &lines);
+    let (status, told, said) = submit(&stage, &file, &["--output", "json"]);
+    assert_eq!(
+        (status, summary(&told)),
+        (0, counts(&[("usage.reverted", 12)])),
+        "{said}"
+    );
+    let (status, told, said) = submit(&stage, Path::new("/dev/stdin"), &[]);
+    assert_eq!((status, told.as_str()), (1, ""));
+    assert!(said.contains("no regular file"), "{said}");
     stage.strike().await;
 }

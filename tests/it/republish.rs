@@ -119,7 +119,7 @@ async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
     let told = everything(&stage, &mut events).await;
     assert!(worker.stop().await.success());
     let (status, out, said) = republish(&stage, &[]);
-    assert_eq!((status, out.as_str()), (1, ""));
+    assert_eq!((status, out.as_str()), (2, ""));
     assert!(said.contains("add --yes"), "{said}");
     let (status, out, _) = republish(&stage, &["--dry-run"]);
     let line = "would publish 12 events: 4 usage.reverted, 8 usage.revert.rejected\n";

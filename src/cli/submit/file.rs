@@ -79,6 +79,13 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Res
     if of_file.failed.as_ref() == Some(&path) {
         bail!("--failed names the file of the requests itself; name another");
     }
+    // It is read twice: before anything is sent, and then for sending.
+    if !std::fs::metadata(&path).is_ok_and(|found| found.is_file()) && path.exists() {
+        bail!(
+            "{} is no regular file, and can't be read twice; save it as one first",
+            path.display()
+        );
+    }
     let source = Source {
         format: of_file.format.unwrap_or_else(|| Source::format_of(&path)),
         path,
@@ -206,7 +213,7 @@ async fn send(
                 let Some(line) = next.take() else { continue };
                 let submission = Submission {
                     message_id: line.message_id.clone(),
-                    correlation_id: format!("{}-{}", line.number, line.message_id),
+                    correlation_id: line.number.to_string(),
                     body: line.body().to_string().into_bytes(),
                     max_attempts: args.max_attempts,
                 };

@@ -66,7 +66,8 @@ impl Report {
         }
         if !reverted {
             let message = event["data"]["error"]["message"].as_str().unwrap_or("?");
-            self.keep(line, &verdict, message)?;
+            let is_final = event["type"] == Kind::Rejected.name();
+            self.keep(line, &verdict, message, is_final)?;
         }
         *self.counts.entry(verdict).or_default() += 1;
         Ok(())
@@ -77,19 +78,27 @@ impl Report {
         if self.output == Output::Json {
             print(&format!("{}\n", json!({"line": line.number, "left": why})))?;
         }
-        self.keep(line, why, "ask again: nothing is reverted twice")?;
+        self.keep(line, why, "ask again: nothing is reverted twice", false)?;
         *self.counts.entry(why.to_owned()).or_default() += 1;
         Ok(())
     }
 
-    /// Writes a line into the file of those that were not reverted, as a request that can be sent again: under the id that
-    /// it stood under, or, without one, under one that the next batch makes. The reader passes over what else it says.
-    fn keep(&mut self, line: &Line, reason: &str, message: &str) -> anyhow::Result<()> {
+    /// Writes a line into the file of those that were not reverted, as a request that can be sent again. One that is not
+    /// decided for good keeps the id that it was sent under: it may be reverted yet, and another id would be another
+    /// revert. One that was rejected has the id that it stood under, or, without one, what the next batch makes. The reader
+    /// passes over what else it says.
+    fn keep(
+        &mut self,
+        line: &Line,
+        reason: &str,
+        message: &str,
+        is_final: bool,
+    ) -> anyhow::Result<()> {
         let Some(file) = &mut self.failed else {
             return Ok(());
         };
         let mut kept = line.body();
-        if line.has_own_id {
+        if line.has_own_id || !is_final {
             kept["message_id"] = json!(line.message_id);
         }
         kept["failed"] = json!({
