@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
+use percent_encoding::percent_decode_str;
 
 use crate::http::{self, Target};
 use crate::latency::milliseconds;
@@ -102,11 +103,9 @@ impl Pair {
             .and_then(|rest| rest.split('"').next())
             .context("the gateway's address")?;
         let amqp = url::Url::parse(&urls()?.1)?;
-        let credentials = format!(
-            "{}:{}",
-            amqp.username(),
-            amqp.password().unwrap_or_default()
-        );
+        let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
+        let secret = decoded(amqp.password().unwrap_or_default());
+        let credentials = format!("{}:{secret}", decoded(amqp.username()));
         Ok(Self {
             target: Target {
                 address: address.parse()?,
