@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::lines::{folded, visible, width};
 use super::{Output, print};
+use crate::ledger::control::Control;
 use crate::ledger::history::Subject;
 use crate::settings::Settings;
 
@@ -54,10 +55,22 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
         (None, None) => anyhow::bail!("say which usage, or which --request"),
     };
     let known = Known::ask(settings, &subject).await?;
-    let waiting = if args.no_queues {
+    let mut waiting = if args.no_queues {
         waiting::Waiting::default()
     } else {
         waiting::look(settings, &subject, args.timeout).await
+    };
+    let told = match Control::open(settings).await {
+        Ok(control) => control.latest().await,
+        Err(wrong) => Err(wrong),
+    };
+    let paused = match told {
+        Ok(told) => told.filter(|told| told.paused),
+        Err(wrong) => {
+            let unseen = format!("whether the fleet is paused: {wrong}");
+            waiting.unseen.push(unseen);
+            None
+        }
     };
     let is_known = known.is_something() || !waiting.letters.is_empty();
     match args.output {
@@ -65,6 +78,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
             let mut shown = known.json();
             shown["waiting"] = waiting.letters.iter().map(waiting::Letter::json).collect();
             shown["unseen"] = json!(waiting.unseen);
+            shown["paused"] = json!(paused.map(|told| told.to_string()));
             print(&format!("{}\n", serde_json::to_string_pretty(&shown)?))?;
         }
         Output::Text => {
@@ -74,6 +88,13 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
             }
             if !is_known {
                 text.push_str("nothing is known of it\n");
+            }
+            if let Some(told) = paused {
+                let line = format!(
+                    "the fleet is paused {}; revertd resume ends it\n",
+                    visible(&told.to_string())
+                );
+                text.push_str(&line);
             }
             print(&folded(&text, width()))?;
             for unseen in &waiting.unseen {

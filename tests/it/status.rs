@@ -169,6 +169,13 @@ async fn what_can_not_be_seen_is_said_and_wrong_usage_too() {
     ] {
         assert_eq!(status(&stage, wrong).0, 2, "{wrong:?}");
     }
+    let paused = stage.command(&["pause", "--why", "moving"]).output();
+    assert!(paused.expect("runs").status.success());
+    let (_, told, _) = status(&stage, &[&usage, "--no-queues"]);
+    assert!(
+        told.contains("the fleet is paused by ") && told.contains("moving"),
+        "{told}"
+    );
     stage.sql("DROP SCHEMA revertd CASCADE").await;
     let (code, _, said) = status(&stage, &[&usage]);
     assert!(code == 1 && said.contains("revertd migrate"), "{said}");
