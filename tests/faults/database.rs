@@ -22,7 +22,7 @@ async fn trouble(stage: &Stage, every: usize, times: usize, states: &[&str]) {
              CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
              DECLARE
                  states text[] := ARRAY['{states}'];
-                 n bigint := nextval('statements');
+                 n bigint := nextval('public.statements');
              BEGIN
                  IF n % {every} = 0 AND n / {every} <= {times} THEN
                      RAISE EXCEPTION 'forced'
