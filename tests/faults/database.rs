@@ -18,7 +18,7 @@ async fn trouble(stage: &Stage, every: usize, times: usize, states: &[&str]) {
     let states = states.join("','");
     stage
         .sql(&format!(
-            "CREATE SEQUENCE statements;
+            "CREATE SEQUENCE public.statements;
              CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
              DECLARE
                  states text[] := ARRAY['{states}'];
@@ -46,7 +46,7 @@ async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
     load.publish(&stage).await;
     let count = audit(&stage, &load, workers).await;
     let failed =
-        stage.count("SELECT last_value FROM statements").await / i64::try_from(every).expect("few");
+        stage.count("SELECT last_value FROM public.statements").await / i64::try_from(every).expect("few");
     assert!(failed > 0, "some statements failed");
     report(
         fault,
