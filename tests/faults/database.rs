@@ -45,8 +45,10 @@ async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
     let workers = vec![stage.start_worker().await, stage.start_worker().await];
     load.publish(&stage).await;
     let count = audit(&stage, &load, workers).await;
-    let failed =
-        stage.count("SELECT last_value FROM public.statements").await / i64::try_from(every).expect("few");
+    let failed = stage
+        .count("SELECT last_value FROM public.statements")
+        .await
+        / i64::try_from(every).expect("few");
     assert!(failed > 0, "some statements failed");
     report(
         fault,
