@@ -34,6 +34,7 @@ mod order;
 mod outlet;
 mod postbox;
 mod properties;
+mod reply_queue;
 mod sieve;
 mod socket;
 mod topology;

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use tokio::time::timeout;
 
 use super::error::BrokerError;
 use super::outlet::Fate;
+use super::reply_queue;
 use super::{CLOSE_TIMEOUT, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, connect, within};
 use crate::settings::{AmqpUrl, Settings};
 
@@ -76,34 +75,8 @@ impl Client {
             let channel = connection.create_channel().await.map_err(wrong)?;
             let confirm = ConfirmSelectOptions { nowait: false };
             channel.confirm_select(confirm).await.map_err(wrong)?;
-            // Named by the broker (amq.gen-...), which is what amqp.reply_to_pattern allows.
-            let options = QueueDeclareOptions {
-                passive: false,
-                durable: false,
-                exclusive: true,
-                auto_delete: true,
-                nowait: false,
-            };
-            let queue = channel
-                .queue_declare("".into(), options, FieldTable::default())
-                .await
-                .map_err(wrong)?;
-            let reply_to = queue.name().to_string();
-            let options = BasicConsumeOptions {
-                no_local: false,
-                no_ack: true,
-                exclusive: true,
-                nowait: false,
-            };
-            let replies = channel
-                .basic_consume(
-                    queue.name().clone(),
-                    "".into(),
-                    options,
-                    FieldTable::default(),
-                )
-                .await
-                .map_err(wrong)?;
+            let (replies, name) = reply_queue::declare(&channel, &host).await?;
+            let reply_to = name.to_string();
             Ok((channel, replies, reply_to))
         };
         let (channel, replies, reply_to) = within(CONNECT_TIMEOUT, &host, opening).await?;

@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::ShortString;
 use lapin::{Connection, Consumer};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -21,6 +20,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::error::BrokerError;
+use super::reply_queue;
 use super::{CONNECT_TIMEOUT, any_of, close, connect, greeting, within};
 use crate::patience::Patience;
 use crate::settings::{AmqpUrl, Settings};
@@ -284,23 +284,5 @@ async fn declare(
 ) -> Result<(Consumer, ShortString), BrokerError> {
     let wrong = |error| BrokerError::classify(&error, host, "declaring a reply queue");
     let channel = connection.create_channel().await.map_err(wrong)?;
-    // Named by the broker (amq.gen-...), which is what amqp.reply_to_pattern allows.
-    let options = QueueDeclareOptions {
-        passive: false,
-        durable: false,
-        exclusive: true,
-        auto_delete: true,
-        nowait: false,
-    };
-    let declaring = channel.queue_declare("".into(), options, FieldTable::default());
-    let name = declaring.await.map_err(wrong)?.name().clone();
-    // Who gets no answer asks again, so that nothing depends on what is acknowledged.
-    let options = BasicConsumeOptions {
-        no_local: false,
-        no_ack: true,
-        exclusive: true,
-        nowait: false,
-    };
-    let consuming = channel.basic_consume(name.clone(), "".into(), options, FieldTable::default());
-    Ok((consuming.await.map_err(wrong)?, name))
+    reply_queue::declare(&channel, host).await
 }
