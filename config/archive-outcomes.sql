@@ -14,7 +14,23 @@ SET search_path TO :"ledger", pg_temp;
 -- The same columns, and the same order; after a migration that adds one, add it here too. Until then this fails, and
 -- moves nothing.
 CREATE TABLE IF NOT EXISTS revertd.outcomes_archive (LIKE revertd.outcomes INCLUDING STORAGE INCLUDING COMPRESSION);
+CREATE UNIQUE INDEX IF NOT EXISTS outcomes_archive_id ON revertd.outcomes_archive (id);
 CREATE INDEX IF NOT EXISTS outcomes_archive_usage_id ON revertd.outcomes_archive (usage_id);
+
+-- Whoever may read the outcomes may read those of the archive: `revertd verify` and `revertd status` look into both.
+DO $$
+DECLARE
+    reader text;
+BEGIN
+    FOR reader IN
+        SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+        FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+        WHERE c.oid = 'revertd.outcomes'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT SELECT ON revertd.outcomes_archive TO %s', reader);
+    END LOOP;
+END
+$$;
 
 CREATE OR REPLACE PROCEDURE pg_temp.archive_outcomes(older_than interval, usages integer)
 LANGUAGE plpgsql AS $$

@@ -114,7 +114,9 @@ pub fn dispose(
 ) -> Disposition {
     let rung = |cause| ladder.rung(cause, attempts(envelope), envelope.max_attempts);
     match decision {
-        Decision::Decided(outcome) => Disposition::Answer(Event::of_outcome(request, outcome)),
+        Decision::Decided(outcome) | Decision::Repeated(outcome) => {
+            Disposition::Answer(Event::of_outcome(request, outcome))
+        }
         Decision::NotYet => match rung(Cause::UsageNotFound) {
             Some(rung) => Disposition::Retry { rung },
             // A copy in the same batch had attempts left; this one has none, and is answered.

@@ -15,6 +15,7 @@ use crate::request::RevertRequest;
 use crate::seam;
 use crate::settings::{Policy, Settings};
 
+mod archive;
 mod batch;
 mod connect;
 pub mod control;
@@ -38,7 +39,6 @@ pub use connect::unencrypted;
 pub use doctor::doctor;
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
-pub use trial::Trial;
 
 use batch::{Care, Params, Pending};
 use encryption::Encryption;

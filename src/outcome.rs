@@ -92,6 +92,8 @@ pub enum Failure {
 pub enum Decision {
     /// Decided; the outcome is stored wherever the contract wants it remembered.
     Decided(Outcome),
+    /// Decided and stored before: the request came again, and is answered as it was then.
+    Repeated(Outcome),
     /// The usage isn't there, and may come yet.
     NotYet,
     /// This request's own statement failed; it may pass.

@@ -28,6 +28,7 @@ mod stage;
 mod start;
 mod table;
 mod telemetry;
+mod verify;
 mod wire;
 
 use std::fmt::Write;
@@ -108,6 +109,11 @@ enum What {
     Gateway,
     /// Throughput with metrics and traces.
     Telemetry,
+    /// How long `revertd verify` takes.
+    Verify {
+        #[arg(long, default_value_t = 10_000_000)]
+        entries: u32,
+    },
     /// Throughput beside workers in Node.js (`make bench-peers`).
     Peers,
     /// (a) to (d) and one latency, in two minutes.
@@ -182,6 +188,7 @@ impl Sections<'_> {
             What::Grants => self.add(grants::measure(bench).await?)?,
             What::Gateway => self.add(gateway::measure(bench).await?)?,
             What::Telemetry => self.add(telemetry::measure(bench).await?)?,
+            What::Verify { entries } => self.add(verify::measure(bench, *entries).await?)?,
             What::Peers => self.add(peers::measure(bench).await?)?,
             What::Quick => {
                 let (table, throughput) = contest::measure(bench, &['a', 'b', 'c', 'd']).await?;
@@ -209,6 +216,11 @@ impl Sections<'_> {
         self.add(gateway::measure(bench).await?)?;
         self.add(telemetry::measure(bench).await?)?;
         self.add(history::measure(bench, 10_000_000).await?)?;
+        let once = &Bench {
+            rounds: 1,
+            ..bench.clone()
+        };
+        self.add(verify::measure(once, 10_000_000).await?)?;
         self.add(memory::measure(bench, 1_000_000).await?)?;
         self.add(start::measure(bench).await?)?;
         self.add(disk::measure(bench).await?)?;

@@ -142,9 +142,9 @@ impl Drop for Worker {
 }
 
 /// Runs a command that ends by itself and must succeed.
-pub async fn to_its_end(command: Command) -> Result<String> {
+pub async fn to_its_end(command: Command, limit: Duration) -> Result<String> {
     let mut process = Worker::spawn(command)?;
-    let status = process.ended(PATIENCE).await?;
+    let status = process.ended(limit).await?;
     ensure!(status.success(), "{status}\n{}", process.tail());
     process.output()
 }

@@ -75,7 +75,7 @@ impl Stage {
             environment.push((format!("REVERTD_TOPOLOGY__{key}"), name));
         }
         environment.extend(settings.iter().cloned());
-        process::to_its_end(process::revertd(&environment, "migrate")).await?;
+        process::to_its_end(process::revertd(&environment, "migrate"), PATIENCE).await?;
         let connecting = Connection::connect(&amqp, ConnectionProperties::default());
         let connection = within(PATIENCE, "RabbitMQ", connecting).await?;
         let channel = connection.create_channel().await?;

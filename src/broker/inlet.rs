@@ -31,6 +31,8 @@ pub struct Delivery {
     pub redeliveries: u32,
     /// Whether it was delivered before at all.
     pub redelivered: bool,
+    /// Whether it is a dead letter that `revertd dead-letters replay` published again.
+    pub is_replay: bool,
     /// When its publisher says that it was published, to the second.
     pub published_at: Option<Timestamp>,
     /// When it was first attempted, where that was before: as the worker noted it.
@@ -156,6 +158,7 @@ impl Inlet {
             envelope: properties::envelope(&delivery.properties, &self.user),
             redeliveries: properties::redeliveries(&delivery.properties, delivery.redelivered),
             redelivered: delivery.redelivered,
+            is_replay: properties::is_replay(&delivery.properties, &self.user),
             published_at: properties::published_at(&delivery.properties),
             first_attempt_at: properties::first_attempt(&delivery.properties, &self.user),
             body: delivery.data,

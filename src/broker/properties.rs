@@ -162,6 +162,15 @@ pub fn replayed(
     passed.with_headers(FieldTable::from(headers))
 }
 
+/// Whether they are those of a dead letter that was published again: they name the client as `user`, the worker's own
+/// login, does, and no attempt, which a rung of the ladder would.
+pub fn is_replay(properties: &BasicProperties, user: &str) -> bool {
+    let headers = properties.headers().as_ref();
+    let has = |name: &str| headers.is_some_and(|table| table.inner().contains_key(name));
+    let from = properties.user_id().as_ref().map(ShortString::as_str);
+    from == Some(user) && has(CLIENT) && !has(ATTEMPTS)
+}
+
 /// When the publisher says that it published the message.
 pub fn published_at(properties: &BasicProperties) -> Option<Timestamp> {
     let seconds = i64::try_from((*properties.timestamp())?).ok()?;

@@ -26,7 +26,8 @@
 --   $20 platform     uuid       the platform's own account
 --   $21 grants       boolean    whether a client needs a grant; without, everybody has every one
 --
--- Returns a row for each request that is decided, with is_final = false where the usage may yet come. One without a row met a concurrent writer, or comes
+-- Returns a row for each request that is decided, with is_final = false where the usage may yet come, and with is_stored where
+-- it was decided before. One without a row met a concurrent writer, or comes
 -- after a success on its usage in this batch: it goes through the statement once more.
 WITH request AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::uuid[],
@@ -290,10 +291,10 @@ legs AS (
 witness AS MATERIALIZED (
     SELECT pg_logical_emit_message(true, 'revertd', '') FROM decided d WHERE d.verdict = 'STORED' LIMIT 1
 )
-SELECT c.*, true AS is_final FROM claimed c
+SELECT c.*, true AS is_final, false AS is_stored FROM claimed c
 UNION ALL
 SELECT o.id, o.content, o.refusal, o.refusal_metadata, o.org_id, o.account_id, o.decided_at,
-    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true
+    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true, true
 FROM decided d
 CROSS JOIN LATERAL (
     SELECT * FROM revertd.outcomes o
@@ -304,7 +305,7 @@ WHERE d.verdict = 'STORED'
 UNION ALL
 -- What is refused before row 5 tells nothing of what was found.
 SELECT d.id, d.content, d.verdict, d.refusal_metadata, told.org_id, told.account_id, now(),
-    NULL, NULL, NULL, NULL, d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt
+    NULL, NULL, NULL, NULL, d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt, false
 FROM decided d
 LEFT JOIN LATERAL (
     SELECT d.account_org_id AS org_id, d.account_id
@@ -315,7 +316,7 @@ UNION ALL
 -- What counts on earlier requests of the batch stands only if they took what they were to take: where one
 -- lost its claim to a concurrent writer, the whole statement gives way, and decides again. For a success the
 -- chain alone would not do: a writer who took the same amount leaves it whole, and the order reversed.
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 WHERE CASE WHEN EXISTS (SELECT FROM decided d
         WHERE d.store AND (d.verdict = 'AMOUNT_EXCEEDS_USAGE' AND d.taken > 0
             OR d.verdict = 'APPLIED' AND d.taken_before > 0))

@@ -157,7 +157,7 @@ pub(super) fn next_contents<'a>(
 /// Whether a request with a message id is remembered by it.
 fn is_stored(decision: &Decision) -> bool {
     match decision {
-        Decision::Decided(outcome) => match &outcome.verdict {
+        Decision::Decided(outcome) | Decision::Repeated(outcome) => match &outcome.verdict {
             Verdict::Refused(
                 Refusal::ClientUnknown
                 | Refusal::InvalidField(_)
@@ -192,13 +192,7 @@ async fn run_in_parts(
         let trouble = match run_contended(ledger, part, care).await {
             Ok(rows) => {
                 for row in rows {
-                    let key = (row.outcome.id, row.content);
-                    let decision = if row.is_final {
-                        Decision::Decided(row.outcome)
-                    } else {
-                        Decision::NotYet
-                    };
-                    decided.insert(key, decision);
+                    decided.insert((row.outcome.id, row.content), row.decision());
                 }
                 continue;
             }

@@ -5,6 +5,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::StoredMetadata;
+use super::archive::with_archive;
 use super::connect::in_schema;
 use super::error::LedgerError;
 use super::session::Session;
@@ -28,6 +29,8 @@ pub struct Decided {
     pub amount: i64,
     /// Why, in the requester's words.
     pub reason: Option<String>,
+    /// Whether it was archived: its request, sent again, is decided anew.
+    pub is_archived: bool,
 }
 
 /// An entry of the ledger: a usage, or a leg of a revert of it.
@@ -87,8 +90,8 @@ pub const OUTCOMES_MAX: usize = 1000;
 
 const OUTCOMES: &str = "SELECT id, content, client, message_id, usage_id, amount, reason, org_id, account_id,
         decided_at, refusal, refusal_metadata, usage_amount, reverted_before + amount, transaction_id,
-        platform_transaction_id
-    FROM revertd.outcomes
+        platform_transaction_id, archived
+    FROM {outcomes} o
     WHERE usage_id = $1 OR (message_id = $2 AND ($3::text IS NULL OR client = $3))
     ORDER BY decided_at DESC, id LIMIT 1000";
 
@@ -103,6 +106,7 @@ const INTERVENTIONS: &str =
 /// A session that reads.
 pub struct History {
     session: Session,
+    outcomes: String,
     entries: String,
 }
 
@@ -114,7 +118,11 @@ impl History {
     pub async fn open(settings: &Settings) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
         let entries = in_schema(include_str!("history.sql"), settings);
-        Ok(Self { session, entries })
+        Ok(Self {
+            outcomes: with_archive(&session, OUTCOMES).await?,
+            entries: with_archive(&session, &entries).await?,
+            session,
+        })
     }
 
     /// The outcomes, the latest first.
@@ -122,7 +130,7 @@ impl History {
     /// # Errors
     /// Where the database fails, or the role may not.
     pub async fn outcomes(&self, of: &Subject) -> Result<Vec<Decided>, LedgerError> {
-        let rows = self.asked(OUTCOMES, of).await?;
+        let rows = self.asked(&self.outcomes, of).await?;
         Ok(rows.iter().map(decided).collect())
     }
 
@@ -204,5 +212,6 @@ fn decided(row: &Row) -> Decided {
         usage_id: row.get(4),
         amount: row.get(5),
         reason: row.get(6),
+        is_archived: row.get(16),
     }
 }

@@ -1,5 +1,6 @@
 -- history: a usage and the entries that revert it, by index look-ups alone.
 --   $1  usage_id  uuid
+-- {outcomes} are all outcomes, archived ones included.
 -- The index holds the customers' credits, of whichever writer; of ours the other leg is found by its id. The debits of
 -- other writers on the platform's account have no index, and are not looked for.
 WITH credit AS (
@@ -11,7 +12,7 @@ WITH credit AS (
 SELECT entry.id, entry.account_id, entry.type::text, entry.amount, entry.source::text, entry.created_at,
     entry.id = $1::uuid AS is_usage,
     EXISTS (
-        SELECT FROM revertd.outcomes o
+        SELECT FROM {outcomes} o
         WHERE o.usage_id = $1::uuid AND o.refusal IS NULL
             AND entry.id IN (o.transaction_id, o.platform_transaction_id)
     ) AS is_ours

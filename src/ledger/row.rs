@@ -5,14 +5,16 @@ use tokio_postgres::Error;
 use uuid::Uuid;
 
 use super::StoredMetadata;
-use crate::outcome::{Entry, Outcome, Refusal, Verdict};
+use crate::outcome::{Decision, Entry, Outcome, Refusal, Verdict};
 
 /// One decided request.
 pub struct Row {
     /// With [`Outcome::id`], which request it was.
     pub content: Uuid,
     /// Whether it is decided; otherwise the usage may yet come.
-    pub is_final: bool,
+    is_final: bool,
+    /// Whether it was decided before, and stored.
+    is_stored: bool,
     pub outcome: Outcome,
 }
 
@@ -37,6 +39,7 @@ impl Row {
         Ok(Self {
             content: row.try_get(1)?,
             is_final: row.try_get(11)?,
+            is_stored: row.try_get(12)?,
             outcome: Outcome {
                 id: row.try_get(0)?,
                 org_id: row.try_get(4)?,
@@ -45,5 +48,14 @@ impl Row {
                 verdict,
             },
         })
+    }
+
+    /// What came of the request.
+    pub fn decision(self) -> Decision {
+        match (self.is_final, self.is_stored) {
+            (false, _) => Decision::NotYet,
+            (true, false) => Decision::Decided(self.outcome),
+            (true, true) => Decision::Repeated(self.outcome),
+        }
     }
 }

@@ -28,7 +28,7 @@ const CHOSEN: &str = "FROM revertd.outcomes o
 /// The columns that a decided row has, and those of its request.
 const COLUMNS: &str =
     "o.id, o.content, o.refusal, o.refusal_metadata, o.org_id, o.account_id, o.decided_at,
-    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true,
+    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true, true,
     o.usage_id, o.amount, o.client, o.message_id, o.reason";
 
 /// Which outcomes are wanted; all where nothing is given.
@@ -144,21 +144,21 @@ fn read(row: &tokio_postgres::Row) -> Result<Stored, tokio_postgres::Error> {
     let Row {
         content, outcome, ..
     } = Row::read(row)?;
-    let amount = Amount::new(row.try_get(13)?);
+    let amount = Amount::new(row.try_get(14)?);
     let fields = Fields {
-        usage_id: row.try_get(12)?,
+        usage_id: row.try_get(13)?,
         amount: amount.expect("outcomes_amount_positive"),
         billing_id: None,
         org_id: None,
         project_id: None,
-        reason: row.try_get(16)?,
+        reason: row.try_get(17)?,
     };
     let request = RevertRequest {
         id: outcome.id,
         reuse_id: outcome.id,
         content,
-        client: row.try_get(14)?,
-        message_id: row.try_get(15)?,
+        client: row.try_get(15)?,
+        message_id: row.try_get(16)?,
         fields,
         last_attempt: true,
     };

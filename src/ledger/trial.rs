@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use deadpool_postgres::Object;
-use jiff::Timestamp;
 
 use super::Ledger;
 use super::batch::{Care, Decided, Params, Pending, ROUNDS, distinct, find, next_contents};
@@ -16,22 +15,13 @@ use crate::request::RevertRequest;
 /// Tries beside writers that are in the way.
 const TRIES: usize = 8;
 
-/// What a request would come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trial {
-    /// The decision.
-    pub decision: Decision,
-    /// Whether it was decided before, and nothing new would happen.
-    pub is_stored: bool,
-}
-
 impl Ledger {
     /// What [`Ledger::apply`] would answer to `requests` at this moment, in their order, each seeing those before it. Writes
     /// nothing; concurrent writers on the same usages wait for it, some milliseconds.
     ///
     /// # Errors
     /// Where the database can't work at present, or the role may not write.
-    pub async fn try_out(&self, requests: &[RevertRequest]) -> Result<Vec<Trial>, LedgerError> {
+    pub async fn try_out(&self, requests: &[RevertRequest]) -> Result<Vec<Decision>, LedgerError> {
         let mut patience = Patience::new(Duration::from_millis(5), Duration::from_millis(500));
         let mut trials = Vec::with_capacity(requests.len());
         let mut parts = vec![requests];
@@ -60,10 +50,7 @@ impl Ledger {
                 let (left, right) = part.split_at(part.len() / 2);
                 parts.extend([right, left]);
             } else {
-                trials.push(Trial {
-                    decision: Decision::Failed(failure),
-                    is_stored: false,
-                });
+                trials.push(Decision::Failed(failure));
             }
         }
         Ok(trials)
@@ -73,7 +60,7 @@ impl Ledger {
         &self,
         client: &Object,
         requests: &[RevertRequest],
-    ) -> Result<Vec<Trial>, Trouble> {
+    ) -> Result<Vec<Decision>, Trouble> {
         let wrong = |error| classify(&error, &self.host);
         client.batch_execute("BEGIN").await.map_err(wrong)?;
         let tried = self.rounds(client, requests).await;
@@ -86,9 +73,7 @@ impl Ledger {
         &self,
         client: &Object,
         requests: &[RevertRequest],
-    ) -> Result<Vec<Trial>, Trouble> {
-        let now = client.query_one("SELECT now()", &[]).await;
-        let now: Timestamp = now.map_err(|error| classify(&error, &self.host))?.get(0);
+    ) -> Result<Vec<Decision>, Trouble> {
         let (mut pending, mut later) = distinct(requests);
         let mut decided: Decided = HashMap::with_capacity(requests.len());
         for _ in 0..ROUNDS {
@@ -97,23 +82,13 @@ impl Ledger {
             }
             let params = Params::new(pending.iter().copied());
             for row in self.execute(client, &params, Care::Full).await? {
-                let key = (row.outcome.id, row.content);
-                decided.insert(key, Decision::Decided(row.outcome));
+                decided.insert((row.outcome.id, row.content), row.decision());
             }
             pending.retain(|pending: &Pending<'_>| find(&decided, pending.request()).is_none());
             let next = next_contents(&mut later, &pending, &decided);
             pending.extend(next);
         }
-        let trial = |request| match find(&decided, request) {
-            Some(Decision::Decided(outcome)) => Trial {
-                is_stored: outcome.decided_at != now,
-                decision: Decision::Decided(outcome.clone()),
-            },
-            _ => Trial {
-                decision: Decision::NotYet,
-                is_stored: false,
-            },
-        };
+        let trial = |request| find(&decided, request).cloned().unwrap_or(Decision::NotYet);
         Ok(requests.iter().map(trial).collect())
     }
 }

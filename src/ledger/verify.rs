@@ -9,6 +9,7 @@ use std::fmt;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::archive::with_archive;
 use super::connect::in_schema;
 use super::error::LedgerError;
 use super::session::Session;
@@ -144,15 +145,17 @@ impl Verification {
         session.execute(SESSION).await?;
         let size = in_schema(
             "SELECT pg_relation_size('revertd.outcomes'::regclass) \
+             + coalesce(pg_relation_size(to_regclass('revertd.outcomes_archive')), 0) \
              + pg_relation_size('{ledger}.billing_transactions'::regclass)",
             settings,
         );
         let row = session.answered(session.client.query_one(&size, &[]));
         let bytes: i64 = row.await?.get(0);
         let ranges = u32::try_from(bytes / RANGE_BYTES).unwrap_or(RANGES_MAX);
+        let statement = async |text| with_archive(&session, &in_schema(text, settings)).await;
         Ok(Self {
-            outcomes: in_schema(include_str!("verify/outcomes.sql"), settings),
-            entries: in_schema(include_str!("verify/entries.sql"), settings),
+            outcomes: statement(include_str!("verify/outcomes.sql")).await?,
+            entries: statement(include_str!("verify/entries.sql")).await?,
             schema: settings.ledger.schema.to_string(),
             platform_account: settings.ledger.platform_account,
             ranges: ranges.next_power_of_two().clamp(1, RANGES_MAX),

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::labels::{Messaging, Outcome, Rung};
+use super::labels::{Messaging, Outcome, Replay, Rung};
 
 const REVERTED: &str = "reverted";
 const REJECTED: &str = "rejected";
@@ -42,6 +42,8 @@ pub struct Counts {
     reverted: Counter,
     retries: Vec<Counter>,
     redeliveries: Counter,
+    outcomes_repeated: Counter,
+    dead_letters_replayed: Counter,
     copies_failed: Counter,
     consumed: Counter,
     consumed_bytes: Counter,
@@ -61,12 +63,24 @@ impl Counts {
             "Messages that were taken off the work queue, redeliveries included",
             consumed.clone(),
         );
+        let replays = Family::<Replay, Counter>::default();
+        registry.register(
+            "revertd_replays",
+            "Requests that came again: answered by the outcome that was stored before (of=\"outcome\"), or published again by \
+             revertd dead-letters replay (of=\"dead_letter\"); one may be both",
+            replays.clone(),
+        );
+        let replays = |of| replays.get_or_create_owned(&Replay { of });
+        let (outcomes_repeated, dead_letters_replayed) =
+            (replays("outcome"), replays("dead_letter"));
         let mut single = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
             counter
         };
         Self {
+            outcomes_repeated,
+            dead_letters_replayed,
             redeliveries: single(
                 "revertd_redeliveries",
                 "Messages that came although they had been delivered before",
@@ -105,6 +119,16 @@ impl Counts {
     /// One of them had been delivered before.
     pub fn redelivered(&self) {
         self.redeliveries.inc();
+    }
+
+    /// So many requests were answered by outcomes that were stored before.
+    pub fn repeated(&self, requests: usize) {
+        self.outcomes_repeated.inc_by(requests as u64);
+    }
+
+    /// A message was a dead letter before.
+    pub fn replayed(&self) {
+        self.dead_letters_replayed.inc();
     }
 
     /// So many messages went to a queue or an exchange of the configuration. `error`: what the broker did instead of

@@ -9,6 +9,12 @@ pub struct Outcome {
     pub reason: &'static str,
 }
 
+/// What came again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Replay {
+    pub of: &'static str,
+}
+
 /// A rung of the retry ladder, by its delay.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Rung {

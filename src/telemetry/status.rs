@@ -127,7 +127,7 @@ struct Now {
     /// Batches in hand: when each was taken, and its messages.
     in_hand: BTreeMap<u64, (Instant, usize)>,
     next: u64,
-    /// When the oldest batch was taken that was given up, as long as nothing was settled since.
+    /// When the oldest batch was taken that was given up, until something is settled or nothing waits any more.
     given_up: Option<Instant>,
     queues: Vec<QueueDepth>,
 }
@@ -238,9 +238,15 @@ impl Status {
         matches!(&now.database, Some(Answer::Given(when)) if when.elapsed() < time)
     }
 
-    /// The queues were looked at.
+    /// The queues were looked at. Where nothing waits, what was given up here is in another's hands, or settled.
     pub fn queues(&self, queues: Vec<QueueDepth>) {
-        self.now().queues = queues;
+        let mut now = self.now();
+        let is_empty =
+            |queue: &QueueDepth| queue.kind == QueueKind::Work && queue.messages == Some(0);
+        if now.consuming && queues.iter().any(is_empty) {
+            now.given_up = None;
+        }
+        now.queues = queues;
     }
 
     /// So many messages were taken.
@@ -313,3 +319,6 @@ impl fmt::Debug for Status {
         f.debug_struct("Status").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,6 +175,7 @@ impl Worker {
             match self.shared.ledger.apply(&requests).await {
                 Ok(decisions) => {
                     record.decided(began, requests.len(), None);
+                    record.repeated(&decisions);
                     decisions
                 }
                 Err(wrong) => {

@@ -11,7 +11,7 @@ use super::sight::Sight;
 use crate::broker::{Delivery, Fate, Message};
 use crate::disposition::Disposition;
 use crate::event::{Event, Kind};
-use crate::outcome::Failure;
+use crate::outcome::{Decision, Failure};
 use crate::telemetry::{BatchTrace, InHand};
 
 /// The record of a batch in hand. Dropped without being settled, it says that the batch was given up.
@@ -44,7 +44,12 @@ impl Record {
         for delivery in &*deliveries {
             if delivery.redelivered {
                 sight.counts.redelivered();
-            } else if delivery.envelope.attempts == 0
+                continue;
+            }
+            if delivery.is_replay {
+                sight.counts.replayed();
+            }
+            if delivery.envelope.attempts == 0
                 && let Some(time) = since(delivery.published_at, taken_at)
             {
                 sight.times.waited(time);
@@ -76,6 +81,13 @@ impl Record {
         if let Some(trace) = &mut self.trace {
             trace.decided(began.1, requests, error);
         }
+    }
+
+    /// Some of the decisions may be from before.
+    pub fn repeated(&self, decisions: &[Decision]) {
+        let from_before = |decision: &&Decision| matches!(decision, Decision::Repeated(_));
+        let count = decisions.iter().filter(from_before).count();
+        self.shared.sight.counts.repeated(count);
     }
 
     /// What came of the batch is published, or the broker failed.

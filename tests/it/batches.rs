@@ -30,7 +30,7 @@ async fn decide(stage: &Stage, requests: &[RevertRequest]) -> Vec<&'static str> 
     let ledger = Ledger::new(&settings).expect("an address");
     let decisions = ledger.apply(requests).await.expect("the database is there");
     let verdict = |decision: &Decision| match decision {
-        Decision::Decided(outcome) => match &outcome.verdict {
+        Decision::Decided(outcome) | Decision::Repeated(outcome) => match &outcome.verdict {
             Verdict::Applied(_) => "APPLIED",
             Verdict::Refused(refusal) => refusal.code().reason,
         },

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::support::letters::Draft;
 use super::support::raw::{RawConnection, short};
+use super::support::scrape::{LISTEN, Telemetry};
 use super::support::*;
 
 /// Runs `revertd dead-letters`, without a terminal.
@@ -246,7 +247,7 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
 
 #[tokio::test]
 async fn a_replay_is_decided_once_for_its_own_client_and_is_noted() {
-    let stage = Stage::new().await;
+    let mut stage = Stage::new().await;
     let mut worker = stage.start_worker().await;
     let (mut events, publisher) = (stage.events().await, stage.publisher().await);
     let customer = stage.customer().await;
@@ -290,7 +291,8 @@ async fn a_replay_is_decided_once_for_its_own_client_and_is_noted() {
         body: letter.body,
         properties: letter.properties,
     };
-    let _worker = stage.start_worker().await;
+    stage.set(LISTEN.0, LISTEN.1);
+    let mut worker = stage.start_worker().await;
     stage.publish(&replayed).await;
     let event = events.answer(&request).await;
     assert_eq!(event.verdict(), "usage.reverted");
@@ -299,6 +301,12 @@ async fn a_replay_is_decided_once_for_its_own_client_and_is_noted() {
     // Once more is harmless.
     stage.publish(&replayed).await;
     assert_eq!(events.answer(&request).await.body, event.body);
+    let telemetry = Telemetry::of(&mut worker).await;
+    for (of, count) in [("dead_letter", 2), ("outcome", 1)] {
+        telemetry
+            .shows("revertd_replays_total", &[("of", of)], count)
+            .await;
+    }
     let noted = "SELECT count(*) FROM revertd.interventions i JOIN revertd.intervention_letters l ON l.intervention = i.id
         JOIN revertd.intervention_parts p USING (intervention, part)
         WHERE action = 'replay' AND done_by = 'alice' AND done_as = session_user AND why = 'the rule is gone'

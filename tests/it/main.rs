@@ -4,6 +4,7 @@
 mod support;
 
 mod batches;
+mod browse;
 mod commands;
 mod concurrency;
 mod dead_letters;

@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::Stage;
 use crate::deadline::{LONG, within};
 use crate::load::Load;
+use crate::process;
 
 /// Rows beyond which the indexes are built after the rows are there, in minutes instead of an hour.
 const MANY: u32 = 1_000_000;
@@ -55,6 +56,51 @@ impl Stage {
              RESET maintenance_work_mem",
         )
         .await?;
+        self.settle().await
+    }
+
+    /// So many usages, each reverted wholly: what the program would have written of them, and its indexes after.
+    pub async fn seed_reverted(&self, usages: u32, accounts: u32) -> Result<()> {
+        let id = "uuid_generate_v5(uuid_nil(), i::text)";
+        self.long(
+            "ALTER TABLE billing_transactions DROP CONSTRAINT billing_transactions_pkey;
+             DROP INDEX billing_transactions_account_id_idx, billing_transactions_revertd_idx;
+             ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_pkey;
+             DROP INDEX revertd.outcomes_revert_no",
+        )
+        .await?;
+        self.long(&legs(id, accounts, 1, usages)).await?;
+        self.long(&format!(
+            "INSERT INTO revertd.outcomes (id, content, usage_id, org_id, account_id, amount, decided_at, usage_amount,
+                 reverted_before, transaction_id, platform_transaction_id, revert_no, cumulative, client, message_id)
+             SELECT gen_random_uuid(), gen_random_uuid(), o.usage, uuid_generate_v5(uuid_nil(), 'org' || o.n), o.account,
+                 20, now(), 20, 0, o.entry, revertd.platform_leg(o.entry), 0, false, 'bench', o.i
+             FROM (
+                 SELECT u.*, revertd.entry_id(u.usage, 0, u.account) AS entry FROM (
+                     SELECT i, i % {accounts} AS n, {id} AS usage,
+                         uuid_generate_v5(uuid_nil(), 'account' || i % {accounts}) AS account
+                     FROM generate_series(1, {usages}) i OFFSET 0
+                 ) u OFFSET 0
+             ) o;
+             INSERT INTO billing_transactions (id, account_id, type, source, amount, description, metadata, created_at)
+             SELECT leg.id, leg.account, leg.type, 'system.revert.api.usage', o.amount, 'Revert: a job',
+                 jsonb_build_object('job', 'render', 'revert_request_using', o.usage_id), o.decided_at
+             FROM revertd.outcomes o CROSS JOIN LATERAL (VALUES
+                 (o.transaction_id, o.account_id, 'credit'), (o.platform_transaction_id, uuid_nil(), 'debit')
+             ) leg (id, account, type)"
+        ))
+        .await?;
+        self.long(
+            "SET maintenance_work_mem = '512MB';
+             ALTER TABLE billing_transactions ADD CONSTRAINT billing_transactions_pkey PRIMARY KEY (id);
+             CREATE INDEX billing_transactions_account_id_idx ON billing_transactions (account_id);
+             ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_pkey PRIMARY KEY (id);
+             CREATE UNIQUE INDEX outcomes_revert_no ON revertd.outcomes (usage_id, revert_no) WHERE refusal IS NULL;
+             RESET maintenance_work_mem",
+        )
+        .await?;
+        let migrate = process::revertd(&self.environment, "migrate");
+        process::to_its_end(migrate, LONG).await?;
         self.settle().await
     }
 

@@ -144,6 +144,11 @@ fn outcome_text(text: &mut String, decided: &Decided) {
         let _ = writeln!(text, "  transaction {ours}\n  platform's  {platform}");
     }
     let _ = writeln!(text, "  event {event}");
+    if decided.is_archived {
+        text.push_str(
+            "  archived: sent again, the request is refused instead of answered by this\n",
+        );
+    }
 }
 
 fn entry_text(text: &mut String, entry: &Booked) {
@@ -175,6 +180,7 @@ fn outcome_json(decided: &Decided) -> Value {
         "org_id": outcome.org_id,
         "billing_id": outcome.account_id,
         "decided_at": text_of(outcome.decided_at),
+        "archived": decided.is_archived,
         "event": {"id": event, "type": kind.name()},
     });
     match &outcome.verdict {

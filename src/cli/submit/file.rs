@@ -76,7 +76,11 @@ impl FileArgs {
 
 pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Result<ExitCode> {
     let of_file = &args.of_file;
-    if of_file.failed.as_ref() == Some(&path) {
+    let is_same = |failed: &PathBuf| match (failed.canonicalize(), path.canonicalize()) {
+        (Ok(failed), Ok(path)) => failed == path,
+        _ => *failed == path,
+    };
+    if of_file.failed.as_ref().is_some_and(is_same) {
         bail!("--failed names the file of the requests itself; name another");
     }
     // It is read twice: before anything is sent, and then for sending.

@@ -10,7 +10,7 @@ use super::lines::{Line, Source};
 use super::summary;
 use crate::cli::{Output, print};
 use crate::event::Event;
-use crate::ledger::{Ledger, Trial};
+use crate::ledger::Ledger;
 use crate::outcome::{Decision, Verdict};
 use crate::request::{Envelope, RevertRequest};
 use crate::settings::Settings;
@@ -71,9 +71,15 @@ struct Tried {
 }
 
 impl Tried {
-    fn tell(&mut self, line: &Line, request: &RevertRequest, trial: &Trial) -> anyhow::Result<()> {
-        let event = match &trial.decision {
-            Decision::Decided(outcome) => {
+    fn tell(
+        &mut self,
+        line: &Line,
+        request: &RevertRequest,
+        trial: &Decision,
+    ) -> anyhow::Result<()> {
+        let is_stored = matches!(trial, Decision::Repeated(_));
+        let event = match trial {
+            Decision::Decided(outcome) | Decision::Repeated(outcome) => {
                 let event = Event::of_outcome(request, outcome);
                 serde_json::from_slice::<Value>(&event.body)?
             }
@@ -84,18 +90,15 @@ impl Tried {
         let verdict = reason.as_str().or(event["type"].as_str());
         let verdict = verdict.unwrap_or("WOULD_FAIL").to_owned();
         self.good &= is_applied(trial);
-        let earlier = self
-            .taken
-            .get(&line.fields.usage_id)
-            .filter(|_| !trial.is_stored);
+        let earlier = self.taken.get(&line.fields.usage_id).filter(|_| !is_stored);
         match self.output {
             Output::Json => print(&format!(
                 "{}\n",
-                json!({"line": line.number, "verdict": verdict, "decided_before": trial.is_stored,
+                json!({"line": line.number, "verdict": verdict, "decided_before": is_stored,
                     "depends_on_line": earlier, "event": event})
             ))?,
             Output::Text => {
-                let when = if trial.is_stored {
+                let when = if is_stored {
                     "was answered before"
                 } else {
                     "would be answered"
@@ -116,9 +119,9 @@ impl Tried {
     }
 
     /// What one transaction would have taken, the next does not see.
-    fn remember(&mut self, lines: &[Line], trials: &[Trial]) {
+    fn remember(&mut self, lines: &[Line], trials: &[Decision]) {
         for (line, trial) in lines.iter().zip(trials) {
-            if is_applied(trial) && !trial.is_stored {
+            if is_applied(trial) && matches!(trial, Decision::Decided(_)) {
                 self.taken
                     .entry(line.fields.usage_id)
                     .or_insert(line.number);
@@ -149,9 +152,11 @@ impl Tried {
     }
 }
 
-fn is_applied(trial: &Trial) -> bool {
-    match &trial.decision {
-        Decision::Decided(outcome) => matches!(outcome.verdict, Verdict::Applied(_)),
+fn is_applied(trial: &Decision) -> bool {
+    match trial {
+        Decision::Decided(outcome) | Decision::Repeated(outcome) => {
+            matches!(outcome.verdict, Verdict::Applied(_))
+        }
         Decision::NotYet | Decision::Failed(_) => false,
     }
 }

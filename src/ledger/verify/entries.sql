@@ -1,6 +1,6 @@
 -- verify entries: what must hold of each entry that says it is a leg of a revert, whoever wrote it.
 --
--- {ledger}, {reverted} and {hash_of_reverted} are as in the statement apply.
+-- {ledger}, {reverted} and {hash_of_reverted} are as in the statement apply, {outcomes} as in verify outcomes.
 --   $1  first  uuid  entries from this id
 --   $2  last   uuid  to this one
 --
@@ -20,7 +20,7 @@ WITH leg AS MATERIALIZED (
 looked_up AS MATERIALIZED (
     SELECT l.id, l.account_id, l.type, l.amount, l.own, l.named, u.id AS usage_id, u.amount AS usage_amount,
         CASE WHEN l.own THEN (
-            SELECT true FROM revertd.outcomes o
+            SELECT true FROM {outcomes} o
             WHERE o.usage_id = l.named AND o.refusal IS NULL AND o.platform_transaction_id = l.id LIMIT 1
         ) END AS has_outcome,
         given.first, given.total
@@ -48,7 +48,7 @@ wrong AS (
         THEN 'REVERTS_EXCEED_USAGE' ELSE 'EXCESS_WITH_OTHERS' END, l.id, l.named, l.account_id
     FROM looked_up l
     CROSS JOIN LATERAL (
-        SELECT sum(o.amount) AS total, max(o.usage_amount) AS usage_amount FROM revertd.outcomes o
+        SELECT sum(o.amount) AS total, max(o.usage_amount) AS usage_amount FROM {outcomes} o
         WHERE o.usage_id = l.usage_id AND o.refusal IS NULL
     ) own
     WHERE l.first = l.id AND l.total > l.usage_amount AND l.total > greatest(l.usage_amount, own.usage_amount)

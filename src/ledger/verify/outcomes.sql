@@ -1,6 +1,6 @@
 -- verify outcomes: what must hold of each outcome, and of the entries that it names.
 --
--- {ledger} is the schema of Frontier's tables.
+-- {ledger} is the schema of Frontier's tables, {outcomes} all outcomes, archived ones included.
 --   $1  first     uuid  outcomes from this id
 --   $2  last      uuid  to this one
 --   $3  platform  uuid  the platform's own account
@@ -63,7 +63,7 @@ WITH checked AS MATERIALIZED (
                 AND NOT coalesce(o.revert_no = 0 AND o.reverted_before = 0, false)
                 THEN 'ONCE_BROKEN' END
         ], NULL) AS codes
-    FROM (SELECT o.*, o.refusal IS NULL AS applied FROM revertd.outcomes o WHERE o.id >= $1 AND o.id <= $2) o
+    FROM (SELECT o.*, o.refusal IS NULL AS applied FROM {outcomes} o WHERE o.id >= $1 AND o.id <= $2) o
     CROSS JOIN LATERAL (
         SELECT o.applied AND (
             SELECT true FROM {ledger}.billing_customers c WHERE c.id = o.account_id AND c.deleted_at IS NULL LIMIT 1
@@ -81,7 +81,7 @@ WITH checked AS MATERIALIZED (
     ) u ON true
     CROSS JOIN LATERAL (
         SELECT CASE WHEN o.applied AND o.revert_no > 0 THEN (
-            SELECT true FROM revertd.outcomes b
+            SELECT true FROM {outcomes} b
             WHERE b.usage_id = o.usage_id AND b.refusal IS NULL AND b.revert_no = o.revert_no - 1
                 AND b.usage_amount = o.usage_amount
                 AND b.reverted_before + b.amount <= o.reverted_before
@@ -93,7 +93,7 @@ WITH checked AS MATERIALIZED (
     ) before
     CROSS JOIN LATERAL (
         SELECT CASE WHEN o.applied THEN (
-            SELECT count(*) FROM revertd.outcomes s
+            SELECT count(*) FROM {outcomes} s
             WHERE s.usage_id = o.usage_id AND s.refusal IS NULL AND s.revert_no = o.revert_no
         ) END AS number
         OFFSET 0

@@ -166,3 +166,53 @@ async fn where_partial_reverts_add_up_only_a_usage_given_back_whole_is_archived(
     assert_eq!(stage.balance(account).await, balance + 9);
     stage.strike().await;
 }
+
+#[tokio::test]
+async fn what_looks_back_sees_archived_outcomes() {
+    let (stage, mut worker) = Stage::with_worker().await;
+    let mut events = stage.events().await;
+    let account = stage.customer().await.account;
+    let usage = stage.usage(account, 20).await;
+    let request = Request::revert(account, usage, 20);
+    assert_eq!(ask(&stage, &mut events, &request).await.0, "usage.reverted");
+    assert!(worker.stop().await.success());
+    age(&stage, usage).await;
+    let reader = format!("reader_{}", stage.database);
+    stage
+        .sql(&format!(
+            "CREATE ROLE \"{reader}\"; GRANT SELECT ON revertd.outcomes TO \"{reader}\""
+        ))
+        .await;
+    archive(&stage).await;
+    assert_eq!(kept(&stage, usage).await, (0, 1));
+
+    let verify = || {
+        let output = stage.command(&["verify"]).output().expect("runs");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        (output.status.code(), text)
+    };
+    let sound = "1 outcomes, 2 legs of reverts: 0 violations, 0 warnings\n";
+    assert_eq!(verify(), (Some(0), sound.into()));
+    let mut status = stage.command(&["status", &usage.to_string(), "--no-queues"]);
+    let output = status.output().expect("runs").stdout;
+    let text = String::from_utf8(output).expect("UTF-8");
+    assert!(text.contains("20 of 20 given back, 0 remain"), "{text}");
+    assert!(text.contains("archived: "), "{text}");
+    assert!(!text.contains("another writer"), "{text}");
+
+    let may_read = format!(
+        "SELECT count(*) FROM pg_class WHERE oid = 'revertd.outcomes_archive'::regclass
+         AND has_table_privilege('{reader}', oid, 'SELECT')"
+    );
+    assert_eq!(stage.count(&may_read).await, 1);
+    stage
+        .sql(&format!(
+            "DELETE FROM billing_transactions WHERE type = 'credit' AND metadata ->> 'revert_request_using' = '{usage}';
+             DROP OWNED BY \"{reader}\"; DROP ROLE \"{reader}\""
+        ))
+        .await;
+    let (code, text) = verify();
+    assert_eq!(code, Some(1));
+    assert!(text.starts_with("CUSTOMER_LEG_MISSING outcome "), "{text}");
+    stage.strike().await;
+}

@@ -64,6 +64,9 @@ async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
         assert_eq!(requests_of(outcome, reason), count, "{outcome} {reason}");
     }
     assert_eq!(page.count("revertd_requests_total", &[]), 6, "nothing else");
+    for (of, count) in [("outcome", 1), ("dead_letter", 0)] {
+        assert_eq!(page.count("revertd_replays_total", &[("of", of)]), count);
+    }
     for rung in ["100ms", "200ms", "300ms"] {
         assert_eq!(page.count("revertd_retries_total", &[("rung", rung)]), 1);
     }

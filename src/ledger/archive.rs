@@ -1,0 +1,23 @@
+//! Outcomes that the owner of the tables moved out of the way, by `config/archive-outcomes.sql`.
+//!
+//! No worker looks at them; what looks back does, wherever there is an archive.
+
+use super::error::LedgerError;
+use super::session::Session;
+
+/// In one line, since statements name the place in their opening comments, too.
+const COLUMNS: &str = "id, content, usage_id, org_id, account_id, amount, decided_at, usage_amount, reverted_before, \
+    reverted_by_others, transaction_id, platform_transaction_id, revert_no, cumulative, refusal, refusal_metadata, client, \
+    message_id, reason";
+
+/// Where a statement has `{outcomes}`: puts a query of all outcomes there, each with whether it is `archived`.
+pub async fn with_archive(session: &Session, statement: &str) -> Result<String, LedgerError> {
+    let archive = "SELECT WHERE to_regclass('revertd.outcomes_archive') IS NOT NULL";
+    let mut outcomes = format!("SELECT {COLUMNS}, false AS archived FROM revertd.outcomes");
+    if session.exists(archive).await? {
+        outcomes.push_str(&format!(
+            " UNION ALL SELECT {COLUMNS}, true FROM revertd.outcomes_archive"
+        ));
+    }
+    Ok(statement.replace("{outcomes}", &format!("({outcomes})")))
+}

@@ -1,0 +1,45 @@
+use super::*;
+
+fn work(messages: u32) -> Vec<QueueDepth> {
+    vec![QueueDepth {
+        queue: "work".into(),
+        kind: QueueKind::Work,
+        max_bytes: 1,
+        messages: Some(messages),
+    }]
+}
+
+/// A process that consumes, and gave a batch up.
+fn given_up() -> Status {
+    let status = Status::new(Connections::default);
+    status.consuming();
+    drop(status.take(3));
+    // The clock has to go on for an age to be one.
+    while status.now().oldest() == Duration::ZERO {
+        std::hint::spin_loop();
+    }
+    status
+}
+
+#[test]
+fn what_was_given_up_ages_until_something_is_settled() {
+    let status = given_up();
+    status.queues(work(3));
+    assert!(status.now().oldest() > Duration::ZERO);
+    status.take(1).settled();
+    assert_eq!(status.now().oldest(), Duration::ZERO);
+}
+
+#[test]
+fn what_another_process_took_over_ages_here_no_longer() {
+    let status = given_up();
+    status.not_consuming();
+    status.queues(work(0));
+    assert!(
+        status.now().oldest() > Duration::ZERO,
+        "nobody here would be given it"
+    );
+    status.consuming();
+    status.queues(work(0));
+    assert_eq!(status.now().oldest(), Duration::ZERO);
+}

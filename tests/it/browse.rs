@@ -1,0 +1,76 @@
+//! Reading a queue, letter by letter, that others take from meanwhile.
+
+use std::time::Duration;
+
+use lapin::options::{BasicGetOptions, BasicNackOptions, QueuePurgeOptions};
+use revertd::broker::Browse;
+use revertd::settings::Settings;
+use tokio::time::timeout;
+
+use super::support::*;
+
+/// Far below what a frame is waited for (30 s): a queue that has nothing more is asked, not waited for.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A stage whose dead-letter queue has three letters, counted and not yet read.
+async fn counted() -> (Stage, Browse) {
+    let (stage, mut worker) = Stage::with_worker().await;
+    assert!(worker.stop().await.success());
+    let queue = stage.name("dead");
+    for body in ["one", "two", "three"] {
+        stage.publish_to(&queue, &Request::raw(body)).await;
+    }
+    let settings = Settings::load_from(None, stage.environment()).expect("valid");
+    let browse = Browse::open(&settings.amqp.url, &queue, 100).await;
+    let browse = browse.expect("opens");
+    assert_eq!(browse.waiting(), 3);
+    (stage, browse)
+}
+
+/// What is left to be read.
+async fn bodies(browse: &mut Browse) -> Vec<String> {
+    let reading = async {
+        let mut bodies = Vec::new();
+        while let Some(letter) = browse.next().await.expect("reads") {
+            bodies.push(String::from_utf8(letter.body).expect("UTF-8"));
+        }
+        bodies
+    };
+    timeout(SOON, reading).await.expect("it comes to an end")
+}
+
+#[tokio::test]
+async fn what_was_counted_and_is_gone_is_not_waited_for() {
+    let (stage, mut browse) = counted().await;
+    let queue = stage.name("dead");
+    let purging = stage
+        .channel
+        .queue_purge(queue.as_str().into(), QueuePurgeOptions::default());
+    assert_eq!(purging.await.expect("emptied"), 3);
+    assert_eq!(bodies(&mut browse).await, Vec::<String>::new());
+    browse.close().await.expect("closes");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn what_another_reader_holds_is_left_to_him_and_the_rest_is_read() {
+    let (stage, mut browse) = counted().await;
+    let queue = stage.name("dead");
+    let getting = stage
+        .channel
+        .basic_get(queue.as_str().into(), BasicGetOptions { no_ack: false });
+    let held = getting.await.expect("answers").expect("a letter");
+    assert_eq!(held.delivery.data, b"one");
+    assert_eq!(bodies(&mut browse).await, ["two", "three"]);
+    browse.close().await.expect("closes");
+    let requeue = BasicNackOptions {
+        multiple: false,
+        requeue: true,
+    };
+    held.delivery.acker.nack(requeue).await.expect("returned");
+    eventually("all three are there again", async || {
+        stage.depth(&queue).await == 3
+    })
+    .await;
+    stage.strike().await;
+}
