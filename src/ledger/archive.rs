@@ -13,11 +13,12 @@ const COLUMNS: &str = "id, content, usage_id, org_id, account_id, amount, decide
 /// Where a statement has `{outcomes}`: puts a query of all outcomes there, each with whether it is `archived`.
 pub async fn with_archive(session: &Session, statement: &str) -> Result<String, LedgerError> {
     let archive = "SELECT WHERE to_regclass('revertd.outcomes_archive') IS NOT NULL";
-    let mut outcomes = format!("SELECT {COLUMNS}, false AS archived FROM revertd.outcomes");
+    let of = |archived: bool, table: &str| {
+        format!("SELECT {COLUMNS}, {archived} AS archived FROM revertd.{table}")
+    };
+    let mut outcomes = of(false, "outcomes");
     if session.exists(archive).await? {
-        outcomes.push_str(&format!(
-            " UNION ALL SELECT {COLUMNS}, true FROM revertd.outcomes_archive"
-        ));
+        outcomes = format!("{outcomes} UNION ALL {}", of(true, "outcomes_archive"));
     }
     Ok(statement.replace("{outcomes}", &format!("({outcomes})")))
 }

@@ -26,6 +26,15 @@ impl Action {
             Self::Discard => "discard",
         }
     }
+
+    /// What is said of a letter afterwards.
+    #[must_use]
+    pub fn participle(self) -> &'static str {
+        match self {
+            Self::Replay => "replayed",
+            Self::Discard => "discarded",
+        }
+    }
 }
 
 /// What is noted of a run before it touches anything.

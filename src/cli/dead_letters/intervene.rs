@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +20,7 @@ use super::survey::{Counts, letters};
 use super::{Chosen, Discard, Replay, WRONG_USAGE, ask, open};
 use crate::broker::{Browse, Letter};
 use crate::cli::lines::{folded, width};
+use crate::cli::progress::Progress;
 use crate::cli::{Output, print, who};
 use crate::ledger::interventions::{Action, Intervention, Note, Plan};
 use crate::request::Fragments;
@@ -56,7 +56,8 @@ pub async fn replay(settings: &Settings, args: Replay) -> anyhow::Result<ExitCod
         rate: args.rate,
         body_bytes: settings.amqp.max_message_bytes.bytes(),
         sum: Sum::default(),
-        bar: ProgressBar::hidden(),
+        passed: 0,
+        progress: None,
         intervention: None,
     };
     run.intervene(args.chosen, async || Act::replay(settings).await)
@@ -73,7 +74,8 @@ pub async fn discard(settings: &Settings, args: Discard) -> anyhow::Result<ExitC
         rate: None,
         body_bytes: if save.is_some() { u64::MAX } else { 0 },
         sum: Sum::default(),
-        bar: ProgressBar::hidden(),
+        passed: 0,
+        progress: None,
         intervention: None,
     };
     run.intervene(args.chosen, async || {
@@ -102,7 +104,9 @@ struct Run<'a> {
     rate: Option<u32>,
     body_bytes: u64,
     sum: Sum,
-    bar: ProgressBar,
+    /// Letters that were met, and done or left.
+    passed: u64,
+    progress: Option<Progress>,
     intervention: Option<Intervention>,
 }
 
@@ -155,7 +159,9 @@ impl Run<'_> {
         let done = self
             .go_through(&mut act, waiting, by.as_deref(), &stop)
             .await;
-        self.bar.finish_and_clear();
+        if let Some(progress) = &self.progress {
+            progress.done();
+        }
         self.sum.intervention = self.intervention.as_ref().map(Intervention::id);
         self.sum.is_interrupted = stop.is_cancelled();
         self.sum.print(action, output)?;
@@ -215,7 +221,9 @@ impl Run<'_> {
             browse.limit(left);
             left = browse.waiting();
             let before = self.sum.done;
-            self.bar = bar(before + u64::from(left), before);
+            self.passed = before;
+            self.progress
+                .get_or_insert_with(|| Progress::new("letters", before + u64::from(left)));
             self.sum.left.clear();
             let is_through = self.session(&mut browse, act, by, began, stop).await?;
             // What was settled is noted by the queue before the next session could meet it again.
@@ -282,10 +290,10 @@ impl Run<'_> {
                 return Ok((window, true));
             };
             match self.choice.judge(&letter, &Fragments::of(&letter.body)) {
-                Judged::Other => self.bar.inc(1),
+                Judged::Other => self.pass(1),
                 Judged::Left(obstacle) => {
                     self.sum.leave(obstacle);
-                    self.bar.inc(1);
+                    self.pass(1);
                 }
                 Judged::Taken => {
                     bytes += letter.body.len() + letter.header.len();
@@ -324,8 +332,16 @@ impl Run<'_> {
         self.sum.done += window.len() as u64;
         seam::pass(seam::LETTERS_SETTLED);
         intervention.done().await?;
-        self.bar.inc(window.len() as u64);
+        self.pass(window.len() as u64);
         Ok(())
+    }
+
+    fn pass(&mut self, letters: u64) {
+        self.passed += letters;
+        if let Some(progress) = &mut self.progress {
+            let done = format!("{} {}", self.sum.done, self.choice.action.participle());
+            progress.reached(self.passed, &done);
+        }
     }
 }
 
@@ -354,13 +370,4 @@ fn stop_on_interrupt() -> std::io::Result<CancellationToken> {
         }
     });
     Ok(stop)
-}
-
-/// On a terminal; elsewhere nothing is shown.
-fn bar(length: u64, position: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_position(position);
-    bar
 }

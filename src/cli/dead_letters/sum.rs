@@ -36,11 +36,10 @@ impl Sum {
 
     fn text(&self, action: Action) -> String {
         let counted = letters(self.done);
-        let mut text = match (action, self.is_dry) {
-            (Action::Replay, false) => format!("replayed {counted}"),
-            (Action::Discard, false) => format!("discarded {counted}"),
-            (Action::Replay, true) => format!("would replay {counted}"),
-            (Action::Discard, true) => format!("would discard {counted}"),
+        let mut text = if self.is_dry {
+            format!("would {} {counted}", action.name())
+        } else {
+            format!("{} {counted}", action.participle())
         };
         if let Some(id) = self.intervention {
             let _ = write!(text, " (noted as intervention {id})");
@@ -60,12 +59,8 @@ impl Sum {
         let left: Map<_, _> = left
             .map(|(why, count)| (why.name().to_owned(), json!(count)))
             .collect();
-        let done = match action {
-            Action::Replay => "replayed",
-            Action::Discard => "discarded",
-        };
         json!({
-            done: self.done,
+            action.participle(): self.done,
             "left": left,
             "dry_run": self.is_dry,
             "interrupted": self.is_interrupted,
