@@ -12,8 +12,8 @@
 //! otherwise stay unacknowledged for as long as the channel lives.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
@@ -43,14 +43,18 @@ pub struct Intake {
     current: Mutex<Current>,
     /// The same inlet, for who must not wait for a delivery.
     inlet: std::sync::Mutex<Arc<Inlet>>,
-    window: AtomicU16,
+    pace: std::sync::Mutex<Pace>,
     /// Whether a suspect came, and none yet that was never delivered before: those that were come first.
     suspicious: AtomicBool,
-    /// Messages settled in the present window.
-    settled: AtomicUsize,
     stopped: AtomicBool,
     /// Told when the window, or whether to stop, changed.
     changed: Notify,
+}
+
+/// How many messages may be in hand, and how many were settled under that.
+struct Pace {
+    window: u16,
+    settled: usize,
 }
 
 struct Current {
@@ -109,9 +113,11 @@ impl Intake {
             prefetch,
             inlet: std::sync::Mutex::new(current.inlet.clone()),
             current: Mutex::new(current),
-            window: AtomicU16::new(1),
+            pace: std::sync::Mutex::new(Pace {
+                window: 1,
+                settled: 0,
+            }),
             suspicious: AtomicBool::new(false),
-            settled: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -159,19 +165,21 @@ impl Intake {
     /// Notes that so many messages were settled that came in a window of that size: once they are as many, it
     /// grows. Those of a window that is no more say nothing of this one.
     pub fn settled(&self, window: u16, messages: usize) {
-        if window != self.window() {
+        let mut pace = self.pace();
+        if window != pace.window {
             return;
         }
-        let settled = self.settled.fetch_add(messages, Ordering::AcqRel) + messages;
-        if window < self.prefetch && settled >= usize::from(window) {
-            self.resize(window.saturating_mul(GROWTH).min(self.prefetch));
+        pace.settled = pace.settled.saturating_add(messages);
+        if window < self.prefetch && pace.settled >= usize::from(window) {
+            let window = window.saturating_mul(GROWTH).min(self.prefetch);
+            self.resize(&mut pace, window);
         }
     }
 
     /// Lets one message be delivered at a time, once what is in hand is settled, until a fresh one comes.
     pub fn narrow(&self) {
         self.suspicious.store(true, Ordering::Release);
-        self.resize(1);
+        self.resize(&mut self.pace(), 1);
     }
 
     /// Whether the window may grow by a message that is no suspect itself.
@@ -182,9 +190,8 @@ impl Intake {
         !self.suspicious.load(Ordering::Acquire)
     }
 
-    fn resize(&self, window: u16) {
-        self.settled.store(0, Ordering::Release);
-        self.window.store(window, Ordering::Release);
+    fn resize(&self, pace: &mut Pace, window: u16) {
+        *pace = Pace { window, settled: 0 };
         self.changed.notify_one();
     }
 
@@ -249,7 +256,11 @@ impl Intake {
     }
 
     fn window(&self) -> u16 {
-        self.window.load(Ordering::Acquire)
+        self.pace().window
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inlet(&self) -> Arc<Inlet> {

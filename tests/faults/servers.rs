@@ -178,10 +178,15 @@ async fn a_crash_counts_one_delivery_however_many_workers_there_are() {
     load.publish(&stage).await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revertd' \
                    AND wait_event_type = 'Lock' AND datname = current_database()";
+    let mut seen = 0;
     eventually("all workers have a batch", async || {
         // Within a transaction, what was seen once is seen again.
         stage.sql("SELECT pg_stat_clear_snapshot()").await;
-        stage.count(waiting).await == 16
+        let before = std::mem::replace(&mut seen, stage.count(waiting).await);
+        if seen != before {
+            eprintln!("{seen} workers have a batch");
+        }
+        seen == 16
     })
     .await;
     worker.kill();
