@@ -3,12 +3,21 @@
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::broker::STACK_BYTES;
 use crate::settings::Settings;
 use crate::{broker, ledger};
+
+/// Tells the person at the terminal. Where nobody reads it, that keeps nothing from being done.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
 
 mod completions;
 mod config;
@@ -29,6 +38,9 @@ mod submit;
 mod verify;
 mod who;
 mod worker;
+
+/// Longest duration of an argument.
+const SPAN_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// How to encrypt what goes in the clear.
 const DATABASE_REMEDY: &str = "use sslmode=verify-full in database.url";
@@ -100,7 +112,7 @@ impl Cli {
         match self.dispatch() {
             Ok(code) => code,
             Err(error) => {
-                eprintln!("revertd: {error}");
+                say!("revertd: {error:#}");
                 ExitCode::FAILURE
             }
         }
@@ -186,4 +198,16 @@ fn printed(text: &str) -> std::io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         done => done.map(|()| true),
     }
+}
+
+/// A duration as an argument gives it; one without end could not be counted from now.
+fn time_span(text: &str) -> Result<Duration, String> {
+    let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if span > SPAN_MAX {
+        return Err(format!(
+            "must be at most {}",
+            humantime::format_duration(SPAN_MAX)
+        ));
+    }
+    Ok(span)
 }

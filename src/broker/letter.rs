@@ -11,13 +11,14 @@ use uuid::Uuid;
 
 use super::properties;
 use super::wire::frame::Frame;
-use crate::request::digest;
+use crate::request::{Fragments, digest};
 
 mod shown;
 mod unreadable;
 
 /// How much of a body tells letters apart.
-pub const ID_BYTES: u64 = 1 << 20;
+pub const ID_BYTES: u64 = KEPT as u64;
+const KEPT: usize = 1 << 20;
 
 /// What is said where nothing says why a message is here.
 const UNKNOWN: &str = "unknown";
@@ -53,8 +54,11 @@ pub struct Letter {
     pub origin: Origin,
     /// Why it is here: a reason of the contract's table, or the broker's `expired`, `delivery_limit`, `rejected`.
     pub reason: String,
-    /// Whose request it is; empty where the broker authenticated nobody.
+    /// Whose request it is; empty where the broker authenticated nobody. By the word of who published the letter, where that
+    /// is a worker under another login.
     pub client: String,
+    /// The login that published the letter, where the broker authenticated one.
+    pub login: Option<String>,
     /// AMQP `message_id`, unless absent or empty.
     pub message_id: Option<String>,
     /// What went wrong, where a worker wrote it.
@@ -95,7 +99,7 @@ impl Letter {
             letter.client.as_bytes(),
             letter.message_id.as_deref().unwrap_or_default().as_bytes(),
             &body_bytes.to_be_bytes(),
-            &body[..body.len().min(1 << 20)],
+            &body[..body.len().min(KEPT)],
         ]);
         let header = header.payload().get(12..).unwrap_or_default().to_vec();
         Self {
@@ -112,6 +116,18 @@ impl Letter {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.body.len() as u64 == self.body_bytes
+    }
+
+    /// Whether nothing says why it is here: neither a worker nor the broker put it there.
+    #[must_use]
+    pub fn is_unexplained(&self) -> bool {
+        self.reason == UNKNOWN
+    }
+
+    /// What the body tells of its request, as far as it tells letters apart.
+    #[must_use]
+    pub fn told(&self) -> Fragments {
+        Fragments::of(&self.body[..self.body.len().min(KEPT)])
     }
 
     /// What the properties say, but for the body and the tag.
@@ -133,6 +149,9 @@ impl Letter {
             (None, false) if header(properties::CLIENT).is_some() => Origin::OtherLogin,
             (None, _) => Origin::Broker,
         };
+        // What stands in the dead-letter queue with a worker's note was put there by who may: what it says is shown, and
+        // whoever reads it, its id is the same. To be believed in a replay takes more.
+        let noted_by_another = noted.is_some() && !ours;
         let first = text(properties::FIRST_ATTEMPT_AT).filter(|_| death.is_none());
         let first = first.and_then(|text| text.parse().ok());
         let died = death.and_then(|death| seconds(death.inner().get("time")));
@@ -145,7 +164,11 @@ impl Letter {
             }),
             reason: noted.or(why).unwrap_or_else(|| UNKNOWN.into()),
             origin,
-            client: envelope.client,
+            client: match (&noted_by_another, text(properties::CLIENT)) {
+                (true, Some(client)) => client,
+                _ => envelope.client,
+            },
+            login: read.user_id().as_ref().map(ToString::to_string),
             message_id: envelope.message_id,
             attempts: envelope.attempts,
             since: first.or(died).or(published),
@@ -159,6 +182,7 @@ impl Letter {
             origin: Origin::Unreadable,
             reason: UNKNOWN.into(),
             client: String::new(),
+            login: None,
             message_id: None,
             noted: None,
             attempts: 0,

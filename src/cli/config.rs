@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::Output;
+use super::{Output, print};
 use crate::settings::Settings;
 
 #[derive(Debug, ClapArgs)]
@@ -16,8 +16,11 @@ pub struct Args {
 
 pub fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     match args.output {
-        Output::Text => print!("{}", settings.to_toml()),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&settings.effective())?),
+        Output::Text => print(&settings.to_toml())?,
+        Output::Json => {
+            let effective = serde_json::to_string_pretty(&settings.effective())?;
+            print(&format!("{effective}\n"))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::Output;
+use super::{Output, who};
 use crate::broker::Browse;
 use crate::settings::Settings;
 
@@ -74,7 +74,7 @@ struct Chosen {
     #[arg(long, short)]
     yes: bool,
     /// Who does it, for the record. Without: the user of this shell.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = who::name)]
     by: Option<String>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -123,7 +123,7 @@ async fn open(settings: &Settings, body_bytes: u64) -> anyhow::Result<Browse> {
     let queue = settings.topology.dead_letter_queue.as_str();
     let browse = Browse::open(&settings.amqp.url, queue, body_bytes).await?;
     if browse.others() > 0 {
-        eprintln!(
+        say!(
             "revertd: {} other reader(s) of {queue} at this moment; the letters in their hands are not seen here",
             browse.others()
         );

@@ -7,6 +7,7 @@ use anyhow::{anyhow, bail};
 use clap::{Args as ClapArgs, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
@@ -73,6 +74,14 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<ExitCode> {
+    if args
+        .since
+        .zip(args.until)
+        .is_some_and(|(since, until)| since >= until)
+    {
+        say!("revertd: --since must be before --until");
+        return Ok(ExitCode::from(2));
+    }
     let filter = Filter {
         since: args.since,
         until: args.until,
@@ -83,17 +92,18 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
     let outcomes = Outcomes::open(settings, filter).await?;
     let count = outcomes.count().await?;
     let all = count.applied + count.refused;
-    if args.dry_run || all == 0 {
+    if args.dry_run {
         return conclude(count, 0, args.output, "would publish");
+    }
+    if all == 0 {
+        return conclude(count, 0, args.output, "published");
     }
     if !args.yes {
         match ask::sure(&format!("publish {all} events again?"))? {
             Some(true) => {}
             Some(false) => bail!("nothing was published"),
             None => {
-                eprintln!(
-                    "revertd: nothing was published: there is no terminal to ask at; add --yes"
-                );
+                say!("revertd: nothing was published: there is no terminal to ask at; add --yes");
                 return Ok(ExitCode::from(2));
             }
         }
@@ -116,11 +126,12 @@ async fn publish(
     let mut progress = Progress::new("published", u64::try_from(all).unwrap_or(0));
     let (began, mut done, mut unroutable) = (Instant::now(), 0u64, 0u64);
     let mut last: Option<Timestamp> = None;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
-        let some = outcomes
-            .next(at_a_time)
-            .await
-            .map_err(|error| onward(&error, last))?;
+        let some = tokio::select! {
+            some = outcomes.next(at_a_time) => some.map_err(|error| onward(&error, last))?,
+            _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
+        };
         let Some(newest) = some.last().map(|stored| stored.outcome.decided_at) else {
             break;
         };
@@ -132,15 +143,19 @@ async fn publish(
             Message::event_again(exchange, event, of.request.message_id.as_deref())
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
-        unroutable += until_taken(settings, &mut outlet, messages)
-            .await
-            .map_err(|error| onward(&error, last))?;
+        unroutable += tokio::select! {
+            taken = until_taken(settings, &mut outlet, messages) => taken.map_err(|error| onward(&error, last))?,
+            _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
+        };
         done += some.len() as u64;
         last = Some(newest);
         progress.reached(done, &format!("decided {newest}"));
         if let Some(rate) = rate {
             let nanos = done.saturating_mul(1_000_000_000) / u64::from(rate);
-            sleep_until(began + Duration::from_nanos(nanos)).await;
+            tokio::select! {
+                () = sleep_until(began + Duration::from_nanos(nanos)) => {}
+                _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
+            }
         }
     }
     progress.done();

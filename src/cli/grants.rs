@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::lines::visible;
+use super::lines::{folded, visible, width};
 use super::{Output, print, who};
 use crate::ledger::grants::{Grant, Grants, Scope};
 use crate::settings::Settings;
@@ -26,7 +26,7 @@ enum Action {
         #[command(flatten)]
         grant: Named,
         /// Who grants it, for the record. Without: the user of this shell.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = who::name)]
         by: Option<String>,
         /// How the result is printed.
         #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -76,7 +76,7 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
         } => {
             let found = grants.list(client.as_deref(), org).await?;
             match output {
-                Output::Text => print(&table(&found))?,
+                Output::Text => print(&folded(&table(&found), width()))?,
                 Output::Json => {
                     let found: Vec<_> = found.iter().map(object).collect();
                     print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
@@ -95,7 +95,7 @@ async fn add(
 ) -> anyhow::Result<ExitCode> {
     let added = grants.add(client, *org, who::by(by).as_deref()).await?;
     if added.org_exists == Some(false) {
-        eprintln!("revertd: the ledger has no such org at present; is its id right?");
+        say!("revertd: the ledger has no such org at present; is its id right?");
     }
     match output {
         Output::Json => print(&format!("{}\n", json!({"added": added.is_new})))?,
@@ -120,12 +120,12 @@ async fn remove(
         ))?;
     }
     if removed.every_org_left {
-        eprintln!(
+        say!(
             "revertd: {client} still may ask for every org; take that back with: revertd grants remove {client} '*'"
         );
     } else if removed.orgs_left > 0 && *org == Scope::EveryOrg {
         let left = removed.orgs_left;
-        eprintln!(
+        say!(
             "revertd: {client} still has grants for single orgs ({left}); see: revertd grants list --client {client}"
         );
     }

@@ -18,7 +18,7 @@ pub fn width() -> Option<usize> {
 /// What a stranger wrote, with its control characters spelled out: a terminal obeys them, and those that turn the direction
 /// of a line or end one.
 pub fn visible(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |c: char| matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let spell = |c: char| {
         if c.is_control() || turns(c) {
             c.escape_default().to_string()

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::Output;
+use super::{Output, print};
 use crate::ledger;
 use crate::settings::Settings;
 
@@ -19,9 +19,13 @@ pub struct Args {
 pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     let applied = ledger::migrate(settings).await?.applied;
     match args.output {
-        Output::Json => println!("{}", json!({ "applied": applied })),
-        Output::Text if applied.is_empty() => println!("the schema is up to date"),
-        Output::Text => applied.iter().for_each(|name| println!("applied {name}")),
+        Output::Json => print(&format!("{}\n", json!({ "applied": applied })))?,
+        Output::Text if applied.is_empty() => print("the schema is up to date\n")?,
+        Output::Text => {
+            for name in &applied {
+                print(&format!("applied {name}\n"))?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
+use super::lines::visible;
 use super::{Output, print, who};
 use crate::ledger::control::{Control, Told};
 use crate::settings::Settings;
@@ -15,7 +16,7 @@ pub struct PauseArgs {
     #[arg(long, value_name = "TEXT", value_parser = text)]
     why: String,
     /// Who does it, for the record. Without: the user of this shell.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = who::name)]
     by: Option<String>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -28,7 +29,7 @@ pub struct ResumeArgs {
     #[arg(long, value_name = "TEXT", value_parser = text)]
     why: Option<String>,
     /// Who does it, for the record. Without: the user of this shell.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = who::name)]
     by: Option<String>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -42,12 +43,14 @@ pub async fn pause(settings: &Settings, args: PauseArgs) -> anyhow::Result<ExitC
         .tell(true, Some(&args.why), who::by(args.by).as_deref())
         .await?;
     if let Some(before) = &before {
-        eprintln!("revertd: it was paused already, {before}; one resume ends both");
+        let before = visible(&before.to_string());
+        say!("revertd: it was paused already, {before}; one resume ends both");
     }
     match args.output {
         Output::Json => print(&format!("{}\n", state(&told)))?,
         Output::Text => print(&format!(
-            "paused {told}\nworkers stop taking requests within seconds; to go on: revertd resume\n"
+            "paused {}\nworkers stop taking requests within seconds; to go on: revertd resume\n",
+            visible(&told.to_string())
         ))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -62,7 +65,8 @@ pub async fn resume(settings: &Settings, args: ResumeArgs) -> anyhow::Result<Exi
     match (args.output, before) {
         (Output::Json, _) => print(&format!("{}\n", state(&told)))?,
         (Output::Text, Some(before)) => print(&format!(
-            "resumed; it was paused {before}\nworkers take requests again within seconds\n"
+            "resumed; it was paused {}\nworkers take requests again within seconds\n",
+            visible(&before.to_string())
         ))?,
         (Output::Text, None) => print("it was not paused\n")?,
     }

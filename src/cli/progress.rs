@@ -44,7 +44,7 @@ impl Progress {
             bar.set_message(where_to.to_owned());
         } else if self.told.elapsed() >= BETWEEN_LINES && done < self.all {
             self.told = Instant::now();
-            eprintln!("{} {done} of {}; {where_to}", self.doing, self.all);
+            say!("{} {done} of {}; {where_to}", self.doing, self.all);
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::lines::{folded, visible, width};
-use super::{Output, print};
+use super::{Output, print, time_span};
 use crate::ledger::control::Control;
 use crate::ledger::history::Subject;
 use crate::settings::Settings;
@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long)]
     no_queues: bool,
     /// Look into the queues for so long.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = time_span)]
     timeout: Duration,
     /// How it is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -54,12 +54,18 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
         },
         (None, None) => anyhow::bail!("say which usage, or which --request"),
     };
-    let known = Known::ask(settings, &subject).await?;
+    let known = Known::ask(settings, &subject).await;
     let mut waiting = if args.no_queues {
         waiting::Waiting::default()
     } else {
         waiting::look(settings, &subject, args.timeout).await
     };
+    let is_seen = known.is_ok();
+    let known = known.unwrap_or_else(|wrong| {
+        let unseen = format!("outcomes, entries and what was done to letters: {wrong}");
+        waiting.unseen.push(unseen);
+        Known::default()
+    });
     let told = match Control::open(settings).await {
         Ok(control) => control.latest().await,
         Err(wrong) => Err(wrong),
@@ -87,7 +93,11 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
                 text.push_str(&letter.text());
             }
             if !is_known {
-                text.push_str("nothing is known of it\n");
+                text.push_str(if is_seen {
+                    "nothing is known of it\n"
+                } else {
+                    "nothing was found, and not everything could be seen\n"
+                });
             }
             if let Some(told) = paused {
                 let line = format!(
@@ -98,7 +108,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
             }
             print(&folded(&text, width()))?;
             for unseen in &waiting.unseen {
-                eprintln!("revertd: not seen: {}", visible(unseen));
+                say!("revertd: not seen: {}", visible(unseen));
             }
         }
     }

@@ -9,7 +9,8 @@ use anyhow::{Context, anyhow};
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value};
 
-use super::Output;
+use super::lines::visible;
+use super::{Output, print, time_span};
 use crate::broker::{Client, Submission};
 use crate::event::Kind;
 use crate::settings::Settings;
@@ -63,7 +64,7 @@ pub struct Args {
     #[command(flatten)]
     of_file: file::FileArgs,
     /// How long to wait for the event.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = time_span)]
     timeout: Duration,
     /// One line for people, or the event itself.
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -73,7 +74,7 @@ pub struct Args {
 pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     // Checked here: clap lets go of a requirement that conflicts with another argument.
     if args.of_file.lacks_its_file() {
-        eprintln!(
+        say!(
             "revertd: --format, --batch, --skip-invalid, --dry-run, --rate, --window and --failed are of --file; nothing \
              was sent; see revertd submit --help"
         );
@@ -94,7 +95,7 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
         event.map_err(|error| anyhow!("{error}; request {id} was published, and goes on"))?
     else {
         let waited = humantime::format_duration(timeout);
-        eprintln!(
+        say!(
             "revertd: no event for request {id} within {waited}; the request goes on: ask again with \
              --message-id {id}"
         );
@@ -102,8 +103,8 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     };
     let event: Value = serde_json::from_slice(&event).context("the event is not JSON")?;
     match output {
-        Output::Json => println!("{event}"),
-        Output::Text => println!("{}", summary(&event)),
+        Output::Json => print(&format!("{event}\n"))?,
+        Output::Text => print(&format!("{}\n", summary(&event)))?,
     }
     let reverted = event["type"] == Kind::Reverted.name();
     Ok(if reverted {
@@ -161,7 +162,8 @@ fn message_id(text: &str) -> Result<String, String> {
 #[must_use]
 pub fn summary(event: &Value) -> String {
     let data = &event["data"];
-    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    // Ids and metadata are a client's words.
+    let text = |value: &Value| visible(value.as_str().unwrap_or("?"));
     let (kind, request) = (text(&event["type"]), text(&data["request_id"]));
     let Some(error) = data.get("error") else {
         return format!(

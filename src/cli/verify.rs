@@ -52,7 +52,7 @@ impl Report {
 
 pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let Some(range) = Range::of_prefixes(args.from.as_deref(), args.to.as_deref()) else {
-        eprintln!(
+        say!(
             "revertd: --from and --to must be at most 32 hexadecimal digits, the first not beyond the second; see \
              revertd verify --help"
         );

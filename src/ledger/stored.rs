@@ -14,6 +14,7 @@ use crate::settings::Settings;
 /// Whoever reads decides how fast; one moment is read, to its end.
 const SESSION: &str = "
     SET statement_timeout = 0;
+    SET lock_timeout = '15s';
     SET idle_in_transaction_session_timeout = 0;
     SET jit = off;
     BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;

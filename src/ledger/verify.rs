@@ -23,6 +23,7 @@ pub use finding::{Finding, Kind};
 /// beside it keep their processors: it uses one.
 const SESSION: &str = "
     SET statement_timeout = 0;
+    SET lock_timeout = '15s';
     SET idle_in_transaction_session_timeout = 0;
     SET jit = off;
     SET max_parallel_workers_per_gather = 0;

@@ -615,7 +615,7 @@ async fn a_narrow_screen_and_a_reader_who_leaves_are_served() {
 }
 
 /// Starts a slow replay of `count` letters, and waits until the first is a request again.
-async fn under_way(stage: &Stage, count: usize) -> Child {
+async fn under_way(stage: &Stage, count: usize, stderr: Stdio) -> Child {
     let customer = stage.customer().await;
     let drafts: Vec<_> = (0..count)
         .map(|_| Draft::new(customer.account, Uuid::new_v4(), 5))
@@ -629,7 +629,7 @@ async fn under_way(stage: &Stage, count: usize) -> Child {
     );
     let child = command
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(stderr)
         .spawn()
         .expect("runs");
     eventually("the first is replayed", async || {
@@ -642,7 +642,7 @@ async fn under_way(stage: &Stage, count: usize) -> Child {
 #[tokio::test]
 async fn what_arrives_while_a_replay_goes_on_is_for_the_next_one() {
     let stage = quiet().await;
-    let child = under_way(&stage, 3).await;
+    let child = under_way(&stage, 3, Stdio::piped()).await;
     stage.dead_letter(&[Draft::of(b"{}").id("late")]).await;
     let output = child.wait_with_output().expect("ends");
     let done: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -658,8 +658,16 @@ async fn what_arrives_while_a_replay_goes_on_is_for_the_next_one() {
 
 #[tokio::test]
 async fn an_interrupt_ends_a_replay_after_what_is_in_hand() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    // Also where nobody can be told of it.
+    for stderr in [Stdio::piped(), full.expect("opens").into()] {
+        interrupted(stderr).await;
+    }
+}
+
+async fn interrupted(stderr: Stdio) {
     let stage = quiet().await;
-    let child = under_way(&stage, 20).await;
+    let child = under_way(&stage, 20, stderr).await;
     let pid = child.id().to_string();
     let sent = std::process::Command::new("kill")
         .args(["-INT", &pid])

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::support::*;
 
 /// The status, what was told, and what was said on standard error.
-fn submit(stage: &Stage, file: &Path, arguments: &[&str]) -> (i32, String, String) {
+pub fn submit(stage: &Stage, file: &Path, arguments: &[&str]) -> (i32, String, String) {
     let path = file.to_str().expect("UTF-8");
     let all = [
         &["submit", "--file", path, "--max-attempts", "1"],
@@ -25,18 +25,18 @@ fn submit(stage: &Stage, file: &Path, arguments: &[&str]) -> (i32, String, Strin
     (status, text(output.stdout), text(output.stderr))
 }
 
-fn objects(told: &str) -> Vec<Value> {
+pub fn objects(told: &str) -> Vec<Value> {
     let read = |line: &str| serde_json::from_str(line).expect("an object a line");
     told.lines().map(read).collect()
 }
 
 /// The counts at the end of what was told as objects.
-fn summary(told: &str) -> BTreeMap<String, u64> {
+pub fn summary(told: &str) -> BTreeMap<String, u64> {
     let last = objects(told).pop().expect("a summary");
     serde_json::from_value(last["summary"].clone()).expect("counts")
 }
 
-fn counts(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
+pub fn counts(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
     let owned = expected
         .iter()
         .map(|(name, count)| ((*name).to_owned(), *count));
@@ -58,7 +58,7 @@ fn write(path: &Path, lines: &[Value]) {
     std::fs::write(path, lines.join("\n")).expect("written");
 }
 
-async fn entries(stage: &Stage) -> i64 {
+pub async fn entries(stage: &Stage) -> i64 {
     stage
         .count("SELECT count(*) FROM billing_transactions WHERE metadata ? 'revert_request_using'")
         .await

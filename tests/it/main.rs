@@ -12,6 +12,7 @@ mod dead_letters_killed;
 mod deploy;
 mod doctor;
 mod documents;
+mod file_mistakes;
 mod files;
 mod frontier;
 mod gateway;

@@ -8,8 +8,9 @@ pub fn sure(question: &str) -> std::io::Result<Option<bool>> {
     if !stdin.is_terminal() {
         return Ok(None);
     }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush()?;
+    let mut stderr = std::io::stderr();
+    write!(stderr, "{question} [y/N] ")?;
+    stderr.flush()?;
     let mut answer = String::new();
     stdin.read_line(&mut answer)?;
     let answer = answer.trim().to_ascii_lowercase();

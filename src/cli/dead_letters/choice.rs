@@ -51,8 +51,9 @@ impl Obstacle {
                 "properties that can't be read, and so can't be published again (discard --save keeps the bytes)"
             }
             Self::OtherLogin => {
-                "dead-lettered by a worker under another login than that of amqp.url, which alone may say whose \
-                 request it is: run this under the worker's login"
+                "published by another login than that of amqp.url, with a client's name on it, which only a worker's own \
+                 login may put there: run this under the worker's login, or, where a publisher put it there himself, have \
+                 him send it again"
             }
         }
     }

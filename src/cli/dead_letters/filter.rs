@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::broker::Letter;
+use crate::cli::time_span;
 use crate::request::Fragments;
 
 /// Fewest digits of a letter's id that stand for it.
@@ -42,10 +43,10 @@ pub struct Filter {
     #[arg(long, value_name = "UUID")]
     usage: Option<Uuid>,
     /// First attempted (or dead-lettered by the broker) longer ago than that: 90s, 15m, 2h, 7d.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = time_span)]
     older_than: Option<Duration>,
     /// The same, not so long ago.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = time_span)]
     newer_than: Option<Duration>,
 }
 

@@ -23,7 +23,6 @@ use crate::cli::lines::{folded, width};
 use crate::cli::progress::Progress;
 use crate::cli::{Output, print, who};
 use crate::ledger::interventions::{Action, Intervention, Note, Plan};
-use crate::request::Fragments;
 use crate::seam;
 use crate::settings::Settings;
 
@@ -79,7 +78,7 @@ pub async fn discard(settings: &Settings, args: Discard) -> anyhow::Result<ExitC
         intervention: None,
     };
     run.intervene(args.chosen, async || {
-        Ok(Act::Discard(save.map(Save::create).transpose()?))
+        Ok(Act::Discard(save.map(Save::new).transpose()?))
     })
     .await
 }
@@ -119,9 +118,7 @@ impl Run<'_> {
         let (action, output) = (self.choice.action, chosen.output);
         let verb = action.name();
         if !chosen.all && chosen.ids.is_empty() && chosen.filter.is_empty() {
-            eprintln!(
-                "revertd: say which letters to {verb}: by ID, by a filter, or --all; see --help"
-            );
+            say!("revertd: say which letters to {verb}: by ID, by a filter, or --all; see --help");
             return Ok(ExitCode::from(WRONG_USAGE));
         }
         let mut waiting = None;
@@ -137,12 +134,12 @@ impl Run<'_> {
                 return Ok(ExitCode::SUCCESS);
             }
             if !chosen.yes {
-                eprint!("{}", folded(&counts.text(), width()));
+                say!("{}", folded(&counts.text(), width()).trim_end());
                 match ask::sure(&format!("{verb} {}?", letters(counts.total())))? {
                     Some(true) => {}
                     Some(false) => anyhow::bail!("nothing was done"),
                     None => {
-                        eprintln!(
+                        say!(
                             "revertd: there is no terminal to ask on; add --yes to {verb} {}, or --dry-run to look",
                             letters(counts.total())
                         );
@@ -190,7 +187,7 @@ impl Run<'_> {
                     candidates.add(&letter);
                 }
             }
-            match self.choice.judge(&letter, &Fragments::of(&letter.body)) {
+            match self.choice.judge(&letter, &letter.told()) {
                 Judged::Other => {}
                 Judged::Left(obstacle) => self.sum.leave(obstacle),
                 Judged::Taken => counts.add(&letter.reason, &letter.client),
@@ -289,7 +286,7 @@ impl Run<'_> {
             let Some(letter) = browse.next().await? else {
                 return Ok((window, true));
             };
-            match self.choice.judge(&letter, &Fragments::of(&letter.body)) {
+            match self.choice.judge(&letter, &letter.told()) {
                 Judged::Other => self.pass(1),
                 Judged::Left(obstacle) => {
                     self.sum.leave(obstacle);
@@ -350,7 +347,7 @@ fn note(letter: &Letter) -> Note {
         letter: letter.id,
         client: letter.client.clone(),
         message_id: letter.message_id.clone(),
-        usage_id: Fragments::of(&letter.body).usage_id,
+        usage_id: letter.told().usage_id,
         reason: letter.reason.clone(),
     }
 }
@@ -365,8 +362,8 @@ fn stop_on_interrupt() -> std::io::Result<CancellationToken> {
             if told.is_cancelled() {
                 std::process::exit(INTERRUPTED.into());
             }
-            eprintln!("revertd: finishing what is in hand; a second interrupt ends it at once");
             told.cancel();
+            say!("revertd: finishing what is in hand; a second interrupt ends it at once");
         }
     });
     Ok(stop)

@@ -107,10 +107,12 @@ pub fn object(letter: &Letter, told: &Fragments) -> Value {
         "written_by": match letter.origin {
             Origin::Worker => "worker",
             Origin::OtherLogin => "another login",
+            Origin::Broker if letter.is_unexplained() => "unknown",
             Origin::Broker => "broker",
             Origin::Unreadable => "unreadable",
         },
         "client": letter.client,
+        "login": letter.login,
         "message_id": letter.message_id,
         "usage_id": told.usage_id,
         "org_id": told.org_id,

@@ -71,7 +71,7 @@ async fn json(settings: &Settings, args: &Args) -> anyhow::Result<()> {
     let (mut counts, mut listed) = (Counts::default(), 0);
     let mut browse = open(settings, 0).await?;
     while let Some(letter) = browse.next().await? {
-        let told = Fragments::of(&letter.body);
+        let told = letter.told();
         if !args.fits(&letter, &told, now) {
             continue;
         }
@@ -96,7 +96,7 @@ async fn text(settings: &Settings, args: &Args) -> anyhow::Result<()> {
     let mut browse = open(settings, 0).await?;
     let waiting = browse.waiting();
     while let Some(letter) = browse.next().await? {
-        let told = Fragments::of(&letter.body);
+        let told = letter.told();
         if !args.fits(&letter, &told, now) {
             continue;
         }
@@ -126,7 +126,7 @@ async fn text(settings: &Settings, args: &Args) -> anyhow::Result<()> {
         let (mut browse, mut fitting) = (open(settings, 0).await?, 0);
         browse.limit(waiting);
         while let Some(letter) = browse.next().await? {
-            let told = Fragments::of(&letter.body);
+            let told = letter.told();
             if !args.fits(&letter, &told, now) {
                 continue;
             }

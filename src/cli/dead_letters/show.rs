@@ -12,12 +12,11 @@ use serde_json::Value;
 use super::choice::Candidates;
 use super::letters::object;
 use super::{filter, open};
-use crate::broker::Letter;
+use crate::broker::{Letter, Origin};
 use crate::cli::lines::{ago, folded, named, time, visible, width};
 use crate::cli::status::known::Known;
 use crate::cli::{Output, print};
 use crate::ledger::history::Subject;
-use crate::request::Fragments;
 use crate::settings::Settings;
 
 #[derive(Debug, ClapArgs)]
@@ -43,7 +42,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     browse.close().await?;
     candidates.only(&args.id)?;
     let letter: Letter = first.expect("the only candidate was kept");
-    let told = Fragments::of(&letter.body);
+    let told = letter.told();
     let subject = match (told.usage_id, &letter.message_id) {
         (Some(usage), _) => Some(Subject::Usage(usage)),
         (None, Some(message_id)) => Some(Subject::Request {
@@ -79,7 +78,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
                     let _ = write!(shown, "\nin the database now:\n{}", known.text());
                 }
                 Some(Err(error)) => {
-                    let _ = writeln!(shown, "\nthe database was not asked: {error}");
+                    let _ = writeln!(shown, "\nthe database does not tell: {error}");
                 }
                 None => shown
                     .push_str("\nit names no usage and no request to look for in the database\n"),
@@ -103,6 +102,12 @@ fn text(letter: &Letter, copies: u32) -> String {
         line("error", &format!("{}{code}", visible(&noted.message)));
     }
     line("client", &named(&letter.client));
+    if let (Origin::OtherLogin, Some(login)) = (letter.origin, &letter.login) {
+        line(
+            "login",
+            &format!("{}, by whose word it is that client's", named(login)),
+        );
+    }
     line(
         "request",
         &named(letter.message_id.as_deref().unwrap_or_default()),

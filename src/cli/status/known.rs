@@ -16,6 +16,7 @@ use crate::settings::Settings;
 const USAGES_MAX: usize = 10;
 
 /// What was found.
+#[derive(Default)]
 pub struct Known {
     outcomes: Vec<Decided>,
     entries: Vec<Booked>,

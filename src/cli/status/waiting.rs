@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use crate::broker::{self, BrokerError, Browse, Noted};
 use crate::cli::lines::{ago, named, visible};
 use crate::ledger::history::Subject;
-use crate::request::Fragments;
 use crate::settings::Settings;
 
 /// Letters that are told; more are only said to be there.
@@ -101,7 +100,7 @@ async fn look_into(
 
 fn is_of(subject: &Subject, letter: &broker::Letter) -> bool {
     match subject {
-        Subject::Usage(usage) => Fragments::of(&letter.body).usage_id == Some(*usage),
+        Subject::Usage(usage) => letter.told().usage_id == Some(*usage),
         Subject::Request { message_id, client } => {
             letter.message_id.as_ref() == Some(message_id)
                 && client

@@ -55,8 +55,9 @@ pub struct FileArgs {
     #[arg(long, value_name = "N", value_parser =
         clap::value_parser!(u32).range(1..=10_000))]
     window: Option<u32>,
-    /// Write what was not reverted into this file, with its reason, as requests that can be sent again.
-    #[arg(long, value_name = "FILE")]
+    /// Write what was not reverted into this file, with its reason, as requests that can be sent again. It is written as
+    /// FILE.part, and takes that place at the end.
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     failed: Option<PathBuf>,
 }
 
@@ -96,56 +97,113 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Res
         batch: of_file.batch.clone().unwrap_or_else(|| BATCH.into()),
         line_max_bytes: settings.amqp.max_message_bytes.bytes(),
     };
-    let (good, wrong) = look_through(&source)?;
-    if wrong > 0 && !of_file.skip_invalid {
+    let looked = look_through(&source)?;
+    if looked.wrong > 0 && !of_file.skip_invalid {
         bail!(
-            "{wrong} lines are no requests, and nothing was sent; correct them, or leave them out with --skip-invalid"
+            "{} lines are no requests, and nothing was sent; correct them, or leave them out with --skip-invalid",
+            looked.wrong
         );
     }
-    if of_file.dry_run {
-        return trial::run(settings, &source, args.output).await;
+    if looked.good == 0 {
+        say!("revertd: {} has no requests", source.path.display());
     }
-    let mut report = Report::new(args.output, of_file.failed.as_deref())?;
-    report.skipped(wrong);
+    if of_file.dry_run {
+        return trial::run(settings, &source, &looked, args.output).await;
+    }
     let mut client = Client::connect(settings).await?;
-    let done = send(&mut client, &source, args, good, &mut report).await;
+    let mut report = Report::new(args.output, of_file.failed.as_deref())?;
+    report.skipped(looked.wrong);
+    let done = send(&mut client, &source, args, &looked, &mut report).await;
     client.close().await;
-    let concluded = report.conclude()?;
-    done.map(|()| concluded)
+    let concluded = report.conclude();
+    done?;
+    concluded
+}
+
+/// What was found before anything is sent.
+pub struct Looked {
+    good: u64,
+    /// Lines that are no requests.
+    pub wrong: u64,
+    /// Of them, those that only others show to be none: they have an id that another line has for something else.
+    clashing: HashSet<u64>,
+    /// The last line; what was added to the file since was not looked at.
+    last: u64,
+}
+
+impl Looked {
+    /// The next line that is a request.
+    pub fn next(
+        &self,
+        lines: &mut impl Iterator<Item = std::io::Result<Result<Line, super::lines::Wrong>>>,
+    ) -> std::io::Result<Option<Line>> {
+        for line in lines {
+            // The wrong ones were told before.
+            if let Ok(line) = line?
+                && line.number <= self.last
+                && !self.clashing.contains(&line.number)
+            {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Looks at every line before anything is sent: how many are requests, and how many are not.
-fn look_through(source: &Source) -> anyhow::Result<(u64, u64)> {
-    let (mut good, mut wrong, mut repeated) = (0u64, 0u64, 0u64);
-    let mut ids = HashSet::new();
+fn look_through(source: &Source) -> anyhow::Result<Looked> {
+    let mut looked = Looked {
+        good: 0,
+        wrong: 0,
+        clashing: HashSet::new(),
+        last: 0,
+    };
+    let mut repeated = 0u64;
+    // What each id asks, and the line that has it first.
+    let mut asked: HashMap<String, (uuid::Uuid, u64)> = HashMap::new();
+    let tell = |number: u64, why: &str, looked: &mut Looked| {
+        looked.wrong += 1;
+        if looked.wrong <= WRONG_TOLD {
+            say!("revertd: line {number}: {why}");
+        } else if looked.wrong == WRONG_TOLD + 1 {
+            say!("revertd: further lines are not shown");
+        }
+    };
     for line in source.lines()? {
         match line? {
             Ok(line) => {
-                good += 1;
-                repeated += u64::from(!ids.insert(line.message_id));
+                looked.last = looked.last.max(line.number);
+                let content = line.content();
+                let first = asked.entry(line.message_id);
+                let (first, at) = *first.or_insert((content, line.number));
+                if first != content {
+                    let why = format!("has the id of line {at}, and asks for something else");
+                    tell(line.number, &why, &mut looked);
+                    looked.clashing.insert(line.number);
+                    continue;
+                }
+                looked.good += 1;
+                repeated += u64::from(at != line.number);
             }
             Err(line) => {
-                wrong += 1;
-                if wrong <= WRONG_TOLD {
-                    eprintln!("revertd: line {}: {}", line.number, line.why);
-                } else if wrong == WRONG_TOLD + 1 {
-                    eprintln!("revertd: further lines are not shown");
-                }
+                looked.last = looked.last.max(line.number);
+                tell(line.number, &line.why, &mut looked);
             }
         }
     }
     if repeated > 0 {
-        eprintln!(
-            "revertd: {repeated} lines have the id of an earlier one, and are answered as that is; give lines that ask the \
-             same a message_id of their own if they are to be requests of their own"
+        say!(
+            "revertd: {repeated} lines ask the same as an earlier one under its id, and are answered as that is; give them a \
+             message_id of their own if they are to be requests of their own"
         );
     }
-    Ok((good, wrong))
+    Ok(looked)
 }
 
 /// A request on its way.
 struct Waiting {
     line: Line,
+    sent: Instant,
     until: Instant,
 }
 
@@ -154,7 +212,7 @@ async fn send(
     client: &mut Client,
     source: &Source,
     args: &Args,
-    all: u64,
+    looked: &Looked,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let window = args.of_file.window.unwrap_or(WINDOW) as usize;
@@ -164,9 +222,10 @@ async fn send(
     // In the order in which they give up.
     let mut order: VecDeque<String> = VecDeque::new();
     let mut offers = FuturesUnordered::new();
-    let mut progress = Progress::new("answered", all);
+    let mut progress = Progress::new("answered", looked.good);
     let (began, mut sent, mut answered, mut silent) = (Instant::now(), 0u64, 0u64, false);
-    let mut next = next_line(&mut lines)?;
+    let mut last_answer = began;
+    let mut next = looked.next(&mut lines)?;
     let (mut interrupt, mut interrupted) = (signal(SignalKind::interrupt())?, false);
     let mut failed: Option<anyhow::Error> = None;
     loop {
@@ -186,13 +245,17 @@ async fn send(
                     std::process::exit(INTERRUPTED);
                 }
                 interrupted = true;
-                eprintln!("revertd: finishing what is on its way; a second interrupt ends it at once");
+                say!("revertd: finishing what is on its way; a second interrupt ends it at once");
             }
             answer = answers.next() => match answer {
                 Ok(answer) => {
                     let Some(done) = waiting.remove(&answer.correlation_id) else { continue };
                     answered += 1;
-                    progress.aside(|| report.answered(&done.line, &answer.event))?;
+                    last_answer = Instant::now();
+                    if let Err(wrong) = progress.aside(|| report.answered(&done.line, &answer.event)) {
+                        failed = Some(wrong);
+                        break;
+                    }
                     progress.reached(answered, &format!("line {}", done.line.number));
                 }
                 Err(wrong) => {
@@ -208,9 +271,12 @@ async fn send(
             }
             () = sleep_until(until), if !waiting.is_empty() => {
                 if let Some(late) = order.pop_front().and_then(|id| waiting.remove(&id)) {
-                    progress.aside(|| report.left(&late.line, UNANSWERED))?;
-                    // Where nobody answered at all, nobody will.
-                    silent = answered == 0;
+                    if let Err(wrong) = progress.aside(|| report.left(&late.line, UNANSWERED)) {
+                        failed = Some(wrong);
+                        break;
+                    }
+                    // Where nobody was answered for so long, nobody will be.
+                    silent = last_answer <= late.sent;
                 }
             }
             () = due(args.of_file.rate, began, sent), if goes_on => {
@@ -221,50 +287,53 @@ async fn send(
                     body: line.body().to_string().into_bytes(),
                     max_attempts: args.max_attempts,
                 };
-                let until = Instant::now() + args.timeout;
+                let now = Instant::now();
+                let until = now + args.timeout;
                 order.push_back(submission.correlation_id.clone());
-                waiting.insert(submission.correlation_id.clone(), Waiting { line, until });
+                waiting.insert(submission.correlation_id.clone(), Waiting { line, sent: now, until });
                 offers.push(offer(sender, submission));
                 sent += 1;
-                next = next_line(&mut lines)?;
+                match looked.next(&mut lines) {
+                    Ok(line) => next = line,
+                    Err(wrong) => {
+                        failed = Some(anyhow!("{wrong}; the lines after it were not sent"));
+                        break;
+                    }
+                }
             }
         }
     }
     progress.done();
     let mut left: Vec<_> = waiting.into_values().map(|waiting| waiting.line).collect();
     left.sort_by_key(|line| line.number);
+    // Whatever can't be written, the rest is accounted for.
     for line in left {
-        report.left(&line, UNANSWERED)?;
+        if let Err(wrong) = report.left(&line, UNANSWERED) {
+            failed.get_or_insert(wrong);
+        }
     }
     while let Some(line) = next {
-        report.left(&line, UNSENT)?;
-        next = next_line(&mut lines)?;
+        if let Err(wrong) = report.left(&line, UNSENT) {
+            failed.get_or_insert(wrong);
+        }
+        next = looked.next(&mut lines).unwrap_or_default();
     }
     if silent {
+        let answered = if answered == 0 {
+            "no answer"
+        } else {
+            "no answer any more"
+        };
         let waited = humantime::format_duration(args.timeout);
-        eprintln!(
-            "revertd: no answer within {waited}; is a worker running, is the fleet paused? What was sent waits in the queue; \
+        say!(
+            "revertd: {answered} within {waited}; is a worker running, is the fleet paused? What was sent waits in the queue; \
              run it again later"
         );
     }
     if interrupted {
-        eprintln!(
-            "revertd: interrupted; run it again for the rest: what is done is not done twice"
-        );
+        say!("revertd: interrupted; run it again for the rest: what is done is not done twice");
     }
     failed.map_or(Ok(()), Err)
-}
-
-fn next_line(
-    lines: &mut impl Iterator<Item = std::io::Result<Result<Line, super::lines::Wrong>>>,
-) -> anyhow::Result<Option<Line>> {
-    for line in lines {
-        // The wrong ones were told before.
-        if let Ok(line) = line? {
-            return Ok(Some(line));
-        }
-    }
-    Ok(None)
 }
 
 /// Returns when the next request may be sent.

@@ -1,17 +1,18 @@
 //! Requests in a file: an object a line, or a table with a header. Read a line at a time, however long the file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::ValueEnum;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::request::{Envelope, Fields, RevertRequest, Undecodable, decode};
 
-/// Names of the key, or column, for a request's id.
-const MESSAGE_ID: [&str; 2] = ["message_id", "messageId"];
+mod table;
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,6 +43,13 @@ pub struct Line {
     /// Whether it stands there.
     pub has_own_id: bool,
     pub fields: Fields,
+}
+
+/// What a line says beside the fields of a request. What else there is is passed over, as it is there.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default, alias = "messageId")]
+    message_id: Option<String>,
 }
 
 /// A line that is no request, and why.
@@ -79,74 +87,7 @@ impl Source {
                     Ok(read(number, text, &batch))
                 })))
             }
-            Format::Csv => {
-                let mut table = csv::ReaderBuilder::new()
-                    .flexible(false)
-                    .from_reader(Unix(file));
-                let header = table.headers();
-                let header = header.with_context(|| format!("the header of {path}"));
-                let names: Vec<String> = header
-                    .map_err(|error| anyhow::anyhow!("{error:#}"))?
-                    .iter()
-                    .map(|name| name.trim().to_owned())
-                    .collect();
-                if let Some(name) = names
-                    .iter()
-                    .enumerate()
-                    .find_map(|(index, name)| names[..index].contains(name).then_some(name))
-                {
-                    bail!("{path} has two columns named {name}; leave one");
-                }
-                let records = table.into_records();
-                Ok(Box::new(records.map(move |record| match record {
-                    Ok(record) => {
-                        let number = record.position().map_or(0, csv::Position::line);
-                        let cells = names.iter().cloned().zip(record.iter().map(Value::from));
-                        let object = Value::from(cells.collect::<Map<_, _>>());
-                        Ok(read(number, Ok(object.to_string().into_bytes()), &batch))
-                    }
-                    Err(error) => unreadable(error),
-                })))
-            }
-        }
-    }
-}
-
-/// A file without carriage returns: lines that end with one would be counted one too few, and no field may have one.
-struct Unix(File);
-
-impl Read for Unix {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let read = self.0.read(buffer)?;
-            let mut kept = 0;
-            for index in 0..read {
-                if buffer[index] != b'\r' {
-                    buffer[kept] = buffer[index];
-                    kept += 1;
-                }
-            }
-            // Nothing is the end.
-            if kept > 0 || read == 0 {
-                return Ok(kept);
-            }
-        }
-    }
-}
-
-fn unreadable(error: csv::Error) -> io::Result<Result<Line, Wrong>> {
-    let number = error.position().map_or(0, csv::Position::line);
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => Err(error),
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => {
-            let why = format!("has {len} columns, and the header {expected_len}");
-            Ok(Err(Wrong { number, why }))
-        }
-        _ => {
-            let why = "is not UTF-8".into();
-            Ok(Err(Wrong { number, why }))
+            Format::Csv => table::lines(file, &self.path, self.line_max_bytes, batch),
         }
     }
 }
@@ -167,14 +108,16 @@ fn read(number: u64, text: Result<Vec<u8>, String>, batch: &str) -> Result<Line,
             return wrong(all.collect::<Vec<_>>().join("; "));
         }
     };
-    let object: Value = serde_json::from_slice(&text).unwrap_or_default();
-    let given = MESSAGE_ID.iter().find_map(|name| object.get(name));
-    let message_id = match given {
-        None | Some(Value::Null) => None,
-        Some(Value::String(id)) if id.is_empty() => None,
-        Some(Value::String(id)) if id.len() <= 255 && !id.contains('\0') => Some(id.clone()),
-        Some(_) => return wrong("message_id must be a text of at most 255 bytes".into()),
+    let Ok(Named { message_id }) = serde_json::from_slice(&text) else {
+        return wrong("message_id must be a text, and be given once, in one spelling".into());
     };
+    let message_id = message_id.filter(|id| !id.is_empty());
+    if message_id
+        .as_ref()
+        .is_some_and(|id| id.len() > 255 || id.contains('\0'))
+    {
+        return wrong("message_id must have at most 255 bytes, none of them 0".into());
+    }
     Ok(Line {
         number,
         has_own_id: message_id.is_some(),
@@ -183,8 +126,7 @@ fn read(number: u64, text: Result<Vec<u8>, String>, batch: &str) -> Result<Line,
     })
 }
 
-/// The digest of what is asked: the same for the same, however it is spelled.
-fn content(fields: &Fields) -> uuid::Uuid {
+fn content(fields: &Fields) -> Uuid {
     RevertRequest::new(&Envelope::default(), fields.clone(), true).content
 }
 
@@ -238,6 +180,11 @@ impl Iterator for Texts {
 }
 
 impl Line {
+    /// The digest of what is asked: the same for the same, however it is spelled.
+    pub fn content(&self) -> Uuid {
+        content(&self.fields)
+    }
+
     /// The request's body.
     pub fn body(&self) -> Value {
         let fields = &self.fields;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
@@ -24,21 +24,56 @@ pub const INVALID: &str = "INVALID_LINE";
 pub struct Report {
     output: Output,
     counts: BTreeMap<String, u64>,
-    failed: Option<File>,
+    failed: Option<Failed>,
+}
+
+/// The file of those that were not reverted. Whoever finds it under its name finds all of them in it.
+struct Failed {
+    file: File,
+    /// Where it is written, and where it belongs; none where that is no file, as /dev/stdout.
+    moves: Option<(PathBuf, PathBuf)>,
+}
+
+impl Failed {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let is_file = path.metadata().map_or(true, |found| found.is_file());
+        let part = is_file.then(|| {
+            let mut part = path.as_os_str().to_owned();
+            part.push(".part");
+            PathBuf::from(part)
+        });
+        let written = part.as_deref().unwrap_or(path);
+        let file = File::create(written)
+            .map_err(|error| anyhow!("cannot write {}: {error}", written.display()))?;
+        Ok(Self {
+            file,
+            moves: part.map(|part| (part, path.to_owned())),
+        })
+    }
+
+    fn add(&mut self, line: &Value) -> anyhow::Result<()> {
+        writeln!(self.file, "{line}").map_err(|error| anyhow!("the file of --failed: {error}"))
+    }
+
+    fn finish(&self) -> anyhow::Result<()> {
+        let Some((part, path)) = &self.moves else {
+            return Ok(());
+        };
+        let moved = self
+            .file
+            .sync_all()
+            .and_then(|()| std::fs::rename(part, path));
+        moved.map_err(|error| anyhow!("the file of --failed, {}: {error}", part.display()))
+    }
 }
 
 impl Report {
     /// Begins; `failed` is written anew.
     pub fn new(output: Output, failed: Option<&Path>) -> anyhow::Result<Self> {
-        let create = |path: &Path| {
-            let created =
-                File::create(path).with_context(|| format!("cannot write {}", path.display()));
-            created.map_err(|error| anyhow!("{error:#}"))
-        };
         Ok(Self {
             output,
             counts: BTreeMap::new(),
-            failed: failed.map(create).transpose()?,
+            failed: failed.map(Failed::create).transpose()?,
         })
     }
 
@@ -56,6 +91,14 @@ impl Report {
         let reason = &event["data"]["error"]["details"][0]["reason"];
         let verdict = if reverted { &event["type"] } else { reason };
         let verdict = verdict.as_str().unwrap_or("?").to_owned();
+        *self.counts.entry(verdict.clone()).or_default() += 1;
+        let kept = if reverted {
+            Ok(())
+        } else {
+            let message = event["data"]["error"]["message"].as_str().unwrap_or("?");
+            let is_final = event["type"] == Kind::Rejected.name();
+            self.keep(line, &verdict, message, is_final)
+        };
         match self.output {
             Output::Json => print(&format!(
                 "{}\n",
@@ -64,23 +107,17 @@ impl Report {
             Output::Text if reverted => {}
             Output::Text => print(&format!("line {}: {}\n", line.number, summary(&event)))?,
         }
-        if !reverted {
-            let message = event["data"]["error"]["message"].as_str().unwrap_or("?");
-            let is_final = event["type"] == Kind::Rejected.name();
-            self.keep(line, &verdict, message, is_final)?;
-        }
-        *self.counts.entry(verdict).or_default() += 1;
-        Ok(())
+        kept
     }
 
     /// A line without an answer, or that was never sent.
     pub fn left(&mut self, line: &Line, why: &str) -> anyhow::Result<()> {
+        *self.counts.entry(why.to_owned()).or_default() += 1;
+        let kept = self.keep(line, why, "ask again: nothing is reverted twice", false);
         if self.output == Output::Json {
             print(&format!("{}\n", json!({"line": line.number, "left": why})))?;
         }
-        self.keep(line, why, "ask again: nothing is reverted twice", false)?;
-        *self.counts.entry(why.to_owned()).or_default() += 1;
-        Ok(())
+        kept
     }
 
     /// Writes a line into the file of those that were not reverted, as a request that can be sent again. One that is not
@@ -94,7 +131,7 @@ impl Report {
         message: &str,
         is_final: bool,
     ) -> anyhow::Result<()> {
-        let Some(file) = &mut self.failed else {
+        let Some(failed) = &mut self.failed else {
             return Ok(());
         };
         let mut kept = line.body();
@@ -104,11 +141,12 @@ impl Report {
         kept["failed"] = json!({
             "line": line.number, "request_id": line.message_id, "reason": reason, "message": message,
         });
-        writeln!(file, "{kept}").map_err(|error| anyhow!("the file of --failed: {error}"))
+        failed.add(&kept)
     }
 
     /// Prints the counts; the status says whether anything is left to do.
     pub fn conclude(&self) -> anyhow::Result<ExitCode> {
+        let finished = self.failed.as_ref().map_or(Ok(()), Failed::finish);
         let all: u64 = self.counts.values().sum();
         match self.output {
             Output::Json => print(&format!("{}\n", json!({"summary": self.counts})))?,
@@ -120,6 +158,7 @@ impl Report {
                 print(&text)?;
             }
         }
+        finished?;
         let count = |verdict: &str| self.counts.get(verdict).copied().unwrap_or(0);
         Ok(if count(UNANSWERED) + count(UNSENT) > 0 {
             ExitCode::from(NO_ANSWER)
