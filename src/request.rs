@@ -194,19 +194,11 @@ impl RevertRequest {
     #[must_use]
     pub fn new(envelope: &Envelope, fields: Fields, last_attempt: bool) -> Self {
         let content = content(&fields);
-        let client = envelope.client.as_bytes();
-        let id = match &envelope.message_id {
-            Some(message_id) => digest(&[b"message", client, message_id.as_bytes()]),
-            None => digest(&[
-                b"content",
-                client,
-                fields.usage_id.as_bytes(),
-                content.as_bytes(),
-            ]),
-        };
+        let message_id = envelope.message_id.as_deref();
+        let id = identity(&envelope.client, message_id, fields.usage_id, content);
         Self {
             id,
-            reuse_id: digest(&[b"reuse", id.as_bytes(), content.as_bytes()]),
+            reuse_id: reuse_identity(id, content),
             content,
             client: envelope.client.clone(),
             message_id: envelope.message_id.clone(),
@@ -214,6 +206,22 @@ impl RevertRequest {
             last_attempt,
         }
     }
+}
+
+/// What identifies a request: client and message id; without one, client, usage and content.
+#[must_use]
+pub fn identity(client: &str, message_id: Option<&str>, usage: Uuid, content: Uuid) -> Uuid {
+    let client = client.as_bytes();
+    match message_id {
+        Some(message_id) => digest(&[b"message", client, message_id.as_bytes()]),
+        None => digest(&[b"content", client, usage.as_bytes(), content.as_bytes()]),
+    }
+}
+
+/// What identifies the refusal `REQUEST_ID_REUSED` of a content under the id of a request.
+#[must_use]
+pub fn reuse_identity(id: Uuid, content: Uuid) -> Uuid {
+    digest(&[b"reuse", id.as_bytes(), content.as_bytes()])
 }
 
 fn content(fields: &Fields) -> Uuid {

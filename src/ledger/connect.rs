@@ -17,8 +17,10 @@ use crate::tls;
 /// transaction or its place on the server: others would wait for them, for hours with a server's own defaults.
 /// A transaction of ours is never idle for longer than a message to the server takes. And no name of ours may be taken for
 /// that of something that others made in a schema of the path: every statement names the schema of what is not the server's.
+/// Nor may a row be hidden: under a policy that filters what this role sees, its statements fail.
 const IF_WE_VANISH: &str = "
     SET search_path = pg_catalog, pg_temp;
+    SET row_security = off;
     SET idle_in_transaction_session_timeout = '15s';
     SET tcp_keepalives_idle = 15;
     SET tcp_keepalives_interval = 5;

@@ -13,6 +13,7 @@ use super::archive::with_archive;
 use super::connect::in_schema;
 use super::error::LedgerError;
 use super::session::Session;
+use crate::request::{identity, reuse_identity};
 use crate::settings::Settings;
 
 mod finding;
@@ -131,6 +132,7 @@ pub struct Verification {
     session: Session,
     outcomes: String,
     entries: String,
+    ids: String,
     schema: String,
     platform_account: Uuid,
     ranges: u32,
@@ -157,6 +159,7 @@ impl Verification {
         Ok(Self {
             outcomes: statement(include_str!("verify/outcomes.sql")).await?,
             entries: statement(include_str!("verify/entries.sql")).await?,
+            ids: statement(include_str!("verify/ids.sql")).await?,
             schema: settings.ledger.schema.to_string(),
             platform_account: settings.ledger.platform_account,
             ranges: ranges.next_power_of_two().clamp(1, RANGES_MAX),
@@ -207,7 +210,10 @@ impl Verification {
                 ..Finding::new(kind(code))
             }));
         }
-        for row in self.ask(&self.entries, &[&first, &last]).await? {
+        for row in self.ask(&self.ids, &[&first, &last]).await? {
+            findings.extend(unexpected(&row));
+        }
+        for row in self.ask(&self.entries, &[&first, &last, platform]).await? {
             let Some(code) = row.get::<_, Option<&str>>(0) else {
                 checked.legs = row.get(4);
                 checked.given = sum(row.get(5));
@@ -232,6 +238,23 @@ impl Verification {
         let rows = self.session.client.query(statement, params).await;
         rows.map_err(|error| self.session.wrong(&error))
     }
+}
+
+/// What is wrong with an outcome's own id.
+fn unexpected(row: &tokio_postgres::Row) -> Option<Finding> {
+    let (id, usage, content): (Uuid, Uuid, Uuid) = (row.get(0), row.get(1), row.get(2));
+    let request = identity(row.get(3), row.get(4), usage, content);
+    let is_reuse: bool = row.get(5);
+    let expected = if is_reuse {
+        reuse_identity(request, content)
+    } else {
+        request
+    };
+    (id != expected).then(|| Finding {
+        outcome: Some(id),
+        usage: Some(usage),
+        ..Finding::new(Kind::OutcomeIdUnexpected)
+    })
 }
 
 fn kind(code: &str) -> Kind {

@@ -124,6 +124,35 @@ async fn a_worker_needs_every_one_of_its_grants() {
     stage.strike().await;
 }
 
+/// Reverts that a policy hides would be given once more.
+#[tokio::test]
+async fn a_worker_from_whom_rows_are_hidden_does_not_start() {
+    let mut stage = Stage::new().await;
+    stage.set("DATABASE__MIGRATE_ON_START", "false");
+    let role = Role::new(&stage, "worker", &stage.database).await;
+    for statement in documented("worker") {
+        stage
+            .sql(&role.own(&statement, "worker", &stage.database))
+            .await;
+    }
+    stage
+        .sql(
+            "ALTER TABLE billing_transactions ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY seen ON billing_transactions FOR SELECT USING (NOT metadata ? 'revert_request_using');
+             CREATE POLICY added ON billing_transactions FOR INSERT WITH CHECK (true)",
+        )
+        .await;
+    for command in ["worker", "doctor"] {
+        let output = run(&stage, &role, &[command]);
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("row-level security"), "{text}");
+    }
+    drop_role(&stage, &role).await;
+    stage.strike().await;
+}
+
 #[tokio::test]
 async fn an_operator_grants_and_can_do_nothing_else() {
     let stage = Stage::new().await;

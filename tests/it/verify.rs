@@ -171,6 +171,41 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
          WHERE usage_id = WHOLE AND revert_no = 0",
         &["ENTRY_ID_UNEXPECTED"],
     ),
+    // One after another: source, description, time, reason.
+    (
+        "UPDATE billing_transactions SET source = NULL WHERE metadata ->> 'revert_request_using' = WHOLE",
+        &["LEG_NOT_AS_WRITTEN"],
+    ),
+    (
+        "UPDATE billing_transactions SET description = 'Reverted' WHERE metadata ->> 'revert_request_using' = WHOLE",
+        &["LEG_NOT_AS_WRITTEN", "USAGE_CHANGED"],
+    ),
+    (
+        "UPDATE billing_transactions SET created_at = created_at - interval '1 year'
+         WHERE metadata ->> 'revert_request_using' = WHOLE",
+        &["LEG_NOT_AS_WRITTEN"],
+    ),
+    (
+        "UPDATE billing_transactions SET metadata = metadata || '{\"revert_reason\": \"none\"}'
+         WHERE metadata ->> 'revert_request_using' = WHOLE",
+        &["LEG_NOT_AS_WRITTEN"],
+    ),
+    (
+        "UPDATE revertd.outcomes SET client = 'another' WHERE usage_id = WHOLE AND revert_no = 0",
+        &["OUTCOME_ID_UNEXPECTED"],
+    ),
+    (
+        "UPDATE revertd.outcomes SET message_id = 'another' WHERE refusal = 'REQUEST_ID_REUSED'",
+        &["OUTCOME_ID_UNEXPECTED"],
+    ),
+    (
+        "UPDATE revertd.outcomes SET content = gen_random_uuid() WHERE refusal = 'REQUEST_ID_REUSED'",
+        &["OUTCOME_ID_UNEXPECTED"],
+    ),
+    (
+        "UPDATE revertd.outcomes SET org_id = gen_random_uuid() WHERE usage_id = WHOLE AND revert_no = 0",
+        &["ORG_CHANGED"],
+    ),
     (
         "DELETE FROM billing_transactions WHERE id = PARTS",
         &["USAGE_MISSING"],
@@ -209,7 +244,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
          CREATE TEMP TABLE twice AS SELECT * FROM revertd.outcomes WHERE usage_id = WHOLE AND revert_no = 0;
          UPDATE twice SET id = gen_random_uuid();
          INSERT INTO revertd.outcomes SELECT * FROM twice",
-        &["INDEX_MISSING", "REVERT_NUMBER_TWICE"],
+        &["INDEX_MISSING", "REVERT_NUMBER_TWICE", "OUTCOME_ID_UNEXPECTED"],
     ),
     (
         "DROP INDEX billing_transactions_revertd_idx",
@@ -272,7 +307,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
              ELSE (SELECT platform_transaction_id FROM more) END;
          INSERT INTO revertd.outcomes SELECT * FROM more;
          INSERT INTO billing_transactions SELECT * FROM legs",
-        &["TRIGGER_WITHOUT_EFFECT", "CHAIN_BROKEN", "REVERTS_EXCEED_USAGE"],
+        &["TRIGGER_WITHOUT_EFFECT", "CHAIN_BROKEN", "REVERTS_EXCEED_USAGE", "OUTCOME_ID_UNEXPECTED"],
     ),
     // Another writer's revert, spelled in its own way, with a platform's leg that is no sibling.
     (
@@ -290,6 +325,15 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
         &["LEGS_UNBALANCED"],
     ),
     // Not ours to judge: nonsense that names no usage, and an account that Frontier deleted.
+    // Usages whose reporter chose an id and metadata that look like a leg's.
+    (
+        "INSERT INTO billing_transactions (id, account_id, type, source, amount, metadata)
+         SELECT id::uuid, account, type, 'api', 7, jsonb_build_object('revert_request_using', PARTS)
+         FROM (SELECT account_id AS customer FROM billing_transactions WHERE id = PARTS) t CROSS JOIN LATERAL
+             (VALUES ('eeeeeeee-0000-8000-8000-000000000001', customer, 'debit'),
+                 ('eeeeeeee-0000-8000-8000-000000000002', uuid_nil(), 'credit')) leg (id, account, type)",
+        &[],
+    ),
     (
         "INSERT INTO billing_transactions (id, account_id, type, amount, metadata)
          VALUES (gen_random_uuid(), gen_random_uuid(), 'credit', 1, '{\"revert_request_using\": [1]}')",
@@ -334,7 +378,8 @@ async fn every_kind_of_corruption_is_found_and_nothing_else() {
         admin.batch_execute(&drop).await.expect("dropped");
         let expected: BTreeSet<_> = expected.iter().copied().collect();
         assert_eq!(codes(&lines), expected, "{sql}: {lines:#?}");
-        let broken = expected.iter().any(|code| *code != "USAGE_CHANGED");
+        let is_warning = |code: &&&str| ["USAGE_CHANGED", "ORG_CHANGED"].contains(code);
+        let broken = !expected.iter().all(|code| is_warning(&code));
         assert_eq!(status, i32::from(broken), "{sql}");
         for line in &lines[..lines.len() - 1] {
             let names = ["outcome", "usage", "about"];

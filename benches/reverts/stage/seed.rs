@@ -1,6 +1,8 @@
 //! Fills a stage's ledger: orgs, accounts, a usage for each request, and a history before them.
 
 use anyhow::Result;
+use revertd::request::identity;
+use uuid::Uuid;
 
 use super::Stage;
 use crate::deadline::{LONG, within};
@@ -70,18 +72,28 @@ impl Stage {
         )
         .await?;
         self.long(&legs(id, accounts, 1, usages)).await?;
+        self.long("CREATE TEMP TABLE identity (i integer, id uuid)")
+            .await?;
+        let numbers: Vec<i32> = (1..=i32::try_from(usages)?).collect();
+        for some in numbers.chunks(10_000) {
+            let of = |i: &i32| identity("bench", Some(&i.to_string()), Uuid::nil(), Uuid::nil());
+            let ids: Vec<_> = some.iter().map(of).collect();
+            let insert = "INSERT INTO identity SELECT * FROM unnest($1::integer[], $2::uuid[])";
+            within(LONG, "seeding", self.db.execute(insert, &[&some, &ids])).await?;
+        }
         self.long(&format!(
             "INSERT INTO revertd.outcomes (id, content, usage_id, org_id, account_id, amount, decided_at, usage_amount,
                  reverted_before, transaction_id, platform_transaction_id, revert_no, cumulative, client, message_id)
-             SELECT gen_random_uuid(), gen_random_uuid(), o.usage, uuid_generate_v5(uuid_nil(), 'org' || o.n), o.account,
+             SELECT o.id, gen_random_uuid(), o.usage, uuid_generate_v5(uuid_nil(), 'org' || o.n), o.account,
                  20, now(), 20, 0, o.entry, revertd.platform_leg(o.entry), 0, false, 'bench', o.i
              FROM (
                  SELECT u.*, revertd.entry_id(u.usage, 0, u.account) AS entry FROM (
-                     SELECT i, i % {accounts} AS n, {id} AS usage,
+                     SELECT i, id, i % {accounts} AS n, {id} AS usage,
                          uuid_generate_v5(uuid_nil(), 'account' || i % {accounts}) AS account
-                     FROM generate_series(1, {usages}) i OFFSET 0
+                     FROM identity OFFSET 0
                  ) u OFFSET 0
              ) o;
+             DROP TABLE identity;
              INSERT INTO billing_transactions (id, account_id, type, source, amount, description, metadata, created_at)
              SELECT leg.id, leg.account, leg.type, 'system.revert.api.usage', o.amount, 'Revert: a job',
                  jsonb_build_object('job', 'render', 'revert_request_using', o.usage_id), o.decided_at

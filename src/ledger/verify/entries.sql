@@ -3,6 +3,7 @@
 -- {ledger}, {reverted} and {hash_of_reverted} are as in the statement apply, {outcomes} as in verify outcomes.
 --   $1  first  uuid  entries from this id
 --   $2  last   uuid  to this one
+--   $3  platform  uuid  the platform's own account
 --
 -- Returns a row for each entry of which something is wrong; then one without a code: how many legs there are, the sum
 -- of what customers were given, and the sum of what the platform gave. What names a usage that is not there is left
@@ -10,7 +11,8 @@
 -- platform's, whose id has version 8.
 WITH leg AS MATERIALIZED (
     SELECT t.id, t.account_id, t.type, t.amount,
-        t.type = 'debit' AND substr(t.id::text, 15, 1) = '8' AS own,
+        t.type = 'debit' AND substr(t.id::text, 15, 1) = '8'
+            AND (t.account_id = $3 OR t.source LIKE 'system.revert.%') AS own,
         CASE WHEN {reverted} ~ '^[0-9a-f]{32}$' THEN ({reverted})::uuid END AS named
     FROM {ledger}.billing_transactions t
     WHERE t.id >= $1 AND t.id <= $2
@@ -60,3 +62,5 @@ SELECT NULL, NULL, NULL, NULL, count(*),
     coalesce(sum(l.amount) FILTER (WHERE l.type = 'credit' AND l.usage_id IS NOT NULL), 0)::text,
     coalesce(sum(l.amount) FILTER (WHERE l.type = 'debit' AND l.usage_id IS NOT NULL), 0)::text
 FROM looked_up l
+-- Whoever reports a usage chooses its metadata: what is booked the other way round is no leg.
+WHERE l.type = 'credit' AND l.account_id IS DISTINCT FROM $3 OR l.type = 'debit' AND (l.account_id = $3 OR l.own)

@@ -56,6 +56,11 @@ kinds! {
     LegNamesWrongUsage = "LEG_NAMES_WRONG_USAGE": "a leg's metadata does not name the outcome's usage";
     LegsDiffer = "LEGS_DIFFER": "the two legs differ in source, description, metadata, user or time";
     EntryIdUnexpected = "ENTRY_ID_UNEXPECTED": "the ids of the entries do not follow from usage, number and account";
+    LegNotAsWritten = "LEG_NOT_AS_WRITTEN":
+        "the entry is not as revertd writes it: its source, description or reason, or a time that is not the outcome's";
+    OutcomeIdUnexpected = "OUTCOME_ID_UNEXPECTED":
+        "the outcome's id does not follow from client, message id and content: its request, sent again, is not known";
+    OrgChanged = "ORG_CHANGED": "the account is of another org than the outcome's, which its event named";
     UsageMissing = "USAGE_MISSING": "the usage that was reverted is not in the ledger, and its account is";
     UsageMismatch = "USAGE_MISMATCH": "what was reverted is not a debit of the outcome's account";
     UsageChanged = "USAGE_CHANGED":
@@ -84,10 +89,10 @@ impl Kind {
         Self::ALL.iter().copied().find(|kind| kind.code() == code)
     }
 
-    /// Whether it breaks nothing that revertd promises: Frontier may edit its own usages.
+    /// Whether it breaks nothing that revertd promises: Frontier may edit its own usages and accounts.
     #[must_use]
     pub fn is_warning(self) -> bool {
-        self == Self::UsageChanged
+        matches!(self, Self::UsageChanged | Self::OrgChanged)
     }
 }
 

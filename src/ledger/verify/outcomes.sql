@@ -28,6 +28,10 @@ WITH checked AS MATERIALIZED (
                 AND (c.source, c.description, c.metadata, c.user_id, c.created_at)
                     IS DISTINCT FROM (p.source, p.description, p.metadata, p.user_id, p.created_at)
                 THEN 'LEGS_DIFFER' END,
+            CASE WHEN c.id IS NOT NULL AND (c.source LIKE 'system.revert.%' AND c.description LIKE 'Revert: %'
+                AND c.created_at = o.decided_at
+                AND c.metadata ->> 'revert_reason' IS NOT DISTINCT FROM o.reason) IS NOT TRUE
+                THEN 'LEG_NOT_AS_WRITTEN' END,
             CASE WHEN o.applied AND (o.platform_transaction_id <> revertd.platform_leg(o.transaction_id)
                 OR o.transaction_id <> revertd.entry_id(o.usage_id, o.revert_no, o.account_id)
                     -- With reverts of others before it, its number among all is larger than among revertd's own.
@@ -44,6 +48,7 @@ WITH checked AS MATERIALIZED (
                 OR c.description <> 'Revert: ' || coalesce(u.description, '')
                 OR c.id IS NOT NULL AND c.user_id IS DISTINCT FROM u.user_id)
                 THEN 'USAGE_CHANGED' END,
+            CASE WHEN account.org_id <> o.org_id THEN 'ORG_CHANGED' END,
             CASE WHEN before.broken THEN 'CHAIN_BROKEN' END,
             CASE WHEN same.number > 1 THEN 'REVERT_NUMBER_TWICE' END,
             -- The constraints of the table once more: they may have been dropped, or never validated.
@@ -65,10 +70,13 @@ WITH checked AS MATERIALIZED (
         ], NULL) AS codes
     FROM (SELECT o.*, o.refusal IS NULL AS applied FROM {outcomes} o WHERE o.id >= $1 AND o.id <= $2) o
     CROSS JOIN LATERAL (
-        SELECT o.applied AND (
-            SELECT true FROM {ledger}.billing_customers c WHERE c.id = o.account_id AND c.deleted_at IS NULL LIMIT 1
-        ) IS NULL AS gone
-        OFFSET 0
+        SELECT f.org_id, o.applied AND f.org_id IS NULL AS gone FROM (
+            SELECT CASE WHEN o.applied THEN (
+                SELECT c.org_id FROM {ledger}.billing_customers c
+                WHERE c.id = o.account_id AND c.deleted_at IS NULL LIMIT 1
+            ) END AS org_id
+            OFFSET 0
+        ) f
     ) account
     LEFT JOIN LATERAL (
         SELECT * FROM {ledger}.billing_transactions t WHERE t.id = o.transaction_id LIMIT 1
@@ -95,6 +103,8 @@ WITH checked AS MATERIALIZED (
         SELECT CASE WHEN o.applied THEN (
             SELECT count(*) FROM {outcomes} s
             WHERE s.usage_id = o.usage_id AND s.refusal IS NULL AND s.revert_no = o.revert_no
+                -- Where partial reverts were archived, those after them are counted anew.
+                AND s.archived = o.archived
         ) END AS number
         OFFSET 0
     ) same

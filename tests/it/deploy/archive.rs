@@ -16,10 +16,15 @@ async fn archive(stage: &Stage) {
     stage.sql(&format!("CALL {call}")).await;
 }
 
+/// As if all of a usage had happened long ago, its entries with its outcomes.
 async fn age(stage: &Stage, usage: Uuid) {
-    let older =
-        "UPDATE revertd.outcomes SET decided_at = now() - interval '500 days' WHERE usage_id";
-    stage.sql(&format!("{older} = '{usage}'")).await;
+    let then = "date_trunc('day', now()) - interval '500 days'";
+    stage
+        .sql(&format!(
+            "UPDATE revertd.outcomes SET decided_at = {then} WHERE usage_id = '{usage}';
+             UPDATE billing_transactions SET created_at = {then} WHERE metadata ->> 'revert_request_using' = '{usage}'"
+        ))
+        .await;
 }
 
 /// How many outcomes of a usage are in place, and how many in the archive.
