@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -181,6 +181,7 @@ impl Pool {
         let mut end = tokio::select! {
             first = tasks.join_next() => first.map_or(End::Stopped, joined),
             wrong = broker.blocked() => End::Broker(wrong),
+            wrong = self.refused(broker) => End::Broker(wrong),
             told = self.shared.paused() => match told {
                 Ok(told) => End::Paused(told),
                 Err(wrong) => End::Ledger(wrong, Vec::new()),
@@ -232,6 +233,35 @@ impl Pool {
             End::Broker(wrong) => {
                 warn!(reason = %wrong, "the broker failed during the stop");
                 Err(WorkerError::Unfinished)
+            }
+        }
+    }
+}
+
+/// How long nothing is settled until it is seen whether the broker takes messages.
+const IDLE_PROBE: Duration = Duration::from_secs(5);
+
+impl Pool {
+    /// Returns once the broker takes no messages, while there are none to publish: it says so only to who tries.
+    async fn refused(&self, broker: &Broker) -> BrokerError {
+        let mut outlet = None;
+        loop {
+            let settled = self.shared.settled.load(Ordering::Relaxed);
+            sleep(IDLE_PROBE).await;
+            if self.shared.settled.load(Ordering::Relaxed) != settled {
+                continue;
+            }
+            let probing = async {
+                let outlet = match outlet.take() {
+                    Some(outlet) => outlet,
+                    None => broker.outlet().await?,
+                };
+                outlet.probe().await?;
+                Ok(outlet)
+            };
+            match probing.await {
+                Ok(probed) => outlet = Some(probed),
+                Err(wrong) => return wrong,
             }
         }
     }

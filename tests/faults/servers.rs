@@ -339,6 +339,18 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
         stage.events().await.answer(&request).await.verdict(),
         "usage.reverted"
     );
+    // With nothing to do it is noticed, too: nobody could ask for anything.
+    instance.ctl(&["set_vm_memory_high_watermark", "0.000001"]);
+    eventually("an idle pool pauses", async || {
+        worker.log().matches("takes no messages").count() == 2
+    })
+    .await;
+    instance.ctl(&["set_vm_memory_high_watermark", "0.8"]);
+    let usage = stage.usage(customer.account, 20).await;
+    let request = Request::revert(customer.account, usage, 20);
+    stage.publish(&request).await;
+    let answer = stage.events().await.answer(&request).await;
+    assert_eq!(answer.verdict(), "usage.reverted");
     assert!(worker.stop().await.success());
     report("the broker blocks publishers", 1, count);
 }
