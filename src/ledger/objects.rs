@@ -1,10 +1,12 @@
 //! The constraints, indexes, triggers and functions of revertd's own tables, and the columns that must not be NULL: what
 //! the migrations create, and what is there.
 
+use serde_json::Value;
 use tokio_postgres::Row;
 
 use expected::{Definition, EXPECTED, Key, plain};
 
+mod conditions;
 mod expected;
 
 /// What is there.
@@ -18,15 +20,36 @@ pub enum Extent {
     Guards,
 }
 
-/// What of it is missing, without effect or another thing under the same name, each with what to do. Where the schema is
-/// newer than this program, `newer`, a later migration may have put others in their place.
-pub fn troubles(rows: &[Row], extent: Extent, newer: bool) -> Vec<(String, String)> {
+/// What to ask about what is there, by the answer to [`QUERY`].
+pub fn question(rows: &[Row]) -> String {
     let found: Vec<_> = rows.iter().map(Found::read).collect();
+    conditions::question(&found)
+}
+
+/// What of it is missing, without effect or another thing under the same name, each with what to do. `plan` answers
+/// [`question`]. Where the schema is newer than this program, `newer`, a later migration may have put others in their
+/// place.
+pub fn troubles(
+    rows: &[Row],
+    plan: Option<&Value>,
+    extent: Extent,
+    newer: bool,
+) -> Vec<(String, String)> {
+    let found: Vec<_> = rows.iter().map(Found::read).collect();
+    let unlike = conditions::unlike(&found, plan);
     let expected = EXPECTED.iter();
     expected
         .filter(|(_, definition)| definition.guards || extent == Extent::All)
-        .filter_map(|(key, definition)| trouble(key, definition, &found, newer))
+        .filter_map(|(key, definition)| {
+            let other = key.table == "outcomes" && unlike.contains(&key.name.as_str());
+            trouble(key, definition, &found, other, newer)
+        })
         .collect()
+}
+
+/// The server's plan, where it gave one: without it, some things are not compared.
+pub fn plan<E>(answer: Result<Vec<Row>, E>) -> Option<Value> {
+    answer.ok()?.first()?.try_get(0).ok()
 }
 
 /// How many there are to be.
@@ -78,6 +101,7 @@ fn trouble(
     key: &Key,
     expected: &Definition,
     found: &[Found<'_>],
+    other: bool,
     newer: bool,
 ) -> Option<(String, String)> {
     let Key { kind, table, name } = key;
@@ -108,7 +132,7 @@ fn trouble(
             ),
         });
     }
-    if newer || same.any(|found| found.is_as(expected)) {
+    if newer || !other && same.any(|found| found.is_as(expected)) {
         return None;
     }
     let remedy = match *kind {

@@ -1,9 +1,8 @@
--- What there is in revertd's schema. `form`, `columns` and `definition` say what it is, as far as every version of the
--- server says it in the same words; `fault`: why it has no effect. Constraints by which a column must not be NULL have no
+-- What there is in revertd's schema. `form`, `columns` and `definition` say what it is; `fault`: why it has no effect. Constraints by which a column must not be NULL have no
 -- place here: only from version 18 on are they listed. The columns say the same in every version.
 SELECT 'constraint' AS kind, t.relname::text AS table_name, c.conname::text AS name, c.contype::text AS form,
     ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)) AS columns,
-    '' AS definition,
+    coalesce(pg_get_expr(c.conbin, c.conrelid), '') AS definition,
     CASE WHEN NOT (x.indisvalid AND x.indisready AND x.indislive) THEN 'unbuilt'
         WHEN NOT c.convalidated THEN 'unvalidated' END AS fault
 FROM pg_constraint c LEFT JOIN pg_index x ON x.indexrelid = c.conindid AND c.contype <> 'f'

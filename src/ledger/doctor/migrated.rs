@@ -81,7 +81,9 @@ async fn objects(session: &Session, age: Option<Age>, checks: &mut Checks) {
     let Some(rows) = answered(id, session.rows(objects::QUERY, &[]).await, checks) else {
         return;
     };
-    let troubles = objects::troubles(&rows, Extent::All, age != Some(Age::Same));
+    let plan = objects::plan(session.rows(&objects::question(&rows), &[]).await);
+    let newer = age != Some(Age::Same);
+    let troubles = objects::troubles(&rows, plan.as_ref(), Extent::All, newer);
     if troubles.is_empty() {
         let count = objects::count();
         checks.ok(

@@ -32,6 +32,8 @@ pub struct Definition {
     pub columns: Option<BTreeSet<String>>,
     /// A function's body, or the condition of an index or a trigger, as [`plain`] makes it.
     pub text: Option<String>,
+    /// A constraint's condition, as it was written.
+    pub condition: Option<String>,
 }
 
 impl fmt::Display for Key {
@@ -151,6 +153,7 @@ fn indexes(sql: &str, all: &mut All) {
             columns: rest.as_ref().map(|rest| of(&rest[1])),
             text: rest
                 .and_then(|rest| condition("index", rest.get(2).map_or("", |text| text.as_str()))),
+            ..Definition::default()
         };
         add(all, "index", &found[3], &found[2], unique, definition);
     }

@@ -6,7 +6,7 @@ use super::super::support::*;
 use super::doctor;
 
 /// What is planted, and what is said of it.
-const PLANTS: [(&str, &str, &str); 14] = [
+const PLANTS: [(&str, &str, &str); 15] = [
     (
         "DROP INDEX revertd.outcomes_revert_no;
          CREATE INDEX outcomes_revert_no ON revertd.outcomes (usage_id, revert_no) WHERE refusal IS NULL",
@@ -63,6 +63,13 @@ const PLANTS: [(&str, &str, &str); 14] = [
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_within_usage;
          ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_within_usage CHECK (true)",
         "constraint outcomes_within_usage of revertd.outcomes is another",
+        "migrations/",
+    ),
+    (
+        "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_once;
+         ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_once CHECK (refusal IS NOT NULL OR cumulative
+             OR coalesce(revert_no >= 0 AND reverted_before >= 0, false))",
+        "constraint outcomes_once of revertd.outcomes is another",
         "migrations/",
     ),
     (

@@ -72,9 +72,12 @@ fn read_column(table: &str, name: &str, text: &str, all: &mut All) {
     }
 }
 
-/// What a constraint is and which columns its text names: a condition itself is shown in other words by the server.
+/// What a constraint is, and which columns its text names.
 fn constraint(text: &str, columns: &BTreeSet<String>) -> Definition {
     let form = KINDS.iter().find(|(words, _)| text.starts_with(words));
+    let condition = text
+        .strip_prefix("CHECK")
+        .map(|text| text.trim().to_owned());
     // Columns of another table.
     let own = text.split(" REFERENCES ").next().unwrap_or_default();
     let own = pattern("'[^']*'").replace_all(own, "");
@@ -86,6 +89,7 @@ fn constraint(text: &str, columns: &BTreeSet<String>) -> Definition {
     Definition {
         form: form.map(|(_, form)| (*form).into()),
         columns: Some(named),
+        condition,
         ..Definition::default()
     }
 }

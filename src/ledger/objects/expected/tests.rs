@@ -90,4 +90,8 @@ fn every_body_and_condition_of_the_migrations_is_read() {
     let within = of(&EXPECTED, "outcomes_within_usage");
     let columns = names(&["amount", "refusal", "reverted_before", "usage_amount"]);
     assert_eq!(within.columns, columns);
+    let condition = of(&EXPECTED, "outcomes_amount_positive")
+        .condition
+        .as_deref();
+    assert_eq!(condition, Some("(amount > 0)"));
 }
