@@ -4,7 +4,7 @@
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use expected::{Definition, EXPECTED, Key, plain};
+use expected::{Definition, EXPECTED, Key};
 
 mod conditions;
 mod expected;
@@ -91,9 +91,7 @@ impl<'a> Found<'a> {
             columns.len() == self.columns.len()
                 && self.columns.iter().all(|name| columns.contains(*name))
         });
-        let text = expected.text.as_deref();
-        let text = text.is_none_or(|text| text == plain(self.kind, self.definition));
-        form && columns && text
+        form && columns && expected.reads(self.kind, self.definition)
     }
 }
 

@@ -93,13 +93,27 @@ fn uncommented(sql: &str) -> String {
 }
 
 /// A function's body but for comments and white space; a condition but for parentheses and case as well.
-pub fn plain(kind: &str, text: &str) -> String {
+fn plain(kind: &str, text: &str) -> String {
     if kind == "function" {
         let text = uncommented(text);
         return text.split_whitespace().collect::<Vec<_>>().join(" ");
     }
     let kept = |c: &char| !c.is_whitespace() && !['(', ')'].contains(c);
     text.chars().filter(kept).collect::<String>().to_lowercase()
+}
+
+impl Definition {
+    /// Whether a text is that which is expected; `%I` stands for any name.
+    pub fn reads(&self, kind: &str, text: &str) -> bool {
+        let Some(expected) = self.text.as_deref() else {
+            return true;
+        };
+        let text = plain(kind, text);
+        match expected.split_once("%I") {
+            Some((before, after)) => text.starts_with(before) && text.ends_with(after),
+            None => text == expected,
+        }
+    }
 }
 
 /// A condition that every version of the server shows in the words in which it was written.
@@ -190,14 +204,17 @@ fn triggers(sql: &str, all: &mut All) {
 
 fn functions(sql: &str, all: &mut All) {
     let functions = pattern(r"CREATE (?:OR REPLACE )?(?:FUNCTION|AGGREGATE) revertd\.(\w+)");
-    let body = pattern(r"(?s)\sAS\s+(?:\$\w*\$(.*?)\$\w*\$|'((?:[^']|'')*)')");
+    // The last is that of a function which is made of a name that only the database knows.
+    let body =
+        pattern(r"(?s)\sAS\s+(?:\$\w*\$(.*?)\$\w*\$|'((?:[^']|'')*)'|%L',\s*format\('([^']*)')");
     for found in functions.captures_iter(sql) {
         let after = found.get(0).map_or("", |found| &sql[found.end()..]);
         // Up to what is created next.
         let own = after.split("CREATE ").next().unwrap_or_default();
-        let body = body.captures(own).map(|body| match body.get(1) {
-            Some(dollars) => dollars.as_str().to_owned(),
-            None => body[2].replace("''", "'"),
+        let body = body.captures(own).map(|body| {
+            let quoted = body.get(2).or(body.get(3));
+            let quoted = quoted.map(|text| text.as_str().replace("''", "'"));
+            quoted.unwrap_or_else(|| body[1].to_owned())
         });
         let definition = Definition {
             text: body.map(|body| plain("function", &body)),

@@ -106,51 +106,7 @@ async fn what_only_the_management_api_shows_is_looked_at() {
     manage(&["ctl", &managed.0, "clear_policy", "cut"]);
     overflow(&managed, &mut stage).await;
     alarm(&managed, &stage).await;
-
-    // Nobody listens to the events, and a queue of somebody's own drops what the worker rejects.
-    let binding = stage.channel.exchange_bind(
-        "amq.fanout".into(),
-        stage.name("replies").into(),
-        "#".into(),
-        ExchangeBindOptions::default(),
-        FieldTable::default(),
-    );
-    binding.await.expect("bound");
-    stage.delete_queue(&stage.name("replies")).await;
-    stage.delete_queue(&work).await;
-    let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
-    declare(&stage, &work, arguments).await;
-    stage.set("TOPOLOGY__REPLY_QUEUE_DECLARE", "false");
-    stage.set("TOPOLOGY__DECLARE", "false");
-    let report = doctor(&stage, &[]);
-    report.says(
-        "amqp-bindings",
-        "warning",
-        "0 queues are bound",
-        "reply_queue_declare",
-    );
-    report.says("amqp-bindings", "error", "no request arrives", "bind");
-    report.says(
-        "amqp-queue",
-        "error",
-        "no dead-letter exchange",
-        "declare it",
-    );
-    report.says(
-        "amqp-queue",
-        "warning",
-        "has no bound",
-        "x-max-length-bytes",
-    );
-    let log = refused(&stage).await;
-    assert!(
-        log.contains("would lose messages") && log.contains(&work),
-        "{log}"
-    );
+    alone(&mut stage).await;
     stage.strike().await;
 }
 
@@ -203,4 +159,52 @@ async fn alarm(managed: &Managed, stage: &Stage) {
         doctor(stage, &[]).has("amqp-publishing", "ok")
     })
     .await;
+}
+
+/// Nobody listens to the events, and a queue of somebody's own drops what the worker rejects.
+async fn alone(stage: &mut Stage) {
+    let work = stage.name("work");
+    let binding = stage.channel.exchange_bind(
+        "amq.fanout".into(),
+        stage.name("replies").into(),
+        "#".into(),
+        ExchangeBindOptions::default(),
+        FieldTable::default(),
+    );
+    binding.await.expect("bound");
+    stage.delete_queue(&stage.name("replies")).await;
+    stage.delete_queue(&work).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    declare(stage, &work, arguments).await;
+    stage.set("TOPOLOGY__REPLY_QUEUE_DECLARE", "false");
+    stage.set("TOPOLOGY__DECLARE", "false");
+    let report = doctor(stage, &[]);
+    report.says(
+        "amqp-bindings",
+        "warning",
+        "0 queues are bound",
+        "reply_queue_declare",
+    );
+    report.says("amqp-bindings", "error", "no request arrives", "bind");
+    report.says(
+        "amqp-queue",
+        "error",
+        "no dead-letter exchange",
+        "declare it",
+    );
+    report.says(
+        "amqp-queue",
+        "warning",
+        "has no bound",
+        "x-max-length-bytes",
+    );
+    let log = refused(stage).await;
+    assert!(
+        log.contains("would lose messages") && log.contains(&work),
+        "{log}"
+    );
 }
