@@ -100,6 +100,8 @@ pub struct Ledger {
     pool: Pool,
     encryption: Encryption,
     host: String,
+    /// Longest that a statement's answer is waited for; a connection that is silent for longer is given up.
+    answer_timeout: Duration,
     statements: Statements,
     /// Batches that are still to be looked up in full, since another writer was in the way of one.
     wary: Arc<AtomicU32>,
@@ -115,11 +117,22 @@ impl Ledger {
     /// # Errors
     /// Where `database.url`, or a file of its certificates, can't be understood.
     pub fn new(settings: &Settings) -> Result<Self, LedgerError> {
-        let (pool, encryption, host) = connect::pool(settings)?;
+        let limits = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
+        Self::within(settings, &limits, ANSWER_TIMEOUT)
+    }
+
+    /// With limits for its sessions, as a statement, and for an answer.
+    fn within(
+        settings: &Settings,
+        limits: &str,
+        answer_timeout: Duration,
+    ) -> Result<Self, LedgerError> {
+        let (pool, encryption, host) = connect::pool(settings, limits)?;
         Ok(Self {
             pool,
             encryption,
             host,
+            answer_timeout,
             statements: Statements::new(settings),
             wary: Arc::default(),
             cumulative: settings.revert.policy == Policy::Cumulative,
@@ -245,12 +258,12 @@ impl Ledger {
         work: impl AsyncFnOnce(&Object) -> Result<T, Trouble>,
     ) -> Result<T, Trouble> {
         let silent = |_| Trouble::Unavailable(LedgerError::silent(&self.host));
-        let client = timeout(ANSWER_TIMEOUT, self.pool.get())
+        let client = timeout(self.answer_timeout, self.pool.get())
             .await
             .map_err(silent)?;
         let client =
             client.map_err(|error| Trouble::Unavailable(error::of_pool(&error, &self.host)))?;
-        let done = timeout(ANSWER_TIMEOUT, work(&client)).await;
+        let done = timeout(self.answer_timeout, work(&client)).await;
         if let Ok(Err(Trouble::Unavailable(_))) | Err(_) = done {
             let cancel = client.cancel_token();
             drop(Object::take(client));

@@ -266,7 +266,7 @@ impl Pool {
                 } else {
                     ledger::check(settings).await?;
                 }
-                self.shared.ledger.assure().await
+                self.shared.ledger.assure(settings).await
             };
             let prepared = tokio::select! {
                 prepared = prepared => prepared,

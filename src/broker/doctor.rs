@@ -182,9 +182,14 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
     }
 }
 
-/// Whether the broker takes messages, and of the user that we take ourselves for: it tells only who publishes.
+/// Whether the broker takes messages, and of the user that we take ourselves for: it tells only who publishes. Under an
+/// alarm it takes the first message all the same, and nothing after it.
 async fn takes_messages(broker: &Broker) -> Result<(), BrokerError> {
-    let probing = async { broker.outlet().await?.probe().await };
+    let probing = async {
+        let outlet = broker.outlet().await?;
+        outlet.probe().await?;
+        outlet.probe().await
+    };
     tokio::select! {
         probed = probing => probed,
         blocked = broker.blocked() => Err(blocked),

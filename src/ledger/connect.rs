@@ -6,7 +6,6 @@ use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, Recycling
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{CancelToken, Client, Config};
 
-use super::STATEMENT_TIMEOUT;
 use super::encryption::Encryption;
 use super::error::{LedgerError, Trouble, classify};
 use super::hosts::{self, CONNECT_TIMEOUT, Hosts};
@@ -60,7 +59,8 @@ pub fn in_schema(statement: &str, settings: &Settings) -> String {
 }
 
 /// The pool, how its connections are encrypted, and the server's address for messages.
-pub fn pool(settings: &Settings) -> Result<(Pool, Encryption, String), LedgerError> {
+/// `limits` is a statement for each session.
+pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, String), LedgerError> {
     let encryption = Encryption::new(settings)?;
     let config = parse(settings, &encryption)?;
     let host = describe(&config);
@@ -71,10 +71,7 @@ pub fn pool(settings: &Settings) -> Result<(Pool, Encryption, String), LedgerErr
             recycling_method: RecyclingMethod::Fast,
         },
     );
-    let session = format!(
-        "{IF_WE_VANISH} {SESSION} SET statement_timeout = {};",
-        STATEMENT_TIMEOUT.as_millis()
-    );
+    let session = format!("{IF_WE_VANISH} {SESSION} {limits};");
     let pool = Pool::builder(manager)
         .max_size(usize::from(settings.pool_size()))
         .runtime(Runtime::Tokio1)

@@ -11,7 +11,8 @@ use super::session::Session;
 use crate::settings::Settings;
 
 /// The last row. By its key, so that it costs a worker next to nothing to look.
-const LATEST: &str = "SELECT paused, why, changed_by, changed_as, changed_at FROM revertd.control
+pub(super) const LATEST: &str =
+    "SELECT paused, why, changed_by, changed_as, changed_at FROM revertd.control
     ORDER BY id DESC LIMIT 1";
 
 /// What somebody last told the fleet.
@@ -30,7 +31,7 @@ pub struct Told {
 }
 
 impl Told {
-    fn read(row: &tokio_postgres::Row) -> Self {
+    pub(super) fn read(row: &tokio_postgres::Row) -> Self {
         Self {
             paused: row.get(0),
             why: row.get(1),

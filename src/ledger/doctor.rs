@@ -2,22 +2,27 @@
 //!
 //! It only looks. What one question can't be answered for is told in its place, and the others are asked all the same.
 
+use std::time::Duration;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::connect::{self, in_schema};
 use super::error::{LedgerError, Trouble, classify};
+use super::objects::Extent;
 use super::session::Session;
-use super::{Ledger, objects};
+use super::{Ledger, migrate, objects};
 use crate::check::Checks;
 use crate::reach::{Words, reach};
 use crate::settings::Settings;
 use server::Server;
 
+mod migrated;
 mod privileges;
 mod schema;
 mod server;
 mod sessions;
+mod unlogged;
 
 const WORDS: Words = Words {
     dns: "database-dns",
@@ -27,6 +32,9 @@ const WORDS: Words = Words {
 
 /// Nothing is waited for longer than that, a lock included.
 const LIMITS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'";
+
+/// Longest wait where the server keeps to no limit: a commit that waits for a standby.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Looks at everything there is to see.
 pub async fn doctor(settings: &Settings) -> Checks {
@@ -143,17 +151,27 @@ impl Ledger {
     ///
     /// # Errors
     /// What is wrong, and what to do.
-    pub async fn assure(&self) -> Result<(), LedgerError> {
+    pub async fn assure(&self, settings: &Settings) -> Result<(), LedgerError> {
+        let schema = settings.ledger.schema.as_str();
         let assuring = self.on_connection(async |client| {
             let wrong = |error| classify(&error, &self.host);
             let keeps = "SELECT current_setting('fsync') = 'on', \
                          current_setting('session_replication_role') <> 'replica'";
             let keeps = client.query_one(keeps, &[]).await.map_err(wrong)?;
+            let unlogged = client.query(unlogged::QUERY, &[&schema]).await;
+            let unlogged = unlogged.map_err(wrong)?;
+            let version = client.query_one(migrate::VERSION, &[]).await;
+            let version: i32 = version.map_err(wrong)?.get(0);
             let objects = client.query(objects::QUERY, &[]).await.map_err(wrong)?;
+            let plan = client.query(&objects::question(&objects), &[]).await;
+            let plan = objects::plan(plan);
             let mut checks = Checks::default();
             server::keeps_what_it_confirms(keeps.get(0), &mut checks);
             server::fires_triggers(keeps.get(1), &mut checks);
-            for (seen, remedy) in objects::troubles(&objects, true) {
+            unlogged::check(&unlogged, &mut checks);
+            let newer = version > migrate::latest();
+            let troubles = objects::troubles(&objects, plan.as_ref(), Extent::Guards, newer);
+            for (seen, remedy) in troubles {
                 checks.error("database-objects", seen, remedy);
             }
             match checks.first_error() {

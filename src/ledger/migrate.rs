@@ -35,6 +35,9 @@ pub(super) const MIGRATIONS: [(&str, &str); 4] = [
 
 pub(super) const HISTORY: &str = "revertd.schema_history";
 
+/// The newest of the migrations that were applied, by whichever release.
+pub(super) const VERSION: &str = "SELECT coalesce(max(version), 0) FROM revertd.schema_history";
+
 /// The one thing that is added to Frontier's tables.
 const INDEX: &str = "billing_transactions_revertd_idx";
 

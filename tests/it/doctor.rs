@@ -9,8 +9,11 @@ use super::permissions::{Role, documented, drop_role};
 use super::starts::refused;
 use super::support::*;
 
+mod definitions;
 mod managed;
+mod remedies;
 mod report;
+mod sessions;
 
 use report::doctor;
 
@@ -39,6 +42,7 @@ async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
         "database-fsync",
         "database-schema",
         "database-objects",
+        "database-unlogged",
         "database-index",
         "database-frontier",
         "database-permissions",
@@ -73,8 +77,8 @@ async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
 async fn created(stage: &Stage) -> i64 {
     let objects = include_str!("../../src/ledger/objects.sql");
     let query = format!(
-        "WITH o AS ({objects}) SELECT count(*) FROM o WHERE table_name <> 'schema_history' AND NOT \
-         (kind = 'index' AND name IN (SELECT name FROM o WHERE kind = 'constraint'))"
+        "WITH o AS ({objects}) SELECT count(*) FROM o WHERE table_name <> 'schema_history' AND fault IS NULL AND \
+         NOT (kind = 'index' AND name IN (SELECT name FROM o WHERE kind = 'constraint'))"
     );
     stage.count(&query).await
 }
@@ -157,12 +161,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
         "no revert can be written",
         "ledger.platform_account",
     ),
-    (
-        "fleet-paused",
-        "warning",
-        "somebody paused it (a flood)",
-        "revertd resume",
-    ),
+    ("fleet-paused", "warning", "Z: a flood", "revertd resume"),
     (
         "authorization",
         "warning",
@@ -172,7 +171,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
     (
         "database-locks",
         "warning",
-        "ShareLock on public.billing_customers",
+        "holds ShareLock on public.billing_customers",
         "pg_terminate_backend",
     ),
 ];
@@ -426,6 +425,8 @@ async fn a_login_that_may_not_is_told_what_it_may_not() {
         reader.says("amqp-permissions", "error", &seen, "set_permissions");
     }
     reader.says("amqp-permissions", "ok", "may read the work queue", "");
+    let bind = format!("may not bind the queue {}", stage.name("work"));
+    reader.says("amqp-permissions", "error", &bind, "set_permissions");
     reader.says("amqp-topology", "error", "forbids declaring", "Permissions");
     url.set_username("gateway").expect("a user");
     url.set_password(Some("eD9_mVq4-sLh7kPc2A"))

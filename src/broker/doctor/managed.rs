@@ -133,9 +133,11 @@ async fn bindings(management: &Management, settings: &Settings, checks: &mut Che
         .await
     {
         Ok(found) => {
-            let bound: Vec<_> = found.as_array().into_iter().flatten().collect();
-            let all = |binding: &&&Value| binding["routing_key"] == "#";
-            if bound.iter().find(all).is_some() {
+            // Another exchange that is bound need not pass on anything.
+            let to_queue = |binding: &&Value| binding["destination_type"] == "queue";
+            let bound = found.as_array().into_iter().flatten().filter(to_queue);
+            let bound: Vec<_> = bound.collect();
+            if bound.iter().any(|binding| binding["routing_key"] == "#") {
                 checks.ok(
                     BINDING,
                     format!("every event of {exchange} reaches a queue"),

@@ -1,12 +1,12 @@
 //! What the broker lets the worker's user do, asked without doing it: each question has a fault that the broker looks at
-//! only once it has found the user permitted.
+//! only once it has found the user permitted, or asks for what changes nothing.
 
 use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::super::error::BrokerError;
-use super::super::topology::Steps;
+use super::super::topology::{Steps, queues};
 use super::super::{Broker, CONNECT_TIMEOUT, within};
 use crate::check::Checks;
 use crate::settings::Settings;
@@ -45,6 +45,18 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
     let queue = topology.work_queue.as_str();
     let asked = within(CONNECT_TIMEOUT, host, may_read(&steps, queue)).await;
     tell("read", &format!("the work queue {queue}"), asked, checks);
+    if topology.declare {
+        for queue in queues(settings) {
+            let Some((exchange, key)) = &queue.binding else {
+                continue;
+            };
+            let name = queue.name.as_str();
+            let asking = may_bind(&steps, name, exchange, key);
+            let asked = within(CONNECT_TIMEOUT, host, asking).await;
+            let what = format!("the queue {name} to the exchange {exchange}");
+            tell("bind", &what, asked, checks);
+        }
+    }
 }
 
 fn tell(verb: &str, what: &str, asked: Result<(), BrokerError>, checks: &mut Checks) {
@@ -99,6 +111,24 @@ async fn may_read(steps: &Steps<'_>, queue: &str) -> Result<(), BrokerError> {
     // Had it been taken after all, what it was given goes back.
     steps.close(&channel).await;
     refused(asked)
+}
+
+/// Unbinds what nobody bound, a binding being another one with other arguments: to unbind takes the permissions that to
+/// bind takes, and what isn't there can be unbound.
+async fn may_bind(
+    steps: &Steps<'_>,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+) -> Result<(), BrokerError> {
+    let channel = steps.channel().await?;
+    let mut nobodys = FieldTable::default();
+    let mark = uuid::Uuid::new_v4().to_string();
+    nobodys.insert("revertd-doctor".into(), AMQPValue::LongString(mark.into()));
+    let asking = channel.queue_unbind(queue.into(), exchange.into(), key.into(), nobodys);
+    steps.done(asking.await, "asking")?;
+    steps.close(&channel).await;
+    Ok(())
 }
 
 /// A refusal for the fault is a yes; to be taken all the same, as well.

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::check::Checks;
 use crate::settings::Settings;
+use value::Source;
+
+mod value;
 
 /// Longest that a delivery may be in hand: a batch decides for two minutes at the worst and is refused by the broker
 /// for ten, and it waits for the batch before.
@@ -18,9 +21,6 @@ const DELIVERY_LIMIT_OF_4: i64 = 20;
 
 /// Deliveries that somebody may need who reads a queue again and again.
 const READS: i64 = 1000;
-
-const RECREATE: &str = "delete the queue once it is empty, and have `revertd worker` declare it (topology.declare = true)";
-const POLICY: &str = "take that out of the policy (rabbitmqctl list_policies, list_operator_policies), or out of the queue's arguments";
 
 /// What of the broker counts for its queues.
 pub struct Broker {
@@ -74,23 +74,28 @@ impl Queue<'_> {
             }
             Role::Rung { delay_ms } => {
                 self.dead_letters(id, Some(settings.topology.work_queue.as_str()), &mut found);
-                let ttl = self.number("message-ttl");
+                let (ttl, source) = match self.number("message-ttl") {
+                    Some((ttl, source)) => (Some(ttl), source),
+                    None => (None, Source::Queue),
+                };
                 if ttl.and_then(|ttl| u128::try_from(ttl).ok()) != Some(delay_ms) {
                     let seen = format!(
                         "{self} keeps a message for {}, not for {delay_ms} ms",
                         shown(ttl, "ever")
                     );
-                    found.error(id, seen, RECREATE);
+                    found.error(id, seen, source.remedy());
                 }
             }
             Role::Dead => self.refuses_when_full(id, &mut found),
             Role::Replies => {}
         }
         if found.iter().all(|check| check.id != id) {
-            checks.ok(
-                id,
-                format!("{self} is a durable quorum queue, and loses nothing"),
-            );
+            let full = match self.role {
+                // Its events are in the database as well, and nobody may read it.
+                Role::Replies => "drops its oldest events when it is full, as it is meant to",
+                Role::Work | Role::Rung { .. } | Role::Dead => "loses nothing",
+            };
+            checks.ok(id, format!("{self} is a durable quorum queue, and {full}"));
         }
         checks.append(found);
     }
@@ -102,18 +107,18 @@ impl Queue<'_> {
             let seen = format!(
                 "{self} is of type {kind}: what it dead-letters may be lost, and it may be on one node alone"
             );
-            found.error(id, seen, RECREATE);
+            found.error(id, seen, Source::Queue.remedy());
         }
         let yes = |key: &str| self.answer[key].as_bool() == Some(true);
         if !yes("durable") || yes("auto_delete") || yes("exclusive") {
             let seen = format!("{self} goes with the broker's restart, or with who consumes it");
-            found.error(id, seen, RECREATE);
+            found.error(id, seen, Source::Queue.remedy());
         }
-        if self.number("expires").is_some() {
+        if let Some((_, source)) = self.number("expires") {
             let seen = format!(
                 "{self} is deleted when nobody uses it for a while, with what is in it (expires)"
             );
-            found.error(id, seen, POLICY);
+            found.error(id, seen, source.remedy());
         }
         if self
             .number("max-length-bytes")
@@ -127,14 +132,14 @@ impl Queue<'_> {
                 remedy,
             );
         }
-        if let (Some(ttl), false) = (
+        if let (Some((ttl, source)), false) = (
             self.number("message-ttl"),
             matches!(self.role, Role::Rung { .. }),
         ) {
             let seen = format!("{self} drops what is older than {ttl} ms (message-ttl)");
             match self.role {
-                Role::Dead => found.error(id, seen, POLICY),
-                _ => found.warning(id, seen, POLICY),
+                Role::Dead => found.error(id, seen, source.remedy()),
+                _ => found.warning(id, seen, source.remedy()),
             }
         }
         let count = |key: &str| self.answer[key].as_array().map(Vec::len);
@@ -151,7 +156,8 @@ impl Queue<'_> {
 
     /// That it delivers as often as it has to.
     fn delivers(&self, id: &'static str, broker: &Broker, settings: &Settings, found: &mut Checks) {
-        let limit = self.number("delivery-limit").or(broker.delivery_limit);
+        let own = self.number("delivery-limit").map(|(limit, _)| limit);
+        let limit = own.or(broker.delivery_limit);
         // Negative: none.
         let Some(limit) = limit.filter(|limit| *limit >= 0) else {
             return;
@@ -177,37 +183,46 @@ impl Queue<'_> {
 
     /// That what it gives up is kept; with `to`, in that queue.
     fn dead_letters(&self, id: &'static str, to: Option<&str>, found: &mut Checks) {
-        let exchange = self.text("dead-letter-exchange");
-        if exchange.is_none() {
+        let Some((exchange, of_exchange)) = self.text("dead-letter-exchange") else {
             let seen = format!(
                 "{self} has no dead-letter exchange: what the worker rejects or the broker gives up is dropped"
             );
-            found.error(id, seen, RECREATE);
+            found.error(id, seen, Source::Queue.remedy());
             return;
+        };
+        if let Some(to) = to {
+            let key = self.text("dead-letter-routing-key");
+            let (key, of_key) = key.unwrap_or(("", Source::Queue));
+            let wrong = [(!exchange.is_empty(), of_exchange), (key != to, of_key)];
+            if let Some((_, source)) = wrong.iter().find(|(wrong, _)| *wrong) {
+                let seen = format!("{self} does not lead back to {to}");
+                found.error(id, seen, source.remedy());
+            }
         }
-        let key = self.text("dead-letter-routing-key");
-        if let Some(to) = to
-            && (exchange, key) != (Some(""), Some(to))
-        {
-            let seen = format!("{self} does not lead back to {to}");
-            found.error(id, seen, RECREATE);
-        }
-        let strategy = self.text("dead-letter-strategy").unwrap_or("at-most-once");
+        let strategy = self.text("dead-letter-strategy");
+        let (strategy, source) = strategy.unwrap_or(("at-most-once", Source::Queue));
         if strategy != "at-least-once" {
             let seen = format!(
                 "{self} dead-letters {strategy}: a letter is lost that its queue does not take"
             );
-            found.error(id, seen, RECREATE);
+            found.error(id, seen, source.remedy());
         }
         self.refuses_when_full(id, found);
     }
 
     /// Without it at-least-once becomes at-most-once in silence, and the oldest go where there is a bound.
     fn refuses_when_full(&self, id: &'static str, found: &mut Checks) {
-        let overflow = self.text("overflow").unwrap_or("drop-head");
-        if overflow != "reject-publish" {
-            let seen = format!("{self} has overflow {overflow}: when it is full it drops messages");
-            found.error(id, seen, RECREATE);
+        for (overflow, source) in self.overflows() {
+            if overflow != "reject-publish" {
+                let by = match source {
+                    Source::Policy => "by a policy",
+                    Source::Queue => "of its own",
+                };
+                let seen = format!(
+                    "{self} has overflow {overflow} {by}: when it is full it drops messages"
+                );
+                found.error(id, seen, source.remedy());
+            }
         }
     }
 
@@ -215,7 +230,7 @@ impl Queue<'_> {
     fn waits(&self, found: &mut Checks) {
         let id = "amqp-consumer-timeout";
         let needed = LONGEST_IN_HAND.as_millis();
-        match self.number("consumer-timeout") {
+        match self.number("consumer-timeout").map(|(given, _)| given) {
             None => found.skipped_until(
                 id,
                 format!(
@@ -232,20 +247,6 @@ impl Queue<'_> {
             ),
             Some(given) => found.ok(id, format!("{self} leaves a worker {given} ms")),
         }
-    }
-
-    /// Of argument and policies, the smaller one counts.
-    fn number(&self, key: &str) -> Option<i64> {
-        let of = |value: &Value| value.as_i64();
-        let argument = of(&self.answer["arguments"][format!("x-{key}")]);
-        let policy = of(&self.answer["effective_policy_definition"][key]);
-        argument.into_iter().chain(policy).min()
-    }
-
-    /// The argument wins.
-    fn text(&self, key: &str) -> Option<&str> {
-        let argument = self.answer["arguments"][format!("x-{key}")].as_str();
-        argument.or(self.answer["effective_policy_definition"][key].as_str())
     }
 }
 

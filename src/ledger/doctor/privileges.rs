@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use super::super::Ledger;
 use super::super::migrate::HISTORY;
 use super::server::Server;
-use super::{Session, answered};
+use super::{LIMITS, PATIENCE, Session, answered};
 use crate::check::Checks;
 use crate::settings::Settings;
 
@@ -56,7 +56,7 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
     let id = "database-permissions";
     let schema = settings.ledger.schema.as_str();
     let (role, mut missing) = (&server.role, 0);
-    let usage = "SELECT n.nspname::text FROM pg_namespace n WHERE n.nspname IN ($1, 'revertd') \
+    let usage = "SELECT quote_ident(n.nspname) FROM pg_namespace n WHERE n.nspname IN ($1, 'revertd') \
                  AND NOT has_schema_privilege(n.oid, 'USAGE') ORDER BY 1";
     let Some(closed) = answered(id, session.rows(usage, &[&schema]).await, checks) else {
         return;
@@ -81,17 +81,17 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
         // A table that is not there is told elsewhere.
         let Some(row) = rows
             .iter()
-            .find(|row| (row.get::<_, &str>(0), row.get::<_, &str>(1)) == (home, grant.table))
+            .find(|row| (row.get("schema"), row.get("table_name")) == (home, grant.table))
         else {
             continue;
         };
         if !grant.holds(row) {
             missing += 1;
-            let (what, table) = (grant.what(), grant.table);
+            let (what, table): (_, &str) = (grant.what(), row.get("quoted"));
             checks.error(
                 id,
-                format!("{role} lacks {what} on {home}.{table}"),
-                format!("GRANT {what} ON {home}.{table} TO {role};"),
+                format!("{role} lacks {what} on {table}"),
+                format!("GRANT {what} ON {table} TO {role};"),
             );
         }
     }
@@ -107,7 +107,10 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
 /// Does all that a batch does, without a request: what is still missing then, was not thought of here.
 async fn rehearse(settings: &Settings, role: &str, checks: &mut Checks) {
     let id = "database-permissions";
-    let rehearsed = async { Ledger::new(settings)?.rehearse(&[]).await };
+    let rehearsed = async {
+        let ledger = Ledger::within(settings, LIMITS, PATIENCE)?;
+        ledger.rehearse(&[]).await
+    };
     match rehearsed.await {
         Ok(()) => checks.ok(id, format!("{role} may do what a worker does")),
         Err(wrong) => checks.failed(id, &wrong),

@@ -1,6 +1,6 @@
 -- What the role may do with the tables that a worker uses.
 --   $1  text  schema of Frontier's tables
-SELECT n.nspname::text AS schema, t.relname::text AS table_name,
+SELECT n.nspname::text AS schema, format('%I.%I', n.nspname, t.relname) AS quoted, t.relname::text AS table_name,
     has_table_privilege(t.oid, 'SELECT') AS may_select,
     has_any_column_privilege(t.oid, 'INSERT') AS may_insert,
     ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attnum > 0

@@ -1,16 +1,18 @@
-//! Whether revertd's schema is whole, Frontier's tables fit, and somebody may ask.
+//! Whether revertd's schema is there, Frontier's tables fit, and somebody may ask.
 
-use std::collections::BTreeMap;
-
-use super::super::migrate::{HISTORY, latest, migrations};
-use super::super::objects;
+use super::super::control;
 use super::server::Server;
-use super::{Session, answered, in_ledger};
+use super::{Session, answered, in_ledger, migrated, unlogged};
 use crate::check::Checks;
 use crate::settings::Settings;
 
 pub async fn check(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
-    extension(session, settings, checks).await;
+    extension(session, server, settings, checks).await;
+    let schema = settings.ledger.schema.as_str();
+    let asked = session.rows(unlogged::QUERY, &[&schema]).await;
+    if let Some(rows) = answered("database-unlogged", asked, checks) {
+        unlogged::check(&rows, checks);
+    }
     match session.check_frontier_tables(settings).await {
         Ok(()) => checks.ok("database-frontier", "Frontier's tables fit"),
         Err(_) if settings.ledger.manage && session.lacks_tables(settings).await => checks.warning(
@@ -42,8 +44,7 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
         }
         return;
     }
-    history(session, settings, checks).await;
-    objects(session, checks).await;
+    migrated::check(session, settings, checks).await;
     index(session, settings, checks).await;
     pause(session, checks).await;
     grants(session, settings, checks).await;
@@ -59,9 +60,9 @@ impl Session {
     }
 }
 
-async fn extension(session: &Session, settings: &Settings, checks: &mut Checks) {
+async fn extension(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
     let id = "database-extension";
-    let found = "SELECT n.nspname::text, has_schema_privilege(n.oid, 'USAGE') FROM pg_extension e \
+    let found = "SELECT quote_ident(n.nspname), has_schema_privilege(n.oid, 'USAGE') FROM pg_extension e \
                  JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'";
     let Some(rows) = answered(id, session.rows(found, &[]).await, checks) else {
         return;
@@ -74,7 +75,7 @@ async fn extension(session: &Session, settings: &Settings, checks: &mut Checks) 
         Some((schema, false)) => checks.error(
             id,
             format!("uuid-ossp is in schema {schema}, which this role may not use"),
-            format!("GRANT USAGE ON SCHEMA {schema} TO the role of database.url"),
+            format!("GRANT USAGE ON SCHEMA {schema} TO {};", server.role),
         ),
         None if settings.ledger.manage => checks.warning(
             id,
@@ -86,68 +87,6 @@ async fn extension(session: &Session, settings: &Settings, checks: &mut Checks) 
             "uuid-ossp is not installed",
             "CREATE EXTENSION \"uuid-ossp\";",
         ),
-    }
-}
-
-/// The history of migrations: all applied, none edited.
-async fn history(session: &Session, settings: &Settings, checks: &mut Checks) {
-    let id = "database-schema";
-    let query = format!("SELECT version, name, checksum FROM {HISTORY}");
-    let Some(rows) = answered(id, session.rows(&query, &[]).await, checks) else {
-        return;
-    };
-    let applied: BTreeMap<i32, String> = rows.iter().map(|row| (row.get(0), row.get(2))).collect();
-    let (mut missing, mut edited) = (Vec::new(), Vec::new());
-    for migration in migrations() {
-        match applied.get(&migration.version()) {
-            None => missing.push(migration.to_string()),
-            Some(checksum) if *checksum == migration.checksum().to_string() => {}
-            Some(_) => edited.push(migration.to_string()),
-        }
-    }
-    if !edited.is_empty() {
-        checks.error(
-            id,
-            format!("migrations were applied that read otherwise here: {}", edited.join(", ")),
-            "use the revertd that made this schema, or a later release of it; a migration is never edited",
-        );
-    } else if missing.is_empty() {
-        let newest = applied.keys().max().copied().unwrap_or_default();
-        let newer = if newest > latest() {
-            ", newer than this program's"
-        } else {
-            ""
-        };
-        checks.ok(id, format!("version {newest}{newer}"));
-    } else {
-        let seen = format!("migrations are missing: {}", missing.join(", "));
-        if settings.database.migrate_on_start {
-            checks.warning(
-                id,
-                seen,
-                "run `revertd migrate`, or start `revertd worker`, which does",
-            );
-        } else {
-            checks.error(id, seen, "run `revertd migrate`");
-        }
-    }
-}
-
-async fn objects(session: &Session, checks: &mut Checks) {
-    let id = "database-objects";
-    let Some(rows) = answered(id, session.rows(objects::QUERY, &[]).await, checks) else {
-        return;
-    };
-    let troubles = objects::troubles(&rows, false);
-    if troubles.is_empty() {
-        let count = objects::count();
-        checks.ok(
-            id,
-            format!("all {count} constraints, indexes, triggers and functions are in effect"),
-        );
-    }
-    for (seen, remedy) in troubles {
-        checks.error(id, seen, remedy);
     }
 }
 
@@ -175,14 +114,13 @@ async fn pause(session: &Session, checks: &mut Checks) {
     else {
         return;
     };
-    let last = "SELECT paused, coalesce(why, ''), changed_by FROM revertd.control ORDER BY id DESC LIMIT 1";
-    let Some(rows) = answered(id, session.rows(last, &[]).await, checks) else {
+    let last = session.rows(control::LATEST, &[]).await;
+    let Some(rows) = answered(id, last, checks) else {
         return;
     };
-    match rows.first() {
-        Some(row) if row.get(0) => {
-            let (why, by): (&str, &str) = (row.get(1), row.get(2));
-            let seen = format!("the fleet takes no requests: {by} paused it ({why})");
+    match rows.first().map(control::Told::read) {
+        Some(told) if told.paused => {
+            let seen = format!("the fleet takes no requests: paused {told}");
             checks.warning(id, seen, "run `revertd resume`");
         }
         Some(_) | None => checks.ok(id, "the fleet takes requests"),

@@ -17,6 +17,7 @@ const OLD: i32 = 1_000_000_000;
 /// The row of `server.sql`.
 #[allow(clippy::struct_excessive_bools, reason = "so many questions")]
 pub struct Server {
+    /// As a statement spells it; so is the database's name.
     pub role: String,
     pub database: String,
     pub sees_sessions: bool,

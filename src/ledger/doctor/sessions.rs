@@ -77,19 +77,36 @@ pub async fn standbys(session: &Session, server: &Server, checks: &mut Checks) {
     let Some(rows) = answered(id, session.rows(following, &[]).await, checks) else {
         return;
     };
-    let following: i64 = rows.first().map_or(0, |row| row.get(0));
-    if following == 0 {
-        checks.warning(
+    judge_standbys(names, rows.first().map_or(0, |row| row.get(0)), checks);
+}
+
+fn judge_standbys(names: &str, following: i64, checks: &mut Checks) {
+    let id = "database-standbys";
+    let needed = standbys_needed(names);
+    if following < needed {
+        checks.error(
             id,
-            format!("every commit waits for {names}, and no such standby follows: nothing is decided meanwhile"),
-            "start the standby, or name one that follows in synchronous_standby_names",
+            format!(
+                "every commit waits for {needed} of {names}, and {following} such follow: commits hang, and nothing is \
+                 decided"
+            ),
+            "start the standbys, or name such as follow in synchronous_standby_names",
         );
     } else {
         checks.ok(
             id,
-            format!("commits wait for {names}; {following} such follow"),
+            format!("commits wait for {needed} of {names}; {following} such follow"),
         );
     }
+}
+
+/// How many of them a commit waits for: `FIRST n (...)`, `ANY n (...)` and `n (...)` say so, a list alone waits for one.
+fn standbys_needed(names: &str) -> i64 {
+    let Some((before, _)) = names.split_once('(') else {
+        return 1;
+    };
+    let number = before.split_whitespace().last();
+    number.and_then(|number| number.parse().ok()).unwrap_or(1)
 }
 
 /// Old transactions, which keep VACUUM from its work, and locks that make a worker wait.
@@ -109,7 +126,7 @@ pub async fn in_the_way(
     let of = |kind: &str| {
         let rows = rows.iter().filter(|row| row.get::<_, &str>(0) == kind);
         let seen =
-            rows.map(|row| format!("{} (pid {})", row.get::<_, &str>(2), row.get::<_, i32>(1)));
+            rows.map(|row| format!("pid {} {}", row.get::<_, i32>(1), row.get::<_, &str>(2)));
         seen.collect::<Vec<_>>().join("; ")
     };
     let (old, locks) = (of("old"), of("lock"));
@@ -134,7 +151,7 @@ pub async fn in_the_way(
             "nobody keeps a worker from the ledger's tables",
         );
     } else {
-        let seen = format!("workers wait for locks of others: {locks}");
+        let seen = format!("workers wait behind locks of others: {locks}");
         checks.warning("database-locks", seen, end);
     }
 }
@@ -143,6 +160,25 @@ pub async fn in_the_way(
 mod tests {
     use super::*;
     use crate::check::Status;
+
+    #[test]
+    fn fewer_standbys_than_a_commit_waits_for_are_an_error() {
+        for (names, following, status) in [
+            ("a", 1, Status::Ok),
+            ("a, b", 1, Status::Ok),
+            ("*", 0, Status::Error),
+            ("2 (a, b)", 1, Status::Error),
+            ("2 (a, b)", 2, Status::Ok),
+            ("FIRST 2 (a, b, c)", 1, Status::Error),
+            ("first 1(a, b)", 1, Status::Ok),
+            ("ANY 3 (*)", 2, Status::Error),
+            ("ANY 2 (a, b, c)", 3, Status::Ok),
+        ] {
+            let mut checks = Checks::default();
+            judge_standbys(names, following, &mut checks);
+            assert_eq!(checks.count(status), 1, "{names} {following}");
+        }
+    }
 
     #[test]
     fn a_clock_that_differs_is_worse_where_ages_are_measured() {

@@ -1,5 +1,6 @@
 //! What the management API shows, on a broker of its own that has one.
 
+use lapin::options::ExchangeBindOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
@@ -103,8 +104,74 @@ async fn what_only_the_management_api_shows_is_looked_at() {
     report.says("amqp-queue", "warning", "older than 60000 ms", "policy");
     assert_eq!(report.status, 1);
     manage(&["ctl", &managed.0, "clear_policy", "cut"]);
+    overflow(&managed, &mut stage).await;
+    alarm(&managed, &stage).await;
+    alone(&mut stage).await;
+    stage.strike().await;
+}
 
-    // Nobody listens to the events, and a queue of somebody's own drops what the worker rejects.
+/// A policy that has a full queue drop messages wins over the queue's own argument.
+async fn overflow(managed: &Managed, stage: &mut Stage) {
+    let set = |queue: &str| {
+        let pattern = format!("^{}$", queue.replace('.', "\\."));
+        let policy = r#"{"overflow": "drop-head", "max-length": 3}"#;
+        let set = ["ctl", &managed.0, "set_policy", "--apply-to", "queues"];
+        manage(&[&set[..], &["drop", &pattern, policy]].concat());
+    };
+    let (dead, work) = (stage.name("dead"), stage.name("work"));
+    set(&dead);
+    let seen = format!("{dead} has overflow drop-head by a policy");
+    eventually("the policy is in force", async || {
+        format!("{:?}", doctor(stage, &[])).contains(&seen)
+    })
+    .await;
+    let report = doctor(stage, &[]);
+    report.says("amqp-queue", "error", &seen, "out of the policy");
+    set(&work);
+    let seen = format!("{work} has overflow drop-head by a policy");
+    eventually("the policy is in force", async || {
+        format!("{:?}", doctor(stage, &[])).contains(&seen)
+    })
+    .await;
+    stage.set("TOPOLOGY__DECLARE", "false");
+    let log = refused(stage).await;
+    assert!(log.contains(&seen), "{log}");
+    stage.set("TOPOLOGY__DECLARE", "true");
+    manage(&["ctl", &managed.0, "clear_policy", "drop"]);
+}
+
+/// Under an alarm the broker takes a connection's first message, and says only then that it takes no more.
+async fn alarm(managed: &Managed, stage: &Stage) {
+    let watermark = |fraction| {
+        let set = "set_vm_memory_high_watermark";
+        manage(&["ctl", &managed.0, set, fraction]);
+    };
+    watermark("0.000001");
+    eventually("the alarm is seen", async || {
+        doctor(stage, &[]).has("amqp-publishing", "error")
+    })
+    .await;
+    let report = doctor(stage, &[]);
+    report.says("amqp-publishing", "error", "takes no messages", "alarms");
+    report.says("amqp-permissions", "skipped", "takes no messages", "");
+    watermark("0.8");
+    eventually("the alarm is over", async || {
+        doctor(stage, &[]).has("amqp-publishing", "ok")
+    })
+    .await;
+}
+
+/// Nobody listens to the events, and a queue of somebody's own drops what the worker rejects.
+async fn alone(stage: &mut Stage) {
+    let work = stage.name("work");
+    let binding = stage.channel.exchange_bind(
+        "amq.fanout".into(),
+        stage.name("replies").into(),
+        "#".into(),
+        ExchangeBindOptions::default(),
+        FieldTable::default(),
+    );
+    binding.await.expect("bound");
     stage.delete_queue(&stage.name("replies")).await;
     stage.delete_queue(&work).await;
     let mut arguments = FieldTable::default();
@@ -112,10 +179,10 @@ async fn what_only_the_management_api_shows_is_looked_at() {
         "x-queue-type".into(),
         AMQPValue::LongString("quorum".into()),
     );
-    declare(&stage, &work, arguments).await;
+    declare(stage, &work, arguments).await;
     stage.set("TOPOLOGY__REPLY_QUEUE_DECLARE", "false");
     stage.set("TOPOLOGY__DECLARE", "false");
-    let report = doctor(&stage, &[]);
+    let report = doctor(stage, &[]);
     report.says(
         "amqp-bindings",
         "warning",
@@ -135,10 +202,9 @@ async fn what_only_the_management_api_shows_is_looked_at() {
         "has no bound",
         "x-max-length-bytes",
     );
-    let log = refused(&stage).await;
+    let log = refused(stage).await;
     assert!(
         log.contains("would lose messages") && log.contains(&work),
         "{log}"
     );
-    stage.strike().await;
 }

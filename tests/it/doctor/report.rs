@@ -50,6 +50,15 @@ impl Report {
         self.checks().iter().any(is)
     }
 
+    /// What to do about what is so, in its order.
+    pub fn remedies(&self, status: &str) -> Vec<&str> {
+        let of = self
+            .checks()
+            .iter()
+            .filter(|check| check["status"] == status);
+        of.filter_map(|check| check["remedy"].as_str()).collect()
+    }
+
     /// That there is such a check, which saw that and advises that.
     pub fn says(&self, id: &str, status: &str, seen: &str, remedy: &str) {
         let contains = |check: &Check, key: &str, text: &str| {

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::check::Status;
+use crate::check::{Check, Status};
 
 fn sound() -> Value {
     json!({"name": "q", "type": "quorum", "durable": true, "auto_delete": false, "exclusive": false,
@@ -12,6 +12,11 @@ fn sound() -> Value {
 }
 
 fn judged(role: Role, answer: &Value, version: &str) -> Vec<(Status, String)> {
+    let told = told(role, answer, version).into_iter();
+    told.map(|check| (check.status, check.seen)).collect()
+}
+
+fn told(role: Role, answer: &Value, version: &str) -> Vec<Check> {
     let settings = Settings::load_from(None, []).expect("the defaults are valid");
     let mut checks = Checks::default();
     let queue = Queue {
@@ -21,9 +26,7 @@ fn judged(role: Role, answer: &Value, version: &str) -> Vec<(Status, String)> {
     };
     queue.check("queue", &Broker::of(version), &settings, &mut checks);
     let of_queue = checks.iter().filter(|check| check.id == "queue");
-    of_queue
-        .map(|check| (check.status, check.seen.clone()))
-        .collect()
+    of_queue.cloned().collect()
 }
 
 #[test]
@@ -62,6 +65,18 @@ fn each_way_to_lose_a_request_is_found() {
             json!("drop-head"),
             Status::Error,
             "overflow drop-head",
+        ),
+        (
+            "/effective_policy_definition",
+            json!({"overflow": "drop-head", "max-length": 3}),
+            Status::Error,
+            "overflow drop-head by a policy",
+        ),
+        (
+            "/effective_policy_definition",
+            json!({"overflow": "reject-publish"}),
+            Status::Ok,
+            "loses nothing",
         ),
         (
             "/arguments/x-delivery-limit",
@@ -169,4 +184,70 @@ fn a_consumer_timeout_that_is_too_short_is_told() {
             .find(|check| check.id == "amqp-consumer-timeout");
         assert_eq!(found.expect("told").status, status);
     }
+}
+
+#[test]
+fn what_a_policy_spoils_is_taken_out_of_the_policy() {
+    let rung = Role::Rung { delay_ms: 5000 };
+    let mut led_back = sound();
+    led_back["arguments"]["x-dead-letter-exchange"] = json!("");
+    led_back["arguments"]["x-dead-letter-routing-key"] = json!("usage.reverts");
+    led_back["arguments"]["x-message-ttl"] = json!(5000);
+    for (role, lacks, policy) in [
+        (Role::Work, "", json!({"overflow": "drop-head"})),
+        (rung, "", json!({"overflow": "drop-head"})),
+        (Role::Dead, "", json!({"overflow": "reject-publish-dlx"})),
+        (rung, "", json!({"message-ttl": 100})),
+        (Role::Dead, "", json!({"message-ttl": 100})),
+        (Role::Work, "", json!({"expires": 100})),
+        (
+            rung,
+            "x-dead-letter-routing-key",
+            json!({"dead-letter-routing-key": "elsewhere"}),
+        ),
+        (
+            Role::Work,
+            "x-dead-letter-strategy",
+            json!({"dead-letter-strategy": "at-most-once"}),
+        ),
+    ] {
+        let mut answer = if role == rung {
+            led_back.clone()
+        } else {
+            sound()
+        };
+        answer["arguments"]["x-delivery-limit"] = json!(1_000_000);
+        if !lacks.is_empty() {
+            answer["arguments"][lacks] = json!(null);
+        }
+        answer["effective_policy_definition"] = policy;
+        let found = told(role, &answer, "4.0.5");
+        assert_eq!(
+            (found.len(), found[0].status),
+            (1, Status::Error),
+            "{found:?}"
+        );
+        let remedy = found[0].remedy.as_deref().expect("there is one");
+        assert!(remedy.contains("out of the policy"), "{found:?}");
+        // The same by its own arguments, which nobody can change.
+        let policy = answer["effective_policy_definition"].take();
+        for (key, value) in policy.as_object().expect("an object") {
+            answer["arguments"][format!("x-{key}")] = value.clone();
+        }
+        let found = told(role, &answer, "4.0.5");
+        let remedy = found[0].remedy.as_deref().expect("there is one");
+        assert!(remedy.contains("delete the queue"), "{found:?}");
+    }
+    // It is there again once the policy is gone.
+    let mut answer = sound();
+    answer["arguments"]["x-overflow"] = json!("drop-head");
+    answer["effective_policy_definition"] = json!({"overflow": "reject-publish"});
+    assert_eq!(judged(Role::Dead, &answer, "3.13.7").len(), 2);
+    // What drops its oldest on purpose does not claim to lose nothing.
+    answer["arguments"]["x-delivery-limit"] = json!(1_000_000);
+    let found = judged(Role::Replies, &answer, "3.13.7");
+    assert!(
+        found[0].0 == Status::Ok && !found[0].1.contains("loses nothing"),
+        "{found:?}"
+    );
 }

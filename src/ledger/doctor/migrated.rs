@@ -1,0 +1,99 @@
+//! Whether the migrations were applied, and what they create is there and in effect.
+
+use std::collections::BTreeMap;
+
+use super::super::migrate::{HISTORY, latest, migrations};
+use super::super::objects::{self, Extent};
+use super::{Session, answered};
+use crate::check::Checks;
+use crate::settings::Settings;
+
+/// How the schema stands to this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    /// Migrations are missing.
+    Older,
+    Same,
+    /// A later release was here.
+    Newer,
+}
+
+pub async fn check(session: &Session, settings: &Settings, checks: &mut Checks) {
+    let age = history(session, settings, checks).await;
+    objects(session, age, checks).await;
+}
+
+/// The history of migrations: all applied, none edited. `None`: it can't be read.
+async fn history(session: &Session, settings: &Settings, checks: &mut Checks) -> Option<Age> {
+    let id = "database-schema";
+    let query = format!("SELECT version, name, checksum FROM {HISTORY}");
+    let rows = answered(id, session.rows(&query, &[]).await, checks)?;
+    let applied: BTreeMap<i32, String> = rows.iter().map(|row| (row.get(0), row.get(2))).collect();
+    let (mut missing, mut edited) = (Vec::new(), Vec::new());
+    for migration in migrations() {
+        match applied.get(&migration.version()) {
+            None => missing.push(migration.to_string()),
+            Some(checksum) if *checksum == migration.checksum().to_string() => {}
+            Some(_) => edited.push(migration.to_string()),
+        }
+    }
+    let newest = applied.keys().max().copied().unwrap_or_default();
+    let age = match (missing.is_empty(), newest > latest()) {
+        (false, _) => Age::Older,
+        (true, false) => Age::Same,
+        (true, true) => Age::Newer,
+    };
+    if !edited.is_empty() {
+        checks.error(
+            id,
+            format!("migrations were applied that read otherwise here: {}", edited.join(", ")),
+            "use the revertd that made this schema, or a later release of it; a migration is never edited",
+        );
+    } else if missing.is_empty() {
+        let newer = match age {
+            Age::Newer => ", newer than this program's",
+            Age::Older | Age::Same => "",
+        };
+        checks.ok(id, format!("version {newest}{newer}"));
+    } else {
+        let seen = format!("migrations are missing: {}", missing.join(", "));
+        if settings.database.migrate_on_start {
+            checks.warning(
+                id,
+                seen,
+                "run `revertd migrate`, or start `revertd worker`, which does",
+            );
+        } else {
+            checks.error(id, seen, "run `revertd migrate`");
+        }
+    }
+    Some(age)
+}
+
+/// What the missing migrations create is missing as well, and not to be created by hand.
+async fn objects(session: &Session, age: Option<Age>, checks: &mut Checks) {
+    let id = "database-objects";
+    if age == Some(Age::Older) {
+        let why = "constraints, indexes, triggers and functions are looked at once the schema is up to date";
+        checks.skipped_until(id, why, "run `revertd migrate`");
+        return;
+    }
+    let Some(rows) = answered(id, session.rows(objects::QUERY, &[]).await, checks) else {
+        return;
+    };
+    let plan = objects::plan(session.rows(&objects::question(&rows), &[]).await);
+    let newer = age != Some(Age::Same);
+    let troubles = objects::troubles(&rows, plan.as_ref(), Extent::All, newer);
+    if troubles.is_empty() {
+        let count = objects::count();
+        checks.ok(
+            id,
+            format!(
+                "all {count} constraints, columns, indexes, triggers and functions are in effect"
+            ),
+        );
+    }
+    for (seen, remedy) in troubles {
+        checks.error(id, seen, remedy);
+    }
+}

@@ -1,0 +1,118 @@
+//! What the text of a table creates: columns that must not be NULL, and constraints.
+
+use std::collections::BTreeSet;
+
+use super::{All, Definition, add, pattern};
+
+/// How a constraint's text begins, and how the server calls its kind.
+const KINDS: [(&str, &str); 5] = [
+    ("PRIMARY KEY", "p"),
+    ("UNIQUE", "u"),
+    ("CHECK", "c"),
+    ("FOREIGN KEY", "f"),
+    ("EXCLUDE", "x"),
+];
+
+/// Reads the text between the parentheses of `CREATE TABLE`.
+pub fn read_table(table: &str, body: &str, all: &mut All) {
+    let parts = parts(body);
+    let column = pattern(r"^([a-z]\w*)\s");
+    let columns: BTreeSet<String> = parts
+        .iter()
+        .filter_map(|part| column.captures(part))
+        .map(|found| found[1].to_owned())
+        .collect();
+    let named = pattern(r"(?s)^CONSTRAINT (\w+)\s+(.*)$");
+    for part in &parts {
+        if let Some(found) = column.captures(part) {
+            read_column(table, &found[1], part, all);
+        } else if let Some(found) = named.captures(part) {
+            let definition = constraint(&found[2], &columns);
+            add(all, "constraint", table, &found[1], true, definition);
+        } else if part.starts_with("PRIMARY KEY") {
+            let definition = constraint(part, &columns);
+            add(
+                all,
+                "constraint",
+                table,
+                &format!("{table}_pkey"),
+                true,
+                definition,
+            );
+        }
+    }
+}
+
+/// A column, and the constraints in its text, which PostgreSQL names.
+fn read_column(table: &str, name: &str, text: &str, all: &mut All) {
+    let key = text.contains(" PRIMARY KEY");
+    if key || text.contains(" NOT NULL") || text.contains(" AS IDENTITY") {
+        add(all, "column", table, name, true, Definition::default());
+    }
+    let of = |form: &str| Definition {
+        form: Some(form.into()),
+        columns: Some([name.to_owned()].into()),
+        ..Definition::default()
+    };
+    if key {
+        add(
+            all,
+            "constraint",
+            table,
+            &format!("{table}_pkey"),
+            true,
+            of("p"),
+        );
+    }
+    for (words, ending, form) in [(" REFERENCES ", "fkey", "f"), (" UNIQUE", "key", "u")] {
+        if text.contains(words) {
+            let name = format!("{table}_{name}_{ending}");
+            add(all, "constraint", table, &name, true, of(form));
+        }
+    }
+}
+
+/// What a constraint is, and which columns its text names.
+fn constraint(text: &str, columns: &BTreeSet<String>) -> Definition {
+    let form = KINDS.iter().find(|(words, _)| text.starts_with(words));
+    let condition = text
+        .strip_prefix("CHECK")
+        .map(|text| text.trim().to_owned());
+    // Columns of another table.
+    let own = text.split(" REFERENCES ").next().unwrap_or_default();
+    let own = pattern("'[^']*'").replace_all(own, "");
+    let named = pattern(r"\w+")
+        .find_iter(&own)
+        .map(|word| word.as_str().to_owned())
+        .filter(|word| columns.contains(word))
+        .collect();
+    Definition {
+        form: form.map(|(_, form)| (*form).into()),
+        columns: Some(named),
+        condition,
+        ..Definition::default()
+    }
+}
+
+/// The parts of a list, without comments. A comma within parentheses or quotes parts nothing.
+fn parts(body: &str) -> Vec<String> {
+    let lines = body
+        .lines()
+        .map(|line| line.split("--").next().unwrap_or_default());
+    let (mut all, mut part, mut depth, mut quoted) = (Vec::new(), String::new(), 0, false);
+    for c in lines.collect::<Vec<_>>().join("\n").chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            '(' if !quoted => depth += 1,
+            ')' if !quoted => depth -= 1,
+            ',' if !quoted && depth == 0 => {
+                all.push(std::mem::take(&mut part));
+                continue;
+            }
+            _ => {}
+        }
+        part.push(c);
+    }
+    all.push(part);
+    all.iter().map(|part| part.trim().to_owned()).collect()
+}

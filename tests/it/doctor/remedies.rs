@@ -1,0 +1,48 @@
+//! Remedies that are statements, given to the server as they stand.
+
+use uuid::Uuid;
+
+use super::super::support::*;
+use super::doctor;
+
+#[tokio::test]
+async fn grants_of_a_role_whose_name_needs_quotes_can_be_given_as_they_are_told() {
+    let stage = Stage::new().await;
+    let name = format!("{}-Worker", stage.database);
+    let password = Uuid::new_v4();
+    stage
+        .sql(&format!(
+            "CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'"
+        ))
+        .await;
+    let mut url = url::Url::parse(&stage.servers.database).expect("a URL");
+    url.set_username(&name).expect("a user");
+    url.set_password(Some(&password.to_string()))
+        .expect("a password");
+    url.set_path(&stage.database);
+    let as_role = [("DATABASE__URL", url.as_str())];
+    for status in ["error", "skipped"] {
+        let report = doctor(&stage, &as_role);
+        let grants = report.remedies(status);
+        let grants: Vec<_> = grants
+            .iter()
+            .filter(|remedy| remedy.starts_with("GRANT "))
+            .collect();
+        assert!(!grants.is_empty(), "{report:#?}");
+        for grant in grants {
+            stage.sql(grant).await;
+        }
+    }
+    let report = doctor(&stage, &as_role);
+    assert_eq!(report.count("errors"), 0, "{report:#?}");
+    assert!(report.has("database-transactions", "ok"), "{report:#?}");
+    stage
+        .sql(&format!("ALTER ROLE \"{name}\" CONNECTION LIMIT 3"))
+        .await;
+    let statement = format!("ALTER ROLE \"{name}\" CONNECTION LIMIT");
+    doctor(&stage, &as_role).says("database-connections", "error", "limit of 3", &statement);
+    stage
+        .sql(&format!("DROP OWNED BY \"{name}\"; DROP ROLE \"{name}\""))
+        .await;
+    stage.strike().await;
+}
