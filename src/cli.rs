@@ -40,7 +40,7 @@ mod who;
 mod worker;
 
 /// Longest duration of an argument.
-const SPAN_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+const SPAN_MAX: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// How to encrypt what goes in the clear.
 const DATABASE_REMEDY: &str = "use sslmode=verify-full in database.url";

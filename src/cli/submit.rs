@@ -18,6 +18,7 @@ use crate::settings::Settings;
 mod file;
 mod lines;
 mod report;
+mod sending;
 mod trial;
 
 /// As the parser of arguments ends.

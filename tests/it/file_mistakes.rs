@@ -161,9 +161,10 @@ async fn a_table_without_its_header_or_with_an_open_quote_sends_nothing() {
 #[tokio::test]
 async fn what_is_left_is_all_in_its_file_or_the_file_stays_as_it_was() {
     let table = Table::new(0).await;
-    let unknown: String = (0..60)
+    let unknown: Vec<_> = (0..60)
         .map(|_| format!("{},5,{}\n", Uuid::new_v4(), table.account))
         .collect();
+    let unknown = unknown.concat();
     let file = table.file("f.csv", &format!("usage_id,amount,billing_id\n{unknown}"));
     let left = table.file("left.ndjson", "of yesterday\n");
     let path = left.to_str().expect("UTF-8");

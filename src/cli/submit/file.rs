@@ -1,22 +1,15 @@
 //! `revertd submit --file`: the requests of a file, many at a time, each with its answer.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{anyhow, bail};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep, sleep_until};
+use anyhow::bail;
 
-use super::lines::{Format, Line, Source};
-use super::report::{Report, UNANSWERED, UNSENT};
-use super::{Args, trial};
-use crate::broker::{Client, Fate, Sender, Submission};
-use crate::cli::progress::Progress;
-use crate::patience::Patience;
+use super::lines::{Format, Line, Source, Wrong};
+use super::report::Report;
+use super::{Args, sending, trial};
+use crate::broker::Client;
 use crate::settings::Settings;
 
 /// Wrong lines that are told one by one.
@@ -24,10 +17,6 @@ const WRONG_TOLD: u64 = 50;
 
 /// Where nothing else is given.
 const BATCH: &str = "file";
-const WINDOW: u32 = 500;
-
-/// What the shell reports of a process that an interrupt ended.
-const INTERRUPTED: i32 = 130;
 
 #[derive(Debug, clap::Args)]
 pub struct FileArgs {
@@ -50,11 +39,11 @@ pub struct FileArgs {
     dry_run: bool,
     /// Requests a second, at most.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    rate: Option<u32>,
+    pub rate: Option<u32>,
     /// Requests that wait for their answers at a time. Without: 500.
     #[arg(long, value_name = "N", value_parser =
         clap::value_parser!(u32).range(1..=10_000))]
-    window: Option<u32>,
+    pub window: Option<u32>,
     /// Write what was not reverted into this file, with its reason, as requests that can be sent again. It is written as
     /// FILE.part, and takes that place at the end.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
@@ -113,7 +102,7 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Res
     let mut client = Client::connect(settings).await?;
     let mut report = Report::new(args.output, of_file.failed.as_deref())?;
     report.skipped(looked.wrong);
-    let done = send(&mut client, &source, args, &looked, &mut report).await;
+    let done = sending::send(&mut client, &source, args, &looked, &mut report).await;
     client.close().await;
     let concluded = report.conclude();
     done?;
@@ -122,7 +111,7 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Res
 
 /// What was found before anything is sent.
 pub struct Looked {
-    good: u64,
+    pub good: u64,
     /// Lines that are no requests.
     pub wrong: u64,
     /// Of them, those that only others show to be none: they have an id that another line has for something else.
@@ -135,7 +124,7 @@ impl Looked {
     /// The next line that is a request.
     pub fn next(
         &self,
-        lines: &mut impl Iterator<Item = std::io::Result<Result<Line, super::lines::Wrong>>>,
+        lines: &mut impl Iterator<Item = std::io::Result<Result<Line, Wrong>>>,
     ) -> std::io::Result<Option<Line>> {
         for line in lines {
             // The wrong ones were told before.
@@ -198,162 +187,6 @@ fn look_through(source: &Source) -> anyhow::Result<Looked> {
         );
     }
     Ok(looked)
-}
-
-/// A request on its way.
-struct Waiting {
-    line: Line,
-    sent: Instant,
-    until: Instant,
-}
-
-/// Sends the lines, a window at a time, until each is answered, or nobody answers any more.
-async fn send(
-    client: &mut Client,
-    source: &Source,
-    args: &Args,
-    looked: &Looked,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    let window = args.of_file.window.unwrap_or(WINDOW) as usize;
-    let (sender, answers) = client.split();
-    let mut lines = source.lines()?;
-    let mut waiting: HashMap<String, Waiting> = HashMap::new();
-    // In the order in which they give up.
-    let mut order: VecDeque<String> = VecDeque::new();
-    let mut offers = FuturesUnordered::new();
-    let mut progress = Progress::new("answered", looked.good);
-    let (began, mut sent, mut answered, mut silent) = (Instant::now(), 0u64, 0u64, false);
-    let mut last_answer = began;
-    let mut next = looked.next(&mut lines)?;
-    let (mut interrupt, mut interrupted) = (signal(SignalKind::interrupt())?, false);
-    let mut failed: Option<anyhow::Error> = None;
-    loop {
-        while order.front().is_some_and(|id| !waiting.contains_key(id)) {
-            order.pop_front();
-        }
-        if waiting.is_empty() && (next.is_none() || interrupted || silent) {
-            break;
-        }
-        let goes_on = next.is_some() && !interrupted && !silent && waiting.len() < window;
-        let oldest = order.front().and_then(|id| waiting.get(id));
-        let until = oldest.map_or_else(|| Instant::now() + args.timeout, |oldest| oldest.until);
-        tokio::select! {
-            biased;
-            _ = interrupt.recv() => {
-                if interrupted {
-                    std::process::exit(INTERRUPTED);
-                }
-                interrupted = true;
-                say!("revertd: finishing what is on its way; a second interrupt ends it at once");
-            }
-            answer = answers.next() => match answer {
-                Ok(answer) => {
-                    let Some(done) = waiting.remove(&answer.correlation_id) else { continue };
-                    answered += 1;
-                    last_answer = Instant::now();
-                    if let Err(wrong) = progress.aside(|| report.answered(&done.line, &answer.event)) {
-                        failed = Some(wrong);
-                        break;
-                    }
-                    progress.reached(answered, &format!("line {}", done.line.number));
-                }
-                Err(wrong) => {
-                    failed = Some(anyhow!("{wrong}; run it again for the rest"));
-                    break;
-                }
-            },
-            Some(offered) = offers.next(), if !offers.is_empty() => {
-                if let Err(wrong) = offered {
-                    failed = Some(wrong);
-                    break;
-                }
-            }
-            () = sleep_until(until), if !waiting.is_empty() => {
-                if let Some(late) = order.pop_front().and_then(|id| waiting.remove(&id)) {
-                    if let Err(wrong) = progress.aside(|| report.left(&late.line, UNANSWERED)) {
-                        failed = Some(wrong);
-                        break;
-                    }
-                    // Where nobody was answered for so long, nobody will be.
-                    silent = last_answer <= late.sent;
-                }
-            }
-            () = due(args.of_file.rate, began, sent), if goes_on => {
-                let Some(line) = next.take() else { continue };
-                let submission = Submission {
-                    message_id: line.message_id.clone(),
-                    correlation_id: line.number.to_string(),
-                    body: line.body().to_string().into_bytes(),
-                    max_attempts: args.max_attempts,
-                };
-                let now = Instant::now();
-                let until = now + args.timeout;
-                order.push_back(submission.correlation_id.clone());
-                waiting.insert(submission.correlation_id.clone(), Waiting { line, sent: now, until });
-                offers.push(offer(sender, submission));
-                sent += 1;
-                match looked.next(&mut lines) {
-                    Ok(line) => next = line,
-                    Err(wrong) => {
-                        failed = Some(anyhow!("{wrong}; the lines after it were not sent"));
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    progress.done();
-    let mut left: Vec<_> = waiting.into_values().map(|waiting| waiting.line).collect();
-    left.sort_by_key(|line| line.number);
-    // Whatever can't be written, the rest is accounted for.
-    for line in left {
-        if let Err(wrong) = report.left(&line, UNANSWERED) {
-            failed.get_or_insert(wrong);
-        }
-    }
-    while let Some(line) = next {
-        if let Err(wrong) = report.left(&line, UNSENT) {
-            failed.get_or_insert(wrong);
-        }
-        next = looked.next(&mut lines).unwrap_or_default();
-    }
-    if silent {
-        let answered = if answered == 0 {
-            "no answer"
-        } else {
-            "no answer any more"
-        };
-        let waited = humantime::format_duration(args.timeout);
-        say!(
-            "revertd: {answered} within {waited}; is a worker running, is the fleet paused? What was sent waits in the queue; \
-             run it again later"
-        );
-    }
-    if interrupted {
-        say!("revertd: interrupted; run it again for the rest: what is done is not done twice");
-    }
-    failed.map_or(Ok(()), Err)
-}
-
-/// Returns when the next request may be sent.
-async fn due(rate: Option<u32>, began: Instant, sent: u64) {
-    if let Some(rate) = rate {
-        let nanos = sent.saturating_mul(1_000_000_000) / u64::from(rate);
-        sleep_until(began + Duration::from_nanos(nanos)).await;
-    }
-}
-
-/// Publishes a request, again and again where the queue is full.
-async fn offer(sender: &Sender, submission: Submission) -> anyhow::Result<()> {
-    let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
-    loop {
-        match sender.offer(&submission).await? {
-            Fate::Confirmed => return Ok(()),
-            Fate::Unroutable => return Err(sender.unroutable().into()),
-            Fate::Refused => sleep(patience.next_wait()).await,
-        }
-    }
 }
 
 fn batch(text: &str) -> Result<String, String> {

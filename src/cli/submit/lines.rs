@@ -58,7 +58,7 @@ pub struct Wrong {
     pub why: String,
 }
 
-type Lines = Box<dyn Iterator<Item = io::Result<Result<Line, Wrong>>>>;
+pub type Lines = Box<dyn Iterator<Item = io::Result<Result<Line, Wrong>>>>;
 
 impl Source {
     /// The format that the name of a file tells.
