@@ -18,8 +18,10 @@ pub struct Load {
     pub kind: Kind,
     /// Whether each bears the client's login.
     pub named: bool,
-    /// Of so many requests one bears a sampled `traceparent`; none where 0.
-    pub traced_every: u32,
+    /// Whether each bears a `traceparent`.
+    pub traced: bool,
+    /// Of so many one is sampled; none where 0.
+    pub sampled_every: u32,
 }
 
 /// What becomes of them.
@@ -53,7 +55,8 @@ impl Load {
             accounts: 1000,
             kind: Kind::Good,
             named: false,
-            traced_every: 0,
+            traced: false,
+            sampled_every: 0,
         }
     }
 
@@ -135,9 +138,11 @@ impl Load {
             // Else it would wait for its usage on the ladder of retries.
             headers.insert("x-max-attempts".into(), AMQPValue::LongInt(1));
         }
-        if self.traced_every > 0 && number.is_multiple_of(self.traced_every) {
+        if self.traced {
+            let sampled = self.sampled_every > 0 && number.is_multiple_of(self.sampled_every);
             let trace = Uuid::new_v5(&Uuid::nil(), message_id(number).as_bytes()).simple();
-            let parent = format!("00-{trace}-00000000{number:08x}-01");
+            let flags = u8::from(sampled);
+            let parent = format!("00-{trace}-00000000{number:08x}-{flags:02x}");
             headers.insert("traceparent".into(), AMQPValue::LongString(parent.into()));
         }
         if headers.inner().is_empty() {

@@ -30,14 +30,15 @@ enum Shown {
 
 pub async fn measure(bench: &Bench) -> Result<Section> {
     let plain = Load::good(bench.requests);
-    let load = |traced_every| Load {
-        traced_every,
+    let load = |sampled_every| Load {
+        traced: true,
+        sampled_every,
         ..plain
     };
     let case = |name: &str, load, shown| Case::new(name, move || run(bench, load, shown));
     let cases = [
-        case("neither", load(0), Shown::Nothing),
-        case("metrics, read every second", load(0), Shown::Metrics),
+        case("neither", load(1), Shown::Nothing),
+        case("metrics, read every second", load(1), Shown::Metrics),
         case("and spans, no request sampled", load(0), Shown::Traces),
         case(
             "and spans, one request in 100 sampled",
@@ -49,8 +50,8 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let runs = interleave(bench.rounds, &cases).await?;
     let mut section = Section::new("telemetry", "Metrics and traces", compare(&runs, 0));
     section.notes.push(format!(
-        "{} requests each; the spans go to a collector on the same machine, which drops them. Of a batch, at \
-         most 64 requests have a span of their own. Medians over the rounds ({}), ratios too: each is of two \
+        "{} requests each, all of which bear a `traceparent`; the spans go to a collector on the same machine, which drops them. Of a batch, at \
+         most 32 requests have a span of their own. Medians over the rounds ({}), ratios too: each is of two \
          runs of one round.",
         number(bench.requests.into()),
         bench.rounds

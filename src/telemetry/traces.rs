@@ -4,6 +4,7 @@
 //! A message's own span continues the trace of its `traceparent`, and what is published for it names that span as its
 //! parent. A `traceparent` that is not sampled is passed on as it came.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use opentelemetry::trace::{
@@ -20,13 +21,13 @@ const LINKS: usize = 128;
 
 /// Messages of a batch that have a span of their own, at most. Batches are large where much is to be done; there, to trace all
 /// would take from the work, and the queue would drop most.
-const OWN_SPANS: usize = 64;
+const OWN_SPANS: usize = 32;
 
 /// What makes spans.
 #[derive(Clone, Debug)]
 pub struct Traces {
     tracer: SdkTracer,
-    queue: String,
+    queue: Arc<str>,
 }
 
 impl Traces {
@@ -46,15 +47,22 @@ impl Traces {
         traceparents: impl ExactSizeIterator<Item = &'a mut Option<String>>,
     ) -> BatchTrace {
         let count = i64::try_from(traceparents.len()).unwrap_or(i64::MAX);
-        let mut slots: Vec<_> = traceparents.collect();
-        let parents: Vec<_> = slots
-            .iter()
-            .map(|slot| slot.as_deref().and_then(context))
-            .collect();
-        let known = parents.iter().flatten();
-        let links = known
-            .take(LINKS)
-            .map(|context| Link::new(context.clone(), Vec::new(), 0));
+        let slots: Vec<_> = traceparents.collect();
+        let (mut links, mut left) = (Vec::new(), OWN_SPANS);
+        let of_message = |slot: &&mut Option<String>| {
+            // What is neither linked nor continued need not be read.
+            if links.len() == LINKS && left == 0 {
+                return None;
+            }
+            let parent = slot.as_deref().and_then(context)?;
+            if links.len() < LINKS {
+                links.push(Link::new(parent.clone(), Vec::new(), 0));
+            }
+            let goes_on = parent.is_sampled() && left > 0;
+            left -= usize::from(goes_on);
+            goes_on.then_some(parent)
+        };
+        let parents: Vec<_> = slots.iter().map(of_message).collect();
         let name = format!("process {}", self.queue);
         let batch = SpanBuilder::from_name(name.clone())
             .with_kind(SpanKind::Consumer)
@@ -62,13 +70,11 @@ impl Traces {
                 self.attributes("process")
                     .chain([KeyValue::new("messaging.batch.message_count", count)]),
             )
-            .with_links(links.collect());
+            .with_links(links);
         let batch = self.tracer.build_with_context(batch, &Context::new());
         let of_batch = batch.span_context().clone();
-        let mut left = OWN_SPANS;
-        let messages = parents.into_iter().zip(&mut slots).map(|(parent, slot)| {
-            let parent = parent.filter(SpanContext::is_sampled)?;
-            left = left.checked_sub(1)?;
+        let messages = parents.into_iter().zip(slots).map(|(parent, slot)| {
+            let parent = parent?;
             let message = SpanBuilder::from_name(name.clone())
                 .with_kind(SpanKind::Consumer)
                 .with_attributes(self.attributes("process"))
@@ -77,7 +83,7 @@ impl Traces {
             let span = self.tracer.build_with_context(message, &within);
             let own = span.span_context();
             if own.is_sampled() {
-                **slot = Some(format!("00-{}-{}-01", own.trace_id(), own.span_id()));
+                *slot = Some(format!("00-{}-{}-01", own.trace_id(), own.span_id()));
             }
             Some(span)
         });
