@@ -162,16 +162,13 @@ impl Ledger {
             let unlogged = unlogged.map_err(wrong)?;
             let version = client.query_one(migrate::VERSION, &[]).await;
             let version: i32 = version.map_err(wrong)?.get(0);
-            let objects = client.query(objects::QUERY, &[]).await.map_err(wrong)?;
-            let plan = client.query(&objects::question(&objects), &[]).await;
-            let plan = objects::plan(plan);
             let mut checks = Checks::default();
             server::keeps_what_it_confirms(keeps.get(0), &mut checks);
             server::fires_triggers(keeps.get(1), &mut checks);
             unlogged::check(&unlogged, &mut checks);
             let newer = version > migrate::latest();
-            let troubles = objects::troubles(&objects, plan.as_ref(), Extent::Guards, newer);
-            for (seen, remedy) in troubles {
+            let troubles = objects::troubles(client, Extent::Guards, newer).await;
+            for (seen, remedy) in troubles.map_err(wrong)? {
                 checks.error("database-objects", seen, remedy);
             }
             match checks.first_error() {

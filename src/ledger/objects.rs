@@ -2,15 +2,12 @@
 //! the migrations create, and what is there.
 
 use serde_json::Value;
-use tokio_postgres::Row;
+use tokio_postgres::{Client, Error, Row};
 
 use expected::{Definition, EXPECTED, Key};
 
 mod conditions;
 mod expected;
-
-/// What is there.
-pub const QUERY: &str = include_str!("objects.sql");
 
 /// What of it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,36 +17,28 @@ pub enum Extent {
     Guards,
 }
 
-/// What to ask about what is there, by the answer to [`QUERY`].
-pub fn question(rows: &[Row]) -> String {
-    let found: Vec<_> = rows.iter().map(Found::read).collect();
-    conditions::question(&found)
-}
-
-/// What of it is missing, without effect or another thing under the same name, each with what to do. `plan` answers
-/// [`question`]. Where the schema is newer than this program, `newer`, a later migration may have put others in their
-/// place.
-pub fn troubles(
-    rows: &[Row],
-    plan: Option<&Value>,
+/// What of it is missing, without effect or another thing under the same name, each with what to do. Where the schema is
+/// newer than this program, `newer`, a later migration may have put others in their place. Not within a transaction: a
+/// question that the server refuses would end it.
+pub async fn troubles(
+    client: &Client,
     extent: Extent,
     newer: bool,
-) -> Vec<(String, String)> {
+) -> Result<Vec<(String, String)>, Error> {
+    let rows = client.query(include_str!("objects.sql"), &[]).await?;
     let found: Vec<_> = rows.iter().map(Found::read).collect();
-    let unlike = conditions::unlike(&found, plan);
-    let expected = EXPECTED.iter();
-    expected
-        .filter(|(_, definition)| definition.guards || extent == Extent::All)
-        .filter_map(|(key, definition)| {
-            let other = key.table == "outcomes" && unlike.contains(&key.name.as_str());
-            trouble(key, definition, &found, other, newer)
-        })
-        .collect()
-}
-
-/// The server's plan, where it gave one: without it, some things are not compared.
-pub fn plan<E>(answer: Result<Vec<Row>, E>) -> Option<Value> {
-    answer.ok()?.first()?.try_get(0).ok()
+    // Without a plan, some things are not compared.
+    let plan = client.query_one(&conditions::question(&found), &[]).await;
+    let plan: Option<Value> = plan.ok().and_then(|row| row.try_get(0).ok());
+    let unlike = conditions::unlike(&found, plan.as_ref());
+    let expected = EXPECTED
+        .iter()
+        .filter(|(_, definition)| definition.guards || extent == Extent::All);
+    let troubles = expected.filter_map(|(key, definition)| {
+        let other = key.table == "outcomes" && unlike.contains(&key.name.as_str());
+        trouble(key, definition, &found, other, newer)
+    });
+    Ok(troubles.collect())
 }
 
 /// How many there are to be.

@@ -12,6 +12,8 @@ use uuid::Uuid;
 use super::archive::with_archive;
 use super::connect::in_schema;
 use super::error::LedgerError;
+use super::migrate::{VERSION, latest};
+use super::objects::{Extent, troubles};
 use super::session::Session;
 use crate::request::{identity, reuse_identity};
 use crate::settings::Settings;
@@ -134,6 +136,8 @@ pub struct Verification {
     entries: String,
     ids: String,
     schema: String,
+    /// What of the schema is not as it should be.
+    guards: Vec<Finding>,
     platform_account: Uuid,
     ranges: u32,
 }
@@ -145,6 +149,7 @@ impl Verification {
     /// Where the database can't be reached, or the role may not read.
     pub async fn begin(settings: &Settings) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
+        let guards = guards(&session).await?;
         session.execute(SESSION).await?;
         let size = in_schema(
             "SELECT pg_relation_size('revertd.outcomes'::regclass) \
@@ -161,6 +166,7 @@ impl Verification {
             entries: statement(include_str!("verify/entries.sql")).await?,
             ids: statement(include_str!("verify/ids.sql")).await?,
             schema: settings.ledger.schema.to_string(),
+            guards,
             platform_account: settings.ledger.platform_account,
             ranges: ranges.next_power_of_two().clamp(1, RANGES_MAX),
             session,
@@ -178,13 +184,14 @@ impl Verification {
     /// # Errors
     /// Where the database fails.
     pub async fn schema(&self) -> Result<Vec<Finding>, LedgerError> {
-        let statement = include_str!("verify/schema.sql");
+        let statement = include_str!("verify/indexes.sql");
         let rows = self.ask(statement, &[&self.schema]).await?;
         let read = |row: &tokio_postgres::Row| Finding {
             about: Some(row.get(1)),
             ..Finding::new(kind(row.get(0)))
         };
-        Ok(rows.iter().map(read).collect())
+        let indexes = rows.iter().map(read);
+        Ok(self.guards.iter().cloned().chain(indexes).collect())
     }
 
     /// Checks the outcomes and the entries with ids of one of [`Verification::parts`].
@@ -238,6 +245,21 @@ impl Verification {
         let rows = self.session.client.query(statement, params).await;
         rows.map_err(|error| self.session.wrong(&error))
     }
+}
+
+/// Whether what keeps wrong rows out of the outcomes is as the migrations made it.
+async fn guards(session: &Session) -> Result<Vec<Finding>, LedgerError> {
+    let looked = async {
+        let version = session.client.query_one(VERSION, &[]).await?;
+        let newer = version.get::<_, i32>(0) > latest();
+        troubles(&session.client, Extent::Guards, newer).await
+    };
+    let guards = session.answered(looked).await?.into_iter();
+    let broken = guards.map(|(seen, _)| Finding {
+        about: Some(seen),
+        ..Finding::new(Kind::GuardBroken)
+    });
+    Ok(broken.collect())
 }
 
 /// What is wrong with an outcome's own id.

@@ -225,11 +225,18 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
     (
         "ALTER TABLE revertd.outcomes DISABLE TRIGGER outcomes_chain;
          UPDATE revertd.outcomes SET reverted_before = 4 WHERE usage_id = PARTS AND revert_no = 1",
-        &["TRIGGER_WITHOUT_EFFECT", "CHAIN_BROKEN"],
+        &["GUARD_BROKEN", "CHAIN_BROKEN"],
+    ),
+    // Under its name, and keeping nothing out.
+    (
+        "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_once;
+         ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_once CHECK (refusal IS NOT NULL OR cumulative
+             OR revert_no >= 0 OR reverted_before >= 0)",
+        &["GUARD_BROKEN"],
     ),
     (
         "DROP TRIGGER outcomes_chain ON revertd.outcomes",
-        &["TRIGGER_MISSING"],
+        &["GUARD_BROKEN"],
     ),
     (
         "DELETE FROM revertd.outcomes WHERE usage_id = PARTS AND revert_no = 0",
@@ -244,7 +251,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
          CREATE TEMP TABLE twice AS SELECT * FROM revertd.outcomes WHERE usage_id = WHOLE AND revert_no = 0;
          UPDATE twice SET id = gen_random_uuid();
          INSERT INTO revertd.outcomes SELECT * FROM twice",
-        &["INDEX_MISSING", "REVERT_NUMBER_TWICE", "OUTCOME_ID_UNEXPECTED"],
+        &["GUARD_BROKEN", "REVERT_NUMBER_TWICE", "OUTCOME_ID_UNEXPECTED"],
     ),
     (
         "DROP INDEX billing_transactions_revertd_idx",
@@ -257,42 +264,42 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_amount_positive;
          UPDATE revertd.outcomes SET amount = 0 WHERE refusal = 'NOT_A_USAGE'",
-        &["CONSTRAINT_MISSING", "AMOUNT_NOT_POSITIVE"],
+        &["GUARD_BROKEN", "AMOUNT_NOT_POSITIVE"],
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_amount_positive;
          ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_amount_positive CHECK (amount > 0) NOT VALID",
-        &["CONSTRAINT_WITHOUT_EFFECT"],
+        &["GUARD_BROKEN"],
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_refusal_known;
          UPDATE revertd.outcomes SET refusal = 'WHIM' WHERE refusal = 'NOT_A_USAGE'",
-        &["CONSTRAINT_MISSING", "REFUSAL_UNKNOWN"],
+        &["GUARD_BROKEN", "REFUSAL_UNKNOWN"],
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_legs_belong_together;
          UPDATE revertd.outcomes SET transaction_id = gen_random_uuid() WHERE refusal = 'NOT_A_USAGE'",
-        &["CONSTRAINT_MISSING", "REFUSAL_WITH_LEG"],
+        &["GUARD_BROKEN", "REFUSAL_WITH_LEG"],
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_legs_belong_together;
          UPDATE revertd.outcomes SET revert_no = NULL WHERE usage_id = SHARED AND refusal IS NULL",
-        &["CONSTRAINT_MISSING", "OUTCOME_INCOMPLETE"],
+        &["GUARD_BROKEN", "OUTCOME_INCOMPLETE"],
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_within_usage;
          UPDATE revertd.outcomes SET usage_amount = 14 WHERE usage_id = SHARED AND refusal IS NULL",
-        &["CONSTRAINT_MISSING", "OUTCOME_EXCEEDS_USAGE", "USAGE_CHANGED"],
+        &["GUARD_BROKEN", "OUTCOME_EXCEEDS_USAGE", "USAGE_CHANGED"],
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_others_within_before;
          UPDATE revertd.outcomes SET reverted_by_others = 6 WHERE usage_id = SHARED AND refusal IS NULL",
-        &["CONSTRAINT_MISSING", "OTHERS_EXCEED_BEFORE"],
+        &["GUARD_BROKEN", "OTHERS_EXCEED_BEFORE"],
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_once;
          UPDATE revertd.outcomes SET cumulative = false WHERE usage_id = PARTS AND revert_no = 1",
-        &["CONSTRAINT_MISSING", "ONCE_BROKEN"],
+        &["GUARD_BROKEN", "ONCE_BROKEN"],
     ),
     // A second revert of all of it, with everything that belongs to it.
     (
@@ -307,7 +314,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
              ELSE (SELECT platform_transaction_id FROM more) END;
          INSERT INTO revertd.outcomes SELECT * FROM more;
          INSERT INTO billing_transactions SELECT * FROM legs",
-        &["TRIGGER_WITHOUT_EFFECT", "CHAIN_BROKEN", "REVERTS_EXCEED_USAGE", "OUTCOME_ID_UNEXPECTED"],
+        &["GUARD_BROKEN", "CHAIN_BROKEN", "REVERTS_EXCEED_USAGE", "OUTCOME_ID_UNEXPECTED"],
     ),
     // Another writer's revert, spelled in its own way, with a platform's leg that is no sibling.
     (

@@ -78,12 +78,11 @@ async fn objects(session: &Session, age: Option<Age>, checks: &mut Checks) {
         checks.skipped_until(id, why, "run `revertd migrate`");
         return;
     }
-    let Some(rows) = answered(id, session.rows(objects::QUERY, &[]).await, checks) else {
+    let newer = age != Some(Age::Same);
+    let looked = session.answered(objects::troubles(&session.client, Extent::All, newer));
+    let Some(troubles) = answered(id, looked.await, checks) else {
         return;
     };
-    let plan = objects::plan(session.rows(&objects::question(&rows), &[]).await);
-    let newer = age != Some(Age::Same);
-    let troubles = objects::troubles(&rows, plan.as_ref(), Extent::All, newer);
     if troubles.is_empty() {
         let count = objects::count();
         checks.ok(

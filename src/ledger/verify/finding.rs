@@ -37,15 +37,11 @@ macro_rules! kinds {
 }
 
 kinds! {
-    ConstraintMissing = "CONSTRAINT_MISSING":
-        "a constraint of revertd.outcomes is gone; nothing keeps new rows right";
-    ConstraintWithoutEffect = "CONSTRAINT_WITHOUT_EFFECT":
-        "a constraint of revertd.outcomes was never validated; old rows may break it";
+    GuardBroken = "GUARD_BROKEN":
+        "nothing keeps new rows right, and old ones may be wrong; `revertd doctor` says what to do";
     IndexMissing = "INDEX_MISSING":
         "an index is gone; `revertd migrate` builds that of the entries, and looking things up takes long without it";
     IndexWithoutEffect = "INDEX_WITHOUT_EFFECT": "an index is invalid, or not the one that it should be";
-    TriggerMissing = "TRIGGER_MISSING": "a trigger of revertd.outcomes is gone";
-    TriggerWithoutEffect = "TRIGGER_WITHOUT_EFFECT": "a trigger of revertd.outcomes is disabled";
     CustomerLegMissing = "CUSTOMER_LEG_MISSING":
         "the customer was told of a revert, and the entry that gives it to him is not in the ledger";
     PlatformLegMissing = "PLATFORM_LEG_MISSING": "the revert's entry on the platform's account is not in the ledger";
