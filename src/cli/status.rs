@@ -78,6 +78,8 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
             None
         }
     };
+    // What keeps one queue from being seen often keeps all.
+    waiting.unseen.dedup();
     let is_known = known.is_something() || !waiting.letters.is_empty();
     match args.output {
         Output::Json => {

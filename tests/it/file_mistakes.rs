@@ -215,6 +215,9 @@ async fn what_is_left_is_all_in_its_file_or_the_file_stays_as_it_was() {
         status == 1 && told.contains("60 requests\n") && said.contains("No space left"),
         "{told}{said}"
     );
+    // Nothing else is left behind.
+    let names = fs::read_dir(table.folder.path()).expect("a folder").count();
+    assert_eq!(names, 2, "the file, and what is left of it");
     // Another name of the file itself.
     let link = table.folder.path().join("link.csv");
     fs::hard_link(&file, &link).expect("linked");

@@ -44,8 +44,8 @@ pub struct FileArgs {
     #[arg(long, value_name = "N", value_parser =
         clap::value_parser!(u32).range(1..=10_000))]
     pub window: Option<u32>,
-    /// Write what was not reverted into this file, with its reason, as requests that can be sent again. It is written as
-    /// FILE.part, and takes that place at the end.
+    /// Write what was not reverted into this file, with its reason, as requests that can be sent again. It takes
+    /// that place at the end.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     failed: Option<PathBuf>,
 }

@@ -7,8 +7,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use super::lines::Line;
 use super::{NO_ANSWER, summary};
@@ -20,6 +21,9 @@ pub const UNANSWERED: &str = "NO_ANSWER_IN_TIME";
 pub const UNSENT: &str = "NOT_SENT";
 pub const INVALID: &str = "INVALID_LINE";
 
+/// What an error with it is said to be of.
+const OF_FAILED: &str = "the file of --failed";
+
 /// Counts, and tells line by line.
 pub struct Report {
     output: Output,
@@ -27,43 +31,42 @@ pub struct Report {
     failed: Option<Failed>,
 }
 
-/// The file of those that were not reverted. Whoever finds it under its name finds all of them in it.
-struct Failed {
-    file: File,
-    /// Where it is written, and where it belongs; none where that is no file, as /dev/stdout.
-    moves: Option<(PathBuf, PathBuf)>,
+/// The file of those that were not reverted.
+enum Failed {
+    /// Written beside its place, where it is put at the end: whoever finds it finds all of them in it.
+    Beside(NamedTempFile, PathBuf),
+    /// What is no file, as /dev/stdout.
+    Direct(File),
 }
 
 impl Failed {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        let is_file = path.metadata().map_or(true, |found| found.is_file());
-        let part = is_file.then(|| {
-            let mut part = path.as_os_str().to_owned();
-            part.push(".part");
-            PathBuf::from(part)
-        });
-        let written = part.as_deref().unwrap_or(path);
-        let file = File::create(written)
-            .map_err(|error| anyhow!("cannot write {}: {error}", written.display()))?;
-        Ok(Self {
-            file,
-            moves: part.map(|part| (part, path.to_owned())),
-        })
+        let wrong = || format!("cannot write {}", path.display());
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
+            return Ok(Self::Direct(File::create(path).with_context(wrong)?));
+        }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(wrong)?;
+        Ok(Self::Beside(file, path.to_owned()))
     }
 
     fn add(&mut self, line: &Value) -> anyhow::Result<()> {
-        writeln!(self.file, "{line}").map_err(|error| anyhow!("the file of --failed: {error}"))
+        let file = match self {
+            Self::Beside(file, _) => file.as_file_mut(),
+            Self::Direct(file) => file,
+        };
+        writeln!(file, "{line}").context(OF_FAILED)
     }
 
-    fn finish(&self) -> anyhow::Result<()> {
-        let Some((part, path)) = &self.moves else {
+    fn finish(self) -> anyhow::Result<()> {
+        let Self::Beside(file, path) = self else {
             return Ok(());
         };
-        let moved = self
-            .file
-            .sync_all()
-            .and_then(|()| std::fs::rename(part, path));
-        moved.map_err(|error| anyhow!("the file of --failed, {}: {error}", part.display()))
+        file.as_file().sync_all().context(OF_FAILED)?;
+        file.persist(path).context(OF_FAILED)?;
+        Ok(())
     }
 }
 
@@ -145,8 +148,8 @@ impl Report {
     }
 
     /// Prints the counts; the status says whether anything is left to do.
-    pub fn conclude(&self) -> anyhow::Result<ExitCode> {
-        let finished = self.failed.as_ref().map_or(Ok(()), Failed::finish);
+    pub fn conclude(self) -> anyhow::Result<ExitCode> {
+        let finished = self.failed.map_or(Ok(()), Failed::finish);
         let all: u64 = self.counts.values().sum();
         match self.output {
             Output::Json => print(&format!("{}\n", json!({"summary": self.counts})))?,
