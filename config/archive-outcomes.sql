@@ -14,7 +14,7 @@ SET search_path TO :"ledger", pg_temp;
 -- The same columns, and the same order; after a migration that adds one, add it here too. Until then this fails, and
 -- moves nothing.
 CREATE TABLE IF NOT EXISTS revertd.outcomes_archive (LIKE revertd.outcomes INCLUDING STORAGE INCLUDING COMPRESSION);
-CREATE UNIQUE INDEX IF NOT EXISTS outcomes_archive_id ON revertd.outcomes_archive (id);
+CREATE INDEX IF NOT EXISTS outcomes_archive_id ON revertd.outcomes_archive (id);
 CREATE INDEX IF NOT EXISTS outcomes_archive_usage_id ON revertd.outcomes_archive (usage_id);
 
 -- Whoever may read the outcomes may read those of the archive: `revertd verify` and `revertd status` look into both.

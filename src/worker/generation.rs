@@ -19,6 +19,9 @@ use crate::telemetry::Pause;
 /// How long the others of a failed generation may finish what they have in hand.
 const WIND_DOWN: Duration = Duration::from_secs(5);
 
+/// How long nothing is settled until it is seen whether the broker takes messages.
+const IDLE_PROBE: Duration = Duration::from_secs(5);
+
 impl Pool {
     /// One generation, from what the one before left to its end.
     pub(super) async fn generation(
@@ -181,7 +184,7 @@ impl Pool {
         let mut end = tokio::select! {
             first = tasks.join_next() => first.map_or(End::Stopped, joined),
             wrong = broker.blocked() => End::Broker(wrong),
-            wrong = self.refused(broker) => End::Broker(wrong),
+            wrong = self.takes_nothing(broker) => End::Broker(wrong),
             told = self.shared.paused() => match told {
                 Ok(told) => End::Paused(told),
                 Err(wrong) => End::Ledger(wrong, Vec::new()),
@@ -236,14 +239,9 @@ impl Pool {
             }
         }
     }
-}
 
-/// How long nothing is settled until it is seen whether the broker takes messages.
-const IDLE_PROBE: Duration = Duration::from_secs(5);
-
-impl Pool {
     /// Returns once the broker takes no messages, while there are none to publish: it says so only to who tries.
-    async fn refused(&self, broker: &Broker) -> BrokerError {
+    async fn takes_nothing(&self, broker: &Broker) -> BrokerError {
         let mut outlet = None;
         loop {
             let settled = self.shared.settled.load(Ordering::Relaxed);

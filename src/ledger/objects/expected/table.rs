@@ -30,17 +30,15 @@ pub fn read_table(table: &str, body: &str, all: &mut All) {
             let definition = constraint(&found[2], &columns);
             add(all, "constraint", table, &found[1], true, definition);
         } else if part.starts_with("PRIMARY KEY") {
-            let definition = constraint(part, &columns);
-            add(
-                all,
-                "constraint",
-                table,
-                &format!("{table}_pkey"),
-                true,
-                definition,
-            );
+            add_key(table, constraint(part, &columns), all);
         }
     }
+}
+
+/// A primary key, which PostgreSQL names.
+fn add_key(table: &str, definition: Definition, all: &mut All) {
+    let name = format!("{table}_pkey");
+    add(all, "constraint", table, &name, true, definition);
 }
 
 /// A column, and the constraints in its text, which PostgreSQL names.
@@ -55,14 +53,7 @@ fn read_column(table: &str, name: &str, text: &str, all: &mut All) {
         ..Definition::default()
     };
     if key {
-        add(
-            all,
-            "constraint",
-            table,
-            &format!("{table}_pkey"),
-            true,
-            of("p"),
-        );
+        add_key(table, of("p"), all);
     }
     for (words, ending, form) in [(" REFERENCES ", "fkey", "f"), (" UNIQUE", "key", "u")] {
         if text.contains(words) {
