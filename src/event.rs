@@ -9,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::outcome::{Failure, Metadata, Outcome, Refusal, Verdict};
-use crate::request::{Fragments, RevertRequest, Violation, digest};
+use crate::request::{Fragments, Reference, RevertRequest, Violation, digest};
 
 mod status;
 
@@ -135,7 +135,9 @@ impl Event {
         let base = Data {
             request_id: request.message_id.as_deref(),
             usage_id: Some(fields.usage_id),
-            org_id: outcome.org_id.or(fields.org_id),
+            org_id: outcome
+                .org_id
+                .or_else(|| fields.org_id.as_ref().and_then(Reference::id)),
             billing_id: outcome.account_id.or(fields.billing_id),
             amount: Some(Int64(fields.amount.get())),
             reason: fields.reason.as_deref(),

@@ -279,5 +279,17 @@ impl Ledger {
     }
 }
 
-/// Metadata of a refusal as the statement returns it.
-type StoredMetadata = Json<crate::outcome::Metadata>;
+/// Metadata of a refusal as it is stored.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct StoredMetadata(std::collections::BTreeMap<String, Option<String>>);
+
+impl StoredMetadata {
+    /// The pairs that have a value.
+    fn read(stored: Option<Json<Self>>) -> crate::outcome::Metadata {
+        let pairs = stored.into_iter().flat_map(|Json(stored)| stored.0);
+        pairs
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
+    }
+}

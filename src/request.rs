@@ -43,6 +43,47 @@ impl fmt::Display for Amount {
     }
 }
 
+/// Most characters of an org's or a project's name (contract, section Requests).
+pub const NAME_MAX_CHARS: usize = 255;
+
+/// How a request refers to an org or a project: by its id, or by its name, which is unique.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reference {
+    /// A UUID, in any of its spellings.
+    Id(Uuid),
+    /// Anything else: 1 to [`NAME_MAX_CHARS`] characters, none of them a control character.
+    Name(String),
+}
+
+impl Reference {
+    /// The id, where it is one.
+    #[must_use]
+    pub fn id(&self) -> Option<Uuid> {
+        match self {
+            Self::Id(id) => Some(*id),
+            Self::Name(_) => None,
+        }
+    }
+
+    /// The name, where it is one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Id(_) => None,
+            Self::Name(name) => Some(name),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
 /// The six fields of a request's body, each as sent and each valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
@@ -53,9 +94,9 @@ pub struct Fields {
     /// The account, its org, or a project of that org; at least one, never both of the last two.
     pub billing_id: Option<Uuid>,
     /// See [`Fields::billing_id`].
-    pub org_id: Option<Uuid>,
+    pub org_id: Option<Reference>,
     /// See [`Fields::billing_id`].
-    pub project_id: Option<Uuid>,
+    pub project_id: Option<Reference>,
     /// Why, in the requester's words; kept with the entry.
     pub reason: Option<String>,
 }
@@ -63,7 +104,7 @@ pub struct Fields {
 /// What could be read of the fields of a request that is refused or failed, for its event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fragments {
-    /// The field of that name, where it was valid; so are the others.
+    /// The field of that name, where it was valid; so are the others. An org that is named by its name is none.
     pub usage_id: Option<Uuid>,
     #[allow(missing_docs)]
     pub amount: Option<Amount>,
@@ -81,7 +122,7 @@ impl From<&Fields> for Fragments {
             usage_id: Some(fields.usage_id),
             amount: Some(fields.amount),
             billing_id: fields.billing_id,
-            org_id: fields.org_id,
+            org_id: fields.org_id.as_ref().and_then(Reference::id),
             reason: fields.reason.clone(),
         }
     }
@@ -225,20 +266,31 @@ pub fn reuse_identity(id: Uuid, content: Uuid) -> Uuid {
 }
 
 fn content(fields: &Fields) -> Uuid {
-    let optional = |id: Option<Uuid>| id.map(Uuid::into_bytes);
-    let (billing, org, project) = (
-        optional(fields.billing_id),
-        optional(fields.org_id),
-        optional(fields.project_id),
-    );
-    digest(&[
+    fn id(reference: Option<&Reference>) -> Option<[u8; 16]> {
+        reference.and_then(Reference::id).map(Uuid::into_bytes)
+    }
+    fn name(reference: Option<&Reference>) -> &[u8] {
+        let name = reference.and_then(Reference::name);
+        name.unwrap_or_default().as_bytes()
+    }
+    let (org, project) = (fields.org_id.as_ref(), fields.project_id.as_ref());
+    let billing = fields.billing_id.map(Uuid::into_bytes);
+    let (org_id, project_id) = (id(org), id(project));
+    let amount = fields.amount.get().to_be_bytes();
+    let mut parts: Vec<&[u8]> = vec![
         fields.usage_id.as_bytes(),
-        &fields.amount.get().to_be_bytes(),
+        &amount,
         billing.as_ref().map_or(&[], |id| id.as_slice()),
-        org.as_ref().map_or(&[], |id| id.as_slice()),
-        project.as_ref().map_or(&[], |id| id.as_slice()),
+        org_id.as_ref().map_or(&[], |id| id.as_slice()),
+        project_id.as_ref().map_or(&[], |id| id.as_slice()),
         fields.reason.as_deref().unwrap_or_default().as_bytes(),
-    ])
+    ];
+    let names = [name(org), name(project)];
+    // Parts of their own, so that no name can pass for an id.
+    if names.iter().any(|name| !name.is_empty()) {
+        parts.extend(names);
+    }
+    digest(&parts)
 }
 
 /// UUID version 5 of the parts, each with its length before it, so that no two lists of parts are one
@@ -302,20 +354,34 @@ mod tests {
 
     #[test]
     fn every_field_is_content_and_none_can_pass_for_another() {
-        let id = Some(Uuid::from_u128(7));
+        let bytes = *b"sixteen letters!";
+        let id = Uuid::from_bytes(bytes);
+        let name = Reference::Name(String::from_utf8(bytes.into()).expect("ASCII"));
         let mut base = fields();
         base.billing_id = None;
         let variants = [
             Fields {
-                billing_id: id,
+                billing_id: Some(id),
                 ..base.clone()
             },
             Fields {
-                org_id: id,
+                org_id: Some(Reference::Id(id)),
                 ..base.clone()
             },
             Fields {
-                project_id: id,
+                project_id: Some(Reference::Id(id)),
+                ..base.clone()
+            },
+            Fields {
+                org_id: Some(name.clone()),
+                ..base.clone()
+            },
+            Fields {
+                project_id: Some(name.clone()),
+                ..base.clone()
+            },
+            Fields {
+                reason: Some(name.to_string()),
                 ..base.clone()
             },
             Fields {
@@ -335,6 +401,6 @@ mod tests {
         let mut digests: Vec<_> = variants.iter().map(content).collect();
         digests.sort();
         digests.dedup();
-        assert_eq!(digests.len(), 7);
+        assert_eq!(digests.len(), 10);
     }
 }

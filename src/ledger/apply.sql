@@ -1,9 +1,9 @@
 -- apply: decides a batch of revert requests and writes what it decides; one statement, one commit.
 --
--- {ledger} is the schema of Frontier's tables, {on_conflict} what becomes of an outcome that is there: with $17
+-- {ledger} is the schema of Frontier's tables, {on_conflict} what becomes of an outcome that is there: with $21
 -- ON CONFLICT DO NOTHING, else nothing, so that the statement fails. {reverted} is the usage that an entry's metadata
--- names, however it is spelled, and {hash_of_reverted} its hash, as in the index (index.sql). Arrays hold one element a request, ordered by usage id
--- and then by delivery, so that two batches take their locks in one order.
+-- names, however it is spelled, {hash_of_reverted} its hash, and {indexed} which rows the index holds (index.sql). Arrays
+-- hold one element a request, ordered by usage id and then by delivery, so that two batches take their locks in one order.
 --   $1  id           uuid[]     the request's identity
 --   $2  reuse_id     uuid[]     identity of the refusal REQUEST_ID_REUSED of this id and content
 --   $3  content      uuid[]     digest of the six fields
@@ -20,11 +20,15 @@
 --   $14 counts       boolean[]  whether it counts the usage's reverts for those of the batch that name its account alike
 --   $15 entry_id     uuid[]     id of the first entry on the usage, if its account is billing_id
 --   $16 platform_leg uuid[]     and of that entry's other leg
---   $17 careful      boolean    whether every request is looked up among the outcomes; see `plain` below
---   $18 cumulative   boolean    the policy
---   $19 max_age      double precision  seconds after which a usage can't be reverted; NULL: never
---   $20 platform     uuid       the platform's own account
---   $21 grants       boolean    whether a client needs a grant; without, everybody has every one
+--   $17 org_name     text[]     NULL where the org is not named, as the next
+--   $18 project_name text[]
+--   $19 contested    boolean[]  whether the batch has other contents under the request's id
+--   $20 delivered    integer[]  its place in the order of delivery
+--   $21 careful      boolean    whether every request is looked up among the outcomes; see `plain` below
+--   $22 cumulative   boolean    the policy
+--   $23 max_age      double precision  seconds after which a usage can't be reverted; NULL: never
+--   $24 platform     uuid       the platform's own account
+--   $25 grants       boolean    whether a client needs a grant; without, everybody has every one
 --
 -- Returns a row for each request that is decided, with is_final = false where the usage may yet come, and with is_stored where
 -- it was decided before. One without a row met a concurrent writer, or comes
@@ -32,9 +36,11 @@
 WITH request AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::uuid[],
         $7::bigint[], $8::uuid[], $9::uuid[], $10::uuid[], $11::text[], $12::boolean[], $13::boolean[],
-        $14::boolean[], $15::uuid[], $16::uuid[])
+        $14::boolean[], $15::uuid[], $16::uuid[], $17::text[], $18::text[], $19::boolean[],
+        $20::integer[])
         WITH ORDINALITY AS r (id, reuse_id, content, client, message_id, usage_id, amount,
-            billing_id, org_id, project_id, reason, last_attempt, several, counts, entry_id, platform_leg, ord)
+            billing_id, org_id, project_id, reason, last_attempt, several, counts, entry_id,
+            platform_leg, org_name, project_name, contested, delivered, ord)
 ),
 -- What is known of each request, by index look-ups alone, each on one table by its key: a join could be planned as a
 -- scan. LIMIT 1 keeps the planner from making a join of a look-up; a CASE around it, from making one that nobody needs.
@@ -43,60 +49,71 @@ known AS (
         account.id AS account_id, account.org_id AS account_org_id,
         usage.type AS usage_type, usage.amount AS usage_amount, usage.created_at AS usage_time,
         usage.source, usage.description, usage.metadata, usage.user_id,
-        -- Whether the ledger has a revert of it, by whichever writer and under whatever id. The index holds a hash;
-        -- what it finds is compared as it is spelled. IS NOT DISTINCT FROM keeps the account's own index out of it,
-        -- whose entries are the account's whole history. Asked once for a usage, however many requests of the batch are on
-        -- it: rows of other accounts may name it too, and are passed over.
+        -- Whether a row of the account names it, whoever wrote it, under whatever id and of whatever type. The
+        -- index holds a hash; the usage that a row names is then compared. IS NOT DISTINCT FROM keeps the planner
+        -- from the index on accounts, which would read the account's whole history. Asked once for a usage,
+        -- however many requests of the batch are on it: rows of other accounts may name it too, and are passed over.
         CASE WHEN usage.type = 'debit' AND r.counts THEN (
             SELECT true FROM {ledger}.billing_transactions t
             WHERE {hash_of_reverted} = hashtextextended(replace(r.usage_id::text, '-', '') COLLATE "C", 0)
                 AND {reverted} = replace(r.usage_id::text, '-', '')
-                AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
+                AND {indexed}
                 AND t.account_id IS NOT DISTINCT FROM account.id
             LIMIT 1
-        ) END AS reverted,
+        ) END AS named,
         -- Row 4: whether the client may ask for the org of the account, or, where there is none, for the one it names.
         -- Whoever has all is known by one look-up for the batch.
         CASE
-            WHEN NOT $21 THEN true
+            WHEN NOT $25 THEN true
             WHEN r.client IN (
                 SELECT g.client FROM revertd.grants g WHERE g.org_id IS NULL AND g.client = ANY ($4)
             ) THEN true
             ELSE (
                 SELECT true FROM revertd.grants g
-                WHERE g.client = r.client AND g.org_id = coalesce(org.id, r.org_id) LIMIT 1
+                WHERE g.client = r.client AND g.org_id = coalesce(org.id, stated.org_id) LIMIT 1
             )
         END AS granted
     FROM request r
     LEFT JOIN LATERAL (
         SELECT c.id, c.org_id FROM {ledger}.billing_customers c
         WHERE c.id = r.billing_id AND c.deleted_at IS NULL LIMIT 1
-    ) named ON true
+    ) account_named ON true
+    -- The org that the request states, and that of the project that it states; each by id or by name.
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN r.project_id IS NOT NULL THEN (
-            SELECT p.org_id FROM {ledger}.projects p
-            WHERE p.id = r.project_id AND p.deleted_at IS NULL LIMIT 1
-        ) END AS org_id
-    ) project
+        SELECT
+            CASE WHEN r.org_name IS NULL THEN r.org_id ELSE (
+                SELECT o.id FROM {ledger}.organizations o WHERE o.name = r.org_name LIMIT 1
+            ) END AS org_id,
+            CASE WHEN r.project_id IS NOT NULL THEN (
+                SELECT p.org_id FROM {ledger}.projects p
+                WHERE p.id = r.project_id AND p.deleted_at IS NULL LIMIT 1
+            ) WHEN r.project_name IS NOT NULL THEN (
+                SELECT p.org_id FROM {ledger}.projects p
+                WHERE p.name = r.project_name AND p.deleted_at IS NULL LIMIT 1
+            ) END AS org_of_project
+        OFFSET 0
+    ) stated
     LEFT JOIN LATERAL (
         SELECT o.id FROM {ledger}.organizations o
-        WHERE o.id = coalesce(named.org_id, r.org_id, project.org_id) AND o.deleted_at IS NULL
-            AND (r.org_id IS NULL OR r.org_id = o.id)
-            AND (r.project_id IS NULL OR project.org_id = o.id)
-            AND (r.billing_id IS NULL OR named.org_id = o.id)
+        WHERE o.id = coalesce(account_named.org_id, stated.org_id, stated.org_of_project)
+            AND o.deleted_at IS NULL
+            AND (num_nonnulls(r.org_id, r.org_name) = 0 OR stated.org_id = o.id)
+            AND (num_nonnulls(r.project_id, r.project_name) = 0 OR stated.org_of_project = o.id)
+            AND (r.billing_id IS NULL OR account_named.org_id = o.id)
         LIMIT 1
     ) org ON true
     LEFT JOIN LATERAL (
         SELECT found.id, org.id AS org_id
         FROM (
-            SELECT CASE WHEN r.billing_id IS NOT NULL THEN named.id ELSE (
+            -- Without a billing_id: the newest active account of the org, which Frontier debits, too.
+            SELECT CASE WHEN r.billing_id IS NOT NULL THEN account_named.id ELSE (
                 SELECT c.id FROM {ledger}.billing_customers c
-                WHERE c.org_id = org.id AND c.state = 'active' AND c.deleted_at IS NULL AND c.id <> $20
-                ORDER BY c.created_at, c.id LIMIT 1
+                WHERE c.org_id = org.id AND c.state = 'active' AND c.deleted_at IS NULL AND c.id <> $24
+                ORDER BY c.created_at DESC NULLS LAST, c.id LIMIT 1
             ) END AS id
             OFFSET 0
         ) found
-        WHERE org.id IS NOT NULL AND found.id <> $20
+        WHERE org.id IS NOT NULL AND found.id <> $24
     ) account ON true
     LEFT JOIN LATERAL (
         SELECT t.type, t.amount, t.created_at, t.source, t.description, t.metadata, t.user_id
@@ -105,9 +122,10 @@ known AS (
     ) usage ON true
     OFFSET 0
 ),
--- A `plain` request can only succeed: its usage is there, and nobody gave anything of it back. If it is in the
--- outcomes all the same (its id was used for another usage, its revert was removed from the ledger, or a concurrent
--- writer decides it just now), a unique key fails the statement, which runs again with $17. All others are looked up.
+-- A `plain` request can only succeed: its usage is there, and no row names it. If it is in the outcomes all the same
+-- (its id was used for another usage, its revert was removed from the ledger, or a concurrent writer decides it just
+-- now), or if the id of its entry is taken, a unique key fails the statement, which runs again with $21. All others are
+-- looked up.
 looked_up AS (
     SELECT k.*,
         CASE WHEN NOT k.plain THEN (
@@ -119,17 +137,29 @@ looked_up AS (
             WHERE o.usage_id = k.usage_id AND o.refusal IS NULL
             ORDER BY o.revert_no DESC LIMIT 1
         ) END AS own,
-        -- How many there are in the ledger, and their sum.
-        CASE WHEN k.reverted THEN (
-            SELECT ARRAY[count(*), sum(t.amount)::bigint] FROM {ledger}.billing_transactions t
+        -- How many reverts the ledger has: credits, in any spelling; and their sum, of which the largest bigint stands
+        -- for more. A credit below zero gave nothing back. Then how many rows Frontier counts for the number in the id
+        -- of its next entry: of any type, none older than the usage, spelled exactly so.
+        CASE WHEN k.named THEN (
+            SELECT ARRAY[
+                count(*) FILTER (WHERE t.type = 'credit'),
+                least(coalesce(sum(t.amount) FILTER (WHERE t.type = 'credit' AND t.amount > 0), 0),
+                    9223372036854775807)::bigint,
+                count(*) FILTER (WHERE t.metadata ->> 'revert_request_using' = k.usage_id::text
+                    AND t.created_at >= k.usage_time)
+            ]
+            FROM {ledger}.billing_transactions t
             WHERE {hash_of_reverted} = hashtextextended(replace(k.usage_id::text, '-', '') COLLATE "C", 0)
                 AND {reverted} = replace(k.usage_id::text, '-', '')
-                AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
+                AND {indexed}
                 AND t.account_id IS NOT DISTINCT FROM k.account_id
         ) END AS ledger,
-        CASE WHEN NOT $18 AND k.reverted THEN (
-            SELECT jsonb_build_object('transaction_id', t.id::text, 'amount', t.amount::text,
-                'time', to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+        -- Without a time that no event can tell: infinity, or one before or after the years of four digits.
+        CASE WHEN NOT $22 AND k.named THEN (
+            SELECT jsonb_strip_nulls(jsonb_build_object(
+                'transaction_id', t.id::text, 'amount', t.amount::text,
+                'time', CASE WHEN t.created_at >= '0001-01-01 00:00+00' AND t.created_at < '10000-01-01 00:00+00'
+                    THEN to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') END))
             FROM {ledger}.billing_transactions t
             WHERE {hash_of_reverted} = hashtextextended(replace(k.usage_id::text, '-', '') COLLATE "C", 0)
                 AND {reverted} = replace(k.usage_id::text, '-', '')
@@ -138,9 +168,10 @@ looked_up AS (
             ORDER BY t.created_at, t.id LIMIT 1
         ) END AS earliest
     FROM (
-        SELECT k.*, coalesce(NOT ($17 OR k.several) AND k.granted AND k.usage_type = 'debit' AND k.reverted IS NULL
-            AND k.amount <= k.usage_amount AND (NOT $18 OR k.message_id IS NOT NULL)
-            AND ($19::double precision IS NULL OR k.usage_time >= now() - make_interval(secs => $19)), false) AS plain
+        SELECT k.*, coalesce(NOT ($21 OR k.several OR k.contested) AND k.granted
+            AND k.usage_type = 'debit' AND k.named IS NULL
+            AND k.amount <= k.usage_amount AND (NOT $22 OR k.message_id IS NOT NULL)
+            AND ($23::double precision IS NULL OR k.usage_time >= now() - make_interval(secs => $23)), false) AS plain
         FROM known k
         OFFSET 0
     ) k
@@ -150,13 +181,15 @@ counted AS MATERIALIZED (
     SELECT k.*,
         coalesce((k.own).revert_no + 1, 0) AS own_n,
         coalesce((k.own).reverted_before - coalesce((k.own).reverted_by_others, 0) + (k.own).amount, 0) AS own_total,
-        k.ledger[1] AS ledger_n, k.ledger[2] AS ledger_total,
+        k.ledger[1] AS ledger_n, k.ledger[2] AS ledger_total, coalesce(k.ledger[3], 0) AS entry_no,
+        -- A usage of an amount below zero leaves nothing to give back.
+        greatest(k.usage_amount, 0) AS to_give_back,
         -- The contract's table, in its order, as far as it needs no counting.
         CASE
             WHEN k.plain THEN NULL
             WHEN k.reuse_found OR k.first_content = k.content THEN 'STORED'
-            WHEN $21 AND k.client = '' THEN 'CLIENT_UNKNOWN'
-            WHEN $18 AND k.message_id IS NULL THEN 'INVALID_FIELD'
+            WHEN $25 AND k.client = '' THEN 'CLIENT_UNKNOWN'
+            WHEN $22 AND k.message_id IS NULL THEN 'INVALID_FIELD'
             -- Before anything of the ledger shows: whether there is such an org, project, account or usage.
             WHEN k.granted IS NOT TRUE THEN 'ORG_NOT_GRANTED'
             WHEN k.account_id IS NULL THEN 'BILLING_ACCOUNT_NOT_FOUND'
@@ -164,7 +197,7 @@ counted AS MATERIALIZED (
             WHEN k.usage_amount IS NULL THEN 'USAGE_NOT_FOUND'
             WHEN k.usage_type = 'credit' AND k.metadata ? 'revert_request_using' THEN 'REVERT_OF_REVERT'
             WHEN k.usage_type IS DISTINCT FROM 'debit' THEN 'NOT_A_USAGE'
-            WHEN k.usage_time < now() - make_interval(secs => $19) THEN 'REVERT_WINDOW_CLOSED'
+            WHEN k.usage_time < now() - make_interval(secs => $23) THEN 'REVERT_WINDOW_CLOSED'
         END AS refusal
     FROM (
         SELECT l.*, CASE WHEN l.first_content <> l.content THEN (
@@ -173,27 +206,46 @@ counted AS MATERIALIZED (
         FROM looked_up l
     ) k
 ),
+-- Of several contents under one id, the first in the order of delivery that will be stored under it is the request. Those
+-- after it wait for the next round, which finds it stored, and refuses them; what is refused before that (rows 2 to 5)
+-- is not stored, and is answered now. Most ids have one content, and go by the shorter way.
+in_turn AS (
+    SELECT c.*, NULL::boolean AS after_row_6, c.refusal AS now_refused FROM counted c WHERE NOT c.contested
+    UNION ALL
+    SELECT c.*,
+        CASE WHEN c.after_row_6 AND coalesce(bool_or(c.after_row_6
+                AND (c.refusal IS DISTINCT FROM 'USAGE_NOT_FOUND' OR c.last_attempt))
+            OVER (PARTITION BY c.id ORDER BY c.delivered ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), false)
+            THEN 'AGAIN' ELSE c.refusal END
+    FROM (
+        SELECT c.*, coalesce(c.refusal IN ('USAGE_NOT_FOUND', 'REVERT_OF_REVERT', 'NOT_A_USAGE',
+            'REVERT_WINDOW_CLOSED'), true) AS after_row_6
+        FROM counted c WHERE c.contested
+    ) c
+),
 -- What the requests of the batch on one usage take of it, in their order: each its amount if that still fits. Most are
 -- alone on their usage, and go by the shorter way.
 shared AS (
-    SELECT c.*, c.ledger_n AS all_n, c.ledger_total AS all_total, c.earliest AS all_earliest,
-        CASE WHEN c.refusal IS NULL AND ($18 OR greatest(c.ledger_n, c.own_n) = 0)
-            AND c.amount <= c.usage_amount - greatest(c.ledger_total, c.own_total)
+    SELECT c.*, c.ledger_n AS all_n, c.ledger_total AS all_total, c.entry_no AS all_entry_no,
+        c.earliest AS all_earliest,
+        CASE WHEN c.now_refused IS NULL AND ($22 OR greatest(c.ledger_n, c.own_n) = 0)
+            AND c.amount <= c.to_give_back - greatest(c.ledger_total, c.own_total)
             THEN c.amount ELSE 0 END AS taken,
         0::bigint AS taken_before, 0::bigint AS nth
-    FROM counted c WHERE NOT c.several
+    FROM in_turn c WHERE NOT c.several
     UNION ALL
     SELECT u.*, count(*) FILTER (WHERE u.taken > u.taken_before) OVER in_order - 1
     FROM (
         SELECT t.*, coalesce(lag(t.taken) OVER (PARTITION BY t.usage_id ORDER BY t.ord), 0) AS taken_before
         FROM (
-            SELECT a.*, revertd.taken(a.amount, a.usage_amount - greatest(a.all_total, a.own_total), NOT $18)
-                FILTER (WHERE a.refusal IS NULL AND ($18 OR greatest(a.all_n, a.own_n) = 0))
+            SELECT a.*, revertd.taken(a.amount, a.to_give_back - greatest(a.all_total, a.own_total), NOT $22)
+                FILTER (WHERE a.now_refused IS NULL AND ($22 OR greatest(a.all_n, a.own_n) = 0))
                 OVER (PARTITION BY a.usage_id ORDER BY a.ord ROWS UNBOUNDED PRECEDING) AS taken
             FROM (
                 SELECT c.*, max(c.ledger_n) OVER same AS all_n, max(c.ledger_total) OVER same AS all_total,
+                    max(c.entry_no) OVER same AS all_entry_no,
                     first_value(c.earliest) OVER (same ORDER BY c.ord) AS all_earliest
-                FROM counted c WHERE c.several
+                FROM in_turn c WHERE c.several
                 WINDOW same AS (PARTITION BY c.usage_id, c.account_id)
             ) a
         ) t
@@ -202,12 +254,10 @@ shared AS (
 ),
 decided AS MATERIALIZED (
     SELECT d.id, d.reuse_id, d.content, d.client, d.message_id, d.usage_id, d.amount, d.reason, d.last_attempt, d.ord,
-        d.account_id, d.account_org_id, d.usage_amount, d.source, d.description, d.metadata, d.user_id,
+        d.account_id, d.account_org_id, d.usage_amount, d.usage_time, d.source, d.description, d.metadata, d.user_id,
         d.first_content, d.own_n, d.own_total, d.all_total, d.reverted_before, d.taken, d.taken_before, d.nth, d.verdict,
-        CASE WHEN d.verdict <> 'APPLIED' THEN NULL WHEN d.foreseen THEN d.entry_id
-            ELSE revertd.entry_id(d.usage_id, d.n + d.nth, d.account_id) END AS entry_id,
-        CASE WHEN d.verdict <> 'APPLIED' THEN NULL WHEN d.foreseen THEN d.platform_leg
-            ELSE revertd.platform_leg(revertd.entry_id(d.usage_id, d.n + d.nth, d.account_id)) END AS platform_leg,
+        d.new_id AS entry_id,
+        CASE WHEN d.new_id = d.entry_id THEN d.platform_leg ELSE revertd.platform_leg(d.new_id) END AS platform_leg,
         CASE d.verdict WHEN 'APPLIED' THEN NULL ELSE d.verdict END AS final_refusal,
         CASE d.verdict
             WHEN 'ALREADY_REVERTED' THEN coalesce(d.all_earliest, jsonb_build_object(
@@ -215,25 +265,49 @@ decided AS MATERIALIZED (
                 'time', to_char((d.own).decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))
             WHEN 'AMOUNT_EXCEEDS_USAGE' THEN jsonb_build_object(
                 'usage_amount', d.usage_amount::text,
-                'remaining', greatest(d.usage_amount - d.reverted_before - d.taken, 0)::text)
+                'remaining', greatest(d.to_give_back - d.reverted_before - d.taken, 0)::text)
         END AS refusal_metadata,
         d.verdict = 'APPLIED' OR (d.message_id IS NOT NULL
             AND d.verdict NOT IN ('STORED', 'CLIENT_UNKNOWN', 'INVALID_FIELD', 'ORG_NOT_GRANTED',
                 'BILLING_ACCOUNT_NOT_FOUND', 'AGAIN')
             AND (d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt)) AS store
     FROM (
-        SELECT s.*, greatest(s.all_n, s.own_n) AS n, greatest(s.all_total, s.own_total) AS reverted_before,
-            greatest(s.all_n, s.own_n) + s.nth = 0 AND s.account_id = s.billing_id AS foreseen,
+        SELECT v.*,
+            -- The id of the entry: with the number that Frontier would give it, or the next one whose id no entry and
+            -- no outcome of the usage has. Most are the first, whose id was computed beforehand. What is generated in
+            -- the list of results is generated as far as it is needed; a CASE keeps EXISTS from becoming a join.
+            CASE WHEN v.verdict <> 'APPLIED' THEN NULL
+            WHEN v.account_id = v.billing_id AND (v.plain OR v.all_entry_no + v.nth + v.own_n = 0 AND NOT EXISTS (
+                SELECT FROM {ledger}.billing_transactions t WHERE t.id = v.entry_id)) THEN v.entry_id
+            WHEN v.plain THEN revertd.entry_id(v.usage_id, 0, v.account_id)
+            ELSE (
+                SELECT named.id FROM (
+                    SELECT revertd.entry_id(v.usage_id, numbered.n, v.account_id) AS id
+                    FROM (SELECT generate_series(v.all_entry_no, v.all_entry_no + v.nth + 1000) AS n) numbered
+                    OFFSET 0
+                ) named
+                WHERE CASE
+                    WHEN EXISTS (SELECT FROM {ledger}.billing_transactions t WHERE t.id = named.id) THEN false
+                    ELSE NOT EXISTS (
+                        SELECT FROM revertd.outcomes o
+                        WHERE o.usage_id = v.usage_id AND o.refusal IS NULL AND o.transaction_id = named.id)
+                    END
+                OFFSET v.nth LIMIT 1
+            ) END AS new_id
+        FROM (
+        SELECT s.*, greatest(s.all_total, s.own_total) AS reverted_before,
             CASE
-                WHEN s.refusal IS NOT NULL THEN s.refusal
-                WHEN NOT $18 AND greatest(s.all_n, s.own_n) > 0 THEN 'ALREADY_REVERTED'
+                WHEN s.now_refused IS NOT NULL THEN s.now_refused
+                WHEN NOT $22 AND greatest(s.all_n, s.own_n) > 0 THEN 'ALREADY_REVERTED'
                 WHEN s.taken > s.taken_before THEN 'APPLIED'
                 -- Another of this batch was first: with its entry there to name, decide again.
-                WHEN NOT $18 AND s.taken > 0 THEN 'AGAIN'
+                WHEN NOT $22 AND s.taken > 0 THEN 'AGAIN'
                 ELSE 'AMOUNT_EXCEEDS_USAGE'
             END AS verdict
         FROM shared s
         -- Keeps the planner from working the verdict out anew wherever it is named.
+        OFFSET 0
+        ) v
         OFFSET 0
     ) d
 ),
@@ -245,7 +319,7 @@ claimed AS (
         d.content, d.usage_id, d.account_org_id, d.account_id, d.amount, now(),
         entry.usage_amount, entry.reverted_before, entry.reverted_by_others, d.entry_id,
         d.platform_leg, entry.revert_no,
-        $18, d.final_refusal, d.refusal_metadata, d.client, d.message_id, d.reason
+        $22, d.final_refusal, d.refusal_metadata, d.client, d.message_id, d.reason
     FROM decided d
     LEFT JOIN LATERAL (
         SELECT d.usage_amount, d.reverted_before + d.taken_before AS reverted_before,
@@ -264,9 +338,11 @@ claimed AS (
 legs AS (
     INSERT INTO {ledger}.billing_transactions (id, account_id, type, source, amount, description,
         metadata, user_id, created_at, updated_at)
-    SELECT leg.id, leg.account_id, leg.type, e.source, e.amount, e.description, e.metadata, e.user_id, now(), now()
+    -- An entry is never dated before its usage, or Frontier would not count it.
+    SELECT leg.id, leg.account_id, leg.type, e.source, e.amount, e.description, e.metadata, e.user_id,
+        greatest(now(), e.usage_time), now()
     FROM (
-        SELECT d.entry_id, d.platform_leg, d.account_id, d.amount, d.user_id,
+        SELECT d.entry_id, d.platform_leg, d.account_id, d.amount, d.user_id, d.usage_time,
             'system.revert.' || coalesce(d.source, '') AS source,
             'Revert: ' || coalesce(d.description, '') AS description,
             CASE jsonb_typeof(d.metadata) WHEN 'object' THEN d.metadata - 'revert_reason' ELSE '{}' END
@@ -283,13 +359,17 @@ legs AS (
     ) e
     CROSS JOIN LATERAL (VALUES
         (e.entry_id, e.account_id, 'credit'),
-        (e.platform_leg, $20, 'debit')
+        (e.platform_leg, $24, 'debit')
     ) leg (id, account_id, type)
 ),
--- An outcome that is found may be committed here and not yet on a standby, as after a crash in between. Only a
--- commit that writes waits for the standbys: with this record, an answer from what is stored is as safe as a new one.
+-- An outcome or an entry that is found may be committed here and not yet on a standby, as after a crash in between. Only
+-- a commit that writes waits for the standbys: with this record, an answer that rests on what was found is as safe as it.
 witness AS MATERIALIZED (
-    SELECT pg_logical_emit_message(true, 'revertd', '') FROM decided d WHERE d.verdict = 'STORED' LIMIT 1
+    SELECT CASE WHEN EXISTS (
+        SELECT FROM decided d
+        WHERE d.verdict = 'STORED' OR NOT d.store AND d.verdict IN (
+            'REVERT_OF_REVERT', 'NOT_A_USAGE', 'REVERT_WINDOW_CLOSED', 'ALREADY_REVERTED', 'AMOUNT_EXCEEDS_USAGE')
+    ) THEN pg_logical_emit_message(true, 'revertd', '') END
 )
 SELECT c.*, true AS is_final, false AS is_stored FROM claimed c
 UNION ALL
@@ -307,6 +387,7 @@ UNION ALL
 SELECT d.id, d.content, d.verdict, d.refusal_metadata, told.org_id, told.account_id, now(),
     NULL, NULL, NULL, NULL, d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt, false
 FROM decided d
+CROSS JOIN witness
 LEFT JOIN LATERAL (
     SELECT d.account_org_id AS org_id, d.account_id
     WHERE d.verdict NOT IN ('CLIENT_UNKNOWN', 'INVALID_FIELD', 'ORG_NOT_GRANTED')

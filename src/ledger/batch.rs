@@ -10,17 +10,13 @@ use uuid::Uuid;
 use super::Ledger;
 use super::error::{LedgerError, Trouble};
 use super::row::Row;
-use crate::outcome::{Decision, Failure, Refusal, Verdict};
+use crate::outcome::{Decision, Failure};
 use crate::patience::Patience;
-use crate::request::RevertRequest;
+use crate::request::{Reference, RevertRequest};
 
 /// Rounds that decide nothing, for requests that a concurrent writer left undecided. One is the rule under contention;
 /// each further one needs another writer to be in the way again.
 pub(super) const ROUNDS: usize = 16;
-
-/// Rounds in which further contents of an id are decided one after another. Nobody sends so many in a batch but to keep
-/// others waiting.
-const CONTENT_ROUNDS: usize = 16;
 
 /// Tries of a statement that met a deadlock, a serialization failure or another writer's entry.
 const CONTENDED_TRIES: usize = 8;
@@ -29,7 +25,7 @@ pub(super) async fn apply(
     ledger: &Ledger,
     requests: &[RevertRequest],
 ) -> Result<Vec<Decision>, LedgerError> {
-    let (mut pending, mut later) = distinct(requests);
+    let mut pending = distinct(requests);
     let mut decided = HashMap::with_capacity(pending.len());
     let (mut round, mut in_vain) = (0, 0);
     while !pending.is_empty() && in_vain < ROUNDS {
@@ -39,10 +35,6 @@ pub(super) async fn apply(
         pending.retain(|pending| find(&decided, pending.request).is_none());
         round += 1;
         in_vain += usize::from(pending.len() == asked);
-        if round < CONTENT_ROUNDS {
-            let next = next_contents(&mut later, &pending, &decided);
-            pending.extend(next);
-        }
     }
     let undecided = || {
         Decision::Failed(Failure::Unavailable(
@@ -69,7 +61,14 @@ pub(super) struct Pending<'a> {
     request: &'a RevertRequest,
     /// Its own, or that of a copy.
     last_attempt: bool,
+    /// Whether the batch has other contents under its id.
+    contested: bool,
+    /// Its place in the order of delivery.
+    delivered: i32,
 }
+
+/// An account, as a request names it.
+type NamedAccount<'a> = (Option<Uuid>, Option<&'a Reference>, Option<&'a Reference>);
 
 impl<'a> Pending<'a> {
     pub(super) fn request(&self) -> &'a RevertRequest {
@@ -81,9 +80,13 @@ impl<'a> Pending<'a> {
     }
 
     /// The account as the request names it.
-    fn account(&self) -> [Option<Uuid>; 3] {
+    fn account(&self) -> NamedAccount<'a> {
         let fields = &self.request.fields;
-        [fields.billing_id, fields.org_id, fields.project_id]
+        (
+            fields.billing_id,
+            fields.org_id.as_ref(),
+            fields.project_id.as_ref(),
+        )
     }
 }
 
@@ -92,6 +95,8 @@ impl<'a> From<&'a RevertRequest> for Pending<'a> {
         Self {
             request,
             last_attempt: request.last_attempt,
+            contested: false,
+            delivered: 0,
         }
     }
 }
@@ -111,72 +116,30 @@ impl From<bool> for Care {
     }
 }
 
-/// Every request once; and apart, for later rounds, those whose id came before in this batch with
-/// other content, so that the one delivered first is the first.
-pub(super) fn distinct(requests: &[RevertRequest]) -> (Vec<Pending<'_>>, Vec<Pending<'_>>) {
-    let mut seen: HashMap<(Uuid, Uuid), (bool, usize)> = HashMap::with_capacity(requests.len());
-    let mut ids = HashSet::with_capacity(requests.len());
-    let (mut first, mut later) = (Vec::with_capacity(requests.len()), Vec::new());
+/// Every request once, in the order of delivery. Each knows whether others under its id have other content.
+pub(super) fn distinct(requests: &[RevertRequest]) -> Vec<Pending<'_>> {
+    let mut seen: HashMap<(Uuid, Uuid), usize> = HashMap::with_capacity(requests.len());
+    let mut first_of: HashMap<Uuid, usize> = HashMap::with_capacity(requests.len());
+    let mut pending: Vec<Pending> = Vec::with_capacity(requests.len());
     for request in requests {
-        let key = (request.id, request.content);
-        if let Some((is_later, index)) = seen.get(&key) {
+        let next = pending.len();
+        let index = *seen.entry((request.id, request.content)).or_insert(next);
+        if index < next {
             // A copy on its last attempt makes the answer final for both.
-            let list: &mut Vec<Pending> = if *is_later { &mut later } else { &mut first };
-            list[*index].last_attempt |= request.last_attempt;
+            pending[index].last_attempt |= request.last_attempt;
             continue;
         }
-        let is_later = !ids.insert(request.id);
-        let list = if is_later { &mut later } else { &mut first };
-        seen.insert(key, (is_later, list.len()));
-        list.push(request.into());
+        pending.push(Pending {
+            delivered: i32::try_from(next).unwrap_or(i32::MAX),
+            ..request.into()
+        });
+        let first = *first_of.entry(request.id).or_insert(next);
+        if first < next {
+            pending[first].contested = true;
+            pending[next].contested = true;
+        }
     }
-    (first, later)
-}
-
-/// Of the further contents of ids, those whose turn it is: the next one of each, since whichever is decided first is the
-/// request; once one is stored, all others, which it refuses.
-pub(super) fn next_contents<'a>(
-    later: &mut Vec<Pending<'a>>,
-    pending: &[Pending<'a>],
-    decided: &Decided,
-) -> Vec<Pending<'a>> {
-    if later.is_empty() {
-        return Vec::new();
-    }
-    let stored = decided.iter().filter(|(_, decision)| is_stored(decision));
-    let stored: HashSet<_> = stored.map(|((id, _), _)| *id).collect();
-    let mut taken: HashSet<_> = pending.iter().map(|pending| pending.request.id).collect();
-    let (next, rest) = later.drain(..).partition(|pending| {
-        let id = pending.request.id;
-        taken.insert(id) || stored.contains(&id)
-    });
-    *later = rest;
-    next
-}
-
-/// Whether a request with a message id is remembered by it.
-fn is_stored(decision: &Decision) -> bool {
-    match decision {
-        Decision::Decided(outcome) | Decision::Repeated(outcome) => match &outcome.verdict {
-            Verdict::Refused(
-                Refusal::ClientUnknown
-                | Refusal::InvalidField(_)
-                | Refusal::OrgNotGranted
-                | Refusal::BillingAccountNotFound,
-            ) => false,
-            Verdict::Applied(_)
-            | Verdict::Refused(
-                Refusal::RequestIdReused
-                | Refusal::UsageNotFound
-                | Refusal::RevertOfRevert
-                | Refusal::NotAUsage
-                | Refusal::RevertWindowClosed
-                | Refusal::AlreadyReverted(_)
-                | Refusal::AmountExceedsUsage(_),
-            ) => true,
-        },
-        Decision::NotYet | Decision::Failed(_) => false,
-    }
+    pending
 }
 
 /// Runs the requests in one statement, or, where that fails for a cause of theirs, each half by itself.
@@ -257,6 +220,10 @@ pub(super) struct Params<'a> {
     counts: Vec<bool>,
     entry_ids: Vec<Option<Uuid>>,
     platform_legs: Vec<Option<Uuid>>,
+    org_names: Vec<Option<&'a str>>,
+    project_names: Vec<Option<&'a str>>,
+    contested: Vec<bool>,
+    delivered: Vec<i32>,
 }
 
 impl<'a> Params<'a> {
@@ -279,6 +246,7 @@ impl<'a> Params<'a> {
 
     fn push(&mut self, pending: Pending<'a>, several: bool, counts: bool) {
         let request = pending.request;
+        let (billing_id, org, project) = pending.account();
         self.ids.push(request.id);
         self.reuse_ids.push(request.reuse_id);
         self.contents.push(request.content);
@@ -286,23 +254,24 @@ impl<'a> Params<'a> {
         self.message_ids.push(request.message_id.as_deref());
         self.usage_ids.push(request.fields.usage_id);
         self.amounts.push(request.fields.amount.get());
-        self.billing_ids.push(request.fields.billing_id);
-        self.org_ids.push(request.fields.org_id);
-        self.project_ids.push(request.fields.project_id);
+        self.billing_ids.push(billing_id);
+        self.org_ids.push(org.and_then(Reference::id));
+        self.project_ids.push(project.and_then(Reference::id));
         self.reasons.push(request.fields.reason.as_deref());
         self.last_attempts.push(pending.last_attempt);
         self.several.push(several);
         self.counts.push(counts);
-        let fields = &request.fields;
-        let entry = fields
-            .billing_id
-            .map(|account| first_entry(fields.usage_id, account));
+        let entry = billing_id.map(|account| first_entry(pending.usage(), account));
         self.entry_ids.push(entry);
         self.platform_legs.push(entry.map(platform_leg));
+        self.org_names.push(org.and_then(Reference::name));
+        self.project_names.push(project.and_then(Reference::name));
+        self.contested.push(pending.contested);
+        self.delivered.push(pending.delivered);
     }
 
-    /// $1 to $16 of the statement.
-    pub(super) fn arrays(&self) -> [&(dyn ToSql + Sync); 16] {
+    /// $1 to $20 of the statement.
+    pub(super) fn arrays(&self) -> [&(dyn ToSql + Sync); 20] {
         [
             &self.ids,
             &self.reuse_ids,
@@ -320,6 +289,10 @@ impl<'a> Params<'a> {
             &self.counts,
             &self.entry_ids,
             &self.platform_legs,
+            &self.org_names,
+            &self.project_names,
+            &self.contested,
+            &self.delivered,
         ]
     }
 }

@@ -186,8 +186,7 @@ impl History {
 fn decided(row: &Row) -> Decided {
     let refusal: Option<&str> = row.get(10);
     let verdict = if let Some(reason) = refusal {
-        let metadata: Option<StoredMetadata> = row.get(11);
-        let metadata = metadata.map(|json| json.0).unwrap_or_default();
+        let metadata = StoredMetadata::read(row.get(11));
         let refusal = Refusal::from_reason(reason, metadata);
         Verdict::Refused(refusal.expect("the table's constraint knows the same reasons"))
     } else {

@@ -9,7 +9,10 @@ WITH credit AS (
         AND {reverted} = replace($1::uuid::text, '-', '')
         AND t.type = 'credit' AND t.metadata ? 'revert_request_using'
 )
-SELECT entry.id, entry.account_id, entry.type::text, entry.amount, entry.source::text, entry.created_at,
+SELECT entry.id, entry.account_id, entry.type::text, entry.amount, entry.source::text,
+    -- Other writers' times may be infinite, or beyond the years of four digits.
+    CASE WHEN entry.created_at >= '0001-01-01 00:00+00' AND entry.created_at < '10000-01-01 00:00+00'
+        THEN entry.created_at END AS told_at,
     entry.id = $1::uuid AS is_usage,
     EXISTS (
         SELECT FROM {outcomes} o

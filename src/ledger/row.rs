@@ -22,9 +22,8 @@ impl Row {
     /// Reads the columns in the order of the statement.
     pub fn read(row: &tokio_postgres::Row) -> Result<Self, Error> {
         let reason: Option<&str> = row.try_get(2)?;
-        let metadata: Option<StoredMetadata> = row.try_get(3)?;
         let verdict = if let Some(reason) = reason {
-            let metadata = metadata.map(|json| json.0).unwrap_or_default();
+            let metadata = StoredMetadata::read(row.try_get(3)?);
             let refusal = Refusal::from_reason(reason, metadata);
             Verdict::Refused(refusal.expect("the statement and the table know the same reasons"))
         } else {

@@ -5,10 +5,12 @@ use super::session::Session;
 use crate::settings::Settings;
 
 /// Frontier's columns that a revert reads or writes, with their types.
-const COLUMNS: [(&str, &str, &str); 19] = [
+const COLUMNS: [(&str, &str, &str); 21] = [
     ("organizations", "id", "uuid"),
+    ("organizations", "name", "text"),
     ("organizations", "deleted_at", "timestamptz"),
     ("projects", "id", "uuid"),
+    ("projects", "name", "text"),
     ("projects", "org_id", "uuid"),
     ("projects", "deleted_at", "timestamptz"),
     ("billing_customers", "id", "uuid"),

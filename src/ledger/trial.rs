@@ -6,7 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 
 use super::Ledger;
-use super::batch::{Care, Decided, Params, Pending, ROUNDS, distinct, find, next_contents};
+use super::batch::{Care, Decided, Params, Pending, ROUNDS, distinct, find};
 use super::error::{LedgerError, Trouble, classify};
 use crate::outcome::{Decision, Failure};
 use crate::patience::Patience;
@@ -74,7 +74,7 @@ impl Ledger {
         client: &Object,
         requests: &[RevertRequest],
     ) -> Result<Vec<Decision>, Trouble> {
-        let (mut pending, mut later) = distinct(requests);
+        let mut pending = distinct(requests);
         let mut decided: Decided = HashMap::with_capacity(requests.len());
         for _ in 0..ROUNDS {
             if pending.is_empty() {
@@ -85,8 +85,6 @@ impl Ledger {
                 decided.insert((row.outcome.id, row.content), row.decision());
             }
             pending.retain(|pending: &Pending<'_>| find(&decided, pending.request()).is_none());
-            let next = next_contents(&mut later, &pending, &decided);
-            pending.extend(next);
         }
         let trial = |request| find(&decided, request).cloned().unwrap_or(Decision::NotYet);
         Ok(requests.iter().map(trial).collect())

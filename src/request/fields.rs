@@ -7,7 +7,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::{Amount, Fields, Fragments, REASON_MAX_CHARS, Undecodable, Violation};
+use super::{
+    Amount, Fields, Fragments, NAME_MAX_CHARS, REASON_MAX_CHARS, Reference, Undecodable, Violation,
+};
 
 const NAMES: [(&str, &str); 6] = [
     ("usage_id", "usageId"),
@@ -80,8 +82,8 @@ impl Raw {
         let usage_id = self.uuid(USAGE_ID, &mut violations);
         let amount = self.amount(&mut violations);
         let billing_id = self.uuid(BILLING_ID, &mut violations);
-        let org_id = self.uuid(ORG_ID, &mut violations);
-        let project_id = self.uuid(PROJECT_ID, &mut violations);
+        let org_id = self.reference(ORG_ID, &mut violations);
+        let project_id = self.reference(PROJECT_ID, &mut violations);
         let reason = self.reason(&mut violations);
         if self.missing(USAGE_ID) {
             violate(&mut violations, USAGE_ID, "is required");
@@ -120,7 +122,7 @@ impl Raw {
                         usage_id: usage_id.filter(|_| once(USAGE_ID)),
                         amount: amount.filter(|_| once(AMOUNT)),
                         billing_id: billing_id.filter(|_| once(BILLING_ID)),
-                        org_id: org_id.filter(|_| once(ORG_ID)),
+                        org_id: org_id.and_then(|org| org.id()).filter(|_| once(ORG_ID)),
                         reason: reason.filter(|_| once(REASON)),
                     },
                     violations,
@@ -154,6 +156,29 @@ impl Raw {
             violate(violations, field, "must be a hyphenated UUID, as a string");
         }
         parsed
+    }
+
+    /// A UUID, or else a name.
+    fn reference(&self, field: usize, violations: &mut Vec<Violation>) -> Option<Reference> {
+        if self.absent(field) {
+            return None;
+        }
+        let Given::Text(text) = &self.given[field] else {
+            violate(violations, field, "must be a UUID or a name, as a string");
+            return None;
+        };
+        if let Ok(id) = Uuid::try_parse(text) {
+            return Some(Reference::Id(id));
+        }
+        let long = text.chars().count() > NAME_MAX_CHARS;
+        let control = text.chars().any(char::is_control);
+        if long {
+            violate(violations, field, "must be at most 255 characters long");
+        }
+        if control {
+            violate(violations, field, "must not contain control characters");
+        }
+        (!long && !control).then(|| Reference::Name(text.clone()))
     }
 
     fn amount(&self, violations: &mut Vec<Violation>) -> Option<Amount> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::support::*;
 
-fn request(message_id: &str, usage_id: Uuid, account: Uuid, amount: i64) -> RevertRequest {
+pub fn request(message_id: &str, usage_id: Uuid, account: Uuid, amount: i64) -> RevertRequest {
     let envelope = Envelope {
         message_id: Some(message_id.into()),
         ..Envelope::default()
@@ -25,7 +25,7 @@ fn request(message_id: &str, usage_id: Uuid, account: Uuid, amount: i64) -> Reve
 }
 
 /// What became of each: `APPLIED`, or why not.
-async fn decide(stage: &Stage, requests: &[RevertRequest]) -> Vec<&'static str> {
+pub async fn decide(stage: &Stage, requests: &[RevertRequest]) -> Vec<&'static str> {
     let settings = Settings::load_from(None, stage.environment()).expect("valid");
     let ledger = Ledger::new(&settings).expect("an address");
     let decisions = ledger.apply(requests).await.expect("the database is there");
@@ -68,6 +68,53 @@ async fn of_several_contents_of_an_id_one_is_applied_also_where_the_first_is_not
     );
     stage.assert_ledger_is_sound().await;
     stage.strike().await;
+}
+
+#[tokio::test]
+async fn contents_that_are_not_stored_are_decided_at_once() {
+    let mut stage = Stage::new().await;
+    stage.set("AUTHORIZATION__MODE", "grants");
+    let account = stage.customer().await.account;
+    let stranger = Envelope {
+        client: "stranger".into(),
+        message_id: Some("x".into()),
+        ..Envelope::default()
+    };
+    let requests: Vec<_> = (1..=500)
+        .map(|usage| {
+            let asked = request("x", Uuid::from_u128(usage), account, 5);
+            RevertRequest::new(&stranger, asked.fields, false)
+        })
+        .collect();
+    let verdicts = decide(&stage, &requests).await;
+    assert_eq!(verdicts, ["ORG_NOT_GRANTED"; 500]);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn requests_of_an_id_and_of_a_usage_are_decided_in_the_order_of_delivery() {
+    for swap in [false, true] {
+        let stage = Stage::new().await;
+        let account = stage.customer().await.account;
+        let usage = stage.usage(account, 20).await;
+        // The id that sorts first, or last, is that of a usage that is not there.
+        let unknown = if swap { Uuid::nil() } else { Uuid::max() };
+        let mut overtaken = request("x", unknown, account, 5);
+        overtaken.last_attempt = false;
+        let requests = [
+            overtaken,
+            request("x", usage, account, 5),
+            request("y", usage, account, 5),
+        ];
+        let verdicts = decide(&stage, &requests).await;
+        assert_eq!(
+            verdicts,
+            ["UNDECIDED", "APPLIED", "ALREADY_REVERTED"],
+            "the first may still find its usage, and then has the id of another request"
+        );
+        stage.assert_ledger_is_sound().await;
+        stage.strike().await;
+    }
 }
 
 #[tokio::test]

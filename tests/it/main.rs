@@ -20,6 +20,8 @@ mod grants;
 mod house;
 mod ladder;
 mod model;
+mod names;
+mod others_entries;
 mod outcomes;
 mod pause;
 mod permissions;

@@ -103,10 +103,10 @@ async fn every_way_to_name_an_account_leads_to_it() {
     let mut events = stage.events().await;
     let Customer { org, account } = stage.customer().await;
     let project = stage.project(org).await;
-    let younger = stage.account(org).await;
+    let older = stage.account(org).await;
     stage
         .sql(&format!(
-            "UPDATE billing_customers SET created_at = now() + interval '1 day' WHERE id = '{younger}'"
+            "UPDATE billing_customers SET created_at = now() - interval '1 day' WHERE id = '{older}'"
         ))
         .await;
     for names in [

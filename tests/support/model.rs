@@ -86,6 +86,8 @@ struct Given {
     amount: i64,
     at: String,
     by_others: bool,
+    /// Whether Frontier counts it for the number in the id of the next entry: it is spelled as Frontier spells it.
+    counted: bool,
 }
 
 /// All that decides the next request.
@@ -107,6 +109,7 @@ impl<'a> Model<'a> {
                     amount: posting.amount,
                     at: at.clone(),
                     by_others: true,
+                    counted: posting.metadata["revert_request_using"] == of.to_string(),
                 });
             }
         }
@@ -157,6 +160,7 @@ impl<'a> Model<'a> {
                     amount: asked.content.amount,
                     at: at.to_owned(),
                     by_others: false,
+                    counted: true,
                 });
         }
         if stored {
@@ -227,7 +231,8 @@ impl<'a> Model<'a> {
             ];
             return refused("AMOUNT_EXCEEDS_USAGE", &metadata);
         }
-        let entry = entry_id(content.usage, given.len(), account);
+        let counted = given.iter().filter(|given| given.counted).count();
+        let entry = entry_id(content.usage, counted, account);
         let own = given.iter().filter(|given| !given.by_others).count();
         Verdict::Applied(Revert {
             entry,
@@ -247,7 +252,7 @@ fn with_version_8(id: Uuid) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
-/// Frontier's id of the n-th revert of a usage, whoever wrote those before it.
+/// Frontier's id of an entry that reverts a usage, with n rows before it that Frontier counts.
 pub fn entry_id(usage: Uuid, n: usize, account: Uuid) -> Uuid {
     Uuid::new_v5(&NAMESPACE, format!("{usage}:{n}:{account}").as_bytes())
 }

@@ -9,9 +9,11 @@ use uuid::Uuid;
 
 use super::model::{Content, Policy};
 
-/// When Frontier wrote the reverts that are there before ours: one, and where there is another, that.
-pub const FRONTIERS_TIMES: [&str; 2] =
-    ["2024-02-03T04:05:06.000007Z", "2024-02-03T04:05:06.070000Z"];
+/// When Frontier wrote, so many minutes ago: after the usages, as events tell it.
+fn frontiers_time(minutes: i64) -> String {
+    let at = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
+    revertd::event::text_of(at)
+}
 
 /// What is in the ledger.
 #[derive(Clone, Debug)]
@@ -94,7 +96,7 @@ impl Posting {
 
     /// A revert as Frontier writes one; `spelled` is the usage's id as its caller spelled it.
     pub fn revert(account: Uuid, usage: Uuid, spelled: &str, amount: i64) -> Self {
-        let at = FRONTIERS_TIMES[0].into();
+        let at = frontiers_time(20);
         Self {
             kind: Kind::Revert { of: usage, at },
             source: Some("system.revert.api.usage".into()),
@@ -108,9 +110,13 @@ impl World {
     /// Lets Frontier give back `parts` of a usage; `ids` are those of its entries.
     pub fn give_back(&mut self, usage: Uuid, parts: &[i64], ids: &[Uuid]) {
         let account = self.postings[&usage].account;
-        let spelled = usage.to_string().to_uppercase();
-        for ((part, id), time) in parts.iter().zip(ids).zip(FRONTIERS_TIMES) {
-            let at = time.to_owned();
+        // By a caller who spelled it as Frontier does, or in upper case: the latter Frontier does not count.
+        let spelled = match usage.as_u128() % 2 {
+            0 => usage.to_string(),
+            _ => usage.to_string().to_uppercase(),
+        };
+        for ((part, id), minutes) in parts.iter().zip(ids).zip([20, 10]) {
+            let at = frontiers_time(minutes);
             let revert = Posting {
                 kind: Kind::Revert { of: usage, at },
                 ..Posting::revert(account, usage, &spelled, *part)
@@ -140,12 +146,12 @@ impl World {
             }
             (None, None) => None,
         };
-        // A disabled account that is named may be given its usage back; else it is the oldest active one.
+        // A disabled account that is named may be given its usage back; else it is the newest active one.
         let meant = |account: &&Account| match content.billing {
             Some(id) => account.id == id,
             None => account.active && Some(account.org) == stated,
         };
-        let found = self.accounts.iter().find(meant)?;
+        let found = self.accounts.iter().rfind(meant)?;
         let fits = stated.is_none_or(|org| org == found.org);
         (fits && self.orgs.contains(&found.org)).then_some((found.id, found.org))
     }
@@ -212,7 +218,7 @@ async fn insert_postings(db: &Client, postings: &[(&Uuid, &Posting)]) {
     let insert = "INSERT INTO billing_transactions \
         (id, account_id, type, source, amount, description, metadata, user_id, created_at) \
         SELECT id, account, type, source, amount, description, metadata, user_id, \
-            coalesce(at::timestamptz, now()) \
+            coalesce(at::timestamptz, now() - interval '1 hour') \
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::jsonb[], \
             $8::text[], $9::text[]) \
             t (id, account, type, source, amount, description, metadata, user_id, at)";

@@ -191,14 +191,16 @@ impl Line {
         let mut body = Map::new();
         body.insert("usage_id".into(), json!(fields.usage_id));
         body.insert("amount".into(), json!(fields.amount.to_string()));
-        let ids = [
-            ("billing_id", fields.billing_id),
-            ("org_id", fields.org_id),
-            ("project_id", fields.project_id),
+        if let Some(id) = fields.billing_id {
+            body.insert("billing_id".into(), json!(id));
+        }
+        let references = [
+            ("org_id", &fields.org_id),
+            ("project_id", &fields.project_id),
         ];
-        for (name, id) in ids {
-            if let Some(id) = id {
-                body.insert(name.into(), json!(id));
+        for (name, reference) in references {
+            if let Some(reference) = reference {
+                body.insert(name.into(), json!(reference.to_string()));
             }
         }
         if let Some(reason) = &fields.reason {

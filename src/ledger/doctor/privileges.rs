@@ -38,8 +38,8 @@ const fn add(frontiers: bool, table: &'static str) -> Grant {
 }
 
 const GRANTS: [Grant; 8] = [
-    read(true, "organizations", &["id", "deleted_at"]),
-    read(true, "projects", &["id", "org_id", "deleted_at"]),
+    read(true, "organizations", &["id", "name", "deleted_at"]),
+    read(true, "projects", &["id", "name", "org_id", "deleted_at"]),
     read(
         true,
         "billing_customers",

@@ -29,14 +29,17 @@ WITH checked AS MATERIALIZED (
                     IS DISTINCT FROM (p.source, p.description, p.metadata, p.user_id, p.created_at)
                 THEN 'LEGS_DIFFER' END,
             CASE WHEN c.id IS NOT NULL AND (c.source LIKE 'system.revert.%' AND c.description LIKE 'Revert: %'
-                AND c.created_at = o.decided_at
+                -- Never before its usage, which may have been deleted since.
+                AND c.created_at >= o.decided_at
+                AND (u.id IS NULL OR c.created_at = greatest(o.decided_at, u.created_at))
                 AND c.metadata ->> 'revert_reason' IS NOT DISTINCT FROM o.reason) IS NOT TRUE
                 THEN 'LEG_NOT_AS_WRITTEN' END,
             CASE WHEN o.applied AND (o.platform_transaction_id <> revertd.platform_leg(o.transaction_id)
                 OR o.transaction_id <> revertd.entry_id(o.usage_id, o.revert_no, o.account_id)
-                    -- With reverts of others before it, its number among all is larger than among revertd's own.
+                    -- Entries of others, and ids that were taken, set its number among all apart from that among
+                    -- revertd's own; so do entries that are gone.
                     AND NOT EXISTS (
-                        SELECT FROM generate_series(o.revert_no::bigint + 1, o.revert_no::bigint + 1000) n
+                        SELECT FROM generate_series(0, o.revert_no::bigint + 1000) n
                         WHERE revertd.entry_id(o.usage_id, n, o.account_id) = o.transaction_id))
                 THEN 'ENTRY_ID_UNEXPECTED' END,
             CASE WHEN o.applied AND u.id IS NULL AND NOT account.gone THEN 'USAGE_MISSING' END,
@@ -92,7 +95,6 @@ WITH checked AS MATERIALIZED (
             SELECT true FROM {outcomes} b
             WHERE b.usage_id = o.usage_id AND b.refusal IS NULL AND b.revert_no = o.revert_no - 1
                 AND b.usage_amount = o.usage_amount
-                AND b.reverted_before + b.amount <= o.reverted_before
                 AND b.reverted_before - coalesce(b.reverted_by_others, 0) + b.amount
                     = o.reverted_before - coalesce(o.reverted_by_others, 0)
             LIMIT 1

@@ -137,6 +137,8 @@ fn a_request_is_the_same_as_in_asyncapi_yaml() {
     for name in [
         "RevertRequest",
         "GivenUuid",
+        "GivenReference",
+        "OptionalReference",
         "OptionalUuid",
         "GivenAmount",
         "OptionalReason",

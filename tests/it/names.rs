@@ -1,0 +1,192 @@
+//! Orgs and projects by their names, and which account of an org is meant.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::support::ledger::Customer;
+use super::support::*;
+
+async fn name(stage: &Stage, table: &str, id: Uuid, name: &str) {
+    let named = format!("UPDATE {table} SET name = $1 WHERE id = $2");
+    let done = stage.db.execute(&named, &[&name, &id]).await;
+    assert_eq!(done.expect("named"), 1);
+}
+
+/// The verdict on a request for 5 of a usage on that account, which is referred to as `names` says.
+async fn ask(stage: &Stage, events: &mut Mailbox, account: Uuid, names: &Value) -> Letter {
+    let request = request(stage, account, names).await;
+    stage.publish(&request).await;
+    events.answer(&request).await
+}
+
+async fn request(stage: &Stage, account: Uuid, names: &Value) -> Request {
+    let usage = stage.usage(account, 20).await;
+    let mut body = names.clone();
+    (body["usage_id"], body["amount"]) = (json!(usage), json!(5));
+    Request::json(&body).id(&Uuid::new_v4().to_string())
+}
+
+#[tokio::test]
+async fn the_default_account_is_the_newest_active_one() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let mut events = stage.events().await;
+    let org = stage.org().await;
+    let mut accounts = Vec::new();
+    for (days, rest) in [
+        (5, "id = id"),
+        (3, "id = id"),
+        (2, "state = 'disabled'"),
+        (1, "deleted_at = now()"),
+    ] {
+        let account = stage.account(org).await;
+        stage
+            .sql(&format!(
+                "UPDATE billing_customers SET created_at = now() - interval '{days} days', {rest} \
+                 WHERE id = '{account}'"
+            ))
+            .await;
+        accounts.push(account);
+    }
+    let project = stage.project(org).await;
+    for names in [json!({"org_id": org}), json!({"project_id": project})] {
+        let event = ask(&stage, &mut events, accounts[1], &names).await;
+        assert_eq!(event.verdict(), "usage.reverted", "{names}");
+        assert_eq!(event.json()["data"]["billing_id"], json!(accounts[1]));
+    }
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn an_org_and_a_project_go_by_name_as_well() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let mut events = stage.events().await;
+    let Customer { org, account } = stage.customer().await;
+    let project = stage.project(org).await;
+    // Sixteen bytes, as an id has; and characters that are no letters.
+    for (of_org, of_project) in [("sixteen-letters!", "x"), ("a' OR b\"$1\\", "größe 🦀")] {
+        name(&stage, "organizations", org, of_org).await;
+        name(&stage, "projects", project, of_project).await;
+        for names in [
+            json!({"org_id": of_org}),
+            json!({"orgId": of_org}),
+            json!({"project_id": of_project}),
+            json!({"projectId": of_project}),
+            json!({"billing_id": account, "org_id": of_org}),
+            json!({"billing_id": account, "project_id": of_project}),
+            json!({"org_id": org.simple().to_string()}),
+            json!({"org_id": org.urn().to_string()}),
+        ] {
+            let event = ask(&stage, &mut events, account, &names).await;
+            assert_eq!(event.verdict(), "usage.reverted", "{names}");
+            assert_eq!(event.routing_key, format!("result.{org}"), "{names}");
+            assert_eq!(event.json()["data"]["org_id"], json!(org), "{names}");
+        }
+    }
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_there_or_of_another_org_is_not_found() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let mut events = stage.events().await;
+    let Customer { org, account } = stage.customer().await;
+    let (other, gone) = (stage.customer().await.org, stage.org().await);
+    let (project, closed) = (stage.project(other).await, stage.project(org).await);
+    name(&stage, "organizations", other, "other").await;
+    name(&stage, "organizations", gone, "gone").await;
+    name(&stage, "projects", project, "others-project").await;
+    name(&stage, "projects", closed, "closed").await;
+    stage
+        .sql(&format!(
+            "UPDATE organizations SET deleted_at = now() WHERE id = '{gone}'; \
+             UPDATE projects SET deleted_at = now() WHERE id = '{closed}'"
+        ))
+        .await;
+    for names in [
+        json!({"org_id": "nowhere"}),
+        json!({"org_id": "OTHER"}),
+        json!({"org_id": "gone"}),
+        json!({"project_id": "nothing"}),
+        json!({"project_id": "closed"}),
+        // The names of the one are not those of the other.
+        json!({"project_id": "other"}),
+        json!({"org_id": "others-project"}),
+        json!({"billing_id": account, "org_id": "other"}),
+        json!({"billing_id": account, "org_id": "nowhere"}),
+        json!({"billing_id": account, "project_id": "others-project"}),
+        json!({"billing_id": account, "project_id": "nothing"}),
+    ] {
+        let event = ask(&stage, &mut events, account, &names).await;
+        assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND", "{names}");
+        assert_eq!(event.routing_key, "error.unknown", "{names}");
+        assert_eq!(event.json()["data"].get("org_id"), None, "{names}");
+    }
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_name_that_no_org_can_have_breaks_a_rule() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let mut events = stage.events().await;
+    let account = stage.customer().await.account;
+    let (long, longest) = ("é".repeat(256), "é".repeat(255));
+    for wrong in [
+        json!(long),
+        json!("a\u{0}"),
+        json!("a\nb"),
+        json!(5),
+        json!(["a"]),
+    ] {
+        for field in ["org_id", "project_id"] {
+            let event = ask(&stage, &mut events, account, &json!({field: wrong})).await;
+            assert_eq!(event.verdict(), "INVALID_FIELD", "{field} {wrong}");
+            let violations = &event.json()["data"]["error"]["details"][1]["fieldViolations"];
+            assert_eq!(violations[0]["field"], field, "{wrong}");
+        }
+    }
+    let event = ask(&stage, &mut events, account, &json!({"org_id": longest})).await;
+    assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND");
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_grant_is_asked_for_the_org_that_is_named() {
+    let (stage, _worker) = Stage::with_worker_set(&[("AUTHORIZATION__MODE", "grants")]).await;
+    let mut events = stage.events().await;
+    let Customer { org, account } = stage.customer().await;
+    let (other, gone) = (stage.customer().await, stage.org().await);
+    name(&stage, "organizations", org, "mine").await;
+    name(&stage, "organizations", other.org, "other").await;
+    name(&stage, "organizations", gone, "gone").await;
+    let publisher = stage.publisher().await;
+    let client = &publisher.user;
+    stage
+        .sql(&format!(
+            "UPDATE organizations SET deleted_at = now() WHERE id = '{gone}'; \
+             INSERT INTO revertd.grants (client, org_id, granted_by) VALUES \
+             ('{client}', '{org}', 'test'), ('{client}', '{gone}', 'test')"
+        ))
+        .await;
+    for (named, of, verdict) in [
+        ("mine", account, "usage.reverted"),
+        ("other", other.account, "ORG_NOT_GRANTED"),
+        ("nowhere", account, "ORG_NOT_GRANTED"),
+        ("gone", account, "BILLING_ACCOUNT_NOT_FOUND"),
+    ] {
+        let request = request(&stage, of, &json!({"org_id": named})).await;
+        publisher.publish(request.clone()).await;
+        assert_eq!(events.answer(&request).await.verdict(), verdict, "{named}");
+    }
+    stage
+        .sql(&format!(
+            "INSERT INTO revertd.grants (client, granted_by) VALUES ('{client}', 'test')"
+        ))
+        .await;
+    let request = request(&stage, account, &json!({"org_id": "nowhere"})).await;
+    publisher.publish(request.clone()).await;
+    let event = events.answer(&request).await;
+    assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND");
+    stage.strike().await;
+}
