@@ -273,25 +273,28 @@ decided AS MATERIALIZED (
             AND (d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt)) AS store
     FROM (
         SELECT v.*,
-            -- The id of the entry: with the number that Frontier would give it, or the next one whose id no entry and
+            -- The id of the entry: with the number that Frontier would give it, or the next one whose ids no entry and
             -- no outcome of the usage has. Most are the first, whose id was computed beforehand. What is generated in
-            -- the list of results is generated as far as it is needed; a CASE keeps EXISTS from becoming a join.
+            -- the list of results is generated as far as it is needed.
             CASE WHEN v.verdict <> 'APPLIED' THEN NULL
-            WHEN v.account_id = v.billing_id AND (v.plain OR v.all_entry_no + v.nth + v.own_n = 0 AND NOT EXISTS (
-                SELECT FROM {ledger}.billing_transactions t WHERE t.id = v.entry_id)) THEN v.entry_id
+            WHEN v.account_id = v.billing_id AND (v.plain OR v.all_entry_no + v.nth + v.own_n = 0 AND (
+                SELECT true FROM {ledger}.billing_transactions t
+                WHERE t.id IN (v.entry_id, v.platform_leg) LIMIT 1
+            ) IS NULL) THEN v.entry_id
             WHEN v.plain THEN revertd.entry_id(v.usage_id, 0, v.account_id)
             ELSE (
-                SELECT named.id FROM (
-                    SELECT revertd.entry_id(v.usage_id, numbered.n, v.account_id) AS id
-                    FROM (SELECT generate_series(v.all_entry_no, v.all_entry_no + v.nth + 1000) AS n) numbered
+                SELECT numbered.id FROM (
+                    SELECT revertd.entry_id(v.usage_id, n, v.account_id) AS id
+                    FROM (SELECT generate_series(v.all_entry_no, v.all_entry_no + v.nth + 1000) AS n) s
                     OFFSET 0
-                ) named
-                WHERE CASE
-                    WHEN EXISTS (SELECT FROM {ledger}.billing_transactions t WHERE t.id = named.id) THEN false
-                    ELSE NOT EXISTS (
-                        SELECT FROM revertd.outcomes o
-                        WHERE o.usage_id = v.usage_id AND o.refusal IS NULL AND o.transaction_id = named.id)
-                    END
+                ) numbered
+                WHERE (
+                    SELECT true FROM {ledger}.billing_transactions t
+                    WHERE t.id IN (numbered.id, revertd.platform_leg(numbered.id)) LIMIT 1
+                ) IS NULL AND (
+                    SELECT true FROM revertd.outcomes o
+                    WHERE o.usage_id = v.usage_id AND o.refusal IS NULL AND o.transaction_id = numbered.id LIMIT 1
+                ) IS NULL
                 OFFSET v.nth LIMIT 1
             ) END AS new_id
         FROM (

@@ -199,6 +199,45 @@ async fn an_outcome_that_no_standby_has_is_not_told_by_whoever_finds_it() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_as_durable_as_the_entry_it_names() {
+    let pair = Pair::start().await;
+    let account = pair.stage.customer().await.account;
+    let usage = pair.stage.usage(account, 20).await;
+    let mut worker = pair.stage.start_worker().await;
+    pair.instance.act("stop-one", "pg2").await;
+    // Frontier's commit is given up while it waits: its entry is there, on the primary alone.
+    let name = format!("{usage}:0:{account}");
+    let spelled = usage.to_string();
+    let reverting = pair.stage.frontier_revert(&name, account, &spelled, 5);
+    let giving_up = async {
+        let db = pair.reconnected().await;
+        let give_up = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
+            WHERE datname = current_database() AND wait_event = 'SyncRep'";
+        // Each leg is a commit of its own.
+        loop {
+            db.query_one(give_up, &[]).await.expect("cancelled");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = reverting => {}
+        never = giving_up => match never {},
+    }
+    // Nothing of such a request is stored.
+    let body = serde_json::json!({"billing_id": account, "usage_id": usage, "amount": 5});
+    let without_id = Request::json(&body);
+    pair.stage.publish(&without_id).await;
+    pair.waits().await;
+    assert_eq!(pair.events().await, 0, "nothing is told");
+    pair.instance.act("start-one", "pg2").await;
+    let mut events = pair.stage.events().await;
+    let event = events.answer(&without_id).await;
+    assert_eq!(event.verdict(), "ALREADY_REVERTED");
+    assert!(worker.stop().await.success());
+    pair.stage.strike().await;
+}
+
+#[tokio::test]
 async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
     let mut pair = Pair::start().await;
     pair.stage.set("AMQP__MAX_DELIVERIES", "6");

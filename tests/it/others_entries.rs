@@ -171,8 +171,12 @@ async fn an_id_that_is_taken_is_passed_over() {
         let mut stage = Stage::new().await;
         let (account, usage) = usage_of(&mut stage, policy, 20).await;
         // Whoever reports a usage chooses its id.
-        for n in [0, 1, 3] {
-            let id = entry_id(usage, n, account);
+        let other_leg = |id: Uuid| {
+            let text = id.to_string();
+            Uuid::parse_str(&format!("{}8{}", &text[..14], &text[15..])).expect("a UUID")
+        };
+        let [first, second, fourth] = [0, 1, 3].map(|n| entry_id(usage, n, account));
+        for id in [first, other_leg(second), fourth] {
             stage
                 .entry(id, account, "debit", "api.usage", 1, &json!({}))
                 .await;
@@ -263,6 +267,7 @@ async fn a_time_that_no_event_can_tell_is_left_out() {
         );
         assert!(output.status.success(), "{time}: {told} {wrong}");
         assert!(told.contains(&others.to_string()), "{time}: {told}");
+        assert_eq!(verified(&stage), Vec::<String>::new(), "{time}");
         stage.strike().await;
     }
 }
@@ -308,6 +313,10 @@ async fn sums_beyond_an_int64_refuse() {
         ];
         let verdicts = decide(&stage, &asked).await;
         assert_eq!(verdicts, [refused; 2], "{policy} {usage_amount}");
+        let findings = verified(&stage);
+        let excess = |finding: &String| finding.contains("EXCESS_WITH_OTHERS");
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings.iter().all(excess), "{findings:?}");
         stage.strike().await;
     }
 }
