@@ -172,7 +172,8 @@ fn is_stored(decision: &Decision) -> bool {
                 | Refusal::NotAUsage
                 | Refusal::RevertWindowClosed
                 | Refusal::AlreadyReverted(_)
-                | Refusal::AmountExceedsUsage(_),
+                | Refusal::AmountExceedsUsage(_)
+                | Refusal::Stored(_),
             ) => true,
         },
         Decision::NotYet | Decision::Failed(_) => false,

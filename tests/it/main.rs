@@ -34,5 +34,7 @@ mod starts;
 mod status;
 mod telemetry;
 mod transport;
+mod trust;
 mod verify;
+mod versions;
 mod writers;
