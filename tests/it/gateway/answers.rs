@@ -284,7 +284,10 @@ async fn a_number_too_large_and_half_a_pair_are_json() {
     let sound = body(r#""amount":5,"x":[1e400,"\ud800"],"\udfff":-1e-400"#);
     let request = Request::raw(sound).id("sound");
     stage.publish(&request).await;
-    assert_eq!(events.correlated(&request.correlation()).await.verdict(), "usage.reverted");
+    assert_eq!(
+        events.correlated(&request.correlation()).await.verdict(),
+        "usage.reverted"
+    );
     stage.strike().await;
 }
 

@@ -94,14 +94,12 @@ async fn what_may_have_been_taken_is_not_told_as_not_taken() {
     assert!(worker.stop().await.success());
     // The work queue takes what comes, and confirms nothing.
     let work = stage.name("work");
-    let queue = |what: &str| {
-        let of = format!(
-            "[sys:{what}(element(1, amqqueue:get_pid(Q))) || Q <- rabbit_amqqueue:list(), \
-             element(4, amqqueue:get_name(Q)) =:= <<\"{work}\">>]."
-        );
-        manage(&["ctl", &name, "eval", &of]);
+    // Its log is what it waits for before it confirms.
+    let log = |what: &str| {
+        let said = manage(&["ctl", &name, "eval", &format!("sys:{what}(ra_log_wal).")]);
+        assert_eq!(said.trim(), "ok");
     };
-    queue("suspend");
+    log("suspend");
     let mut taken = gateway.connect().await;
     taken.write(&call.clone().key("taken").bytes()).await;
     eventually("it is on its way", async || {
@@ -116,7 +114,7 @@ async fn what_may_have_been_taken_is_not_told_as_not_taken() {
     deleting.await.expect("deleted");
     let not_taken = gateway.send(&call.clone().key("behind")).await;
     let taken = taken.reply().await;
-    queue("resume");
+    log("resume");
     eventually("the first one is in the queue", async || {
         stage.depth(&work).await == 1
     })
