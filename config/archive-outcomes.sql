@@ -11,9 +11,23 @@
 -- must be given back whole. Stays: every refusal, and every success whose entry somebody removed.
 SET search_path TO :"ledger", pg_temp;
 
--- The same columns, and the same order; after a migration that adds one, add it here too. Until then this fails, and
--- moves nothing.
+-- The same columns: those that a migration added since it was made, the archive is given now.
 CREATE TABLE IF NOT EXISTS revertd.outcomes_archive (LIKE revertd.outcomes INCLUDING STORAGE INCLUDING COMPRESSION);
+DO $$
+DECLARE
+    addition text;
+BEGIN
+    FOR addition IN
+        SELECT format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) FROM pg_attribute a
+        WHERE a.attrelid = 'revertd.outcomes'::regclass AND a.attnum > 0 AND NOT a.attisdropped
+            AND NOT EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = 'revertd.outcomes_archive'::regclass
+                AND b.attname = a.attname AND NOT b.attisdropped)
+        ORDER BY a.attnum
+    LOOP
+        EXECUTE 'ALTER TABLE revertd.outcomes_archive ADD COLUMN ' || addition;
+    END LOOP;
+END
+$$;
 CREATE INDEX IF NOT EXISTS outcomes_archive_id ON revertd.outcomes_archive (id);
 CREATE INDEX IF NOT EXISTS outcomes_archive_usage_id ON revertd.outcomes_archive (usage_id);
 
@@ -40,6 +54,9 @@ DECLARE
     batch uuid[];
     moved bigint;
     total bigint := 0;
+    -- By name: in the archive they may stand in another order.
+    columns text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = 'revertd.outcomes'::regclass AND a.attnum > 0 AND NOT a.attisdropped);
 BEGIN
     LOOP
         SELECT array_agg(n.usage_id ORDER BY n.usage_id) INTO batch FROM (
@@ -49,15 +66,15 @@ BEGIN
         ) n;
         EXIT WHEN batch IS NULL;
         done := batch[cardinality(batch)];
-        WITH protected AS (
+        EXECUTE format($move$WITH protected AS (
             SELECT o.usage_id
             FROM revertd.outcomes o
             LEFT JOIN billing_transactions entry ON entry.id = o.transaction_id
                 AND entry.account_id = o.account_id AND entry.type = 'credit' AND entry.amount = o.amount
                 AND entry.metadata ->> 'revert_request_using' = o.usage_id::text
-            WHERE o.usage_id = ANY (batch) AND o.refusal IS NULL
+            WHERE o.usage_id = ANY ($1) AND o.refusal IS NULL
             GROUP BY o.usage_id
-            HAVING max(o.decided_at) < now() - older_than
+            HAVING max(o.decided_at) < now() - $2
                 AND count(*) = count(entry.id)
                 -- Given back whole, or decided under `once`. Who ever means to change revert.policy to `cumulative` takes
                 -- the second half away: what was given back in part could then be given again by the same request.
@@ -67,7 +84,7 @@ BEGIN
             WHERE o.usage_id = p.usage_id AND o.refusal IS NULL
             RETURNING o.*
         )
-        INSERT INTO revertd.outcomes_archive SELECT * FROM gone;
+        INSERT INTO revertd.outcomes_archive (%1$s) SELECT %1$s FROM gone$move$, columns) USING batch, older_than;
         GET DIAGNOSTICS moved = ROW_COUNT;
         total := total + moved;
         COMMIT;

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 use crate::tls;
+use trust::Trust;
 use watched::Watched;
 
 mod browse;
@@ -38,6 +39,7 @@ mod reply_queue;
 mod sieve;
 mod socket;
 mod topology;
+mod trust;
 mod watched;
 mod wire;
 
@@ -72,7 +74,7 @@ pub struct Broker {
     consuming: Watched,
     publishing: Watched,
     url: AmqpUrl,
-    user: Arc<str>,
+    trust: Trust,
     host: String,
 }
 
@@ -93,7 +95,7 @@ impl Broker {
                 connect(&url, "revertd worker (publishing)")
             )?;
             Ok(Self {
-                user: consuming.status().username().into(),
+                trust: Trust::new(&consuming.status().username(), settings),
                 consuming: Watched::new(consuming),
                 publishing: Watched::new(publishing),
                 host: url.host(),
@@ -136,7 +138,7 @@ impl Broker {
     /// # Errors
     /// Where the broker refuses.
     pub async fn outlet(&self) -> Result<Outlet, BrokerError> {
-        let opening = Outlet::open(&self.publishing.connection, &self.user, &self.host);
+        let opening = Outlet::open(&self.publishing.connection, self.trust.user(), &self.host);
         within(CONNECT_TIMEOUT, &self.host, opening).await
     }
 
@@ -161,7 +163,7 @@ impl Broker {
     /// Where the broker refuses.
     pub async fn separate_outlet(&self) -> Result<Outlet, BrokerError> {
         let connection = connect(&self.url, "revertd worker (direct reply-to)").await?;
-        let opening = Outlet::open(&connection, &self.user, &self.host);
+        let opening = Outlet::open(&connection, self.trust.user(), &self.host);
         let outlet = within(CONNECT_TIMEOUT, &self.host, opening).await?;
         Ok(outlet.keeping(connection))
     }

@@ -2,12 +2,15 @@
 //!
 //! Pure. Settling, logs and counters read what is decided here.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::event::Event;
 use crate::outcome::{Decision, Failure, Outcome, Refusal, Verdict};
-use crate::request::{Envelope, Fields, Fragments, RevertRequest, Undecodable, decode};
+use crate::request::{Claim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode};
 use crate::retry::{Cause, Ladder};
+
+/// How long a message waits for the login that names its client to be trusted: over a night, and a rolling upgrade.
+const TRUST_AWAITED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// Where a message goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,11 @@ pub enum Disposition {
     Answer(Event),
     /// It waits on that rung, and comes back.
     Retry {
+        /// Index of the delay.
+        rung: usize,
+    },
+    /// It waits on that rung until the login that names its client is trusted; no attempt is counted.
+    AwaitTrust {
         /// Index of the delay.
         rung: usize,
     },
@@ -34,7 +42,7 @@ impl Disposition {
     pub fn passes_on(&self) -> bool {
         match self {
             Self::Answer(_) => false,
-            Self::Retry { .. } | Self::DeadLetter { .. } => true,
+            Self::Retry { .. } | Self::AwaitTrust { .. } | Self::DeadLetter { .. } => true,
         }
     }
 }
@@ -58,6 +66,9 @@ pub fn read(
     ladder: &Ladder,
     now: Timestamp,
 ) -> Reading {
+    if let Some(claim) = &envelope.claim {
+        return Reading::Done(untrusted(envelope, body, claim, ladder, now));
+    }
     if body.len() as u64 > max_bytes {
         let (length, wrong) = (body.len(), "amqp.max_message_bytes");
         let text = format!("the body has {length} bytes, more than {max_bytes} ({wrong})");
@@ -102,6 +113,25 @@ pub fn unread(envelope: &Envelope, body: &[u8], deliveries: u32, now: Timestamp)
     dead_letter(envelope, body, &Fragments::default(), failure, now)
 }
 
+/// Disposes of a message of which it is not known whose request it is: nothing is answered in anybody's name.
+fn untrusted(
+    envelope: &Envelope,
+    body: &[u8],
+    claim: &Claim,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> Disposition {
+    let waited = claim.since.map(|since| now.duration_since(since));
+    let waits = waited.is_none_or(|waited| waited < TRUST_AWAITED_FOR);
+    if let Some(rung) = ladder.longest().filter(|_| waits) {
+        return Disposition::AwaitTrust { rung };
+    }
+    let text = "its client is named by a login that is not trusted to (amqp.trusted_users); once it is, replay the \
+                dead letter";
+    let failure = Failure::Unavailable(text.into());
+    dead_letter(envelope, body, &Fragments::default(), failure, now)
+}
+
 /// Disposes of a request by what came of it.
 #[must_use]
 pub fn dispose(
@@ -133,10 +163,11 @@ pub fn dispose(
     }
 }
 
-/// Attempts made, the present one included.
+/// Attempts made, the present one included, if it is one.
 #[must_use]
 pub fn attempts(envelope: &Envelope) -> u32 {
-    envelope.attempts.saturating_add(1)
+    let present = u32::from(envelope.claim.is_none());
+    envelope.attempts.saturating_add(present)
 }
 
 fn request(envelope: &Envelope, fields: Fields, ladder: &Ladder) -> RevertRequest {
@@ -174,4 +205,69 @@ fn dead_letter(
     let request_id = envelope.message_id.as_deref();
     let event = Event::of_failure(request_id, identity, fragments, &failure, now);
     Disposition::DeadLetter { failure, event }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ladder(seconds: &[u64]) -> Ladder {
+        Ladder {
+            delays: seconds.iter().copied().map(Duration::from_secs).collect(),
+            usage_not_found_attempts: 0,
+        }
+    }
+
+    fn claimed(since: Option<Timestamp>) -> Envelope {
+        Envelope {
+            client: "former".into(),
+            claim: Some(Claim {
+                names: vec!["client".into()],
+                since,
+            }),
+            attempts: 2,
+            ..Envelope::default()
+        }
+    }
+
+    fn done(envelope: &Envelope, ladder: &Ladder, now: Timestamp) -> Disposition {
+        match read(envelope, b"rubbish", 5, true, ladder, now) {
+            Reading::Done(disposition) => disposition,
+            Reading::Request(request) => panic!("{request:?}"),
+        }
+    }
+
+    #[test]
+    fn an_untrusted_claim_waits_on_the_longest_rung() {
+        let now = Timestamp::UNIX_EPOCH;
+        let (hour, day) = (
+            SignedDuration::from_hours(1),
+            SignedDuration::from_hours(24),
+        );
+        let ladder = ladder(&[1, 30, 5]);
+        for since in [None, Some(now), Some(now - hour), Some(now + hour)] {
+            let waits = done(&claimed(since), &ladder, now);
+            assert_eq!(waits, Disposition::AwaitTrust { rung: 1 }, "{since:?}");
+        }
+        assert_eq!(attempts(&claimed(None)), 2, "none is used up");
+        let Disposition::DeadLetter { failure, event } =
+            done(&claimed(Some(now - day)), &ladder, now)
+        else {
+            panic!("it waited for a day");
+        };
+        assert_eq!(failure.code().number, 14);
+        let told = String::from_utf8(event.body).expect("JSON");
+        assert!(
+            !told.contains("former") && !told.contains("client\""),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn without_a_rung_it_is_dead_lettered_at_once() {
+        let gone = done(&claimed(None), &ladder(&[]), Timestamp::UNIX_EPOCH);
+        assert!(matches!(gone, Disposition::DeadLetter { .. }), "{gone:?}");
+    }
 }

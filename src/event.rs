@@ -8,7 +8,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::outcome::{Failure, Metadata, Outcome, Refusal, Verdict};
+use crate::outcome::{Failure, Metadata, Outcome, Refusal, Verdict, known_reason};
 use crate::request::{Fragments, Reference, RevertRequest, Violation, digest};
 
 mod status;
@@ -43,7 +43,7 @@ pub struct Event {
     pub id: Uuid,
     /// `type` of the CloudEvent.
     pub kind: Kind,
-    /// Reason of the `ErrorInfo`; empty where there is none.
+    /// Reason of the `ErrorInfo`, as a label; empty where there is none.
     pub reason: &'static str,
     /// `result.<org_id>` or `error.<org_id>`.
     pub routing_key: String,
@@ -215,7 +215,8 @@ impl Event {
             | Refusal::NotAUsage
             | Refusal::RevertWindowClosed
             | Refusal::AlreadyReverted(_)
-            | Refusal::AmountExceedsUsage(_) => &[],
+            | Refusal::AmountExceedsUsage(_)
+            | Refusal::Stored(_) => &[],
         };
         let error = Status::new(code, refusal.message(), refusal.metadata(), violations);
         let data = Data {
@@ -225,13 +226,7 @@ impl Event {
         Self::new(Kind::Rejected, identity, code.reason, time, data)
     }
 
-    fn new(
-        kind: Kind,
-        identity: &[Uuid],
-        reason: &'static str,
-        time: Timestamp,
-        data: Data<'_>,
-    ) -> Self {
+    fn new(kind: Kind, identity: &[Uuid], reason: &str, time: Timestamp, data: Data<'_>) -> Self {
         let id = event_id(kind, reason, identity);
         let prefix = match kind {
             Kind::Reverted => "result",
@@ -260,7 +255,7 @@ impl Event {
         Self {
             id,
             kind,
-            reason,
+            reason: known_reason(reason),
             routing_key,
             time,
             body,

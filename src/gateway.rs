@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::broker::{BrokerError, Postbox};
 use crate::patience::Patience;
-use crate::settings::Settings;
+use crate::settings::{Policy, Settings};
 use crate::telemetry::{self, Http, NotReady, TelemetryError};
 use headers::{Ids, REQUEST_ID, TRACEPARENT};
 use problem::Problem;
@@ -190,7 +190,8 @@ async fn with_ids(
 ) -> Response<Body> {
     let active = gateway.http.begin();
     let is_post = request.method() == Method::POST;
-    let ids = Ids::of(request.headers());
+    let key_required = gateway.settings.revert.policy == Policy::Cumulative;
+    let ids = Ids::of(request.headers(), key_required);
     let (shown, traceparent) = (ids.shown.clone(), ids.traceparent.clone());
     request.extensions_mut().insert(ids);
     let mut response = next.run(request).await;

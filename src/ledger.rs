@@ -10,7 +10,7 @@ use deadpool_postgres::{Object, Pool};
 use tokio::time::timeout;
 use tokio_postgres::types::{Json, ToSql};
 
-use crate::outcome::Decision;
+use crate::outcome::{Decision, Metadata, Refusal};
 use crate::request::RevertRequest;
 use crate::seam;
 use crate::settings::{Policy, Settings};
@@ -84,6 +84,30 @@ impl Statements {
     }
 }
 
+/// What is stored with a refusal, by its reason.
+struct Refusals {
+    reasons: Vec<&'static str>,
+    codes: Vec<i32>,
+    messages: Vec<String>,
+}
+
+impl Refusals {
+    fn all() -> Self {
+        let reasons = Refusal::REASONS.to_vec();
+        let refusals = reasons
+            .iter()
+            .filter_map(|reason| Refusal::from_reason(reason, Metadata::new()));
+        let (codes, messages) = refusals
+            .map(|refusal| (refusal.code().number, refusal.message().to_owned()))
+            .unzip();
+        Self {
+            reasons,
+            codes,
+            messages,
+        }
+    }
+}
+
 /// Connections to the database: open ones, those of them that are free, the most there may be, and how many wait for one.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
@@ -107,6 +131,7 @@ pub struct Ledger {
     wary: Arc<AtomicU32>,
     cumulative: bool,
     needs_grants: bool,
+    refusals: Arc<Refusals>,
     max_age_secs: Option<f64>,
     platform_account: uuid::Uuid,
 }
@@ -137,6 +162,7 @@ impl Ledger {
             wary: Arc::default(),
             cumulative: settings.revert.policy == Policy::Cumulative,
             needs_grants: settings.needs_grants(),
+            refusals: Arc::new(Refusals::all()),
             max_age_secs: settings.revert.max_age.map(|age| age.as_secs_f64()),
             platform_account: settings.ledger.platform_account,
         })
@@ -224,18 +250,21 @@ impl Ledger {
             .prepare_cached(self.statements.of(care))
             .await
             .map_err(classify)?;
-        let rest: [&(dyn ToSql + Sync); 5] = [
+        let rest: [&(dyn ToSql + Sync); 8] = [
             &(care == Care::Full),
             &self.cumulative,
             &self.max_age_secs,
             &self.platform_account,
             &self.needs_grants,
+            &self.refusals.reasons,
+            &self.refusals.codes,
+            &self.refusals.messages,
         ];
         let arrays = params.arrays();
         let all: Vec<&(dyn ToSql + Sync)> = arrays.into_iter().chain(rest).collect();
         let rows = client.query(&statement, &all).await.map_err(classify)?;
         rows.iter()
-            .map(|row| row::Row::read(row).map_err(|error| error::classify(&error, &self.host)))
+            .map(|row| row::Row::read(row).map_err(|error| error.trouble(&self.host)))
             .collect()
     }
 

@@ -74,6 +74,21 @@ pub enum Refusal {
     AlreadyReverted(Metadata),
     /// Row 12, with what remains.
     AmountExceedsUsage(Metadata),
+    /// One that was stored, by whichever version, with all that its event tells.
+    Stored(Box<StoredRefusal>),
+}
+
+/// A refusal as it is stored: this version may not know its reason, or word it otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRefusal {
+    /// Reason of the `ErrorInfo`.
+    pub reason: String,
+    /// Number of the `google.rpc.Code`.
+    pub code: i32,
+    /// One sentence for a person.
+    pub message: String,
+    /// Metadata of the `ErrorInfo`.
+    pub metadata: Metadata,
 }
 
 /// Why a request ends in the dead-letter queue.
@@ -102,12 +117,32 @@ pub enum Decision {
 
 /// What goes wrong, as `google.rpc.Code` and the contract's reason name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Code {
+pub struct Code<'a> {
     /// Number of the `google.rpc.Code`.
     pub number: i32,
     /// Reason of the `ErrorInfo`.
-    pub reason: &'static str,
+    pub reason: &'a str,
 }
+
+/// What stands for every reason that this version does not know, where only so many values are allowed.
+pub const OTHER_REASON: &str = "OTHER";
+
+/// A reason as one of those that this version knows, or [`OTHER_REASON`]; empty where there is none.
+#[must_use]
+pub fn known_reason(reason: &str) -> &'static str {
+    let known = Refusal::REASONS
+        .iter()
+        .chain(&Failure::REASONS)
+        .chain(&[""]);
+    known
+        .copied()
+        .find(|known| *known == reason)
+        .unwrap_or(OTHER_REASON)
+}
+
+/// What is wrong with a request without an id, where the policy needs one.
+pub const ID_REQUIRED: &str = "is required with revert.policy = \"cumulative\", so that two partial reverts can be told \
+    from one that was sent twice";
 
 /// Row 3's reason, which the statement too can give: under the policy `cumulative`, without a message id.
 pub const INVALID_FIELD: &str = "INVALID_FIELD";
@@ -135,10 +170,7 @@ impl Refusal {
             "CLIENT_UNKNOWN" => Self::ClientUnknown,
             INVALID_FIELD => Self::InvalidField(vec![Violation {
                 field: "message_id",
-                description:
-                    "is required with revert.policy = \"cumulative\", so that two partial \
-                              reverts can be told from one that was sent twice"
-                        .into(),
+                description: ID_REQUIRED.into(),
             }]),
             "ORG_NOT_GRANTED" => Self::OrgNotGranted,
             "BILLING_ACCOUNT_NOT_FOUND" => Self::BillingAccountNotFound,
@@ -153,9 +185,28 @@ impl Refusal {
         })
     }
 
+    /// The refusal of an outcome: as it was stored with its code and message, or, from before they were, as this version
+    /// has them. `None` where it is not known.
+    #[must_use]
+    pub fn of_stored(
+        reason: &str,
+        words: Option<(i32, String)>,
+        metadata: Metadata,
+    ) -> Option<Self> {
+        let Some((code, message)) = words else {
+            return Self::from_reason(reason, metadata);
+        };
+        Some(Self::Stored(Box::new(StoredRefusal {
+            reason: reason.to_owned(),
+            code,
+            message,
+            metadata,
+        })))
+    }
+
     /// Code and reason of the contract's table.
     #[must_use]
-    pub fn code(&self) -> Code {
+    pub fn code(&self) -> Code<'_> {
         let (number, reason) = match self {
             Self::ClientUnknown => (16, "CLIENT_UNKNOWN"),
             Self::InvalidField(_) => (3, INVALID_FIELD),
@@ -168,13 +219,14 @@ impl Refusal {
             Self::RevertWindowClosed => (9, "REVERT_WINDOW_CLOSED"),
             Self::AlreadyReverted(_) => (6, "ALREADY_REVERTED"),
             Self::AmountExceedsUsage(_) => (3, "AMOUNT_EXCEEDS_USAGE"),
+            Self::Stored(stored) => (stored.code, stored.reason.as_str()),
         };
         Code { number, reason }
     }
 
     /// One sentence for a person. Changes nothing between two answers to one request.
     #[must_use]
-    pub fn message(&self) -> &'static str {
+    pub fn message(&self) -> &str {
         match self {
             Self::ClientUnknown => {
                 "nobody is known to ask: publish with the property user_id, the login of the connection"
@@ -195,6 +247,7 @@ impl Refusal {
             Self::RevertWindowClosed => "the usage is too old to be reverted",
             Self::AlreadyReverted(_) => "the usage was already reverted",
             Self::AmountExceedsUsage(_) => "the amount is more than what remains of the usage",
+            Self::Stored(stored) => &stored.message,
         }
     }
 
@@ -205,6 +258,7 @@ impl Refusal {
             Self::AlreadyReverted(metadata) | Self::AmountExceedsUsage(metadata) => {
                 metadata.clone()
             }
+            Self::Stored(stored) => stored.metadata.clone(),
             Self::ClientUnknown
             | Self::InvalidField(_)
             | Self::OrgNotGranted
@@ -224,7 +278,7 @@ impl Failure {
 
     /// Code and reason of the contract's table.
     #[must_use]
-    pub fn code(&self) -> Code {
+    pub fn code(&self) -> Code<'static> {
         let (number, reason) = match self {
             Self::Malformed(_) => (3, "MALFORMED_REQUEST"),
             Self::RetriesExhausted(_) => (13, "RETRIES_EXHAUSTED"),
@@ -253,5 +307,13 @@ mod tests {
             assert_eq!(refusal.code().reason, reason);
         }
         assert_eq!(Refusal::from_reason("APPLIED", Metadata::new()), None);
+    }
+
+    #[test]
+    fn labels_are_bounded_whatever_a_later_version_refuses() {
+        let known = Refusal::REASONS.iter().chain(&Failure::REASONS);
+        assert!(known.copied().all(|reason| known_reason(reason) == reason));
+        assert_eq!(known_reason("TOO_MANY_REVERTS"), OTHER_REASON);
+        assert_eq!(known_reason(""), "");
     }
 }

@@ -5,12 +5,13 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 mod fields;
 mod trace;
 
-pub use fields::decode;
+pub use fields::{NotOneText, decode, text_member};
 pub use trace::is_traceparent;
 
 /// Most characters of `reason` (contract, section Request).
@@ -168,6 +169,8 @@ pub enum Undecodable {
 pub struct Envelope {
     /// The client that the broker authenticated; empty where it authenticated nobody.
     pub client: String,
+    /// What that client, not being trusted to, says of whose request it is.
+    pub claim: Option<Claim>,
     /// AMQP `message_id`, unless absent or empty.
     pub message_id: Option<String>,
     /// AMQP `correlation_id`, unless absent.
@@ -180,6 +183,15 @@ pub struct Envelope {
     pub attempts: u32,
     /// The publisher's own bound on attempts, at least 1.
     pub max_attempts: Option<u32>,
+}
+
+/// The word of a login that is not trusted: that a message is another client's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Each speaks for the next, and the last is the client. Never empty.
+    pub names: Vec<String>,
+    /// Since when the message waits for that login to be trusted, if it did before.
+    pub since: Option<Timestamp>,
 }
 
 impl Envelope {

@@ -23,6 +23,12 @@ pub struct Ladder {
 }
 
 impl Ladder {
+    /// The rung with the longest delay, if there is one.
+    #[must_use]
+    pub fn longest(&self) -> Option<usize> {
+        (0..self.delays.len()).max_by_key(|rung| self.delays[*rung])
+    }
+
     /// The rung for a request that has been tried `attempts` times, the one that just failed included;
     /// `None` where that was the last attempt.
     ///

@@ -91,6 +91,7 @@ pub struct Amqp {
     pub max_message_bytes: Size,
     pub max_deliveries: u32,
     pub reply_to_pattern: ReplyToPattern,
+    pub trusted_users: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub management_url: Option<ManagementUrl>,
 }
@@ -259,6 +260,7 @@ impl Settings {
                     .try_parsing(true)
                     .list_separator(",")
                     .with_list_parse_key("retry.delays")
+                    .with_list_parse_key("amqp.trusted_users")
                     .source(Some(environment)),
             )
             .build()

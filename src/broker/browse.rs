@@ -17,10 +17,11 @@ use tokio::time::timeout;
 use super::error::BrokerError;
 use super::letter::{ID_BYTES, Letter};
 use super::socket::Socket;
+use super::trust::Trust;
 use super::wire::frame::{Frame, Kind};
 use super::wire::{self, Wire};
 use super::{CONNECT_TIMEOUT, any_of, within};
-use crate::settings::{AmqpUrl, AmqpUrls};
+use crate::settings::{AmqpUrl, Settings};
 
 mod back;
 
@@ -48,7 +49,7 @@ pub struct Browse {
     queue: String,
     doing: String,
     host: String,
-    user: String,
+    trust: Trust,
     body_bytes: u64,
     waiting: u32,
     others: u32,
@@ -65,7 +66,11 @@ impl Browse {
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses, or there is no such queue.
-    pub async fn open(urls: &AmqpUrls, queue: &str, body_bytes: u64) -> Result<Self, BrokerError> {
+    pub async fn open(
+        settings: &Settings,
+        queue: &str,
+        body_bytes: u64,
+    ) -> Result<Self, BrokerError> {
         let connecting = async |url: AmqpUrl| {
             let host = url.host();
             let connecting = async {
@@ -77,13 +82,13 @@ impl Browse {
             let user = uri.map(|uri| uri.authority.userinfo.username);
             Ok((wire, host, user.unwrap_or_default()))
         };
-        let (wire, host, user) = any_of(urls, connecting).await?;
+        let (wire, host, user) = any_of(&settings.amqp.url, connecting).await?;
         let mut browse = Self {
             wire,
             doing: format!("reading {queue}"),
             queue: queue.into(),
             host,
-            user,
+            trust: Trust::new(&user, settings),
             body_bytes: body_bytes.max(ID_BYTES),
             waiting: 0,
             others: 0,
@@ -225,7 +230,7 @@ impl Browse {
             body.extend_from_slice(part.payload());
             missing = missing.saturating_sub(part.payload_bytes);
         }
-        Ok(Letter::read(tag, &header, body, body_bytes, &self.user))
+        Ok(Letter::read(tag, &header, body, body_bytes, &self.trust))
     }
 
     async fn skip_to(&mut self, methods: &[(u16, u16)]) -> Result<Frame, BrokerError> {

@@ -102,7 +102,7 @@ async fn over_amqp(settings: &Settings, checks: &mut Checks) {
             return;
         }
     };
-    let (user, host) = (&broker.user, &broker.host);
+    let (user, host) = (broker.trust.user(), &broker.host);
     checks.ok("amqp-login", format!("{user} logged in at {host}"));
     let takes = takes_messages(&broker).await;
     match &takes {

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::error::BrokerError;
 use super::order::{Order, Ticket};
+use super::trust::Trust;
 use super::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT, properties, within};
 use crate::request::Envelope;
 
@@ -97,7 +98,7 @@ pub struct Inlet {
     emptied: Notify,
     cancelled: AtomicBool,
     queue: String,
-    user: Arc<str>,
+    trust: Trust,
     host: String,
 }
 
@@ -106,7 +107,7 @@ impl Inlet {
         connection: &Connection,
         queue: &str,
         prefetch: u16,
-        user: &Arc<str>,
+        trust: &Trust,
         host: &str,
     ) -> Result<(Self, Consumer), BrokerError> {
         let opening = async {
@@ -139,7 +140,7 @@ impl Inlet {
             emptied: Notify::new(),
             cancelled: AtomicBool::new(false),
             queue: queue.into(),
-            user: user.clone(),
+            trust: trust.clone(),
             host: host.into(),
         };
         Ok((inlet, consumer))
@@ -155,12 +156,12 @@ impl Inlet {
         let tags = taken.iter().map(|delivery| delivery.delivery_tag);
         let ticket = self.order().hand_out(tags.collect());
         let deliveries = taken.into_iter().map(|delivery| Delivery {
-            envelope: properties::envelope(&delivery.properties, &self.user),
+            envelope: properties::envelope(&delivery.properties, &self.trust, false),
             redeliveries: properties::redeliveries(&delivery.properties, delivery.redelivered),
             redelivered: delivery.redelivered,
-            is_replay: properties::is_replay(&delivery.properties, &self.user),
+            is_replay: properties::is_replay(&delivery.properties, &self.trust),
             published_at: properties::published_at(&delivery.properties),
-            first_attempt_at: properties::first_attempt(&delivery.properties, &self.user),
+            first_attempt_at: properties::first_attempt(&delivery.properties, &self.trust),
             body: delivery.data,
             properties: delivery.properties,
             tag: delivery.delivery_tag,

@@ -271,8 +271,8 @@ impl Intake {
 
 impl Current {
     async fn open(broker: &Broker, queue: &str, window: u16) -> Result<Self, BrokerError> {
-        let (connection, user, host) = (&broker.consuming.connection, &broker.user, &broker.host);
-        let opened = Inlet::open(connection, queue, window, user, host);
+        let (connection, trust, host) = (&broker.consuming.connection, &broker.trust, &broker.host);
+        let opened = Inlet::open(connection, queue, window, trust, host);
         let (inlet, consumer) = opened.await?;
         Ok(Self {
             inlet: Arc::new(inlet),

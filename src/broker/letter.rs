@@ -6,10 +6,11 @@
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use jiff::Timestamp;
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
 use super::properties;
+use super::trust::Trust;
 use super::wire::frame::Frame;
 use crate::request::{Fragments, digest};
 
@@ -26,9 +27,9 @@ const UNKNOWN: &str = "unknown";
 /// Who wrote a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A worker, under the login that reads it.
+    /// A worker, under a login that is trusted.
     Worker,
-    /// A worker under another login, so that this one can't say for whom the letter speaks.
+    /// Whoever it was, the client is named by a login that is not trusted to.
     OtherLogin,
     /// The broker: expired by its publisher, delivered too often, or rejected.
     Broker,
@@ -54,9 +55,10 @@ pub struct Letter {
     pub origin: Origin,
     /// Why it is here: a reason of the contract's table, or the broker's `expired`, `delivery_limit`, `rejected`.
     pub reason: String,
-    /// Whose request it is; empty where the broker authenticated nobody. By the word of who published the letter, where that
-    /// is a worker under another login.
+    /// Whose request it is; empty where the broker authenticated nobody.
     pub client: String,
+    /// The login by whose word alone it is that client's, where it is not trusted.
+    pub claimed_by: Option<String>,
     /// The login that published the letter, where the broker authenticated one.
     pub login: Option<String>,
     /// AMQP `message_id`, unless absent or empty.
@@ -83,7 +85,7 @@ impl Letter {
         header: &Frame,
         body: Vec<u8>,
         body_bytes: u64,
-        user: &str,
+        trust: &Trust,
     ) -> Self {
         let parsed = header.complete().map(parse_frame);
         let properties = match parsed {
@@ -91,7 +93,7 @@ impl Letter {
             _ => None,
         };
         let mut letter = match &properties {
-            Some(properties) => Self::readable(properties, user),
+            Some(properties) => Self::readable(properties, trust),
             None => unreadable::letter(header.payload()),
         };
         letter.id = digest(&[
@@ -131,27 +133,22 @@ impl Letter {
     }
 
     /// What the properties say, but for the body and the tag.
-    fn readable(read: &BasicProperties, user: &str) -> Self {
-        let envelope = properties::envelope(read, user);
-        let header = |name: &str| {
-            read.headers()
-                .as_ref()
-                .and_then(|all| all.inner().get(name))
-        };
+    fn readable(read: &BasicProperties, trust: &Trust) -> Self {
+        let header = |name: &str| properties::header(read, name);
         let text = |name: &str| header(name).and_then(properties::text);
         let death = read.headers().as_ref().and_then(last_death);
         let noted = text(properties::ERROR_REASON).filter(|_| death.is_none());
-        let ours = read.user_id().as_ref().map(ShortString::as_str) == Some(user);
-        let origin = match (&noted, ours) {
-            (Some(_), true) => Origin::Worker,
-            (Some(_), false) => Origin::OtherLogin,
-            // Of what a worker published again, as on a rung, only that worker's login may say whose it is.
-            (None, false) if header(properties::CLIENT).is_some() => Origin::OtherLogin,
-            (None, _) => Origin::Broker,
+        let envelope = properties::envelope(read, trust, noted.is_some());
+        let origin = match (&envelope.claim, &noted) {
+            (Some(_), _) => Origin::OtherLogin,
+            (None, Some(_)) => Origin::Worker,
+            (None, None) => Origin::Broker,
         };
-        // What stands in the dead-letter queue with a worker's note was put there by who may: what it says is shown, and
-        // whoever reads it, its id is the same. To be believed in a replay takes more.
-        let noted_by_another = noted.is_some() && !ours;
+        // What is claimed is shown, and whoever reads the letter, its id is the same. To be believed in a replay takes more.
+        let (client, claimed_by) = match envelope.claim.and_then(|mut claim| claim.names.pop()) {
+            Some(claimed) => (claimed, Some(envelope.client)),
+            None => (envelope.client, None),
+        };
         let first = text(properties::FIRST_ATTEMPT_AT).filter(|_| death.is_none());
         let first = first.and_then(|text| text.parse().ok());
         let died = death.and_then(|death| seconds(death.inner().get("time")));
@@ -164,10 +161,8 @@ impl Letter {
             }),
             reason: noted.or(why).unwrap_or_else(|| UNKNOWN.into()),
             origin,
-            client: match (&noted_by_another, text(properties::CLIENT)) {
-                (true, Some(client)) => client,
-                _ => envelope.client,
-            },
+            client,
+            claimed_by,
             login: read.user_id().as_ref().map(ToString::to_string),
             message_id: envelope.message_id,
             attempts: envelope.attempts,
@@ -182,6 +177,7 @@ impl Letter {
             origin: Origin::Unreadable,
             reason: UNKNOWN.into(),
             client: String::new(),
+            claimed_by: None,
             login: None,
             message_id: None,
             noted: None,

@@ -3,7 +3,7 @@
 //! All requests of a client go over one channel, their confirms awaited beside each other. Id and secret are in
 //! `credentials.rs`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -63,8 +63,19 @@ pub struct Login {
 /// A channel in confirm mode.
 struct Outgoing {
     channel: Channel,
-    /// Whether the broker took anything on it. If it did, its closing does not tell what became of the rest.
-    took: AtomicBool,
+    /// Whether the broker settled anything on it: the exchange is there, and the client may write to it.
+    proven: AtomicBool,
+    /// Held until then, so that the first message is under way alone, and its failure is certain to be its own.
+    first: tokio::sync::Mutex<()>,
+    /// Messages of which the broker has not said what became of them.
+    unsettled: AtomicUsize,
+}
+
+/// What came of writing a message.
+enum Published {
+    Unwritten,
+    Confirmed(Confirmation),
+    Failed(lapin::Error),
 }
 
 impl Login {
@@ -130,7 +141,8 @@ impl Login {
 
     /// What became of the request; `None` where it was taken, and its event answers it.
     async fn settle(&self, posting: &Posting, ticket: &Ticket) -> Option<Answer> {
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        while tries < TRIES {
             if self.connection.status().blocked() {
                 let why = "it is short of memory or disk space";
                 return Some(Answer::Unsent(BrokerError::blocked(&self.host, why)));
@@ -139,19 +151,26 @@ impl Login {
                 Ok(outgoing) => outgoing,
                 Err(error) => return Some(Answer::Unsent(error)),
             };
-            let publishing = self.confirmed(&outgoing.channel, posting, ticket);
-            let Ok(confirmed) = timeout(CONFIRM_TIMEOUT, publishing).await else {
+            let _turn = outgoing.turn().await;
+            if self.silent.load(Ordering::Relaxed) {
+                return Some(Answer::Unsent(BrokerError::silent(&self.host)));
+            }
+            if !outgoing.channel.status().connected() {
+                // Another request's end; nothing was written of this one.
+                continue;
+            }
+            tries += 1;
+            let publishing = self.confirmed(&outgoing, posting, ticket);
+            let Ok(published) = timeout(CONFIRM_TIMEOUT, publishing).await else {
                 // The confirm is given up, and with it this connection.
                 self.silent.store(true, Ordering::Relaxed);
                 return Some(Answer::Lost);
             };
-            match confirmed {
-                Ok(confirmation) => {
+            match published {
+                Published::Unwritten => {}
+                Published::Confirmed(Confirmation::NotRequested) => return Some(Answer::Lost),
+                Published::Confirmed(confirmation) => {
                     let full = confirmation.is_nack();
-                    outgoing.took.fetch_or(!full, Ordering::Relaxed);
-                    if confirmation == Confirmation::NotRequested {
-                        return Some(Answer::Lost);
-                    }
                     // What came back hangs on whichever confirm comes next.
                     if let Some(returned) = confirmation.take_message() {
                         let correlation = returned.delivery.properties.correlation_id().as_ref();
@@ -159,9 +178,7 @@ impl Login {
                     }
                     return full.then_some(Answer::Full);
                 }
-                // Closed since it was looked at: nothing was written.
-                Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {}
-                Err(error) => return Some(self.failed(&error, &outgoing)),
+                Published::Failed(error) => return Some(self.failed(&error, &outgoing)),
             }
         }
         let why = BrokerError::passing(format!(
@@ -173,10 +190,10 @@ impl Login {
 
     async fn confirmed(
         &self,
-        channel: &Channel,
+        outgoing: &Outgoing,
         posting: &Posting,
         ticket: &Ticket,
-    ) -> lapin::Result<Confirmation> {
+    ) -> Published {
         let options = BasicPublishOptions {
             // What no queue is bound for comes back, instead of vanishing with a confirm.
             mandatory: true,
@@ -184,8 +201,27 @@ impl Login {
         };
         let (exchange, key) = (self.exchange.clone(), self.key.clone());
         let properties = self.properties(posting, ticket);
-        let publishing = channel.basic_publish(exchange, key, options, &posting.body, properties);
-        publishing.await?.await
+        // Before it is written: whoever fails meanwhile must not take itself for the only one.
+        outgoing.unsettled.fetch_add(1, Ordering::SeqCst);
+        let (channel, body) = (&outgoing.channel, &posting.body);
+        let publishing = channel.basic_publish(exchange, key, options, body, properties);
+        let confirming = match publishing.await {
+            Ok(confirming) => confirming,
+            // Closed since it was looked at.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {
+                outgoing.unsettled.fetch_sub(1, Ordering::SeqCst);
+                return Published::Unwritten;
+            }
+            Err(error) => return Published::Failed(error),
+        };
+        match confirming.await {
+            Ok(confirmation) => {
+                outgoing.proven.store(true, Ordering::SeqCst);
+                outgoing.unsettled.fetch_sub(1, Ordering::SeqCst);
+                Published::Confirmed(confirmation)
+            }
+            Err(error) => Published::Failed(error),
+        }
     }
 
     fn properties(&self, posting: &Posting, ticket: &Ticket) -> BasicProperties {
@@ -207,14 +243,17 @@ impl Login {
     }
 
     /// What it means that the channel or the connection ended while the request was under way.
+    ///
+    /// The broker works on a channel's messages in their order, closes it at the first that it can't take, and drops those
+    /// behind that. Those before it are taken, and their confirms may be lost with the channel. So of several of which
+    /// nothing was said, one is not taken, and nobody can say which; of one alone it is certain.
     fn failed(&self, error: &lapin::Error, outgoing: &Outgoing) -> Answer {
         let ErrorKind::ProtocolError(amqp) = error.kind() else {
             return Answer::Lost;
         };
-        if outgoing.took.load(Ordering::Relaxed) {
+        if outgoing.unsettled.load(Ordering::SeqCst) != 1 {
             return Answer::Lost;
         }
-        // Nothing was taken on this channel, so neither was this.
         let doing = format!(
             "publishing to the exchange {} by {}",
             self.exchange, self.client
@@ -261,7 +300,18 @@ impl Outgoing {
         };
         Ok(Self {
             channel: within(CONNECT_TIMEOUT, host, opening).await?,
-            took: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
+            first: tokio::sync::Mutex::new(()),
+            unsettled: AtomicUsize::new(0),
         })
+    }
+
+    /// Waits for the turn of a message: one at a time, until the channel is proven.
+    async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if self.proven.load(Ordering::SeqCst) {
+            return None;
+        }
+        let turn = self.first.lock().await;
+        (!self.proven.load(Ordering::SeqCst)).then_some(turn)
     }
 }

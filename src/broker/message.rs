@@ -32,6 +32,8 @@ pub(super) enum Properties<'a> {
     Event(&'a Event, &'a Delivery),
     /// The delivery's own, with the attempt counted and the failure noted.
     PassedOn(&'a Delivery, Option<&'a Failure>, Timestamp),
+    /// The delivery's own, with nothing counted: the login that names its client is not trusted.
+    Untrusted(&'a Delivery, Timestamp),
     Made(Box<BasicProperties>),
 }
 
@@ -43,6 +45,7 @@ impl Properties<'_> {
             Self::PassedOn(delivery, failure, now) => {
                 outlet.passed_on(delivery, noted(delivery, *failure, *now))
             }
+            Self::Untrusted(delivery, now) => outlet.passed_on(delivery, untrusted(delivery, *now)),
             Self::Made(properties) => (**properties).clone(),
         }
     }
@@ -51,7 +54,9 @@ impl Properties<'_> {
     pub(super) fn message_id(&self) -> Option<ShortString> {
         match self {
             Self::Event(event, _) => Some(event.id.to_string().into()),
-            Self::PassedOn(delivery, ..) => delivery.properties.message_id().clone(),
+            Self::PassedOn(delivery, ..) | Self::Untrusted(delivery, _) => {
+                delivery.properties.message_id().clone()
+            }
             Self::Made(properties) => properties.message_id().clone(),
         }
     }
@@ -82,6 +87,12 @@ impl<'a> Message<'a> {
     pub fn retry(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
         let properties = Properties::PassedOn(delivery, None, now);
         Self::again("", queue, delivery, properties)
+    }
+
+    /// `delivery` again, to wait in `queue` until the login that names its client is trusted.
+    #[must_use]
+    pub fn untrusted(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
+        Self::again("", queue, delivery, Properties::Untrusted(delivery, now))
     }
 
     /// `delivery` again, with its reason, to the dead-letter exchange.
@@ -152,9 +163,9 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn trace_id(&self) -> Option<&'a str> {
         match &self.properties {
-            Properties::Event(_, delivery) | Properties::PassedOn(delivery, ..) => {
-                delivery.envelope.trace_id()
-            }
+            Properties::Event(_, delivery)
+            | Properties::PassedOn(delivery, ..)
+            | Properties::Untrusted(delivery, _) => delivery.envelope.trace_id(),
             Properties::Made(_) => None,
         }
     }
@@ -208,14 +219,8 @@ fn noted(
     failure: Option<&Failure>,
     now: Timestamp,
 ) -> Vec<(&'static str, AMQPValue)> {
-    let count = i64::from(attempts(&delivery.envelope));
-    let mut added = vec![
-        (properties::ATTEMPTS, AMQPValue::LongLongInt(count)),
-        (
-            properties::FIRST_ATTEMPT_AT,
-            properties::first_attempt_at(&delivery.properties, now),
-        ),
-    ];
+    let first = delivery.first_attempt_at.unwrap_or(now);
+    let mut added = counted(delivery, first);
     if let Some(failure) = failure {
         let (code, message) = (failure.code(), failure.message());
         added.push((properties::ERROR_CODE, AMQPValue::LongInt(code.number)));
@@ -223,6 +228,26 @@ fn noted(
         added.push((properties::ERROR_MESSAGE, properties::long_text(message)));
     }
     added
+}
+
+/// The headers that are added to one that waits for its login to be trusted: what that login said, and since when.
+fn untrusted(delivery: &Delivery, now: Timestamp) -> Vec<(&'static str, AMQPValue)> {
+    let said = properties::noted_first_attempt(&delivery.properties);
+    let mut added = counted(delivery, said.unwrap_or(now));
+    let claim = delivery.envelope.claim.as_ref();
+    let since = claim.and_then(|claim| claim.since).unwrap_or(now);
+    let since = properties::long_text(&since.to_string());
+    added.push((properties::UNTRUSTED_SINCE, since));
+    added
+}
+
+fn counted(delivery: &Delivery, first: Timestamp) -> Vec<(&'static str, AMQPValue)> {
+    let count = i64::from(attempts(&delivery.envelope));
+    let first = properties::long_text(&first.to_string());
+    vec![
+        (properties::ATTEMPTS, AMQPValue::LongLongInt(count)),
+        (properties::FIRST_ATTEMPT_AT, first),
+    ]
 }
 
 fn answering(event: &Event, delivery: &Delivery) -> BasicProperties {

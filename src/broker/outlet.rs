@@ -118,8 +118,13 @@ impl Outlet {
         delivery: &Delivery,
         added: Vec<(&'static str, AMQPValue)>,
     ) -> BasicProperties {
-        let (client, max_bytes) = (&delivery.envelope.client, self.headers_max_bytes);
-        properties::passed_on(&delivery.properties, client, &self.user, added, max_bytes)
+        let (envelope, max_bytes) = (&delivery.envelope, self.headers_max_bytes);
+        let claimed = envelope
+            .claim
+            .as_ref()
+            .map_or(&[][..], |claim| &claim.names);
+        let (read, client) = (&delivery.properties, &envelope.client);
+        properties::passed_on(read, client, claimed, &self.user, added, max_bytes)
     }
 
     /// A dead letter's properties as it is published as a request again.

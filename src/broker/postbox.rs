@@ -36,7 +36,8 @@ pub enum Answer {
     Event(Vec<u8>),
     /// Not taken: no queue is bound for it, or there is no request exchange.
     Unroutable,
-    /// Not taken: the work queue is full.
+    /// A queue refused it: the work queue, or another that is bound for it, whose refusal does not tell what the work queue
+    /// did.
     Full,
     /// Not taken: the client may not write to the request exchange.
     Forbidden(BrokerError),

@@ -9,11 +9,18 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use super::trust::{self, Speakers, Trust};
 use crate::request::{Envelope, is_traceparent};
 
 pub const ATTEMPTS: &str = "x-attempts";
 pub const CLIENT: &str = "x-client";
 pub const FIRST_ATTEMPT_AT: &str = "x-first-attempt-at";
+/// What the login in `x-client`, which is not trusted, says of whose request it is: names that speak for the next one each.
+pub const CLAIMED: &str = "x-client-claimed";
+/// Since when such a message waits.
+pub const UNTRUSTED_SINCE: &str = "x-untrusted-since";
+/// A dead letter that was published again.
+pub const REPLAYED: &str = "x-replayed";
 pub const ERROR_CODE: &str = "x-error-code";
 pub const ERROR_REASON: &str = "x-error-reason";
 pub const ERROR_MESSAGE: &str = "x-error-message";
@@ -25,7 +32,7 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// Headers that are never passed on. CC and BCC would route copies wherever the publisher likes; a forged
 /// x-death makes the broker take an expiry for a cycle, and drop the message.
-const NEVER_PASSED_ON: [&str; 13] = [
+const NEVER_PASSED_ON: [&str; 16] = [
     "CC",
     "BCC",
     "x-death",
@@ -39,22 +46,23 @@ const NEVER_PASSED_ON: [&str; 13] = [
     ERROR_CODE,
     ERROR_REASON,
     ERROR_MESSAGE,
+    CLAIMED,
+    UNTRUSTED_SINCE,
+    REPLAYED,
 ];
 
 /// Longest text that is put into a header.
 const TEXT_MAX_BYTES: usize = 500;
 
-/// Reads a delivery's properties. `user` is the worker's own login: only what it published itself is
-/// believed to name the client in `x-client`.
-pub fn envelope(properties: &BasicProperties, user: &str) -> Envelope {
-    let headers = properties.headers();
-    let header = |name: &str| headers.as_ref().and_then(|table| table.inner().get(name));
-    let from = properties.user_id().as_ref().map(ShortString::as_str);
-    let client = match (from, header(CLIENT)) {
-        (Some(from), Some(client)) if from == user => text(client).unwrap_or_default(),
-        (Some(from), _) => from.to_owned(),
-        (None, _) => String::new(),
-    };
+/// A header.
+pub fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
+    properties.headers().as_ref()?.inner().get(name)
+}
+
+/// Reads a delivery's properties, or with `noted` a dead letter's.
+pub fn envelope(properties: &BasicProperties, trust: &Trust, noted: bool) -> Envelope {
+    let Speakers { client, claim } = trust.speakers(properties, noted);
+    let header = |name| header(properties, name);
     let count = |name| {
         header(name)
             .and_then(integer)
@@ -62,6 +70,7 @@ pub fn envelope(properties: &BasicProperties, user: &str) -> Envelope {
     };
     Envelope {
         client,
+        claim,
         message_id: given(properties.message_id().as_ref()),
         correlation_id: given(properties.correlation_id().as_ref()),
         reply_to: given(properties.reply_to().as_ref()),
@@ -75,19 +84,20 @@ pub fn envelope(properties: &BasicProperties, user: &str) -> Envelope {
 
 /// How often the broker delivered the message before. On a first delivery the header is the publisher's own.
 pub fn redeliveries(properties: &BasicProperties, redelivered: bool) -> u32 {
-    let headers = properties.headers().as_ref().filter(|_| redelivered);
-    let header = headers.and_then(|table| table.inner().get(DELIVERY_COUNT));
-    let count = header
+    let count = header(properties, DELIVERY_COUNT)
+        .filter(|_| redelivered)
         .and_then(integer)
         .and_then(|value| u32::try_from(value).ok());
     count.unwrap_or(0)
 }
 
-/// The properties under which a delivery is published again by `user`, with `added` headers. Where they would
-/// not fit into `max_bytes` (a frame), the publisher's own headers are left behind.
+/// The properties under which a delivery is published again by `user`, with `added` headers: as a request of `client`, or
+/// of whom `client` claims it to be. Where they would not fit into `max_bytes` (a frame), the publisher's own headers are
+/// left behind.
 pub fn passed_on(
     properties: &BasicProperties,
     client: &str,
+    claimed: &[String],
     user: &str,
     added: Vec<(&'static str, AMQPValue)>,
     max_bytes: usize,
@@ -105,6 +115,9 @@ pub fn passed_on(
         headers = BTreeMap::from([(HEADERS_DROPPED.into(), AMQPValue::Boolean(true))]);
     }
     headers.insert(CLIENT.into(), AMQPValue::LongString(client.into()));
+    if !claimed.is_empty() {
+        headers.insert(CLAIMED.into(), trust::array(claimed));
+    }
     for (name, value) in added {
         headers.insert(name.into(), value);
     }
@@ -154,7 +167,9 @@ pub fn replayed(
     user: &str,
     max_bytes: usize,
 ) -> BasicProperties {
-    let passed = passed_on(properties, client, user, Vec::new(), max_bytes);
+    // A worker that does not trust this login knows by it that the client is not this login.
+    let replayed = vec![(REPLAYED, AMQPValue::Boolean(true))];
+    let passed = passed_on(properties, client, &[], user, replayed, max_bytes);
     let mut headers = passed.headers().clone().unwrap_or_default().inner().clone();
     for noted in [ATTEMPTS, FIRST_ATTEMPT_AT] {
         headers.remove(noted);
@@ -162,13 +177,11 @@ pub fn replayed(
     passed.with_headers(FieldTable::from(headers))
 }
 
-/// Whether they are those of a dead letter that was published again: they name the client as `user`, the worker's own
-/// login, does, and no attempt, which a rung of the ladder would.
-pub fn is_replay(properties: &BasicProperties, user: &str) -> bool {
-    let headers = properties.headers().as_ref();
-    let has = |name: &str| headers.is_some_and(|table| table.inner().contains_key(name));
-    let from = properties.user_id().as_ref().map(ShortString::as_str);
-    from == Some(user) && has(CLIENT) && !has(ATTEMPTS)
+/// Whether they are those of a dead letter that was published again: by a login that is trusted, they name the client, and
+/// no attempt, which a rung of the ladder would.
+pub fn is_replay(properties: &BasicProperties, trust: &Trust) -> bool {
+    let has = |name: &str| header(properties, name).is_some();
+    trust.vouches(properties) && has(CLIENT) && !has(ATTEMPTS)
 }
 
 /// When the publisher says that it published the message.
@@ -177,22 +190,17 @@ pub fn published_at(properties: &BasicProperties) -> Option<Timestamp> {
     Timestamp::from_second(seconds).ok()
 }
 
-/// When the request was first attempted, believed only of what `user`, the worker's own login, published.
-pub fn first_attempt(properties: &BasicProperties, user: &str) -> Option<Timestamp> {
-    let from = properties.user_id().as_ref().map(ShortString::as_str);
-    noted_first_attempt(properties).filter(|_| from == Some(user))
+/// When the request was first attempted, believed only of what a trusted login published.
+pub fn first_attempt(properties: &BasicProperties, trust: &Trust) -> Option<Timestamp> {
+    noted_first_attempt(properties).filter(|_| trust.vouches(properties))
 }
 
-/// When the request was first attempted: as an earlier attempt noted it, or now.
-pub fn first_attempt_at(properties: &BasicProperties, now: Timestamp) -> AMQPValue {
-    let noted = noted_first_attempt(properties);
-    long_text(&noted.unwrap_or(now).to_string())
-}
-
-fn noted_first_attempt(properties: &BasicProperties) -> Option<Timestamp> {
-    let headers = properties.headers().as_ref();
-    let noted = headers.and_then(|table| table.inner().get(FIRST_ATTEMPT_AT));
-    noted.and_then(text)?.parse().ok()
+/// When the request was first attempted, as whoever published it says.
+pub fn noted_first_attempt(properties: &BasicProperties) -> Option<Timestamp> {
+    header(properties, FIRST_ATTEMPT_AT)
+        .and_then(text)?
+        .parse()
+        .ok()
 }
 
 /// A header's text, cut to a bounded length.

@@ -121,7 +121,7 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
 /// Opens the queue. What others hold is not seen, which is said once.
 async fn open(settings: &Settings, body_bytes: u64) -> anyhow::Result<Browse> {
     let queue = settings.topology.dead_letter_queue.as_str();
-    let browse = Browse::open(&settings.amqp.url, queue, body_bytes).await?;
+    let browse = Browse::open(settings, queue, body_bytes).await?;
     if browse.others() > 0 {
         say!(
             "revertd: {} other reader(s) of {queue} at this moment; the letters in their hands are not seen here",

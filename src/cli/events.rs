@@ -93,10 +93,10 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
     let count = outcomes.count().await?;
     let all = count.applied + count.refused;
     if args.dry_run {
-        return conclude(count, 0, args.output, "would publish");
+        return conclude(count, Missing::default(), args.output, "would publish");
     }
     if all == 0 {
-        return conclude(count, 0, args.output, "published");
+        return conclude(count, Missing::default(), args.output, "published");
     }
     if !args.yes {
         match ask::sure(&format!("publish {all} events again?"))? {
@@ -108,23 +108,32 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
             }
         }
     }
-    let unroutable = publish(settings, &outcomes, all, args.rate).await?;
-    conclude(count, unroutable, args.output, "published")
+    let published = publish(settings, &outcomes, all, args.rate).await?;
+    conclude(count, published, args.output, "published")
 }
 
-/// Publishes what was chosen, in the order of its time; returns for how many no queue was bound.
+/// What is missing of what was to be published.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missing {
+    /// For so many no queue was bound.
+    unroutable: u64,
+    /// So many this version can't tell.
+    untold: u64,
+}
+
+/// Publishes what was chosen, in the order of its time.
 async fn publish(
     settings: &Settings,
     outcomes: &Outcomes,
     all: i64,
     rate: Option<u32>,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<Missing> {
     let exchange = settings.topology.reply_exchange.as_str();
     let mut outlet = outlet(settings).await?;
     outcomes.begin().await?;
     let at_a_time = rate.map_or(AT_A_TIME, |rate| rate.min(AT_A_TIME));
     let mut progress = Progress::new("published", u64::try_from(all).unwrap_or(0));
-    let (began, mut done, mut unroutable) = (Instant::now(), 0u64, 0u64);
+    let (began, mut done, mut missing) = (Instant::now(), 0u64, Missing::default());
     let mut last: Option<Timestamp> = None;
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
@@ -132,8 +141,15 @@ async fn publish(
             some = outcomes.next(at_a_time) => some.map_err(|error| onward(&error, last))?,
             _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
         };
-        let Some(newest) = some.last().map(|stored| stored.outcome.decided_at) else {
+        if some.is_empty() {
             break;
+        }
+        let read = some.len() as u64;
+        let some: Vec<_> = some.into_iter().flatten().collect();
+        missing.untold += read - some.len() as u64;
+        done += read;
+        let Some(newest) = some.last().map(|stored| stored.outcome.decided_at) else {
+            continue;
         };
         let events: Vec<_> = some
             .iter()
@@ -143,11 +159,10 @@ async fn publish(
             Message::event_again(exchange, event, of.request.message_id.as_deref())
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
-        unroutable += tokio::select! {
+        missing.unroutable += tokio::select! {
             taken = until_taken(settings, &mut outlet, messages) => taken.map_err(|error| onward(&error, last))?,
             _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
         };
-        done += some.len() as u64;
         last = Some(newest);
         progress.reached(done, &format!("decided {newest}"));
         if let Some(rate) = rate {
@@ -159,7 +174,7 @@ async fn publish(
         }
     }
     progress.done();
-    Ok(unroutable)
+    Ok(missing)
 }
 
 async fn outlet(settings: &Settings) -> Result<Outlet, BrokerError> {
@@ -204,8 +219,15 @@ fn onward(error: &dyn std::fmt::Display, last: Option<Timestamp>) -> anyhow::Err
     }
 }
 
-fn conclude(count: Count, unroutable: u64, output: Output, what: &str) -> anyhow::Result<ExitCode> {
+fn conclude(
+    count: Count,
+    missing: Missing,
+    output: Output,
+    what: &str,
+) -> anyhow::Result<ExitCode> {
     let Count { applied, refused } = count;
+    let Missing { unroutable, untold } = missing;
+    let refused = refused - i64::try_from(untold).unwrap_or(i64::MAX);
     let all = applied + refused;
     match output {
         Output::Text => print(&format!(
@@ -214,8 +236,14 @@ fn conclude(count: Count, unroutable: u64, output: Output, what: &str) -> anyhow
         Output::Json => print(&format!(
             "{}\n",
             json!({"published": what == "published", "usage.reverted": applied,
-                "usage.revert.rejected": refused, "unroutable": unroutable})
+                "usage.revert.rejected": refused, "unroutable": unroutable, "untold": untold})
         ))?,
+    }
+    if untold > 0 {
+        bail!(
+            "{untold} outcomes are refusals that this version does not know, and whose words are not stored; run this \
+             with the version that stored them, or a later one"
+        );
     }
     if unroutable > 0 {
         bail!(

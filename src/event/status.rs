@@ -21,7 +21,7 @@ pub struct Status<'a> {
 enum Detail<'a> {
     #[serde(rename = "type.googleapis.com/google.rpc.ErrorInfo")]
     ErrorInfo {
-        reason: &'static str,
+        reason: &'a str,
         domain: &'static str,
         metadata: Metadata,
     },
@@ -42,7 +42,7 @@ impl<'a> Status<'a> {
     /// A status whose details are an `ErrorInfo` and, where there are `violations`, a `BadRequest`.
     #[must_use]
     pub fn new(
-        code: Code,
+        code: Code<'a>,
         message: &'a str,
         metadata: Metadata,
         violations: &'a [Violation],

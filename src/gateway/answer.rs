@@ -46,13 +46,17 @@ pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
     }
 }
 
-/// The status of a `google.rpc.Code`, as the contract has it.
+/// The status of a `google.rpc.Code`, as the contract has it; of codes that it has not, as Google's own gateways do. A
+/// refusal of a later version may have any.
 fn status_of(code: i32) -> StatusCode {
     match code {
-        3 | 9 => StatusCode::BAD_REQUEST,
+        3 | 9 | 11 => StatusCode::BAD_REQUEST,
+        4 => StatusCode::GATEWAY_TIMEOUT,
         5 => StatusCode::NOT_FOUND,
-        6 => StatusCode::CONFLICT,
+        6 | 10 => StatusCode::CONFLICT,
         7 => StatusCode::FORBIDDEN,
+        8 => StatusCode::TOO_MANY_REQUESTS,
+        12 => StatusCode::NOT_IMPLEMENTED,
         14 => StatusCode::SERVICE_UNAVAILABLE,
         16 => StatusCode::UNAUTHORIZED,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -71,6 +75,11 @@ mod tests {
             (6, 409),
             (7, 403),
             (9, 400),
+            (4, 504),
+            (8, 429),
+            (10, 409),
+            (11, 400),
+            (12, 501),
             (13, 500),
             (14, 503),
             (16, 401),

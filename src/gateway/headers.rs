@@ -4,6 +4,7 @@ use axum::http::header::{AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
+use crate::outcome::ID_REQUIRED;
 use crate::request::{Violation, is_traceparent};
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -25,10 +26,14 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// Reads them.
-    pub fn of(headers: &HeaderMap) -> Self {
+    /// Reads them. With `key_required`, a request without a key is refused: sent twice, it would be two requests.
+    pub fn of(headers: &HeaderMap, key_required: bool) -> Self {
         let fresh = || Uuid::new_v4().to_string();
         let message_id = match headers.get(IDEMPOTENCY_KEY) {
+            None if key_required => Err(Violation {
+                field: "Idempotency-Key",
+                description: ID_REQUIRED.into(),
+            }),
             None => Ok(fresh()),
             Some(_) => only(headers, IDEMPOTENCY_KEY)
                 .and_then(text)
@@ -106,33 +111,40 @@ mod tests {
     fn the_idempotency_key_is_the_message_id_as_it_stands() {
         let longest = "k".repeat(255);
         for key in ["k", "a b", "~!\"{}", &longest] {
-            let ids = Ids::of(&headers(&[(IDEMPOTENCY_KEY, key)]));
+            let ids = Ids::of(&headers(&[(IDEMPOTENCY_KEY, key)]), false);
             assert_eq!(ids.message_id.as_deref(), Ok(key));
             assert_eq!(ids.shown, key);
         }
         let too_long = "k".repeat(256);
         for key in ["", "a\tb", "é", &too_long] {
-            let ids = Ids::of(&headers(&[(IDEMPOTENCY_KEY, key)]));
+            let ids = Ids::of(&headers(&[(IDEMPOTENCY_KEY, key)]), false);
             assert!(ids.message_id.is_err(), "{key}");
         }
         let twice = headers(&[(IDEMPOTENCY_KEY, "a"), (IDEMPOTENCY_KEY, "a")]);
-        assert!(Ids::of(&twice).message_id.is_err());
-        let [one, two] = [0, 1].map(|_| Ids::of(&HeaderMap::new()).message_id);
+        assert!(Ids::of(&twice, false).message_id.is_err());
+        let [one, two] = [0, 1].map(|_| Ids::of(&HeaderMap::new(), false).message_id);
         assert_ne!(one, two);
+    }
+
+    #[test]
+    fn a_key_that_is_required_is_not_made_up() {
+        assert!(Ids::of(&HeaderMap::new(), true).message_id.is_err());
+        let given = Ids::of(&headers(&[(IDEMPOTENCY_KEY, "k")]), true);
+        assert_eq!(given.message_id.as_deref(), Ok("k"));
     }
 
     #[test]
     fn a_request_id_that_is_none_is_replaced_by_the_message_id() {
         let both = |id| headers(&[(REQUEST_ID, id), (IDEMPOTENCY_KEY, "key")]);
-        assert_eq!(Ids::of(&both("mine")).shown, "mine");
-        assert_eq!(Ids::of(&both("mïne")).shown, "key");
-        assert_eq!(Ids::of(&both("")).shown, "key");
+        assert_eq!(Ids::of(&both("mine"), false).shown, "mine");
+        assert_eq!(Ids::of(&both("mïne"), false).shown, "key");
+        assert_eq!(Ids::of(&both(""), false).shown, "key");
     }
 
     #[test]
     fn a_trace_context_of_another_form_is_none() {
         let sound = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let of = |given: &str| Ids::of(&headers(&[(TRACEPARENT, given)])).traceparent;
+        let of = |given: &str| Ids::of(&headers(&[(TRACEPARENT, given)]), false).traceparent;
         assert_eq!(of(sound).expect("sound"), sound);
         assert_eq!(of(&sound.to_uppercase()), None);
         assert_eq!(of("00-1-2-3"), None);

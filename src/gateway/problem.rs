@@ -9,7 +9,7 @@ use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 
 use crate::event::Status;
-use crate::outcome::{Code, Failure, Metadata, Refusal};
+use crate::outcome::{Code, Failure, INVALID_FIELD, Metadata, Refusal};
 use crate::request::{Undecodable, Violation};
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -33,7 +33,7 @@ const UNAUTHENTICATED: i32 = 16;
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
-    code: Code,
+    code: Code<'static>,
     message: Cow<'static, str>,
     metadata: Metadata,
     violations: Vec<Violation>,
@@ -161,10 +161,10 @@ impl Problem {
 
     pub fn invalid(violations: Vec<Violation>) -> Self {
         let refusal = Refusal::InvalidField(violations.clone());
-        let Code { number, reason } = refusal.code();
+        let (number, message) = (refusal.code().number, refusal.message().to_owned());
         Self {
             violations,
-            ..Self::new(StatusCode::BAD_REQUEST, number, reason, refusal.message())
+            ..Self::new(StatusCode::BAD_REQUEST, number, INVALID_FIELD, message)
         }
     }
 
@@ -196,10 +196,9 @@ impl Problem {
     }
 
     pub fn full() -> Self {
-        Self::unavailable(
-            "WORK_QUEUE_FULL",
-            "not taken: the work queue is full; ask again later",
-        )
+        let message = "a queue refused it: the work queue is full, or another one that is bound to the request exchange; ask \
+                       again later, with its request_id as Idempotency-Key";
+        Self::unavailable("WORK_QUEUE_FULL", message)
     }
 
     pub fn lost() -> Self {

@@ -29,6 +29,9 @@
 --   $23 max_age      double precision  seconds after which a usage can't be reverted; NULL: never
 --   $24 platform     uuid       the platform's own account
 --   $25 grants       boolean    whether a client needs a grant; without, everybody has every one
+--   $26 reasons      text[]     reasons of refusals, each with
+--   $27 codes        integer[]  its code
+--   $28 messages     text[]     and its words, which are stored with it
 --
 -- Returns a row for each request that is decided, with is_final = false where the usage may yet come, and with is_stored where
 -- it was decided before. One without a row met a concurrent writer, or comes
@@ -317,12 +320,13 @@ decided AS MATERIALIZED (
 claimed AS (
     INSERT INTO revertd.outcomes (id, content, usage_id, org_id, account_id, amount, decided_at,
         usage_amount, reverted_before, reverted_by_others, transaction_id, platform_transaction_id,
-        revert_no, cumulative, refusal, refusal_metadata, client, message_id, reason)
+        revert_no, cumulative, refusal, refusal_metadata, refusal_code, refusal_message, client, message_id, reason)
     SELECT CASE d.verdict WHEN 'REQUEST_ID_REUSED' THEN d.reuse_id ELSE d.id END,
         d.content, d.usage_id, d.account_org_id, d.account_id, d.amount, now(),
         entry.usage_amount, entry.reverted_before, entry.reverted_by_others, d.entry_id,
         d.platform_leg, entry.revert_no,
-        $22, d.final_refusal, d.refusal_metadata, d.client, d.message_id, d.reason
+        $22, d.final_refusal, d.refusal_metadata, ($27::integer[])[array_position($26::text[], d.final_refusal)],
+        ($28::text[])[array_position($26::text[], d.final_refusal)], d.client, d.message_id, d.reason
     FROM decided d
     LEFT JOIN LATERAL (
         SELECT d.usage_amount, d.reverted_before + d.taken_before AS reverted_before,
@@ -374,10 +378,12 @@ witness AS MATERIALIZED (
             'REVERT_OF_REVERT', 'NOT_A_USAGE', 'REVERT_WINDOW_CLOSED', 'ALREADY_REVERTED', 'AMOUNT_EXCEEDS_USAGE')
     ) THEN pg_logical_emit_message(true, 'revertd', '') END
 )
-SELECT c.*, true AS is_final, false AS is_stored FROM claimed c
+SELECT c.*, true AS is_final, false AS is_stored, NULL::integer AS refusal_code, NULL::text AS refusal_message
+FROM claimed c
 UNION ALL
 SELECT o.id, o.content, o.refusal, o.refusal_metadata, o.org_id, o.account_id, o.decided_at,
-    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true, true
+    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true, true,
+    o.refusal_code, o.refusal_message
 FROM decided d
 CROSS JOIN LATERAL (
     SELECT * FROM revertd.outcomes o
@@ -388,7 +394,7 @@ WHERE d.verdict = 'STORED'
 UNION ALL
 -- What is refused before row 5 tells nothing of what was found.
 SELECT d.id, d.content, d.verdict, d.refusal_metadata, told.org_id, told.account_id, now(),
-    NULL, NULL, NULL, NULL, d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt, false
+    NULL, NULL, NULL, NULL, d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt, false, NULL, NULL
 FROM decided d
 CROSS JOIN witness
 LEFT JOIN LATERAL (
@@ -400,7 +406,7 @@ UNION ALL
 -- What counts on earlier requests of the batch stands only if they took what they were to take: where one
 -- lost its claim to a concurrent writer, the whole statement gives way, and decides again. For a success the
 -- chain alone would not do: a writer who took the same amount leaves it whole, and the order reversed.
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 WHERE CASE WHEN EXISTS (SELECT FROM decided d
         WHERE d.store AND (d.verdict = 'AMOUNT_EXCEEDS_USAGE' AND d.taken > 0
             OR d.verdict = 'APPLIED' AND d.taken_before > 0))

@@ -7,8 +7,8 @@ use super::session::Session;
 
 /// In one line, since statements name the place in their opening comments, too.
 const COLUMNS: &str = "id, content, usage_id, org_id, account_id, amount, decided_at, usage_amount, reverted_before, \
-    reverted_by_others, transaction_id, platform_transaction_id, revert_no, cumulative, refusal, refusal_metadata, client, \
-    message_id, reason";
+    reverted_by_others, transaction_id, platform_transaction_id, revert_no, cumulative, refusal, refusal_metadata, \
+    refusal_code, refusal_message, client, message_id, reason";
 
 /// Where a statement has `{outcomes}`: puts a query of all outcomes there, each with whether it is `archived`.
 pub async fn with_archive(session: &Session, statement: &str) -> Result<String, LedgerError> {

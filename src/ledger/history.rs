@@ -8,8 +8,9 @@ use super::StoredMetadata;
 use super::archive::with_archive;
 use super::connect::in_schema;
 use super::error::LedgerError;
+use super::row::words;
 use super::session::Session;
-use crate::outcome::{Entry, Outcome, Refusal, Verdict};
+use crate::outcome::{Entry, Metadata, Outcome, Refusal, Verdict};
 use crate::settings::Settings;
 
 /// An outcome, with what is stored of its request.
@@ -85,12 +86,15 @@ pub enum Subject {
     },
 }
 
+/// `google.rpc.Code` of what nobody can say.
+const UNKNOWN: i32 = 2;
+
 /// Most outcomes that are told.
 pub const OUTCOMES_MAX: usize = 1000;
 
 const OUTCOMES: &str = "SELECT id, content, client, message_id, usage_id, amount, reason, org_id, account_id,
         decided_at, refusal, refusal_metadata, usage_amount, reverted_before + amount, transaction_id,
-        platform_transaction_id, archived
+        platform_transaction_id, archived, refusal_code, refusal_message
     FROM {outcomes} o
     WHERE usage_id = $1 OR (message_id = $2 AND ($3::text IS NULL OR client = $3))
     ORDER BY decided_at DESC, id LIMIT 1000";
@@ -183,12 +187,22 @@ impl History {
     }
 }
 
+/// What is said in place of words that are not stored: only here, where no event is made of it.
+fn unknown_words(reason: &str) -> Option<(i32, String)> {
+    let unknown = Refusal::from_reason(reason, Metadata::new()).is_none();
+    unknown.then(|| {
+        let message = "this version does not know the refusal, and its words are not stored";
+        (UNKNOWN, message.into())
+    })
+}
+
 fn decided(row: &Row) -> Decided {
     let refusal: Option<&str> = row.get(10);
     let verdict = if let Some(reason) = refusal {
         let metadata = StoredMetadata::read(row.get(11));
-        let refusal = Refusal::from_reason(reason, metadata);
-        Verdict::Refused(refusal.expect("the table's constraint knows the same reasons"))
+        let words = words(row.get(17), row.get(18)).or_else(|| unknown_words(reason));
+        let refusal = Refusal::of_stored(reason, words, metadata);
+        Verdict::Refused(refusal.expect("it has words where its reason is not known"))
     } else {
         Verdict::Applied(Entry {
             usage_amount: row.get(12),

@@ -5,6 +5,7 @@ use tokio_postgres::Error;
 use uuid::Uuid;
 
 use super::StoredMetadata;
+use super::error::{Trouble, classify};
 use crate::outcome::{Decision, Entry, Outcome, Refusal, Verdict};
 
 /// One decided request.
@@ -18,14 +19,40 @@ pub struct Row {
     pub outcome: Outcome,
 }
 
+/// Why a row can't be read.
+#[derive(Debug)]
+pub enum Unreadable {
+    /// A column is not of its type.
+    Column(Error),
+    /// A refusal that this version does not know, stored without its code and words.
+    Refusal(String),
+}
+
+impl From<Error> for Unreadable {
+    fn from(error: Error) -> Self {
+        Self::Column(error)
+    }
+}
+
+impl Unreadable {
+    /// What of it the request's failure says.
+    pub fn trouble(&self, host: &str) -> Trouble {
+        match self {
+            Self::Column(error) => classify(error, host),
+            Self::Refusal(text) => Trouble::Rejected(text.clone()),
+        }
+    }
+}
+
 impl Row {
     /// Reads the columns in the order of the statement.
-    pub fn read(row: &tokio_postgres::Row) -> Result<Self, Error> {
+    pub fn read(row: &tokio_postgres::Row) -> Result<Self, Unreadable> {
         let reason: Option<&str> = row.try_get(2)?;
         let verdict = if let Some(reason) = reason {
             let metadata = StoredMetadata::read(row.try_get(3)?);
-            let refusal = Refusal::from_reason(reason, metadata);
-            Verdict::Refused(refusal.expect("the statement and the table know the same reasons"))
+            let words = words(row.try_get(13)?, row.try_get(14)?);
+            let refusal = Refusal::of_stored(reason, words, metadata);
+            Verdict::Refused(refusal.ok_or_else(|| unknown(reason))?)
         } else {
             Verdict::Applied(Entry {
                 usage_amount: row.try_get(7)?,
@@ -57,4 +84,16 @@ impl Row {
             (true, true) => Decision::Repeated(self.outcome),
         }
     }
+}
+
+/// Code and message of a refusal, where both are stored.
+pub fn words(code: Option<i32>, message: Option<String>) -> Option<(i32, String)> {
+    code.zip(message)
+}
+
+fn unknown(reason: &str) -> Unreadable {
+    Unreadable::Refusal(format!(
+        "its outcome is stored as {reason}, which this version does not know, and without its words; the version that \
+         stored it, or a later one, tells it"
+    ))
 }

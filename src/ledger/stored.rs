@@ -5,7 +5,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::error::LedgerError;
-use super::row::Row;
+use super::row::{Row, Unreadable};
 use super::session::Session;
 use crate::outcome::Outcome;
 use crate::request::{Amount, Fields, RevertRequest};
@@ -30,7 +30,7 @@ const CHOSEN: &str = "FROM revertd.outcomes o
 const COLUMNS: &str =
     "o.id, o.content, o.refusal, o.refusal_metadata, o.org_id, o.account_id, o.decided_at,
     o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true, true,
-    o.usage_id, o.amount, o.client, o.message_id, o.reason";
+    o.refusal_code, o.refusal_message, o.usage_id, o.amount, o.client, o.message_id, o.reason";
 
 /// Which outcomes are wanted; all where nothing is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,11 +124,11 @@ impl Outcomes {
         Ok(())
     }
 
-    /// The next ones, at most `max`; none at the end.
+    /// The next ones, at most `max`, `None` for each that this version can't tell; none at all at the end.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn next(&self, max: u32) -> Result<Vec<Stored>, LedgerError> {
+    pub async fn next(&self, max: u32) -> Result<Vec<Option<Stored>>, LedgerError> {
         let fetch = format!("FETCH {max} FROM outcomes");
         let wrong = |error| self.session.wrong(&error);
         let rows = self
@@ -137,29 +137,34 @@ impl Outcomes {
             .query(&fetch, &[])
             .await
             .map_err(wrong)?;
-        rows.iter().map(|row| read(row).map_err(wrong)).collect()
+        let read = |row| match read(row) {
+            Ok(stored) => Ok(Some(stored)),
+            Err(Unreadable::Refusal(_)) => Ok(None),
+            Err(Unreadable::Column(error)) => Err(wrong(error)),
+        };
+        rows.iter().map(read).collect()
     }
 }
 
-fn read(row: &tokio_postgres::Row) -> Result<Stored, tokio_postgres::Error> {
+fn read(row: &tokio_postgres::Row) -> Result<Stored, Unreadable> {
     let Row {
         content, outcome, ..
     } = Row::read(row)?;
-    let amount = Amount::new(row.try_get(14)?);
+    let amount = Amount::new(row.try_get(16)?);
     let fields = Fields {
-        usage_id: row.try_get(13)?,
+        usage_id: row.try_get(15)?,
         amount: amount.expect("outcomes_amount_positive"),
         billing_id: None,
         org_id: None,
         project_id: None,
-        reason: row.try_get(17)?,
+        reason: row.try_get(19)?,
     };
     let request = RevertRequest {
         id: outcome.id,
         reuse_id: outcome.id,
         content,
-        client: row.try_get(15)?,
-        message_id: row.try_get(16)?,
+        client: row.try_get(17)?,
+        message_id: row.try_get(18)?,
         fields,
         last_attempt: true,
     };

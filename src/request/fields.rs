@@ -1,9 +1,14 @@
 //! The body of a request: JSON to [`Fields`], with every violation at once.
+//!
+//! A body is JSON by its grammar alone (RFC 8259): a number of any size, half of a surrogate pair and nesting of any depth
+//! are valid there. Keys and values are therefore taken as they stand in the text, and only the six fields are read.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserializer;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
@@ -35,18 +40,53 @@ pub fn decode(body: &[u8]) -> Result<Fields, Undecodable> {
     // serde_json leaves the bytes of ignored strings unchecked, so the text is checked as a whole.
     let text = std::str::from_utf8(body)
         .map_err(|_| Undecodable::Malformed("the body is not UTF-8".into()))?;
-    let raw: Raw = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+    let mut raw = Raw::default();
+    let each = |key: Option<Cow<'_, str>>, value| {
+        let named =
+            |(snake, camel): &(&str, &str)| [*snake, *camel].map(Some).contains(&key.as_deref());
+        if let Some(field) = NAMES.iter().position(named) {
+            raw.given[field] = Given::read(value);
+            raw.times[field] = raw.times[field].saturating_add(1);
+        }
+    };
+    each_member(text, each).map_err(|error| malformed(text, &error))?;
     raw.check()
 }
 
-/// Says where the JSON breaks, without the text around it: that is the publisher's payload.
-fn malformed(error: &serde_json::Error) -> Undecodable {
-    let what = match error.classify() {
-        serde_json::error::Category::Data => "the body is not a JSON object",
-        serde_json::error::Category::Eof => "the body is cut off or empty",
-        serde_json::error::Category::Syntax | serde_json::error::Category::Io => {
-            "the body is not valid JSON"
+/// One more member of an object that [`decode`] has read, a text under either of its names; none where it is absent.
+///
+/// # Errors
+/// Where it is no text, or given more than once.
+pub fn text_member(body: &[u8], names: [&str; 2]) -> Result<Option<String>, NotOneText> {
+    let (mut found, mut times) = (Given::Absent, 0);
+    let each = |key: Option<Cow<'_, str>>, value| {
+        if names.map(Some).contains(&key.as_deref()) {
+            (found, times) = (Given::read(value), times + 1);
         }
+    };
+    let text = std::str::from_utf8(body).map_err(|_| NotOneText)?;
+    each_member(text, each).map_err(|_| NotOneText)?;
+    match found {
+        _ if times > 1 => Err(NotOneText),
+        Given::Absent => Ok(None),
+        Given::Text(text) => Ok(Some(text.into_owned())),
+        Given::NoText | Given::Number(_) | Given::Other => Err(NotOneText),
+    }
+}
+
+/// Why [`text_member`] gives none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotOneText;
+
+/// Says where the JSON breaks, without the text around it: that is the publisher's payload.
+fn malformed(text: &str, error: &serde_json::Error) -> Undecodable {
+    use serde_json::error::Category;
+    // A number that is too large for the client library is JSON all the same, and no object.
+    let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
+    let what = match error.classify() {
+        _ if is_json => "the body is not a JSON object",
+        Category::Eof => "the body is cut off or empty",
+        Category::Data | Category::Syntax | Category::Io => "the body is not valid JSON",
     };
     let (line, column) = (error.line(), error.column());
     Undecodable::Malformed(format!("{what} (line {line}, column {column})"))
@@ -54,24 +94,45 @@ fn malformed(error: &serde_json::Error) -> Undecodable {
 
 /// A field as it stands in the JSON text.
 #[derive(Clone, Debug, Default, PartialEq)]
-enum Given {
+enum Given<'a> {
     #[default]
     Absent,
-    Text(String),
-    Integer(i64),
-    /// A number that is no int64: a fraction, an exponent, or too large.
-    Number,
+    Text(Cow<'a, str>),
+    /// A string that is no text: it holds half of a surrogate pair.
+    NoText,
+    /// A number, as it is spelled.
+    Number(&'a str),
     /// true, an array, an object.
     Other,
 }
 
+impl<'a> Given<'a> {
+    /// Reads a value, which is known to be JSON.
+    fn read(value: &'a str) -> Self {
+        match value.as_bytes().first() {
+            Some(b'"') => text(value).map_or(Self::NoText, Self::Text),
+            Some(b'n') => Self::Absent,
+            Some(b'-' | b'0'..=b'9') => Self::Number(value),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The text of a string as JSON writes it; none where it holds half of a surrogate pair.
+fn text(value: &str) -> Option<Cow<'_, str>> {
+    if !value.contains('\\') {
+        return Some(Cow::Borrowed(&value[1..value.len() - 1]));
+    }
+    serde_json::from_str(value).ok().map(Cow::Owned)
+}
+
 #[derive(Default)]
-struct Raw {
-    given: [Given; 6],
+struct Raw<'a> {
+    given: [Given<'a>; 6],
     times: [u8; 6],
 }
 
-impl Raw {
+impl Raw<'_> {
     fn check(mut self) -> Result<Fields, Undecodable> {
         let mut violations = Vec::new();
         for (field, times) in self.times.iter().enumerate() {
@@ -135,7 +196,7 @@ impl Raw {
         match &self.given[field] {
             Given::Absent => true,
             Given::Text(text) => text.is_empty(),
-            Given::Integer(_) | Given::Number | Given::Other => false,
+            Given::NoText | Given::Number(_) | Given::Other => false,
         }
     }
 
@@ -150,7 +211,7 @@ impl Raw {
         }
         let parsed = match &self.given[field] {
             Given::Text(text) => text.parse::<Hyphenated>().ok().map(Hyphenated::into_uuid),
-            Given::Absent | Given::Integer(_) | Given::Number | Given::Other => None,
+            Given::Absent | Given::NoText | Given::Number(_) | Given::Other => None,
         };
         if parsed.is_none() {
             violate(violations, field, "must be a hyphenated UUID, as a string");
@@ -178,7 +239,7 @@ impl Raw {
         if control {
             violate(violations, field, "must not contain control characters");
         }
-        (!long && !control).then(|| Reference::Name(text.clone()))
+        (!long && !control).then(|| Reference::Name(text.clone().into_owned()))
     }
 
     fn amount(&self, violations: &mut Vec<Violation>) -> Option<Amount> {
@@ -187,14 +248,15 @@ impl Raw {
         if self.absent(AMOUNT) {
             return None;
         }
-        let parsed = match &self.given[AMOUNT] {
-            Given::Integer(value) => Amount::new(*value).ok_or(RANGE),
-            Given::Text(text) => decimal(text).ok_or(FORM).and_then(|digits| {
-                let value = digits.parse().ok().and_then(Amount::new);
-                value.ok_or(RANGE)
-            }),
-            Given::Absent | Given::Number | Given::Other => Err(FORM),
+        let digits = match &self.given[AMOUNT] {
+            Given::Text(text) => decimal(text),
+            Given::Number(text) => decimal(text),
+            Given::Absent | Given::NoText | Given::Other => None,
         };
+        let parsed = digits.ok_or(FORM).and_then(|digits| {
+            let value = digits.parse().ok().and_then(Amount::new);
+            value.ok_or(RANGE)
+        });
         parsed
             .map_err(|wrong| violate(violations, AMOUNT, wrong))
             .ok()
@@ -204,9 +266,17 @@ impl Raw {
         if self.absent(REASON) {
             return None;
         }
-        let Given::Text(text) = std::mem::take(&mut self.given[REASON]) else {
-            violate(violations, REASON, "must be a string");
-            return None;
+        let text = match std::mem::take(&mut self.given[REASON]) {
+            Given::Text(text) => text,
+            Given::NoText => {
+                let wrong = "must be Unicode text: one of its escapes is half of a surrogate pair";
+                violate(violations, REASON, wrong);
+                return None;
+            }
+            Given::Absent | Given::Number(_) | Given::Other => {
+                violate(violations, REASON, "must be a string");
+                return None;
+            }
         };
         let long = text.chars().count() > REASON_MAX_CHARS;
         let control = text.chars().any(char::is_control);
@@ -216,7 +286,7 @@ impl Raw {
         if control {
             violate(violations, REASON, "must not contain control characters");
         }
-        (!long && !control).then_some(text)
+        (!long && !control).then(|| text.into_owned())
     }
 }
 
@@ -234,114 +304,30 @@ fn decimal(text: &str) -> Option<&str> {
     (plain && (digits == "0" || !digits.starts_with('0'))).then_some(text)
 }
 
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(RawVisitor)
-    }
+/// Goes through the members of an object: each with its key, none where that is no text, and its value as it stands.
+fn each_member<'a>(
+    text: &'a str,
+    visit: impl FnMut(Option<Cow<'a, str>>, &'a str),
+) -> Result<(), serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_map(Members(visit))?;
+    json.end()
 }
 
-struct RawVisitor;
+struct Members<F>(F);
 
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
+impl<'de, F: FnMut(Option<Cow<'de, str>>, &'de str)> Visitor<'de> for Members<F> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
-        let mut raw = Raw::default();
-        while let Some(field) = map.next_key_seed(Name)? {
-            match field {
-                Some(field) => {
-                    raw.given[field] = map.next_value()?;
-                    raw.times[field] = raw.times[field].saturating_add(1);
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            (self.0)(text(key.get()), value.get());
         }
-        Ok(raw)
-    }
-}
-
-/// A key: the number of the field it names, in either spelling, or none.
-struct Name;
-
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(NAMES
-            .iter()
-            .position(|(snake, camel)| key == *snake || key == *camel))
-    }
-}
-
-impl<'de> Deserialize<'de> for Given {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(GivenVisitor)
-    }
-}
-
-struct GivenVisitor;
-
-impl<'de> Visitor<'de> for GivenVisitor {
-    type Value = Given;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Given, E> {
-        Ok(Given::Absent)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Given, E> {
-        Ok(Given::Other)
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Given, E> {
-        Ok(Given::Integer(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Given, E> {
-        Ok(i64::try_from(value).map_or(Given::Number, Given::Integer))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Given, E> {
-        Ok(Given::Number)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Given, E> {
-        Ok(Given::Text(text.to_owned()))
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<Given, E> {
-        Ok(Given::Text(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Given, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Given::Other)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Given, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Given::Other)
+        Ok(())
     }
 }
 

@@ -90,6 +90,11 @@ impl Settings {
                 "revert.max_age must be from 1ms to 100 years; leave it out for no limit".into(),
             );
         }
+        if self.amqp.trusted_users.iter().any(String::is_empty) {
+            return wrong(
+                "amqp.trusted_users names an empty login; name the broker's users".into(),
+            );
+        }
         self.check_gateway()?;
         self.check_names()
     }

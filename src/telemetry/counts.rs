@@ -45,6 +45,7 @@ pub struct Counts {
     outcomes_repeated: Counter,
     dead_letters_replayed: Counter,
     copies_failed: Counter,
+    untrusted: Counter,
     consumed: Counter,
     consumed_bytes: Counter,
     sent: Family<Messaging, Counter>,
@@ -88,6 +89,10 @@ impl Counts {
             copies_failed: single(
                 "revertd_reply_copies_failed",
                 "Copies to a request's reply_to that did not arrive, or were not allowed",
+            ),
+            untrusted: single(
+                "revertd_untrusted_waits",
+                "Messages that were put to wait because the login that names their client is not in amqp.trusted_users",
             ),
             consumed_bytes: single(
                 "revertd_consumed_bytes",
@@ -160,6 +165,11 @@ impl Counts {
         if let Some(retries) = self.retries.get(rung) {
             retries.inc();
         }
+    }
+
+    /// A message waits for the login that names its client to be trusted.
+    pub fn untrusted(&self) {
+        self.untrusted.inc();
     }
 
     /// A copy to a `reply_to` did not arrive.

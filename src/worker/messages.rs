@@ -28,6 +28,10 @@ pub fn messages<'a>(
                 let queue = &shared.retry_queues[*rung];
                 messages.push(Message::retry(queue, delivery, now));
             }
+            Disposition::AwaitTrust { rung } => {
+                let queue = &shared.retry_queues[*rung];
+                messages.push(Message::untrusted(queue, delivery, now));
+            }
             Disposition::DeadLetter { failure, event } => {
                 let key = topology.dead_letter_queue.as_str();
                 let letter = Message::dead_letter(dead, key, delivery, failure, now);

@@ -132,6 +132,10 @@ impl Record {
                     counts.retried(*rung);
                     continue;
                 }
+                Disposition::AwaitTrust { .. } => {
+                    self.shared.sight.untrusted(&delivery.envelope);
+                    continue;
+                }
                 Disposition::DeadLetter { failure, event } => {
                     counts.dead_lettered(event.reason);
                     log_dead_letter(delivery, event, failure);
@@ -170,6 +174,7 @@ impl Drop for Record {
 fn outcome(disposition: &Disposition) -> (&'static str, &'static str) {
     match disposition {
         Disposition::Retry { .. } => ("retried", ""),
+        Disposition::AwaitTrust { .. } => ("untrusted", ""),
         Disposition::DeadLetter { event, .. } => ("dead_lettered", event.reason),
         Disposition::Answer(event) => match event.kind {
             Kind::Reverted => ("reverted", ""),

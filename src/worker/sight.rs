@@ -1,16 +1,18 @@
 //! What is shown of the workers of a process: where it is served, and what is looked at for it.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Shared;
 use crate::broker::Depths;
 use crate::ledger::Ledger;
-use crate::outcome::{Failure, Refusal};
+use crate::outcome::{Failure, OTHER_REASON, Refusal};
+use crate::request::Envelope;
 use crate::settings::Settings;
 use crate::telemetry::{
     self, Connections, Counts, Exporting, Listening, Names, QueueDepth, QueueKind, Status,
@@ -23,12 +25,17 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 /// How often the queues are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// Between two warnings of what publishers can cause.
+const QUIET_FOR: Duration = Duration::from_mins(1);
+
 /// What the workers record in.
 pub struct Sight {
     pub counts: Counts,
     pub times: Times,
     pub status: Status,
     pub traces: Option<Traces>,
+    /// When it was last said that a login is not trusted.
+    untrusted_said: Mutex<Option<Instant>>,
 }
 
 /// What serves it, and sends it.
@@ -91,8 +98,30 @@ impl Sight {
             times,
             status,
             traces,
+            untrusted_said: Mutex::default(),
         };
         Ok((sight, showing))
+    }
+
+    /// A message waits for the login that names its client to be trusted: counted, and said once a minute at most, since
+    /// whoever may publish can cause it.
+    pub fn untrusted(&self, envelope: &Envelope) {
+        self.counts.untrusted();
+        let mut said = self
+            .untrusted_said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if said.is_some_and(|said| said.elapsed() < QUIET_FOR) {
+            return;
+        }
+        *said = Some(Instant::now());
+        warn!(
+            login = envelope.client,
+            message_id = envelope.message_id,
+            event = "untrusted_login",
+            "a message waits: this login names another client, and is not trusted to; where it is a former login of the \
+             worker or an operator's, add it to amqp.trusted_users and restart the workers; else see who publishes"
+        );
     }
 }
 
@@ -183,7 +212,7 @@ fn names(settings: &Settings) -> Names {
             .iter()
             .map(ToString::to_string)
             .collect(),
-        rejected: Refusal::REASONS.to_vec(),
+        rejected: [&Refusal::REASONS[..], &[OTHER_REASON]].concat(),
         dead_lettered: Failure::REASONS.to_vec(),
     }
 }

@@ -1,7 +1,7 @@
 //! Requests that share an id within one batch: the first of them that is decided for good is the request.
 
 use revertd::ledger::Ledger;
-use revertd::outcome::{Decision, Verdict};
+use revertd::outcome::{Decision, Verdict, known_reason};
 use revertd::request::{Amount, Envelope, Fields, RevertRequest};
 use revertd::settings::Settings;
 use uuid::Uuid;
@@ -32,7 +32,7 @@ pub async fn decide(stage: &Stage, requests: &[RevertRequest]) -> Vec<&'static s
     let verdict = |decision: &Decision| match decision {
         Decision::Decided(outcome) | Decision::Repeated(outcome) => match &outcome.verdict {
             Verdict::Applied(_) => "APPLIED",
-            Verdict::Refused(refusal) => refusal.code().reason,
+            Verdict::Refused(refusal) => known_reason(refusal.code().reason),
         },
         Decision::NotYet | Decision::Failed(_) => "UNDECIDED",
     };

@@ -21,7 +21,7 @@ async fn counted() -> (Stage, Browse) {
         stage.publish_to(&queue, &Request::raw(body)).await;
     }
     let settings = Settings::load_from(None, stage.environment()).expect("valid");
-    let browse = Browse::open(&settings.amqp.url, &queue, 100).await;
+    let browse = Browse::open(&settings, &queue, 100).await;
     let browse = browse.expect("opens");
     assert_eq!(browse.waiting(), 3);
     (stage, browse)

@@ -36,5 +36,7 @@ mod starts;
 mod status;
 mod telemetry;
 mod transport;
+mod trust;
 mod verify;
+mod versions;
 mod writers;

@@ -51,9 +51,9 @@ impl Obstacle {
                 "properties that can't be read, and so can't be published again (discard --save keeps the bytes)"
             }
             Self::OtherLogin => {
-                "published by another login than that of amqp.url, with a client's name on it, which only a worker's own \
-                 login may put there: run this under the worker's login, or, where a publisher put it there himself, have \
-                 him send it again"
+                "its client is named by a login that is neither that of amqp.url nor in amqp.trusted_users: where it is a \
+                 former login of the worker, or an operator's, add it there, here and for the workers; where a publisher \
+                 put the name there himself, have him send it again"
             }
         }
     }

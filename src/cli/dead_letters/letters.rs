@@ -112,6 +112,7 @@ pub fn object(letter: &Letter, told: &Fragments) -> Value {
             Origin::Unreadable => "unreadable",
         },
         "client": letter.client,
+        "client_claimed_by": letter.claimed_by,
         "login": letter.login,
         "message_id": letter.message_id,
         "usage_id": told.usage_id,

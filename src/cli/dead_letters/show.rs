@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::choice::Candidates;
 use super::letters::object;
 use super::{filter, open};
-use crate::broker::{Letter, Origin};
+use crate::broker::Letter;
 use crate::cli::lines::{ago, folded, named, time, visible, width};
 use crate::cli::status::known::Known;
 use crate::cli::{Output, print};
@@ -102,10 +102,10 @@ fn text(letter: &Letter, copies: u32) -> String {
         line("error", &format!("{}{code}", visible(&noted.message)));
     }
     line("client", &named(&letter.client));
-    if let (Origin::OtherLogin, Some(login)) = (letter.origin, &letter.login) {
+    if let Some(login) = &letter.claimed_by {
         line(
             "login",
-            &format!("{}, by whose word it is that client's", named(login)),
+            &format!("{}, by whose word alone it is that client's", named(login)),
         );
     }
     line(

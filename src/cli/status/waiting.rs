@@ -29,6 +29,7 @@ pub struct Letter {
     is_dead: bool,
     id: String,
     client: String,
+    claimed_by: Option<String>,
     message_id: Option<String>,
     reason: String,
     noted: Option<Noted>,
@@ -66,7 +67,7 @@ async fn look_into(
     subject: &Subject,
     waiting: &mut Waiting,
 ) -> Result<(), BrokerError> {
-    let mut browse = Browse::open(&settings.amqp.url, queue, 0).await?;
+    let mut browse = Browse::open(settings, queue, 0).await?;
     if browse.others() > 0 {
         let others = browse.others();
         waiting.unseen.push(format!(
@@ -88,6 +89,7 @@ async fn look_into(
             is_dead: false,
             id: letter.id.simple().to_string(),
             client: letter.client,
+            claimed_by: letter.claimed_by,
             message_id: letter.message_id,
             reason: letter.reason,
             noted: letter.noted,
@@ -113,7 +115,11 @@ fn is_of(subject: &Subject, letter: &broker::Letter) -> bool {
 impl Letter {
     pub fn text(&self) -> String {
         let request = named(self.message_id.as_deref().unwrap_or_default());
-        let mut text = format!("request {request} of client {} waits", named(&self.client));
+        let mut text = format!("request {request} of client {}", named(&self.client));
+        if let Some(login) = &self.claimed_by {
+            let _ = write!(text, ", by the word of {} alone,", named(login));
+        }
+        text.push_str(" waits");
         let (queue, attempts) = (&self.queue, self.attempts);
         let _ = if self.is_dead {
             let reason = named(&self.reason);
@@ -123,7 +129,11 @@ impl Letter {
                 " among the dead letters ({queue}): {reason}, letter {id}"
             )
         } else {
-            writeln!(text, " on {queue} for its next attempt; {attempts} so far")
+            let what = match self.claimed_by {
+                Some(_) => "until that login is trusted",
+                None => "for its next attempt",
+            };
+            writeln!(text, " on {queue} {what}; {attempts} so far")
         };
         if let Some(noted) = &self.noted {
             let _ = writeln!(text, "  {}", visible(&noted.message));
@@ -141,6 +151,7 @@ impl Letter {
             "dead": self.is_dead,
             "letter": self.id,
             "client": self.client,
+            "client_claimed_by": self.claimed_by,
             "request_id": self.message_id,
             "reason": if self.is_dead { Some(&self.reason) } else { None },
             "message": self.noted.as_ref().map(|noted| &noted.message),

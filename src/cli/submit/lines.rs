@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::request::{Envelope, Fields, RevertRequest, Undecodable, decode};
+use crate::request::{Envelope, Fields, RevertRequest, Undecodable, decode, text_member};
 
 mod table;
 
@@ -43,13 +42,6 @@ pub struct Line {
     /// Whether it stands there.
     pub has_own_id: bool,
     pub fields: Fields,
-}
-
-/// What a line says beside the fields of a request. What else there is is passed over, as it is there.
-#[derive(Deserialize)]
-struct Named {
-    #[serde(default, alias = "messageId")]
-    message_id: Option<String>,
 }
 
 /// A line that is no request, and why.
@@ -108,7 +100,7 @@ fn read(number: u64, text: Result<Vec<u8>, String>, batch: &str) -> Result<Line,
             return wrong(all.collect::<Vec<_>>().join("; "));
         }
     };
-    let Ok(Named { message_id }) = serde_json::from_slice(&text) else {
+    let Ok(message_id) = text_member(&text, ["message_id", "messageId"]) else {
         return wrong("message_id must be a text, and be given once, in one spelling".into());
     };
     let message_id = message_id.filter(|id| !id.is_empty());

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::super::migrate::MIGRATIONS;
-use table::read_table;
+use table::{columns, constraint, read_table};
 
 mod table;
 
@@ -50,8 +50,11 @@ pub type All = BTreeMap<Key, Definition>;
 
 pub static EXPECTED: LazyLock<All> = LazyLock::new(|| {
     let mut all = All::new();
+    let mut so_far = String::new();
     for (_, sql) in MIGRATIONS {
-        created_by(&uncommented(sql), &mut all);
+        let sql = uncommented(sql);
+        so_far.push_str(&sql);
+        created_by(&sql, &so_far, &mut all);
     }
     all
 });
@@ -122,21 +125,15 @@ fn condition(kind: &str, text: &str) -> Option<String> {
     (text.is_empty() || simple.is_match(text)).then(|| plain(kind, text))
 }
 
-fn created_by(sql: &str, all: &mut All) {
-    let tables = pattern(r"(?s)CREATE TABLE (?:IF NOT EXISTS )?revertd\.(\w+) \((.*?)\n\);");
-    for table in tables.captures_iter(sql) {
+/// What a migration creates; `so_far` is its text, after those of the ones before it.
+fn created_by(sql: &str, so_far: &str, all: &mut All) {
+    for table in tables().captures_iter(sql) {
         read_table(&table[1], &table[2], all);
     }
-    let added = pattern(r"ALTER TABLE revertd\.(\w+)\s+ADD CONSTRAINT (\w+)");
+    let added = pattern(r"ALTER TABLE revertd\.(\w+)\s+ADD CONSTRAINT (\w+)\s+([^;]*);");
     for found in added.captures_iter(sql) {
-        add(
-            all,
-            "constraint",
-            &found[1],
-            &found[2],
-            true,
-            Definition::default(),
-        );
+        let definition = constraint(found[3].trim(), &columns_of(&found[1], so_far));
+        add(all, "constraint", &found[1], &found[2], true, definition);
     }
     indexes(sql, all);
     triggers(sql, all);
@@ -145,8 +142,43 @@ fn created_by(sql: &str, all: &mut All) {
         r"DROP (?:CONSTRAINT|INDEX|TRIGGER|FUNCTION|AGGREGATE) (?:IF EXISTS )?(?:revertd\.)?(\w+)",
     );
     for found in dropped.captures_iter(sql) {
-        all.retain(|key, _| key.kind == "column" || key.name != found[1]);
+        let after = found.get(0).map_or("", |found| &sql[found.end()..]);
+        if !is_created(&found[1], after) {
+            all.retain(|key, _| key.kind == "column" || key.name != found[1]);
+        }
     }
+}
+
+/// Whether something of that name is created, in place of what was dropped.
+fn is_created(name: &str, sql: &str) -> bool {
+    let kinds = r"CONSTRAINT |(?:UNIQUE )?INDEX |(?:CONSTRAINT )?TRIGGER |FUNCTION revertd\.|AGGREGATE revertd\.";
+    pattern(&format!(
+        r"(?:ADD|CREATE|CREATE OR REPLACE) (?:{kinds}){name}\b"
+    ))
+    .is_match(sql)
+}
+
+fn tables() -> Regex {
+    pattern(r"(?s)CREATE TABLE (?:IF NOT EXISTS )?revertd\.(\w+) \((.*?)\n\);")
+}
+
+/// The columns of a table, those among them that were added to it.
+fn columns_of(table: &str, sql: &str) -> BTreeSet<String> {
+    let tables = tables();
+    let created = tables.captures_iter(sql).filter(|found| &found[1] == table);
+    let mut columns: BTreeSet<String> = created.flat_map(|found| columns(&found[2])).collect();
+    let altered = pattern(&format!(
+        r"(?s)ALTER TABLE (?:IF EXISTS )?revertd\.{table}\s([^;]*);"
+    ));
+    let added = pattern(r"ADD COLUMN (?:IF NOT EXISTS )?(\w+)");
+    for found in altered.captures_iter(sql) {
+        columns.extend(
+            added
+                .captures_iter(&found[1])
+                .map(|found| found[1].to_owned()),
+        );
+    }
+    columns
 }
 
 fn indexes(sql: &str, all: &mut All) {

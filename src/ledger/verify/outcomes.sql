@@ -56,8 +56,12 @@ WITH checked AS MATERIALIZED (
             CASE WHEN same.number > 1 THEN 'REVERT_NUMBER_TWICE' END,
             -- The constraints of the table once more: they may have been dropped, or never validated.
             CASE WHEN NOT o.amount > 0 THEN 'AMOUNT_NOT_POSITIVE' END,
-            CASE WHEN o.refusal NOT IN ('REQUEST_ID_REUSED', 'USAGE_NOT_FOUND', 'REVERT_OF_REVERT', 'NOT_A_USAGE',
-                'REVERT_WINDOW_CLOSED', 'ALREADY_REVERTED', 'AMOUNT_EXCEEDS_USAGE') THEN 'REFUSAL_UNKNOWN' END,
+            CASE WHEN NOT (o.refusal ~ '^[A-Z][A-Z0-9_]{0,62}$' AND (o.refusal_code IS NOT NULL OR o.refusal IN (
+                    'REQUEST_ID_REUSED', 'USAGE_NOT_FOUND', 'REVERT_OF_REVERT', 'NOT_A_USAGE',
+                    'REVERT_WINDOW_CLOSED', 'ALREADY_REVERTED', 'AMOUNT_EXCEEDS_USAGE')))
+                OR num_nonnulls(o.refusal_code, o.refusal_message) > 0 AND NOT coalesce(o.refusal IS NOT NULL
+                    AND o.refusal_code BETWEEN 1 AND 16 AND o.refusal_message <> '', false)
+                THEN 'REFUSAL_UNKNOWN' END,
             CASE WHEN NOT o.applied AND num_nonnulls(o.transaction_id, o.platform_transaction_id, o.revert_no,
                 o.usage_amount, o.reverted_before, o.reverted_by_others) > 0 THEN 'REFUSAL_WITH_LEG' END,
             CASE WHEN o.applied AND NOT coalesce(o.transaction_id <> o.platform_transaction_id AND o.revert_no >= 0, false)

@@ -238,6 +238,60 @@ async fn every_violation_is_told_and_nothing_malformed_is_published() {
 }
 
 #[tokio::test]
+async fn cumulative_needs_an_idempotency_key() {
+    let (mut stage, _worker) = Stage::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
+    stage.set("GATEWAY__TIMEOUT", "1ms");
+    let impatient = stage.start_gateway().await;
+    stage.set("GATEWAY__TIMEOUT", "10s");
+    let gateway = stage.start_gateway().await;
+    let customer = stage.customer().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let call = Call::revert(customer.account, usage, 5);
+    for gateway in [&impatient, &gateway] {
+        let reply = gateway.send(&call).await;
+        assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()));
+        let violation = &reply.json()["details"][1]["fieldViolations"][0];
+        assert_eq!(violation["field"], "Idempotency-Key");
+        let why = violation["description"].to_string();
+        assert!(why.contains("cumulative"), "{why}");
+    }
+    let keyed = call.key("job-1");
+    let late = impatient.send(&keyed).await;
+    assert_eq!(late.verdict(), (504, "NO_ANSWER_IN_TIME".into()));
+    assert_eq!(gateway.send(&keyed).await.status, 200);
+    assert_eq!(stage.entries(usage).await, 1);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_number_too_large_and_half_a_pair_are_json() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let gateway = stage.start_gateway().await;
+    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let usage = stage.usage(customer.account, 20).await;
+    let body = |more: &str| {
+        let account = customer.account;
+        format!(r#"{{"billing_id":"{account}","usage_id":"{usage}",{more}}}"#)
+    };
+    for wrong in [r#""amount":1e400"#, r#""amount":5,"reason":"\ud800""#] {
+        let reply = gateway.send(&Call::post(body(wrong))).await;
+        assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()), "{wrong}");
+        let request = Request::raw(body(wrong)).id(wrong);
+        stage.publish(&request).await;
+        assert_eq!(events.answer(&request).await.verdict(), "INVALID_FIELD");
+    }
+    assert_eq!(stage.depth(&stage.name("dead")).await, 0);
+    let sound = body(r#""amount":5,"x":[1e400,"\ud800"],"\udfff":-1e-400"#);
+    let request = Request::raw(sound).id("sound");
+    stage.publish(&request).await;
+    assert_eq!(
+        events.correlated(&request.correlation()).await.verdict(),
+        "usage.reverted"
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn a_key_or_an_id_of_another_form_is_refused_or_ignored() {
     let stage = Stage::new().await;
     let gateway = stage.start_gateway().await;

@@ -67,6 +67,83 @@ async fn without_a_work_queue_it_is_503_and_says_what_to_do() {
     stage.strike().await;
 }
 
+/// A broker of a test's own, which goes with it.
+struct Broker(String);
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        manage(&["destroy", &self.0]);
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_taken_is_not_told_as_not_taken() {
+    let name = format!(
+        "confirms-{}",
+        &uuid::Uuid::new_v4().simple().to_string()[..8]
+    );
+    let broker = Broker(name.clone());
+    let mut stage = Stage::on(Servers::instance(&name)).await;
+    stage.set("GATEWAY__TIMEOUT", "60s");
+    let mut worker = stage.start_worker().await;
+    let customer = stage.customer().await;
+    let gateway = stage.start_gateway().await;
+    let usage = stage.usage(customer.account, 20).await;
+    let call = Call::revert(customer.account, usage, 5);
+    assert_eq!(gateway.send(&call.clone().key("before")).await.status, 200);
+    assert!(worker.stop().await.success());
+    // The work queue takes what comes, and confirms nothing.
+    let work = stage.name("work");
+    // Its log is what it waits for before it confirms.
+    let log = |what: &str| {
+        let said = manage(&["ctl", &name, "eval", &format!("sys:{what}(ra_log_wal).")]);
+        assert_eq!(said.trim(), "ok");
+    };
+    log("suspend");
+    let mut taken = gateway.connect().await;
+    taken.write(&call.clone().key("taken").bytes()).await;
+    eventually("it is on its way", async || {
+        let channels = manage(&["ctl", &name, "-q", "list_channels", "messages_unconfirmed"]);
+        channels.lines().any(|line| line.trim() == "1")
+    })
+    .await;
+    let exchange = stage.name("requests");
+    let deleting = stage
+        .channel
+        .exchange_delete(exchange.as_str().into(), Default::default());
+    deleting.await.expect("deleted");
+    let not_taken = gateway.send(&call.clone().key("behind")).await;
+    let taken = taken.reply().await;
+    log("resume");
+    eventually("the first one is in the queue", async || {
+        stage.depth(&work).await == 1
+    })
+    .await;
+    assert_eq!(taken.verdict(), (503, "OUTCOME_UNKNOWN".into()));
+    assert_eq!(not_taken.verdict(), (503, "OUTCOME_UNKNOWN".into()));
+    // Alone, it is certain.
+    let alone = gateway.send(&call.key("alone")).await;
+    assert_eq!(alone.verdict(), (503, "NO_WORK_QUEUE".into()));
+    stage.strike().await;
+    drop(broker);
+}
+
+#[tokio::test]
+async fn many_who_may_not_publish_are_all_told_so() {
+    let stage = Stage::new().await;
+    let customer = stage.customer().await;
+    let gateway = stage.start_gateway().await;
+    let call = Call::revert(customer.account, uuid::Uuid::new_v4(), 5);
+    let calls: Vec<_> = (0..10)
+        .map(|n| call.clone().key(&format!("n-{n}")))
+        .collect();
+    let replies = futures_util::future::join_all(calls.iter().map(|call| gateway.send(call))).await;
+    for reply in replies {
+        assert_eq!(reply.verdict(), (503, "NO_WORK_QUEUE".into()));
+    }
+    stage.strike().await;
+}
+
 #[tokio::test]
 async fn a_full_work_queue_is_503() {
     let (mut stage, mut worker) =

@@ -13,15 +13,20 @@ const KINDS: [(&str, &str); 5] = [
     ("EXCLUDE", "x"),
 ];
 
-/// Reads the text between the parentheses of `CREATE TABLE`.
+/// How the text of a column begins.
+const COLUMN: &str = r"^([a-z]\w*)\s";
+
+/// The names of the columns in the text between the parentheses of `CREATE TABLE`.
+pub fn columns(body: &str) -> BTreeSet<String> {
+    let column = pattern(COLUMN);
+    let named = |part: &String| Some(column.captures(part)?[1].to_owned());
+    parts(body).iter().filter_map(named).collect()
+}
+
+/// Reads that text.
 pub fn read_table(table: &str, body: &str, all: &mut All) {
-    let parts = parts(body);
-    let column = pattern(r"^([a-z]\w*)\s");
-    let columns: BTreeSet<String> = parts
-        .iter()
-        .filter_map(|part| column.captures(part))
-        .map(|found| found[1].to_owned())
-        .collect();
+    let (parts, columns) = (parts(body), columns(body));
+    let column = pattern(COLUMN);
     let named = pattern(r"(?s)^CONSTRAINT (\w+)\s+(.*)$");
     for part in &parts {
         if let Some(found) = column.captures(part) {
@@ -64,7 +69,7 @@ fn read_column(table: &str, name: &str, text: &str, all: &mut All) {
 }
 
 /// What a constraint is, and which columns its text names.
-fn constraint(text: &str, columns: &BTreeSet<String>) -> Definition {
+pub fn constraint(text: &str, columns: &BTreeSet<String>) -> Definition {
     let form = KINDS.iter().find(|(words, _)| text.starts_with(words));
     let condition = text
         .strip_prefix("CHECK")

@@ -2,7 +2,7 @@ use super::*;
 
 fn created(sql: &str) -> All {
     let mut all = All::new();
-    created_by(sql, &mut all);
+    created_by(sql, sql, &mut all);
     all
 }
 
@@ -71,6 +71,23 @@ fn what_is_created_again_is_compared_with_the_last() {
     let all = created(sql);
     assert_eq!(all.len(), 1);
     assert_eq!(of(&all, "f").text.as_deref(), Some("SELECT 'two'"));
+}
+
+#[test]
+fn a_constraint_that_is_put_in_the_place_of_another_is_expected() {
+    let sql = "CREATE TABLE revertd.a (\n    b text,\n    CONSTRAINT a_b CHECK (b = 'x')\n);\n\
+        ALTER TABLE revertd.a\n    ADD COLUMN c integer,\n    ADD COLUMN IF NOT EXISTS d text;\n\
+        ALTER TABLE revertd.a DROP CONSTRAINT a_b;\n\
+        ALTER TABLE revertd.a ADD CONSTRAINT a_b CHECK (b ~ '^c$' OR d IS NOT NULL);\n\
+        ALTER TABLE revertd.a ADD CONSTRAINT a_c CHECK (\n    c > 0);\n\
+        ALTER TABLE revertd.a DROP CONSTRAINT a_c;";
+    let all = created(sql);
+    assert_eq!(all.len(), 1, "{all:?}");
+    let other = of(&all, "a_b");
+    assert_eq!(other.columns, Some(names(&["b", "d"])));
+    assert_eq!(other.form.as_deref(), Some("c"));
+    let condition = other.condition.as_deref();
+    assert_eq!(condition, Some("(b ~ '^c$' OR d IS NOT NULL)"));
 }
 
 #[test]

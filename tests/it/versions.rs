@@ -1,0 +1,185 @@
+//! Two versions side by side: what a later one stored, this one tells; and what it can't tell harms nobody else.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::support::scrape::{LISTEN, Telemetry};
+use super::support::*;
+
+const REASON: &str = "TOO_MANY_REVERTS";
+
+/// A stored refusal of a request, made one of a reason that this version does not know.
+async fn refused(stage: &Stage, account: Uuid) -> (Request, Letter) {
+    let mut events = stage.events().await;
+    let request = Request::revert(account, Uuid::new_v4(), 5);
+    stage.publish(&request).await;
+    let event = events.answer(&request).await;
+    assert_eq!(event.verdict(), "USAGE_NOT_FOUND");
+    (request, event)
+}
+
+/// The next event, which the documents of this version can't describe.
+async fn later_event(stage: &Stage) -> Letter {
+    let queue = stage.name("replies");
+    let letter = stage.peek(&queue).await;
+    let options = lapin::options::QueuePurgeOptions::default();
+    let purged = stage.channel.queue_purge(queue.as_str().into(), options);
+    purged.await.expect("purged");
+    letter
+}
+
+fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
+    let output = stage.command(arguments).output().expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code().expect("no signal"),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[tokio::test]
+async fn a_refusal_is_stored_with_its_code_and_words() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let (request, event) = refused(&stage, customer.account).await;
+    let words = "SELECT count(*) FROM revertd.outcomes WHERE refusal_code = 5
+        AND refusal_message = 'no such usage in this billing account'";
+    assert_eq!(stage.count(words).await, 1);
+    let mut events = stage.events().await;
+    stage.publish(&request).await;
+    assert_eq!(events.answer(&request).await.body, event.body);
+    // A version from before stored neither; the event is the same, to the byte.
+    stage
+        .sql("UPDATE revertd.outcomes SET refusal_code = NULL, refusal_message = NULL")
+        .await;
+    stage.publish(&request).await;
+    assert_eq!(events.answer(&request).await.body, event.body);
+    // One that words it otherwise stored its own words, which stay.
+    stage
+        .sql("UPDATE revertd.outcomes SET refusal_code = 5, refusal_message = 'other words'")
+        .await;
+    stage.publish(&request).await;
+    let other = events.answer(&request).await.json();
+    assert_eq!(other["data"]["error"]["message"], "other words");
+    assert_eq!(other["id"], event.json()["id"]);
+    stage.assert_ledger_is_sound().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_later_versions_refusal_is_told_as_it_is_stored() {
+    let (stage, mut worker) = Stage::with_worker_set(&[(LISTEN.0, LISTEN.1)]).await;
+    let customer = stage.customer().await;
+    let (request, _) = refused(&stage, customer.account).await;
+    stage
+        .sql(&format!(
+            "UPDATE revertd.outcomes SET refusal = '{REASON}', refusal_code = 8, refusal_message = 'too many',
+                refusal_metadata = '{{\"limit\": \"3\"}}'"
+        ))
+        .await;
+    stage.publish(&request).await;
+    let event = later_event(&stage).await;
+    let error = &event.json()["data"]["error"];
+    assert_eq!(
+        *error,
+        json!({"code": 8, "message": "too many", "details": [{
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": REASON,
+            "domain": "revertd", "metadata": {"limit": "3"}}]})
+    );
+    let telemetry = Telemetry::of(&mut worker).await;
+    let labels = [("outcome", "rejected"), ("reason", "OTHER")];
+    telemetry.shows("revertd_requests_total", &labels, 1).await;
+    assert!(!telemetry.metrics().await.values("reason").contains(REASON));
+
+    let id = request.properties.message_id().clone().expect("it has one");
+    let (_, told, _) = run(&stage, &["status", "--request", id.as_str(), "--no-queues"]);
+    assert!(
+        told.contains("TOO_MANY_REVERTS: too many, limit 3"),
+        "{told}"
+    );
+    let (status, told, said) = run(&stage, &["verify"]);
+    assert_eq!(status, 0, "{told}{said}");
+    let (status, _, said) = run(&stage, &["events", "republish", "--yes"]);
+    assert_eq!(status, 0, "{said}");
+    assert_eq!(later_event(&stage).await.body, event.body);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_is_its_requests_failure() {
+    let (stage, mut worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let (request, _) = refused(&stage, customer.account).await;
+    // As before outcomes had words, or with a constraint dropped.
+    stage
+        .sql(&format!(
+            "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_refusal_known;
+             UPDATE revertd.outcomes SET refusal = '{REASON}', refusal_code = NULL, refusal_message = NULL"
+        ))
+        .await;
+    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
+    let usage = stage.usage(customer.account, 20).await;
+    let other = Request::revert(customer.account, usage, 5);
+    stage.publish(&request).await;
+    stage.publish(&other).await;
+    assert_eq!(events.answer(&other).await.verdict(), "usage.reverted");
+    let failed = events.answer(&request).await;
+    assert_eq!(failed.verdict(), "RETRIES_EXHAUSTED");
+    assert_eq!(dead.answer(&request).await.body, request.body);
+    let log = worker.log();
+    assert!(
+        !log.contains("panicked") && !log.contains("paused"),
+        "{log}"
+    );
+    let id = request.properties.message_id().clone().expect("it has one");
+    let (_, told, _) = run(
+        &stage,
+        &["status", "--request", id.as_str(), "--output", "json"],
+    );
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["outcomes"][0]["refusal"]["reason"], REASON);
+    let (status, told, said) = run(
+        &stage,
+        &["events", "republish", "--yes", "--output", "json"],
+    );
+    assert_eq!(status, 1, "{said}");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(
+        (&told["untold"], &told["usage.reverted"]),
+        (&json!(1), &json!(1))
+    );
+    assert!(worker.stop().await.success());
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_nobody_could_tell_is_not_stored() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    refused(&stage, customer.account).await;
+    for (set, constraint) in [
+        (
+            "refusal = 'LATER', refusal_code = NULL, refusal_message = NULL",
+            "known",
+        ),
+        ("refusal = 'with spaces', refusal_code = 9", "known"),
+        ("refusal = ''", "known"),
+        ("refusal_code = NULL", "words"),
+        ("refusal_code = 0", "words"),
+        ("refusal_message = ''", "words"),
+    ] {
+        let update = format!("UPDATE revertd.outcomes SET {set}");
+        let error = stage.db.batch_execute(&update).await.expect_err(set);
+        let violated = error.as_db_error().and_then(|error| error.constraint());
+        assert_eq!(
+            violated,
+            Some(format!("outcomes_refusal_{constraint}").as_str()),
+            "{set}"
+        );
+    }
+    stage
+        .sql("UPDATE revertd.outcomes SET refusal = 'LATER_2', refusal_code = 10")
+        .await;
+    stage.strike().await;
+}
