@@ -74,7 +74,7 @@ struct Outgoing {
 /// What came of writing a message.
 enum Published {
     Unwritten,
-    Confirmed(Confirmation),
+    Confirmed(Box<Confirmation>),
     Failed(lapin::Error),
 }
 
@@ -168,8 +168,10 @@ impl Login {
             };
             match published {
                 Published::Unwritten => {}
-                Published::Confirmed(Confirmation::NotRequested) => return Some(Answer::Lost),
                 Published::Confirmed(confirmation) => {
+                    if *confirmation == Confirmation::NotRequested {
+                        return Some(Answer::Lost);
+                    }
                     let full = confirmation.is_nack();
                     // What came back hangs on whichever confirm comes next.
                     if let Some(returned) = confirmation.take_message() {
@@ -218,7 +220,7 @@ impl Login {
             Ok(confirmation) => {
                 outgoing.proven.store(true, Ordering::SeqCst);
                 outgoing.unsettled.fetch_sub(1, Ordering::SeqCst);
-                Published::Confirmed(confirmation)
+                Published::Confirmed(Box::new(confirmation))
             }
             Err(error) => Published::Failed(error),
         }

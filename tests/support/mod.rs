@@ -345,6 +345,13 @@ impl Stage {
         deleted.await.expect("deleted");
     }
 
+    /// Deletes an exchange.
+    pub async fn delete_exchange(&self, exchange: &str) {
+        let options = ExchangeDeleteOptions::default();
+        let deleted = self.channel.exchange_delete(exchange.into(), options);
+        deleted.await.expect("deleted");
+    }
+
     /// Publishes straight to a queue, as the worker's own user would.
     pub async fn publish_to(&self, queue: &str, message: &Request) {
         let options = BasicPublishOptions {

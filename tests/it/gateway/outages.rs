@@ -90,42 +90,63 @@ async fn what_may_have_been_taken_is_not_told_as_not_taken() {
     let gateway = stage.start_gateway().await;
     let usage = stage.usage(customer.account, 20).await;
     let call = Call::revert(customer.account, usage, 5);
-    assert_eq!(gateway.send(&call.clone().key("before")).await.status, 200);
+    let (work, exchange) = (stage.name("work"), stage.name("requests"));
+    let (not_taken, unknown) = ("NO_WORK_QUEUE".to_owned(), "OUTCOME_UNKNOWN".to_owned());
     assert!(worker.stop().await.success());
-    // The work queue takes what comes, and confirms nothing.
-    let work = stage.name("work");
-    // Its log is what it waits for before it confirms.
-    let log = |what: &str| {
-        let said = manage(&["ctl", &name, "eval", &format!("sys:{what}(ra_log_wal).")]);
-        assert_eq!(said.trim(), "ok");
-    };
-    log("suspend");
-    let mut taken = gateway.connect().await;
-    taken.write(&call.clone().key("taken").bytes()).await;
-    eventually("it is on its way", async || {
-        let channels = manage(&["ctl", &name, "-q", "list_channels", "messages_unconfirmed"]);
-        channels.lines().any(|line| line.trim() == "1")
-    })
-    .await;
-    let exchange = stage.name("requests");
-    let deleting = stage
-        .channel
-        .exchange_delete(exchange.as_str().into(), Default::default());
-    deleting.await.expect("deleted");
-    let not_taken = gateway.send(&call.clone().key("behind")).await;
-    let taken = taken.reply().await;
-    log("resume");
-    eventually("the first one is in the queue", async || {
-        stage.depth(&work).await == 1
-    })
-    .await;
-    assert_eq!(taken.verdict(), (503, "OUTCOME_UNKNOWN".into()));
-    assert_eq!(not_taken.verdict(), (503, "OUTCOME_UNKNOWN".into()));
+
+    // The first message of a channel: taken, and its confirm is still to come when the broker closes the channel.
+    log(&name, "suspend");
+    let [mut first, mut second] = [gateway.connect().await, gateway.connect().await];
+    first.write(&call.clone().key("first").bytes()).await;
+    is_so(&name, WAITING).await;
+    stage.delete_exchange(&exchange).await;
+    second.write(&call.clone().key("second").bytes()).await;
+    log(&name, "resume");
+    eventually("it was taken", async || stage.depth(&work).await == 1).await;
+    assert_eq!(second.reply().await.verdict(), (503, not_taken.clone()));
+    let mut worker = stage.start_worker().await;
+    assert_eq!(first.reply().await.status, 200);
+    assert!(worker.stop().await.success());
+
+    // A later one: which of the two is not taken, nobody can say.
+    log(&name, "suspend");
+    let mut later = gateway.connect().await;
+    later.write(&call.clone().key("first").bytes()).await;
+    is_so(&name, UNCONFIRMED).await;
+    stage.delete_exchange(&exchange).await;
+    let last = gateway.send(&call.clone().key("last")).await;
+    let later = later.reply().await;
+    log(&name, "resume");
+    eventually("it was taken", async || stage.depth(&work).await == 1).await;
+    assert_eq!(later.verdict(), (503, unknown.clone()));
+    assert_eq!(last.verdict(), (503, unknown));
     // Alone, it is certain.
     let alone = gateway.send(&call.key("alone")).await;
-    assert_eq!(alone.verdict(), (503, "NO_WORK_QUEUE".into()));
+    assert_eq!(alone.verdict(), (503, not_taken));
     stage.strike().await;
     drop(broker);
+}
+
+/// Waits until that is so in the broker.
+async fn is_so(broker: &str, what: &str) {
+    eventually("it is on its way", async || {
+        manage(&["ctl", broker, "eval", what]).trim() == "true"
+    })
+    .await;
+}
+
+/// Whether a channel waits for a queue to know it, as it does with the first message for it.
+const WAITING: &str = "lists:any(fun(P) -> {_, {M, _, _}} = process_info(P, current_function), \
+    not lists:member(M, [gen_server2, erlang]) end, rabbit_channel:list()).";
+
+/// Whether a channel has a message of which the queue has not said that it has it.
+const UNCONFIRMED: &str = "lists:any(fun(P) -> \
+    rabbit_channel:info(P, [messages_unconfirmed]) =:= [{messages_unconfirmed, 1}] end, rabbit_channel:list()).";
+
+/// Suspends the log of a broker's quorum queues, or lets it go on.
+fn log(broker: &str, what: &str) {
+    let said = manage(&["ctl", broker, "eval", &format!("sys:{what}(ra_log_wal).")]);
+    assert_eq!(said.trim(), "ok");
 }
 
 #[tokio::test]
