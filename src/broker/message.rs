@@ -15,6 +15,15 @@ use crate::disposition::attempts;
 use crate::event::{CONTENT_TYPE, Event, SOURCE};
 use crate::outcome::Failure;
 
+/// What every address of a direct reply-to begins with.
+const DIRECT: &str = "amq.rabbitmq.reply-to.";
+
+/// Whether a `reply_to` is the address of a direct reply-to rather than a queue's name.
+#[must_use]
+pub fn is_direct(reply_to: &str) -> bool {
+    reply_to.starts_with(DIRECT)
+}
+
 /// A message to be published: persistent, and mandatory wherever that has a meaning.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
@@ -30,9 +39,20 @@ pub struct Message<'a> {
 #[derive(Clone, Debug)]
 pub(super) enum Properties<'a> {
     Event(&'a Event, &'a Delivery),
-    /// The delivery's own, with the attempt counted and the failure noted.
-    PassedOn(&'a Delivery, Option<&'a Failure>, Timestamp),
+    /// The delivery's own, with what is noted on it.
+    PassedOn(&'a Delivery, Passing<'a>, Timestamp),
     Made(Box<BasicProperties>),
+}
+
+/// Why a delivery is published again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Passing<'a> {
+    /// An attempt was made, and another will be.
+    Retry,
+    /// It waits, and the wait is no attempt.
+    Wait,
+    /// It is given up.
+    DeadLetter(&'a Failure),
 }
 
 impl Properties<'_> {
@@ -40,8 +60,8 @@ impl Properties<'_> {
     pub(super) fn make(&self, outlet: &Outlet) -> BasicProperties {
         match self {
             Self::Event(event, delivery) => answering(event, delivery),
-            Self::PassedOn(delivery, failure, now) => {
-                outlet.passed_on(delivery, noted(delivery, *failure, *now))
+            Self::PassedOn(delivery, passing, now) => {
+                outlet.passed_on(delivery, noted(delivery, *passing, *now))
             }
             Self::Made(properties) => (**properties).clone(),
         }
@@ -71,16 +91,23 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The same event to the queue that the request named in `reply_to`.
+    /// The same event to one queue alone.
     #[must_use]
-    pub fn reply(queue: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
+    pub fn event_to(queue: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
         Self::event("", event, delivery).to(queue)
     }
 
     /// `delivery` again, to wait in `queue`.
     #[must_use]
     pub fn retry(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
-        let properties = Properties::PassedOn(delivery, None, now);
+        let properties = Properties::PassedOn(delivery, Passing::Retry, now);
+        Self::again("", queue, delivery, properties)
+    }
+
+    /// The same, and no attempt is counted.
+    #[must_use]
+    pub fn wait(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
+        let properties = Properties::PassedOn(delivery, Passing::Wait, now);
         Self::again("", queue, delivery, properties)
     }
 
@@ -93,13 +120,14 @@ impl<'a> Message<'a> {
         failure: &'a Failure,
         now: Timestamp,
     ) -> Self {
-        let properties = Properties::PassedOn(delivery, Some(failure), now);
+        let properties = Properties::PassedOn(delivery, Passing::DeadLetter(failure), now);
         Self::again(exchange, routing_key, delivery, properties)
     }
 
-    /// The same event to a direct reply-to, holding on to nothing, for who publishes it later.
+    /// The same event as a copy to the queue that the request named in `reply_to`, holding on to nothing, for who
+    /// publishes it later.
     #[must_use]
-    pub fn direct_reply(queue: &str, event: &Event, delivery: &Delivery) -> Message<'static> {
+    pub fn copy(queue: &str, event: &Event, delivery: &Delivery) -> Message<'static> {
         Message {
             exchange: "",
             routing_key: Cow::Owned(queue.to_owned()),
@@ -107,7 +135,7 @@ impl<'a> Message<'a> {
             body: Cow::Owned(event.body.clone()),
             is_event: true,
             // The broker returns every mandatory message to a direct reply-to, delivered or not.
-            mandatory: false,
+            mandatory: !is_direct(queue),
         }
     }
 
@@ -205,22 +233,31 @@ impl<'a> Message<'a> {
 /// The headers that are added to a delivery that is published again.
 fn noted(
     delivery: &Delivery,
-    failure: Option<&Failure>,
+    passing: Passing<'_>,
     now: Timestamp,
 ) -> Vec<(&'static str, AMQPValue)> {
-    let count = i64::from(attempts(&delivery.envelope));
+    let envelope = &delivery.envelope;
+    let count = match passing {
+        Passing::Retry | Passing::DeadLetter(_) => attempts(envelope),
+        Passing::Wait => envelope.attempts,
+    };
+    let number = |count: u32| AMQPValue::LongLongInt(i64::from(count));
     let mut added = vec![
-        (properties::ATTEMPTS, AMQPValue::LongLongInt(count)),
+        (properties::ATTEMPTS, number(count)),
         (
             properties::FIRST_ATTEMPT_AT,
             properties::first_attempt_at(&delivery.properties, now),
         ),
     ];
-    if let Some(failure) = failure {
-        let (code, message) = (failure.code(), failure.message());
-        added.push((properties::ERROR_CODE, AMQPValue::LongInt(code.number)));
-        added.push((properties::ERROR_REASON, properties::long_text(code.reason)));
-        added.push((properties::ERROR_MESSAGE, properties::long_text(message)));
+    match passing {
+        Passing::Retry => {}
+        Passing::Wait => added.push((properties::WAITS, number(envelope.waits.saturating_add(1)))),
+        Passing::DeadLetter(failure) => {
+            let (code, message) = (failure.code(), failure.message());
+            added.push((properties::ERROR_CODE, AMQPValue::LongInt(code.number)));
+            added.push((properties::ERROR_REASON, properties::long_text(code.reason)));
+            added.push((properties::ERROR_MESSAGE, properties::long_text(message)));
+        }
     }
     added
 }

@@ -13,6 +13,7 @@ use crate::request::{Envelope, is_traceparent};
 
 pub const ATTEMPTS: &str = "x-attempts";
 pub const CLIENT: &str = "x-client";
+pub const WAITS: &str = "x-waits";
 pub const FIRST_ATTEMPT_AT: &str = "x-first-attempt-at";
 pub const ERROR_CODE: &str = "x-error-code";
 pub const ERROR_REASON: &str = "x-error-reason";
@@ -25,7 +26,7 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// Headers that are never passed on. CC and BCC would route copies wherever the publisher likes; a forged
 /// x-death makes the broker take an expiry for a cycle, and drop the message.
-const NEVER_PASSED_ON: [&str; 13] = [
+const NEVER_PASSED_ON: [&str; 14] = [
     "CC",
     "BCC",
     "x-death",
@@ -36,6 +37,7 @@ const NEVER_PASSED_ON: [&str; 13] = [
     "x-last-death-queue",
     "x-last-death-reason",
     DELIVERY_COUNT,
+    WAITS,
     ERROR_CODE,
     ERROR_REASON,
     ERROR_MESSAGE,
@@ -69,6 +71,7 @@ pub fn envelope(properties: &BasicProperties, user: &str) -> Envelope {
             .and_then(text)
             .filter(|text| is_traceparent(text)),
         attempts: count(ATTEMPTS).unwrap_or(0),
+        waits: count(WAITS).filter(|_| from == Some(user)).unwrap_or(0),
         max_attempts: count(MAX_ATTEMPTS).filter(|max| *max > 0),
     }
 }
