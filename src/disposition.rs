@@ -255,3 +255,6 @@ fn dead_letter(
     let event = Event::of_failure(request_id, identity, fragments, &failure, now);
     Disposition::DeadLetter { failure, event }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! The only room that names the PostgreSQL client. It must not know the broker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
@@ -28,6 +28,7 @@ pub mod grants;
 pub mod history;
 mod hosts;
 pub mod interventions;
+mod locks;
 mod migrate;
 mod objects;
 mod row;
@@ -46,13 +47,11 @@ pub use migrate::{Migrated, check, migrate};
 use batch::{Care, Params};
 use encryption::Encryption;
 use error::Trouble;
+use locks::Locks;
 use row::Answer;
 
 /// Longest that the server works on a statement; after it the batch is tried again.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The same for a part of a batch whose statement was refused.
-const PART_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest that a statement's answer is waited for; a connection that is silent for longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
@@ -118,6 +117,9 @@ pub struct Ledger {
     platform_account: uuid::Uuid,
     /// Whether there is a rung on which a request can wait.
     has_rungs: bool,
+    locks: Arc<Locks>,
+    /// Whether something was written since the server last had no room for anything.
+    has_room: Arc<AtomicBool>,
 }
 
 impl Ledger {
@@ -153,6 +155,8 @@ impl Ledger {
             max_age_secs: settings.revert.max_age.map(|age| age.as_secs_f64()),
             platform_account: settings.ledger.platform_account,
             has_rungs: !settings.retry.delays.is_empty(),
+            locks: Arc::default(),
+            has_room: Arc::new(AtomicBool::new(true)),
         })
     }
 
@@ -223,18 +227,18 @@ impl Ledger {
         self.on_connection(deciding).await
     }
 
-    /// The same with bounds of its own, for a part of a batch that has waited already. All of the transaction is sent
-    /// at once, so that a session is never left within one.
-    async fn run_briefly(
+    /// The same within bounds of its own for locks and for the statement. All of the transaction is sent at once, so that
+    /// a session is never left within one.
+    async fn run_within(
         &self,
         params: &Params<'_>,
         care: Care,
-        lock_timeout: Duration,
+        (lock_timeout, statement_timeout): (Duration, Duration),
     ) -> Result<Vec<Answer>, Trouble> {
         let begin = format!(
             "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
             lock_timeout.as_millis(),
-            PART_TIMEOUT.as_millis()
+            statement_timeout.as_millis()
         );
         let deciding = async |client: &Object| {
             let classify = |error| error::classify(&error, &self.host);

@@ -30,6 +30,7 @@ const TOPOLOGY: [(&str, &str); 7] = [
     ("RETRY_QUEUE_PREFIX", "retry"),
     ("REPLY_EXCHANGE", "replies"),
     ("REPLY_QUEUE", "replies"),
+    ("DENIED_QUEUE", "denied"),
     ("DEAD_LETTER_EXCHANGE", "dead"),
     ("DEAD_LETTER_QUEUE", "dead"),
 ];
@@ -180,7 +181,8 @@ impl Stage {
     async fn delete_topology(&self) -> Result<()> {
         let channel = self.channel().await?;
         let rungs = RETRY_DELAYS.map(|delay| format!("retry.{delay}ms"));
-        for queue in (rungs.iter().map(String::as_str)).chain(["work", "replies", "dead"]) {
+        for queue in (rungs.iter().map(String::as_str)).chain(["work", "replies", "denied", "dead"])
+        {
             let queue = self.name(queue);
             channel
                 .queue_delete(queue.into(), QueueDeleteOptions::default())

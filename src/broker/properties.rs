@@ -252,3 +252,22 @@ fn value_bytes(value: &AMQPValue) -> usize {
         _ => 8,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_believed_of_the_own_login_only() {
+        let headers = BTreeMap::from([(WAITS.into(), AMQPValue::LongLongInt(3))]);
+        let properties = |user: &str| {
+            BasicProperties::default()
+                .with_headers(FieldTable::from(headers.clone()))
+                .with_user_id(user.into())
+        };
+        assert_eq!(envelope(&properties("worker"), "worker").waits, 3);
+        assert_eq!(envelope(&properties("other"), "worker").waits, 0);
+        let passed = passed_on(&properties("other"), "other", "worker", Vec::new(), 1000);
+        assert_eq!(envelope(&passed, "worker").waits, 0, "it is taken off");
+    }
+}

@@ -76,7 +76,7 @@ impl<'a> Pending<'a> {
         (self.request.id, self.request.content)
     }
 
-    fn usage(&self) -> Uuid {
+    pub(super) fn usage(&self) -> Uuid {
         self.request.fields.usage_id
     }
 

@@ -1,17 +1,21 @@
 //! A batch in parts: where the server refuses its statement and a probe finds the server in order, the requests are
 //! tried in halves, down to those at fault. What others' locks may cost a batch is bounded.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::Ledger;
 use super::batch::{Care, Decided, Params, Pending};
 use super::error::{Cause, LedgerError, Trouble};
 use super::row::Answer;
-use crate::outcome::{Aside, Decision, Failure};
+use super::{Ledger, STATEMENT_TIMEOUT};
+use crate::outcome::{Aside, Decision, Failure, Verdict};
 use crate::patience::Patience;
+
+/// Longest that the server works on a part of a batch.
+const PART_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tries of a statement that met a deadlock, a serialization failure or another writer's entry.
 const CONTENDED_TRIES: usize = 8;
@@ -22,8 +26,14 @@ const PARTS_AT_MOST: Duration = Duration::from_secs(5);
 /// The same where locks of others are in the way: the whole has waited for them already.
 const LOCKED_PARTS_AT_MOST: Duration = Duration::from_millis(400);
 
-/// Longest wait of a part for a lock. It shrinks with the time that is left, so that many locks do not use it up.
-const PART_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
+/// How long requests on usages that are known to be locked are tried.
+const KNOWN_AT_MOST: Duration = Duration::from_millis(60);
+
+/// Longest wait for a lock where locks were met of late: they are not to add up.
+const LOCKS_ABOUT_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// The same for a part of a batch. It shrinks with the time that is left, so that many locks do not use it up.
+const PART_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 const SHORTEST_LOCK_TIMEOUT: Duration = Duration::from_millis(2);
 
 /// A batch on its way through the statement.
@@ -31,7 +41,9 @@ pub(super) struct Split<'a> {
     ledger: &'a Ledger,
     /// What is decided so far.
     pub decided: Decided,
-    /// Since the server refused a statement: when the parts are given up.
+    /// Whether the server was found in order after it refused a statement.
+    probed: bool,
+    /// Since then: when the parts are given up.
     until: Option<Instant>,
     /// Requests that failed for want of room, and what the server lacks.
     short: Vec<((Uuid, Uuid), LedgerError)>,
@@ -42,13 +54,39 @@ impl<'a> Split<'a> {
         Self {
             ledger,
             decided: Decided::with_capacity(requests),
+            probed: false,
             until: None,
             short: Vec::new(),
         }
     }
 
-    /// Runs the requests in one statement, or, where a request fails it, each half by itself.
+    /// Decides the requests, those last on whose usages others were found to hold locks.
     pub async fn run(&mut self, requests: &[Pending<'_>], care: Care) -> Result<(), LedgerError> {
+        let locked = self.ledger.locks.of(requests.iter().map(Pending::usage));
+        if !locked.contains(&true) {
+            return self.run_in_parts(requests, care).await;
+        }
+        let of = |wanted: bool| {
+            let chosen = requests.iter().zip(&locked);
+            let chosen = chosen.filter(move |(_, locked)| **locked == wanted);
+            chosen.map(|(pending, _)| *pending).collect::<Vec<_>>()
+        };
+        let free = of(false);
+        if !free.is_empty() {
+            self.run_in_parts(&free, care).await?;
+        }
+        let before = self.until.replace(Instant::now() + KNOWN_AT_MOST);
+        let done = self.run_in_parts(&of(true), care).await;
+        self.until = before;
+        done
+    }
+
+    /// Runs the requests in one statement, or, where a request fails it, each half by itself.
+    async fn run_in_parts(
+        &mut self,
+        requests: &[Pending<'_>],
+        care: Care,
+    ) -> Result<(), LedgerError> {
         // A stack with the left half on top keeps the order of delivery.
         let mut parts = vec![requests];
         while let Some(part) = parts.pop() {
@@ -56,7 +94,7 @@ impl<'a> Split<'a> {
                 self.set_aside(part);
                 continue;
             }
-            let (failure, short) = match self.run_contended(part, care).await {
+            let (failure, refused) = match self.run_contended(part, care).await {
                 Ok(answers) => {
                     self.decided.extend(answers);
                     continue;
@@ -65,12 +103,11 @@ impl<'a> Split<'a> {
                 Err(Trouble::Contended(text)) => (Failure::Unavailable(text), None),
                 Err(Trouble::Refused(refused)) => {
                     self.refused(refused.cause).await?;
-                    let short = (refused.cause == Cause::Writing).then_some(refused.error);
-                    (refused.failure, short)
+                    (refused.failure, Some((refused.cause, refused.error)))
                 }
             };
             if let [pending] = part {
-                self.failed(pending.key(), failure, short);
+                self.failed(pending, failure, refused);
             } else {
                 let (left, right) = part.split_at(part.len() / 2);
                 parts.extend([right, left]);
@@ -79,10 +116,12 @@ impl<'a> Split<'a> {
         Ok(())
     }
 
-    /// What became of the requests. Where nothing could be written, the server lacks the room for it.
+    /// What became of the requests. Where nothing could be written, here and since this happened before, the server
+    /// lacks the room for it.
     pub fn finish(mut self) -> Decided {
-        let writes = |decision: &Decision| matches!(decision, Decision::Decided(_));
-        if !self.decided.values().any(writes) {
+        if self.decided.values().any(writes_entries) {
+            self.ledger.has_room.store(true, Ordering::Relaxed);
+        } else if !self.short.is_empty() && !self.ledger.has_room.swap(false, Ordering::Relaxed) {
             for (key, error) in self.short {
                 if let Some(Decision::SetAside(_, aside)) = self.decided.get_mut(&key) {
                     *aside = Aside::Server(error.to_string());
@@ -94,8 +133,9 @@ impl<'a> Split<'a> {
 
     /// The server refused a statement: its own fault unless it is in order without requests.
     async fn refused(&mut self, cause: Cause) -> Result<(), LedgerError> {
-        if self.until.is_none() {
+        if !self.probed {
             self.ledger.probe().await?;
+            self.probed = true;
         }
         let at_most = match cause {
             Cause::Lock => LOCKED_PARTS_AT_MOST,
@@ -112,7 +152,7 @@ impl<'a> Split<'a> {
     }
 
     fn set_aside(&mut self, part: &[Pending<'_>]) {
-        let reason = "other requests of its batch met locks or failures, and it was not tried";
+        let reason = "it was not tried to the end, since its batch met locks or failures";
         for pending in part {
             let failure = Failure::Unavailable(reason.into());
             let decision = Decision::SetAside(failure, Aside::Untried);
@@ -120,13 +160,23 @@ impl<'a> Split<'a> {
         }
     }
 
-    fn failed(&mut self, key: (Uuid, Uuid), failure: Failure, short: Option<LedgerError>) {
-        let decision = match short {
-            Some(error) => {
+    fn failed(
+        &mut self,
+        pending: &Pending<'_>,
+        failure: Failure,
+        refused: Option<(Cause, LedgerError)>,
+    ) {
+        let key = pending.key();
+        let decision = match refused {
+            Some((Cause::Writing, error)) => {
                 self.short.push((key, error));
                 Decision::SetAside(failure, Aside::Room)
             }
-            None => Decision::Failed(failure),
+            Some((Cause::Lock, _)) => {
+                self.ledger.locks.met(pending.usage());
+                Decision::Failed(failure)
+            }
+            Some((Cause::Other, _)) | None => Decision::Failed(failure),
         };
         self.decided.insert(key, decision);
     }
@@ -153,11 +203,29 @@ impl<'a> Split<'a> {
     }
 
     async fn run_once(&self, params: &Params<'_>, care: Care) -> Result<Vec<Answer>, Trouble> {
-        let Some(until) = self.until else {
-            return self.ledger.run(params, care).await;
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        let lock_timeout = (left / 20).clamp(SHORTEST_LOCK_TIMEOUT, PART_LOCK_TIMEOUT);
-        self.ledger.run_briefly(params, care, lock_timeout).await
+        let ledger = self.ledger;
+        match self.until {
+            None if ledger.locks.are_about() => {
+                let limits = (LOCKS_ABOUT_TIMEOUT, STATEMENT_TIMEOUT);
+                ledger.run_within(params, care, limits).await
+            }
+            None => ledger.run(params, care).await,
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let lock = (left / 40).clamp(SHORTEST_LOCK_TIMEOUT, PART_LOCK_TIMEOUT);
+                ledger.run_within(params, care, (lock, PART_TIMEOUT)).await
+            }
+        }
+    }
+}
+
+/// Whether the server had room for entries.
+fn writes_entries(decision: &Decision) -> bool {
+    match decision {
+        Decision::Decided(outcome) => matches!(outcome.verdict, Verdict::Applied(_)),
+        Decision::Repeated(_)
+        | Decision::NotYet
+        | Decision::Failed(_)
+        | Decision::SetAside(..) => false,
     }
 }

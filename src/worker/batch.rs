@@ -142,7 +142,10 @@ impl Worker {
         }
         batch.settle().await.map_err(End::Broker)?;
         seam::pass(seam::SETTLED);
-        self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        if short.is_none() {
+            // The servers worked: what fails next is tried again soon.
+            self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        }
         record.settled(deliveries, &dispositions);
         match (short, full) {
             (Some(wrong), _) => Err(End::Ledger(wrong)),

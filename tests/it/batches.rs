@@ -34,7 +34,7 @@ async fn decide(stage: &Stage, requests: &[RevertRequest]) -> Vec<&'static str> 
             Verdict::Applied(_) => "APPLIED",
             Verdict::Refused(refusal) => refusal.code().reason,
         },
-        Decision::NotYet | Decision::Failed(_) => "UNDECIDED",
+        Decision::NotYet | Decision::Failed(_) | Decision::SetAside(..) => "UNDECIDED",
     };
     decisions.iter().map(verdict).collect()
 }

@@ -280,7 +280,10 @@ async fn work(writer: Writer, batches: Vec<Vec<Delivery>>) -> Vec<(usize, Result
                     delivery.envelope.attempts += 1;
                     again.push(delivery);
                 }
-                failed @ (Disposition::Retry { .. } | Disposition::DeadLetter { .. }) => {
+                failed @ (Disposition::Retry { .. }
+                | Disposition::Wait { .. }
+                | Disposition::Returned
+                | Disposition::DeadLetter { .. }) => {
                     told.push((delivery.ask, Err(format!("{failed:?}"))));
                 }
             }
