@@ -235,7 +235,7 @@ impl Ledger {
         care: Care,
         (lock_timeout, statement_timeout): (Duration, Duration),
     ) -> Result<Vec<Answer>, Trouble> {
-        let begin = format!(
+        let opening = format!(
             "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
             lock_timeout.as_millis(),
             statement_timeout.as_millis()
@@ -243,13 +243,13 @@ impl Ledger {
         let deciding = async |client: &Object| {
             let classify = |error| error::classify(&error, &self.host);
             let statement = self.prepared(client, care).await?;
-            let (begun, answers, ended) = join3(
-                client.batch_execute(&begin),
+            let (opened, answers, ended) = join3(
+                client.batch_execute(&opening),
                 self.query(client, &statement, params, care),
                 client.batch_execute("COMMIT"),
             )
             .await;
-            begun.map_err(classify)?;
+            opened.map_err(classify)?;
             let answers = answers?;
             ended.map_err(classify)?;
             Ok(answers)

@@ -21,7 +21,7 @@ mod publish;
 mod seed;
 
 /// The keys of the settings that name something on the broker.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "REQUEST_EXCHANGE",
     "WORK_QUEUE",
     "RETRY_QUEUE_PREFIX",

@@ -24,7 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 pub const RETRY_DELAYS: [u64; 3] = [200, 400, 800];
 
 /// Configuration keys of the names on the broker, and the last part of each name.
-const TOPOLOGY: [(&str, &str); 7] = [
+const TOPOLOGY: [(&str, &str); 8] = [
     ("REQUEST_EXCHANGE", "requests"),
     ("WORK_QUEUE", "work"),
     ("RETRY_QUEUE_PREFIX", "retry"),

@@ -223,9 +223,8 @@ impl<'a> Split<'a> {
 fn writes_entries(decision: &Decision) -> bool {
     match decision {
         Decision::Decided(outcome) => matches!(outcome.verdict, Verdict::Applied(_)),
-        Decision::Repeated(_)
-        | Decision::NotYet
-        | Decision::Failed(_)
-        | Decision::SetAside(..) => false,
+        Decision::Repeated(_) | Decision::NotYet | Decision::Failed(_) | Decision::SetAside(..) => {
+            false
+        }
     }
 }
