@@ -1,8 +1,11 @@
 //! A request, row, lock or queue that fails, beside honest requests that have nothing to do with it: these are
 //! answered as if it were not there.
 
-use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Confirmation};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -239,25 +242,57 @@ async fn a_dead_letter_queue_that_is_full_delays_no_request() {
     stage.strike().await;
 }
 
+/// Fills a rung until it refuses more.
+async fn fill(stage: &Stage, rung: &str) {
+    loop {
+        let publishing = stage.channel.basic_publish(
+            "".into(),
+            rung.into(),
+            BasicPublishOptions::default(),
+            &[b'x'; 600],
+            BasicProperties::default(),
+        );
+        let confirm = publishing.await.expect("written").await.expect("told");
+        if confirm == Confirmation::Nack(None) {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rungs_that_are_all_full_pause_the_pool_and_nothing_is_counted() {
+    let mut stage = Stage::new().await;
+    stage.set("RETRY__DELAYS", "1h");
+    stage.set("TOPOLOGY__RETRY_QUEUE_MAX_BYTES", "1KiB");
+    let mut worker = stage.start_worker().await;
+    let rung = stage.name("retry.1h");
+    fill(&stage, &rung).await;
+    let account = stage.customer().await.account;
+    let waiting = Request::revert(account, Uuid::new_v4(), 5);
+    stage.publish(&waiting).await;
+    worker.logged("paused: publishing").await;
+    let emptied = stage
+        .channel
+        .queue_purge(rung.as_str().into(), QueuePurgeOptions::default());
+    emptied.await.expect("emptied");
+    eventually("it waits on the rung", async || {
+        stage.depth(&rung).await == 1
+    })
+    .await;
+    assert_eq!(stage.peek(&rung).await.body, waiting.body);
+    assert!(worker.stop().await.success());
+    let log = worker.log();
+    assert!(log.contains("dead_lettered=0 redelivered=0"), "{log}");
+    stage.strike().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rung_that_is_full_delays_no_request() {
     let mut stage = Stage::new().await;
     stage.set("RETRY__DELAYS", "1h,2h");
     stage.set("TOPOLOGY__RETRY_QUEUE_MAX_BYTES", "1KiB");
     let mut worker = stage.start_worker().await;
-    let filling = stage.name("retry.1h");
-    let mut full = false;
-    while !full {
-        let confirm = stage.channel.basic_publish(
-            "".into(),
-            filling.as_str().into(),
-            lapin::options::BasicPublishOptions::default(),
-            &[b'x'; 600],
-            lapin::BasicProperties::default(),
-        );
-        let confirm = confirm.await.expect("written").await.expect("told");
-        full = confirm == lapin::Confirmation::Nack(None);
-    }
+    fill(&stage, &stage.name("retry.1h")).await;
     let honest = Honest::new(&stage).await;
     let account = stage.customer().await.account;
     let waiting = Request::revert(account, Uuid::new_v4(), 5);
