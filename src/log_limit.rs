@@ -19,7 +19,8 @@ struct Unsaid {
 }
 
 impl LogLimit {
-    /// Notes so many cases. Where a line is due, how many there were since the last one, these included.
+    /// Notes so many cases. Where a line is due, how many there were since the last one, these
+    /// included.
     pub fn note(&self, cases: u64) -> Option<u64> {
         self.note_at(cases, Instant::now())
     }

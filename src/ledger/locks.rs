@@ -1,5 +1,5 @@
-//! Usages on which others were found to hold locks of late: requests on them are tried apart, so that each lock is
-//! waited for once, and by nobody else.
+//! Usages on which others were found to hold locks of late: requests on them are tried apart, so
+//! that each lock is waited for once, and by nobody else.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

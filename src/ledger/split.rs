@@ -1,5 +1,6 @@
-//! A batch in parts: where the server refuses its statement and a probe finds the server in order, the requests are
-//! tried in halves, down to those at fault. What others' locks may cost a batch is bounded.
+//! A batch in parts: where the server refuses its statement and a probe finds the server in order,
+//! the requests are tried in halves, down to those at fault. What others' locks may cost a batch is
+//! bounded.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,7 +33,8 @@ const KNOWN_AT_MOST: Duration = Duration::from_millis(60);
 /// Longest wait for a lock where locks were met of late: they are not to add up.
 const LOCKS_ABOUT_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// The same for a part of a batch. It shrinks with the time that is left, so that many locks do not use it up.
+/// The same for a part of a batch. It shrinks with the time that is left, so that many locks do not
+/// use it up.
 const PART_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 const SHORTEST_LOCK_TIMEOUT: Duration = Duration::from_millis(2);
 
@@ -116,8 +118,8 @@ impl<'a> Split<'a> {
         Ok(())
     }
 
-    /// What became of the requests. Where nothing could be written, here and since this happened before, the server
-    /// lacks the room for it.
+    /// What became of the requests. Where nothing could be written, here and since this happened
+    /// before, the server lacks the room for it.
     pub fn finish(mut self) -> Decided {
         if self.decided.values().any(writes_entries) {
             self.ledger.has_room.store(true, Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! Copies of events to the queues that requests name in `reply_to`.
 //!
-//! Whatever comes of a copy, the request is settled: the event itself is confirmed. Copies are sent beside the batches,
-//! which wait for none. Those to a direct reply-to have a connection of their own: a forged address makes the broker
-//! close the connection that publishes to it, a moment after it confirmed.
+//! Whatever comes of a copy, the request is settled: the event itself is confirmed. Copies are sent
+//! beside the batches, which wait for none. Those to a direct reply-to have a connection of their
+//! own: a forged address makes the broker close the connection that publishes to it, a moment after
+//! it confirmed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,8 +147,8 @@ impl Window {
             self.shared.copies_failed(copies.len(), &reason);
             return None;
         }
-        // One of them, or one before, broke the connection: each by itself. The second try is for one that met the end of
-        // another's connection.
+        // One of them, or one before, broke the connection: each by itself. The second try is for
+        // one that met the end of another's connection.
         for copy in &copies {
             let copy = std::slice::from_ref(copy);
             if self.send_in_time(copy).await.is_err()
@@ -172,7 +173,8 @@ impl Window {
         Ok(())
     }
 
-    /// How many did not arrive. A channel that failed, or whose confirms are still to come, is not kept.
+    /// How many did not arrive. A channel that failed, or whose confirms are still to come, is not
+    /// kept.
     async fn publish(&mut self, copies: &[Message<'_>]) -> Result<usize, BrokerError> {
         let outlet = match self.outlet.take() {
             Some(outlet) => outlet,

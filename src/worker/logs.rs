@@ -1,5 +1,5 @@
-//! What the workers of a process log of that which publishers and subscribers can cause: each kind at most once a
-//! minute, with how often it was.
+//! What the workers of a process log of that which publishers and subscribers can cause: each kind
+//! at most once a minute, with how often it was.
 
 use tracing::{debug, warn};
 
@@ -45,7 +45,8 @@ impl Logs {
         }
     }
 
-    /// The dead-letter queue refused the letter of a malformed request, which is settled without it.
+    /// The dead-letter queue refused the letter of a malformed request, which is settled without
+    /// it.
     pub fn letter_dropped(&self, delivery: &Delivery) {
         if let Some(letters) = self.letters_dropped.note(1) {
             let (message_id, client) = ids(delivery);

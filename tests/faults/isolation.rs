@@ -1,5 +1,5 @@
-//! A request, row, lock or queue that fails, beside honest requests that have nothing to do with it: these are
-//! answered as if it were not there.
+//! A request, row, lock or queue that fails, beside honest requests that have nothing to do with
+//! it: these are answered as if it were not there.
 
 use lapin::options::{
     BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,

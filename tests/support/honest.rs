@@ -1,4 +1,5 @@
-//! Requests that have nothing to do with a fault, sent beside it at a steady rate: how long each waits for its event.
+//! Requests that have nothing to do with a fault, sent beside it at a steady rate: how long each
+//! waits for its event.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,7 +28,8 @@ pub struct Honest {
 }
 
 impl Honest {
-    /// Sends some of them before the fault, on an account of their own: a worker begins slowly, and a machine may be busy.
+    /// Sends some of them before the fault, on an account of their own: a worker begins slowly, and
+    /// a machine may be busy.
     pub async fn new(stage: &Stage) -> Self {
         let mut honest = Self {
             account: stage.customer().await.account,
@@ -41,8 +43,8 @@ impl Honest {
         honest
     }
 
-    /// Sends them beside the fault. A request without an event is found as unanswered, and so are waits that are longer
-    /// than before by more than the bound.
+    /// Sends them beside the fault. A request without an event is found as unanswered, and so are
+    /// waits that are longer than before by more than the bound.
     pub async fn ask(mut self, stage: &Stage) -> (Count, Waits) {
         let requests = if full() { 3000 } else { 250 };
         let (unanswered, waits) = self.send(stage, requests).await;
