@@ -53,7 +53,7 @@ pub use inlet::{Batch, Delivery};
 pub use intake::Intake;
 pub use letter::{Letter, Noted, Origin};
 pub use login::{Login, LoginError, Posting};
-pub use message::Message;
+pub use message::{Message, is_direct};
 pub use outlet::{Fate, Outlet};
 pub use postbox::{Answer, Expected, Postbox};
 pub use sieve::{STACK_BYTES, Sieved, sieve};

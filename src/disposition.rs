@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::event::Event;
-use crate::outcome::{Decision, Failure, Outcome, Refusal, Verdict};
+use crate::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict};
 use crate::request::{Claim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode};
 use crate::retry::{Cause, Ladder};
 
@@ -27,6 +27,13 @@ pub enum Disposition {
         /// Index of the delay.
         rung: usize,
     },
+    /// It waits on that rung, and comes back; no attempt is counted.
+    Wait {
+        /// Index of the delay.
+        rung: usize,
+    },
+    /// It is at the end of the work queue again, since no rung took it; no attempt is counted.
+    Returned,
     /// It goes to the dead-letter queue with its reason, and the event is published.
     DeadLetter {
         /// The reason.
@@ -37,12 +44,73 @@ pub enum Disposition {
 }
 
 impl Disposition {
+    /// The event that tells what became of the request.
+    #[must_use]
+    pub fn event(&self) -> Option<&Event> {
+        match self {
+            Self::Answer(event) | Self::DeadLetter { event, .. } => Some(event),
+            Self::Retry { .. } | Self::AwaitTrust { .. } | Self::Wait { .. } | Self::Returned => {
+                None
+            }
+        }
+    }
+
     /// Whether the message itself is published again.
     #[must_use]
     pub fn passes_on(&self) -> bool {
         match self {
             Self::Answer(_) => false,
-            Self::Retry { .. } | Self::AwaitTrust { .. } | Self::DeadLetter { .. } => true,
+            Self::Retry { .. }
+            | Self::AwaitTrust { .. }
+            | Self::Wait { .. }
+            | Self::Returned
+            | Self::DeadLetter { .. } => true,
+        }
+    }
+}
+
+/// What queues refused of what came of a delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// A queue that is bound for it refused the event.
+    pub event: bool,
+    /// The dead-letter queue refused the message.
+    pub letter: bool,
+}
+
+/// What becomes of a request where a queue refused what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recourse {
+    /// It waits on a rung; no attempt is counted.
+    Wait,
+    /// It is settled without its dead letter: it never was a request, and its event is confirmed.
+    DropLetter,
+    /// Its event goes to revertd's own queue alone. It is settled once that took it.
+    OwnQueue,
+}
+
+impl Disposition {
+    /// What is done about a refusal, after so many waits.
+    #[must_use]
+    pub fn recourse(&self, refused: Refused, waits: u32, ladder: &Ladder) -> Recourse {
+        let own_queue_at_the_end = if ladder.is_climbed(waits) {
+            Recourse::OwnQueue
+        } else {
+            Recourse::Wait
+        };
+        match (self, refused.event, refused.letter) {
+            (Self::Answer(_), ..) => own_queue_at_the_end,
+            (Self::DeadLetter { failure, .. }, event, true) => match (failure, event) {
+                (Failure::Malformed(_), false) => Recourse::DropLetter,
+                (Failure::Malformed(_), true) => own_queue_at_the_end,
+                (Failure::RetriesExhausted(_) | Failure::Unavailable(_), _) => Recourse::Wait,
+            },
+            // The dead-letter queue has it: put on a rung, it would get there twice.
+            (Self::DeadLetter { .. }, _, false) => Recourse::OwnQueue,
+            (
+                Self::Retry { .. } | Self::AwaitTrust { .. } | Self::Wait { .. } | Self::Returned,
+                ..,
+            ) => Recourse::Wait,
         }
     }
 }
@@ -152,15 +220,34 @@ pub fn dispose(
             // A copy in the same batch had attempts left; this one has none, and is answered.
             None => Disposition::Answer(Event::of_outcome(request, &not_found(request, now))),
         },
-        Decision::Failed(failure) => {
-            if let Some(rung) = rung(Cause::Failed) {
-                Disposition::Retry { rung }
-            } else {
-                let fragments = Fragments::from(&request.fields);
-                dead_letter(envelope, body, &fragments, failure.clone(), now)
+        Decision::Failed(failure) => failed(envelope, body, request, failure, ladder, now),
+        Decision::SetAside(failure, aside) => {
+            let counts_in_the_end = match aside {
+                Aside::Untried | Aside::Server(_) => false,
+                Aside::Room => ladder.is_climbed(envelope.waits),
+            };
+            match ladder.wait(envelope.waits) {
+                Some(rung) if !counts_in_the_end => Disposition::Wait { rung },
+                Some(_) | None => failed(envelope, body, request, failure, ladder, now),
             }
         }
     }
+}
+
+fn failed(
+    envelope: &Envelope,
+    body: &[u8],
+    request: &RevertRequest,
+    failure: &Failure,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> Disposition {
+    let rung = ladder.rung(Cause::Failed, attempts(envelope), envelope.max_attempts);
+    if let Some(rung) = rung {
+        return Disposition::Retry { rung };
+    }
+    let fragments = Fragments::from(&request.fields);
+    dead_letter(envelope, body, &fragments, failure.clone(), now)
 }
 
 /// Attempts made, the present one included, if it is one.
@@ -208,66 +295,4 @@ fn dead_letter(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn ladder(seconds: &[u64]) -> Ladder {
-        Ladder {
-            delays: seconds.iter().copied().map(Duration::from_secs).collect(),
-            usage_not_found_attempts: 0,
-        }
-    }
-
-    fn claimed(since: Option<Timestamp>) -> Envelope {
-        Envelope {
-            client: "former".into(),
-            claim: Some(Claim {
-                names: vec!["client".into()],
-                since,
-            }),
-            attempts: 2,
-            ..Envelope::default()
-        }
-    }
-
-    fn done(envelope: &Envelope, ladder: &Ladder, now: Timestamp) -> Disposition {
-        match read(envelope, b"rubbish", 5, true, ladder, now) {
-            Reading::Done(disposition) => disposition,
-            Reading::Request(request) => panic!("{request:?}"),
-        }
-    }
-
-    #[test]
-    fn an_untrusted_claim_waits_on_the_longest_rung() {
-        let now = Timestamp::UNIX_EPOCH;
-        let (hour, day) = (
-            SignedDuration::from_hours(1),
-            SignedDuration::from_hours(24),
-        );
-        let ladder = ladder(&[1, 30, 5]);
-        for since in [None, Some(now), Some(now - hour), Some(now + hour)] {
-            let waits = done(&claimed(since), &ladder, now);
-            assert_eq!(waits, Disposition::AwaitTrust { rung: 1 }, "{since:?}");
-        }
-        assert_eq!(attempts(&claimed(None)), 2, "none is used up");
-        let Disposition::DeadLetter { failure, event } =
-            done(&claimed(Some(now - day)), &ladder, now)
-        else {
-            panic!("it waited for a day");
-        };
-        assert_eq!(failure.code().number, 14);
-        let told = String::from_utf8(event.body).expect("JSON");
-        assert!(
-            !told.contains("former") && !told.contains("client\""),
-            "{told}"
-        );
-    }
-
-    #[test]
-    fn without_a_rung_it_is_dead_lettered_at_once() {
-        let gone = done(&claimed(None), &ladder(&[]), Timestamp::UNIX_EPOCH);
-        assert!(matches!(gone, Disposition::DeadLetter { .. }), "{gone:?}");
-    }
-}
+mod tests;

@@ -36,6 +36,9 @@ pub fn text_of(time: Timestamp) -> String {
     TIME.timestamp_to_string(&time)
 }
 
+/// Before the org, in the routing key of a request that was denied.
+const DENIED: &str = "denied";
+
 /// An event, ready to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -45,7 +48,7 @@ pub struct Event {
     pub kind: Kind,
     /// Reason of the `ErrorInfo`, as a label; empty where there is none.
     pub reason: &'static str,
-    /// `result.<org_id>` or `error.<org_id>`.
+    /// `result.<org_id>`, `error.<org_id>` or `denied.<org_id>`.
     pub routing_key: String,
     /// When it was decided.
     pub time: Timestamp,
@@ -118,6 +121,19 @@ struct Data<'a> {
     error: Option<Status<'a>>,
 }
 
+impl Data<'_> {
+    /// Only what names the request.
+    fn ids(self) -> Self {
+        Self {
+            request_id: self.request_id,
+            usage_id: self.usage_id,
+            org_id: self.org_id,
+            billing_id: self.billing_id,
+            ..Self::default()
+        }
+    }
+}
+
 /// An int64 as protobuf's JSON writes it: a decimal string.
 struct Int64(i64);
 
@@ -154,7 +170,14 @@ impl Event {
                     remaining: Some(Int64(entry.usage_amount - entry.reverted_total)),
                     ..base
                 };
-                Self::new(Kind::Reverted, &identity, "", outcome.decided_at, data)
+                Self::new(
+                    Kind::Reverted,
+                    "result",
+                    &identity,
+                    "",
+                    outcome.decided_at,
+                    data,
+                )
             }
             Verdict::Refused(refusal) => {
                 Self::of_refusal(refusal, &identity, outcome.decided_at, base)
@@ -199,11 +222,39 @@ impl Event {
             error: Some(Status::new(code, failure.message(), Metadata::new(), &[])),
             ..fragments_data(request_id, fragments)
         };
-        Self::new(Kind::Failed, &[raw_identity], code.reason, now, data)
+        Self::new(
+            Kind::Failed,
+            "error",
+            &[raw_identity],
+            code.reason,
+            now,
+            data,
+        )
+    }
+
+    /// Whether it answers a request for want of a client or a grant. Such events have a queue of their own, so that
+    /// strangers cannot push others out.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        let prefix = self.routing_key.split('.').next();
+        prefix == Some(DENIED)
     }
 
     fn of_refusal(refusal: &Refusal, identity: &[Uuid], time: Timestamp, data: Data<'_>) -> Self {
         let code = refusal.code();
+        let (prefix, data) = match refusal {
+            Refusal::ClientUnknown | Refusal::OrgNotGranted => (DENIED, data.ids()),
+            Refusal::InvalidField(_)
+            | Refusal::BillingAccountNotFound
+            | Refusal::RequestIdReused
+            | Refusal::UsageNotFound
+            | Refusal::RevertOfRevert
+            | Refusal::NotAUsage
+            | Refusal::RevertWindowClosed
+            | Refusal::AlreadyReverted(_)
+            | Refusal::AmountExceedsUsage(_)
+            | Refusal::Stored(_) => ("error", data),
+        };
         let violations: &[Violation] = match refusal {
             Refusal::InvalidField(violations) => violations,
             Refusal::ClientUnknown
@@ -223,15 +274,18 @@ impl Event {
             error: Some(error),
             ..data
         };
-        Self::new(Kind::Rejected, identity, code.reason, time, data)
+        Self::new(Kind::Rejected, prefix, identity, code.reason, time, data)
     }
 
-    fn new(kind: Kind, identity: &[Uuid], reason: &str, time: Timestamp, data: Data<'_>) -> Self {
+    fn new(
+        kind: Kind,
+        prefix: &str,
+        identity: &[Uuid],
+        reason: &str,
+        time: Timestamp,
+        data: Data<'_>,
+    ) -> Self {
         let id = event_id(kind, reason, identity);
-        let prefix = match kind {
-            Kind::Reverted => "result",
-            Kind::Rejected | Kind::Failed => "error",
-        };
         let routing_key = match data.org_id {
             Some(org_id) => format!("{prefix}.{org_id}"),
             None => format!("{prefix}.unknown"),

@@ -3,11 +3,13 @@
 //! The only room that names the PostgreSQL client. It must not know the broker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
+use futures_util::future::join3;
 use tokio::time::timeout;
+use tokio_postgres::Statement;
 use tokio_postgres::types::{Json, ToSql};
 
 use crate::outcome::{Decision, Metadata, Refusal};
@@ -26,10 +28,12 @@ pub mod grants;
 pub mod history;
 mod hosts;
 pub mod interventions;
+mod locks;
 mod migrate;
 mod objects;
 mod row;
 mod session;
+mod split;
 pub mod stored;
 mod tables;
 mod trial;
@@ -40,9 +44,11 @@ pub use doctor::doctor;
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
 
-use batch::{Care, Params, Pending};
+use batch::{Care, Params};
 use encryption::Encryption;
 use error::Trouble;
+use locks::Locks;
+use row::Answer;
 
 /// Longest that the server works on a statement; after it the batch is tried again.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -134,6 +140,11 @@ pub struct Ledger {
     refusals: Arc<Refusals>,
     max_age_secs: Option<f64>,
     platform_account: uuid::Uuid,
+    /// Whether there is a rung on which a request can wait.
+    has_rungs: bool,
+    locks: Arc<Locks>,
+    /// Whether something was written since the server last had no room for anything.
+    has_room: Arc<AtomicBool>,
 }
 
 impl Ledger {
@@ -142,7 +153,11 @@ impl Ledger {
     /// # Errors
     /// Where `database.url`, or a file of its certificates, can't be understood.
     pub fn new(settings: &Settings) -> Result<Self, LedgerError> {
-        let limits = format!("SET statement_timeout = {}", STATEMENT_TIMEOUT.as_millis());
+        let limits = format!(
+            "SET statement_timeout = {}; SET lock_timeout = {}",
+            STATEMENT_TIMEOUT.as_millis(),
+            settings.database.lock_timeout.as_millis()
+        );
         Self::within(settings, &limits, ANSWER_TIMEOUT)
     }
 
@@ -165,6 +180,9 @@ impl Ledger {
             refusals: Arc::new(Refusals::all()),
             max_age_secs: settings.revert.max_age.map(|age| age.as_secs_f64()),
             platform_account: settings.ledger.platform_account,
+            has_rungs: !settings.retry.delays.is_empty(),
+            locks: Arc::default(),
+            has_room: Arc::new(AtomicBool::new(true)),
         })
     }
 
@@ -178,27 +196,23 @@ impl Ledger {
         batch::apply(self, requests).await
     }
 
-    /// Does all that [`Ledger::apply`] does in one statement, and takes it back; then commits something that
-    /// changes nothing, since a server whose standby is missing runs statements and hangs in the commit.
+    /// Whether the server is in order: runs the statement without requests, then commits something that changes
+    /// nothing, since a server whose standby is missing runs statements and hangs in the commit.
     ///
     /// # Errors
-    /// Where the database can't work at present. What is wrong with single requests is not reported.
-    pub async fn rehearse(&self, requests: &[RevertRequest]) -> Result<(), LedgerError> {
-        let params = Params::new(requests.iter().map(Pending::from));
-        let rehearsing = self.on_connection(async |client| {
-            let wrong = |error| error::classify(&error, &self.host);
-            client.batch_execute("BEGIN").await.map_err(wrong)?;
-            let done = self.execute(client, &params, Care::Full).await;
-            client.batch_execute("ROLLBACK").await.map_err(wrong)?;
-            if let Err(Trouble::Unavailable(error)) = done {
-                return Err(Trouble::Unavailable(error));
-            }
-            client.batch_execute(COMMIT_NOTHING).await.map_err(wrong)
+    /// Where the database can't work at present.
+    pub async fn probe(&self) -> Result<(), LedgerError> {
+        let params = Params::default();
+        let probing = self.on_connection(async |client| {
+            self.execute(client, &params, Care::Full).await?;
+            let committed = client.batch_execute(COMMIT_NOTHING).await;
+            committed.map_err(|error| error::classify(&error, &self.host))
         });
-        match rehearsing.await {
-            Ok(()) | Err(Trouble::Contended(_) | Trouble::Rejected(_)) => Ok(()),
-            Err(Trouble::Unavailable(error)) => Err(error),
-        }
+        probing.await.map_err(|trouble| {
+            // The others may hold a plan that no longer fits.
+            self.pool.retain(|_, _| false);
+            trouble.into_error()
+        })
     }
 
     /// Connections to the database at this moment.
@@ -232,9 +246,39 @@ impl Ledger {
             .map_err(|error| error::unavailable(&error, &self.host))
     }
 
-    async fn run(&self, params: &Params<'_>, care: Care) -> Result<Vec<row::Row>, Trouble> {
+    async fn run(&self, params: &Params<'_>, care: Care) -> Result<Vec<Answer>, Trouble> {
         let deciding = async |client: &Object| {
             seam::amid(seam::DECIDING, self.execute(client, params, care)).await
+        };
+        self.on_connection(deciding).await
+    }
+
+    /// The same within bounds of its own for locks and for the statement. All of the transaction is sent at once, so that
+    /// a session is never left within one.
+    async fn run_within(
+        &self,
+        params: &Params<'_>,
+        care: Care,
+        (lock_timeout, statement_timeout): (Duration, Duration),
+    ) -> Result<Vec<Answer>, Trouble> {
+        let opening = format!(
+            "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
+            lock_timeout.as_millis(),
+            statement_timeout.as_millis()
+        );
+        let deciding = async |client: &Object| {
+            let classify = |error| error::classify(&error, &self.host);
+            let statement = self.prepared(client, care).await?;
+            let (opened, answers, ended) = join3(
+                client.batch_execute(&opening),
+                self.query(client, &statement, params, care),
+                client.batch_execute("COMMIT"),
+            )
+            .await;
+            opened.map_err(classify)?;
+            let answers = answers?;
+            ended.map_err(classify)?;
+            Ok(answers)
         };
         self.on_connection(deciding).await
     }
@@ -244,12 +288,24 @@ impl Ledger {
         client: &Object,
         params: &Params<'_>,
         care: Care,
-    ) -> Result<Vec<row::Row>, Trouble> {
+    ) -> Result<Vec<Answer>, Trouble> {
+        let statement = self.prepared(client, care).await?;
+        self.query(client, &statement, params, care).await
+    }
+
+    async fn prepared(&self, client: &Object, care: Care) -> Result<Statement, Trouble> {
+        let prepared = client.prepare_cached(self.statements.of(care)).await;
+        prepared.map_err(|error| error::classify(&error, &self.host))
+    }
+
+    async fn query(
+        &self,
+        client: &Object,
+        statement: &Statement,
+        params: &Params<'_>,
+        care: Care,
+    ) -> Result<Vec<Answer>, Trouble> {
         let classify = |error| error::classify(&error, &self.host);
-        let statement = client
-            .prepare_cached(self.statements.of(care))
-            .await
-            .map_err(classify)?;
         let rest: [&(dyn ToSql + Sync); 8] = [
             &(care == Care::Full),
             &self.cumulative,
@@ -262,9 +318,9 @@ impl Ledger {
         ];
         let arrays = params.arrays();
         let all: Vec<&(dyn ToSql + Sync)> = arrays.into_iter().chain(rest).collect();
-        let rows = client.query(&statement, &all).await.map_err(classify)?;
+        let rows = client.query(statement, &all).await.map_err(classify)?;
         rows.iter()
-            .map(|row| row::Row::read(row).map_err(|error| error.trouble(&self.host)))
+            .map(|row| row::answer(row).map_err(classify))
             .collect()
     }
 

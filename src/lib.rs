@@ -15,7 +15,8 @@
 //! 7. Publish persistent and mandatory, a window at a time; await every confirm.
 //! 8. Only then acknowledge. The unacknowledged request is the outbox: a crash at any point replays to the
 //!    same outcome and the same event.
-//! 9. A passing failure of a request climbs the retry ladder; of the database or the broker, pauses the pool.
+//! 9. A request that fails, or whose event a queue refuses, waits alone on a rung; only a server's failure pauses
+//!    the pool, and a probe tells which it is.
 //! 10. Attempts exhausted, or never decodable: dead-letter queue, with the reason.
 //!
 //! The modules below stand in reading order: the pure ones, TLS, whether servers can be reached, the seams at which tests crash the program, the two rooms that do I/O, the loop that joins
@@ -32,6 +33,8 @@ pub mod retry;
 pub mod disposition;
 
 pub mod patience;
+
+pub mod log_limit;
 
 pub mod check;
 

@@ -113,6 +113,19 @@ pub enum Decision {
     NotYet,
     /// This request's own statement failed; it may pass.
     Failed(Failure),
+    /// It waits, and the wait is no attempt.
+    SetAside(Failure, Aside),
+}
+
+/// Why a request waits without an attempt being counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Aside {
+    /// Others of its batch took the time: it was not tried.
+    Untried,
+    /// The server had no room for what it writes, and had for what others write.
+    Room,
+    /// The server had no room for anything: it is the server's fault, which the text tells.
+    Server(String),
 }
 
 /// What goes wrong, as `google.rpc.Code` and the contract's reason name it.

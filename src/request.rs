@@ -181,6 +181,8 @@ pub struct Envelope {
     pub traceparent: Option<String>,
     /// Attempts made before this one, by our own header; nonsense is read as none.
     pub attempts: u32,
+    /// Waits on a rung that were no attempt, believed only of what the worker's own login published.
+    pub waits: u32,
     /// The publisher's own bound on attempts, at least 1.
     pub max_attempts: Option<u32>,
 }

@@ -46,6 +46,20 @@ impl Ladder {
         let retry = attempts.max(1) - 1;
         (retry < retries).then(|| retry.min(last_rung) as usize)
     }
+
+    /// The rung of a wait that is no attempt, after so many of them: each once, then the longest. `None` where there is
+    /// no rung.
+    #[must_use]
+    pub fn wait(&self, waits: u32) -> Option<usize> {
+        let last = self.delays.len().checked_sub(1)?;
+        Some(usize::try_from(waits).map_or(last, |waits| waits.min(last)))
+    }
+
+    /// Whether a request that waited so often without an attempt was on every rung.
+    #[must_use]
+    pub fn is_climbed(&self, waits: u32) -> bool {
+        usize::try_from(waits).is_ok_and(|waits| waits >= self.delays.len())
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +94,15 @@ mod tests {
         assert_eq!(climb(5, 0), [None; 4]);
         assert_eq!(climb(2, 3), [Some(0), Some(1), Some(1), None]);
         assert_eq!(climb(0, 3), [None; 4]);
+    }
+
+    #[test]
+    fn a_wait_takes_each_rung_once_and_then_the_longest() {
+        let waits: Vec<_> = (0..5).map(|waits| ladder(3, 0).wait(waits)).collect();
+        assert_eq!(waits, [Some(0), Some(1), Some(2), Some(2), Some(2)]);
+        let climbed: Vec<_> = (0..5).map(|waits| ladder(3, 0).is_climbed(waits)).collect();
+        assert_eq!(climbed, [false, false, false, true, true]);
+        assert_eq!(ladder(0, 0).wait(0), None);
     }
 
     #[test]

@@ -112,6 +112,8 @@ pub struct Topology {
     pub reply_queue_declare: bool,
     pub reply_queue: Name,
     pub reply_queue_max_bytes: Size,
+    pub denied_queue: Name,
+    pub denied_queue_max_bytes: Size,
     pub dead_letter_exchange: Name,
     pub dead_letter_queue: Name,
     pub dead_letter_queue_max_bytes: Size,
@@ -132,6 +134,8 @@ pub struct Database {
     pub key_file: Option<HeldFile>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_size: Option<u16>,
+    #[serde(with = "humantime_serde")]
+    pub lock_timeout: Duration,
     pub migrate_on_start: bool,
 }
 
@@ -324,6 +328,7 @@ impl Settings {
         let named = [
             &topology.work_queue,
             &topology.reply_queue,
+            &topology.denied_queue,
             &topology.dead_letter_queue,
         ];
         let named = named.into_iter().map(|name| name.as_str().to_owned());

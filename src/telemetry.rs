@@ -18,7 +18,7 @@ pub use endpoint::{Listening, NotReady, listen};
 pub use http::{Active, Http};
 pub use otlp::Exporting;
 pub use prometheus_client::registry::Registry;
-pub use status::{Connections, InHand, Pause, QueueDepth, QueueKind, Status};
+pub use status::{Connections, InHand, Pause, QueueDepth, QueueKind, Refused, Status};
 pub use times::Times;
 pub use traces::{BatchTrace, Traces};
 

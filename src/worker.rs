@@ -2,8 +2,7 @@
 //!
 //! A pool of workers runs in generations. A generation connects, consumes, and ends as a whole: when it is told
 //! to stop, when the database or the broker fails, or when a worker breaks off. What it had in hand and did not
-//! settle is delivered again; nothing else is remembered, but the requests that found the database failing, with
-//! which it is tried before the next generation begins.
+//! settle is delivered again; nothing else is remembered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -17,18 +16,20 @@ use crate::broker::{self, BrokerError};
 use crate::ledger::control::Told;
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::patience::Patience;
-use crate::request::RevertRequest;
 use crate::retry::Ladder;
 use crate::settings::Settings;
 use crate::telemetry::{Pause, TelemetryError};
+use logs::Logs;
 use sight::Sight;
 
 mod batch;
+mod copies;
 mod generation;
+mod logs;
 mod messages;
 mod pause;
+mod publish;
 mod record;
-mod replies;
 mod sight;
 
 /// The waits between generations that fail.
@@ -66,6 +67,7 @@ struct Shared {
     retry_queues: Vec<String>,
     own_queues: std::collections::BTreeSet<String>,
     sight: Sight,
+    logs: Logs,
     /// Generations of late that the database, the broker or a message that can't be parsed ended: each had what was
     /// in hand delivered again, which is no reason to suspect a message of it.
     failures: AtomicU32,
@@ -73,11 +75,17 @@ struct Shared {
     settled: AtomicU64,
 }
 
+impl Shared {
+    /// So many copies to `reply_to` did not arrive.
+    fn copies_failed(&self, copies: usize, reason: &str) {
+        (0..copies).for_each(|_| self.sight.counts.copy_failed());
+        self.logs.copies_failed(copies, reason);
+    }
+}
+
 /// What a generation takes over from the one before.
 #[derive(Default)]
 struct Beginning {
-    /// The requests that found the database failing.
-    held: Vec<RevertRequest>,
     /// How many messages at the queue's head were found readable, after others were rejected: exactly these are
     /// taken, since the next might be unreadable again.
     sifted: Option<u16>,
@@ -98,7 +106,7 @@ enum End {
     Unblocked,
     /// The fleet is to take no requests; what was in hand is finished.
     Paused(Told),
-    Ledger(LedgerError, Vec<RevertRequest>),
+    Ledger(LedgerError),
     Broker(BrokerError),
 }
 
@@ -115,6 +123,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
         retry_queues: settings.retry_queues(),
         own_queues: settings.own_queues(),
         sight,
+        logs: Logs::default(),
         failures: AtomicU32::new(0),
         settled: AtomicU64::new(0),
         settings,
@@ -199,15 +208,15 @@ impl Pool {
                     Err(wrong) => self.pause(Pause::Broker, &wrong, &mut patience),
                 },
                 End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
-                End::Ledger(wrong, _) if wrong.is_lasting() && !ever_ready => {
+                End::Ledger(wrong) if wrong.is_lasting() && !ever_ready => {
                     return Err(wrong.into());
                 }
                 End::Broker(wrong) => {
                     next.failed = true;
                     self.pause(Pause::Broker, &wrong, &mut patience)
                 }
-                End::Ledger(wrong, requests) => {
-                    (next.held, next.failed) = (requests, true);
+                End::Ledger(wrong) => {
+                    next.failed = true;
                     self.pause(Pause::Database, &wrong, &mut patience)
                 }
             };

@@ -21,12 +21,13 @@ mod publish;
 mod seed;
 
 /// The keys of the settings that name something on the broker.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "REQUEST_EXCHANGE",
     "WORK_QUEUE",
     "RETRY_QUEUE_PREFIX",
     "REPLY_EXCHANGE",
     "REPLY_QUEUE",
+    "DENIED_QUEUE",
     "DEAD_LETTER_EXCHANGE",
     "DEAD_LETTER_QUEUE",
 ];
@@ -158,7 +159,13 @@ impl Stage {
 
     /// Takes away the database and everything on the broker.
     pub async fn clean(self) -> Result<()> {
-        let queues = ["work_queue", "reply_queue", "dead_letter_queue"].map(ToOwned::to_owned);
+        let queues = [
+            "work_queue",
+            "reply_queue",
+            "denied_queue",
+            "dead_letter_queue",
+        ];
+        let queues = queues.map(ToOwned::to_owned);
         let rungs =
             ["1s", "5s", "30s", "2m", "10m"].map(|delay| format!("retry_queue_prefix.{delay}"));
         for queue in queues.into_iter().chain(rungs) {

@@ -24,12 +24,13 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 pub const RETRY_DELAYS: [u64; 3] = [200, 400, 800];
 
 /// Configuration keys of the names on the broker, and the last part of each name.
-const TOPOLOGY: [(&str, &str); 7] = [
+const TOPOLOGY: [(&str, &str); 8] = [
     ("REQUEST_EXCHANGE", "requests"),
     ("WORK_QUEUE", "work"),
     ("RETRY_QUEUE_PREFIX", "retry"),
     ("REPLY_EXCHANGE", "replies"),
     ("REPLY_QUEUE", "replies"),
+    ("DENIED_QUEUE", "denied"),
     ("DEAD_LETTER_EXCHANGE", "dead"),
     ("DEAD_LETTER_QUEUE", "dead"),
 ];
@@ -180,7 +181,8 @@ impl Stage {
     async fn delete_topology(&self) -> Result<()> {
         let channel = self.channel().await?;
         let rungs = RETRY_DELAYS.map(|delay| format!("retry.{delay}ms"));
-        for queue in (rungs.iter().map(String::as_str)).chain(["work", "replies", "dead"]) {
+        for queue in (rungs.iter().map(String::as_str)).chain(["work", "replies", "denied", "dead"])
+        {
             let queue = self.name(queue);
             channel
                 .queue_delete(queue.into(), QueueDeleteOptions::default())

@@ -15,6 +15,15 @@ use crate::disposition::attempts;
 use crate::event::{CONTENT_TYPE, Event, SOURCE};
 use crate::outcome::Failure;
 
+/// What every address of a direct reply-to begins with.
+const DIRECT: &str = "amq.rabbitmq.reply-to.";
+
+/// Whether a `reply_to` is the address of a direct reply-to rather than a queue's name.
+#[must_use]
+pub fn is_direct(reply_to: &str) -> bool {
+    reply_to.starts_with(DIRECT)
+}
+
 /// A message to be published: persistent, and mandatory wherever that has a meaning.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
@@ -30,11 +39,20 @@ pub struct Message<'a> {
 #[derive(Clone, Debug)]
 pub(super) enum Properties<'a> {
     Event(&'a Event, &'a Delivery),
-    /// The delivery's own, with the attempt counted and the failure noted.
-    PassedOn(&'a Delivery, Option<&'a Failure>, Timestamp),
-    /// The delivery's own, with nothing counted: the login that names its client is not trusted.
-    Untrusted(&'a Delivery, Timestamp),
+    /// The delivery's own, with what is noted on it.
+    PassedOn(&'a Delivery, Passing<'a>, Timestamp),
     Made(Box<BasicProperties>),
+}
+
+/// Why a delivery is published again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Passing<'a> {
+    /// An attempt was made, and another will be.
+    Retry,
+    /// It waits, and the wait is no attempt.
+    Wait,
+    /// It is given up.
+    DeadLetter(&'a Failure),
 }
 
 impl Properties<'_> {
@@ -42,10 +60,9 @@ impl Properties<'_> {
     pub(super) fn make(&self, outlet: &Outlet) -> BasicProperties {
         match self {
             Self::Event(event, delivery) => answering(event, delivery),
-            Self::PassedOn(delivery, failure, now) => {
-                outlet.passed_on(delivery, noted(delivery, *failure, *now))
+            Self::PassedOn(delivery, passing, now) => {
+                outlet.passed_on(delivery, noted(delivery, *passing, *now))
             }
-            Self::Untrusted(delivery, now) => outlet.passed_on(delivery, untrusted(delivery, *now)),
             Self::Made(properties) => (**properties).clone(),
         }
     }
@@ -54,9 +71,7 @@ impl Properties<'_> {
     pub(super) fn message_id(&self) -> Option<ShortString> {
         match self {
             Self::Event(event, _) => Some(event.id.to_string().into()),
-            Self::PassedOn(delivery, ..) | Self::Untrusted(delivery, _) => {
-                delivery.properties.message_id().clone()
-            }
+            Self::PassedOn(delivery, ..) => delivery.properties.message_id().clone(),
             Self::Made(properties) => properties.message_id().clone(),
         }
     }
@@ -76,23 +91,24 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The same event to the queue that the request named in `reply_to`.
+    /// The same event to one queue alone.
     #[must_use]
-    pub fn reply(queue: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
+    pub fn event_to(queue: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
         Self::event("", event, delivery).to(queue)
     }
 
     /// `delivery` again, to wait in `queue`.
     #[must_use]
     pub fn retry(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
-        let properties = Properties::PassedOn(delivery, None, now);
+        let properties = Properties::PassedOn(delivery, Passing::Retry, now);
         Self::again("", queue, delivery, properties)
     }
 
-    /// `delivery` again, to wait in `queue` until the login that names its client is trusted.
+    /// The same, and no attempt is counted.
     #[must_use]
-    pub fn untrusted(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
-        Self::again("", queue, delivery, Properties::Untrusted(delivery, now))
+    pub fn wait(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
+        let properties = Properties::PassedOn(delivery, Passing::Wait, now);
+        Self::again("", queue, delivery, properties)
     }
 
     /// `delivery` again, with its reason, to the dead-letter exchange.
@@ -104,13 +120,14 @@ impl<'a> Message<'a> {
         failure: &'a Failure,
         now: Timestamp,
     ) -> Self {
-        let properties = Properties::PassedOn(delivery, Some(failure), now);
+        let properties = Properties::PassedOn(delivery, Passing::DeadLetter(failure), now);
         Self::again(exchange, routing_key, delivery, properties)
     }
 
-    /// The same event to a direct reply-to, holding on to nothing, for who publishes it later.
+    /// The same event as a copy to the queue that the request named in `reply_to`, holding on to nothing, for who
+    /// publishes it later.
     #[must_use]
-    pub fn direct_reply(queue: &str, event: &Event, delivery: &Delivery) -> Message<'static> {
+    pub fn copy(queue: &str, event: &Event, delivery: &Delivery) -> Message<'static> {
         Message {
             exchange: "",
             routing_key: Cow::Owned(queue.to_owned()),
@@ -118,7 +135,7 @@ impl<'a> Message<'a> {
             body: Cow::Owned(event.body.clone()),
             is_event: true,
             // The broker returns every mandatory message to a direct reply-to, delivered or not.
-            mandatory: false,
+            mandatory: !is_direct(queue),
         }
     }
 
@@ -163,9 +180,9 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn trace_id(&self) -> Option<&'a str> {
         match &self.properties {
-            Properties::Event(_, delivery)
-            | Properties::PassedOn(delivery, ..)
-            | Properties::Untrusted(delivery, _) => delivery.envelope.trace_id(),
+            Properties::Event(_, delivery) | Properties::PassedOn(delivery, ..) => {
+                delivery.envelope.trace_id()
+            }
             Properties::Made(_) => None,
         }
     }
@@ -216,33 +233,43 @@ impl<'a> Message<'a> {
 /// The headers that are added to a delivery that is published again.
 fn noted(
     delivery: &Delivery,
-    failure: Option<&Failure>,
+    passing: Passing<'_>,
     now: Timestamp,
 ) -> Vec<(&'static str, AMQPValue)> {
-    let first = delivery.first_attempt_at.unwrap_or(now);
-    let mut added = counted(delivery, first);
-    if let Some(failure) = failure {
-        let (code, message) = (failure.code(), failure.message());
-        added.push((properties::ERROR_CODE, AMQPValue::LongInt(code.number)));
-        added.push((properties::ERROR_REASON, properties::long_text(code.reason)));
-        added.push((properties::ERROR_MESSAGE, properties::long_text(message)));
+    let envelope = &delivery.envelope;
+    let count = match passing {
+        Passing::Retry | Passing::DeadLetter(_) => attempts(envelope),
+        Passing::Wait => envelope.attempts,
+    };
+    // What a login that is not trusted said is kept until it is, and believed then.
+    let said = envelope
+        .claim
+        .as_ref()
+        .and_then(|_| properties::noted_first_attempt(&delivery.properties));
+    let first = delivery.first_attempt_at.or(said).unwrap_or(now);
+    let mut added = counted(count, first);
+    match (passing, &envelope.claim) {
+        (Passing::Retry, _) => {}
+        (Passing::Wait, Some(claim)) => {
+            let since = claim.since.unwrap_or(now).to_string();
+            added.push((properties::UNTRUSTED_SINCE, properties::long_text(&since)));
+        }
+        (Passing::Wait, None) => {
+            let waits = i64::from(envelope.waits.saturating_add(1));
+            added.push((properties::WAITS, AMQPValue::LongLongInt(waits)));
+        }
+        (Passing::DeadLetter(failure), _) => {
+            let (code, message) = (failure.code(), failure.message());
+            added.push((properties::ERROR_CODE, AMQPValue::LongInt(code.number)));
+            added.push((properties::ERROR_REASON, properties::long_text(code.reason)));
+            added.push((properties::ERROR_MESSAGE, properties::long_text(message)));
+        }
     }
     added
 }
 
-/// The headers that are added to one that waits for its login to be trusted: what that login said, and since when.
-fn untrusted(delivery: &Delivery, now: Timestamp) -> Vec<(&'static str, AMQPValue)> {
-    let said = properties::noted_first_attempt(&delivery.properties);
-    let mut added = counted(delivery, said.unwrap_or(now));
-    let claim = delivery.envelope.claim.as_ref();
-    let since = claim.and_then(|claim| claim.since).unwrap_or(now);
-    let since = properties::long_text(&since.to_string());
-    added.push((properties::UNTRUSTED_SINCE, since));
-    added
-}
-
-fn counted(delivery: &Delivery, first: Timestamp) -> Vec<(&'static str, AMQPValue)> {
-    let count = i64::from(attempts(&delivery.envelope));
+fn counted(attempts: u32, first: Timestamp) -> Vec<(&'static str, AMQPValue)> {
+    let count = i64::from(attempts);
     let first = properties::long_text(&first.to_string());
     vec![
         (properties::ATTEMPTS, AMQPValue::LongLongInt(count)),

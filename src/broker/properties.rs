@@ -14,6 +14,7 @@ use crate::request::{Envelope, is_traceparent};
 
 pub const ATTEMPTS: &str = "x-attempts";
 pub const CLIENT: &str = "x-client";
+pub const WAITS: &str = "x-waits";
 pub const FIRST_ATTEMPT_AT: &str = "x-first-attempt-at";
 /// What the login in `x-client`, which is not trusted, says of whose request it is: names that speak for the next one each.
 pub const CLAIMED: &str = "x-client-claimed";
@@ -32,7 +33,7 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// Headers that are never passed on. CC and BCC would route copies wherever the publisher likes; a forged
 /// x-death makes the broker take an expiry for a cycle, and drop the message.
-const NEVER_PASSED_ON: [&str; 16] = [
+const NEVER_PASSED_ON: [&str; 17] = [
     "CC",
     "BCC",
     "x-death",
@@ -43,6 +44,7 @@ const NEVER_PASSED_ON: [&str; 16] = [
     "x-last-death-queue",
     "x-last-death-reason",
     DELIVERY_COUNT,
+    WAITS,
     ERROR_CODE,
     ERROR_REASON,
     ERROR_MESSAGE,
@@ -78,6 +80,9 @@ pub fn envelope(properties: &BasicProperties, trust: &Trust, noted: bool) -> Env
             .and_then(text)
             .filter(|text| is_traceparent(text)),
         attempts: count(ATTEMPTS).unwrap_or(0),
+        waits: count(WAITS)
+            .filter(|_| trust.vouches(properties))
+            .unwrap_or(0),
         max_attempts: count(MAX_ATTEMPTS).filter(|max| *max > 0),
     }
 }
@@ -255,5 +260,28 @@ fn value_bytes(value: &AMQPValue) -> usize {
         AMQPValue::FieldArray(array) => 4 + array.as_slice().iter().map(value_bytes).sum::<usize>(),
         AMQPValue::FieldTable(table) => table_bytes(table.inner()),
         _ => 8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn waits_are_believed_of_the_own_login_only() {
+        let headers = BTreeMap::from([(WAITS.into(), AMQPValue::LongLongInt(3))]);
+        let properties = |user: &str| {
+            BasicProperties::default()
+                .with_headers(FieldTable::from(headers.clone()))
+                .with_user_id(user.into())
+        };
+        let trust = Trust::new("worker", &Settings::load_from(None, []).expect("defaults"));
+        let waits = |properties: &BasicProperties| envelope(properties, &trust, false).waits;
+        assert_eq!(waits(&properties("worker")), 3);
+        assert_eq!(waits(&properties("other")), 0);
+        let other = properties("other");
+        let passed = passed_on(&other, "other", &[], "worker", Vec::new(), 1000);
+        assert_eq!(waits(&passed), 0, "it is taken off");
     }
 }

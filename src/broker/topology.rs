@@ -15,7 +15,8 @@ const READ_LIMIT: i64 = 1_000_000_000;
 pub struct Queue {
     pub name: String,
     pub arguments: FieldTable,
-    pub binding: Option<(String, String)>,
+    /// The exchange that it is bound to, and the keys.
+    pub binding: Option<(String, Vec<String>)>,
 }
 
 /// Declares everything, or checks that it is there.
@@ -53,6 +54,7 @@ pub fn queues(settings: &Settings) -> Vec<Queue> {
     if topology.reply_queue_declare {
         queues.push(reply_queue(topology));
     }
+    queues.push(denied_queue(topology));
     for (name, delay) in settings
         .retry_queues()
         .into_iter()
@@ -81,7 +83,7 @@ fn work_queue(topology: &Topology) -> Queue {
         arguments,
         binding: Some((
             topology.request_exchange.to_string(),
-            topology.request_key.to_string(),
+            vec![topology.request_key.to_string()],
         )),
     }
 }
@@ -101,12 +103,32 @@ fn retry_queue(topology: &Topology, name: String, delay_ms: u128) -> Queue {
     }
 }
 
+/// The keys of the events that the reply queue holds.
+pub const REPLY_KEYS: [&str; 2] = ["result.#", "error.#"];
+
+/// The key of those that the queue of denied requests holds.
+pub const DENIED_KEY: &str = "denied.#";
+
 fn reply_queue(topology: &Topology) -> Queue {
     let max_bytes = topology.reply_queue_max_bytes.bytes();
+    let keys = REPLY_KEYS.map(str::to_owned).to_vec();
     Queue {
         name: topology.reply_queue.to_string(),
         arguments: quorum(max_bytes, "drop-head", READ_LIMIT),
-        binding: Some((topology.reply_exchange.to_string(), "#".into())),
+        binding: Some((topology.reply_exchange.to_string(), keys)),
+    }
+}
+
+/// Small, and of its own: who may ask for nothing must not push out what others were answered.
+fn denied_queue(topology: &Topology) -> Queue {
+    let max_bytes = topology.denied_queue_max_bytes.bytes();
+    Queue {
+        name: topology.denied_queue.to_string(),
+        arguments: quorum(max_bytes, "drop-head", READ_LIMIT),
+        binding: Some((
+            topology.reply_exchange.to_string(),
+            vec![DENIED_KEY.to_owned()],
+        )),
     }
 }
 
@@ -115,7 +137,10 @@ fn dead_letter_queue(topology: &Topology) -> Queue {
     let name = topology.dead_letter_queue.to_string();
     Queue {
         arguments: quorum(max_bytes, "reject-publish", READ_LIMIT),
-        binding: Some((topology.dead_letter_exchange.to_string(), name.clone())),
+        binding: Some((
+            topology.dead_letter_exchange.to_string(),
+            vec![name.clone()],
+        )),
         name,
     }
 }
@@ -181,24 +206,32 @@ impl Steps<'_> {
 
     async fn queue(&self, queue: &Queue, passive: bool) -> Result<(), BrokerError> {
         let channel = self.declare(queue, passive).await?;
-        let name = queue.name.as_str();
-        if let Some((exchange, key)) = queue.binding.as_ref().filter(|_| !passive) {
-            let bound = channel
-                .queue_bind(
-                    name.into(),
-                    exchange.as_str().into(),
-                    key.as_str().into(),
-                    QueueBindOptions { nowait: false },
-                    FieldTable::default(),
-                )
-                .await;
-            self.done(
-                bound,
-                &format!("binding the queue {name} to the exchange {exchange}"),
-            )?;
+        if let Some((exchange, keys)) = queue.binding.as_ref().filter(|_| !passive) {
+            for key in keys {
+                self.bind(&channel, &queue.name, exchange, key).await?;
+            }
         }
         self.close(&channel).await;
         Ok(())
+    }
+
+    async fn bind(
+        &self,
+        channel: &Channel,
+        queue: &str,
+        exchange: &str,
+        key: &str,
+    ) -> Result<(), BrokerError> {
+        let options = QueueBindOptions { nowait: false };
+        let binding = channel.queue_bind(
+            queue.into(),
+            exchange.into(),
+            key.into(),
+            options,
+            FieldTable::default(),
+        );
+        let doing = format!("binding the queue {queue} to the exchange {exchange}");
+        self.done(binding.await, &doing)
     }
 
     /// Declares a queue alone, or looks whether it is there. The channel is still open.

@@ -122,3 +122,22 @@ fn an_event_id_tells_requests_contents_and_outcomes_apart() {
     assert_ne!(ids[0], ids[2]);
     assert_eq!(ids[0], refused(&one, Refusal::UsageNotFound));
 }
+
+#[test]
+fn a_denial_repeats_ids_alone_under_a_key_of_its_own() {
+    let request = request(Some("m"));
+    for refusal in [Refusal::ClientUnknown, Refusal::OrgNotGranted] {
+        let mut denied = outcome(&request, Verdict::Refused(refusal));
+        (denied.org_id, denied.account_id) = (None, None);
+        let event = Event::of_outcome(&request, &denied);
+        assert!(event.is_denied());
+        let org = request.fields.org_id.as_ref().and_then(Reference::id);
+        let key = org.map_or("denied.unknown".into(), |org| format!("denied.{org}"));
+        assert_eq!(event.routing_key, key);
+        let shown: serde_json::Value = serde_json::from_slice(&event.body).expect("JSON");
+        let data = shown["data"].as_object().expect("an object");
+        assert_eq!(data["request_id"], "m");
+        assert_eq!(data["usage_id"], request.fields.usage_id.to_string());
+        assert!(!data.contains_key("amount") && !data.contains_key("reason"));
+    }
+}

@@ -2,12 +2,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use tracing::warn;
 
-/// Between two warnings of one kind.
-const QUIET_SECONDS: u64 = 60;
+use crate::log_limit::LogLimit;
 
 /// A count.
 #[derive(Default)]
@@ -74,9 +72,7 @@ pub struct Tally {
     pub unanswered: Count,
     pub unavailable: Count,
     pub logins_refused: Count,
-    started: Instant,
-    /// Seconds from the start to the last warning of each kind, plus one.
-    warned: [AtomicU64; Trouble::KINDS],
+    warned: [LogLimit; Trouble::KINDS],
 }
 
 impl Tally {
@@ -87,22 +83,14 @@ impl Tally {
             unanswered: Count::default(),
             unavailable: Count::default(),
             logins_refused: Count::default(),
-            started: Instant::now(),
-            warned: std::array::from_fn(|_| AtomicU64::new(0)),
+            warned: std::array::from_fn(|_| LogLimit::default()),
         }
     }
 
     /// Warns, unless that kind was warned of a short while ago. `detail` says what it is about.
     pub fn warn(&self, trouble: Trouble, client: &str, detail: &dyn fmt::Display) {
-        let now = self.started.elapsed().as_secs() + 1;
-        let last = &self.warned[trouble as usize];
-        let before = last.load(Ordering::Relaxed);
-        if before != 0 && now < before + QUIET_SECONDS {
-            return;
-        }
-        let mine = last.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed);
-        if mine.is_ok() {
-            warn!(client, %detail, "{}", trouble.told());
+        if let Some(cases) = self.warned[trouble as usize].note(1) {
+            warn!(client, cases, %detail, "{}", trouble.told());
         }
     }
 }

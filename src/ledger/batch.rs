@@ -1,41 +1,36 @@
-//! A batch through the statement: once, and again for what a concurrent writer decided meanwhile; in
-//! halves where it fails, so that only a bad request suffers.
+//! A batch through the statement: once, and again for what a concurrent writer decided meanwhile.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::Ledger;
-use super::error::{LedgerError, Trouble};
-use super::row::Row;
+use super::error::LedgerError;
+use super::split::Split;
 use crate::outcome::{Decision, Failure};
-use crate::patience::Patience;
 use crate::request::{Reference, RevertRequest};
 
 /// Rounds that decide nothing, for requests that a concurrent writer left undecided. One is the rule under contention;
 /// each further one needs another writer to be in the way again.
 pub(super) const ROUNDS: usize = 16;
 
-/// Tries of a statement that met a deadlock, a serialization failure or another writer's entry.
-const CONTENDED_TRIES: usize = 8;
-
 pub(super) async fn apply(
     ledger: &Ledger,
     requests: &[RevertRequest],
 ) -> Result<Vec<Decision>, LedgerError> {
     let mut pending = distinct(requests);
-    let mut decided = HashMap::with_capacity(pending.len());
+    let mut split = Split::new(ledger, pending.len());
     let (mut round, mut in_vain) = (0, 0);
     while !pending.is_empty() && in_vain < ROUNDS {
         let care = Care::from(round > 0 || ledger.is_wary());
-        run_in_parts(ledger, &pending, care, &mut decided).await?;
+        split.run(&pending, care).await?;
         let asked = pending.len();
-        pending.retain(|pending| find(&decided, pending.request).is_none());
+        pending.retain(|pending| find(&split.decided, pending.request).is_none());
         round += 1;
         in_vain += usize::from(pending.len() == asked);
     }
+    let decided = split.finish();
     let undecided = || {
         Decision::Failed(Failure::Unavailable(
             "other writers, or other requests under its message_id, were decided first time and again".into(),
@@ -75,7 +70,12 @@ impl<'a> Pending<'a> {
         self.request
     }
 
-    fn usage(&self) -> Uuid {
+    /// Under which it is decided.
+    pub(super) fn key(&self) -> (Uuid, Uuid) {
+        (self.request.id, self.request.content)
+    }
+
+    pub(super) fn usage(&self) -> Uuid {
         self.request.fields.usage_id
     }
 
@@ -140,65 +140,6 @@ pub(super) fn distinct(requests: &[RevertRequest]) -> Vec<Pending<'_>> {
         }
     }
     pending
-}
-
-/// Runs the requests in one statement, or, where that fails for a cause of theirs, each half by itself.
-async fn run_in_parts(
-    ledger: &Ledger,
-    requests: &[Pending<'_>],
-    care: Care,
-    decided: &mut Decided,
-) -> Result<(), LedgerError> {
-    // A stack with the left half on top keeps the order of delivery.
-    let mut parts = vec![requests];
-    while let Some(part) = parts.pop() {
-        let trouble = match run_contended(ledger, part, care).await {
-            Ok(rows) => {
-                for row in rows {
-                    decided.insert((row.outcome.id, row.content), row.decision());
-                }
-                continue;
-            }
-            Err(trouble) => trouble,
-        };
-        let failure = match trouble {
-            Trouble::Unavailable(error) => return Err(error),
-            Trouble::Contended(text) => Failure::Unavailable(text),
-            Trouble::Rejected(text) => Failure::RetriesExhausted(text),
-        };
-        if let [Pending { request, .. }] = part {
-            let key = (request.id, request.content);
-            decided.insert(key, Decision::Failed(failure));
-        } else {
-            let (left, right) = part.split_at(part.len() / 2);
-            parts.push(right);
-            parts.push(left);
-        }
-    }
-    Ok(())
-}
-
-async fn run_contended(
-    ledger: &Ledger,
-    part: &[Pending<'_>],
-    mut care: Care,
-) -> Result<Vec<Row>, Trouble> {
-    let params = Params::new(part.iter().copied());
-    let mut patience = Patience::new(Duration::from_millis(2), Duration::from_millis(200));
-    for _ in 1..CONTENDED_TRIES {
-        match (ledger.run(&params, care).await, care) {
-            // Whoever was in the way has committed, and shows to who looks.
-            (Err(Trouble::Contended(_)), Care::Plain) => {
-                ledger.beware();
-                care = Care::Full;
-            }
-            (Err(Trouble::Contended(_)), Care::Full) => {
-                tokio::time::sleep(patience.next_wait()).await;
-            }
-            (done, _) => return done,
-        }
-    }
-    ledger.run(&params, care).await
 }
 
 /// The statement's arrays, a request an element, ordered by usage and then by delivery.

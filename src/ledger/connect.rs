@@ -7,7 +7,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{CancelToken, Client, Config};
 
 use super::encryption::Encryption;
-use super::error::{LedgerError, Trouble, classify};
+use super::error::{LedgerError, unavailable};
 use super::hosts::{self, CONNECT_TIMEOUT, Hosts};
 use crate::settings::Settings;
 use crate::tls;
@@ -112,22 +112,15 @@ pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError
         if encryption.was_declined(&error) {
             return LedgerError::clear_text_only(&host);
         }
-        of_client(&error, &host)
+        unavailable(&error, &host)
     })?;
     // Ends with the client; its errors reach whoever waits for an answer.
     tokio::spawn(connection);
     // The lock under which one process migrates would otherwise outlast a process that vanished with it.
     let told = tokio::time::timeout(CONNECT_TIMEOUT, client.batch_execute(IF_WE_VANISH));
     let told = told.await.map_err(|_| LedgerError::silent(&host))?;
-    told.map_err(|error| of_client(&error, &host))?;
+    told.map_err(|error| unavailable(&error, &host))?;
     Ok((client, host))
-}
-
-fn of_client(error: &tokio_postgres::Error, host: &str) -> LedgerError {
-    match classify(error, host) {
-        Trouble::Unavailable(error) => error,
-        Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::lasting(text),
-    }
 }
 
 fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerError> {

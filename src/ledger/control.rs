@@ -6,7 +6,7 @@ use deadpool_postgres::Object;
 use jiff::Timestamp;
 
 use super::Ledger;
-use super::error::{LedgerError, Trouble, classify};
+use super::error::{LedgerError, classify};
 use super::session::Session;
 use crate::settings::Settings;
 
@@ -67,10 +67,7 @@ impl Ledger {
         };
         match self.on_connection(looking).await {
             Ok(row) => Ok(row.as_ref().map(Told::read).filter(|told| told.paused)),
-            Err(Trouble::Unavailable(error)) => Err(error),
-            Err(Trouble::Contended(text) | Trouble::Rejected(text)) => {
-                Err(LedgerError::lasting(text))
-            }
+            Err(trouble) => Err(trouble.into_error()),
         }
     }
 }

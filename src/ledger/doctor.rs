@@ -179,10 +179,7 @@ impl Ledger {
                 )))),
             }
         });
-        assuring.await.map_err(|trouble| match trouble {
-            Trouble::Unavailable(error) => error,
-            Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::lasting(text),
-        })
+        assuring.await.map_err(Trouble::into_error)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use deadpool_postgres::PoolError;
 use tokio_postgres::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
+use crate::outcome::Failure;
 use crate::tls::{Fault, fault};
 
 /// The database can't work at present. Says what is wrong and what to do.
@@ -27,7 +28,8 @@ impl LedgerError {
         }
     }
 
-    fn passing(message: impl Into<String>) -> Self {
+    /// Something that may mend itself.
+    pub(crate) fn passing(message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             message,
@@ -67,20 +69,49 @@ impl LedgerError {
 /// Why a statement failed, and therefore what is done about it.
 #[derive(Debug)]
 pub enum Trouble {
-    /// The database can't work: everything waits.
+    /// There is no connection, or it ended: everything waits.
     Unavailable(LedgerError),
     /// Another writer was in the way: the same again.
     Contended(String),
-    /// Something in the statement's own requests: they are tried by halves.
-    Rejected(String),
+    /// The server refused the statement. A probe tells whether that is its own fault or a request's.
+    Refused(Box<Refused>),
+}
+
+/// A statement that the server refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// What is wrong if it is the server's fault.
+    pub error: LedgerError,
+    /// What is wrong if it is a request's.
+    pub failure: Failure,
+    pub cause: Cause,
+}
+
+/// What a refused statement may have met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Another session's lock.
+    Lock,
+    /// A lack of room, or a schema that takes no entry: a probe does not notice it, since it writes nothing.
+    Writing,
+    /// Anything else.
+    Other,
+}
+
+impl Trouble {
+    /// What is wrong where nothing of the statement's own can be at fault.
+    pub fn into_error(self) -> LedgerError {
+        match self {
+            Self::Unavailable(error) => error,
+            Self::Contended(text) => LedgerError::lasting(text),
+            Self::Refused(refused) => refused.error,
+        }
+    }
 }
 
 /// The same where nothing of the statement's own can be at fault.
 pub fn unavailable(error: &Error, host: &str) -> LedgerError {
-    match classify(error, host) {
-        Trouble::Unavailable(error) => error,
-        Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::lasting(text),
-    }
+    classify(error, host).into_error()
 }
 
 /// Classifies an error of the client or the server; `host` is for the message.
@@ -90,6 +121,20 @@ pub fn classify(error: &Error, host: &str) -> Trouble {
     };
     let state = db.code();
     let text = format!("{} (SQLSTATE {})", db.message(), state.code());
+    let ends_session = matches!(
+        db.parsed_severity(),
+        Some(Severity::Fatal | Severity::Panic)
+    );
+    if ends_session {
+        return Trouble::Unavailable(of_server(state, &text, host));
+    }
+    let refused = |error, failure, cause| {
+        Trouble::Refused(Box::new(Refused {
+            error,
+            failure,
+            cause,
+        }))
+    };
     match state {
         // Another worker's revert came before this one in the chain.
         &SqlState::CHECK_VIOLATION if db.constraint() == Some("outcomes_chain") => {
@@ -97,17 +142,37 @@ pub fn classify(error: &Error, host: &str) -> Trouble {
         }
         // Another writer's entry of the same id; if it stays in the way, the request is at fault.
         &SqlState::UNIQUE_VIOLATION => Trouble::Contended(text),
-        // No request can cause these: a column or a reference that Frontier's tables gained.
+        // A column or a reference that Frontier's tables gained: every request meets it.
         &SqlState::NOT_NULL_VIOLATION | &SqlState::FOREIGN_KEY_VIOLATION => {
-            Trouble::Unavailable(LedgerError::lasting(format!(
+            let error = LedgerError::lasting(format!(
                 "the ledger's tables refuse every entry: {text}; their schema changed, compare it with \
                  ARCHITECTURE.md, section Ledger"
-            )))
+            ));
+            refused(error, Failure::RetriesExhausted(text), Cause::Writing)
         }
+        &SqlState::LOCK_NOT_AVAILABLE => refused(
+            of_server(state, &text, host),
+            Failure::Unavailable(text),
+            Cause::Lock,
+        ),
         state => match &state.code()[..2] {
             "40" => Trouble::Contended(text),
-            "21" | "22" | "23" | "54" | "P0" => Trouble::Rejected(text),
-            _ => Trouble::Unavailable(of_server(state, &text, host)),
+            "21" | "22" | "23" | "54" | "P0" => refused(
+                LedgerError::lasting(text.clone()),
+                Failure::RetriesExhausted(text),
+                Cause::Other,
+            ),
+            // Disk, memory, and what the operating system refuses.
+            "53" | "58" => refused(
+                of_server(state, &text, host),
+                Failure::Unavailable(text),
+                Cause::Writing,
+            ),
+            _ => refused(
+                of_server(state, &text, host),
+                Failure::RetriesExhausted(text),
+                Cause::Other,
+            ),
         },
     }
 }
@@ -115,10 +180,7 @@ pub fn classify(error: &Error, host: &str) -> Trouble {
 /// Why the pool gives no connection.
 pub fn of_pool(error: &PoolError, host: &str) -> LedgerError {
     match error {
-        PoolError::Backend(error) => match classify(error, host) {
-            Trouble::Unavailable(error) => error,
-            Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::passing(text),
-        },
+        PoolError::Backend(error) => unavailable(error, host),
         PoolError::PostCreateHook(deadpool_postgres::HookError::Backend(error)) => {
             LedgerError::passing(format!(
                 "PostgreSQL at {host} refuses the session: {}",

@@ -5,8 +5,24 @@ use tokio_postgres::Error;
 use uuid::Uuid;
 
 use super::StoredMetadata;
-use super::error::{Trouble, classify};
-use crate::outcome::{Decision, Entry, Outcome, Refusal, Verdict};
+use crate::outcome::{Decision, Entry, Failure, Outcome, Refusal, Verdict};
+
+/// What a row says of a request: under which identity and content, and what was decided.
+pub type Answer = ((Uuid, Uuid), Decision);
+
+/// Reads a row of the statement. One whose request is known, and the rest of which can't be read, is that request's
+/// failure: the others of its batch are decided.
+pub fn answer(row: &tokio_postgres::Row) -> Result<Answer, Error> {
+    let key = (row.try_get(0)?, row.try_get(1)?);
+    let decision = Row::read(row).map_or_else(
+        |error| {
+            let text = format!("what is stored of it can't be read: {error}");
+            Decision::Failed(Failure::RetriesExhausted(text))
+        },
+        Row::decision,
+    );
+    Ok((key, decision))
+}
 
 /// One decided request.
 pub struct Row {
@@ -20,28 +36,14 @@ pub struct Row {
 }
 
 /// Why a row can't be read.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// A column is not of its type.
-    Column(Error),
+    #[error("{0}")]
+    Column(#[from] Error),
     /// A refusal that this version does not know, stored without its code and words.
+    #[error("{0}")]
     Refusal(String),
-}
-
-impl From<Error> for Unreadable {
-    fn from(error: Error) -> Self {
-        Self::Column(error)
-    }
-}
-
-impl Unreadable {
-    /// What of it the request's failure says.
-    pub fn trouble(&self, host: &str) -> Trouble {
-        match self {
-            Self::Column(error) => classify(error, host),
-            Self::Refusal(text) => Trouble::Rejected(text.clone()),
-        }
-    }
 }
 
 impl Row {
@@ -77,7 +79,7 @@ impl Row {
     }
 
     /// What came of the request.
-    pub fn decision(self) -> Decision {
+    fn decision(self) -> Decision {
         match (self.is_final, self.is_stored) {
             (false, _) => Decision::NotYet,
             (true, false) => Decision::Decided(self.outcome),

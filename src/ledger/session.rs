@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 
 use super::ANSWER_TIMEOUT;
 use super::connect::single;
-use super::error::{LedgerError, Trouble, classify};
+use super::error::{LedgerError, unavailable};
 use crate::settings::Settings;
 
 pub struct Session {
@@ -43,9 +43,6 @@ impl Session {
     }
 
     pub fn wrong(&self, error: &tokio_postgres::Error) -> LedgerError {
-        match classify(error, &self.host) {
-            Trouble::Unavailable(error) => error,
-            Trouble::Contended(text) | Trouble::Rejected(text) => LedgerError::lasting(text),
-        }
+        unavailable(error, &self.host)
     }
 }

@@ -43,7 +43,10 @@ impl Ledger {
                     continue;
                 }
                 Err(Trouble::Contended(text)) => Failure::Unavailable(text),
-                Err(Trouble::Rejected(text)) => Failure::RetriesExhausted(text),
+                Err(Trouble::Refused(refused)) => {
+                    self.probe().await?;
+                    refused.failure
+                }
             };
             if part.len() > 1 {
                 // Only the one that fails is to be told so.
@@ -81,9 +84,7 @@ impl Ledger {
                 break;
             }
             let params = Params::new(pending.iter().copied());
-            for row in self.execute(client, &params, Care::Full).await? {
-                decided.insert((row.outcome.id, row.content), row.decision());
-            }
+            decided.extend(self.execute(client, &params, Care::Full).await?);
             pending.retain(|pending: &Pending<'_>| find(&decided, pending.request()).is_none());
         }
         let trial = |request| find(&decided, request).cloned().unwrap_or(Decision::NotYet);

@@ -35,6 +35,10 @@ impl Settings {
                 self.topology.reply_queue_max_bytes.bytes(),
             ),
             (
+                "topology.denied_queue_max_bytes",
+                self.topology.denied_queue_max_bytes.bytes(),
+            ),
+            (
                 "topology.dead_letter_queue_max_bytes",
                 self.topology.dead_letter_queue_max_bytes.bytes(),
             ),
@@ -78,6 +82,10 @@ impl Settings {
                  the first to 0",
                 self.retry.usage_not_found_attempts
             ));
+        }
+        let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(30));
+        if self.database.lock_timeout < shortest || self.database.lock_timeout > longest {
+            return wrong("database.lock_timeout must be from 1ms to 30s".into());
         }
         // What the database can still subtract from its clock.
         let (shortest, longest) = (Duration::from_millis(1), Duration::from_hours(24 * 36_525));
@@ -123,6 +131,7 @@ impl Settings {
         let queues = [
             topology.work_queue.as_str().to_owned(),
             topology.reply_queue.as_str().to_owned(),
+            topology.denied_queue.as_str().to_owned(),
             topology.dead_letter_queue.as_str().to_owned(),
         ];
         for queue in queues.into_iter().chain(self.retry_queues()) {

@@ -46,6 +46,9 @@ pub struct Counts {
     dead_letters_replayed: Counter,
     copies_failed: Counter,
     untrusted: Counter,
+    waits: Counter,
+    letters_dropped: Counter,
+    events_undelivered: Counter,
     consumed: Counter,
     consumed_bytes: Counter,
     sent: Family<Messaging, Counter>,
@@ -93,6 +96,19 @@ impl Counts {
             untrusted: single(
                 "revertd_untrusted_waits",
                 "Messages that were put to wait because the login that names their client is not in amqp.trusted_users",
+            ),
+            waits: single(
+                "revertd_waits",
+                "Requests that were put on a rung without an attempt being counted: what came of them was refused by a queue, \
+                 or they were not tried",
+            ),
+            letters_dropped: single(
+                "revertd_letters_dropped",
+                "Dead letters of malformed requests that the dead-letter queue refused; they are lost, their events are not",
+            ),
+            events_undelivered: single(
+                "revertd_events_undelivered",
+                "Events that a subscriber's queue refused to the end; they are in revertd's own queue",
             ),
             consumed_bytes: single(
                 "revertd_consumed_bytes",
@@ -170,6 +186,21 @@ impl Counts {
     /// A message waits for the login that names its client to be trusted.
     pub fn untrusted(&self) {
         self.untrusted.inc();
+    }
+
+    /// A request was put on a rung, and no attempt was counted.
+    pub fn waited(&self) {
+        self.waits.inc();
+    }
+
+    /// A malformed request was settled without its dead letter.
+    pub fn letter_dropped(&self) {
+        self.letters_dropped.inc();
+    }
+
+    /// An event is in revertd's own queue alone.
+    pub fn event_undelivered(&self) {
+        self.events_undelivered.inc();
     }
 
     /// A copy to a `reply_to` did not arrive.

@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::info;
 
-use super::messages::messages;
+use super::copies::Copies;
 use super::record::{Began, Record};
-use super::replies::{Replies, Reply};
 use super::{EXPLAINED_FOR, End, Shared};
-use crate::broker::{Batch, Broker, BrokerError, Delivery, Fate, Intake, Message, Outlet};
+use crate::broker::{Batch, Broker, Delivery, Intake, Outlet};
 use crate::disposition::{self, Disposition, Reading};
-use crate::patience::Patience;
+use crate::ledger::LedgerError;
+use crate::outcome::{Aside, Decision};
 use crate::seam;
 
 /// From this redelivery on, beyond those that failures of the database or the broker explain, a message is
@@ -26,16 +25,13 @@ const SUSPECT_REDELIVERIES: u32 = 2;
 /// to hold in memory.
 const HEAVY_BYTES: usize = 1024 * 1024;
 
-/// How long full queues are waited for with messages in hand: well below the broker's acknowledgement timeout.
-const REFUSED_FOR_AT_MOST: Duration = Duration::from_mins(10);
-
 /// A share of the deliveries and of the database, and channels to publish.
 pub struct Worker {
-    shared: Arc<Shared>,
-    broker: Arc<Broker>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) broker: Arc<Broker>,
     intake: Arc<Intake>,
-    outlet: Outlet,
-    replies: Replies,
+    pub(super) outlet: Outlet,
+    copies: Copies,
     /// Whether the pace is this generation's to choose.
     pacing: bool,
     began: Instant,
@@ -47,7 +43,7 @@ impl Worker {
         broker: Arc<Broker>,
         intake: Arc<Intake>,
         outlet: Outlet,
-        replies: Replies,
+        copies: Copies,
         pacing: bool,
     ) -> Self {
         Self {
@@ -55,7 +51,7 @@ impl Worker {
             broker,
             intake,
             outlet,
-            replies,
+            copies,
             pacing,
             began: Instant::now(),
         }
@@ -135,26 +131,35 @@ impl Worker {
         seam::pass(seam::RECEIVED);
         let mut record = Record::begin(&self.shared, &mut batch.deliveries);
         let deliveries = &batch.deliveries;
-        let dispositions = self.decide(deliveries, &mut record).await?;
+        let (mut dispositions, short) = self.decide(deliveries, &mut record).await?;
         seam::pass(seam::DECIDED);
-        self.publish(deliveries, &dispositions, &mut record).await?;
-        self.reply(deliveries, &dispositions).await;
+        let published = self.publish(deliveries, &mut dispositions, &mut record);
+        let full = published.await?;
+        self.copies.send(deliveries, &dispositions);
         seam::pass(seam::CONFIRMED);
         if dispositions.iter().any(Disposition::passes_on) {
             seam::pass(seam::PASSED_ON);
         }
         batch.settle().await.map_err(End::Broker)?;
         seam::pass(seam::SETTLED);
-        self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        if short.is_none() {
+            // The servers worked: what fails next is tried again soon.
+            self.shared.settled.fetch_add(1, Ordering::Relaxed);
+        }
         record.settled(deliveries, &dispositions);
-        Ok(())
+        match (short, full) {
+            (Some(wrong), _) => Err(End::Ledger(wrong)),
+            (None, Some(wrong)) => Err(End::Broker(wrong)),
+            (None, None) => Ok(()),
+        }
     }
 
+    /// What becomes of each delivery; and what the database lacks, where it had no room for anything.
     async fn decide(
         &self,
         batch: &[Delivery],
         record: &mut Record,
-    ) -> Result<Vec<Disposition>, End> {
+    ) -> Result<(Vec<Disposition>, Option<LedgerError>), End> {
         let now = Timestamp::now();
         let mut requests = Vec::with_capacity(batch.len());
         let mut done = Vec::with_capacity(batch.len());
@@ -180,12 +185,19 @@ impl Worker {
                 }
                 Err(wrong) => {
                     record.decided(began, requests.len(), Some(&wrong.to_string()));
-                    return Err(End::Ledger(wrong, requests));
+                    return Err(End::Ledger(wrong));
                 }
             }
         };
-        let mut decided = requests.iter().zip(&decisions);
         let ladder = &self.shared.ladder;
+        let short = decisions.iter().find_map(lacking);
+        if let Some(wrong) = &short
+            && ladder.wait(0).is_none()
+        {
+            // Without a rung, there is no other place for them than the work queue.
+            return Err(End::Ledger(wrong.clone()));
+        }
+        let mut decided = requests.iter().zip(&decisions);
         let dispose = |(delivery, done): (&Delivery, Option<Disposition>)| {
             done.unwrap_or_else(|| {
                 let (request, decision) = decided.next().expect("a decision for each request");
@@ -193,7 +205,7 @@ impl Worker {
                 disposition::dispose(envelope, body, request, decision, ladder, now)
             })
         };
-        Ok(batch.iter().zip(done).map(dispose).collect())
+        Ok((batch.iter().zip(done).map(dispose).collect(), short))
     }
 
     fn read(&self, delivery: &Delivery, now: Timestamp) -> Reading {
@@ -209,108 +221,16 @@ impl Worker {
         let ladder = &self.shared.ladder;
         disposition::read(envelope, body, max_bytes, needs_client, ladder, now)
     }
+}
 
-    /// Publishes what came of the batch.
-    async fn publish(
-        &mut self,
-        batch: &[Delivery],
-        dispositions: &[Disposition],
-        record: &mut Record,
-    ) -> Result<(), End> {
-        let shared = self.shared.clone();
-        let messages = messages(&shared, batch, dispositions);
-        let (began, count) = (Began::now(), messages.len());
-        let published = self.publish_all(messages, record).await;
-        let error = published.as_ref().err().map(ToString::to_string);
-        record.published(began, count, error.as_deref());
-        published.map_err(End::Broker)
-    }
-
-    /// Messages that a queue refused are published again until it takes them.
-    async fn publish_all(
-        &mut self,
-        mut messages: Vec<Message<'_>>,
-        record: &Record,
-    ) -> Result<(), BrokerError> {
-        let shared = self.shared.clone();
-        let mut refusing = None;
-        let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
-        let began = Instant::now();
-        loop {
-            let fates = match self.outlet.publish(&messages).await {
-                Ok(fates) => fates,
-                Err(wrong) if wrong.is_lasting() && began.elapsed() < REFUSED_FOR_AT_MOST => {
-                    let wait = patience.next_wait();
-                    error!(reason = %wrong, retry_in = ?wait, "paused: publishing");
-                    refusing.get_or_insert_with(|| shared.sight.status.refused());
-                    sleep(wait).await;
-                    // Each new generation would have the batch delivered again, and in the end given up.
-                    let _ = self.broker.ensure_topology(&shared.settings).await;
-                    self.outlet = self.broker.outlet().await?;
-                    continue;
-                }
-                Err(wrong) => return Err(wrong),
-            };
-            record.fates(&messages, &fates);
-            let mut unroutable = Vec::new();
-            let mut refused = Vec::new();
-            for (message, fate) in messages.into_iter().zip(fates) {
-                match fate {
-                    Fate::Confirmed => {}
-                    Fate::Refused => refused.push(message),
-                    Fate::Unroutable if message.is_event() => unroutable.push(message),
-                    // It would be lost. The next generation declares what is missing.
-                    Fate::Unroutable => return Err(message.undeliverable()),
-                }
-            }
-            if !unroutable.is_empty() {
-                let exchange = self.shared.settings.topology.reply_exchange.as_str();
-                // Of the first that is traced.
-                let trace_id = unroutable.iter().find_map(Message::trace_id);
-                warn!(
-                    events = unroutable.len(),
-                    exchange, trace_id, "no queue is bound for these events"
-                );
-            }
-            if refused.is_empty() {
-                return Ok(());
-            }
-            let wait = patience.next_wait();
-            warn!(messages = refused.len(), to = refused[0].target(), retry_in = ?wait,
-                "refused: a queue is full, or without a leader; make room in it, or mend its cluster");
-            if began.elapsed() > REFUSED_FOR_AT_MOST {
-                return Err(refused[0].undeliverable());
-            }
-            refusing.get_or_insert_with(|| shared.sight.status.refused());
-            // A stop waits with it, as long as it may.
-            sleep(wait).await;
-            // A channel whose first message for a quorum queue met a leader that had just died has every later one
-            // refused, too, until that node is back. A new channel learns of the new leader.
-            self.outlet = self.broker.outlet().await?;
-            messages = refused;
-        }
-    }
-
-    /// Sends the events to those who asked for a copy, where they may.
-    async fn reply(&mut self, batch: &[Delivery], dispositions: &[Disposition]) {
-        let mut copies = Vec::new();
-        for (delivery, disposition) in batch.iter().zip(dispositions) {
-            let (Disposition::Answer(event) | Disposition::DeadLetter { event, .. }) = disposition
-            else {
-                continue;
-            };
-            let Some(queue) = &delivery.envelope.reply_to else {
-                continue;
-            };
-            if self.replies.may_name(queue) {
-                copies.push(Reply(queue, event, delivery));
-            } else {
-                debug!(queue, "reply_to does not match amqp.reply_to_pattern");
-                self.shared.sight.counts.copy_failed();
-            }
-        }
-        if !copies.is_empty() {
-            self.replies.send(&copies).await;
-        }
+/// What the database lacks, where a request waits for that.
+fn lacking(decision: &Decision) -> Option<LedgerError> {
+    match decision {
+        Decision::SetAside(_, Aside::Server(text)) => Some(LedgerError::passing(text)),
+        Decision::SetAside(_, Aside::Untried | Aside::Room)
+        | Decision::Decided(_)
+        | Decision::Repeated(_)
+        | Decision::NotYet
+        | Decision::Failed(_) => None,
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::batch::Worker;
-use super::replies::{DirectReplies, Replies};
+use super::copies::{Copies, Courier};
 use super::{Beginning, End, Pool, WorkerError};
 use crate::broker::{self, Broker, BrokerError, Intake};
 use crate::seam;
@@ -37,7 +37,7 @@ impl Pool {
             broker,
             intake,
             workers,
-            direct,
+            couriers,
         } = match started {
             Ok(equipment) => equipment,
             Err(end) => return Ok(end),
@@ -49,7 +49,10 @@ impl Pool {
         status.consuming();
         let queue = self.shared.settings.topology.work_queue.as_str();
         info!(queue, workers = workers.len(), "ready");
-        let mut direct = tokio::spawn(direct.run());
+        let mut copying = JoinSet::new();
+        for courier in couriers {
+            copying.spawn(courier.run());
+        }
         let over = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for worker in workers {
@@ -68,12 +71,13 @@ impl Pool {
         if let Ok(End::Broker(wrong)) = &ended
             && wrong.is_blocked()
         {
-            direct.abort();
+            copying.abort_all();
             return Ok(self.wait_out(&broker, wrong).await);
         }
-        // It ends once the workers are gone and what they left is sent.
-        let _ = timeout(WIND_DOWN, &mut direct).await;
-        direct.abort();
+        // They end once the workers are gone and what they left is sent.
+        let sent = async { while copying.join_next().await.is_some() {} };
+        let _ = timeout(WIND_DOWN, sent).await;
+        copying.abort_all();
         broker.close().await;
         ended
     }
@@ -97,13 +101,10 @@ impl Pool {
         match self.look().await {
             Ok(None) => {}
             Ok(Some(told)) => return Err(End::Paused(told)),
-            Err(wrong) => return Err(End::Ledger(wrong, beginning.held.clone())),
+            Err(wrong) => return Err(End::Ledger(wrong)),
         }
-        self.shared
-            .ledger
-            .rehearse(&beginning.held)
-            .await
-            .map_err(|wrong| End::Ledger(wrong, beginning.held.clone()))?;
+        let probed = self.shared.ledger.probe().await;
+        probed.map_err(End::Ledger)?;
         let broker = Arc::new(
             Broker::connect(settings, beginning.failed)
                 .await
@@ -150,17 +151,17 @@ impl Pool {
             Some(count) => broker.gather(queue, count).await?,
             None => broker.intake(queue, settings.in_hand()).await?,
         });
-        let (sender, direct) = DirectReplies::new(self.shared.clone(), broker.clone());
+        let (copies, couriers) = Copies::new(&self.shared, broker);
         let worker = |outlet| {
             let shared = self.shared.clone();
-            let replies = Replies::new(shared.clone(), broker.clone(), sender.clone());
+            let copies = copies.clone();
             let pacing = beginning.sifted.is_none();
             Worker::new(
                 shared,
                 broker.clone(),
                 intake.clone(),
                 outlet,
-                replies,
+                copies,
                 pacing,
             )
         };
@@ -169,7 +170,7 @@ impl Pool {
             broker: broker.clone(),
             intake,
             workers,
-            direct,
+            couriers,
         })
     }
 
@@ -187,7 +188,7 @@ impl Pool {
             wrong = self.takes_nothing(broker) => End::Broker(wrong),
             told = self.shared.paused() => match told {
                 Ok(told) => End::Paused(told),
-                Err(wrong) => End::Ledger(wrong, Vec::new()),
+                Err(wrong) => End::Ledger(wrong),
             },
             () = self.stop.cancelled() => End::Stopped,
         };
@@ -229,7 +230,7 @@ impl Pool {
             End::Stopped | End::Sifted | End::Unblocked | End::Paused(_) | End::BrokeOff => {
                 Err(WorkerError::Unfinished)
             }
-            End::Ledger(wrong, _) => {
+            End::Ledger(wrong) => {
                 warn!(reason = %wrong, "the database failed during the stop");
                 Err(WorkerError::Unfinished)
             }
@@ -270,7 +271,7 @@ struct Equipment {
     broker: Arc<Broker>,
     intake: Arc<Intake>,
     workers: Vec<Worker>,
-    direct: DirectReplies,
+    couriers: [Courier; 2],
 }
 
 /// A worker that panicked met a bug: what it had in hand is delivered again, one at a time.
@@ -286,7 +287,7 @@ fn worse(one: End, other: End) -> End {
     let rank = |end: &End| match end {
         End::Stopped | End::Sifted | End::Unblocked | End::Paused(_) => 0,
         End::Broker(wrong) if !wrong.is_unparseable() => 1,
-        End::Ledger(..) => 2,
+        End::Ledger(_) => 2,
         End::BrokeOff => 3,
         End::Broker(_) => 4,
     };

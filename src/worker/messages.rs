@@ -6,39 +6,72 @@ use super::Shared;
 use crate::broker::{Delivery, Message};
 use crate::disposition::Disposition;
 
+/// A message, and what it is to which delivery of the batch.
+pub struct Outgoing<'a> {
+    pub index: usize,
+    pub role: Role,
+    pub message: Message<'a>,
+}
+
+/// What a message is to its delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Event,
+    /// The event once more, to revertd's own queue alone.
+    OwnEvent,
+    Letter,
+    /// The delivery itself, to wait.
+    Waiting,
+}
+
 /// An answer is an event, a retry the message itself, a dead letter both.
 pub fn messages<'a>(
     shared: &'a Shared,
     batch: &'a [Delivery],
     dispositions: &'a [Disposition],
-) -> Vec<Message<'a>> {
+) -> Vec<Outgoing<'a>> {
     let topology = &shared.settings.topology;
     let (events, dead) = (
         topology.reply_exchange.as_str(),
         topology.dead_letter_exchange.as_str(),
     );
     let now = Timestamp::now();
-    let mut messages = Vec::with_capacity(batch.len());
-    for (delivery, disposition) in batch.iter().zip(dispositions) {
+    let mut all = Vec::with_capacity(batch.len());
+    for (index, (delivery, disposition)) in batch.iter().zip(dispositions).enumerate() {
+        let outgoing = |role, message| Outgoing {
+            index,
+            role,
+            message,
+        };
         match disposition {
             Disposition::Answer(event) => {
-                messages.push(Message::event(events, event, delivery));
+                all.push(outgoing(
+                    Role::Event,
+                    Message::event(events, event, delivery),
+                ));
             }
             Disposition::Retry { rung } => {
-                let queue = &shared.retry_queues[*rung];
-                messages.push(Message::retry(queue, delivery, now));
+                let message = Message::retry(&shared.retry_queues[*rung], delivery, now);
+                all.push(outgoing(Role::Waiting, message));
             }
-            Disposition::AwaitTrust { rung } => {
-                let queue = &shared.retry_queues[*rung];
-                messages.push(Message::untrusted(queue, delivery, now));
+            Disposition::Wait { rung } | Disposition::AwaitTrust { rung } => {
+                let message = Message::wait(&shared.retry_queues[*rung], delivery, now);
+                all.push(outgoing(Role::Waiting, message));
+            }
+            Disposition::Returned => {
+                let queue = topology.work_queue.as_str();
+                all.push(outgoing(Role::Waiting, Message::wait(queue, delivery, now)));
             }
             Disposition::DeadLetter { failure, event } => {
                 let key = topology.dead_letter_queue.as_str();
                 let letter = Message::dead_letter(dead, key, delivery, failure, now);
-                messages.push(letter);
-                messages.push(Message::event(events, event, delivery));
+                all.push(outgoing(Role::Letter, letter));
+                all.push(outgoing(
+                    Role::Event,
+                    Message::event(events, event, delivery),
+                ));
             }
         }
     }
-    messages
+    all
 }

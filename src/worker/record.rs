@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
-use tracing::warn;
 
 use super::Shared;
 use super::sight::Sight;
 use crate::broker::{Delivery, Fate, Message};
 use crate::disposition::Disposition;
-use crate::event::{Event, Kind};
-use crate::outcome::{Decision, Failure};
+use crate::event::Kind;
+use crate::outcome::Decision;
 use crate::telemetry::{BatchTrace, InHand};
 
 /// The record of a batch in hand. Dropped without being settled, it says that the batch was given up.
@@ -121,6 +120,18 @@ impl Record {
         }
     }
 
+    /// A malformed request is settled without its dead letter.
+    pub fn letter_dropped(&self, delivery: &Delivery) {
+        self.shared.sight.counts.letter_dropped();
+        self.shared.logs.letter_dropped(delivery);
+    }
+
+    /// An event is in revertd's own queue alone, since another queue refused it to the end.
+    pub fn event_undelivered(&self, delivery: &Delivery) {
+        self.shared.sight.counts.event_undelivered();
+        self.shared.logs.undelivered(delivery);
+    }
+
     /// The batch is acknowledged.
     pub fn settled(mut self, deliveries: &[Delivery], dispositions: &[Disposition]) {
         let Sight { counts, times, .. } = &self.shared.sight;
@@ -136,13 +147,22 @@ impl Record {
                     self.shared.sight.untrusted(&delivery.envelope);
                     continue;
                 }
+                Disposition::Wait { .. } | Disposition::Returned => {
+                    counts.waited();
+                    continue;
+                }
                 Disposition::DeadLetter { failure, event } => {
                     counts.dead_lettered(event.reason);
-                    log_dead_letter(delivery, event, failure);
+                    self.shared.logs.dead_lettered(delivery, event, failure);
                 }
                 Disposition::Answer(event) => match event.kind {
                     Kind::Reverted => counts.reverted(),
-                    Kind::Rejected | Kind::Failed => counts.rejected(event.reason),
+                    Kind::Rejected | Kind::Failed => {
+                        counts.rejected(event.reason);
+                        if event.is_denied() {
+                            self.shared.logs.denied(delivery, event);
+                        }
+                    }
                 },
             }
             let first = delivery.first_attempt_at.unwrap_or(self.taken_at);
@@ -175,6 +195,7 @@ fn outcome(disposition: &Disposition) -> (&'static str, &'static str) {
     match disposition {
         Disposition::Retry { .. } => ("retried", ""),
         Disposition::AwaitTrust { .. } => ("untrusted", ""),
+        Disposition::Wait { .. } | Disposition::Returned => ("waiting", ""),
         Disposition::DeadLetter { event, .. } => ("dead_lettered", event.reason),
         Disposition::Answer(event) => match event.kind {
             Kind::Reverted => ("reverted", ""),
@@ -186,17 +207,4 @@ fn outcome(disposition: &Disposition) -> (&'static str, &'static str) {
 /// How long ago that was; nothing where a clock that is not ours says that it is yet to come.
 fn since(then: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     Duration::try_from(now.duration_since(then?)).ok()
-}
-
-fn log_dead_letter(delivery: &Delivery, event: &Event, failure: &Failure) {
-    let envelope = &delivery.envelope;
-    warn!(
-        message_id = envelope.message_id,
-        client = envelope.client,
-        event_id = %event.id,
-        reason = event.reason,
-        trace_id = envelope.trace_id(),
-        "dead-lettered: {}",
-        failure.message()
-    );
 }

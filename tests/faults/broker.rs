@@ -26,6 +26,7 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
     let (instance, servers) = Instance::start();
     let mut stage = Stage::on(servers).await;
     stage.set("WORKER__BATCH_MAX", "20");
+    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     let load = Load::mixed(&stage, seed(), size()).await;
     let worker = stage.start_worker().await;
     let files = || {
@@ -104,7 +105,8 @@ async fn an_acknowledgement_that_comes_too_late_costs_nothing() {
     instance.control(&["eval", set]).await;
     // A channel looks at its deliveries once in a tick, which is a minute, or none where it sleeps.
     let tick = "[Channel ! tick || Channel <- rabbit_channel:list_local()].";
-    let stage = Stage::on(servers).await;
+    let mut stage = Stage::on(servers).await;
+    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     let load = Load::mixed(&stage, seed(), size()).await;
     let mut worker = stage.start_worker().await;
     let rounds = if full() { 10 } else { 2 };

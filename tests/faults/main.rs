@@ -11,6 +11,7 @@ mod connections;
 mod crashes;
 mod database;
 mod instance;
+mod isolation;
 mod poison;
 mod reckoning;
 mod servers;

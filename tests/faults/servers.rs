@@ -167,6 +167,7 @@ async fn a_crash_counts_one_delivery_however_many_workers_there_are() {
     let mut stage = Stage::new().await;
     stage.set("WORKER__CONCURRENCY", "16");
     stage.set("WORKER__BATCH_MAX", "5");
+    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     let mut worker = stage.start_worker().await;
     // So much must be settled before as much is handed out.
     let first = Load::plain(&stage, seed(), 2000).await;

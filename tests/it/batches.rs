@@ -34,7 +34,7 @@ pub async fn decide(stage: &Stage, requests: &[RevertRequest]) -> Vec<&'static s
             Verdict::Applied(_) => "APPLIED",
             Verdict::Refused(refusal) => known_reason(refusal.code().reason),
         },
-        Decision::NotYet | Decision::Failed(_) => "UNDECIDED",
+        Decision::NotYet | Decision::Failed(_) | Decision::SetAside(..) => "UNDECIDED",
     };
     decisions.iter().map(verdict).collect()
 }

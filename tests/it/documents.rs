@@ -49,7 +49,12 @@ fn examples() -> Vec<Example> {
     let ids = &messages["revertRequest"]["x-example-ids"];
     let name_of = |value: &Value| value["name"].as_str().expect("a name").to_owned();
     let mut examples = Vec::new();
-    for name in ["usageReverted", "usageRevertRejected", "usageRevertFailed"] {
+    for name in [
+        "usageReverted",
+        "usageRevertRejected",
+        "usageRevertDenied",
+        "usageRevertFailed",
+    ] {
         let message = &messages[name];
         for example in list(&message["examples"]) {
             let event = example["payload"].clone();

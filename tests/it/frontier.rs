@@ -172,7 +172,8 @@ async fn cumulative_counts_frontiers_part_and_continues_its_numbers() {
 
 #[tokio::test]
 async fn an_entry_that_frontier_commits_meanwhile_makes_the_request_be_decided_anew() {
-    let stage = beside_frontier().await;
+    let mut stage = beside_frontier().await;
+    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     let _worker = stage.start_worker().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let account = customer.account;

@@ -75,14 +75,14 @@ async fn without_a_grant_nobody_learns_what_there_is() {
         let event = ask(&mut events, &client, &request).await;
         assert_eq!(event.verdict(), "ORG_NOT_GRANTED", "{names}");
         let shown = event.json();
-        // It repeats what the request said, and nothing else.
+        // It repeats the ids of the request, and nothing else.
         let data = shown["data"].as_object().expect("an object");
         assert_eq!(data["usage_id"], json!(usage));
         for field in ["org_id", "billing_id"] {
             assert_eq!(data.get(field), names.get(field), "{field} of {names}");
         }
         let key = names["org_id"].as_str().unwrap_or("unknown");
-        assert_eq!(event.routing_key, format!("error.{key}"));
+        assert_eq!(event.routing_key, format!("denied.{key}"));
         let mut fields: Vec<_> = data.keys().cloned().collect();
         fields.retain(|field| !["org_id", "billing_id"].contains(&field.as_str()));
         told.push((data["error"].clone(), fields));
@@ -237,7 +237,7 @@ async fn nobody_in_particular_may_ask_for_nothing() {
             let error = &event.json()["data"]["error"];
             assert_eq!(error["code"], 16);
             assert!(error["message"].to_string().contains("user_id"), "{error}");
-            assert_eq!(event.routing_key, "error.unknown");
+            assert_eq!(event.routing_key, "denied.unknown");
         }
     }
     assert!(stage.reverts(usage).await.is_empty());

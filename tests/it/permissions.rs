@@ -489,12 +489,13 @@ async fn only_what_is_granted(stage: &Stage, host: &Host) {
         assert_eq!(confirmed.is_ok(), may, "{user} to {exchange:?}");
     }
     for (user, queue, may) in [
-        ("consumer", "usage.reverts.replies", true),
-        ("subscriber", "usage.reverts.replies", true),
+        ("consumer", "usage.reverts.events", true),
+        ("subscriber", "usage.reverts.events", false),
         ("consumer", "usage.reverts", false),
-        ("client", "usage.reverts.replies", false),
+        ("consumer", "usage.reverts.denied", false),
+        ("client", "usage.reverts.events", false),
         ("client", "usage.reverts.dead", false),
-        ("gateway", "usage.reverts.replies", false),
+        ("gateway", "usage.reverts.events", false),
     ] {
         let connection = login(&host.url(stage, user)).await;
         let channel = connection.create_channel().await.expect("a channel");

@@ -197,7 +197,7 @@ async fn refused_events(stage: &Stage) -> (String, Vec<Request>) {
 }
 
 #[tokio::test]
-async fn a_full_queue_of_somebody_elses_is_waited_for_and_nothing_is_lost() {
+async fn a_full_queue_of_somebody_elses_delays_its_requests_and_nothing_is_lost() {
     let (stage, mut worker) = Stage::with_worker().await;
     let mut events = stage.events().await;
     let (full, requests) = refused_events(&stage).await;
@@ -211,6 +211,7 @@ async fn a_full_queue_of_somebody_elses_is_waited_for_and_nothing_is_lost() {
     for request in &requests {
         assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
     }
+    stage.drained().await;
     assert!(worker.stop().await.success(), "everything is settled");
     assert_eq!(stage.depth(&stage.name("work")).await, 0);
     assert!(worker.log().contains("reverted=5 "), "{}", worker.log());
@@ -223,7 +224,7 @@ async fn nothing_is_acknowledged_before_its_event_is_confirmed() {
     let (full, requests) = refused_events(&stage).await;
     worker.logged("refused: a queue is full").await;
     worker.kill();
-    // Decided and half told, but not settled: the next worker is given them again.
+    // Decided and half told, and in the work queue or on a rung: the next worker is given them again.
     let delete = lapin::options::QueueDeleteOptions::default();
     stage
         .channel
@@ -239,9 +240,6 @@ async fn nothing_is_acknowledged_before_its_event_is_confirmed() {
     stage.drained().await;
     assert!(next.stop().await.success());
     assert_eq!(stage.depth(&stage.name("work")).await, 0);
-    let redelivered =
-        (1..=requests.len()).find(|n| next.log().contains(&format!("redelivered={n} ")));
-    assert!(redelivered.is_some(), "{}", next.log());
     // And whatever is told twice is told in the same words.
     while stage.depth(&stage.name("replies")).await > 0 || events.has_waiting() {
         let again = events.next().await;

@@ -226,6 +226,7 @@ async fn a_stop_finishes_what_is_in_hand_and_nothing_is_done_twice() {
 async fn a_stop_that_can_not_finish_ends_in_time_and_a_second_signal_ends_it_at_once() {
     let mut stage = Stage::new().await;
     stage.set("WORKER__SHUTDOWN_TIMEOUT", "300ms");
+    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     let mut worker = stage.start_worker().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let usage = stage.usage(customer.account, 20).await;

@@ -282,6 +282,8 @@ async fn work(writer: Writer, batches: Vec<Vec<Delivery>>) -> Vec<(usize, Result
                 }
                 failed @ (Disposition::Retry { .. }
                 | Disposition::AwaitTrust { .. }
+                | Disposition::Wait { .. }
+                | Disposition::Returned
                 | Disposition::DeadLetter { .. }) => {
                     told.push((delivery.ask, Err(format!("{failed:?}"))));
                 }

@@ -131,11 +131,13 @@ fn of_dead_letter(exchange: &str, letter: &Letter) -> Vec<String> {
 fn of_event(exchange: &str, letter: &Letter) -> Vec<String> {
     let kind = letter.properties.kind().as_ref();
     let kind = kind.map(ShortString::as_str).unwrap_or_default();
-    let Some((address, name)) = channel_of(kind) else {
-        return vec![format!("no channel has messages of type {kind:?}")];
-    };
     let Ok(event) = serde_json::from_slice::<Value>(&letter.body) else {
         return vec!["the body is not JSON".into()];
+    };
+    let reason = event["data"]["error"]["details"][0]["reason"].as_str();
+    let is_denied = matches!(reason, Some("CLIENT_UNKNOWN" | "ORG_NOT_GRANTED"));
+    let Some((address, name)) = channel_of(kind, is_denied) else {
+        return vec![format!("no channel has messages of type {kind:?}")];
     };
     let mut complaints = of_envelope(&name, letter);
     complaints
@@ -162,10 +164,14 @@ fn of_event(exchange: &str, letter: &Letter) -> Vec<String> {
     complaints
 }
 
-/// The address of the channel that has messages of that type, and the message's name.
-fn channel_of(kind: &str) -> Option<(String, String)> {
+/// The address of the channel that has messages of that type, and the message's name. Rejections of those who may not
+/// ask have a channel of their own.
+fn channel_of(kind: &str, is_denied: bool) -> Option<(String, String)> {
     let channels = asyncapi().text["channels"].as_object().expect("channels");
-    for channel in channels.values() {
+    for (name, channel) in channels {
+        if (name == "denied") != is_denied {
+            continue;
+        }
         for (name, message) in channel["messages"].as_object().expect("messages") {
             let message = asyncapi().resolved(message);
             if message["bindings"]["amqp"]["messageType"] == kind {

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::{SelectAll, select_all};
 use lapin::options::*;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
@@ -26,6 +27,7 @@ pub mod compare;
 pub mod documents;
 pub mod draw;
 pub mod expected;
+pub mod honest;
 pub mod http;
 pub mod ledger;
 pub mod letters;
@@ -160,6 +162,7 @@ impl Stage {
             ("RETRY_QUEUE_PREFIX", "retry"),
             ("REPLY_EXCHANGE", "replies"),
             ("REPLY_QUEUE", "replies"),
+            ("DENIED_QUEUE", "denied"),
             ("DEAD_LETTER_EXCHANGE", "dead"),
             ("DEAD_LETTER_QUEUE", "dead"),
         ] {
@@ -246,9 +249,10 @@ impl Stage {
         WorkerProcess::spawn(self.command(&["worker"]))
     }
 
-    /// A consumer of the events.
+    /// A consumer of the events, of those too that tell who is denied.
     pub async fn events(&self) -> Mailbox {
-        self.mailbox(&self.name("replies")).await
+        let [events, denied] = ["replies", "denied"].map(|last| self.name(last));
+        self.mailbox_of(&[&events, &denied]).await
     }
 
     /// A consumer of the dead letters.
@@ -258,18 +262,26 @@ impl Stage {
 
     /// A consumer of any queue.
     pub async fn mailbox(&self, queue: &str) -> Mailbox {
+        self.mailbox_of(&[queue]).await
+    }
+
+    async fn mailbox_of(&self, queues: &[&str]) -> Mailbox {
         let channel = self.connection.create_channel().await.expect("a channel");
         let options = BasicConsumeOptions {
             no_ack: true,
             ..Default::default()
         };
-        let consumer = channel
-            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
-            .await
-            .expect("the queue is there");
+        let mut consumers = Vec::new();
+        for queue in queues {
+            let consumer = channel
+                .basic_consume((*queue).into(), "".into(), options, FieldTable::default())
+                .await
+                .expect("the queue is there");
+            consumers.push(consumer);
+        }
         Mailbox {
             _channel: channel,
-            consumer,
+            consumer: select_all(consumers),
             waiting: Vec::new(),
         }
     }
@@ -432,7 +444,7 @@ impl Stage {
 
     /// Removes what the stage made on the servers.
     pub async fn strike(self) {
-        let told = ["replies", "dead"].map(|last| self.name(last));
+        let told = ["replies", "denied", "dead"].map(|last| self.name(last));
         for queue in self.waiting_queues().into_iter().chain(told) {
             let _ = self
                 .channel
@@ -612,7 +624,7 @@ impl Letter {
 /// A consumer that hands out letters by what they answer, each checked against asyncapi.yaml.
 pub struct Mailbox {
     _channel: Channel,
-    consumer: Consumer,
+    consumer: SelectAll<Consumer>,
     waiting: Vec<Letter>,
 }
 

@@ -1,9 +1,10 @@
 //! What a run under faults came to: counted, told, and kept for the table that `make faults` prints.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::ops::AddAssign;
+use std::time::Duration;
 
 use rand::random;
 
@@ -99,16 +100,59 @@ pub fn seed() -> u64 {
     seed
 }
 
+/// How long requests waited for their events.
+#[derive(Clone, Debug, Default)]
+pub struct Waits(Vec<Duration>);
+
+impl Waits {
+    pub fn new(mut waits: Vec<Duration>) -> Self {
+        waits.sort_unstable();
+        Self(waits)
+    }
+
+    /// What 99 of 100 waited at most.
+    pub fn p99(&self) -> Duration {
+        let rank = (self.0.len() * 99).div_ceil(100).max(1) - 1;
+        self.0.get(rank).copied().unwrap_or_default()
+    }
+
+    pub fn longest(&self) -> Duration {
+        self.0.last().copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (p99, longest) = (self.p99().as_millis(), self.longest().as_millis());
+        write!(
+            f,
+            "{} answered, p99 {p99} ms, longest {longest} ms",
+            self.0.len()
+        )
+    }
+}
+
 /// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every finding
 /// unless the count is clean.
+pub fn report(fault: &str, runs: usize, count: Count) {
+    report_beside(fault, runs, count, &Waits::default());
+}
+
+/// The same with how long requests waited that had nothing to do with the fault.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a count that was reported is done with"
 )]
-pub fn report(fault: &str, runs: usize, count: Count) {
+pub fn report_beside(fault: &str, runs: usize, count: Count, waits: &Waits) {
     let line = format!(
-        "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\n",
-        count.requests, count.lost, count.twice, count.unanswered, count.differing
+        "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
+        count.requests,
+        count.lost,
+        count.twice,
+        count.unanswered,
+        count.differing,
+        waits.p99().as_millis(),
+        waits.longest().as_millis(),
     );
     print!("{line}");
     if let Ok(path) = std::env::var("REVERTD_FAULTS_REPORT") {

@@ -1,8 +1,11 @@
 //! What the management API shows and AMQP does not: arguments and policies as they come out, bindings, nodes.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::super::management::{Management, Unanswered};
+use super::super::topology::REPLY_KEYS;
 use super::nodes;
 use super::queue::{Broker, Queue, Role};
 use crate::check::Checks;
@@ -11,6 +14,9 @@ use crate::settings::Settings;
 const API: &str = "amqp-management";
 const QUEUE: &str = "amqp-queue";
 const BINDING: &str = "amqp-bindings";
+
+/// Queues bound to the reply exchange that are looked at, at most.
+const SUBSCRIBERS: usize = 100;
 
 /// Everything.
 pub async fn check(management: &Management, settings: &Settings, checks: &mut Checks) {
@@ -59,6 +65,7 @@ fn roles(settings: &Settings) -> Vec<(String, Role)> {
     if topology.reply_queue_declare {
         all.push((topology.reply_queue.to_string(), Role::Replies));
     }
+    all.push((topology.denied_queue.to_string(), Role::Replies));
     all.push((topology.dead_letter_queue.to_string(), Role::Dead));
     all
 }
@@ -127,38 +134,73 @@ async fn bindings(management: &Management, settings: &Settings, checks: &mut Che
             Err(wrong) => unanswered(BINDING, wrong, checks),
         }
     }
-    let exchange = topology.reply_exchange.as_str();
-    match management
-        .of("exchanges", exchange, "/bindings/source")
-        .await
-    {
-        Ok(found) => {
-            // Another exchange that is bound need not pass on anything.
-            let to_queue = |binding: &&Value| binding["destination_type"] == "queue";
-            let bound = found.as_array().into_iter().flatten().filter(to_queue);
-            let bound: Vec<_> = bound.collect();
-            if bound.iter().any(|binding| binding["routing_key"] == "#") {
-                checks.ok(
-                    BINDING,
-                    format!("every event of {exchange} reaches a queue"),
-                );
-            } else {
-                checks.warning(
-                    BINDING,
-                    format!(
-                        "{} queues are bound to {exchange}, none to every event: what no queue is bound for is in the \
-                         database alone",
-                        bound.len()
-                    ),
-                    "set topology.reply_queue_declare = true, or bind a queue by #",
-                );
-            }
-        }
+    subscribers(management, settings, checks).await;
+}
+
+/// Whether every result and error reaches a queue, and whether the queues that are bound take what they are sent.
+async fn subscribers(management: &Management, settings: &Settings, checks: &mut Checks) {
+    let exchange = settings.topology.reply_exchange.as_str();
+    let found = management.of("exchanges", exchange, "/bindings/source");
+    let found = match found.await {
+        Ok(found) => found,
         Err(Unanswered::Missing) => {
-            checks.skipped(BINDING, format!("the exchange {exchange} is not there"));
+            return checks.skipped(BINDING, format!("the exchange {exchange} is not there"));
         }
-        Err(wrong) => unanswered(BINDING, wrong, checks),
+        Err(wrong) => return unanswered(BINDING, wrong, checks),
+    };
+    // Another exchange that is bound need not pass on anything.
+    let to_queue = |binding: &&Value| binding["destination_type"] == "queue";
+    let bound: Vec<_> = found
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(to_queue)
+        .collect();
+    let is_bound = |key: &str| bound.iter().any(|binding| binding["routing_key"] == key);
+    if is_bound("#") || REPLY_KEYS.into_iter().all(is_bound) {
+        checks.ok(
+            BINDING,
+            format!("every result and error of {exchange} reaches a queue"),
+        );
+    } else {
+        checks.warning(
+            BINDING,
+            format!(
+                "{} queues are bound to {exchange}, none to every result and error: what no queue is bound for is in the \
+                 database alone",
+                bound.len()
+            ),
+            "set topology.reply_queue_declare = true, or bind a queue by result.# and error.#",
+        );
     }
+    let queues = bound
+        .iter()
+        .filter_map(|binding| binding["destination"].as_str());
+    let queues: BTreeSet<_> = queues.collect();
+    for queue in queues.into_iter().take(SUBSCRIBERS) {
+        match management.of("queues", queue, "").await {
+            Ok(answer) if refuses(&answer) => checks.warning(
+                BINDING,
+                format!(
+                    "{queue} is bound to {exchange} and refuses events when it is full: requests whose events it refuses wait on \
+                     the retry queues"
+                ),
+                "have its owner declare it with x-overflow = drop-head, or read it in time",
+            ),
+            // It was deleted meanwhile, or is none that this user sees.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Whether a queue refuses messages beyond a bound, by its arguments or its policy.
+fn refuses(queue: &Value) -> bool {
+    let rejects = |overflow: &Value| {
+        let overflow = overflow.as_str().unwrap_or_default();
+        overflow.starts_with("reject-publish")
+    };
+    let (arguments, policy) = (&queue["arguments"], &queue["effective_policy_definition"]);
+    rejects(&arguments["x-overflow"]) || rejects(&policy["overflow"])
 }
 
 /// An answer that there isn't is no fault of the broker's.

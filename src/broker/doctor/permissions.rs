@@ -47,7 +47,11 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
     tell("read", &format!("the work queue {queue}"), asked, checks);
     if topology.declare {
         for queue in queues(settings) {
-            let Some((exchange, key)) = &queue.binding else {
+            let Some((exchange, keys)) = &queue.binding else {
+                continue;
+            };
+            // What it takes to bind does not depend on the key.
+            let Some(key) = keys.first() else {
                 continue;
             };
             let name = queue.name.as_str();

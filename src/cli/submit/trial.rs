@@ -97,7 +97,9 @@ impl Tried {
                 serde_json::from_slice::<Value>(&event.body)?
             }
             Decision::NotYet => Value::Null,
-            Decision::Failed(failure) => json!({"error": failure.message()}),
+            Decision::Failed(failure) | Decision::SetAside(failure, _) => {
+                json!({"error": failure.message()})
+            }
         };
         let reason = &event["data"]["error"]["details"][0]["reason"];
         let verdict = reason.as_str().or(event["type"].as_str());
@@ -173,6 +175,6 @@ fn is_applied(trial: &Decision) -> bool {
         Decision::Decided(outcome) | Decision::Repeated(outcome) => {
             matches!(outcome.verdict, Verdict::Applied(_))
         }
-        Decision::NotYet | Decision::Failed(_) => false,
+        Decision::NotYet | Decision::Failed(_) | Decision::SetAside(..) => false,
     }
 }

@@ -100,18 +100,18 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
         .await
         .is_ok();
     if missing == 0 && migrated {
-        rehearse(settings, role, checks).await;
+        probe(settings, role, checks).await;
     }
 }
 
 /// Does all that a batch does, without a request: what is still missing then, was not thought of here.
-async fn rehearse(settings: &Settings, role: &str, checks: &mut Checks) {
+async fn probe(settings: &Settings, role: &str, checks: &mut Checks) {
     let id = "database-permissions";
-    let rehearsed = async {
+    let probed = async {
         let ledger = Ledger::within(settings, LIMITS, PATIENCE)?;
-        ledger.rehearse(&[]).await
+        ledger.probe().await
     };
-    match rehearsed.await {
+    match probed.await {
         Ok(()) => checks.ok(id, format!("{role} may do what a worker does")),
         Err(wrong) => checks.failed(id, &wrong),
     }

@@ -1,6 +1,6 @@
 //! What the management API shows, on a broker of its own that has one.
 
-use lapin::options::ExchangeBindOptions;
+use lapin::options::{ExchangeBindOptions, QueueBindOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
@@ -180,16 +180,33 @@ async fn alone(stage: &mut Stage) {
         AMQPValue::LongString("quorum".into()),
     );
     declare(stage, &work, arguments).await;
+    let refusing = stage.name("refusing");
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-overflow".into(),
+        AMQPValue::LongString("reject-publish".into()),
+    );
+    declare(stage, &refusing, arguments).await;
+    let binding = stage.channel.queue_bind(
+        refusing.as_str().into(),
+        stage.name("replies").into(),
+        "result.nobody".into(),
+        QueueBindOptions { nowait: false },
+        FieldTable::default(),
+    );
+    binding.await.expect("bound");
     stage.set("TOPOLOGY__REPLY_QUEUE_DECLARE", "false");
     stage.set("TOPOLOGY__DECLARE", "false");
     let report = doctor(stage, &[]);
     report.says(
         "amqp-bindings",
         "warning",
-        "0 queues are bound",
+        "2 queues are bound",
         "reply_queue_declare",
     );
     report.says("amqp-bindings", "error", "no request arrives", "bind");
+    report.says("amqp-bindings", "warning", "refuses events", "drop-head");
+    stage.delete_queue(&refusing).await;
     report.says(
         "amqp-queue",
         "error",

@@ -52,6 +52,7 @@ fn the_names_are_the_defaults_of_the_configuration() {
         ("requests", "request_exchange"),
         ("results", "reply_exchange"),
         ("errors", "reply_exchange"),
+        ("denied", "reply_exchange"),
         ("deadLetters", "dead_letter_exchange"),
     ] {
         assert_eq!(exchange(channel)["name"], topology(key), "{channel}");
@@ -72,7 +73,8 @@ fn the_names_are_the_defaults_of_the_configuration() {
             delay.as_str().expect("a text")
         ));
     }
-    names.extend(["reply_queue", "dead_letter_queue"].map(|key| topology(key).to_owned()));
+    let last = ["reply_queue", "denied_queue", "dead_letter_queue"];
+    names.extend(last.map(|key| topology(key).to_owned()));
     let queues = asyncapi()
         .at("/servers/rabbitmq/x-queues")
         .as_array()
@@ -93,6 +95,7 @@ async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
     let (stage, _worker) = Stage::with_worker_set(&settings).await;
     let named = |name: &str| match name.strip_prefix("usage.reverts") {
         Some("") => stage.name("work"),
+        Some(".events") => stage.name("replies"),
         Some(rest) => format!("{}{rest}", stage.prefix),
         None => name.to_owned(),
     };

@@ -1,0 +1,189 @@
+//! Copies of events to the queues that requests name in `reply_to`.
+//!
+//! Whatever comes of a copy, the request is settled: the event itself is confirmed. Copies are sent
+//! beside the batches, which wait for none. Those to a direct reply-to have a connection of their
+//! own: a forged address makes the broker close the connection that publishes to it, a moment after
+//! it confirmed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::Shared;
+use crate::broker::{Broker, BrokerError, Delivery, Fate, Message, Outlet, is_direct};
+use crate::disposition::Disposition;
+
+/// How long copies that are sent together may take, channel or connection included.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Copies of each kind that wait; further ones are given up.
+const WAITING: usize = 1000;
+
+/// Copies that are sent together.
+const TOGETHER: usize = 100;
+
+/// How often that goes on at once, for queues: one that never confirms must not hold up the others.
+const WINDOWS: usize = 8;
+
+/// Where the workers leave copies.
+#[derive(Clone)]
+pub struct Copies {
+    shared: Arc<Shared>,
+    queued: mpsc::Sender<Message<'static>>,
+    direct: mpsc::Sender<Message<'static>>,
+}
+
+/// Sends the copies of one kind for all workers of a generation, until they are gone.
+pub struct Courier {
+    shared: Arc<Shared>,
+    broker: Arc<Broker>,
+    waiting: mpsc::Receiver<Message<'static>>,
+    is_direct: bool,
+}
+
+impl Copies {
+    /// Where copies are left, and who sends them.
+    pub fn new(shared: &Arc<Shared>, broker: &Arc<Broker>) -> (Self, [Courier; 2]) {
+        let (queued, to_queues) = mpsc::channel(WAITING);
+        let (direct, to_direct) = mpsc::channel(WAITING);
+        let courier = |waiting, is_direct| Courier {
+            shared: shared.clone(),
+            broker: broker.clone(),
+            waiting,
+            is_direct,
+        };
+        let couriers = [courier(to_queues, false), courier(to_direct, true)];
+        let copies = Self {
+            shared: shared.clone(),
+            queued,
+            direct,
+        };
+        (copies, couriers)
+    }
+
+    /// Leaves a copy of each event of a batch for who asked for one, where they may.
+    pub fn send(&self, batch: &[Delivery], dispositions: &[Disposition]) {
+        for (delivery, disposition) in batch.iter().zip(dispositions) {
+            let Some(event) = disposition.event() else {
+                continue;
+            };
+            let Some(queue) = &delivery.envelope.reply_to else {
+                continue;
+            };
+            if !self.may_name(queue) {
+                let reason = "reply_to does not match amqp.reply_to_pattern";
+                self.shared.copies_failed(1, reason);
+                continue;
+            }
+            let copies = if is_direct(queue) {
+                &self.direct
+            } else {
+                &self.queued
+            };
+            if copies
+                .try_send(Message::copy(queue, event, delivery))
+                .is_err()
+            {
+                self.shared.copies_failed(1, "too many wait already");
+            }
+        }
+    }
+
+    /// Whether a request may have its event copied to `queue`.
+    fn may_name(&self, queue: &str) -> bool {
+        let pattern = &self.shared.settings.amqp.reply_to_pattern;
+        let allowed = is_direct(queue) || pattern.allows(queue);
+        allowed && !self.shared.own_queues.contains(queue)
+    }
+}
+
+impl Courier {
+    pub async fn run(mut self) {
+        let windows = if self.is_direct { 1 } else { WINDOWS };
+        let mut sending = JoinSet::new();
+        let mut idle = Vec::new();
+        loop {
+            let mut copies = Vec::new();
+            tokio::select! {
+                count = self.waiting.recv_many(&mut copies, TOGETHER), if sending.len() < windows => {
+                    if count == 0 {
+                        break;
+                    }
+                    let window = Window {
+                        shared: self.shared.clone(),
+                        broker: self.broker.clone(),
+                        is_direct: self.is_direct,
+                        outlet: idle.pop(),
+                    };
+                    sending.spawn(window.send(copies));
+                }
+                Some(done) = sending.join_next(), if !sending.is_empty() => {
+                    idle.extend(done.ok().flatten());
+                }
+            }
+        }
+        while sending.join_next().await.is_some() {}
+    }
+}
+
+/// Copies that are sent together, and the channel that they go over, opened when needed.
+struct Window {
+    shared: Arc<Shared>,
+    broker: Arc<Broker>,
+    is_direct: bool,
+    outlet: Option<Outlet>,
+}
+
+impl Window {
+    /// Sends them, and returns the channel where it can be used again.
+    async fn send(mut self, copies: Vec<Message<'static>>) -> Option<Outlet> {
+        let Err(reason) = self.send_in_time(&copies).await else {
+            return self.outlet;
+        };
+        if !self.is_direct {
+            self.shared.copies_failed(copies.len(), &reason);
+            return None;
+        }
+        // One of them, or one before, broke the connection: each by itself. The second try is for
+        // one that met the end of another's connection.
+        for copy in &copies {
+            let copy = std::slice::from_ref(copy);
+            if self.send_in_time(copy).await.is_err()
+                && let Err(reason) = self.send_in_time(copy).await
+            {
+                self.shared.copies_failed(1, &reason);
+            }
+        }
+        self.outlet
+    }
+
+    async fn send_in_time(&mut self, copies: &[Message<'_>]) -> Result<(), String> {
+        let failed = match timeout(TIMEOUT, self.publish(copies)).await {
+            Ok(Ok(failed)) => failed,
+            Ok(Err(wrong)) => return Err(wrong.to_string()),
+            Err(_) => return Err("a queue does not confirm".into()),
+        };
+        if failed > 0 {
+            let reason = "a queue is full, or is not there";
+            self.shared.copies_failed(failed, reason);
+        }
+        Ok(())
+    }
+
+    /// How many did not arrive. A channel that failed, or whose confirms are still to come, is not
+    /// kept.
+    async fn publish(&mut self, copies: &[Message<'_>]) -> Result<usize, BrokerError> {
+        let outlet = match self.outlet.take() {
+            Some(outlet) => outlet,
+            None if self.is_direct => self.broker.separate_outlet().await?,
+            None => self.broker.outlet().await?,
+        };
+        let fates = outlet.publish(copies).await?;
+        self.outlet = Some(outlet);
+        let failed = fates.iter().filter(|fate| **fate != Fate::Confirmed);
+        Ok(failed.count())
+    }
+}

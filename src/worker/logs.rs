@@ -1,0 +1,124 @@
+//! What the workers of a process log of that which publishers and subscribers can cause: each kind
+//! at most once a minute, with how often it was.
+
+use tracing::{debug, warn};
+
+use crate::broker::{Delivery, Message};
+use crate::event::Event;
+use crate::log_limit::LogLimit;
+use crate::outcome::Failure;
+
+/// One limit for each kind.
+#[derive(Debug, Default)]
+pub struct Logs {
+    refused: LogLimit,
+    unroutable: LogLimit,
+    letters_dropped: LogLimit,
+    undelivered: LogLimit,
+    copies_failed: LogLimit,
+    denied: LogLimit,
+    malformed: LogLimit,
+    exhausted: LogLimit,
+}
+
+impl Logs {
+    /// A queue refused so many messages, of which this is the first.
+    pub fn refused(&self, messages: usize, first: &Message<'_>) {
+        if let Some(messages) = self.refused.note(messages as u64) {
+            warn!(
+                messages,
+                to = first.target(),
+                "refused: a queue is full, or without a leader; make room in it, or mend its cluster"
+            );
+        }
+    }
+
+    /// No queue is bound for these events.
+    pub fn unroutable(&self, events: &[Message<'_>], exchange: &str) {
+        if let Some(count) = self.unroutable.note(events.len() as u64) {
+            // Of the first that is traced.
+            let trace_id = events.iter().find_map(Message::trace_id);
+            warn!(
+                events = count,
+                exchange, trace_id, "no queue is bound for these events"
+            );
+        }
+    }
+
+    /// The dead-letter queue refused the letter of a malformed request, which is settled without
+    /// it.
+    pub fn letter_dropped(&self, delivery: &Delivery) {
+        if let Some(letters) = self.letters_dropped.note(1) {
+            let (message_id, client) = ids(delivery);
+            warn!(
+                letters,
+                message_id,
+                client,
+                "the dead-letter queue is full: letters of malformed requests were dropped; make room with \
+                 `revertd dead-letters discard`"
+            );
+        }
+    }
+
+    /// An event is in revertd's own queue, and a subscriber's queue refused it to the end.
+    pub fn undelivered(&self, delivery: &Delivery) {
+        if let Some(events) = self.undelivered.note(1) {
+            let (message_id, client) = ids(delivery);
+            warn!(
+                events,
+                message_id,
+                client,
+                "a subscriber's queue refused events to the end; make room in it, then send them again with \
+                 `revertd events republish`"
+            );
+        }
+    }
+
+    /// Copies to `reply_to` did not arrive, the last for this reason.
+    pub fn copies_failed(&self, copies: usize, reason: &str) {
+        if let Some(copies) = self.copies_failed.note(copies as u64) {
+            warn!(copies, reason, "copies to reply_to did not arrive");
+        }
+        debug!(copies, reason, "copies to reply_to did not arrive");
+    }
+
+    /// A request was refused for want of a client or a grant.
+    pub fn denied(&self, delivery: &Delivery, event: &Event) {
+        if let Some(requests) = self.denied.note(1) {
+            let (message_id, client) = ids(delivery);
+            warn!(
+                requests,
+                message_id,
+                client,
+                reason = event.reason,
+                "denied: requests of clients without a grant were refused"
+            );
+        }
+    }
+
+    /// A message went to the dead-letter queue.
+    pub fn dead_lettered(&self, delivery: &Delivery, event: &Event, failure: &Failure) {
+        let limit = match failure {
+            Failure::Malformed(_) => &self.malformed,
+            Failure::RetriesExhausted(_) | Failure::Unavailable(_) => &self.exhausted,
+        };
+        if let Some(messages) = limit.note(1) {
+            let (message_id, client) = ids(delivery);
+            warn!(
+                messages,
+                message_id,
+                client,
+                event_id = %event.id,
+                reason = event.reason,
+                trace_id = delivery.envelope.trace_id(),
+                "dead-lettered: {}",
+                failure.message()
+            );
+        }
+    }
+}
+
+fn ids(delivery: &Delivery) -> (Option<&str>, &str) {
+    let envelope = &delivery.envelope;
+    (envelope.message_id.as_deref(), &envelope.client)
+}

@@ -1,0 +1,180 @@
+//! Publishes what came of a batch, and finds another way for what a queue refuses: only its own
+//! request waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::error;
+
+use super::batch::Worker;
+use super::messages::{Outgoing, Role, messages};
+use super::record::{Began, Record};
+use super::{End, Shared};
+use crate::broker::{BrokerError, Delivery, Fate};
+use crate::disposition::Disposition;
+use crate::patience::Patience;
+use crate::telemetry;
+
+mod reroute;
+
+/// How long a worker waits, with its batch in hand, for a rung to take what must wait: well below
+/// the broker's acknowledgement timeout.
+const HOLD_AT_MOST: Duration = Duration::from_mins(10);
+
+/// A wait for the broker with a batch in hand.
+struct Hold {
+    began: Instant,
+    patience: Patience,
+    /// The pool is seen to be paused for as long as it is there.
+    refusing: Option<telemetry::Refused>,
+}
+
+impl Hold {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            patience: Patience::new(Duration::from_millis(100), Duration::from_secs(5)),
+            refusing: None,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.began.elapsed() >= HOLD_AT_MOST
+    }
+
+    async fn pause(&mut self, shared: &Shared, reason: &BrokerError) {
+        let wait = self.patience.next_wait();
+        error!(%reason, retry_in = ?wait, "paused: publishing");
+        let refused = || shared.sight.status.refused();
+        self.refusing.get_or_insert_with(refused);
+        // A stop waits with it, as long as it may.
+        sleep(wait).await;
+    }
+}
+
+/// A batch, and where its deliveries went otherwise than they were to.
+struct Rerouted<'a> {
+    batch: &'a [Delivery],
+    dispositions: &'a [Disposition],
+    elsewhere: BTreeMap<usize, Disposition>,
+}
+
+impl Worker {
+    /// Publishes what came of the batch. Where a queue refused some of it, `dispositions` tells
+    /// what became of that instead. Returns an error where messages are back in the work queue: the
+    /// pool pauses once the batch is settled.
+    pub(super) async fn publish(
+        &mut self,
+        batch: &[Delivery],
+        dispositions: &mut [Disposition],
+        record: &mut Record,
+    ) -> Result<Option<BrokerError>, End> {
+        let shared = self.shared.clone();
+        let began = Began::now();
+        let mut rerouted = Rerouted {
+            batch,
+            dispositions,
+            elsewhere: BTreeMap::new(),
+        };
+        let outgoing = messages(&shared, batch, rerouted.dispositions);
+        let count = outgoing.len();
+        let published = self.publish_all(outgoing, &mut rerouted, record).await;
+        let elsewhere = rerouted.elsewhere;
+        let error = published.as_ref().err().map(ToString::to_string);
+        record.published(began, count, error.as_deref());
+        for (index, disposition) in elsewhere {
+            dispositions[index] = disposition;
+        }
+        published.map_err(End::Broker)
+    }
+
+    async fn publish_all<'a>(
+        &mut self,
+        mut outgoing: Vec<Outgoing<'a>>,
+        rerouted: &mut Rerouted<'a>,
+        record: &Record,
+    ) -> Result<Option<BrokerError>, BrokerError> {
+        let shared = self.shared.clone();
+        let mut hold = Hold::new();
+        loop {
+            let mut refused = self.send(outgoing, record, &mut hold).await?;
+            if !refused.is_empty() {
+                // A channel whose first message for a quorum queue met a leader that had just died
+                // has every later one refused, too, until that node is back. A new channel learns
+                // of the new leader.
+                self.outlet = self.broker.outlet().await?;
+                refused = self.send(refused, record, &mut hold).await?;
+            }
+            let Some(first) = refused.first() else {
+                return Ok(None);
+            };
+            let wrong = first.message.undeliverable();
+            shared.logs.refused(refused.len(), &first.message);
+            let waiting = self.resort(&refused, rerouted, record, &mut hold).await?;
+            let left = self
+                .wait_on_rungs(waiting, rerouted, record, &mut hold)
+                .await?;
+            if left.is_empty() {
+                return Ok(None);
+            }
+            if hold.is_over() {
+                return self
+                    .give_back(left, rerouted, record, &mut hold)
+                    .await
+                    .map(Some);
+            }
+            hold.pause(&shared, &wrong).await;
+            self.outlet = self.broker.outlet().await?;
+            refused.retain(|outgoing| left.contains(&outgoing.index));
+            outgoing = refused;
+        }
+    }
+
+    /// Publishes messages, and returns those that a queue refused.
+    async fn send<'m>(
+        &mut self,
+        outgoing: Vec<Outgoing<'m>>,
+        record: &Record,
+        hold: &mut Hold,
+    ) -> Result<Vec<Outgoing<'m>>, BrokerError> {
+        let shared = self.shared.clone();
+        let part = |outgoing: Outgoing<'m>| ((outgoing.index, outgoing.role), outgoing.message);
+        let (places, messages): (Vec<_>, Vec<_>) = outgoing.into_iter().map(part).unzip();
+        let fates = loop {
+            match self.outlet.publish(&messages).await {
+                Ok(fates) => break fates,
+                Err(wrong) if wrong.is_lasting() && !hold.is_over() => {
+                    hold.pause(&shared, &wrong).await;
+                    // Each new generation would have the batch delivered again.
+                    let _ = self.broker.ensure_topology(&shared.settings).await;
+                    self.outlet = self.broker.outlet().await?;
+                }
+                Err(wrong) => return Err(wrong),
+            }
+        };
+        record.fates(&messages, &fates);
+        let mut refused = Vec::new();
+        let mut unroutable = Vec::new();
+        for (((index, role), message), fate) in places.into_iter().zip(messages).zip(fates) {
+            match (fate, role) {
+                (Fate::Confirmed, _) => {}
+                (Fate::Refused, _) | (Fate::Unroutable, Role::OwnEvent) => {
+                    refused.push(Outgoing {
+                        index,
+                        role,
+                        message,
+                    });
+                }
+                (Fate::Unroutable, Role::Event) => unroutable.push(message),
+                // It would be lost. The next generation declares what is missing.
+                (Fate::Unroutable, Role::Letter | Role::Waiting) => {
+                    return Err(message.undeliverable());
+                }
+            }
+        }
+        let exchange = shared.settings.topology.reply_exchange.as_str();
+        shared.logs.unroutable(&unroutable, exchange);
+        Ok(refused)
+    }
+}

@@ -1,0 +1,100 @@
+//! Requests that have nothing to do with a fault, sent beside it at a steady rate: how long each
+//! waits for its event.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use uuid::Uuid;
+
+use super::report::{Count, Waits, Wrong, full};
+use super::{Mailbox, Request, Stage};
+
+/// One request every so often: 50 a second.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Longest wait for the last answers.
+const LAST: Duration = Duration::from_secs(20);
+
+/// Longest that a fault may delay 99 of 100 requests that it has nothing to do with.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// Reverts of usages that are there, each of its own.
+pub struct Honest {
+    account: Uuid,
+    events: Mailbox,
+    /// What 99 of 100 waited at most without the fault.
+    before: Duration,
+}
+
+impl Honest {
+    /// Sends some of them before the fault, on an account of their own: a worker begins slowly, and
+    /// a machine may be busy.
+    pub async fn new(stage: &Stage) -> Self {
+        let mut honest = Self {
+            account: stage.customer().await.account,
+            events: stage.listen().await,
+            before: Duration::ZERO,
+        };
+        let (unanswered, waits) = honest.send(stage, 100).await;
+        assert!(unanswered.is_empty(), "without a fault, all are answered");
+        println!("honest requests before: {waits}");
+        honest.before = waits.p99();
+        honest
+    }
+
+    /// Sends them beside the fault. A request without an event is found as unanswered, and so are
+    /// waits that are longer than before by more than the bound.
+    pub async fn ask(mut self, stage: &Stage) -> (Count, Waits) {
+        let requests = if full() { 3000 } else { 250 };
+        let (unanswered, waits) = self.send(stage, requests).await;
+        println!("honest requests beside: {requests} asked, {waits}");
+        let mut count = Count {
+            requests,
+            ..Count::default()
+        };
+        for id in unanswered {
+            count.found(Wrong::Unanswered, format!("no event for {id}"));
+        }
+        if waits.p99() > self.before + BOUND {
+            let text = format!("honest requests wait too long: {waits}");
+            count.found(Wrong::Other, text);
+        }
+        (count, waits)
+    }
+
+    /// The correlation ids of those that are not answered, and how long the others waited.
+    async fn send(&mut self, stage: &Stage, count: usize) -> (Vec<String>, Waits) {
+        let mut requests = Vec::new();
+        for _ in 0..count {
+            let usage = stage.usage(self.account, 20).await;
+            requests.push(Request::revert(self.account, usage, 5));
+        }
+        let mut next = requests.into_iter();
+        let (mut sent, mut waits) = (HashMap::new(), Vec::new());
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut deadline = Instant::now() + LAST;
+        while waits.len() < count {
+            tokio::select! {
+                biased;
+                letter = timeout_at(deadline, self.events.next()) => {
+                    let Ok(letter) = letter else { break };
+                    let id = letter.properties.correlation_id().clone();
+                    let id = id.map(|id| id.to_string()).unwrap_or_default();
+                    if let Some(at) = sent.remove(&id) {
+                        assert_eq!(letter.verdict(), "usage.reverted");
+                        waits.push(Instant::now() - at);
+                    }
+                }
+                _ = ticks.tick(), if next.len() > 0 => {
+                    let request = next.next().expect("there is one");
+                    sent.insert(request.correlation(), Instant::now());
+                    stage.publish(&request).await;
+                    deadline = Instant::now() + LAST;
+                }
+            }
+        }
+        (sent.into_keys().collect(), Waits::new(waits))
+    }
+}
