@@ -31,6 +31,7 @@ mod objects;
 mod row;
 mod session;
 pub mod stored;
+mod suspects;
 mod tables;
 mod trial;
 pub mod verify;
@@ -39,6 +40,7 @@ pub use connect::unencrypted;
 pub use doctor::doctor;
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
+pub use suspects::Tries;
 
 use batch::{Care, Params, Pending};
 use encryption::Encryption;

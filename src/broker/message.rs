@@ -7,7 +7,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::error::BrokerError;
-use super::inlet::Delivery;
+use super::delivery::Delivery;
 use super::letter::Letter;
 use super::outlet::Outlet;
 use super::properties;
@@ -216,6 +216,12 @@ fn noted(
             properties::first_attempt_at(&delivery.properties, now),
         ),
     ];
+    if let Some(cut) = &delivery.cut {
+        let bytes = i64::try_from(cut.bytes).unwrap_or(i64::MAX);
+        added.push((properties::BODY_SIZE, AMQPValue::LongLongInt(bytes)));
+        let sha256 = properties::long_text(&hexadecimal(&cut.sha256));
+        added.push((properties::BODY_SHA256, sha256));
+    }
     if let Some(failure) = failure {
         let (code, message) = (failure.code(), failure.message());
         added.push((properties::ERROR_CODE, AMQPValue::LongInt(code.number)));
@@ -223,6 +229,10 @@ fn noted(
         added.push((properties::ERROR_MESSAGE, properties::long_text(message)));
     }
     added
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn answering(event: &Event, delivery: &Delivery) -> BasicProperties {

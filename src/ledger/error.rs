@@ -27,7 +27,7 @@ impl LedgerError {
         }
     }
 
-    fn passing(message: impl Into<String>) -> Self {
+    pub(super) fn passing(message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             message,

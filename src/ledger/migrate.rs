@@ -14,7 +14,7 @@ use crate::seam;
 use crate::settings::Settings;
 
 /// Every migration of `migrations/`, in order. A released one is never edited.
-pub(super) const MIGRATIONS: [(&str, &str); 4] = [
+pub(super) const MIGRATIONS: [(&str, &str); 5] = [
     (
         "V1__outcomes",
         include_str!("../../migrations/V1__outcomes.sql"),
@@ -30,6 +30,10 @@ pub(super) const MIGRATIONS: [(&str, &str); 4] = [
     (
         "V4__control",
         include_str!("../../migrations/V4__control.sql"),
+    ),
+    (
+        "V6__suspects",
+        include_str!("../../migrations/V6__suspects.sql"),
     ),
 ];
 

@@ -201,7 +201,6 @@ async fn an_outcome_that_no_standby_has_is_not_told_by_whoever_finds_it() {
 #[tokio::test]
 async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
     let mut pair = Pair::start().await;
-    pair.stage.set("AMQP__MAX_DELIVERIES", "6");
     let worker = pair.stage.start_worker().await;
     let load = Load::plain(&pair.stage, seed(), 300).await;
     pair.instance.act("stop-one", "pg2").await;
