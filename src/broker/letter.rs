@@ -71,6 +71,8 @@ pub struct Letter {
     pub body: Vec<u8>,
     /// How long the body is.
     pub body_bytes: u64,
+    /// How long the request's body was, where the worker kept only its beginning.
+    pub cut_from: Option<u64>,
     /// The properties as they stand on the wire, after the size of the body.
     pub header: Vec<u8>,
     pub(super) properties: Option<Box<BasicProperties>>,
@@ -149,6 +151,7 @@ impl Letter {
             (None, false) if header(properties::CLIENT).is_some() => Origin::OtherLogin,
             (None, _) => Origin::Broker,
         };
+        let cut_from = header(properties::BODY_SIZE).filter(|_| noted.is_some());
         // What stands in the dead-letter queue with a worker's note was put there by who may: what it says is shown, and
         // whoever reads it, its id is the same. To be believed in a replay takes more.
         let noted_by_another = noted.is_some() && !ours;
@@ -171,6 +174,9 @@ impl Letter {
             login: read.user_id().as_ref().map(ToString::to_string),
             message_id: envelope.message_id,
             attempts: envelope.attempts,
+            cut_from: cut_from
+                .and_then(properties::integer)
+                .and_then(|bytes| u64::try_from(bytes).ok()),
             since: first.or(died).or(published),
             ..Self::blank()
         }
@@ -189,6 +195,7 @@ impl Letter {
             since: None,
             body: Vec::new(),
             body_bytes: 0,
+            cut_from: None,
             header: Vec::new(),
             properties: None,
             tag: 0,

@@ -11,6 +11,7 @@ mod connections;
 mod crashes;
 mod database;
 mod instance;
+mod neighbours;
 mod poison;
 mod reckoning;
 mod servers;

@@ -68,10 +68,12 @@ impl HeldUp {
         let usage = stage.usage(customer.account, 20).await;
         let request = Request::revert(customer.account, usage, 20).id("held up");
         stage.publish(&request).await;
-        stage.take_and_return(&stage.name("work")).await;
+        let taken = stage.take(&stage.name("work")).await;
+        // A start looks whether the ledger works, so that the lock comes after it.
+        let worker = stage.start_worker().await;
         let lock = "BEGIN; LOCK TABLE billing_transactions IN SHARE MODE";
         stage.sql(lock).await;
-        let worker = stage.start_worker().await;
+        taken.close(200, "gone".into()).await.expect("closed");
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revertd' \
                        AND wait_event_type = 'Lock' AND datname = current_database()";
         eventually("its statement waits", async || {

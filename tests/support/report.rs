@@ -101,13 +101,18 @@ pub fn seed() -> u64 {
 
 /// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every finding
 /// unless the count is clean.
+pub fn report(fault: &str, runs: usize, count: Count) {
+    report_measured(fault, runs, count, "");
+}
+
+/// The same with what was measured, in words.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a count that was reported is done with"
 )]
-pub fn report(fault: &str, runs: usize, count: Count) {
+pub fn report_measured(fault: &str, runs: usize, count: Count, measured: &str) {
     let line = format!(
-        "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\n",
+        "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\t{measured}\n",
         count.requests, count.lost, count.twice, count.unanswered, count.differing
     );
     print!("{line}");
