@@ -45,9 +45,9 @@ mod watched;
 mod wire;
 
 pub use browse::Browse;
+pub use client::{Answers, Client, Reply, Sender, Submission};
 pub use consumer::{BatchLimits, Consumer};
 pub use consumer_channel::Batch;
-pub use client::{Answers, Client, Reply, Sender, Submission};
 pub use credentials::Credentials;
 pub use delivery::Delivery;
 pub use depths::Depths;

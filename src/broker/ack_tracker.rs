@@ -44,7 +44,8 @@ impl AckTracker {
             let tags = batch.tags.split_off(count.min(batch.tags.len()));
             let settled = batch.settled;
             let id = rest;
-            self.in_flight.insert(index + 1, InFlight { id, tags, settled });
+            self.in_flight
+                .insert(index + 1, InFlight { id, tags, settled });
         }
         rest
     }

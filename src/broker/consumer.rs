@@ -197,7 +197,10 @@ impl Consumer {
         if self.stopped.load(Ordering::Acquire) || !current.channel.is_idle() {
             return Ok(());
         }
-        debug!(queue = self.queue, "nothing came for a while; consuming anew");
+        debug!(
+            queue = self.queue,
+            "nothing came for a while; consuming anew"
+        );
         current.channel.close().await?;
         *current = Current::open(&self.broker, &self.queue, self.prefetch).await?;
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = current.channel.clone();

@@ -71,9 +71,8 @@ impl ConsumerChannel {
         prefetch: u16,
     ) -> Result<(Self, lapin::Consumer), BrokerError> {
         let (connection, flow) = (&broker.consuming.connection, broker.flow.clone());
-        let wrong = |error| {
-            BrokerError::classify(&error, &broker.host, &format!("consuming {queue}"))
-        };
+        let wrong =
+            |error| BrokerError::classify(&error, &broker.host, &format!("consuming {queue}"));
         let opening = async {
             let opened = consume(connection, &flow, queue, prefetch).await;
             opened.map_err(wrong)

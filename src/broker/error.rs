@@ -143,9 +143,9 @@ impl BrokerError {
                 "{at} answers with something else than AMQP; correct host and port in amqp.url, or write \
                  amqps:// if this is a port that speaks TLS"
             )),
-            ErrorKind::ParsingError(_) => {
-                Self::passing(format!("{at} sent something that can't be parsed ({doing})"))
-            }
+            ErrorKind::ParsingError(_) => Self::passing(format!(
+                "{at} sent something that can't be parsed ({doing})"
+            )),
             ErrorKind::ProtocolError(amqp) => {
                 let text = amqp.get_message();
                 match amqp.kind() {

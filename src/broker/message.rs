@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::error::BrokerError;
 use super::delivery::Delivery;
+use super::error::BrokerError;
 use super::letter::Letter;
 use super::outlet::Outlet;
 use super::properties;

@@ -12,8 +12,8 @@ use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::time::timeout;
 
-use super::error::BrokerError;
 use super::delivery::Delivery;
+use super::error::BrokerError;
 use super::letter::Letter;
 use super::message::{Message, Properties};
 use super::{CONFIRM_TIMEOUT, properties};

@@ -235,7 +235,11 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
             "10",
             "amqp.prefetch (10) is less than",
         ),
-        ("REVERTD_WORKER__MAX_CRASHES", "0", "worker.max_crashes is 0"),
+        (
+            "REVERTD_WORKER__MAX_CRASHES",
+            "0",
+            "worker.max_crashes is 0",
+        ),
         (
             "REVERTD_AMQP__MAX_BYTES_IN_HAND",
             "0",

@@ -59,11 +59,12 @@ impl Pool {
             Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
             ended => ended,
         };
+        // What did not end by now ends here, and is no crash. Before the tasks are dropped: a statement that is under way
+        // would keep its connection busy. Where it fails, it is done before the next generation begins.
+        let _ = timeout(WIND_DOWN, self.shared.journal.uncount()).await;
         tasks.shutdown().await;
         status.not_consuming();
         status.broker(false);
-        // At the latest, before the next generation begins.
-        let _ = timeout(WIND_DOWN, self.shared.journal.uncount()).await;
         // Where it fails, what was settled is delivered again, and answered as before.
         let _ = timeout(WIND_DOWN, consumer.settle_the_rest()).await;
         if let Ok(End::Broker(wrong)) = &ended

@@ -37,7 +37,10 @@ async fn listen(stage: &Stage, events: usize) -> BTreeMap<String, Instant> {
     let mut came = BTreeMap::new();
     while came.len() < events {
         let event = timeout(ANSWER, consumer.next()).await;
-        let event = event.expect("an event comes").expect("it goes on").expect("read");
+        let event = event
+            .expect("an event comes")
+            .expect("it goes on")
+            .expect("read");
         let correlation = event.properties.correlation_id().as_ref();
         let correlation = correlation.expect("every event has one").to_string();
         came.entry(correlation).or_insert_with(Instant::now);
@@ -64,7 +67,8 @@ async fn unreadable_messages_delay_nobody() {
         for _ in 0..seconds {
             pace.tick().await;
             let exchange = stage.name("requests");
-            raw.publish(&exchange, b"revert", &unreadable, b"0123456789").await;
+            raw.publish(&exchange, b"revert", &unreadable, b"0123456789")
+                .await;
             raw.confirmed().await;
         }
     };
@@ -79,7 +83,9 @@ async fn unreadable_messages_delay_nobody() {
         published
     };
     let (came, published, ()) = tokio::join!(listen(&stage, count), publishing, spoiling);
-    let latencies = published.iter().map(|(id, at)| came[id].duration_since(*at));
+    let latencies = published
+        .iter()
+        .map(|(id, at)| came[id].duration_since(*at));
     let mut latencies: Vec<Duration> = latencies.collect();
     latencies.sort();
     let (p99, longest) = (latencies[count * 99 / 100], latencies[count - 1]);
@@ -95,8 +101,17 @@ async fn unreadable_messages_delay_nobody() {
         requests: count,
         ..Count::default()
     };
-    let measured = format!("p99 {} ms, longest {} ms", p99.as_millis(), longest.as_millis());
-    report_measured("unreadable messages, one a second", seconds, requests, &measured);
+    let measured = format!(
+        "p99 {} ms, longest {} ms",
+        p99.as_millis(),
+        longest.as_millis()
+    );
+    report_measured(
+        "unreadable messages, one a second",
+        seconds,
+        requests,
+        &measured,
+    );
     stage.strike().await;
 }
 
@@ -106,7 +121,9 @@ fn peak(worker: &WorkerProcess) -> u64 {
     let status = status.expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+    kib.and_then(|kib| kib.parse::<u64>().ok())
+        .expect("a number")
+        / 1024
 }
 
 /// Fills the queue with bodies that are no requests, and looks how much memory the worker needs for them.
@@ -116,7 +133,8 @@ async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
     let mut raw = RawConnection::open(&stage.servers.amqp).await;
     let (exchange, body) = (stage.name("requests"), vec![b'x'; bytes]);
     for _ in 0..count {
-        raw.publish(&exchange, b"revert", &0u16.to_be_bytes(), &body).await;
+        raw.publish(&exchange, b"revert", &0u16.to_be_bytes(), &body)
+            .await;
         raw.confirmed().await;
     }
     let mut worker = stage.start_worker().await;
@@ -129,7 +147,10 @@ async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
     assert!(!usage.is_nil(), "the servers are well");
     let peak = peak(&worker);
     assert!(worker.stop().await.success());
-    assert!(peak <= most_mib, "{peak} MiB for {count} bodies of {bytes} bytes");
+    assert!(
+        peak <= most_mib,
+        "{peak} MiB for {count} bodies of {bytes} bytes"
+    );
     let requests = Count {
         requests: count,
         ..Count::default()
@@ -156,7 +177,11 @@ async fn three_processes_start_on_a_full_queue() {
     let load = Load::plain(&stage, seed(), sized(6000, 100_000)).await;
     load.publish(&stage).await;
     let began = Instant::now();
-    let mut workers = vec![stage.spawn_worker(), stage.spawn_worker(), stage.spawn_worker()];
+    let mut workers = vec![
+        stage.spawn_worker(),
+        stage.spawn_worker(),
+        stage.spawn_worker(),
+    ];
     for worker in &mut workers {
         worker.ready().await;
     }

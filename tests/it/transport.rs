@@ -1,6 +1,5 @@
 //! TLS and secrets: who is trusted, who is refused, and what a restart takes up. Against the servers' encrypted ports.
 
-
 use super::starts::refused;
 use super::support::raw::{RawConnection, short};
 use super::support::tls::{Asked, Authority, Issued, TlsProxy, amqps_url, ca_file, instance};

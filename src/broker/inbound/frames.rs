@@ -277,7 +277,8 @@ impl Frames {
 
     /// Tells of the messages that came to their end.
     fn whole(&mut self, flow: &Flow) {
-        let done = |(channel, arriving): (&u16, &Arriving)| (arriving.missing == 0).then_some(*channel);
+        let done =
+            |(channel, arriving): (&u16, &Arriving)| (arriving.missing == 0).then_some(*channel);
         while let Some(channel) = self.arriving.iter().find_map(done) {
             let Some(arriving) = self.arriving.remove(&channel) else {
                 return;

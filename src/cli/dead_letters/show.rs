@@ -138,7 +138,11 @@ fn text(letter: &Letter, copies: u32) -> String {
         ),
     }
     let _ = match letter.cut_from {
-        Some(whole) => writeln!(text, "body, the first {} of {whole} bytes:", letter.body_bytes),
+        Some(whole) => writeln!(
+            text,
+            "body, the first {} of {whole} bytes:",
+            letter.body_bytes
+        ),
         None => writeln!(text, "body, {} bytes:", letter.body_bytes),
     };
     match std::str::from_utf8(&letter.body) {

@@ -135,7 +135,8 @@ impl Grant {
         let all: bool = row.get("may_select");
         let some =
             !self.columns.is_empty() && self.columns.iter().all(|name| columns.contains(name));
-        (all || some) && (!self.insert || row.get("may_insert"))
+        (all || some)
+            && (!self.insert || row.get("may_insert"))
             && (!self.change || row.get("may_change"))
     }
 

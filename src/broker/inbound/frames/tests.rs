@@ -171,7 +171,14 @@ fn messages_pass_however_their_bytes_come() {
         header(0, 0, b""),
     ]
     .concat();
-    for (coming, reading) in [(1, 1), (1, 9999), (7, 3), (100, 64), (9999, 10), (9999, 9999)] {
+    for (coming, reading) in [
+        (1, 1),
+        (1, 9999),
+        (7, 3),
+        (100, 64),
+        (9999, 10),
+        (9999, 9999),
+    ] {
         let flow = flow();
         assert!(passed(&bytes, &flow, coming, reading) == expected);
         let arrivals = (1..=4).map(|tag| flow.take(CHANNEL, tag).expect("it is whole").0);
