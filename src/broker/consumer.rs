@@ -103,13 +103,13 @@ impl Consumer {
                 None if current.ended => None,
                 None => tokio::select! {
                     biased;
-                    next = timeout(IDLE, current.deliveries.next()) => match next {
-                        Ok(next) => next,
-                        Err(_) => {
+                    next = timeout(IDLE, current.deliveries.next()) => {
+                        let Ok(next) = next else {
                             self.reopen(&mut current).await?;
                             continue;
-                        }
-                    },
+                        };
+                        next
+                    }
                     () = self.changed.notified() => continue,
                 },
             };

@@ -1,6 +1,7 @@
 //! Messages that the worker publishes: events, retries, dead letters.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use jiff::Timestamp;
 use lapin::BasicProperties;
@@ -232,7 +233,11 @@ fn noted(
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn answering(event: &Event, delivery: &Delivery) -> BasicProperties {

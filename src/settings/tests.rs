@@ -241,11 +241,6 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
             "worker.max_crashes is 0",
         ),
         (
-            "REVERTD_AMQP__MAX_BYTES_IN_HAND",
-            "0",
-            "amqp.max_bytes_in_hand is 0",
-        ),
-        (
             "REVERTD_TOPOLOGY__DEAD_LETTER_QUEUE",
             "usage.reverts",
             "two queues would be named",

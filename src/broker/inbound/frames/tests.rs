@@ -116,7 +116,7 @@ fn what_the_client_can_not_parse_gets_plain_properties() {
         ("something after them", header(0, 0x0080, b"\x01i and more")),
         (
             "more than a frame",
-            headers(&[&b"\x01kS\0\x02\0\0"[..], &[b'x'; FRAME_MAX]].concat()),
+            headers(&[&b"\x01kS\0\x02\0\0"[..], &vec![b'x'; FRAME_MAX]].concat()),
         ),
     ] {
         assert!(!is_readable(&header), "{what}");
