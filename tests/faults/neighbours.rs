@@ -159,14 +159,17 @@ async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
     stage.strike().await;
 }
 
+/// The memory that `config/kubernetes.yaml` gives a worker, in MiB.
+const LIMIT: u64 = 128;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rubbish_of_65_kb_needs_little_memory() {
-    bodies("rubbish, bodies of 65 kB", sized(1500, 6000), 65_000, 96).await;
+    bodies("rubbish, bodies of 65 kB", sized(1500, 6000), 65_000, LIMIT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_of_60_mib_need_little_memory() {
-    bodies("rubbish, bodies of 60 MiB", sized(3, 10), 60 << 20, 96).await;
+    bodies("rubbish, bodies of 60 MiB", sized(3, 10), 60 << 20, LIMIT).await;
 }
 
 /// Processes that start on a full queue share it, and return nothing to each other.

@@ -113,7 +113,12 @@ async fn a_crash_counts_against_what_was_alone() {
 #[tokio::test]
 async fn a_stop_that_takes_too_long_is_no_crash() {
     let mut held_up = HeldUp::new().await;
-    assert!(!held_up.worker.stop().await.success(), "it is not done");
+    let stopped = held_up.worker.stop().await;
+    assert!(
+        !stopped.success(),
+        "it is not done: {}",
+        held_up.worker.log()
+    );
     assert_eq!(held_up.verdict().await, "usage.reverted");
 }
 
