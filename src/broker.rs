@@ -16,27 +16,30 @@ use tokio::time::timeout;
 
 use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 use crate::tls;
+use inbound::{Flow, Inbound};
+use socket::Socket;
 use trust::Trust;
 use watched::Watched;
 
+mod ack_tracker;
 mod browse;
 mod client;
+mod consumer;
+mod consumer_channel;
 mod credentials;
+mod delivery;
 mod depths;
 mod doctor;
 mod error;
-mod inlet;
-mod intake;
+mod inbound;
 mod letter;
 mod login;
 mod management;
 mod message;
-mod order;
 mod outlet;
 mod postbox;
 mod properties;
 mod reply_queue;
-mod sieve;
 mod socket;
 mod topology;
 mod trust;
@@ -45,18 +48,19 @@ mod wire;
 
 pub use browse::Browse;
 pub use client::{Answers, Client, Reply, Sender, Submission};
+pub use consumer::{BatchLimits, Consumer};
+pub use consumer_channel::Batch;
 pub use credentials::Credentials;
+pub use delivery::Delivery;
 pub use depths::Depths;
 pub use doctor::{assure, doctor};
 pub use error::BrokerError;
-pub use inlet::{Batch, Delivery};
-pub use intake::Intake;
+pub use inbound::{Cut, STACK_BYTES};
 pub use letter::{Letter, Noted, Origin};
 pub use login::{Login, LoginError, Posting};
 pub use message::{Message, is_direct};
 pub use outlet::{Fate, Outlet};
 pub use postbox::{Answer, Expected, Postbox};
-pub use sieve::{STACK_BYTES, Sieved, sieve};
 
 /// Longest wait for a connection, a channel or a declaration.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,6 +77,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Broker {
     consuming: Watched,
     publishing: Watched,
+    /// What is in flight of the first.
+    flow: Arc<Flow>,
     url: AmqpUrl,
     trust: Trust,
     host: String,
@@ -90,14 +96,18 @@ impl Broker {
                 let host = url.host();
                 within(CONNECT_TIMEOUT, &host, greeting(&url)).await?;
             }
+            let amqp = &settings.amqp;
+            let (in_flight, body) = (&amqp.max_bytes_in_hand, &amqp.max_message_bytes);
+            let flow = Flow::new(in_flight.bytes(), body.bytes());
             let (consuming, publishing) = tokio::try_join!(
-                connect(&url, "revertd worker (consuming)"),
+                connect_consuming(&url, "revertd worker (consuming)", &flow),
                 connect(&url, "revertd worker (publishing)")
             )?;
             Ok(Self {
                 trust: Trust::new(&consuming.status().username(), settings),
                 consuming: Watched::new(consuming),
                 publishing: Watched::new(publishing),
+                flow,
                 host: url.host(),
                 url,
             })
@@ -117,20 +127,12 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker refuses.
-    pub async fn intake(
+    pub async fn consumer(
         self: &Arc<Self>,
         queue: &str,
         prefetch: u16,
-    ) -> Result<Intake, BrokerError> {
-        Intake::open(self.clone(), queue, prefetch).await
-    }
-
-    /// Takes the first `count` messages of the work queue, and no more.
-    ///
-    /// # Errors
-    /// Where the broker refuses, or one of them can't be read.
-    pub async fn gather(self: &Arc<Self>, queue: &str, count: u16) -> Result<Intake, BrokerError> {
-        Intake::gather(self.clone(), queue, count).await
+    ) -> Result<Consumer, BrokerError> {
+        Consumer::open(self.clone(), queue, prefetch).await
     }
 
     /// Opens a channel to publish on, with confirms.
@@ -186,7 +188,7 @@ impl Broker {
 
     /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
     pub async fn cause(&self, wrong: BrokerError) -> BrokerError {
-        if wrong.is_lasting() || wrong.is_unparseable() {
+        if wrong.is_lasting() {
             return wrong;
         }
         for watched in [&self.consuming, &self.publishing] {
@@ -242,7 +244,20 @@ async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
 /// Connects once, with the login of `url`, under a name that the broker's operator sees.
 async fn connect(url: &AmqpUrl, name: &str) -> Result<Connection, BrokerError> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    log_in(url, parsed(url)?, properties).await
+    log_in(url, parsed(url)?, properties, Inbound::plain).await
+}
+
+/// The same of a connection that consumes.
+async fn connect_consuming(
+    url: &AmqpUrl,
+    name: &str,
+    flow: &Arc<Flow>,
+) -> Result<Connection, BrokerError> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let inspected = |socket| Inbound::inspected(socket, flow.clone());
+    let connection = log_in(url, parsed(url)?, properties, inspected).await?;
+    flow.set_frame_max(connection.configuration().frame_max() as usize);
+    Ok(connection)
 }
 
 /// The same with a login of its own in place of the address's.
@@ -256,7 +271,7 @@ async fn connect_as(
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_auth_provider(login);
-    log_in(url, uri, properties).await
+    log_in(url, uri, properties, Inbound::plain).await
 }
 
 fn parsed(url: &AmqpUrl) -> Result<AMQPUri, BrokerError> {
@@ -267,12 +282,13 @@ async fn log_in(
     url: &AmqpUrl,
     uri: AMQPUri,
     properties: ConnectionProperties,
+    inbound: impl FnOnce(Socket) -> Inbound,
 ) -> Result<Connection, BrokerError> {
     let host = url.host();
     let connecting = async {
         let logging_in = async {
             let socket = socket::open(url).await?;
-            socket::log_in(uri, socket, properties).await
+            socket::log_in(uri, inbound(socket), properties).await
         };
         let connected = logging_in.await;
         connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))

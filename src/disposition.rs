@@ -3,6 +3,7 @@
 //! Pure. Settling, logs and counters read what is decided here.
 
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 use crate::event::Event;
 use crate::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict};
@@ -138,15 +139,15 @@ pub fn read(
         return Reading::Done(untrusted(envelope, body, claim, ladder, now));
     }
     if body.len() as u64 > max_bytes {
-        let (length, wrong) = (body.len(), "amqp.max_message_bytes");
-        let text = format!("the body has {length} bytes, more than {max_bytes} ({wrong})");
-        return Reading::Done(malformed(envelope, body, text, now));
+        let identity = envelope.raw_identity(body);
+        return too_large(envelope, identity, body.len() as u64, max_bytes, now);
     }
     let (violations, fragments) = match (decode(body), envelope.violation()) {
         (Ok(fields), None) => return Reading::Request(request(envelope, fields, ladder)),
         (Ok(fields), Some(violation)) => (vec![violation], Fragments::from(&fields)),
         (Err(Undecodable::Malformed(text)), _) => {
-            return Reading::Done(malformed(envelope, body, text, now));
+            let identity = envelope.raw_identity(body);
+            return Reading::Done(malformed(envelope, identity, text, now));
         }
         (
             Err(Undecodable::Invalid {
@@ -171,14 +172,28 @@ pub fn read(
     )))
 }
 
-/// Disposes of a delivery that came too often: unread, since reading it may be what kills the worker.
+/// Disposes of a delivery whose body has `bytes`, more than `max_bytes`.
 #[must_use]
-pub fn unread(envelope: &Envelope, body: &[u8], deliveries: u32, now: Timestamp) -> Disposition {
+pub fn too_large(
+    envelope: &Envelope,
+    identity: Uuid,
+    bytes: u64,
+    max_bytes: u64,
+    now: Timestamp,
+) -> Reading {
+    let wrong = "amqp.max_message_bytes";
+    let text = format!("the body has {bytes} bytes, more than {max_bytes} ({wrong})");
+    Reading::Done(malformed(envelope, identity, text, now))
+}
+
+/// Disposes of a delivery during which the worker crashed, alone: unread, since reading it may be why.
+#[must_use]
+pub fn unread(envelope: &Envelope, identity: Uuid, crashes: u32, now: Timestamp) -> Disposition {
     let text = format!(
-        "delivered {deliveries} times without being settled; something in it may stop the worker"
+        "the worker crashed {crashes} times with nothing else in work; something in it stops the worker"
     );
     let failure = Failure::RetriesExhausted(text);
-    dead_letter(envelope, body, &Fragments::default(), failure, now)
+    dead_letter(envelope, identity, &Fragments::default(), failure, now)
 }
 
 /// Disposes of a message of which it is not known whose request it is: nothing is answered in anybody's name.
@@ -197,7 +212,8 @@ fn untrusted(
     let text = "its client is named by a login that is not trusted to (amqp.trusted_users); once it is, replay the \
                 dead letter";
     let failure = Failure::Unavailable(text.into());
-    dead_letter(envelope, body, &Fragments::default(), failure, now)
+    let identity = envelope.raw_identity(body);
+    dead_letter(envelope, identity, &Fragments::default(), failure, now)
 }
 
 /// Disposes of a request by what came of it.
@@ -247,7 +263,8 @@ fn failed(
         return Disposition::Retry { rung };
     }
     let fragments = Fragments::from(&request.fields);
-    dead_letter(envelope, body, &fragments, failure.clone(), now)
+    let identity = envelope.raw_identity(body);
+    dead_letter(envelope, identity, &fragments, failure.clone(), now)
 }
 
 /// Attempts made, the present one included, if it is one.
@@ -276,19 +293,18 @@ fn not_found(request: &RevertRequest, now: Timestamp) -> Outcome {
     }
 }
 
-fn malformed(envelope: &Envelope, body: &[u8], text: String, now: Timestamp) -> Disposition {
+fn malformed(envelope: &Envelope, identity: Uuid, text: String, now: Timestamp) -> Disposition {
     let failure = Failure::Malformed(text);
-    dead_letter(envelope, body, &Fragments::default(), failure, now)
+    dead_letter(envelope, identity, &Fragments::default(), failure, now)
 }
 
 fn dead_letter(
     envelope: &Envelope,
-    body: &[u8],
+    identity: Uuid,
     fragments: &Fragments,
     failure: Failure,
     now: Timestamp,
 ) -> Disposition {
-    let identity = envelope.raw_identity(body);
     let request_id = envelope.message_id.as_deref();
     let event = Event::of_failure(request_id, identity, fragments, &failure, now);
     Disposition::DeadLetter { failure, event }

@@ -35,6 +35,7 @@ mod row;
 mod session;
 mod split;
 pub mod stored;
+mod suspects;
 mod tables;
 mod trial;
 pub mod verify;
@@ -43,6 +44,7 @@ pub use connect::unencrypted;
 pub use doctor::doctor;
 pub use error::LedgerError;
 pub use migrate::{Migrated, check, migrate};
+pub use suspects::Tries;
 
 use batch::{Care, Params};
 use encryption::Encryption;

@@ -216,12 +216,19 @@ impl Envelope {
     /// Identity of a request whose body gives no content: client, message id and raw body.
     #[must_use]
     pub fn raw_identity(&self, body: &[u8]) -> Uuid {
-        digest(&[
-            b"raw",
-            self.client.as_bytes(),
-            self.message_id.as_deref().unwrap_or_default().as_bytes(),
-            body,
-        ])
+        self.identity_of(b"raw", body)
+    }
+
+    /// The same of a body that is too large for a request, by its digest.
+    #[must_use]
+    pub fn cut_identity(&self, sha256: &[u8; 32]) -> Uuid {
+        self.identity_of(b"cut", sha256)
+    }
+
+    fn identity_of(&self, kind: &[u8], content: &[u8]) -> Uuid {
+        let message_id = self.message_id.as_deref().unwrap_or_default();
+        let (client, message_id) = (self.client.as_bytes(), message_id.as_bytes());
+        digest(&[kind, client, message_id, content])
     }
 }
 

@@ -88,8 +88,8 @@ pub struct Amqp {
     pub key_file: Option<HeldFile>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<u16>,
+    pub max_bytes_in_hand: Size,
     pub max_message_bytes: Size,
-    pub max_deliveries: u32,
     pub reply_to_pattern: ReplyToPattern,
     pub trusted_users: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,7 +105,6 @@ pub struct Topology {
     pub request_key: Name,
     pub work_queue: Name,
     pub work_queue_max_bytes: Size,
-    pub work_queue_delivery_limit: u32,
     pub retry_queue_prefix: Name,
     pub retry_queue_max_bytes: Size,
     pub reply_exchange: Name,
@@ -145,6 +144,7 @@ pub struct Database {
 pub struct Worker {
     pub concurrency: u16,
     pub batch_max: u16,
+    pub max_crashes: u32,
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
 }

@@ -5,25 +5,27 @@
 //! settle is delivered again; nothing else is remembered.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use crate::broker::{self, BrokerError};
+use crate::broker::BrokerError;
 use crate::ledger::control::Told;
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::patience::Patience;
 use crate::retry::Ladder;
 use crate::settings::Settings;
 use crate::telemetry::{Pause, TelemetryError};
+use crash_journal::CrashJournal;
 use logs::Logs;
 use sight::Sight;
 
 mod batch;
 mod copies;
+mod crash_journal;
 mod generation;
 mod logs;
 mod messages;
@@ -35,10 +37,6 @@ mod sight;
 /// The waits between generations that fail.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
-/// How long a failure explains that messages are delivered again. What comes later was delivered often for
-/// another reason.
-const EXPLAINED_FOR: Duration = Duration::from_secs(10);
 
 /// Why the pool can't start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -63,14 +61,12 @@ pub enum WorkerError {
 struct Shared {
     settings: Settings,
     ledger: Ledger,
+    journal: CrashJournal,
     ladder: Ladder,
     retry_queues: Vec<String>,
     own_queues: std::collections::BTreeSet<String>,
     sight: Sight,
     logs: Logs,
-    /// Generations of late that the database, the broker or a message that can't be parsed ended: each had what was
-    /// in hand delivered again, which is no reason to suspect a message of it.
-    failures: AtomicU32,
     /// Batches that were settled: the servers worked.
     settled: AtomicU64,
 }
@@ -86,13 +82,8 @@ impl Shared {
 /// What a generation takes over from the one before.
 #[derive(Default)]
 struct Beginning {
-    /// How many messages at the queue's head were found readable, after others were rejected: exactly these are
-    /// taken, since the next might be unreadable again.
-    sifted: Option<u16>,
     /// Whether the broker or the database failed.
     failed: bool,
-    /// Whether the topology was in order a moment ago.
-    topology_checked: bool,
 }
 
 /// Why a worker, and with it the generation, ended.
@@ -100,8 +91,6 @@ enum End {
     Stopped,
     /// A bug; what was in hand may hold its cause.
     BrokeOff,
-    /// What was sifted out of the queue is done; what comes next is not.
-    Sifted,
     /// The broker took no messages for a while, and does again.
     Unblocked,
     /// The fleet is to take no requests; what was in hand is finished.
@@ -118,13 +107,13 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
     let ledger = Ledger::new(&settings)?;
     let (sight, showing) = Sight::open(&settings, &ledger, &stop).await?;
     let shared = Arc::new(Shared {
+        journal: CrashJournal::new(ledger.clone(), settings.worker.batch_max),
         ledger,
         ladder: settings.ladder(),
         retry_queues: settings.retry_queues(),
         own_queues: settings.own_queues(),
         sight,
         logs: Logs::default(),
-        failures: AtomicU32::new(0),
         settled: AtomicU64::new(0),
         settings,
     });
@@ -158,7 +147,6 @@ impl Pool {
         let mut next = Beginning::default();
         let mut ever_ready = false;
         loop {
-            let began = Instant::now();
             let mut ready = false;
             let settled = self.settled();
             let end = self.generation(&next, &mut ready).await?;
@@ -166,13 +154,6 @@ impl Pool {
             if self.settled() > settled {
                 // What works now and then is not hammered by trying it at once.
                 patience.reset();
-            }
-            if ready && !matches!(end, End::Paused(_)) {
-                // What it had in hand is delivered again, for no fault of its own.
-                if began.elapsed() > EXPLAINED_FOR && self.settled() > settled {
-                    self.shared.failures.store(0, Ordering::Relaxed);
-                }
-                self.failed();
             }
             if let End::Paused(told) = &end {
                 // What a generation that never began was to take over, the next one is.
@@ -189,24 +170,7 @@ impl Pool {
             let wait = match end {
                 End::Stopped | End::Paused(_) => return Ok(()),
                 End::Unblocked => Duration::ZERO,
-                End::BrokeOff => {
-                    self.shared.failures.store(0, Ordering::Relaxed);
-                    patience.next_wait()
-                }
-                End::Broker(wrong) if wrong.is_unparseable() => {
-                    warn!(reason = %wrong, "a message can't be read; looking for it");
-                    self.shared.sight.status.paused(Pause::Unreadable, &wrong);
-                    match self.sift(&mut next).await {
-                        Ok(true) => Duration::ZERO,
-                        // Another process has it, or has rejected it.
-                        Ok(false) => patience.next_wait(),
-                        Err(wrong) => self.pause(Pause::Broker, &wrong, &mut patience),
-                    }
-                }
-                End::Sifted => match self.sift(&mut next).await {
-                    Ok(_) => Duration::ZERO,
-                    Err(wrong) => self.pause(Pause::Broker, &wrong, &mut patience),
-                },
+                End::BrokeOff => patience.next_wait(),
                 End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
                 End::Ledger(wrong) if wrong.is_lasting() && !ever_ready => {
                     return Err(wrong.into());
@@ -228,38 +192,6 @@ impl Pool {
 
     fn settled(&self) -> u64 {
         self.shared.settled.load(Ordering::Relaxed)
-    }
-
-    fn failed(&self) {
-        self.shared.failures.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Rejects what can't be read among as many messages as a generation holds. `false` where there is nothing.
-    async fn sift(&self, next: &mut Beginning) -> Result<bool, BrokerError> {
-        let settings = &self.shared.settings;
-        let queue = settings.topology.work_queue.as_str();
-        let mut rejected = 0u32;
-        loop {
-            let sieved = broker::sieve(&settings.amqp.url, queue, settings.in_hand()).await?;
-            rejected += u32::from(sieved.rejected);
-            if sieved.readable > 0 {
-                // They were delivered once more.
-                self.failed();
-            }
-            if sieved.rejected == 0 || sieved.readable > 0 {
-                next.topology_checked = true;
-                next.sifted = (sieved.rejected > 0).then_some(sieved.readable);
-                info!(
-                    rejected,
-                    readable = sieved.readable,
-                    "looked for unreadable messages"
-                );
-                return Ok(rejected > 0);
-            }
-            if self.stop.is_cancelled() {
-                return Ok(true);
-            }
-        }
     }
 
     /// Migrates or checks the schema, however long the database takes to appear. `false`: stopped meanwhile.

@@ -22,7 +22,6 @@ enum Nature {
     Forbidden,
     Missing,
     Unequal,
-    Unparseable,
     Blocked,
 }
 
@@ -120,13 +119,6 @@ impl BrokerError {
         self.nature == Nature::Unequal
     }
 
-    /// Whether a delivery could not be parsed, which ends the connection, and does so again each time it
-    /// is delivered.
-    #[must_use]
-    pub fn is_unparseable(&self) -> bool {
-        self.nature == Nature::Unparseable
-    }
-
     /// Whether the broker takes no messages, and says when it does again.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
@@ -151,17 +143,12 @@ impl BrokerError {
                 "{at} answers with something else than AMQP; correct host and port in amqp.url, or write \
                  amqps:// if this is a port that speaks TLS"
             )),
-            ErrorKind::ParsingError(_) => Self {
-                message: format!("a delivery of {at} has properties that are not UTF-8"),
-                nature: Nature::Unparseable,
-            },
+            ErrorKind::ParsingError(_) => Self::passing(format!(
+                "{at} sent something that can't be parsed ({doing})"
+            )),
             ErrorKind::ProtocolError(amqp) => {
                 let text = amqp.get_message();
                 match amqp.kind() {
-                    AMQPErrorKind::Hard(AMQPHardError::FRAMEERROR) => Self {
-                        message: format!("a frame of {at} can't be read: {text}"),
-                        nature: Nature::Unparseable,
-                    },
                     AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if doing == "connecting" => {
                         Self {
                             message: format!(

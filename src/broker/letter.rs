@@ -73,6 +73,8 @@ pub struct Letter {
     pub body: Vec<u8>,
     /// How long the body is.
     pub body_bytes: u64,
+    /// How long the request's body was, where the worker kept only its beginning.
+    pub cut_from: Option<u64>,
     /// The properties as they stand on the wire, after the size of the body.
     pub header: Vec<u8>,
     pub(super) properties: Option<Box<BasicProperties>>,
@@ -149,6 +151,7 @@ impl Letter {
             Some(claimed) => (claimed, Some(envelope.client)),
             None => (envelope.client, None),
         };
+        let cut_from = header(properties::BODY_SIZE).filter(|_| noted.is_some());
         let first = text(properties::FIRST_ATTEMPT_AT).filter(|_| death.is_none());
         let first = first.and_then(|text| text.parse().ok());
         let died = death.and_then(|death| seconds(death.inner().get("time")));
@@ -166,6 +169,9 @@ impl Letter {
             login: read.user_id().as_ref().map(ToString::to_string),
             message_id: envelope.message_id,
             attempts: envelope.attempts,
+            cut_from: cut_from
+                .and_then(properties::integer)
+                .and_then(|bytes| u64::try_from(bytes).ok()),
             since: first.or(died).or(published),
             ..Self::blank()
         }
@@ -185,6 +191,7 @@ impl Letter {
             since: None,
             body: Vec::new(),
             body_bytes: 0,
+            cut_from: None,
             header: Vec::new(),
             properties: None,
             tag: 0,

@@ -1,13 +1,14 @@
 //! Messages that the worker publishes: events, retries, dead letters.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use super::delivery::Delivery;
 use super::error::BrokerError;
-use super::inlet::Delivery;
 use super::letter::Letter;
 use super::outlet::Outlet;
 use super::properties;
@@ -248,6 +249,12 @@ fn noted(
         .and_then(|_| properties::noted_first_attempt(&delivery.properties));
     let first = delivery.first_attempt_at.or(said).unwrap_or(now);
     let mut added = counted(count, first);
+    if let Some(cut) = &delivery.cut {
+        let bytes = i64::try_from(cut.bytes).unwrap_or(i64::MAX);
+        added.push((properties::BODY_SIZE, AMQPValue::LongLongInt(bytes)));
+        let sha256 = properties::long_text(&hexadecimal(&cut.sha256));
+        added.push((properties::BODY_SHA256, sha256));
+    }
     match (passing, &envelope.claim) {
         (Passing::Retry, _) => {}
         (Passing::Wait, Some(claim)) => {
@@ -275,6 +282,14 @@ fn counted(attempts: u32, first: Timestamp) -> Vec<(&'static str, AMQPValue)> {
         (properties::ATTEMPTS, AMQPValue::LongLongInt(count)),
         (properties::FIRST_ATTEMPT_AT, first),
     ]
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn answering(event: &Event, delivery: &Delivery) -> BasicProperties {

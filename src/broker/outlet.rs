@@ -12,8 +12,8 @@ use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::time::timeout;
 
+use super::delivery::Delivery;
 use super::error::BrokerError;
-use super::inlet::Delivery;
 use super::letter::Letter;
 use super::message::{Message, Properties};
 use super::{CONFIRM_TIMEOUT, properties};
@@ -24,6 +24,9 @@ const WINDOW: usize = 1000;
 
 /// Messages on their way at once: enough to keep the broker busy, and few enough to be small.
 const IN_FLIGHT: usize = 256;
+
+/// Bytes of their bodies, of which the client keeps copies until they are written; one larger body goes alone.
+const IN_FLIGHT_BYTES: usize = 1024 * 1024;
 
 /// Room in a frame for what is not the publisher's own headers.
 const FRAME_RESERVE: usize = 8 * 1024;
@@ -181,12 +184,15 @@ impl Outlet {
     ) -> Result<Vec<Confirmation>, BrokerError> {
         let written = AtomicUsize::new(0);
         let mut under_way = FuturesOrdered::new();
+        let mut bytes = 0;
         let mut done = Vec::with_capacity(window.len());
         let mut rest = window.iter();
         loop {
             while under_way.len() < IN_FLIGHT
+                && (bytes < IN_FLIGHT_BYTES || under_way.is_empty())
                 && let Some(message) = rest.next()
             {
+                bytes += message.body.len();
                 if rest.len() == window.len() / 2 && window.len() > 1 {
                     seam::pass(seam::HALF_PUBLISHED);
                 }
@@ -195,7 +201,10 @@ impl Outlet {
             let next = timeout(CONFIRM_TIMEOUT, under_way.next()).await;
             let next = next.map_err(|_| BrokerError::silent(&self.host))?;
             match next {
-                Some(step) => done.push(step.map_err(|error| self.wrong(&error))?),
+                Some(step) => {
+                    bytes -= window[done.len()].body.len();
+                    done.push(step.map_err(|error| self.wrong(&error))?);
+                }
                 None => return Ok(done),
             }
         }

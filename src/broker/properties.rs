@@ -27,13 +27,13 @@ pub const ERROR_REASON: &str = "x-error-reason";
 pub const ERROR_MESSAGE: &str = "x-error-message";
 pub const HEADERS_DROPPED: &str = "x-headers-dropped";
 pub const TRACEPARENT: &str = "traceparent";
+pub const BODY_SIZE: &str = "x-body-size";
+pub const BODY_SHA256: &str = "x-body-sha256";
 pub const MAX_ATTEMPTS: &str = "x-max-attempts";
-
-const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// Headers that are never passed on. CC and BCC would route copies wherever the publisher likes; a forged
 /// x-death makes the broker take an expiry for a cycle, and drop the message.
-const NEVER_PASSED_ON: [&str; 17] = [
+const NEVER_PASSED_ON: [&str; 19] = [
     "CC",
     "BCC",
     "x-death",
@@ -43,8 +43,10 @@ const NEVER_PASSED_ON: [&str; 17] = [
     "x-last-death-exchange",
     "x-last-death-queue",
     "x-last-death-reason",
-    DELIVERY_COUNT,
+    "x-delivery-count",
     WAITS,
+    BODY_SIZE,
+    BODY_SHA256,
     ERROR_CODE,
     ERROR_REASON,
     ERROR_MESSAGE,
@@ -85,15 +87,6 @@ pub fn envelope(properties: &BasicProperties, trust: &Trust, noted: bool) -> Env
             .unwrap_or(0),
         max_attempts: count(MAX_ATTEMPTS).filter(|max| *max > 0),
     }
-}
-
-/// How often the broker delivered the message before. On a first delivery the header is the publisher's own.
-pub fn redeliveries(properties: &BasicProperties, redelivered: bool) -> u32 {
-    let count = header(properties, DELIVERY_COUNT)
-        .filter(|_| redelivered)
-        .and_then(integer)
-        .and_then(|value| u32::try_from(value).ok());
-    count.unwrap_or(0)
 }
 
 /// The properties under which a delivery is published again by `user`, with `added` headers: as a request of `client`, or

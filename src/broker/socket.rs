@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use tokio_util::either::Either;
 
+use super::inbound::Inbound;
 use crate::settings::AmqpUrl;
 use crate::tls;
 
@@ -39,10 +40,10 @@ pub async fn open(url: &AmqpUrl) -> io::Result<Socket> {
     Ok(Either::Right(encrypted))
 }
 
-/// Logs in over a socket of [`open`], with the login of `uri`, or of `properties` where they have one.
+/// Logs in over a socket, with the login of `uri`, or of `properties` where they have one.
 pub async fn log_in(
     uri: AMQPUri,
-    socket: Socket,
+    socket: Inbound,
     properties: ConnectionProperties,
 ) -> lapin::Result<Connection> {
     let socket = Mutex::new(Some(socket));
@@ -67,7 +68,7 @@ pub async fn log_in(
 struct Sockets(Tokio);
 
 impl Reactor for Sockets {
-    type TcpStream = Compat<Socket>;
+    type TcpStream = Compat<Inbound>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
@@ -89,6 +90,6 @@ impl Reactor for Sockets {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        TcpStream::connect(address).map_ok(|stream| Either::Left(stream).compat())
+        TcpStream::connect(address).map_ok(|stream| Inbound::plain(Either::Left(stream)).compat())
     }
 }

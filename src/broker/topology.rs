@@ -9,8 +9,8 @@ use super::{CONNECT_TIMEOUT, within};
 use crate::settings::{Settings, Topology};
 
 /// Practically unlimited, and within the range that every supported version takes: to list letters must not
-/// use them up.
-const READ_LIMIT: i64 = 1_000_000_000;
+/// use them up, and requests are given up by the worker alone.
+const DELIVERY_LIMIT: i64 = 1_000_000_000;
 
 pub struct Queue {
     pub name: String,
@@ -71,7 +71,7 @@ fn work_queue(topology: &Topology) -> Queue {
     let mut arguments = quorum(
         topology.work_queue_max_bytes.bytes(),
         "reject-publish",
-        i64::from(topology.work_queue_delivery_limit),
+        DELIVERY_LIMIT,
     );
     dead_letters_to(
         &mut arguments,
@@ -92,7 +92,7 @@ fn work_queue(topology: &Topology) -> Queue {
 /// then back to the work queue, through the default exchange.
 fn retry_queue(topology: &Topology, name: String, delay_ms: u128) -> Queue {
     let max_bytes = topology.retry_queue_max_bytes.bytes();
-    let mut arguments = quorum(max_bytes, "reject-publish", READ_LIMIT);
+    let mut arguments = quorum(max_bytes, "reject-publish", DELIVERY_LIMIT);
     dead_letters_to(&mut arguments, "", topology.work_queue.as_str());
     let delay = i64::try_from(delay_ms).expect("delays are at most 28 days");
     arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(delay));
@@ -114,7 +114,7 @@ fn reply_queue(topology: &Topology) -> Queue {
     let keys = REPLY_KEYS.map(str::to_owned).to_vec();
     Queue {
         name: topology.reply_queue.to_string(),
-        arguments: quorum(max_bytes, "drop-head", READ_LIMIT),
+        arguments: quorum(max_bytes, "drop-head", DELIVERY_LIMIT),
         binding: Some((topology.reply_exchange.to_string(), keys)),
     }
 }
@@ -124,7 +124,7 @@ fn denied_queue(topology: &Topology) -> Queue {
     let max_bytes = topology.denied_queue_max_bytes.bytes();
     Queue {
         name: topology.denied_queue.to_string(),
-        arguments: quorum(max_bytes, "drop-head", READ_LIMIT),
+        arguments: quorum(max_bytes, "drop-head", DELIVERY_LIMIT),
         binding: Some((
             topology.reply_exchange.to_string(),
             vec![DENIED_KEY.to_owned()],
@@ -136,7 +136,7 @@ fn dead_letter_queue(topology: &Topology) -> Queue {
     let max_bytes = topology.dead_letter_queue_max_bytes.bytes();
     let name = topology.dead_letter_queue.to_string();
     Queue {
-        arguments: quorum(max_bytes, "reject-publish", READ_LIMIT),
+        arguments: quorum(max_bytes, "reject-publish", DELIVERY_LIMIT),
         binding: Some((
             topology.dead_letter_exchange.to_string(),
             vec![name.clone()],

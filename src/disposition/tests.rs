@@ -11,7 +11,7 @@ fn ladder(rungs: u64) -> Ladder {
 
 fn letter(failure: Failure) -> Disposition {
     let (envelope, now) = (Envelope::default(), Timestamp::UNIX_EPOCH);
-    dead_letter(&envelope, b"", &Fragments::default(), failure, now)
+    dead_letter(&envelope, Uuid::nil(), &Fragments::default(), failure, now)
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::seam;
 use crate::settings::Settings;
 
 /// Every migration of `migrations/`, in order. A released one is never edited.
-pub(super) const MIGRATIONS: [(&str, &str); 6] = [
+pub(super) const MIGRATIONS: [(&str, &str); 7] = [
     (
         "V1__outcomes",
         include_str!("../../migrations/V1__outcomes.sql"),
@@ -34,6 +34,10 @@ pub(super) const MIGRATIONS: [(&str, &str); 6] = [
     (
         "V5__entries_of_others",
         include_str!("../../migrations/V5__entries_of_others.sql"),
+    ),
+    (
+        "V6__suspects",
+        include_str!("../../migrations/V6__suspects.sql"),
     ),
     (
         "V7__refusals",

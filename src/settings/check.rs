@@ -11,7 +11,11 @@ impl Settings {
         let positive = [
             ("worker.concurrency", u64::from(self.worker.concurrency)),
             ("worker.batch_max", u64::from(self.worker.batch_max)),
-            ("amqp.max_deliveries", u64::from(self.amqp.max_deliveries)),
+            ("worker.max_crashes", u64::from(self.worker.max_crashes)),
+            (
+                "amqp.max_bytes_in_hand",
+                self.amqp.max_bytes_in_hand.bytes(),
+            ),
             (
                 "amqp.max_message_bytes",
                 self.amqp.max_message_bytes.bytes(),
@@ -63,17 +67,6 @@ impl Settings {
             return wrong(format!(
                 "database.pool_size ({pool}) is less than worker.concurrency ({concurrency}), so \
                  workers would wait for each other; raise the first or lower the second"
-            ));
-        }
-        let (limit, deliveries) = (
-            self.topology.work_queue_delivery_limit,
-            self.amqp.max_deliveries,
-        );
-        if limit <= deliveries.saturating_mul(2) {
-            return wrong(format!(
-                "topology.work_queue_delivery_limit ({limit}) must be more than twice \
-                 amqp.max_deliveries ({deliveries}), or the broker dead-letters requests before the \
-                 worker can say why"
             ));
         }
         if self.retry.delays.is_empty() && self.retry.usage_not_found_attempts > 0 {

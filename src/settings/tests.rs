@@ -236,9 +236,9 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
             "amqp.prefetch (10) is less than",
         ),
         (
-            "REVERTD_AMQP__MAX_DELIVERIES",
-            "60",
-            "topology.work_queue_delivery_limit (50)",
+            "REVERTD_WORKER__MAX_CRASHES",
+            "0",
+            "worker.max_crashes is 0",
         ),
         (
             "REVERTD_TOPOLOGY__DEAD_LETTER_QUEUE",

@@ -22,18 +22,15 @@ pub enum Pause {
     Broker,
     /// The broker refuses what the workers publish, or a queue is full.
     Publishing,
-    /// A message that can't be read is being looked for.
-    Unreadable,
     /// An operator paused the fleet.
     Operator,
 }
 
 impl Pause {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 4] = [
         Self::Database,
         Self::Broker,
         Self::Publishing,
-        Self::Unreadable,
         Self::Operator,
     ];
 
@@ -42,7 +39,6 @@ impl Pause {
             Self::Database => "database",
             Self::Broker => "broker",
             Self::Publishing => "publishing",
-            Self::Unreadable => "unreadable",
             Self::Operator => "operator",
         }
     }
@@ -54,7 +50,6 @@ impl fmt::Display for Pause {
             Self::Database => "the database",
             Self::Broker => "the broker",
             Self::Publishing => "publishing",
-            Self::Unreadable => "a message can't be read",
             Self::Operator => "an operator",
         })
     }
@@ -202,7 +197,7 @@ impl Status {
             Pause::Database => now.database = Some(Answer::Failed(why.to_string())),
             // An operator's pause closes the connections, on purpose.
             Pause::Broker | Pause::Operator => now.broker = false,
-            Pause::Publishing | Pause::Unreadable => {}
+            Pause::Publishing => {}
         }
     }
 

@@ -4,56 +4,41 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use uuid::Uuid;
 
 use super::copies::Copies;
 use super::record::{Began, Record};
-use super::{EXPLAINED_FOR, End, Shared};
-use crate::broker::{Batch, Broker, Delivery, Intake, Outlet};
+use super::{End, Shared};
+use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Outlet};
 use crate::disposition::{self, Disposition, Reading};
 use crate::ledger::LedgerError;
 use crate::outcome::{Aside, Decision};
 use crate::seam;
 
-/// From this redelivery on, beyond those that failures of the database or the broker explain, a message is
-/// suspected of stopping workers.
-const SUSPECT_REDELIVERIES: u32 = 2;
-
-/// Bodies larger than this are taken one at a time: such messages are rare, and a prefetch of them is too much
-/// to hold in memory.
-const HEAVY_BYTES: usize = 1024 * 1024;
-
 /// A share of the deliveries and of the database, and channels to publish.
 pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) broker: Arc<Broker>,
-    intake: Arc<Intake>,
+    consumer: Arc<Consumer>,
     pub(super) outlet: Outlet,
     copies: Copies,
-    /// Whether the pace is this generation's to choose.
-    pacing: bool,
-    began: Instant,
 }
 
 impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
         broker: Arc<Broker>,
-        intake: Arc<Intake>,
+        consumer: Arc<Consumer>,
         outlet: Outlet,
         copies: Copies,
-        pacing: bool,
     ) -> Self {
         Self {
             shared,
             broker,
-            intake,
+            consumer,
             outlet,
             copies,
-            pacing,
-            began: Instant::now(),
         }
     }
 
@@ -66,63 +51,57 @@ impl Worker {
     }
 
     async fn work(&mut self, over: &CancellationToken) -> Result<(), End> {
-        let batch_max = usize::from(self.shared.settings.worker.batch_max);
+        let shared = self.shared.clone();
+        let limits = BatchLimits {
+            first: shared.settings.worker.batch_max.into(),
+            again: shared.journal.most_at_once(),
+        };
         loop {
             let batch = tokio::select! {
                 biased;
                 () = over.cancelled() => return Ok(()),
-                batch = self.intake.next_batch(batch_max) => batch.map_err(End::Broker)?,
+                batch = self.consumer.next_batch(limits) => batch.map_err(End::Broker)?,
             };
-            let Some(mut batch) = batch else {
+            let Some(batch) = batch else {
                 return Ok(());
             };
-            let grows = self.pacing && self.pace(&mut batch).await?;
-            let (window, messages) = (batch.window, batch.deliveries.len());
+            if batch.deliveries.iter().any(|delivery| delivery.redelivered) {
+                self.try_again(batch, over).await?;
+            } else {
+                let _in_work = shared.journal.begin().await;
+                self.handle(batch).await?;
+            }
+        }
+    }
+
+    /// The way of messages that come again, one of which may have crashed a worker: in parts, by the tries behind them.
+    async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), End> {
+        let shared = self.shared.clone();
+        let journal = &shared.journal;
+        let messages: Vec<Uuid> = batch.deliveries.iter().map(Delivery::identity).collect();
+        let tries = journal.tries(&messages).await.map_err(End::Ledger)?;
+        for delivery in batch.deliveries.iter_mut().zip(&messages) {
+            let (delivery, message) = delivery;
+            delivery.crashes = tries.get(message).map_or(0, |tries| tries.alone);
+        }
+        let mut rest = messages.as_slice();
+        while !rest.is_empty() {
+            if over.is_cancelled() {
+                return Ok(());
+            }
+            let (part, after) = rest.split_at(journal.part(rest, &tries));
+            let next = batch.split_off(part.len());
+            let in_work = journal
+                .begin_again(part, &tries)
+                .await
+                .map_err(End::Ledger)?;
             self.handle(batch).await?;
-            if grows {
-                self.intake.settled(window, messages);
-            }
+            journal.settled(part).await.map_err(End::Ledger)?;
+            drop(in_work);
+            (batch, rest) = (next, after);
         }
-    }
-
-    /// Has suspects come one at a time, with nothing else in hand that their crash would have delivered once
-    /// more. Whether the window may grow by the rest.
-    async fn pace(&self, batch: &mut Batch) -> Result<bool, End> {
-        let threshold = SUSPECT_REDELIVERIES.saturating_add(self.explained());
-        let suspect = |delivery: &Delivery| {
-            delivery.redeliveries >= threshold || delivery.body.len() > HEAVY_BYTES
-        };
-        // Each return is a delivery, and other processes return it too: what has been returned often is dealt with here,
-        // or it would be given up without ever having been tried.
-        let returned_often = threshold.max(self.shared.settings.amqp.max_deliveries / 2);
-        if batch.window == 1 {
-            if batch.deliveries.iter().any(suspect) {
-                self.intake.narrow();
-                return Ok(false);
-            }
-            let fresh = batch
-                .deliveries
-                .iter()
-                .any(|delivery| delivery.redeliveries == 0);
-            return Ok(self.intake.may_grow(fresh));
-        }
-        let to_return =
-            |delivery: &Delivery| suspect(delivery) && delivery.redeliveries < returned_often;
-        if !batch.give_back(to_return).await.map_err(End::Broker)? {
-            return Ok(!batch.deliveries.iter().any(suspect));
-        }
-        info!("a message was delivered often, or is large: one at a time until it has passed");
-        self.intake.narrow();
-        Ok(false)
-    }
-
-    /// Redeliveries that failures of late explain.
-    fn explained(&self) -> u32 {
-        if self.began.elapsed() < EXPLAINED_FOR {
-            self.shared.failures.load(Ordering::Relaxed)
-        } else {
-            0
-        }
+        // What is left is empty, and must not keep later ones waiting.
+        batch.settle().await.map_err(End::Broker)
     }
 
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
@@ -211,12 +190,17 @@ impl Worker {
     fn read(&self, delivery: &Delivery, now: Timestamp) -> Reading {
         let amqp = &self.shared.settings.amqp;
         let (envelope, body) = (&delivery.envelope, &delivery.body);
-        if delivery.redeliveries >= amqp.max_deliveries.saturating_add(self.explained()) {
-            let deliveries = delivery.redeliveries;
-            return Reading::Done(disposition::unread(envelope, body, deliveries, now));
+        let crashes = delivery.crashes;
+        if crashes >= self.shared.settings.worker.max_crashes {
+            let identity = delivery.identity();
+            return Reading::Done(disposition::unread(envelope, identity, crashes, now));
         }
         seam::pass_with(seam::READING, body);
         let max_bytes = amqp.max_message_bytes.bytes();
+        if delivery.cut.is_some() {
+            let (identity, bytes) = (delivery.identity(), delivery.body_bytes());
+            return disposition::too_large(envelope, identity, bytes, max_bytes, now);
+        }
         let needs_client = self.shared.settings.needs_grants();
         let ladder = &self.shared.ladder;
         disposition::read(envelope, body, max_bytes, needs_client, ladder, now)

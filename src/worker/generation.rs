@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::batch::Worker;
 use super::copies::{Copies, Courier};
 use super::{Beginning, End, Pool, WorkerError};
-use crate::broker::{self, Broker, BrokerError, Intake};
+use crate::broker::{self, Broker, BrokerError, Consumer};
 use crate::seam;
 use crate::telemetry::Pause;
 
@@ -35,7 +35,7 @@ impl Pool {
         };
         let Equipment {
             broker,
-            intake,
+            consumer,
             workers,
             couriers,
         } = match started {
@@ -58,16 +58,18 @@ impl Pool {
         for worker in workers {
             tasks.spawn(worker.run(over.clone()));
         }
-        let ended = match self.watch(&mut tasks, &broker, &intake, &over).await {
+        let ended = match self.watch(&mut tasks, &broker, &consumer, &over).await {
             Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
-            Ok(End::Stopped) if !self.stop.is_cancelled() => Ok(End::Sifted),
             ended => ended,
         };
+        // What did not end by now ends here, and is no crash. Before the tasks are dropped: a statement that is under way
+        // would keep its connection busy. Where it fails, it is done before the next generation begins.
+        let _ = timeout(WIND_DOWN, self.shared.journal.uncount()).await;
         tasks.shutdown().await;
         status.not_consuming();
         status.broker(false);
         // Where it fails, what was settled is delivered again, and answered as before.
-        let _ = timeout(WIND_DOWN, intake.settle_the_rest()).await;
+        let _ = timeout(WIND_DOWN, consumer.settle_the_rest()).await;
         if let Ok(End::Broker(wrong)) = &ended
             && wrong.is_blocked()
         {
@@ -105,13 +107,17 @@ impl Pool {
         }
         let probed = self.shared.ledger.probe().await;
         probed.map_err(End::Ledger)?;
+        // Before anything comes that they would count against.
+        let uncounted = self.shared.journal.uncount().await;
+        uncounted.map_err(End::Ledger)?;
+        self.shared.journal.clean().await;
         let broker = Arc::new(
             Broker::connect(settings, beginning.failed)
                 .await
                 .map_err(End::Broker)?,
         );
         let opened = tokio::select! {
-            opened = self.open(&broker, beginning) => opened,
+            opened = self.open(&broker) => opened,
             blocked = broker.blocked() => Err(blocked),
         };
         match opened {
@@ -125,15 +131,9 @@ impl Pool {
         }
     }
 
-    async fn open(
-        &self,
-        broker: &Arc<Broker>,
-        beginning: &Beginning,
-    ) -> Result<Equipment, BrokerError> {
+    async fn open(&self, broker: &Arc<Broker>) -> Result<Equipment, BrokerError> {
         let settings = &self.shared.settings;
-        if !beginning.topology_checked {
-            broker.ensure_topology(settings).await?;
-        }
+        broker.ensure_topology(settings).await?;
         // Until it was in order once, whatever failed before.
         if !self.assured.load(Ordering::Relaxed) {
             broker::assure(settings).await?;
@@ -147,28 +147,16 @@ impl Pool {
             outlet.probe().await?;
         }
         let queue = settings.topology.work_queue.as_str();
-        let intake = Arc::new(match beginning.sifted {
-            Some(count) => broker.gather(queue, count).await?,
-            None => broker.intake(queue, settings.in_hand()).await?,
-        });
+        let consumer = Arc::new(broker.consumer(queue, settings.in_hand()).await?);
         let (copies, couriers) = Copies::new(&self.shared, broker);
         let worker = |outlet| {
-            let shared = self.shared.clone();
-            let copies = copies.clone();
-            let pacing = beginning.sifted.is_none();
-            Worker::new(
-                shared,
-                broker.clone(),
-                intake.clone(),
-                outlet,
-                copies,
-                pacing,
-            )
+            let (shared, copies) = (self.shared.clone(), copies.clone());
+            Worker::new(shared, broker.clone(), consumer.clone(), outlet, copies)
         };
         let workers = outlets.into_iter().map(worker).collect();
         Ok(Equipment {
             broker: broker.clone(),
-            intake,
+            consumer,
             workers,
             couriers,
         })
@@ -179,11 +167,11 @@ impl Pool {
         &self,
         tasks: &mut JoinSet<End>,
         broker: &Broker,
-        intake: &Intake,
+        consumer: &Consumer,
         over: &CancellationToken,
     ) -> Result<End, WorkerError> {
         let mut end = tokio::select! {
-            first = tasks.join_next() => first.map_or(End::Stopped, joined),
+            first = tasks.join_next() => first.map_or(End::Stopped, |first| self.joined(first)),
             wrong = broker.blocked() => End::Broker(wrong),
             wrong = self.takes_nothing(broker) => End::Broker(wrong),
             told = self.shared.paused() => match told {
@@ -203,7 +191,7 @@ impl Pool {
         let rest = async {
             if !matches!(end, End::Broker(_)) {
                 // A stop, or a pause, finishes what was delivered; whoever else ends it, nothing more is to come.
-                if let Err(wrong) = intake.stop().await {
+                if let Err(wrong) = consumer.stop().await {
                     end = End::Broker(wrong);
                 }
                 if stopping {
@@ -211,7 +199,7 @@ impl Pool {
                 }
             }
             while let Some(next) = tasks.join_next().await {
-                end = worse(std::mem::replace(&mut end, End::Stopped), joined(next));
+                end = worse(std::mem::replace(&mut end, End::Stopped), self.joined(next));
                 if !matches!(end, End::Stopped | End::Paused(_)) {
                     over.cancel();
                 }
@@ -222,12 +210,10 @@ impl Pool {
             return Ok(end);
         }
         match end {
-            End::Stopped | End::Sifted | End::Unblocked | End::Paused(_) | End::BrokeOff
-                if finished =>
-            {
+            End::Stopped | End::Unblocked | End::Paused(_) | End::BrokeOff if finished => {
                 Ok(End::Stopped)
             }
-            End::Stopped | End::Sifted | End::Unblocked | End::Paused(_) | End::BrokeOff => {
+            End::Stopped | End::Unblocked | End::Paused(_) | End::BrokeOff => {
                 Err(WorkerError::Unfinished)
             }
             End::Ledger(wrong) => {
@@ -239,6 +225,15 @@ impl Pool {
                 Err(WorkerError::Unfinished)
             }
         }
+    }
+
+    /// A worker that panicked met a bug: what was in work is delivered again, and counted as a crash.
+    fn joined(&self, result: Result<End, JoinError>) -> End {
+        result.unwrap_or_else(|error| {
+            self.shared.journal.crashed();
+            error!(%error, "worker task panicked; this is a bug in revertd, please report it");
+            End::BrokeOff
+        })
     }
 
     /// Returns once the broker takes no messages, while there are none to publish: it says so only to who tries.
@@ -269,27 +264,18 @@ impl Pool {
 /// What a generation works with.
 struct Equipment {
     broker: Arc<Broker>,
-    intake: Arc<Intake>,
+    consumer: Arc<Consumer>,
     workers: Vec<Worker>,
     couriers: [Courier; 2],
-}
-
-/// A worker that panicked met a bug: what it had in hand is delivered again, one at a time.
-fn joined(result: Result<End, JoinError>) -> End {
-    result.unwrap_or_else(|bug| {
-        error!(%bug, "a worker broke off; this is a fault in revertd, please report it");
-        End::BrokeOff
-    })
 }
 
 /// The end that says more about what to do next.
 fn worse(one: End, other: End) -> End {
     let rank = |end: &End| match end {
-        End::Stopped | End::Sifted | End::Unblocked | End::Paused(_) => 0,
-        End::Broker(wrong) if !wrong.is_unparseable() => 1,
+        End::Stopped | End::Unblocked | End::Paused(_) => 0,
+        End::Broker(_) => 1,
         End::Ledger(_) => 2,
         End::BrokeOff => 3,
-        End::Broker(_) => 4,
     };
     if rank(&other) > rank(&one) {
         other

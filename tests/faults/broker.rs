@@ -208,7 +208,6 @@ async fn a_permission_that_is_missing_for_a_while_gives_nothing_up() {
     let (instance, servers) = Instance::start();
     let mut stage = Stage::on(servers).await;
     stage.set("WORKER__BATCH_MAX", "20");
-    stage.set("AMQP__MAX_DELIVERIES", "2");
     // Who declares is refused that first, and takes nothing.
     stage.start_worker().await.stop().await;
     stage.set("TOPOLOGY__DECLARE", "false");

@@ -13,11 +13,7 @@ const NODES: [&str; 3] = ["rabbit", "rabbit2", "rabbit3"];
 
 #[tokio::test]
 async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
-    if !full() {
-        // RabbitMQ may keep messages for the consumers of a dead node for minutes.
-        return;
-    }
-    let (seed, rounds) = (seed(), 9);
+    let (seed, rounds) = (seed(), if full() { 9 } else { 2 });
     let (instance, servers) = Instance::cluster();
     let mut count = Count::default();
     for round in 0..rounds {
@@ -29,7 +25,7 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
         let dice = seed.wrapping_add(round);
         // Nothing of a plain load climbs the ladder: what is on a rung when a node goes may rest there for three
         // minutes or more, since the broker itself publishes it from there.
-        let is_plain = round + 1 < rounds;
+        let is_plain = !full() || round + 1 < rounds;
         let load = if is_plain {
             Load::plain(&stage, dice, 1000).await
         } else {

@@ -12,6 +12,7 @@ mod crashes;
 mod database;
 mod instance;
 mod isolation;
+mod neighbours;
 mod poison;
 mod reckoning;
 mod servers;

@@ -169,10 +169,6 @@ async fn a_crash_counts_one_delivery_however_many_workers_there_are() {
     stage.set("WORKER__BATCH_MAX", "5");
     stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     let mut worker = stage.start_worker().await;
-    // So much must be settled before as much is handed out.
-    let first = Load::plain(&stage, seed(), 2000).await;
-    first.publish(&stage).await;
-    stage.told(2000).await;
     let lock = "BEGIN; LOCK TABLE billing_transactions IN SHARE MODE";
     stage.sql(lock).await;
     let load = Load::plain(&stage, seed(), 150).await;

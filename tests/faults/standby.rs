@@ -240,7 +240,6 @@ async fn a_refusal_is_as_durable_as_the_entry_it_names() {
 #[tokio::test]
 async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
     let mut pair = Pair::start().await;
-    pair.stage.set("AMQP__MAX_DELIVERIES", "6");
     let worker = pair.stage.start_worker().await;
     let load = Load::plain(&pair.stage, seed(), 300).await;
     pair.instance.act("stop-one", "pg2").await;

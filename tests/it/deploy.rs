@@ -102,16 +102,6 @@ fn what_the_cluster_is_told_fits_the_configuration() {
         assert!(margin >= Some(Duration::from_secs(10)), "{name}");
     }
     let scaler = object("ScaledObject", "revertd-worker");
-    let most = scaler["spec"]["maxReplicaCount"]
-        .as_i64()
-        .expect("a number");
-    let number = |section: &str, key: &str| {
-        let value = &configuration[section][key];
-        value.as_integer().expect("a number")
-    };
-    let deliveries = number("amqp", "max_deliveries");
-    let limit = number("topology", "work_queue_delivery_limit");
-    assert!(deliveries >= 2 * most && limit > 2 * deliveries);
     let defaults: toml::Table = toml::from_str(revertd::settings::DEFAULTS).expect("TOML");
     let queue = &scaler["spec"]["triggers"][0]["metadata"]["queueName"];
     assert_eq!(

@@ -277,35 +277,6 @@ async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lette
 }
 
 #[tokio::test]
-async fn a_message_that_came_too_often_is_dead_lettered_unread() {
-    let mut stage = Stage::new().await;
-    stage.set("AMQP__MAX_DELIVERIES", "3");
-    let mut worker = stage.start_worker().await;
-    assert!(worker.stop().await.success());
-    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let request = Request::revert(customer.account, usage, 5).id("often");
-    stage.publish(&request).await;
-    // What a worker that breaks off does: it takes the message and never settles it.
-    for _ in 0..3 {
-        stage.take_and_return(&stage.name("work")).await;
-    }
-    let _worker = stage.start_worker().await;
-    let event = events.answer(&request).await;
-    assert_eq!(event.verdict(), "RETRIES_EXHAUSTED");
-    assert_eq!(dead.answer(&request).await.body, request.body);
-    assert!(stage.reverts(usage).await.is_empty());
-    stage.publish(&request).await;
-    assert_eq!(
-        events.answer(&request).await.verdict(),
-        "usage.reverted",
-        "replayed, it is read"
-    );
-    stage.strike().await;
-}
-
-#[tokio::test]
 async fn headers_nested_as_deep_as_a_frame_allows_are_one_message_like_any_other() {
     let (stage, mut worker) = Stage::with_worker().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
@@ -327,11 +298,7 @@ async fn headers_nested_as_deep_as_a_frame_allows_are_one_message_like_any_other
 
 #[tokio::test]
 async fn properties_that_are_not_utf8_pass_without_losing_a_neighbour() {
-    let (stage, mut worker) = Stage::with_worker_set(&[
-        ("TOPOLOGY__WORK_QUEUE_DELIVERY_LIMIT", "41"),
-        ("AMQP__MAX_DELIVERIES", "20"),
-    ])
-    .await;
+    let (stage, mut worker) = Stage::with_worker().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let mut requests = Vec::new();
     for index in 0..300 {

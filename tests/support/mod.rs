@@ -314,8 +314,8 @@ impl Stage {
         }
     }
 
-    /// Takes a message off a queue and goes away without settling it.
-    pub async fn take_and_return(&self, queue: &str) {
+    /// Takes a message off a queue. It goes back when the channel is closed.
+    pub async fn take(&self, queue: &str) -> Channel {
         let channel = self.connection.create_channel().await.expect("a channel");
         eventually("there is one to take", async || {
             let taken = channel
@@ -324,6 +324,12 @@ impl Stage {
             taken.expect("read").is_some()
         })
         .await;
+        channel
+    }
+
+    /// Takes a message off a queue and goes away without settling it.
+    pub async fn take_and_return(&self, queue: &str) {
+        let channel = self.take(queue).await;
         channel.close(200, "gone".into()).await.expect("closed");
     }
 

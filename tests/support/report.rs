@@ -135,24 +135,25 @@ impl fmt::Display for Waits {
 /// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every finding
 /// unless the count is clean.
 pub fn report(fault: &str, runs: usize, count: Count) {
-    report_beside(fault, runs, count, &Waits::default());
+    report_measured(fault, runs, count, "");
 }
 
 /// The same with how long requests waited that had nothing to do with the fault.
+pub fn report_beside(fault: &str, runs: usize, count: Count, waits: &Waits) {
+    let (p99, longest) = (waits.p99().as_millis(), waits.longest().as_millis());
+    let measured = format!("p99 {p99} ms, longest {longest} ms");
+    report_measured(fault, runs, count, &measured);
+}
+
+/// The same with what was measured, in words.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a count that was reported is done with"
 )]
-pub fn report_beside(fault: &str, runs: usize, count: Count, waits: &Waits) {
+pub fn report_measured(fault: &str, runs: usize, count: Count, measured: &str) {
     let line = format!(
-        "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
-        count.requests,
-        count.lost,
-        count.twice,
-        count.unanswered,
-        count.differing,
-        waits.p99().as_millis(),
-        waits.longest().as_millis(),
+        "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\t{measured}\n",
+        count.requests, count.lost, count.twice, count.unanswered, count.differing
     );
     print!("{line}");
     if let Ok(path) = std::env::var("REVERTD_FAULTS_REPORT") {

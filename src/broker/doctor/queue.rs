@@ -66,7 +66,7 @@ impl Queue<'_> {
     ) {
         let mut found = Checks::default();
         self.keeps(id, &mut found);
-        self.delivers(id, broker, settings, &mut found);
+        self.delivers(id, broker, &mut found);
         match self.role {
             Role::Work => {
                 self.dead_letters(id, None, &mut found);
@@ -155,22 +155,22 @@ impl Queue<'_> {
     }
 
     /// That it delivers as often as it has to.
-    fn delivers(&self, id: &'static str, broker: &Broker, settings: &Settings, found: &mut Checks) {
+    fn delivers(&self, id: &'static str, broker: &Broker, found: &mut Checks) {
         let own = self.number("delivery-limit").map(|(limit, _)| limit);
         let limit = own.or(broker.delivery_limit);
         // Negative: none.
         let Some(limit) = limit.filter(|limit| *limit >= 0) else {
             return;
         };
-        let ours = settings.amqp.max_deliveries;
         match self.role {
-            Role::Work if limit <= i64::from(ours) => found.error(
+            Role::Work if limit < READS => found.error(
                 id,
                 format!(
-                    "{self} gives a message up after {limit} deliveries, before the worker says why at {ours} \
-                     (amqp.max_deliveries)"
+                    "{self} gives a message up after {limit} deliveries, and each failure of a process or a server is \
+                     one for all that it holds"
                 ),
-                format!("raise its delivery-limit, in arguments and policies, to more than {}, or lower amqp.max_deliveries", 2 * ours),
+                "raise its delivery-limit in arguments and policies, to 1000000000 as `revertd worker` declares it: 4.0 and \
+                 later have 20 where none is set",
             ),
             Role::Dead | Role::Replies if limit < READS => found.warning(
                 id,

@@ -106,7 +106,10 @@ impl Choice {
         match letter.origin {
             Origin::Unreadable => Some(Obstacle::Unreadable),
             Origin::OtherLogin => Some(Obstacle::OtherLogin),
-            Origin::Worker | Origin::Broker if letter.body_bytes > self.max_body_bytes => {
+            // Of a body that was cut, there is nothing to replay, however large a body may be by now.
+            Origin::Worker | Origin::Broker
+                if letter.cut_from.is_some() || letter.body_bytes > self.max_body_bytes =>
+            {
                 Some(Obstacle::TooLarge)
             }
             Origin::Worker | Origin::Broker => {

@@ -123,5 +123,6 @@ pub fn object(letter: &Letter, told: &Fragments) -> Value {
         "message": letter.noted.as_ref().map(|noted| &noted.message),
         "since": letter.since,
         "body_bytes": letter.body_bytes,
+        "cut_from_bytes": letter.cut_from,
     })
 }

@@ -137,7 +137,14 @@ fn text(letter: &Letter, copies: u32) -> String {
             "  its properties can't be read: not UTF-8, cut off, or of an unknown type\n",
         ),
     }
-    let _ = writeln!(text, "body, {} bytes:", letter.body_bytes);
+    let _ = match letter.cut_from {
+        Some(whole) => writeln!(
+            text,
+            "body, the first {} of {whole} bytes:",
+            letter.body_bytes
+        ),
+        None => writeln!(text, "body, {} bytes:", letter.body_bytes),
+    };
     match std::str::from_utf8(&letter.body) {
         Ok(body) => body.lines().for_each(|line| {
             let _ = writeln!(text, "  {}", visible(line));

@@ -17,6 +17,8 @@ struct Grant {
     /// The columns that are read; all of them where it is empty.
     columns: &'static [&'static str],
     insert: bool,
+    /// Whether rows are changed and deleted too.
+    change: bool,
 }
 
 const fn read(frontiers: bool, table: &'static str, columns: &'static [&'static str]) -> Grant {
@@ -25,6 +27,7 @@ const fn read(frontiers: bool, table: &'static str, columns: &'static [&'static 
         table,
         columns,
         insert: false,
+        change: false,
     }
 }
 
@@ -34,10 +37,18 @@ const fn add(frontiers: bool, table: &'static str) -> Grant {
         table,
         columns: &[],
         insert: true,
+        change: false,
     }
 }
 
-const GRANTS: [Grant; 8] = [
+const fn keep(table: &'static str) -> Grant {
+    Grant {
+        change: true,
+        ..add(false, table)
+    }
+}
+
+const GRANTS: [Grant; 9] = [
     read(true, "organizations", &["id", "name", "deleted_at"]),
     read(true, "projects", &["id", "name", "org_id", "deleted_at"]),
     read(
@@ -49,6 +60,7 @@ const GRANTS: [Grant; 8] = [
     add(false, "outcomes"),
     read(false, "grants", &["client", "org_id"]),
     read(false, "control", &[]),
+    keep("suspects"),
     read(false, "schema_history", &[]),
 ];
 
@@ -123,11 +135,14 @@ impl Grant {
         let all: bool = row.get("may_select");
         let some =
             !self.columns.is_empty() && self.columns.iter().all(|name| columns.contains(name));
-        (all || some) && (!self.insert || row.get("may_insert"))
+        (all || some)
+            && (!self.insert || row.get("may_insert"))
+            && (!self.change || row.get("may_change"))
     }
 
     fn what(&self) -> String {
         match (self.columns, self.insert) {
+            (_, true) if self.change => "SELECT, INSERT, UPDATE, DELETE".into(),
             (_, true) => "SELECT, INSERT".into(),
             ([], false) => "SELECT".into(),
             (columns, false) => format!("SELECT ({})", columns.join(", ")),

@@ -62,10 +62,6 @@ async fn the_answer_to_a_commit_is_lost_again_and_again() {
 /// others from the same requests for long.
 #[tokio::test]
 async fn a_transaction_that_its_client_left_behind_holds_nobody_up() {
-    // The server is given a quarter of a minute, which the quick form does not wait for.
-    if !full() {
-        return;
-    }
     let network = Network::new(&[("WORKER__CONCURRENCY", "1")]).await;
     let load = Load::mixed(&network.stage, seed(), 200).await;
     let worker = network.stage.start_worker().await;

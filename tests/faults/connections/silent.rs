@@ -43,12 +43,9 @@ async fn a_silent_broker_is_noticed_by_heartbeats_alone() {
     report("connection: broker silent, idle", runs, count);
 }
 
-/// The timeouts are what they are in production, about half a minute, so the quick form leaves this out.
+/// The timeouts are what they are in production, about half a minute.
 #[tokio::test]
 async fn silence_of_either_server_is_noticed_within_a_minute() {
-    if !full() {
-        return;
-    }
     let mut silences = Vec::new();
     for server in [Server::Database, Server::Broker] {
         for directions in DIRECTIONS {
@@ -61,6 +58,10 @@ async fn silence_of_either_server_is_noticed_within_a_minute() {
                 });
             }
         }
+    }
+    if !full() {
+        silences.retain(|silence| !silence.idle);
+        silences.dedup_by_key(|silence| silence.server);
     }
     let (runs, count) = all(&silences).await;
     report("connection: silent", runs, count);
@@ -97,9 +98,6 @@ async fn a_connection_that_only_the_server_knows_to_have_ended() {
 /// A start asks the database a few questions over a connection of its own; here it falls silent among them.
 #[tokio::test]
 async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
-    if !full() {
-        return;
-    }
     let starting = async |after_bytes| {
         let network = Network::new(&[]).await;
         let load = Load::mixed(&network.stage, seed(), 100).await;
@@ -112,9 +110,13 @@ async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
         network.count(&load, vec![worker]).await
     };
     // Within the login, and among the questions.
-    let points = [50, 900, 1_200, 1_600];
+    let points = if full() {
+        vec![50, 900, 1_200, 1_600]
+    } else {
+        vec![900]
+    };
     let mut count = Count::default();
-    for one in join_all(points.map(starting)).await {
+    for one in join_all(points.iter().copied().map(starting)).await {
         count += one;
     }
     report(

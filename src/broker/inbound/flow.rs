@@ -1,0 +1,206 @@
+//! The bytes of a connection's deliveries that are in flight: read, and not settled yet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::arrival::Arrival;
+
+/// What a connection's reader and its consumers share.
+#[derive(Debug)]
+pub struct Flow {
+    /// Bytes in flight from which on nothing is read.
+    max: u64,
+    /// Bytes of a body that are passed on.
+    body_max: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Largest frame that the client takes, in bytes.
+    frame_max: usize,
+    bytes: u64,
+    /// Messages that came in whole and are not settled. While there are none, reading goes on: otherwise a message
+    /// larger than the bound would never come.
+    messages: usize,
+    /// What came and was not taken yet, by channel.
+    arrived: BTreeMap<u16, VecDeque<Arrival>>,
+    reader: Option<Waker>,
+}
+
+impl Flow {
+    pub fn new(max: u64, body_max: u64) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            body_max,
+            state: Mutex::default(),
+        })
+    }
+
+    pub fn body_max(&self) -> u64 {
+        self.body_max
+    }
+
+    /// The largest frame, which both sides agree on before anything is consumed.
+    pub fn set_frame_max(&self, bytes: usize) {
+        self.state().frame_max = bytes;
+    }
+
+    pub fn frame_max(&self) -> usize {
+        self.state().frame_max
+    }
+
+    /// Deliveries of that channel are to be counted.
+    pub fn open(&self, channel: u16) {
+        self.close(channel);
+        self.state().arrived.insert(channel, VecDeque::new());
+    }
+
+    /// They no longer are: nobody takes them.
+    pub fn close(&self, channel: u16) {
+        let mut state = self.state();
+        for arrival in state.arrived.remove(&channel).unwrap_or_default() {
+            self.release(&mut state, arrival.bytes, 1);
+        }
+    }
+
+    /// Whether something may be read; otherwise the reader is told once it may.
+    pub fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        if self.is_full(&state) {
+            state.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// So many bytes of a message are being read.
+    pub fn arriving(&self, bytes: u64) {
+        self.state().bytes += bytes;
+    }
+
+    /// A message came in whole.
+    pub fn arrived(&self, arrival: Arrival) {
+        let mut state = self.state();
+        state.messages += 1;
+        match state.arrived.get_mut(&arrival.channel) {
+            Some(arrived) => arrived.push_back(arrival),
+            None => self.release(&mut state, arrival.bytes, 1),
+        }
+    }
+
+    /// Takes what is known of a delivery, and holds its bytes. What came before it on its channel was lost on the way.
+    pub fn take(self: &Arc<Self>, channel: u16, tag: u64) -> Option<(Arrival, Held)> {
+        let mut state = self.state();
+        loop {
+            let arrival = state.arrived.get_mut(&channel)?.pop_front()?;
+            if arrival.tag == tag {
+                let (flow, bytes) = (self.clone(), arrival.bytes);
+                return Some((arrival, Held { flow, bytes }));
+            }
+            self.release(&mut state, arrival.bytes, 1);
+        }
+    }
+
+    fn is_full(&self, state: &State) -> bool {
+        state.bytes >= self.max && state.messages > 0
+    }
+
+    fn release(&self, state: &mut State, bytes: u64, messages: usize) {
+        state.bytes = state.bytes.saturating_sub(bytes);
+        state.messages = state.messages.saturating_sub(messages);
+        if !self.is_full(state)
+            && let Some(reader) = state.reader.take()
+        {
+            reader.wake();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The bytes of a delivery. They are in flight until it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    flow: Arc<Flow>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.flow.state();
+        self.flow.release(&mut state, self.bytes, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrival(tag: u64, bytes: u64) -> Arrival {
+        Arrival {
+            channel: 1,
+            tag,
+            bytes,
+            readable: true,
+            cut: None,
+        }
+    }
+
+    fn is_open(flow: &Flow) -> bool {
+        let context = Context::from_waker(Waker::noop());
+        flow.poll_open(&context).is_ready()
+    }
+
+    #[test]
+    fn nothing_is_read_while_too_much_is_in_flight() {
+        let flow = Flow::new(100, 1000);
+        flow.open(1);
+        for tag in 1..=2 {
+            flow.arriving(60);
+            flow.arrived(arrival(tag, 60));
+        }
+        assert!(!is_open(&flow));
+        let (_, first) = flow.take(1, 1).expect("it came");
+        assert!(!is_open(&flow), "it is not settled");
+        drop(first);
+        assert!(is_open(&flow));
+    }
+
+    #[test]
+    fn a_message_larger_than_the_bound_comes_alone() {
+        let flow = Flow::new(100, 1000);
+        flow.open(1);
+        flow.arriving(300);
+        assert!(is_open(&flow), "it could not come otherwise");
+        flow.arrived(arrival(1, 300));
+        assert!(!is_open(&flow));
+        drop(flow.take(1, 1));
+        assert!(is_open(&flow));
+    }
+
+    #[test]
+    fn what_nobody_takes_is_not_in_flight() {
+        let flow = Flow::new(100, 1000);
+        flow.open(1);
+        for tag in 1..=3 {
+            flow.arriving(60);
+            flow.arrived(arrival(tag, 60));
+        }
+        let (_, third) = flow.take(1, 3).expect("it came");
+        assert!(is_open(&flow), "those before it are lost");
+        drop(third);
+        flow.arriving(200);
+        flow.arrived(arrival(4, 200));
+        assert!(!is_open(&flow));
+        flow.close(1);
+        assert!(is_open(&flow), "the channel is gone");
+        flow.arriving(200);
+        flow.arrived(arrival(5, 200));
+        assert!(is_open(&flow), "nobody consumes on it");
+    }
+}

@@ -1,0 +1,103 @@
+//! Messages that came back, and how often they were tried (`migrations/V6__suspects.sql`).
+//!
+//! It must not know what a try is: the worker says when one begins, and when it ended well.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::Ledger;
+use super::error::{LedgerError, Trouble, classify};
+
+/// Tries of a message that began and are not known to have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// Together with other messages.
+    pub together: u32,
+    /// With nothing else in work.
+    pub alone: u32,
+}
+
+impl Ledger {
+    /// The tries behind `messages`; those that are not noted are left out.
+    ///
+    /// # Errors
+    /// Where the database can't work at present.
+    pub async fn tries(&self, messages: &[Uuid]) -> Result<BTreeMap<Uuid, Tries>, LedgerError> {
+        let reading = async |client: &Object| {
+            let wrong = |error| classify(&error, &self.host);
+            let statement = client.prepare_cached(include_str!("suspects/tries.sql"));
+            let statement = statement.await.map_err(wrong)?;
+            client.query(&statement, &[&messages]).await.map_err(wrong)
+        };
+        let rows = available(self.on_connection(reading).await)?;
+        let count = |count: i32| u32::try_from(count).unwrap_or(0);
+        let tries = rows.iter().map(|row| {
+            let (together, alone) = (count(row.get(1)), count(row.get(2)));
+            (row.get(0), Tries { together, alone })
+        });
+        Ok(tries.collect())
+    }
+
+    /// Notes that a try of each of `messages` begins.
+    ///
+    /// # Errors
+    /// Where the database can't work at present. Then the try must not begin.
+    pub async fn note_try(&self, messages: &[Uuid], alone: bool) -> Result<(), LedgerError> {
+        let note = include_str!("suspects/note.sql");
+        self.change_suspects(note, &[&messages, &alone]).await
+    }
+
+    /// Forgets messages that are settled.
+    ///
+    /// # Errors
+    /// Where the database can't work at present.
+    pub async fn forget_suspects(&self, messages: &[Uuid]) -> Result<(), LedgerError> {
+        let forget = include_str!("suspects/forget.sql");
+        self.change_suspects(forget, &[&messages]).await
+    }
+
+    /// Takes back tries that ended without a crash and without settling their message.
+    ///
+    /// # Errors
+    /// Where the database can't work at present.
+    pub async fn uncount_tries(&self, tries: &BTreeMap<Uuid, Tries>) -> Result<(), LedgerError> {
+        let count = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+        let messages: Vec<Uuid> = tries.keys().copied().collect();
+        let together: Vec<i32> = tries.values().map(|tries| count(tries.together)).collect();
+        let alone: Vec<i32> = tries.values().map(|tries| count(tries.alone)).collect();
+        let uncount = include_str!("suspects/uncount.sql");
+        self.change_suspects(uncount, &[&messages, &together, &alone])
+            .await
+    }
+
+    /// Forgets what was noted longer ago than `age`.
+    ///
+    /// # Errors
+    /// Where the database can't work at present.
+    pub async fn clean_suspects(&self, age: Duration) -> Result<(), LedgerError> {
+        let clean = include_str!("suspects/clean.sql");
+        self.change_suspects(clean, &[&age.as_secs_f64()]).await
+    }
+
+    async fn change_suspects(
+        &self,
+        statement: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<(), LedgerError> {
+        let changing = async |client: &Object| {
+            let wrong = |error| classify(&error, &self.host);
+            let statement = client.prepare_cached(statement).await.map_err(wrong)?;
+            client.execute(&statement, params).await.map_err(wrong)
+        };
+        available(self.on_connection(changing).await).map(|_| ())
+    }
+}
+
+/// Nothing in these statements depends on a request: whatever fails them is the database's failure.
+fn available<T>(done: Result<T, Trouble>) -> Result<T, LedgerError> {
+    done.map_err(Trouble::into_error)
+}

@@ -1,0 +1,202 @@
+//! What one message costs the others: unreadable ones, large ones, and processes that start together.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use tokio::time::{Instant, interval, timeout};
+
+use crate::report::{Count, report_measured, seed, sized};
+use crate::support::audit::audit;
+use crate::support::load::Load;
+use crate::support::raw::{RawConnection, short};
+use crate::support::*;
+
+/// Honest requests a second, and how long nothing may come.
+const RATE: u32 = 50;
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Longest that 99 of 100 honest requests may wait.
+const P99: Duration = Duration::from_secs(1);
+
+/// When each event came, by correlation id.
+async fn listen(stage: &Stage, events: usize) -> BTreeMap<String, Instant> {
+    let connection = connect_amqp(&stage.servers.amqp).await;
+    let channel = connection.create_channel().await.expect("a channel");
+    let qos = BasicQosOptions { global: false };
+    channel.basic_qos(1000, qos).await.expect("set");
+    let options = BasicConsumeOptions {
+        no_ack: true,
+        ..Default::default()
+    };
+    let queue = stage.name("replies");
+    let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+    let mut consumer = consumer.await.expect("consumed");
+    let mut came = BTreeMap::new();
+    while came.len() < events {
+        let event = timeout(ANSWER, consumer.next()).await;
+        let event = event
+            .expect("an event comes")
+            .expect("it goes on")
+            .expect("read");
+        let correlation = event.properties.correlation_id().as_ref();
+        let correlation = correlation.expect("every event has one").to_string();
+        came.entry(correlation).or_insert_with(Instant::now);
+    }
+    came
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_messages_delay_nobody() {
+    let seconds = sized(10, 60);
+    let count = seconds * RATE as usize;
+    let (stage, worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let mut requests = Vec::new();
+    for _ in 0..count {
+        let usage = stage.usage(customer.account, 20).await;
+        requests.push(Request::revert(customer.account, usage, 20));
+    }
+    let mut unreadable = 0x0080u16.to_be_bytes().to_vec();
+    short(&mut unreadable, b"\xff\xfe");
+    let spoiling = async {
+        let mut raw = RawConnection::open(&stage.servers.amqp).await;
+        let mut pace = interval(Duration::from_secs(1));
+        for _ in 0..seconds {
+            pace.tick().await;
+            let exchange = stage.name("requests");
+            raw.publish(&exchange, b"revert", &unreadable, b"0123456789")
+                .await;
+            raw.confirmed().await;
+        }
+    };
+    let publishing = async {
+        let mut pace = interval(Duration::from_secs(1) / RATE);
+        let mut published = Vec::new();
+        for request in &requests {
+            pace.tick().await;
+            published.push((request.correlation(), Instant::now()));
+            stage.publish(request).await;
+        }
+        published
+    };
+    let (came, published, ()) = tokio::join!(listen(&stage, count), publishing, spoiling);
+    let latencies = published
+        .iter()
+        .map(|(id, at)| came[id].duration_since(*at));
+    let mut latencies: Vec<Duration> = latencies.collect();
+    latencies.sort();
+    let (p99, longest) = (latencies[count * 99 / 100], latencies[count - 1]);
+    let dead = stage.name("dead");
+    eventually("all of them are dead letters", async || {
+        stage.depth(&dead).await as usize == seconds
+    })
+    .await;
+    assert!(p99 < P99, "p99 {p99:?}, longest {longest:?}");
+    let log = worker.log();
+    assert!(!log.contains("paused"), "nothing waits for them: {log}");
+    let requests = Count {
+        requests: count,
+        ..Count::default()
+    };
+    let measured = format!(
+        "p99 {} ms, longest {} ms",
+        p99.as_millis(),
+        longest.as_millis()
+    );
+    report_measured(
+        "unreadable messages, one a second",
+        seconds,
+        requests,
+        &measured,
+    );
+    stage.strike().await;
+}
+
+/// The most memory that a process ever had, in MiB.
+fn peak(worker: &WorkerProcess) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid()));
+    let status = status.expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok())
+        .expect("a number")
+        / 1024
+}
+
+/// Fills the queue with bodies that are no requests, and looks how much memory the worker needs for them.
+async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
+    let (stage, mut first) = Stage::with_worker().await;
+    assert!(first.stop().await.success());
+    let mut raw = RawConnection::open(&stage.servers.amqp).await;
+    let (exchange, body) = (stage.name("requests"), vec![b'x'; bytes]);
+    for _ in 0..count {
+        raw.publish(&exchange, b"revert", &0u16.to_be_bytes(), &body)
+            .await;
+        raw.confirmed().await;
+    }
+    let mut worker = stage.start_worker().await;
+    let dead = stage.name("dead");
+    eventually("all of them are dead letters", async || {
+        stage.depth(&dead).await as usize == count
+    })
+    .await;
+    let usage = stage.usage(stage.customer().await.account, 20).await;
+    assert!(!usage.is_nil(), "the servers are well");
+    let peak = peak(&worker);
+    assert!(worker.stop().await.success());
+    assert!(
+        peak <= most_mib,
+        "{peak} MiB for {count} bodies of {bytes} bytes"
+    );
+    let requests = Count {
+        requests: count,
+        ..Count::default()
+    };
+    report_measured(what, 1, requests, &format!("peak memory {peak} MiB"));
+    stage.strike().await;
+}
+
+/// The memory that `config/kubernetes.yaml` gives a worker, in MiB.
+const LIMIT: u64 = 128;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_of_65_kb_needs_little_memory() {
+    bodies("rubbish, bodies of 65 kB", sized(1500, 6000), 65_000, LIMIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_60_mib_need_little_memory() {
+    bodies("rubbish, bodies of 60 MiB", sized(3, 10), 60 << 20, LIMIT).await;
+}
+
+/// Processes that start on a full queue share it, and return nothing to each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_processes_start_on_a_full_queue() {
+    let (stage, mut first) = Stage::with_worker().await;
+    assert!(first.stop().await.success());
+    let load = Load::plain(&stage, seed(), sized(6000, 100_000)).await;
+    load.publish(&stage).await;
+    let began = Instant::now();
+    let mut workers = vec![
+        stage.spawn_worker(),
+        stage.spawn_worker(),
+        stage.spawn_worker(),
+    ];
+    for worker in &mut workers {
+        worker.ready().await;
+    }
+    stage.told(load.requests.len()).await;
+    let took = began.elapsed();
+    let logs: Vec<_> = workers.iter().map(WorkerProcess::log_handle).collect();
+    let count = audit(&stage, &load, workers).await;
+    for log in logs {
+        let log = log();
+        assert!(log.contains("redelivered=0 "), "nothing comes twice: {log}");
+    }
+    let measured = format!("all answered after {:.1} s", took.as_secs_f64());
+    report_measured("three processes start on a full queue", 3, count, &measured);
+    stage.strike().await;
+}
