@@ -2,8 +2,9 @@
 //!
 //! The only room that names the PostgreSQL client. It must not know the broker.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
@@ -126,6 +127,9 @@ pub struct Connections {
     pub waiting: usize,
 }
 
+/// Requests by identity of the outcome and content.
+type WithoutRoom = HashSet<(uuid::Uuid, uuid::Uuid)>;
+
 /// Access to the ledger, shared by the workers of a process.
 #[derive(Clone)]
 pub struct Ledger {
@@ -145,8 +149,9 @@ pub struct Ledger {
     /// Whether there is a rung on which a request can wait.
     has_rungs: bool,
     locks: Arc<Locks>,
-    /// Whether something was written since the server last had no room for anything.
-    has_room: Arc<AtomicBool>,
+    /// Requests for which there was no room since something was last written: as many as it takes to tell that there is
+    /// none at all.
+    without_room: Arc<Mutex<WithoutRoom>>,
 }
 
 impl Ledger {
@@ -184,7 +189,7 @@ impl Ledger {
             platform_account: settings.ledger.platform_account,
             has_rungs: !settings.retry.delays.is_empty(),
             locks: Arc::default(),
-            has_room: Arc::new(AtomicBool::new(true)),
+            without_room: Arc::default(),
         })
     }
 
@@ -324,6 +329,12 @@ impl Ledger {
         rows.iter()
             .map(|row| row::answer(row).map_err(classify))
             .collect()
+    }
+
+    fn without_room(&self) -> MutexGuard<'_, WithoutRoom> {
+        // Nothing panics while it holds the lock.
+        let without_room = self.without_room.lock();
+        without_room.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether other writers were in the way of late.

@@ -120,7 +120,7 @@ pub enum Decision {
 /// Why a request waits without an attempt being counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Aside {
-    /// Others of its batch took the time: it was not tried.
+    /// Others of its batch took the time; or nothing tells yet whose fault it is.
     Untried,
     /// The server had no room for what it writes, and had for what others write.
     Room,

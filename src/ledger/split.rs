@@ -2,7 +2,6 @@
 //! the requests are tried in halves, down to those at fault. What others' locks may cost a batch is
 //! bounded.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -25,7 +24,7 @@ const CONTENDED_TRIES: usize = 8;
 const PARTS_AT_MOST: Duration = Duration::from_secs(5);
 
 /// The same where locks of others are in the way: the whole has waited for them already.
-const LOCKED_PARTS_AT_MOST: Duration = Duration::from_millis(400);
+const LOCKED_PARTS_AT_MOST: Duration = Duration::from_millis(250);
 
 /// How long requests on usages that are known to be locked are tried.
 const KNOWN_AT_MOST: Duration = Duration::from_millis(60);
@@ -37,6 +36,9 @@ const LOCKS_ABOUT_TIMEOUT: Duration = Duration::from_millis(20);
 /// use it up.
 const PART_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 const SHORTEST_LOCK_TIMEOUT: Duration = Duration::from_millis(2);
+
+/// Requests for which the server has no room, from which on it has none for any.
+const SEVERAL: usize = 2;
 
 /// A batch on its way through the statement.
 pub(super) struct Split<'a> {
@@ -118,18 +120,30 @@ impl<'a> Split<'a> {
         Ok(())
     }
 
-    /// What became of the requests. Where nothing could be written, here and since this happened
-    /// before, the server lacks the room for it.
+    /// What became of the requests. Where several had no room since something was last written, the server lacks it; one
+    /// alone may be at fault itself, and waits.
     pub fn finish(mut self) -> Decided {
+        let mut without_room = self.ledger.without_room();
         if self.decided.values().any(writes_entries) {
-            self.ledger.has_room.store(true, Ordering::Relaxed);
-        } else if !self.short.is_empty() && !self.ledger.has_room.swap(false, Ordering::Relaxed) {
+            without_room.clear();
+        } else if !self.short.is_empty() {
+            for (key, _) in &self.short {
+                if without_room.len() < SEVERAL {
+                    without_room.insert(*key);
+                }
+            }
+            let is_servers_fault = without_room.len() >= SEVERAL;
             for (key, error) in self.short {
                 if let Some(Decision::SetAside(_, aside)) = self.decided.get_mut(&key) {
-                    *aside = Aside::Server(error.to_string());
+                    *aside = if is_servers_fault {
+                        Aside::Server(error.to_string())
+                    } else {
+                        Aside::Untried
+                    };
                 }
             }
         }
+        drop(without_room);
         self.decided
     }
 

@@ -106,6 +106,8 @@ async fn what_may_have_been_taken_is_not_told_as_not_taken() {
     assert_eq!(second.reply().await.verdict(), (503, not_taken.clone()));
     let mut worker = stage.start_worker().await;
     assert_eq!(first.reply().await.status, 200);
+    // The queue knows the channel that comes after it.
+    assert_eq!(gateway.send(&call.clone().key("first")).await.status, 200);
     assert!(worker.stop().await.success());
 
     // A later one: which of the two is not taken, nobody can say.
