@@ -106,13 +106,11 @@ impl Pool {
             .rehearse(&beginning.held)
             .await
             .map_err(|wrong| End::Ledger(wrong, beginning.held.clone()))?;
-        // Before anything comes that they would count against.
         self.shared
             .journal
-            .uncount()
+            .open()
             .await
             .map_err(|wrong| End::Ledger(wrong, beginning.held.clone()))?;
-        self.shared.journal.clean().await;
         let broker = Arc::new(
             Broker::connect(settings, beginning.failed)
                 .await
