@@ -10,7 +10,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use tracing::warn;
 use uuid::Uuid;
 
 use crate::ledger::{Ledger, LedgerError, Tries};
@@ -145,11 +144,15 @@ impl CrashJournal {
         Ok(())
     }
 
-    /// Forgets what a process left behind that died between settling a message and forgetting it.
-    pub async fn clean(&self) {
-        if let Err(error) = self.ledger.clean_suspects(KEPT_FOR).await {
-            warn!(%error, "cannot clean up the table revertd.suspects");
-        }
+    /// Takes back what did not end, forgets what a process left behind that died between settling a message and
+    /// forgetting it, and shows that a try can be noted. To be called before anything is consumed.
+    ///
+    /// # Errors
+    /// Where the database can't work at present, or the role lacks a grant.
+    pub async fn open(&self) -> Result<(), LedgerError> {
+        self.uncount().await?;
+        self.ledger.clean_suspects(KEPT_FOR).await?;
+        self.ledger.note_try(&[], false).await
     }
 
     fn begun(&self) -> MutexGuard<'_, BTreeMap<Uuid, Tries>> {

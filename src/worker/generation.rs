@@ -107,10 +107,8 @@ impl Pool {
         }
         let probed = self.shared.ledger.probe().await;
         probed.map_err(End::Ledger)?;
-        // Before anything comes that they would count against.
-        let uncounted = self.shared.journal.uncount().await;
-        uncounted.map_err(End::Ledger)?;
-        self.shared.journal.clean().await;
+        let opened = self.shared.journal.open().await;
+        opened.map_err(End::Ledger)?;
         let broker = Arc::new(
             Broker::connect(settings, beginning.failed)
                 .await
