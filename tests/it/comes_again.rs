@@ -96,7 +96,7 @@ impl HeldUp {
             self.worker = self.stage.start_worker().await;
         }
         let mut events = self.stage.events().await;
-        let verdict = events.answer(&self.request).await.verdict().to_owned();
+        let verdict = events.answer(&self.request).await.verdict();
         eventually("it is forgotten", async || suspects(&self.stage).await == 0).await;
         self.stage.strike().await;
         verdict
