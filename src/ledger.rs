@@ -149,6 +149,8 @@ pub struct Ledger {
     /// Whether there is a rung on which a request can wait.
     has_rungs: bool,
     locks: Arc<Locks>,
+    /// How long a lock is waited for until it is the request's failure.
+    lock_timeout: Duration,
     /// Requests for which there was no room since something was last written: as many as it takes to tell that there is
     /// none at all.
     without_room: Arc<Mutex<WithoutRoom>>,
@@ -189,6 +191,7 @@ impl Ledger {
             platform_account: settings.ledger.platform_account,
             has_rungs: !settings.retry.delays.is_empty(),
             locks: Arc::default(),
+            lock_timeout: settings.database.lock_timeout,
             without_room: Arc::default(),
         })
     }

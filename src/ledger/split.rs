@@ -30,7 +30,7 @@ const LOCKED_PARTS_AT_MOST: Duration = Duration::from_millis(250);
 const KNOWN_AT_MOST: Duration = Duration::from_millis(60);
 
 /// Longest wait for a lock where locks were met of late: they are not to add up.
-const LOCKS_ABOUT_TIMEOUT: Duration = Duration::from_millis(20);
+const LOCKS_ABOUT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The same for a part of a batch. It shrinks with the time that is left, so that many locks do not
 /// use it up.
@@ -98,6 +98,7 @@ impl<'a> Split<'a> {
                 self.set_aside(part);
                 continue;
             }
+            let waits_long = self.until.is_none() && !self.ledger.locks.are_about();
             let (failure, refused) = match self.run_contended(part, care).await {
                 Ok(answers) => {
                     self.decided.extend(answers);
@@ -111,7 +112,7 @@ impl<'a> Split<'a> {
                 }
             };
             if let [pending] = part {
-                self.failed(pending, failure, refused);
+                self.failed(pending, failure, refused, waits_long);
             } else {
                 let (left, right) = part.split_at(part.len() / 2);
                 parts.extend([right, left]);
@@ -181,6 +182,7 @@ impl<'a> Split<'a> {
         pending: &Pending<'_>,
         failure: Failure,
         refused: Option<(Cause, LedgerError)>,
+        waited_long: bool,
     ) {
         let key = pending.key();
         let decision = match refused {
@@ -189,8 +191,13 @@ impl<'a> Split<'a> {
                 Decision::SetAside(failure, Aside::Room)
             }
             Some((Cause::Lock, _)) => {
-                self.ledger.locks.met(pending.usage());
-                Decision::Failed(failure)
+                let held_for = self.ledger.locks.met(pending.usage());
+                if waited_long || held_for >= self.ledger.lock_timeout {
+                    Decision::Failed(failure)
+                } else {
+                    // A part waits for milliseconds: the lock may be another worker's, who is about to commit.
+                    Decision::SetAside(failure, Aside::Untried)
+                }
             }
             Some((Cause::Other, _)) | None => Decision::Failed(failure),
         };

@@ -233,8 +233,6 @@ async fn a_full_disk_is_waited_for() {
     disk.fill();
     load.publish(&stage).await;
     worker.logged("is out of disk space").await;
-    let most = stage.most_redeliveries(&stage.name("work")).await;
-    assert!(most <= 2, "no attempts are counted: {most} redeliveries");
     disk.make_room();
     let count = audit(&stage, &load, vec![worker]).await;
     report("database: full disk", 1, count);

@@ -164,7 +164,8 @@ async fn row_1_what_is_no_object_fails_and_is_dead_lettered() {
         assert_eq!(event.verdict(), "MALFORMED_REQUEST");
         assert_eq!(event.json()["data"]["request_id"], "bad-1");
         let letter = dead.answer(&request).await;
-        assert_eq!(letter.body, request.body, "{shown}");
+        let kept = request.body.len().min(64 * 1024);
+        assert_eq!(letter.body, request.body[..kept], "{shown}");
         assert_eq!(
             letter.text_header("x-error-reason").as_deref(),
             Some("MALFORMED_REQUEST")

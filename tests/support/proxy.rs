@@ -33,8 +33,6 @@ struct Cut {
 struct Losses {
     every: u64,
     ending: Ending,
-    /// Those of the statement that is rolled back again, instead of the one that commits.
-    rehearsals: bool,
 }
 
 /// A listener in front of one server; gone, with its connections, when dropped.
@@ -154,21 +152,8 @@ impl Proxy {
 
     /// Loses the answer to every `every`-th batch that PostgreSQL committed, and ends the connection.
     pub fn lose_commits(&self, every: u64) {
-        self.lose(every, Ending::Reset, false);
-    }
-
-    /// Loses the answer to every rehearsal of a batch, and forgets the connection's server side: a transaction
-    /// stays open there.
-    pub fn lose_rehearsals(&self) {
-        self.lose(1, Ending::ServerForgotten, true);
-    }
-
-    fn lose(&self, every: u64, ending: Ending, rehearsals: bool) {
-        *lock(&self.shared.losses) = Some(Losses {
-            every,
-            ending,
-            rehearsals,
-        });
+        let ending = Ending::Reset;
+        *lock(&self.shared.losses) = Some(Losses { every, ending });
     }
 
     /// From here on everything passes, and new connections are taken. Connections that were silent or

@@ -19,6 +19,9 @@ const HEAD_BYTES: usize = 7;
 const OLDEST: (u32, u32) = (3, 10);
 const TOO_NEW: (u32, u32) = (5, 0);
 
+/// Bytes of a message beyond which a broker's bound is large: many such messages fill its memory.
+const LARGE_MESSAGE: u64 = 16 * 1024 * 1024;
+
 /// Largest message that a broker takes unless told otherwise, before 4.0 and since.
 const MESSAGE_MAX: [u64; 2] = [128 << 20, 16 << 20];
 
@@ -112,6 +115,15 @@ impl Greeting {
                 "amqp-message-size",
                 format!("amqp.max_message_bytes is more than the {usual} bytes that this broker takes by default"),
                 "raise max_message_size in rabbitmq.conf, or lower amqp.max_message_bytes",
+            );
+        } else if usual > LARGE_MESSAGE {
+            checks.skipped_until(
+                "amqp-message-size",
+                format!(
+                    "this broker takes messages of {usual} bytes by default, and does not tell its max_message_size; \
+                     each costs it as much memory, and the worker the time to read it"
+                ),
+                "unless rabbitmq.conf bounds them already, set max_message_size there, such as to 1048576",
             );
         } else {
             checks.ok(

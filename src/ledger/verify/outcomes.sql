@@ -29,9 +29,9 @@ WITH checked AS MATERIALIZED (
                     IS DISTINCT FROM (p.source, p.description, p.metadata, p.user_id, p.created_at)
                 THEN 'LEGS_DIFFER' END,
             CASE WHEN c.id IS NOT NULL AND (c.source LIKE 'system.revert.%' AND c.description LIKE 'Revert: %'
-                -- Never before its usage, which may have been deleted since.
+                -- Or the time of its usage, where that is later; the usage may have been deleted since.
                 AND c.created_at >= o.decided_at
-                AND (u.id IS NULL OR c.created_at = greatest(o.decided_at, u.created_at))
+                AND (u.id IS NULL OR c.created_at IN (o.decided_at, u.created_at))
                 AND c.metadata ->> 'revert_reason' IS NOT DISTINCT FROM o.reason) IS NOT TRUE
                 THEN 'LEG_NOT_AS_WRITTEN' END,
             CASE WHEN o.applied AND (o.platform_transaction_id <> revertd.platform_leg(o.transaction_id)

@@ -58,34 +58,6 @@ async fn the_answer_to_a_commit_is_lost_again_and_again() {
     report("connection: the answer to a commit lost", runs, count);
 }
 
-/// A transaction whose client vanished, without a word to the server, holds its locks. It must not keep the
-/// others from the same requests for long.
-#[tokio::test]
-async fn a_transaction_that_its_client_left_behind_holds_nobody_up() {
-    let network = Network::new(&[("WORKER__CONCURRENCY", "1")]).await;
-    let load = Load::mixed(&network.stage, seed(), 200).await;
-    let worker = network.stage.start_worker().await;
-    network.database.refuse(true);
-    network.database.end(Ending::Reset);
-    tokio::join!(load.publish(&network.stage), async {
-        paused(&worker, 0, PATIENCE).await;
-        // The batch that met the failure is tried before work goes on, and rolled back: this is what hangs now.
-        network.database.lose_rehearsals();
-        network.database.refuse(false);
-        let before = network.database.lost();
-        until(PATIENCE, "the rehearsal is lost", async || {
-            network.database.lost() > before
-        })
-        .await;
-        network.database.heal();
-        let began = Instant::now();
-        network.progress(PATIENCE).await;
-        println!("work goes on after {:?}", began.elapsed());
-    });
-    let count = network.count(&load, vec![worker]).await;
-    report("connection: a transaction left behind", 1, count);
-}
-
 /// The worker is told that its connection ended; the server is not, and keeps what it had given out.
 #[tokio::test]
 async fn a_connection_that_only_the_worker_knows_to_have_ended() {

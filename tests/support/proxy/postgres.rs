@@ -78,9 +78,7 @@ impl Conversation {
                 }
                 b'B' if parameters(&payload) >= Some(PARAMETERS_OF_APPLY) => {
                     let losses = *lock(&shared.losses);
-                    let Some(losses) =
-                        losses.filter(|losses| losses.rehearsals == heard.in_transaction)
-                    else {
+                    let Some(losses) = losses.filter(|_| !heard.in_transaction) else {
                         continue;
                     };
                     let count = shared.applied.fetch_add(1, Ordering::SeqCst) + 1;
