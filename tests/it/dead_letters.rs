@@ -69,13 +69,20 @@ async fn a_body_that_is_too_large_is_cut_in_its_letter() {
     let size = lapin::types::AMQPValue::LongLongInt(3_000_000);
     assert_eq!(letter.header("x-body-size"), Some(size));
     let digest = ring::digest::digest(&ring::digest::SHA256, &request.body);
-    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     assert_eq!(letter.text_header("x-body-sha256"), Some(digest));
     let listed = &listed(&stage, &[])[0];
     assert_eq!(listed["cut_from_bytes"], 3_000_000);
     let id = listed["id"].as_str().expect("text");
     let (_, shown, _) = letters(&stage, &["show", id]);
-    assert!(shown.contains("the first 65536 of 3000000 bytes"), "{shown}");
+    assert!(
+        shown.contains("the first 65536 of 3000000 bytes"),
+        "{shown}"
+    );
     let done = acted(&stage, &["replay", "--all", "--include-malformed"]);
     assert_eq!(done["replayed"], 0, "{done}");
     assert_eq!(stage.depth(&stage.name("dead")).await, 1);

@@ -90,7 +90,7 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
     assert_eq!(told.len(), 12);
     let (status, out, said) = republish(&stage, &["--yes", "--output", "json"]);
     let result: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{said}"));
-    let expected = json!({"published": true, "usage.reverted": 4, "usage.revert.rejected": 8, "unroutable": 0});
+    let expected = json!({"published": true, "usage.reverted": 4, "usage.revert.rejected": 8, "unroutable": 0, "untold": 0});
     assert_eq!((status, result), (0, expected));
     let again = published(&stage, &mut events, 12).await;
     let mut times = Vec::new();

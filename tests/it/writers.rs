@@ -60,6 +60,8 @@ impl Writers {
             for (key, value) in [
                 ("REVERTD_REVERT__POLICY", policy),
                 ("REVERTD_REVERT__MAX_AGE", "720h"),
+                // Writers wait for each other here, however long that takes.
+                ("REVERTD_DATABASE__LOCK_TIMEOUT", "30s"),
                 ("REVERTD_RETRY__USAGE_NOT_FOUND_ATTEMPTS", "1"),
             ] {
                 environment.push((key.into(), value.into()));

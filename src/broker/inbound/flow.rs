@@ -103,6 +103,12 @@ impl Flow {
         }
     }
 
+    /// Messages that came in whole and are not settled.
+    #[cfg(test)]
+    pub fn messages(&self) -> usize {
+        self.state().messages
+    }
+
     fn is_full(&self, state: &State) -> bool {
         state.bytes >= self.max && state.messages > 0
     }

@@ -47,8 +47,8 @@ enum Step {
     Pass(u64),
     /// So many belong to one that is not.
     Drop(u64),
-    /// So many are a body's, of which so many are passed on.
-    Body { channel: u16, left: u64, keep: u64 },
+    /// So many are of a body that is cut, and of the mark after them.
+    Cut { channel: u16, left: u64 },
 }
 
 /// A message whose beginning came.
@@ -59,10 +59,8 @@ struct Arriving {
     body: u64,
     /// Bytes of the body that did not come yet.
     missing: u64,
-    /// Of those, what is passed on.
-    keep: u64,
-    /// The digest of what came, where the body is cut.
-    digest: Option<Context>,
+    /// Where the body is cut: its beginning, which is passed on at the end, and the digest of what came.
+    cut: Option<(Vec<u8>, Context)>,
 }
 
 impl Frames {
@@ -94,9 +92,10 @@ impl Frames {
                         break;
                     }
                 }
-                Step::Pass(0) | Step::Drop(0) | Step::Body { left: 0, .. } => {
+                Step::Pass(0) | Step::Drop(0) => self.step = Step::Frame,
+                Step::Cut { channel, left: 0 } => {
                     self.step = Step::Frame;
-                    self.whole(flow);
+                    self.whole(channel, flow);
                 }
                 _ if input.is_empty() => break,
                 Step::Pass(ref mut left) => {
@@ -108,7 +107,7 @@ impl Frames {
                     input.advance(count);
                     *left -= count as u64;
                 }
-                Step::Body { .. } => passed += self.cut(input, &mut out[passed..]),
+                Step::Cut { .. } => self.cut(input),
             }
         }
         passed
@@ -169,8 +168,7 @@ impl Frames {
             bytes: 0,
             body: 0,
             missing: u64::MAX,
-            keep: 0,
-            digest: None,
+            cut: None,
         };
         self.arriving.insert(channel, arriving);
     }
@@ -187,9 +185,9 @@ impl Frames {
         };
         let body = u64::from_be_bytes(*body);
         (arriving.body, arriving.missing) = (body, body);
-        arriving.keep = body.min(self.body_max);
         arriving.readable &= fits && parses(frame);
-        arriving.digest = (body > self.body_max).then(|| Context::new(&SHA256));
+        let is_cut = body > self.body_max;
+        arriving.cut = is_cut.then(|| (Vec::new(), Context::new(&SHA256)));
         let properties = if arriving.readable {
             &payload[SIZED..payload.len() - 1]
         } else {
@@ -197,14 +195,15 @@ impl Frames {
         };
         arriving.bytes = properties.len() as u64 * HEADER_WEIGHT;
         flow.arriving(arriving.bytes);
-        if arriving.readable && arriving.digest.is_none() {
+        if arriving.readable && !is_cut {
             self.step = Step::Pass(frame.len() as u64);
-            return;
+        } else {
+            let size_kept = body.min(self.body_max).to_be_bytes();
+            let header = [&payload[..4], &size_kept, properties].concat();
+            self.insert(HEADER, channel, &header);
+            self.step = Step::Drop(size + HEAD as u64 + 1);
         }
-        let size_kept = arriving.keep.to_be_bytes();
-        let header = [&payload[..4], &size_kept, properties].concat();
-        self.insert(HEADER, channel, &header);
-        self.step = Step::Drop(size + HEAD as u64 + 1);
+        self.whole(channel, flow);
     }
 
     /// A part of a message's body.
@@ -213,90 +212,74 @@ impl Frames {
             return;
         };
         arriving.missing = arriving.missing.saturating_sub(size);
-        let keep = size.min(arriving.keep);
-        arriving.keep -= keep;
-        arriving.bytes += keep;
-        flow.arriving(keep);
-        if arriving.digest.is_none() {
-            self.step = Step::Pass(size + HEAD as u64 + 1);
+        if arriving.cut.is_some() {
+            input.advance(HEAD);
+            let left = size + 1;
+            self.step = Step::Cut { channel, left };
             return;
         }
-        input.advance(HEAD);
-        if keep > 0 {
-            let size = u32::try_from(keep).unwrap_or(u32::MAX);
-            self.inserted.extend_from_slice(&[BODY]);
-            self.inserted.extend_from_slice(&channel.to_be_bytes());
-            self.inserted.extend_from_slice(&size.to_be_bytes());
-        }
-        self.step = Step::Body {
-            channel,
-            left: size + 1,
-            keep,
-        };
+        arriving.bytes += size;
+        flow.arriving(size);
+        self.step = Step::Pass(size + HEAD as u64 + 1);
+        self.whole(channel, flow);
     }
 
-    /// Passes on the first bytes of a body's frame, and none of the rest.
-    fn cut(&mut self, input: &mut BytesMut, out: &mut [u8]) -> usize {
-        let Step::Body {
+    /// Reads a part of a body that is cut: its first bytes are kept, all of them are digested.
+    fn cut(&mut self, input: &mut BytesMut) {
+        let Step::Cut {
             channel,
             ref mut left,
-            ref mut keep,
         } = self.step
         else {
-            return 0;
+            return;
         };
         // All but the mark at the frame's end.
-        let payload = at_most(input.len(), *left - 1);
-        let count = if *keep > 0 {
-            at_most(payload.min(out.len()), *keep)
-        } else {
-            payload
-        };
+        let count = at_most(input.len(), *left - 1);
         if count == 0 {
             input.advance(1);
             *left = 0;
-            return 0;
+            return;
         }
         let arriving = self.arriving.get_mut(&channel);
-        if let Some(digest) = arriving.and_then(|arriving| arriving.digest.as_mut()) {
-            digest.update(&input[..count]);
+        if let Some((kept, digest)) = arriving.and_then(|arriving| arriving.cut.as_mut()) {
+            let part = &input[..count];
+            digest.update(part);
+            let room = self.body_max - kept.len() as u64;
+            kept.extend_from_slice(&part[..at_most(count, room)]);
         }
+        input.advance(count);
         *left -= count as u64;
-        if *keep == 0 {
-            input.advance(count);
-            return 0;
-        }
-        *keep -= count as u64;
-        let ends = *keep == 0;
-        let passed = moved(input, out, count as u64);
-        if ends {
-            self.inserted.extend_from_slice(&[END]);
-        }
-        passed
     }
 
-    /// Tells of the messages that came to their end.
-    fn whole(&mut self, flow: &Flow) {
-        let done =
-            |(channel, arriving): (&u16, &Arriving)| (arriving.missing == 0).then_some(*channel);
-        while let Some(channel) = self.arriving.iter().find_map(done) {
-            let Some(arriving) = self.arriving.remove(&channel) else {
-                return;
-            };
-            let bytes = arriving.body;
-            let cut = arriving.digest.map(|digest| {
-                let mut sha256 = [0; 32];
-                sha256.copy_from_slice(digest.finish().as_ref());
-                Cut { bytes, sha256 }
-            });
-            flow.arrived(Arrival {
-                channel,
-                tag: arriving.tag,
-                bytes: arriving.bytes,
-                readable: arriving.readable,
-                cut,
-            });
+    /// Tells of a message whose last bytes are here: before the client has them, since it might be asked for the
+    /// message at once.
+    fn whole(&mut self, channel: u16, flow: &Flow) {
+        let is_whole = |arriving: &Arriving| arriving.missing == 0;
+        if !self.arriving.get(&channel).is_some_and(is_whole) {
+            return;
         }
+        let Some(mut arriving) = self.arriving.remove(&channel) else {
+            return;
+        };
+        let cut = arriving.cut.take().map(|(kept, digest)| {
+            arriving.bytes += kept.len() as u64;
+            flow.arriving(kept.len() as u64);
+            // A frame has room for what is not its payload.
+            for part in kept.chunks(flow.frame_max().saturating_sub(HEAD + 1).max(1)) {
+                self.insert(BODY, channel, part);
+            }
+            let mut sha256 = [0; 32];
+            sha256.copy_from_slice(digest.finish().as_ref());
+            let bytes = arriving.body;
+            Cut { bytes, sha256 }
+        });
+        flow.arrived(Arrival {
+            channel,
+            tag: arriving.tag,
+            bytes: arriving.bytes,
+            readable: arriving.readable,
+            cut,
+        });
     }
 
     fn insert(&mut self, kind: u8, channel: u16, payload: &[u8]) {

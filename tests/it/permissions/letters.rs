@@ -100,7 +100,7 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
     // Whose it is, only the login that wrote it may say.
     let (status, told, _) = letters(&clerk, &replay);
     assert!(
-        status == Some(0) && told.contains("under the worker's login"),
+        status == Some(0) && told.contains("amqp.trusted_users"),
         "{told}"
     );
     let (status, told, said) = letters(&replayer, &replay);

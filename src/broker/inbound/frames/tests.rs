@@ -54,6 +54,17 @@ fn flow() -> Arc<Flow> {
 
 /// What the client gets where it reads so many bytes at a time of what comes so many at a time.
 fn passed(bytes: &[u8], flow: &Flow, coming: usize, reading: usize) -> Vec<u8> {
+    passed_by(bytes, flow, coming, reading, |_| ())
+}
+
+/// The same; `each` is told after each read how many bytes the client has.
+fn passed_by(
+    bytes: &[u8],
+    flow: &Flow,
+    coming: usize,
+    reading: usize,
+    each: impl Fn(usize),
+) -> Vec<u8> {
     let (mut frames, mut input) = (Frames::new(BODY_MAX), BytesMut::new());
     let (mut passed, mut out) = (Vec::new(), vec![0; reading]);
     for part in bytes.chunks(coming) {
@@ -64,6 +75,7 @@ fn passed(bytes: &[u8], flow: &Flow, coming: usize, reading: usize) -> Vec<u8> {
                 break;
             }
             passed.extend_from_slice(&out[..count]);
+            each(passed.len());
         }
     }
     assert!(input.is_empty() && frames.between_frames());
@@ -155,22 +167,34 @@ fn messages_pass_however_their_bytes_come() {
     ]
     .concat();
     let expected = [
-        frame(8, b""),
-        deliver(1, b"revert"),
-        header(4, 0x0080, b"\x04id-1"),
-        frame(BODY, b"bo"),
-        frame(BODY, b"dy"),
-        deliver(2, b"revert"),
-        header(3, 0, b""),
-        frame(BODY, b"bad"),
-        deliver(3, b"revert"),
-        header(1000, 0x0080, b"\x04id-3"),
-        frame(BODY, &large[..700]),
-        frame(BODY, &large[700..1000]),
-        deliver(4, b"revert"),
-        header(0, 0, b""),
-    ]
-    .concat();
+        [
+            frame(8, b""),
+            deliver(1, b"revert"),
+            header(4, 0x0080, b"\x04id-1"),
+            frame(BODY, b"bo"),
+            frame(BODY, b"dy"),
+        ]
+        .concat(),
+        [
+            deliver(2, b"revert"),
+            header(3, 0, b""),
+            frame(BODY, b"bad"),
+        ]
+        .concat(),
+        [
+            deliver(3, b"revert"),
+            header(1000, 0x0080, b"\x04id-3"),
+            frame(BODY, &large[..1000]),
+        ]
+        .concat(),
+        [deliver(4, b"revert"), header(0, 0, b"")].concat(),
+    ];
+    // How much the client has once it has each message.
+    let ends = expected.iter().scan(0, |end, message| {
+        *end += message.len();
+        Some(*end)
+    });
+    let (ends, expected): (Vec<usize>, _) = (ends.collect(), expected.concat());
     for (coming, reading) in [
         (1, 1),
         (1, 9999),
@@ -180,7 +204,14 @@ fn messages_pass_however_their_bytes_come() {
         (9999, 9999),
     ] {
         let flow = flow();
-        assert!(passed(&bytes, &flow, coming, reading) == expected);
+        let came = passed_by(&bytes, &flow, coming, reading, |had| {
+            let whole = ends.iter().filter(|end| had >= **end).count();
+            assert!(
+                flow.messages() >= whole,
+                "the client has what nobody knows of"
+            );
+        });
+        assert!(came == expected);
         let arrivals = (1..=4).map(|tag| flow.take(CHANNEL, tag).expect("it is whole").0);
         let arrivals: Vec<Arrival> = arrivals.collect();
         let readable: Vec<bool> = arrivals.iter().map(|arrival| arrival.readable).collect();
