@@ -24,7 +24,7 @@ impl Draw {
         draw
     }
 
-    /// Four orgs: each with a disabled account, older than its default; a younger one; a project; a deleted
+    /// Four orgs: each with a disabled account, newer than its default; an older one; a project; a deleted
     /// account, the oldest of all.
     fn found_orgs(&mut self) {
         for _ in 0..4 {
@@ -32,7 +32,7 @@ impl Draw {
             self.world.orgs.push(org);
             let project = self.id();
             self.world.projects.push((project, org));
-            for active in [false, true, true] {
+            for active in [true, true, false] {
                 let id = self.id();
                 self.world.accounts.push(Account { id, org, active });
             }
@@ -66,7 +66,7 @@ impl Draw {
         let account = *self.world.accounts.iter().find(of).expect("known");
         let mut content = named(account, usage, amount);
         let default = |other: &&Account| other.org == account.org && other.active;
-        let is_default = self.world.accounts.iter().find(default).expect("one").id == account.id;
+        let is_default = self.world.accounts.iter().rfind(default).expect("one").id == account.id;
         let project = self
             .world
             .projects
