@@ -160,7 +160,7 @@ async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
 }
 
 /// The memory that `config/kubernetes.yaml` gives a worker, in MiB.
-const LIMIT: u64 = 128;
+const LIMIT: u64 = 192;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rubbish_of_65_kb_needs_little_memory() {
