@@ -61,8 +61,8 @@ impl Trust {
     pub fn speakers(&self, properties: &BasicProperties, noted: bool) -> Speakers {
         let from = publisher(properties);
         let mut names = vec![from.to_owned()];
-        // A publisher's own x-client means nothing, and is not looked at.
-        if self.trusts(from) || noted || is_published_again(properties) {
+        // A publisher's own x-client means nothing, and is not looked at. A worker always says who it is.
+        if self.trusts(from) || noted || (!from.is_empty() && is_published_again(properties)) {
             names.extend(header(properties, CLIENT).map(|client| text(client).unwrap_or_default()));
             names.extend(claimed(properties));
         }
@@ -190,7 +190,9 @@ mod tests {
             ("b", Some("a"), &["p", "c"], &RUNG, "a: p c", "p: c"),
             ("a", Some("p"), &["c"], &RUNG, "a: p c", "p: c"),
             ("p", Some("b"), &["a", "c"], &RUNG, "p: b a c", "p: b a c"),
-            ("", Some("b"), &["c"], &RUNG, ": b c", ": b c"),
+            // Nobody in particular is no worker: a worker says who it is.
+            ("", Some("b"), &["c"], &RUNG, "", ""),
+            ("", Some("c"), &[], &RUNG, "", ""),
         ] {
             for (trust, expected) in [(&own, of_own), (&both, of_both)] {
                 let (client_told, rest) = told(trust, &message(from, client, claimed, marks));
