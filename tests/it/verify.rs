@@ -273,7 +273,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_refusal_known;
-         UPDATE revertd.outcomes SET refusal = 'WHIM' WHERE refusal = 'NOT_A_USAGE'",
+         UPDATE revertd.outcomes SET refusal = 'WHIM', refusal_code = NULL, refusal_message = NULL WHERE refusal = 'NOT_A_USAGE'",
         &["GUARD_BROKEN", "REFUSAL_UNKNOWN"],
     ),
     (
