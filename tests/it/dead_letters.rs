@@ -1,6 +1,7 @@
 //! `revertd dead-letters` as an operator meets it: what is listed, what a replay and a discard do, and what they refuse.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::io::Read;
 use std::process::{Child, Stdio};
 
@@ -69,12 +70,11 @@ async fn a_body_that_is_too_large_is_cut_in_its_letter() {
     let size = lapin::types::AMQPValue::LongLongInt(3_000_000);
     assert_eq!(letter.header("x-body-size"), Some(size));
     let digest = ring::digest::digest(&ring::digest::SHA256, &request.body);
-    let digest: String = digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert_eq!(letter.text_header("x-body-sha256"), Some(digest));
+    let mut hexadecimal = String::new();
+    for byte in digest.as_ref() {
+        let _ = write!(hexadecimal, "{byte:02x}");
+    }
+    assert_eq!(letter.text_header("x-body-sha256"), Some(hexadecimal));
     let listed = &listed(&stage, &[])[0];
     assert_eq!(listed["cut_from_bytes"], 3_000_000);
     let id = listed["id"].as_str().expect("text");

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Network, paused, pauses, report, until};
 use crate::support::Stage;
 use crate::support::load::Load;
