@@ -1,5 +1,7 @@
 //! Two versions side by side: what a later one stored, this one tells; and what it can't tell harms nobody else.
 
+mod later;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 

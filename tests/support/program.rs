@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use super::logs;
@@ -18,7 +18,12 @@ pub struct Program(Command);
 
 impl Program {
     pub fn new(arguments: &[&str]) -> Self {
-        let mut command = Command::new(binary());
+        Self::of(&binary(), arguments)
+    }
+
+    /// The same of another build.
+    pub fn of(binary: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary);
         command
             .env_clear()
             .envs(std::env::var("RUST_LOG").map(|filter| ("RUST_LOG", filter)))
