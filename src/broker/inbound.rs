@@ -81,11 +81,12 @@ impl Inbound {
 }
 
 impl Inspected {
-    /// How many bytes may be read now.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+    /// Whether something may be read: `true` where it is time for a heartbeat, although too much is
+    /// in flight.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if !self.frames.between_frames() || self.flow.poll_open(cx).is_ready() {
             self.heartbeat = None;
-            return Poll::Ready(usize::MAX);
+            return Poll::Ready(false);
         }
         let heartbeat = self.heartbeat.get_or_insert_with(|| {
             // The client polls on a thread of its own.
@@ -94,7 +95,7 @@ impl Inspected {
         });
         ready!(heartbeat.as_mut().poll(cx));
         self.heartbeat = None;
-        Poll::Ready(HEARTBEAT_BYTES)
+        Poll::Ready(true)
     }
 
     fn poll_read(
@@ -103,13 +104,22 @@ impl Inspected {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = ready!(self.poll_room(cx)).min(out.remaining());
         loop {
-            let to = out.initialize_unfilled_to(room);
-            let passed = self.frames.pass_on(&mut self.input, to, &self.flow);
+            let heartbeat = ready!(self.poll_open(cx));
+            let most = if heartbeat {
+                HEARTBEAT_BYTES
+            } else {
+                usize::MAX
+            };
+            let to = out.initialize_unfilled_to(most.min(out.remaining()));
+            let (frames, input) = (&mut self.frames, &mut self.input);
+            let passed = frames.pass_on(input, to, &self.flow, heartbeat);
             if passed > 0 {
                 out.advance(passed);
                 return Poll::Ready(Ok(()));
+            }
+            if !heartbeat && frames.between_frames() && self.flow.is_full() {
+                continue;
             }
             let mut read = ReadBuf::new(&mut self.read);
             ready!(Pin::new(&mut *socket).poll_read(cx, &mut read))?;

@@ -230,3 +230,25 @@ async fn a_permission_that_is_missing_for_a_while_gives_nothing_up() {
     let count = audit(&stage, &load, vec![worker]).await;
     report("broker: permission missing", 1, count);
 }
+
+/// Takes the consumer of the queue away and tells nobody, as a leader does that forgets it at its restart.
+const FORGET: &str = "Name = rabbit_misc:r(<<\"/\">>, queue, <<\"QUEUE\">>), \
+    {ok, Queue} = rabbit_amqqueue:lookup(Name), \
+    [begin Forget = rabbit_fifo:make_checkout({element(2, C), element(1, C)}, cancel, #{}), \
+           {ok, _, _} = ra:process_command(amqqueue:get_pid(Queue), Forget) \
+     end || C <- rabbit_amqqueue:consumers(Queue)], \
+    length(rabbit_amqqueue:consumers(Queue)).";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_the_queue_forgot_is_opened_anew() {
+    let (instance, servers) = Instance::start();
+    let stage = Stage::on(servers).await;
+    let worker = stage.start_worker().await;
+    let forget = FORGET.replace("QUEUE", &stage.name("work"));
+    let left = instance.control(&["eval", &forget]).await;
+    assert_eq!(left.trim(), "0", "nothing is delivered from here on");
+    let load = Load::plain(&stage, seed(), 20).await;
+    load.publish(&stage).await;
+    let count = audit(&stage, &load, vec![worker]).await;
+    report("a queue forgets its consumer", 1, count);
+}

@@ -68,7 +68,7 @@ impl Flow {
     /// Whether something may be read; otherwise the reader is told once it may.
     pub fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state();
-        if self.is_full(&state) {
+        if self.has_too_much(&state) {
             state.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -109,14 +109,19 @@ impl Flow {
         self.state().messages
     }
 
-    fn is_full(&self, state: &State) -> bool {
+    /// Whether nothing more may be read.
+    pub fn is_full(&self) -> bool {
+        self.has_too_much(&self.state())
+    }
+
+    fn has_too_much(&self, state: &State) -> bool {
         state.bytes >= self.max && state.messages > 0
     }
 
     fn release(&self, state: &mut State, bytes: u64, messages: usize) {
         state.bytes = state.bytes.saturating_sub(bytes);
         state.messages = state.messages.saturating_sub(messages);
-        if !self.is_full(state)
+        if !self.has_too_much(state)
             && let Some(reader) = state.reader.take()
         {
             reader.wake();

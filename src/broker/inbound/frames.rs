@@ -78,8 +78,15 @@ impl Frames {
         self.inserted.is_empty() && matches!(self.step, Step::Frame)
     }
 
-    /// Moves what can be moved from `input` to `out`, and returns how much that is. Zero: more input is needed.
-    pub fn pass_on(&mut self, input: &mut BytesMut, out: &mut [u8], flow: &Flow) -> usize {
+    /// Moves what can be moved from `input` to `out`, and returns how much that is. No frame is begun
+    /// while too many bytes are in flight, unless `anyway`. Zero: more input or more room is needed.
+    pub fn pass_on(
+        &mut self,
+        input: &mut BytesMut,
+        out: &mut [u8],
+        flow: &Flow,
+        anyway: bool,
+    ) -> usize {
         let mut passed = 0;
         while passed < out.len() {
             if !self.inserted.is_empty() {
@@ -88,7 +95,7 @@ impl Frames {
             }
             match self.step {
                 Step::Frame => {
-                    if !self.begin(input, flow) {
+                    if !anyway && flow.is_full() || !self.begin(input, flow) {
                         break;
                     }
                 }

@@ -70,7 +70,7 @@ fn passed_by(
     for part in bytes.chunks(coming) {
         input.extend_from_slice(part);
         loop {
-            let count = frames.pass_on(&mut input, &mut out, flow);
+            let count = frames.pass_on(&mut input, &mut out, flow, false);
             if count == 0 {
                 break;
             }
@@ -222,4 +222,41 @@ fn messages_pass_however_their_bytes_come() {
         assert_eq!(cut.sha256, digest.as_ref());
         assert!(arrivals[0].cut.is_none());
     }
+}
+
+#[test]
+fn no_frame_begins_while_too_much_is_in_flight() {
+    let message = |tag| {
+        [
+            deliver(tag, b"revert"),
+            header(60, 0, b""),
+            frame(BODY, &[b'x'; 60]),
+        ]
+        .concat()
+    };
+    let bytes: Vec<u8> = (1..=5).flat_map(message).collect();
+    let flow = Flow::new(100, BODY_MAX);
+    flow.set_frame_max(FRAME_MAX);
+    flow.open(CHANNEL);
+    let (mut frames, mut input) = (Frames::new(BODY_MAX), BytesMut::from(&bytes[..]));
+    // Odd, so that no read ends where a frame does.
+    let mut out = [0; 7];
+    let mut pass = |anyway| {
+        let mut passed = 0;
+        loop {
+            let count = frames.pass_on(&mut input, &mut out, &flow, anyway);
+            passed += count;
+            if count == 0 || anyway {
+                return passed;
+            }
+        }
+    };
+    assert_eq!(pass(false), 2 * bytes.len() / 5);
+    assert_eq!(flow.messages(), 2);
+    assert_eq!(pass(true), 7, "a heartbeat could come");
+    drop(flow.take(CHANNEL, 1));
+    assert_eq!(pass(false), bytes.len() / 5 - 7);
+    drop(flow.take(CHANNEL, 2));
+    drop(flow.take(CHANNEL, 3));
+    assert_eq!(pass(false), 2 * bytes.len() / 5);
 }
