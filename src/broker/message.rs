@@ -81,7 +81,7 @@ impl Properties<'_> {
 impl<'a> Message<'a> {
     /// The event that answers `delivery`, to the reply exchange.
     #[must_use]
-    pub fn event(exchange: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
+    pub fn answer(exchange: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
         Self {
             exchange,
             routing_key: Cow::Borrowed(&event.routing_key),
@@ -95,7 +95,7 @@ impl<'a> Message<'a> {
     /// The same event to one queue alone.
     #[must_use]
     pub fn event_to(queue: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
-        Self::event("", event, delivery).to(queue)
+        Self::answer(queue, event, delivery).straight_to(queue)
     }
 
     /// `delivery` again, to wait in `queue`.
@@ -171,6 +171,14 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// The event that it is, where its delivery is at hand.
+    pub(super) fn event(&self) -> Option<&'a Event> {
+        match &self.properties {
+            Properties::Event(event, _) => Some(event),
+            Properties::PassedOn(..) | Properties::Made(_) => None,
+        }
+    }
+
     /// Whether it tells an outcome that the database also holds.
     #[must_use]
     pub fn is_event(&self) -> bool {
@@ -223,9 +231,11 @@ impl<'a> Message<'a> {
         }
     }
 
-    fn to(self, routing_key: &'a str) -> Self {
+    /// The same to one queue alone.
+    pub(super) fn straight_to(self, queue: &'a str) -> Self {
         Self {
-            routing_key: Cow::Borrowed(routing_key),
+            exchange: "",
+            routing_key: Cow::Borrowed(queue),
             ..self
         }
     }

@@ -4,19 +4,21 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::FuturesOrdered;
+use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::delivery::Delivery;
 use super::error::BrokerError;
 use super::letter::Letter;
 use super::message::{Message, Properties};
 use super::{CONFIRM_TIMEOUT, properties};
+use crate::event::Event;
 use crate::seam;
 
 /// Messages whose confirms are awaited together.
@@ -27,6 +29,9 @@ const IN_FLIGHT: usize = 256;
 
 /// Bytes of their bodies, of which the client keeps copies until they are written; one larger body goes alone.
 const IN_FLIGHT_BYTES: usize = 1024 * 1024;
+
+/// How long nothing may come until it is found out whether the broker or a queue is silent.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Room in a frame for what is not the publisher's own headers.
 const FRAME_RESERVE: usize = 8 * 1024;
@@ -40,6 +45,13 @@ pub enum Fate {
     Unroutable,
     /// A queue refused it, being full; it may be in others.
     Refused,
+}
+
+/// What the broker said of the messages of a window that were published, and of probes.
+#[derive(Default)]
+struct Said {
+    of_window: Vec<Option<Confirmation>>,
+    of_probes: Vec<Confirmation>,
 }
 
 /// A channel in confirm mode.
@@ -85,9 +97,30 @@ impl Outlet {
     /// Where the channel or the connection fails. What became of the messages is then unknown: they are to be
     /// published again, under the same ids.
     pub async fn publish(&self, messages: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
+        let fates = self.publish_probing(messages, |_| None).await?.into_iter();
+        // Without a probe nothing is given up.
+        Ok(fates.map(|fate| fate.unwrap_or(Fate::Refused)).collect())
+    }
+
+    /// The same, and finds out whether the broker or a queue is silent. Where nothing is confirmed
+    /// for a while, the event that waits longest is also published to revertd's own queue for it, and
+    /// to no other: if that is confirmed, the broker is well, and what is not confirmed is given up.
+    /// `None` stands for such a message, which may be in any of its queues; the channel is then to be
+    /// replaced. What was not published any more is missing at the end.
+    ///
+    /// # Errors
+    /// As of [`Outlet::publish`].
+    pub async fn publish_probing<'q>(
+        &self,
+        messages: &[Message<'_>],
+        own_queue: impl Fn(&Event) -> Option<&'q str>,
+    ) -> Result<Vec<Option<Fate>>, BrokerError> {
         let mut fates = Vec::with_capacity(messages.len());
         for window in messages.chunks(WINDOW) {
-            fates.extend(self.publish_window(window).await?);
+            fates.extend(self.publish_window(window, &own_queue).await?);
+            if fates.contains(&None) {
+                break;
+            }
         }
         Ok(fates)
     }
@@ -137,85 +170,114 @@ impl Outlet {
         Some(properties::replayed(read, client, &self.user, max_bytes))
     }
 
-    async fn publish_window(&self, window: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
-        let mut nacked = Vec::with_capacity(window.len());
-        let mut returned = HashSet::new();
-        for confirmation in self.confirmations(window).await? {
-            let (nack, message) = match confirmation {
-                Confirmation::Ack(message) => (false, message),
-                Confirmation::Nack(message) => (true, message),
-                Confirmation::NotRequested => {
-                    return Err(BrokerError::passing("the channel lost its confirm mode"));
-                }
-            };
-            nacked.push(nack);
-            // A returned message hangs on whichever confirm comes next: only its own id tells whose it is.
-            if let Some(message) = message {
-                let message = message.delivery;
-                let id = message.properties.message_id().clone();
-                returned.insert((message.exchange, message.routing_key, id));
-            }
-        }
-        let fate = |(message, nack): (&Message<'_>, bool)| {
-            let key = || -> (ShortString, ShortString, Option<ShortString>) {
-                let id = message.properties.message_id();
-                (
-                    message.exchange.into(),
-                    message.routing_key.as_ref().into(),
-                    id,
-                )
-            };
-            if nack {
-                Fate::Refused
-            } else if !returned.is_empty() && returned.contains(&key()) {
-                Fate::Unroutable
-            } else {
-                Fate::Confirmed
-            }
-        };
-        Ok(window.iter().zip(nacked).map(fate).collect())
-    }
-
-    /// Publishes the window, a part of it at a time, and collects what the broker says of each. What counts is that
-    /// something goes on: a slow network may take its time for the whole, and a silent one not for the next step.
-    async fn confirmations(
+    async fn publish_window<'q>(
         &self,
         window: &[Message<'_>],
-    ) -> Result<Vec<Confirmation>, BrokerError> {
-        let written = AtomicUsize::new(0);
-        let mut under_way = FuturesOrdered::new();
-        let mut bytes = 0;
-        let mut done = Vec::with_capacity(window.len());
-        let mut rest = window.iter();
+        own_queue: &impl Fn(&Event) -> Option<&'q str>,
+    ) -> Result<Vec<Option<Fate>>, BrokerError> {
+        let Said {
+            of_window,
+            of_probes,
+        } = self.said_of(window, own_queue).await?;
+        let mut returned = HashSet::new();
+        // A returned message hangs on whichever confirm comes next: only its own id tells whose it is.
+        for said in of_window.iter().flatten().chain(&of_probes) {
+            if let Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message)) = said {
+                let message = &message.delivery;
+                let id = message.properties.message_id().clone();
+                returned.insert((message.exchange.clone(), message.routing_key.clone(), id));
+            }
+        }
+        let is_returned = |message: &Message<'_>| {
+            let key: ShortString = message.routing_key.as_ref().into();
+            !returned.is_empty()
+                && returned.contains(&(
+                    message.exchange.into(),
+                    key,
+                    message.properties.message_id(),
+                ))
+        };
+        let fate = |(message, said): (&Message<'_>, &Option<Confirmation>)| match said {
+            None => Ok(None),
+            Some(Confirmation::Nack(_)) => Ok(Some(Fate::Refused)),
+            Some(Confirmation::Ack(_)) if is_returned(message) => Ok(Some(Fate::Unroutable)),
+            Some(Confirmation::Ack(_)) => Ok(Some(Fate::Confirmed)),
+            Some(Confirmation::NotRequested) => {
+                Err(BrokerError::passing("the channel lost its confirm mode"))
+            }
+        };
+        window.iter().zip(&of_window).map(fate).collect()
+    }
+
+    /// Publishes the window, a part of it at a time, and collects what the broker says of each. What
+    /// counts is that something goes on: a slow network may take its time for the whole, and a silent
+    /// one not for the next step.
+    async fn said_of<'q>(
+        &self,
+        window: &[Message<'_>],
+        own_queue: &impl Fn(&Event) -> Option<&'q str>,
+    ) -> Result<Said, BrokerError> {
+        let (written, all) = (AtomicUsize::new(0), window.len());
+        let mut said = Said::default();
+        let (mut bytes, mut steps, mut last) = (0, 0u64, Instant::now());
+        // The steps before the probe that is under way.
+        let mut probing: Option<u64> = None;
+        let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < IN_FLIGHT
                 && (bytes < IN_FLIGHT_BYTES || under_way.is_empty())
-                && let Some(message) = rest.next()
+                && let Some(message) = window.get(said.of_window.len())
             {
                 bytes += message.body.len();
-                if rest.len() == window.len() / 2 && window.len() > 1 {
+                let place = said.of_window.len();
+                if place + 1 == all.div_ceil(2) && all > 1 {
                     seam::pass(seam::HALF_PUBLISHED);
                 }
-                under_way.push_back(self.confirmed(message, &written, window.len()));
+                let message = Cow::Borrowed(message);
+                under_way.push(self.confirmed(Some(place), message, &written, all));
+                said.of_window.push(None);
             }
-            let next = timeout(CONFIRM_TIMEOUT, under_way.next()).await;
-            let next = next.map_err(|_| BrokerError::silent(&self.host))?;
-            match next {
-                Some(step) => {
-                    bytes -= window[done.len()].body.len();
-                    done.push(step.map_err(|error| self.wrong(&error))?);
+            match timeout(QUIET, under_way.next()).await {
+                Ok(None) => return Ok(said),
+                Ok(Some((Some(place), confirmation))) => {
+                    (steps, last) = (steps + 1, Instant::now());
+                    bytes -= window[place].body.len();
+                    said.of_window[place] = Some(confirmation.map_err(|error| self.wrong(&error))?);
                 }
-                None => return Ok(done),
+                Ok(Some((None, confirmation))) => {
+                    let confirmation = confirmation.map_err(|error| self.wrong(&error))?;
+                    let is_well = matches!(confirmation, Confirmation::Ack(_));
+                    said.of_probes.push(confirmation);
+                    if probing.take() == Some(steps) && is_well {
+                        return Ok(said);
+                    }
+                }
+                Err(_) if last.elapsed() >= CONFIRM_TIMEOUT => {
+                    return Err(BrokerError::silent(&self.host));
+                }
+                Err(_) if probing.is_none() => {
+                    let waiting = said.of_window.iter().position(Option::is_none);
+                    let waiting = waiting.map(|place| &window[place]);
+                    let event = waiting.and_then(Message::event);
+                    if let (Some(message), Some(queue)) = (waiting, event.and_then(own_queue)) {
+                        let probe = Cow::Owned(message.clone().straight_to(queue));
+                        under_way.push(self.confirmed(None, probe, &written, usize::MAX));
+                        probing = Some(steps);
+                    }
+                }
+                Err(_) => {}
             }
         }
     }
 
+    /// What the broker says of the message at that place of the window, or of a probe.
     async fn confirmed(
         &self,
-        message: &Message<'_>,
+        place: Option<usize>,
+        message: Cow<'_, Message<'_>>,
         written: &AtomicUsize,
         all: usize,
-    ) -> lapin::Result<Confirmation> {
+    ) -> (Option<usize>, lapin::Result<Confirmation>) {
         let options = BasicPublishOptions {
             // What no queue is bound for comes back, instead of vanishing with a confirm.
             mandatory: message.mandatory,
@@ -226,11 +288,14 @@ impl Outlet {
         let publishing =
             self.channel
                 .basic_publish(exchange, key, options, &message.body, properties);
-        let confirm = publishing.await?;
+        let confirm = match publishing.await {
+            Ok(confirm) => confirm,
+            Err(error) => return (place, Err(error)),
+        };
         if written.fetch_add(1, Ordering::Relaxed) + 1 == all && message.is_event {
             seam::pass(seam::PUBLISHED);
         }
-        confirm.await
+        (place, confirm.await)
     }
 
     fn wrong(&self, error: &lapin::Error) -> BrokerError {

@@ -28,7 +28,8 @@ impl Logs {
             warn!(
                 messages,
                 to = first.target(),
-                "refused: a queue is full, or without a leader; make room in it, or mend its cluster"
+                "refused: a queue is full, or without a leader, or does not answer; make room in it, or mend \
+                 its cluster"
             );
         }
     }

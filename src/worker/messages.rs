@@ -47,7 +47,7 @@ pub fn messages<'a>(
             Disposition::Answer(event) => {
                 all.push(outgoing(
                     Role::Event,
-                    Message::event(events, event, delivery),
+                    Message::answer(events, event, delivery),
                 ));
             }
             Disposition::Retry { rung } => {
@@ -68,7 +68,7 @@ pub fn messages<'a>(
                 all.push(outgoing(Role::Letter, letter));
                 all.push(outgoing(
                     Role::Event,
-                    Message::event(events, event, delivery),
+                    Message::answer(events, event, delivery),
                 ));
             }
         }

@@ -13,6 +13,7 @@ use super::record::{Began, Record};
 use super::{End, Shared};
 use crate::broker::{BrokerError, Delivery, Fate};
 use crate::disposition::Disposition;
+use crate::event::Event;
 use crate::patience::Patience;
 use crate::telemetry;
 
@@ -60,6 +61,23 @@ struct Rerouted<'a> {
     elsewhere: BTreeMap<usize, Disposition>,
 }
 
+/// Messages that were published, and are not settled with that.
+#[derive(Default)]
+struct Sent<'a> {
+    refused: Vec<Outgoing<'a>>,
+    unconfirmed: Vec<Outgoing<'a>>,
+    /// Not published any more, since others were not confirmed.
+    unsent: Vec<Outgoing<'a>>,
+}
+
+impl<'a> Sent<'a> {
+    /// All of them.
+    fn failed(self) -> impl Iterator<Item = Outgoing<'a>> {
+        let failed = self.refused.into_iter().chain(self.unconfirmed);
+        failed.chain(self.unsent)
+    }
+}
+
 impl Worker {
     /// Publishes what came of the batch. Where a queue refused some of it, `dispositions` tells
     /// what became of that instead. Returns an error where messages are back in the work queue: the
@@ -98,14 +116,7 @@ impl Worker {
         let shared = self.shared.clone();
         let mut hold = Hold::new();
         loop {
-            let mut refused = self.send(outgoing, record, &mut hold).await?;
-            if !refused.is_empty() {
-                // A channel whose first message for a quorum queue met a leader that had just died
-                // has every later one refused, too, until that node is back. A new channel learns
-                // of the new leader.
-                self.outlet = self.broker.outlet().await?;
-                refused = self.send(refused, record, &mut hold).await?;
-            }
+            let mut refused = self.send_anew(outgoing, record, &mut hold).await?;
             let Some(first) = refused.first() else {
                 return Ok(None);
             };
@@ -131,18 +142,46 @@ impl Worker {
         }
     }
 
-    /// Publishes messages, and returns those that a queue refused.
-    async fn send<'m>(
+    /// Publishes messages, and returns those that a queue refused on two channels, or did not confirm.
+    async fn send_anew<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
         record: &Record,
         hold: &mut Hold,
     ) -> Result<Vec<Outgoing<'m>>, BrokerError> {
+        let mut sent = self.send(outgoing, record, hold).await?;
+        let mut failed = Vec::new();
+        // A channel whose first message for a quorum queue met a leader that had just died has every
+        // later one refused, too, until that node is back. A new channel learns of the new leader.
+        let mut again = std::mem::take(&mut sent.refused);
+        loop {
+            failed.append(&mut sent.refused);
+            failed.append(&mut sent.unconfirmed);
+            again.append(&mut sent.unsent);
+            if again.is_empty() && failed.is_empty() {
+                return Ok(failed);
+            }
+            self.outlet = self.broker.outlet().await?;
+            if again.is_empty() {
+                return Ok(failed);
+            }
+            sent = self.send(std::mem::take(&mut again), record, hold).await?;
+        }
+    }
+
+    /// Publishes messages, and returns those that are not settled with that.
+    async fn send<'m>(
+        &mut self,
+        outgoing: Vec<Outgoing<'m>>,
+        record: &Record,
+        hold: &mut Hold,
+    ) -> Result<Sent<'m>, BrokerError> {
         let shared = self.shared.clone();
         let part = |outgoing: Outgoing<'m>| ((outgoing.index, outgoing.role), outgoing.message);
         let (places, messages): (Vec<_>, Vec<_>) = outgoing.into_iter().map(part).unzip();
+        let own_queue = |event: &Event| own_queue(&shared, event);
         let fates = loop {
-            match self.outlet.publish(&messages).await {
+            match self.outlet.publish_probing(&messages, own_queue).await {
                 Ok(fates) => break fates,
                 Err(wrong) if wrong.is_lasting() && !hold.is_over() => {
                     hold.pause(&shared, &wrong).await;
@@ -154,27 +193,41 @@ impl Worker {
             }
         };
         record.fates(&messages, &fates);
-        let mut refused = Vec::new();
+        let mut sent = Sent::default();
         let mut unroutable = Vec::new();
-        for (((index, role), message), fate) in places.into_iter().zip(messages).zip(fates) {
-            match (fate, role) {
-                (Fate::Confirmed, _) => {}
-                (Fate::Refused, _) | (Fate::Unroutable, Role::OwnEvent) => {
-                    refused.push(Outgoing {
-                        index,
-                        role,
-                        message,
-                    });
+        let mut fates = fates.into_iter();
+        for ((index, role), message) in places.into_iter().zip(messages) {
+            let outgoing = |message| Outgoing {
+                index,
+                role,
+                message,
+            };
+            match (fates.next(), role) {
+                (Some(Some(Fate::Confirmed)), _) => {}
+                (Some(Some(Fate::Refused)), _) | (Some(Some(Fate::Unroutable)), Role::OwnEvent) => {
+                    sent.refused.push(outgoing(message));
                 }
-                (Fate::Unroutable, Role::Event) => unroutable.push(message),
+                (Some(Some(Fate::Unroutable)), Role::Event) => unroutable.push(message),
                 // It would be lost. The next generation declares what is missing.
-                (Fate::Unroutable, Role::Letter | Role::Waiting) => {
+                (Some(Some(Fate::Unroutable)), Role::Letter | Role::Waiting) => {
                     return Err(message.undeliverable());
                 }
+                (Some(None), _) => sent.unconfirmed.push(outgoing(message)),
+                (None, _) => sent.unsent.push(outgoing(message)),
             }
         }
         let exchange = shared.settings.topology.reply_exchange.as_str();
         shared.logs.unroutable(&unroutable, exchange);
-        Ok(refused)
+        Ok(sent)
     }
+}
+
+/// revertd's own queue for an event, where there is one.
+fn own_queue<'a>(shared: &'a Shared, event: &Event) -> Option<&'a str> {
+    let topology = &shared.settings.topology;
+    if event.is_denied() {
+        return Some(topology.denied_queue.as_str());
+    }
+    let is_there = topology.reply_queue_declare;
+    is_there.then_some(topology.reply_queue.as_str())
 }

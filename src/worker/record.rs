@@ -100,11 +100,12 @@ impl Record {
     }
 
     /// The broker said what became of messages.
-    pub fn fates(&self, messages: &[Message<'_>], fates: &[Fate]) {
-        let mut counts: Vec<(&str, Fate, u64)> = Vec::new();
+    pub fn fates(&self, messages: &[Message<'_>], fates: &[Option<Fate>]) {
+        let mut counts: Vec<(&str, Option<Fate>, u64)> = Vec::new();
         for (message, fate) in messages.iter().zip(fates) {
             let target = message.target();
-            let same = |count: &&mut (&str, Fate, u64)| count.0 == target && count.1 == *fate;
+            let same =
+                |count: &&mut (&str, Option<Fate>, u64)| count.0 == target && count.1 == *fate;
             match counts.iter_mut().find(same) {
                 Some((_, _, count)) => *count += 1,
                 None => counts.push((target, *fate, 1)),
@@ -112,9 +113,10 @@ impl Record {
         }
         for (target, fate, count) in counts {
             let error = match fate {
-                Fate::Confirmed => "",
-                Fate::Unroutable => "unroutable",
-                Fate::Refused => "refused",
+                Some(Fate::Confirmed) => "",
+                Some(Fate::Unroutable) => "unroutable",
+                Some(Fate::Refused) => "refused",
+                None => "unconfirmed",
             };
             self.shared.sight.counts.sent(target, error, count);
         }

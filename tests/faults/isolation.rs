@@ -9,8 +9,9 @@ use lapin::{BasicProperties, Confirmation};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::instance::Instance;
 use crate::support::honest::Honest;
-use crate::support::report::{Wrong, report_beside};
+use crate::support::report::{Wrong, report_beside, sized};
 use crate::support::{Request, Stage, connect_db, eventually, with_database};
 
 /// Makes each insert of an entry fail whose usage is marked, with the state that it is marked with.
@@ -66,14 +67,19 @@ async fn hold(stage: &Stage, usages: &[(Uuid, Uuid, Request)]) -> Client {
     other
 }
 
-/// A queue that refuses what it is sent, but for one message.
-async fn refusing_queue(stage: &Stage, key: &str) -> String {
+/// Arguments of a queue that refuses what it is sent, but for one message.
+fn refusing() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
     arguments.insert(
         "x-overflow".into(),
         AMQPValue::LongString("reject-publish".into()),
     );
+    arguments
+}
+
+/// A subscriber's queue, bound to the reply exchange.
+async fn subscribed(stage: &Stage, key: &str, arguments: FieldTable) -> String {
     let options = QueueDeclareOptions {
         exclusive: true,
         ..Default::default()
@@ -199,7 +205,7 @@ async fn a_subscriber_whose_queue_refuses_delays_no_other_org() {
     let (stage, mut worker) = Stage::with_worker().await;
     let customer = stage.customer().await;
     let key = format!("result.{}", customer.org);
-    refusing_queue(&stage, &key).await;
+    subscribed(&stage, &key, refusing()).await;
     let mut refused = Vec::new();
     for _ in 0..20 {
         let usage = stage.usage(customer.account, 20).await;
@@ -227,6 +233,56 @@ async fn a_subscriber_whose_queue_refuses_delays_no_other_org() {
     );
     report_beside(
         "beside: a subscriber's queue that refuses",
+        1,
+        count,
+        &waits,
+    );
+    stage.strike().await;
+}
+
+/// Stops the process of a queue where it is: what it is sent is neither confirmed nor refused, as by
+/// a quorum queue without a majority.
+const SUSPEND: &str = "{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"QUEUE\">>)), \
+    sys:suspend(amqqueue:get_pid(Queue)).";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_whose_queue_never_answers_delays_no_other_org() {
+    let (instance, servers) = Instance::start();
+    let stage = Stage::on(servers).await;
+    let mut worker = stage.start_worker().await;
+    let customer = stage.customer().await;
+    let key = format!("result.{}", customer.org);
+    let queue = subscribed(&stage, &key, FieldTable::default()).await;
+    let said = instance
+        .control(&["eval", &SUSPEND.replace("QUEUE", &queue)])
+        .await;
+    assert_eq!(said.trim(), "ok");
+    let mut unanswered = Vec::new();
+    for _ in 0..sized(600, 3000) {
+        let usage = stage.usage(customer.account, 20).await;
+        unanswered.push(Request::revert(customer.account, usage, 5));
+    }
+    let honest = Honest::new(&stage).await;
+    for request in &unanswered {
+        stage.publish(request).await;
+    }
+    let (mut count, waits) = honest.ask(&stage).await;
+    stage.drained().await;
+    let mut events = stage.events().await;
+    for request in &unanswered {
+        if events.answer(request).await.verdict() != "usage.reverted" {
+            count.found(Wrong::Differing, request.correlation());
+        }
+    }
+    assert!(worker.stop().await.success());
+    let log = worker.log();
+    assert!(!log.contains("paused"), "{log}");
+    assert!(
+        log.contains("retried=0 dead_lettered=0"),
+        "no attempt is counted: {log}"
+    );
+    report_beside(
+        "beside: a subscriber's queue that never answers",
         1,
         count,
         &waits,

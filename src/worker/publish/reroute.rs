@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::super::Shared;
 use super::super::batch::Worker;
 use super::super::messages::{Outgoing, Role};
 use super::super::record::Record;
-use super::{Hold, Rerouted};
+use super::{Hold, Rerouted, own_queue};
 use crate::broker::{BrokerError, Message};
 use crate::disposition::{Disposition, Recourse, Refused};
-use crate::event::Event;
 
 impl Worker {
     /// Settles those requests that can be without what was refused; the others, by their indexes,
@@ -53,7 +51,7 @@ impl Worker {
         });
         let to_own: Vec<_> = to_own.collect();
         let tried: Vec<_> = to_own.iter().map(|outgoing| outgoing.index).collect();
-        let failed = self.send(to_own, record, hold).await?;
+        let failed: Vec<_> = self.send(to_own, record, hold).await?.failed().collect();
         for index in own {
             let taken = tried.contains(&index) && failed.iter().all(|other| other.index != index);
             let refused = by_delivery[&index];
@@ -124,8 +122,8 @@ impl Worker {
                     message,
                 });
             }
-            let refused = self.send(outgoing, record, hold).await?;
-            left = refused.iter().map(|outgoing| outgoing.index).collect();
+            let refused = self.send(outgoing, record, hold).await?.failed();
+            left = refused.map(|outgoing| outgoing.index).collect();
             chosen.retain(|(index, _)| !left.contains(index));
             rerouted.elsewhere.extend(chosen);
         }
@@ -150,8 +148,7 @@ impl Worker {
             message: Message::wait(queue, &rerouted.batch[*index], now),
         });
         let outgoing: Vec<_> = outgoing.collect();
-        let refused = self.send(outgoing, record, hold).await?;
-        if let Some(first) = refused.first() {
+        if let Some(first) = self.send(outgoing, record, hold).await?.failed().next() {
             return Err(first.message.undeliverable());
         }
         let returned = left.into_iter().map(|index| (index, Disposition::Returned));
@@ -161,14 +158,4 @@ impl Worker {
              work queue",
         ))
     }
-}
-
-/// revertd's own queue for an event, where there is one.
-fn own_queue<'a>(shared: &'a Shared, event: &Event) -> Option<&'a str> {
-    let topology = &shared.settings.topology;
-    if event.is_denied() {
-        return Some(topology.denied_queue.as_str());
-    }
-    let is_there = topology.reply_queue_declare;
-    is_there.then_some(topology.reply_queue.as_str())
 }
