@@ -85,7 +85,7 @@ impl Sight {
                     }
                     asked.readiness()
                 };
-                Some(telemetry::listen(address.0, registry, readiness).await?)
+                Some(telemetry::listen(address.0, registry, readiness)?)
             }
             None => None,
         };
