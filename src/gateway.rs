@@ -1,7 +1,7 @@
 //! The operation of the API over HTTP: a request in, published as its client, answered by its event.
 //!
 //! ```text
-//! headers -> login -> room -> body -> decode -> publish as the client -> event on the reply queue -> status
+//! headers -> login -> body -> decode -> place -> publish as the client -> event on the reply queue -> status
 //! ```
 //!
 //! It must not know the database, nor AMQP: the broker decides who may ask, the worker what is answered.
@@ -25,21 +25,21 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{error, info, warn};
 
 use crate::broker::{BrokerError, Postbox};
+use crate::http_server::{self, Limits, ProtocolFault, Server, Shares};
 use crate::patience::Patience;
 use crate::settings::{Policy, Settings};
 use crate::telemetry::{self, Http, NotReady, TelemetryError};
 use headers::{Ids, REQUEST_ID, TRACEPARENT};
 use problem::Problem;
-use server::Server;
 use sessions::Sessions;
 use tally::Tally;
 
 mod answer;
 mod credentials;
+mod guesses;
 mod headers;
 mod operation;
 mod problem;
-mod server;
 mod sessions;
 mod tally;
 mod tls;
@@ -86,7 +86,10 @@ struct Gateway {
     settings: Arc<Settings>,
     sessions: Sessions,
     postbox: Postbox,
-    room: Semaphore,
+    /// Requests that are published and not answered.
+    places: Semaphore,
+    /// Requests of each client, from their head on.
+    shares: Shares<String>,
     tally: Arc<Tally>,
     http: Http,
 }
@@ -101,18 +104,20 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
         address: settings.gateway.listen.0,
         error,
     };
-    let socket = server::bind(settings.gateway.listen.0).map_err(wrong)?;
+    let socket = http_server::bind(settings.gateway.listen.0).map_err(wrong)?;
     let tls = tls::acceptor(&settings.gateway).map_err(GatewayError::Tls)?;
-    let tally = Arc::new(Tally::new());
-    let sessions = Sessions::new(settings.clone(), tally.clone()).ok_or(GatewayError::Random)?;
     let readiness = Readiness::default();
     let mut registry = telemetry::registry("gateway");
     let http = Http::new(&mut registry);
+    let tally = Arc::new(Tally::new(&mut registry));
+    let sessions = Sessions::new(settings.clone(), tally.clone()).ok_or(GatewayError::Random)?;
     // Until the end of this function: from before the broker is there until nothing is in work any more.
     let _showing = match settings.telemetry.listen {
-        Some(address) => {
-            Some(telemetry::listen(address.0, registry, readiness.asked(&stop)).await?)
-        }
+        Some(address) => Some(telemetry::listen(
+            address.0,
+            registry,
+            readiness.asked(&stop),
+        )?),
         None => None,
     };
     let Some(postbox) = stop.run_until_cancelled(postbox(&settings)).await else {
@@ -122,12 +127,13 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     let gateway = Arc::new(Gateway {
         sessions,
         postbox: postbox?,
-        room: Semaphore::new(in_flight),
+        places: Semaphore::new(in_flight),
+        shares: Shares::new(http_server::tenth(in_flight)),
         tally,
         http,
         settings: settings.clone(),
     });
-    let listener = server::listen(socket).map_err(wrong)?;
+    let listener = http_server::listen(socket).map_err(wrong)?;
     let address = listener.local_addr().map_err(wrong)?;
     if tls.is_none() && !address.ip().is_loopback() {
         warn!(
@@ -138,9 +144,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     }
     readiness.serving(&gateway);
     info!(%address, tls = tls.is_some(), "listening");
-    let server = Server::new(router(gateway.clone()), tls, stop.clone());
+    let limits = Limits::of(2 * in_flight);
+    let server = Server::new(router(gateway.clone()), tls, limits, stop.clone());
     let tidying = tokio::spawn(tidy(gateway.clone()));
-    let serving = Arc::new(server).serve(listener, 2 * in_flight, settings.worker.shutdown_timeout);
+    let serving = Arc::new(server).serve(listener, settings.worker.shutdown_timeout);
     let finished = serving.await;
     tidying.abort();
     gateway.close().await;
@@ -194,7 +201,11 @@ async fn with_ids(
     let ids = Ids::of(request.headers(), key_required);
     let (shown, traceparent) = (ids.shown.clone(), ids.traceparent.clone());
     request.extensions_mut().insert(ids);
-    let mut response = next.run(request).await;
+    let fault = ProtocolFault::of(request.version(), request.headers());
+    let mut response = match fault.map(Problem::of_protocol) {
+        None => next.run(request).await,
+        Some(problem) => operation::refuse_unread(problem, request).await,
+    };
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, shown);
     headers.insert(CACHE_CONTROL, NO_STORE);

@@ -44,6 +44,8 @@ pub mod tls;
 
 pub mod reach;
 
+pub mod http_server;
+
 pub mod seam;
 
 pub mod ledger;

@@ -105,7 +105,7 @@ enum End {
 /// Where it could not start for a cause that lasts, or not finish in time.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), WorkerError> {
     let ledger = Ledger::new(&settings)?;
-    let (sight, showing) = Sight::open(&settings, &ledger, &stop).await?;
+    let (sight, showing) = Sight::open(&settings, &ledger, &stop)?;
     let shared = Arc::new(Shared {
         journal: CrashJournal::new(ledger.clone(), settings.worker.batch_max),
         ledger,

@@ -1,6 +1,6 @@
 //! What a request's headers say beside who asks. Pure.
 
-use axum::http::header::{AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use axum::http::header::{AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
@@ -76,11 +76,6 @@ pub fn is_json(headers: &HeaderMap) -> bool {
         .iter()
         .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     json.as_deref() == Some("application/json") && plain
-}
-
-/// Whether the client waits with its body until it is asked for it.
-pub fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.contains_key(EXPECT)
 }
 
 /// Visible ASCII, with spaces inside at most.

@@ -5,24 +5,21 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{Extension, Request, State};
-use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, Response, StatusCode};
-use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::Gateway;
 use super::answer;
 use super::credentials::credentials;
-use super::headers::{Ids, expects_continue, is_json};
+use super::headers::{Ids, is_json};
 use super::problem::Problem;
 use super::sessions::NoSession;
 use super::tally::Trouble;
 use crate::broker::{Answer, Login, Posting};
+use crate::http_server::{BodyError, BodyLimits, Source, expects_continue};
 use crate::request;
-
-/// Longest wait for a body, as a whole.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::telemetry::LoginRefusal;
 
 /// What is read of a body that nobody wants, and for how long: a connection closed under a client that still
 /// writes takes the answer with it.
@@ -32,11 +29,12 @@ const UNWANTED_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn revert(
     State(gateway): State<Arc<Gateway>>,
     Extension(ids): Extension<Ids>,
+    Extension(source): Extension<Source>,
     request: Request,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut body = body.into_data_stream();
-    let response = match gateway.decide(&parts.headers, &mut body, ids).await {
+    let response = match gateway.decide(source, &parts.headers, &mut body, ids).await {
         Ok(response) => response,
         Err(problem) => refuse(problem, &parts.headers, body).await,
     };
@@ -58,7 +56,7 @@ pub async fn wrong_method(request: Request) -> Response<Body> {
     refuse_unread(Problem::wrong_method(), request).await
 }
 
-async fn refuse_unread(problem: Problem, request: Request) -> Response<Body> {
+pub async fn refuse_unread(problem: Problem, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     refuse(problem, &parts.headers, body.into_data_stream()).await
 }
@@ -81,19 +79,20 @@ async fn refuse(problem: Problem, headers: &HeaderMap, mut body: BodyDataStream)
 }
 
 impl Gateway {
-    /// Who asks, then whether there is room, then what is asked; in this order, so that a stranger learns nothing
-    /// and takes no room.
+    /// Who asks, then what is asked, then whether there is a place for it; in this order, so that a stranger learns
+    /// nothing, and a body that does not come takes no place. Until then a client is bounded by its share.
     async fn decide(
         &self,
+        source: Source,
         headers: &HeaderMap,
         body: &mut BodyDataStream,
         ids: Ids,
     ) -> Result<Response<Body>, Problem> {
-        let login = self.login(headers).await?;
-        let Ok(_room) = self.room.try_acquire() else {
-            let limit = self.settings.gateway.max_in_flight;
-            self.tally.warn(Trouble::Saturated, login.client(), &limit);
-            return Err(Problem::saturated());
+        let login = self.login(source, headers).await?;
+        let Some(_share) = self.shares.take(login.client().to_owned()) else {
+            let share = self.shares.most();
+            self.tally.warn(Trouble::Share, login.client(), &share);
+            return Err(Problem::too_many_requests(share));
         };
         if !is_json(headers) {
             return Err(Problem::not_json());
@@ -101,10 +100,19 @@ impl Gateway {
         let message_id = ids
             .message_id
             .map_err(|violation| Problem::invalid(vec![violation]))?;
-        let limit = self.settings.amqp.max_message_bytes.bytes();
-        let body = timeout(BODY_TIMEOUT, read(headers, body, limit)).await;
-        let body = body.map_err(|_| Problem::slow_body())??;
+        let limits = BodyLimits::of(self.settings.amqp.max_message_bytes.bytes());
+        let body = limits.read(headers, body).await;
+        let body = body.map_err(|error| match error {
+            BodyError::TooLarge => Problem::too_large(limits.max_bytes),
+            BodyError::Slow => Problem::slow_body(),
+            BodyError::CutOff => Problem::cut_off_body(),
+        })?;
         request::decode(&body).map_err(Problem::undecodable)?;
+        let Ok(_place) = self.places.try_acquire() else {
+            let limit = self.settings.gateway.max_in_flight;
+            self.tally.warn(Trouble::Saturated, login.client(), &limit);
+            return Err(Problem::saturated());
+        };
         let traceparent = ids
             .traceparent
             .and_then(|given| Some(given.to_str().ok()?.to_owned()));
@@ -117,8 +125,11 @@ impl Gateway {
         answered.map_err(|problem| problem.about(&message_id))
     }
 
-    async fn login(&self, headers: &HeaderMap) -> Result<Arc<Login>, Problem> {
-        let credentials = credentials(headers).ok_or_else(Problem::client_unknown)?;
+    async fn login(&self, source: Source, headers: &HeaderMap) -> Result<Arc<Login>, Problem> {
+        let Some(credentials) = credentials(headers) else {
+            self.tally.logins.refused(LoginRefusal::NoCredentials);
+            return Err(Problem::client_unknown());
+        };
         let client = credentials.id.as_str();
         // Of a broker that does not answer nobody is asked: what a login begins with one can't be taken back.
         if let Err(why) = self.postbox.ready() {
@@ -126,10 +137,11 @@ impl Gateway {
             return Err(Problem::broker_unavailable());
         }
         self.sessions
-            .of(&credentials)
+            .of(&credentials, source)
             .await
             .map_err(|why| match why {
                 NoSession::Refused => Problem::client_unknown(),
+                NoSession::BackOff { wait, .. } => Problem::too_many_guesses(wait),
                 NoSession::Barred => {
                     self.tally.warn(Trouble::Barred, client, &"at its login");
                     Problem::barred()
@@ -181,39 +193,4 @@ impl Gateway {
         self.tally.warn(trouble, client, &detail);
         Err(problem)
     }
-}
-
-/// The whole body, of at most `limit` bytes.
-async fn read(
-    headers: &HeaderMap,
-    body: &mut BodyDataStream,
-    limit: u64,
-) -> Result<Bytes, Problem> {
-    let told = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
-    let told: u64 = told.unwrap_or(0);
-    if told > limit {
-        return Err(Problem::too_large(limit));
-    }
-    let mut whole = Bytes::new();
-    let mut parts = Vec::new();
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|_| Problem::cut_off_body())?;
-        if (whole.len() + parts.len() + chunk.len()) as u64 > limit {
-            return Err(Problem::too_large(limit));
-        }
-        // Most bodies come as one piece, which is taken as it is.
-        if whole.is_empty() && parts.is_empty() {
-            whole = chunk;
-        } else {
-            parts.extend_from_slice(&std::mem::take(&mut whole));
-            parts.extend_from_slice(&chunk);
-        }
-    }
-    Ok(if parts.is_empty() {
-        whole
-    } else {
-        parts.into()
-    })
 }

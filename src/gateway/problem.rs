@@ -3,12 +3,14 @@
 //! Pure. What the worker says is in `answer.rs`.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 
 use crate::event::Status;
+use crate::http_server::ProtocolFault;
 use crate::outcome::{Code, Failure, INVALID_FIELD, Metadata, Refusal};
 use crate::request::{Undecodable, Violation};
 
@@ -24,6 +26,7 @@ const INVALID_ARGUMENT: i32 = 3;
 const DEADLINE_EXCEEDED: i32 = 4;
 const NOT_FOUND: i32 = 5;
 const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
 const UNIMPLEMENTED: i32 = 12;
 const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
@@ -37,6 +40,8 @@ pub struct Problem {
     message: Cow<'static, str>,
     metadata: Metadata,
     violations: Vec<Violation>,
+    /// Whole seconds, where it is known when asking again can help.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -52,6 +57,7 @@ impl Problem {
             message: message.into(),
             metadata: Metadata::new(),
             violations: Vec::new(),
+            retry_after: None,
         }
     }
 
@@ -62,6 +68,23 @@ impl Problem {
             reason,
             message,
         )
+    }
+
+    pub fn of_protocol(fault: ProtocolFault) -> Self {
+        match fault {
+            ProtocolFault::Host => Self::new(
+                StatusCode::BAD_REQUEST,
+                INVALID_ARGUMENT,
+                "MALFORMED_REQUEST",
+                "HTTP/1.1 asks for one header Host",
+            ),
+            ProtocolFault::Expect => Self::new(
+                StatusCode::EXPECTATION_FAILED,
+                INVALID_ARGUMENT,
+                "UNKNOWN_EXPECTATION",
+                "the header Expect may be 100-continue, and nothing else",
+            ),
+        }
     }
 
     pub fn wrong_path() -> Self {
@@ -127,7 +150,8 @@ impl Problem {
     }
 
     pub fn slow_body() -> Self {
-        let message = "the body did not come in time; send it again, without a pause";
+        let message =
+            "the body did not come in time, or too slowly; send it again, without a pause";
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
             DEADLINE_EXCEEDED,
@@ -165,6 +189,25 @@ impl Problem {
         Self {
             violations,
             ..Self::new(StatusCode::BAD_REQUEST, number, INVALID_FIELD, message)
+        }
+    }
+
+    /// The client's share of `max_in_flight`.
+    pub fn too_many_requests(share: usize) -> Self {
+        let message =
+            format!("{share} requests of this client are in work, which is its share; ask again");
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS", message)
+    }
+
+    /// The same whether the broker knows the id or not.
+    pub fn too_many_guesses(wait: Duration) -> Self {
+        let message = "too many wrong secrets of this id came from this address; ask again after the seconds that the \
+                       header Retry-After names";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self {
+            retry_after: Some(wait.as_secs() + 1),
+            ..Self::new(status, RESOURCE_EXHAUSTED, "TOO_MANY_GUESSES", message)
         }
     }
 
@@ -238,7 +281,12 @@ impl Problem {
     pub fn into_response(self) -> Response<Body> {
         let status = Status::new(self.code, &self.message, self.metadata, &self.violations);
         let body = serde_json::to_vec(&status).expect("text and maps keyed by text are JSON");
-        respond(self.status, body)
+        let mut response = respond(self.status, body);
+        if let Some(seconds) = self.retry_after {
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 
@@ -251,7 +299,9 @@ pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
     match status {
         StatusCode::UNAUTHORIZED => headers.insert(WWW_AUTHENTICATE, CHALLENGE),
         StatusCode::METHOD_NOT_ALLOWED => headers.insert(ALLOW, POST),
-        StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, ONE_SECOND),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            headers.insert(RETRY_AFTER, ONE_SECOND)
+        }
         _ => None,
     };
     response

@@ -13,9 +13,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::guesses::Guesses;
 use super::tally::Tally;
 use crate::broker::{BrokerError, Credentials, Login, LoginError};
+use crate::http_server::Source;
 use crate::settings::Settings;
+use crate::telemetry::LoginRefusal;
 
 /// How long a login counts: a changed password, or a user that is removed, within this time.
 const REMEMBERED: Duration = Duration::from_mins(1);
@@ -26,6 +29,9 @@ const REFUSAL_REMEMBERED: Duration = Duration::from_secs(10);
 /// Connections that are kept for clients, and refusals that are remembered.
 const CLIENTS_MAX: u64 = 500;
 const REFUSALS_MAX: u64 = 10_000;
+
+/// How often a client is tried again that was asked about together with an address that must wait.
+const TRIES: usize = 3;
 
 /// Logins at a time, and how long one waits for its turn.
 const LOGINS_MAX: usize = 16;
@@ -40,6 +46,7 @@ pub struct Sessions {
     key: hmac::Key,
     open: Cache<Digest, Arc<Login>>,
     refused: Cache<Digest, ()>,
+    guesses: Arc<Guesses>,
     logins: Arc<Semaphore>,
 }
 
@@ -48,6 +55,8 @@ pub struct Sessions {
 pub enum NoSession {
     /// Unknown to the broker.
     Refused,
+    /// The address sent wrong secrets of this id, and must wait.
+    BackOff { source: Source, wait: Duration },
     /// Kept from the virtual host.
     Barred,
     /// Too many log in at present.
@@ -71,14 +80,20 @@ impl Sessions {
                 .max_capacity(REFUSALS_MAX)
                 .time_to_live(REFUSAL_REMEMBERED)
                 .build(),
+            guesses: Arc::new(Guesses::new()),
             logins: Arc::new(Semaphore::new(LOGINS_MAX)),
         })
     }
 
     /// The client's login: the one that is remembered, or a new one, made once however many ask for it.
-    pub async fn of(&self, credentials: &Credentials) -> Result<Arc<Login>, NoSession> {
+    pub async fn of(
+        &self,
+        credentials: &Credentials,
+        source: Source,
+    ) -> Result<Arc<Login>, NoSession> {
         let digest = self.digest(credentials);
         if self.refused.contains_key(&digest) {
+            self.tally.logins.refused(LoginRefusal::Repeated);
             return Err(NoSession::Refused);
         }
         if let Some(login) = self.open.get(&digest).await {
@@ -87,15 +102,43 @@ impl Sessions {
             }
             self.open.invalidate(&digest).await;
         }
-        let made = self.open.try_get_with(digest, self.make(credentials)).await;
-        made.map_err(|why| why.as_ref().clone())
-            .inspect_err(|why| debug!(client = credentials.id, ?why, "no login"))
+        let made = self.once(digest, credentials, source).await;
+        if let Err(NoSession::BackOff { .. }) = made {
+            self.tally.logins.refused(LoginRefusal::BackOff);
+            self.guesses.refused(source, true);
+        }
+        made.inspect_err(|why| debug!(client = credentials.id, ?why, "no login"))
+    }
+
+    /// Has a login made, together with whoever asks for the same one.
+    async fn once(
+        &self,
+        digest: Digest,
+        credentials: &Credentials,
+        source: Source,
+    ) -> Result<Arc<Login>, NoSession> {
+        let mut tries = 0;
+        loop {
+            if let Some(wait) = self.guesses.wait(&credentials.id, source).await {
+                return Err(NoSession::BackOff { source, wait });
+            }
+            tries += 1;
+            let making = self.make(credentials, source);
+            let made = self.open.try_get_with(digest, making).await;
+            match made.map_err(|why| why.as_ref().clone()) {
+                // It was another address that asked first, and must wait.
+                Err(NoSession::BackOff { source: other, .. })
+                    if other != source && tries < TRIES => {}
+                made => return made,
+            }
+        }
     }
 
     /// Lets go of what is no longer remembered: without this, only once somebody asks for something.
     pub async fn tidy(&self) {
         self.open.run_pending_tasks().await;
         self.refused.run_pending_tasks().await;
+        self.guesses.tidy().await;
     }
 
     /// Closes the connections.
@@ -106,30 +149,53 @@ impl Sessions {
         self.open.invalidate_all();
     }
 
-    async fn make(&self, credentials: &Credentials) -> Result<Arc<Login>, NoSession> {
+    async fn make(
+        &self,
+        credentials: &Credentials,
+        source: Source,
+    ) -> Result<Arc<Login>, NoSession> {
         let turn = self.logins.clone().acquire_owned();
         let Ok(Ok(turn)) = timeout(LOGIN_WAIT, turn).await else {
             return Err(NoSession::Busy);
         };
+        let begun = self.guesses.begin(&credentials.id, source).await;
+        begun.map_err(|wait| NoSession::BackOff { source, wait })?;
         let (settings, credentials) = (self.settings.clone(), credentials.clone());
         let digest = self.digest(&credentials);
-        // It goes on by itself if its client goes away: what was begun with the broker can't be taken back.
+        let (guesses, tally, refused) = (
+            self.guesses.clone(),
+            self.tally.clone(),
+            self.refused.clone(),
+        );
+        // It goes on by itself if its client goes away: what was begun with the broker can't be taken back, and a wrong
+        // secret counts.
         let login = tokio::spawn(async move {
+            let id = credentials.id.clone();
             let login = Login::open(&settings, credentials).await;
             drop(turn);
-            login
-        });
-        match login.await {
-            Ok(Ok(login)) => Ok(Arc::new(login)),
-            Ok(Err(LoginError::Refused(_))) => {
-                self.tally.logins_refused.add();
-                self.refused.insert(digest, ()).await;
-                Err(NoSession::Refused)
+            match login {
+                Ok(login) => {
+                    guesses.right(&id, source).await;
+                    Ok(Arc::new(login))
+                }
+                Err(LoginError::Refused(_)) => {
+                    tally.logins.refused(LoginRefusal::WrongSecret);
+                    guesses.refused(source, false);
+                    refused.insert(digest, ()).await;
+                    Err(NoSession::Refused)
+                }
+                Err(LoginError::Barred(_)) => {
+                    tally.logins.refused(LoginRefusal::VirtualHost);
+                    guesses.right(&id, source).await;
+                    Err(NoSession::Barred)
+                }
+                Err(LoginError::Unavailable(why)) => {
+                    guesses.undecided(&id, source).await;
+                    Err(NoSession::Unavailable(why))
+                }
             }
-            Ok(Err(LoginError::Barred(_))) => Err(NoSession::Barred),
-            Ok(Err(LoginError::Unavailable(why))) => Err(NoSession::Unavailable(why)),
-            Err(_) => Err(NoSession::Busy),
-        }
+        });
+        login.await.unwrap_or(Err(NoSession::Busy))
     }
 
     /// Of the parts, each with its length before it, so that no two pairs are one text.

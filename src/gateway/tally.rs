@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::warn;
 
 use crate::log_limit::LogLimit;
+use crate::telemetry::{LoginRefusal, Logins, Registry};
 
 /// A count.
 #[derive(Default)]
@@ -32,11 +33,12 @@ pub enum Trouble {
     Lost,
     NoAnswer,
     Saturated,
+    Share,
     Logins,
 }
 
 impl Trouble {
-    const KINDS: usize = 9;
+    const KINDS: usize = 10;
 
     fn told(self) -> &'static str {
         match self {
@@ -60,6 +62,9 @@ impl Trouble {
                  amqp.reply_to_pattern allows amq.gen- queues"
             }
             Self::Saturated => "answered 503: gateway.max_in_flight requests are in work",
+            Self::Share => {
+                "answered 429: the client has as many requests in work as one may, a tenth of gateway.max_in_flight"
+            }
             Self::Logins => "answered 503: too many logins wait for the broker",
         }
     }
@@ -71,18 +76,18 @@ pub struct Tally {
     pub rejected: Count,
     pub unanswered: Count,
     pub unavailable: Count,
-    pub logins_refused: Count,
+    pub logins: Logins,
     warned: [LogLimit; Trouble::KINDS],
 }
 
 impl Tally {
-    pub fn new() -> Self {
+    pub fn new(registry: &mut Registry) -> Self {
         Self {
             reverted: Count::default(),
             rejected: Count::default(),
             unanswered: Count::default(),
             unavailable: Count::default(),
-            logins_refused: Count::default(),
+            logins: Logins::new(registry),
             warned: std::array::from_fn(|_| LogLimit::default()),
         }
     }
@@ -104,7 +109,7 @@ impl fmt::Display for Tally {
             self.rejected.get(),
             self.unanswered.get(),
             self.unavailable.get(),
-            self.logins_refused.get()
+            self.logins.count(LoginRefusal::WrongSecret)
         )
     }
 }

@@ -4,22 +4,30 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::info;
 
 use super::TelemetryError;
+use crate::http_server::{self, Limits, ProtocolFault, Server};
 
 /// The form that every version of Prometheus reads.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Connections at a time: a collector and probes keep one or two each.
+const CONNECTIONS: usize = 64;
+
+/// How long answers may go on once the process is done.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a process is not ready: one sentence, without secrets.
 pub type NotReady = String;
@@ -29,13 +37,7 @@ pub type NotReady = String;
 pub struct Listening {
     /// Where it listens; the port is the system's choice where 0 was asked for.
     pub address: SocketAddr,
-    server: JoinHandle<()>,
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
+    _until_dropped: DropGuard,
 }
 
 struct Shown {
@@ -47,7 +49,7 @@ struct Shown {
 ///
 /// # Errors
 /// Where the address can't be had.
-pub async fn listen(
+pub fn listen(
     address: SocketAddr,
     registry: Registry,
     readiness: impl Fn() -> Result<(), NotReady> + Send + Sync + 'static,
@@ -58,7 +60,8 @@ pub async fn listen(
              or leave the key out"
         ))
     };
-    let listener = TcpListener::bind(address).await.map_err(wrong)?;
+    let socket = http_server::bind(address).map_err(wrong)?;
+    let listener = http_server::listen(socket).map_err(wrong)?;
     let address = listener.local_addr().map_err(wrong)?;
     let shown = Arc::new(Shown {
         registry,
@@ -68,14 +71,24 @@ pub async fn listen(
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .layer(middleware::from_fn(sound_head))
         .with_state(shown);
     info!(%address, "serving /metrics, /healthz and /readyz");
-    let server = tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            warn!(%error, "telemetry is no longer served");
-        }
-    });
-    Ok(Listening { address, server })
+    let stop = CancellationToken::new();
+    let server = Server::new(router, None, Limits::of(CONNECTIONS), stop.clone());
+    tokio::spawn(Arc::new(server).serve(listener, STOP_TIMEOUT));
+    Ok(Listening {
+        address,
+        _until_dropped: stop.drop_guard(),
+    })
+}
+
+async fn sound_head(request: Request, next: Next) -> Response {
+    match ProtocolFault::of(request.version(), request.headers()) {
+        None => next.run(request).await,
+        Some(ProtocolFault::Host) => StatusCode::BAD_REQUEST.into_response(),
+        Some(ProtocolFault::Expect) => StatusCode::EXPECTATION_FAILED.into_response(),
+    }
 }
 
 async fn metrics(State(shown): State<Arc<Shown>>) -> Response {

@@ -46,7 +46,7 @@ pub struct Showing {
 
 impl Sight {
     /// Serves on `telemetry.listen` and exports to `telemetry.otlp_endpoint`, where they are set.
-    pub async fn open(
+    pub fn open(
         settings: &Settings,
         ledger: &Ledger,
         stop: &CancellationToken,
@@ -85,7 +85,7 @@ impl Sight {
                     }
                     asked.readiness()
                 };
-                Some(telemetry::listen(address.0, registry, readiness).await?)
+                Some(telemetry::listen(address.0, registry, readiness)?)
             }
             None => None,
         };

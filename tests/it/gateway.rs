@@ -2,7 +2,9 @@
 
 mod answers;
 mod clients;
+mod crowds;
 mod curl;
+mod guesses;
 mod limits;
 mod outages;
 mod telemetry;

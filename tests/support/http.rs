@@ -1,13 +1,13 @@
 //! `revertd gateway` as a process, and a client that sends whatever bytes it is told to.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -70,6 +70,21 @@ impl GatewayProcess {
     /// Opens a connection.
     pub async fn connect(&self) -> Wire<TcpStream> {
         Wire::over(TcpStream::connect(self.address).await.expect("it listens"))
+    }
+
+    /// The same, from another address of this machine.
+    pub async fn connect_from(&self, address: Ipv4Addr) -> Wire<TcpStream> {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let from = (address, 0).into();
+        socket.bind(from).expect("a loopback address");
+        Wire::over(socket.connect(self.address).await.expect("it listens"))
+    }
+
+    /// Sends one request from another address of this machine.
+    pub async fn send_from(&self, address: Ipv4Addr, call: &Call) -> Reply {
+        let mut line = self.connect_from(address).await;
+        line.write(&call.bytes()).await;
+        line.reply().await
     }
 
     /// Asks it to stop, and waits.

@@ -30,6 +30,10 @@ impl Telemetry {
         }
     }
 
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address.parse().expect("an address")
+    }
+
     /// Status and body of a page.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).await.expect("it listens");

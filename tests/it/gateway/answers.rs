@@ -149,6 +149,13 @@ async fn what_is_no_such_request_is_told_so() {
             415,
             "UNSUPPORTED_MEDIA_TYPE",
         ),
+        (sound.clone().without("Host"), 400, "MALFORMED_REQUEST"),
+        (sound.clone().header("Host", "x"), 400, "MALFORMED_REQUEST"),
+        (
+            sound.clone().header("Expect", "200-ok"),
+            417,
+            "UNKNOWN_EXPECTATION",
+        ),
         (Call::post(vec![b' '; 64 * 1024 + 1]), 413, "BODY_TOO_LARGE"),
     ] {
         let reply = gateway.send(&call).await;

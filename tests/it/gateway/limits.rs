@@ -1,6 +1,7 @@
 //! What a client can't do to the others: stall, flood, hold connections.
 
-use std::time::Duration;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use crate::support::http::*;
 use crate::support::*;
@@ -13,30 +14,38 @@ async fn stage_without_worker(settings: &[(&str, &str)]) -> Stage {
 }
 
 #[tokio::test]
-async fn more_requests_than_may_be_in_work_are_503_at_once() {
+async fn more_requests_than_may_be_in_work_are_refused_at_once() {
     let settings = [("GATEWAY__MAX_IN_FLIGHT", "1"), ("GATEWAY__TIMEOUT", "60s")];
     let stage = stage_without_worker(&settings).await;
     let customer = stage.customer().await;
     let usage = stage.usage(customer.account, 20).await;
     let gateway = stage.start_gateway().await;
     let call = Call::revert(customer.account, usage, 5);
-    let mut line = gateway.connect().await;
+    // An address has one connection of the two.
+    let address = |n| Ipv4Addr::new(127, 0, 0, n);
+    let mut line = gateway.connect_from(address(2)).await;
     line.write(&call.bytes()).await;
     stage.peek(&stage.name("work")).await;
-    let reply = gateway.send(&call).await;
-    assert_eq!(reply.verdict(), (503, "SATURATED".into()));
-    assert_eq!(reply.header("retry-after"), Some("1"));
+    let reader = call.clone().by(("reader", "s:é 😀"));
+    for (n, call, status, reason) in [
+        (3, &call, 429, "TOO_MANY_REQUESTS"),
+        (4, &reader, 503, "SATURATED"),
+    ] {
+        let reply = gateway.send_from(address(n), call).await;
+        assert_eq!(reply.verdict(), (status, reason.into()));
+        assert_eq!(reply.header("retry-after"), Some("1"));
+    }
     // Strangers are told nothing of it.
     assert_eq!(
         gateway
-            .send(&call.clone().by(("publisher", "wrong")))
+            .send_from(address(5), &call.clone().by(("publisher", "wrong")))
             .await
             .status,
         401
     );
     let _worker = stage.start_worker().await;
     assert_eq!(line.reply().await.status, 200);
-    assert_eq!(gateway.send(&call).await.status, 409);
+    assert_eq!(gateway.send_from(address(6), &call).await.status, 409);
     stage.strike().await;
 }
 
@@ -46,12 +55,16 @@ async fn further_connections_wait_until_one_ends() {
     stage.set("GATEWAY__MAX_IN_FLIGHT", "1");
     let gateway = stage.start_gateway().await;
     let bytes = Call::post("{}").bytes();
-    let mut lines = [gateway.connect().await, gateway.connect().await];
+    let address = |n| Ipv4Addr::new(127, 0, 0, n);
+    let mut lines = [
+        gateway.connect_from(address(2)).await,
+        gateway.connect_from(address(3)).await,
+    ];
     for line in &mut lines {
         line.write(&bytes).await;
         assert_eq!(line.reply().await.status, 400);
     }
-    let mut third = gateway.connect().await;
+    let mut third = gateway.connect_from(address(4)).await;
     third.write(&bytes).await;
     assert!(
         third.is_silent(Duration::from_millis(300)).await,
@@ -121,7 +134,10 @@ async fn a_client_that_dawdles_is_cut_off() {
         head.ended().await
     };
     let slow_body = async {
+        let began = Instant::now();
         let reply = body.reply().await;
+        // Long before the time for a body as a whole is over.
+        assert!(began.elapsed() < Duration::from_secs(8));
         (reply.verdict(), body.ended().await)
     };
     let (_, slow, nothing, idle) = tokio::join!(dawdling, slow_body, nothing.ended(), idle.ended());

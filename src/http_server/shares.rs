@@ -1,0 +1,80 @@
+//! How much of something each client holds, and no more than its share.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Counts what each client holds. A client that holds nothing takes no memory.
+#[derive(Debug)]
+pub struct Shares<K: Eq + Hash> {
+    most: usize,
+    held: Arc<Mutex<HashMap<K, usize>>>,
+}
+
+/// One of a client's share, held until it is dropped.
+#[derive(Debug)]
+pub struct Share<K: Eq + Hash> {
+    key: K,
+    held: Arc<Mutex<HashMap<K, usize>>>,
+}
+
+impl<K: Clone + Eq + Hash> Shares<K> {
+    /// At most `most` for each client.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            held: Arc::default(),
+        }
+    }
+
+    /// How many a client may hold.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// One for this client; none where it holds all of its share.
+    #[must_use]
+    pub fn take(&self, key: K) -> Option<Share<K>> {
+        // Nothing panics while it holds the lock.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(key.clone()).or_default();
+        // `most` is at least one, so an entry that was made just now is used.
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        let held = self.held.clone();
+        Some(Share { key, held })
+    }
+}
+
+impl<K: Eq + Hash> Drop for Share<K> {
+    fn drop(&mut self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_gets_its_share_and_takes_none_of_another() {
+        let shares = Shares::new(2);
+        let (first, second) = (shares.take("a"), shares.take("a"));
+        assert!(first.is_some() && second.is_some() && shares.take("a").is_none());
+        assert!(shares.take("b").is_some());
+        drop(first);
+        assert!(shares.take("a").is_some());
+        drop(second);
+        assert!(shares.held.lock().expect("whole").is_empty());
+    }
+}
