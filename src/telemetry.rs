@@ -6,6 +6,7 @@
 
 mod counts;
 mod endpoint;
+mod health;
 mod http;
 mod labels;
 mod otlp;
@@ -15,6 +16,7 @@ mod traces;
 
 pub use counts::{Counts, Names};
 pub use endpoint::{Listening, NotReady, listen};
+pub use health::health;
 pub use http::{Active, Http};
 pub use otlp::Exporting;
 pub use prometheus_client::registry::Registry;

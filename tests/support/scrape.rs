@@ -30,6 +30,11 @@ impl Telemetry {
         }
     }
 
+    /// Where that is, as `telemetry.listen` is written.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Status and body of a page.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).await.expect("it listens");
