@@ -32,7 +32,7 @@ dist: export CARGO_TARGET_DIR = $(abspath $(TARGET_DIR)/dist-build)
 dist: export RUSTFLAGS = --remap-path-prefix=$(CURDIR)=/revertd --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 dist: ## make the release archive, the Debian package and the list of what is in them, in target/dist
 	$(CARGO) build --release --locked --bins
-	@packaging/dist "$(TARGET_DIR)/dist" "$(TARGET_DIR)/dist-build/release/revertd"
+	@packaging/dist "$(TARGET_DIR)/dist" "$(TARGET_DIR)/dist-build/release/revertd" "$(TARGET_DIR)/tools"
 
 # In the profile of the tests, which takes less than half as long to build as a release.
 demo: ## show the main job on real input, with servers of its own
@@ -72,7 +72,7 @@ test-rules: ## check the alerts, and run their tests with promtool
 test-deploy: ## check manifest, units, compose file, manual pages, completions and packages with the tools that read them
 	@tests/deploy/install "$(TARGET_DIR)/deploy"
 	@$(CARGO) build --locked --bins
-	@tests/deploy/check "$(TARGET_DIR)/deploy" "$(TARGET_DIR)/debug/revertd"
+	@tests/deploy/check "$(TARGET_DIR)/deploy" "$(TARGET_DIR)/debug/revertd" "$(TARGET_DIR)/tools"
 
 # Takes root, and no engine: podman runs the containers. Base images are made from Debian's packages.
 test-compose: ## build the image, bring the compose stack up, send a request by AMQP and one by HTTP, take it down

@@ -91,6 +91,7 @@ fn is_other(name: &str) -> bool {
         ".kubernetes",
         ".rs",
         ".sql",
+        ".toml",
         ".crt",
         ".key",
         ".pem",
