@@ -36,7 +36,7 @@ dist: ## make the release archive, the Debian package and the list of what is in
 
 # In the profile of the tests, which takes less than half as long to build as a release.
 demo: ## show the main job on real input, with servers of its own
-	@echo "demo: installs PostgreSQL and RabbitMQ where they are missing, builds revertd (the first time about DEMO_BUILD minutes on"
+	@echo "demo: installs PostgreSQL and RabbitMQ where they are missing, builds revertd (the first time about 3 minutes on"
 	@echo "demo: 2 cores), starts private servers, and shows a request of each kind (half a minute)."
 	@$(SERVERS) install
 	@$(CARGO) build --locked --bins --example demo
@@ -46,8 +46,8 @@ demo: ## show the main job on real input, with servers of its own
 # is looked through for secrets, also where a test failed.
 test: export REVERTD_TEST_LOGS = $(abspath $(TARGET_DIR)/test-logs)
 test: ## run every test, with servers of its own
-	@echo "test: installs PostgreSQL and RabbitMQ where they are missing, builds revertd and its tests (the first time about TEST_BUILD"
-	@echo "test: minutes on 2 cores), starts private servers, and runs every test (about TEST_RUN minutes)."
+	@echo "test: installs PostgreSQL and RabbitMQ where they are missing, builds revertd and its tests (the first time about 5"
+	@echo "test: minutes on 2 cores), starts private servers, and runs every test (about 20 minutes)."
 	@$(SERVERS) install
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -- $(CARGO) nextest run --locked --features failpoints; \
 	else set -- $(CARGO) test --locked --features failpoints; fi; \
