@@ -26,6 +26,7 @@ mod doctor;
 mod events;
 mod gateway;
 mod grants;
+mod health;
 mod lines;
 mod logs;
 mod man;
@@ -88,6 +89,8 @@ enum Command {
     /// Check configuration, connections, permissions, topology and schema, and say what to do. Exit status 1 with
     /// errors.
     Doctor(doctor::Args),
+    /// Ask the worker or gateway of this machine (`telemetry.listen`) whether it is ready. Exit status: 0 ready, 1 not.
+    Health(health::Args),
     /// Print the effective configuration, without secrets.
     Config(config::Args),
     /// Print what completes this command line in a shell.
@@ -165,6 +168,7 @@ impl Cli {
             Command::Verify(args) => runtime.block_on(verify::run(&settings, args)),
             Command::Events(args) => runtime.block_on(events::run(&settings, args)),
             Command::Doctor(args) => runtime.block_on(doctor::run(&settings, &args)),
+            Command::Health(args) => runtime.block_on(health::run(&settings, &args)),
             Command::Config(args) => config::run(&settings, &args),
             Command::Completions(args) => completions::run(&args, Self::command()),
             Command::Man(args) => man::run(&args, Self::command()),

@@ -6,6 +6,7 @@
 
 mod counts;
 mod endpoint;
+mod health;
 mod http;
 mod labels;
 mod logins;
@@ -16,6 +17,7 @@ mod traces;
 
 pub use counts::{Counts, Names};
 pub use endpoint::{Listening, NotReady, listen};
+pub use health::health;
 pub use http::{Active, Http};
 pub use logins::{LoginRefusal, Logins};
 pub use otlp::Exporting;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::support::*;
 
 mod archive;
+mod host;
 mod links;
 mod names;
 
@@ -140,6 +141,49 @@ fn no_pod_of_the_manifest_may_more_than_it_needs() {
                 let value = variable["value"].as_str().expect("text, not a secret");
                 let has_password = url::Url::parse(value).is_ok_and(|url| url.password().is_some());
                 assert!(!has_password, "{value}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_pod_may_reach_more_than_the_servers_and_dns() {
+    let mut reached = Vec::new();
+    for policy in objects()
+        .iter()
+        .filter(|object| object["kind"] == "NetworkPolicy")
+    {
+        for rule in policy["spec"]["egress"].as_array().into_iter().flatten() {
+            let to = rule["to"].as_array().expect("whom it leads to");
+            assert!(!to.is_empty(), "{policy}");
+            for whom in to {
+                // A policy without an address and without pods is one for everybody.
+                let block = whom["ipBlock"]["cidr"].as_str();
+                let pods = &whom["podSelector"]["matchLabels"];
+                assert!(block.is_some_and(|cidr| cidr.ends_with("/32")) || pods.is_object());
+            }
+            let ports = rule["ports"].as_array().expect("ports");
+            reached.extend(ports.iter().filter_map(|port| port["port"].as_u64()));
+        }
+    }
+    reached.sort_unstable();
+    assert_eq!(reached, [53, 53, 5432, 5671]);
+}
+
+#[test]
+fn the_manifest_runs_no_program_that_the_image_lacks() {
+    for deployment in objects()
+        .iter()
+        .filter(|object| object["kind"] == "Deployment")
+    {
+        for container in deployment["spec"]["template"]["spec"]["containers"]
+            .as_array()
+            .expect("containers")
+        {
+            assert_eq!(container["command"], Value::Null);
+            assert_eq!(container["lifecycle"]["preStop"]["exec"], Value::Null);
+            for probe in ["livenessProbe", "readinessProbe"] {
+                assert!(container[probe]["httpGet"].is_object(), "{probe}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What a worker shows of itself: metrics, readiness, spans, and the trace id on its lines.
 
 mod counters;
+mod health;
 mod limits;
 mod pictures;
 mod readiness;

@@ -30,8 +30,9 @@ impl Telemetry {
         }
     }
 
-    pub fn address(&self) -> std::net::SocketAddr {
-        self.address.parse().expect("an address")
+    /// Where that is, as `telemetry.listen` is written.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Status and body of a page.

@@ -18,7 +18,7 @@ pub fn definition() -> Command {
 }
 
 /// Every key of config/revertd.toml, those without a default included.
-fn keys() -> BTreeSet<String> {
+pub fn keys() -> BTreeSet<String> {
     let section = Regex::new(r"^\[([a-z_]+)\]$").expect("an expression");
     let key = Regex::new(r"^(?:# )?([a-z_]+) = ").expect("an expression");
     let (mut found, mut within) = (BTreeSet::new(), String::new());
@@ -91,6 +91,7 @@ fn is_other(name: &str) -> bool {
         ".kubernetes",
         ".rs",
         ".sql",
+        ".toml",
         ".crt",
         ".key",
         ".pem",

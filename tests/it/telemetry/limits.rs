@@ -42,7 +42,8 @@ async fn heads_and_connections_of_the_port_are_bounded() {
     let (stage, mut worker) = Stage::with_worker_set(&[LISTEN]).await;
     let telemetry = Telemetry::of(&mut worker).await;
     telemetry.ready().await;
-    let (pid, address) = (worker.pid(), telemetry.address());
+    let address = telemetry.address().parse().expect("an address");
+    let pid = worker.pid();
     let (files_before, kib_before) = (files(pid), resident_kib(pid));
     let half = format!(
         "GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}",
@@ -78,7 +79,8 @@ async fn heads_and_connections_of_the_port_are_bounded() {
 #[tokio::test]
 async fn a_head_of_the_port_follows_the_rules_of_http() {
     let (stage, mut worker) = Stage::with_worker_set(&[LISTEN]).await;
-    let address = Telemetry::of(&mut worker).await.address();
+    let telemetry = Telemetry::of(&mut worker).await;
+    let address = telemetry.address().parse().expect("an address");
     let large = "x".repeat(20_000);
     for (head, status) in [
         ("Host: x\r\n".to_owned(), "200"),
