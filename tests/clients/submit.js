@@ -1,7 +1,7 @@
-// Asks for a revert and prints its event: submit.js USAGE_ID AMOUNT BILLING_ID MESSAGE_ID
+// Asks for a revert and prints its event: submit.js USAGE_ID AMOUNT ORG_ID MESSAGE_ID
 const amqp = require('amqplib');
 
-async function main([usageId, amount, billingId, messageId]) {
+async function main([usageId, amount, orgId, messageId]) {
   const url = new URL(process.env.REVERTD_AMQP__URL);
   const connection = await amqp.connect(url.href);
   const channel = await connection.createConfirmChannel();
@@ -18,7 +18,7 @@ async function main([usageId, amount, billingId, messageId]) {
     }, { noAck: true });
   });
 
-  channel.publish('usage.reverts', 'revert', Buffer.from(JSON.stringify({ usageId, amount, billingId })), {
+  channel.publish('usage.reverts', 'revert', Buffer.from(JSON.stringify({ usageId, amount, orgId })), {
     messageId,
     correlationId: messageId,
     replyTo: 'amq.rabbitmq.reply-to',

@@ -1,4 +1,4 @@
-"""Asks for a revert and prints its event: submit.py USAGE_ID AMOUNT BILLING_ID MESSAGE_ID"""
+"""Asks for a revert and prints its event: submit.py USAGE_ID AMOUNT ORG_ID MESSAGE_ID"""
 
 import json
 import os
@@ -6,7 +6,7 @@ import sys
 
 import pika
 
-usage_id, amount, billing_id, message_id = sys.argv[1:5]
+usage_id, amount, org_id, message_id = sys.argv[1:5]
 parameters = pika.URLParameters(os.environ["REVERTD_AMQP__URL"])
 connection = pika.BlockingConnection(parameters)
 channel = connection.channel()
@@ -18,7 +18,7 @@ reply_to = channel.queue_declare("", exclusive=True).method.queue
 channel.basic_publish(
     exchange="usage.reverts",
     routing_key="revert",
-    body=json.dumps({"usage_id": usage_id, "amount": amount, "billing_id": billing_id}),
+    body=json.dumps({"usage_id": usage_id, "amount": amount, "org_id": org_id}),
     properties=pika.BasicProperties(
         message_id=message_id,
         correlation_id=message_id,

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Asks for a revert over the gateway: submit.sh USAGE_ID AMOUNT BILLING_ID MESSAGE_ID
+# Asks for a revert over the gateway: submit.sh USAGE_ID AMOUNT ORG_ID MESSAGE_ID
 # Prints {} for a success; else the error, with exit status 1. Asked again with the same id, it has the same answer, so
 # curl may try again by itself.
-printf '{"usage_id": "%s", "amount": "%s", "billing_id": "%s"}' "$1" "$2" "$3" |
+printf '{"usage_id": "%s", "amount": "%s", "org_id": "%s"}' "$1" "$2" "$3" |
   curl --silent --show-error --fail-with-body --max-time 15 --retry 3 --retry-connrefused \
     --user "$REVERTD_CLIENT_ID:$REVERTD_CLIENT_SECRET" \
     --header 'Content-Type: application/json' --header "Idempotency-Key: $4" --data-binary @- \

@@ -1,4 +1,4 @@
-"""Asks for a revert and prints its event: submit_async.py USAGE_ID AMOUNT BILLING_ID MESSAGE_ID"""
+"""Asks for a revert and prints its event: submit_async.py USAGE_ID AMOUNT ORG_ID MESSAGE_ID"""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import sys
 import aio_pika
 
 
-async def main(usage_id, amount, billing_id, message_id):
+async def main(usage_id, amount, org_id, message_id):
     connection = await aio_pika.connect(os.environ["REVERTD_AMQP__URL"])
     async with connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
@@ -25,7 +25,7 @@ async def main(usage_id, amount, billing_id, message_id):
         await reply_to.consume(on_event, no_ack=True)
 
         request = aio_pika.Message(
-            json.dumps({"usage_id": usage_id, "amount": amount, "billing_id": billing_id}).encode(),
+            json.dumps({"usage_id": usage_id, "amount": amount, "org_id": org_id}).encode(),
             message_id=message_id,
             correlation_id=message_id,
             reply_to=reply_to.name,

@@ -5,7 +5,7 @@ use std::process::Output;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::support::*;
 
 mod letters;
+mod topics;
 
 /// The block of the README that stands under that marker, a statement or command a line.
 pub fn documented(marker: &str) -> Vec<String> {
@@ -26,6 +27,9 @@ pub fn documented(marker: &str) -> Vec<String> {
         .map(str::to_owned)
         .collect()
 }
+
+/// The org of the README's examples.
+const DOCUMENTED_ORG: &str = "0a000000-0000-4000-8000-000000000001";
 
 /// A role of the database, with a password and nothing else.
 pub struct Role {
@@ -252,6 +256,11 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::confined_to(Uuid::nil())
+    }
+
+    /// The same; the login that is documented to see the events of one org sees those of this one.
+    fn confined_to(org: Uuid) -> Self {
         let instance = std::env::var("REVERTD_TEST_INSTANCE").unwrap_or_else(|_| "dev".into());
         let name = format!("t-{}", Uuid::new_v4().simple());
         let permissions: Vec<_> = documented("rabbitmq")
@@ -281,8 +290,8 @@ impl Host {
             .map(|(name, password)| json!({"name": name, "password": password, "tags": ""}))
             .collect();
         let file = NamedTempFile::with_suffix(".json").expect("a file");
-        let definitions =
-            json!({"vhosts": [{"name": name}], "users": logins, "permissions": permissions});
+        let definitions = json!({"vhosts": [{"name": name}], "users": logins,
+            "permissions": permissions, "topic_permissions": topics(&name, org)});
         std::fs::write(file.path(), definitions.to_string()).expect("written");
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         std::fs::set_permissions(file.path(), readable).expect("shown");
@@ -320,6 +329,22 @@ impl Host {
         );
         manage(&["ctl", &self.instance, "eval", &erlang]);
     }
+}
+
+/// The documented permissions on routing keys, of `org` instead of the documented one.
+fn topics(host: &str, org: Uuid) -> Vec<Value> {
+    let commands = documented("rabbitmq topics");
+    let topic = |command: &String| {
+        let rest = command.strip_prefix("rabbitmqctl set_topic_permissions -p / ");
+        let words: Vec<_> = rest.expect("a command").split(' ').collect();
+        let [user, exchange, write, read] = words[..] else {
+            panic!("{command}");
+        };
+        let pattern = |text: &str| text.trim_matches('\'').replace(DOCUMENTED_ORG, &org.to_string());
+        json!({"vhost": host, "user": format!("{host}-{user}"), "exchange": exchange,
+            "write": pattern(write), "read": pattern(read)})
+    };
+    commands.iter().map(topic).collect()
 }
 
 /// The program with default names, in that host, as those two roles.
