@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alternate;
 mod batches;
 mod browse;
 mod comes_again;
