@@ -11,6 +11,7 @@ mod commands;
 mod concurrency;
 mod dead_letters;
 mod dead_letters_killed;
+mod dead_letters_large;
 mod deploy;
 mod doctor;
 mod documents;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::choice::Candidates;
 use super::letters::object;
-use super::{filter, open};
+use super::{all_read, exit_code, filter, open};
 use crate::broker::Letter;
 use crate::cli::lines::{ago, folded, named, time, visible, width};
 use crate::cli::status::known::Known;
@@ -39,6 +39,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
             first.get_or_insert(letter);
         }
     }
+    let is_all = all_read(&browse);
     browse.close().await?;
     candidates.only(&args.id)?;
     let letter: Letter = first.expect("the only candidate was kept");
@@ -86,7 +87,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
             print(&folded(&shown, width()))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code(is_all))
 }
 
 fn text(letter: &Letter, copies: u32) -> String {

@@ -18,6 +18,8 @@ pub struct Sum {
     pub left: BTreeMap<Obstacle, u64>,
     /// Number of the run in `revertd.interventions`, where it did anything.
     pub intervention: Option<i64>,
+    /// Letters that were counted and could not be read.
+    pub unread: u64,
     pub is_interrupted: bool,
     pub is_dry: bool,
 }
@@ -35,7 +37,11 @@ impl Sum {
     }
 
     fn text(&self, action: Action) -> String {
-        let counted = letters(self.done);
+        let counted = match (self.done, self.unread) {
+            // Which would say that there is none.
+            (0, 1..) => "0 letters".into(),
+            (done, _) => letters(done),
+        };
         let mut text = if self.is_dry {
             format!("would {} {counted}", action.name())
         } else {
@@ -62,6 +68,7 @@ impl Sum {
         json!({
             action.participle(): self.done,
             "left": left,
+            "unread": self.unread,
             "dry_run": self.is_dry,
             "interrupted": self.is_interrupted,
             "intervention": self.intervention,
