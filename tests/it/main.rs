@@ -30,6 +30,7 @@ mod pause;
 mod permissions;
 mod policies;
 mod precedence;
+mod printable;
 mod replay;
 mod replies;
 mod republish;

@@ -13,7 +13,7 @@ use super::survey::{Counts, letters};
 use super::{all_read, exit_code, open};
 use crate::broker::Letter;
 use crate::cli::lines::{folded, width};
-use crate::cli::{Output, print, printed};
+use crate::cli::{Output, print, print_json, printed, printed_json};
 use crate::request::Fragments;
 use crate::settings::Settings;
 
@@ -78,7 +78,7 @@ async fn json(settings: &Settings, args: &Args) -> anyhow::Result<bool> {
         }
         if args.counts {
             counts.add(&letter.reason, &letter.client);
-        } else if listed >= most || !printed(&format!("{}\n", object(&letter, &told)))? {
+        } else if listed >= most || !printed_json(&object(&letter, &told))? {
             break;
         }
         listed += 1;
@@ -86,7 +86,7 @@ async fn json(settings: &Settings, args: &Args) -> anyhow::Result<bool> {
     let is_all = all_read(&browse);
     browse.close().await?;
     for group in counts.json() {
-        print(&format!("{group}\n"))?;
+        print_json(&group)?;
     }
     Ok(is_all)
 }

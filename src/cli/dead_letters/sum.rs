@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::choice::Obstacle;
 use super::survey::letters;
 use crate::cli::lines::{folded, width};
-use crate::cli::{Output, print};
+use crate::cli::{Output, print, print_json};
 use crate::ledger::interventions::Action;
 
 /// A sum of letters.
@@ -31,7 +31,7 @@ impl Sum {
 
     pub fn print(&self, action: Action, output: Output) -> std::io::Result<()> {
         match output {
-            Output::Json => print(&format!("{}\n", self.json(action))),
+            Output::Json => print_json(&self.json(action)),
             Output::Text => print(&folded(&self.text(action), width())),
         }
     }
