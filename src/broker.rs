@@ -18,6 +18,7 @@ use crate::settings::{AmqpUrl, AmqpUrls, Settings};
 use crate::tls;
 use inbound::{Flow, Inbound};
 use socket::Socket;
+use topology::Alternate;
 use trust::Trust;
 use watched::Watched;
 
@@ -115,11 +116,12 @@ impl Broker {
         any_of(&settings.amqp.url, connecting).await
     }
 
-    /// Declares the topology, or checks it with `topology.declare = false`.
+    /// Declares the topology, or checks it with `topology.declare = false`. Says whether requests of any routing key
+    /// arrive.
     ///
     /// # Errors
     /// Which queue or exchange is missing, or is there with other arguments.
-    pub async fn ensure_topology(&self, settings: &Settings) -> Result<(), BrokerError> {
+    pub async fn ensure_topology(&self, settings: &Settings) -> Result<Alternate, BrokerError> {
         topology::ensure(&self.publishing.connection, settings, &self.host).await
     }
 

@@ -6,16 +6,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::broker::STACK_BYTES;
 use crate::settings::Settings;
-use crate::{broker, ledger};
+use crate::{broker, ledger, printable};
 
 /// Tells the person at the terminal. Where nobody reads it, that keeps nothing from being done.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
+        let text = format!($($text)*);
+        let _ = writeln!(std::io::stderr(), "{}", crate::printable::lines(&text));
     }};
 }
 
@@ -187,13 +190,35 @@ fn on_large_stack<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> a
     })
 }
 
-/// Prints to standard output. Whoever closed it has read enough.
+/// Prints lines to standard output. Whoever closed it has read enough.
 fn print(text: &str) -> std::io::Result<()> {
     printed(text).map(|_| ())
 }
 
 /// The same; `false` where nobody reads any more.
 fn printed(text: &str) -> std::io::Result<bool> {
+    written(&printable::lines(text))
+}
+
+/// Prints an object in a line.
+fn print_json(object: &Value) -> std::io::Result<()> {
+    printed_json(object).map(|_| ())
+}
+
+/// The same; `false` where nobody reads any more.
+fn printed_json(object: &Value) -> std::io::Result<bool> {
+    written(&printable::json(&format!("{object}\n")))
+}
+
+/// Prints an object in several lines.
+fn print_pretty(object: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(object)?;
+    written(&printable::json(&format!("{text}\n")))?;
+    Ok(())
+}
+
+/// Writes to standard output as it is; `false` where nobody reads any more.
+fn written(text: &str) -> std::io::Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())

@@ -36,6 +36,8 @@ pub mod patience;
 
 pub mod log_limit;
 
+pub mod printable;
+
 pub mod check;
 
 pub mod settings;

@@ -103,6 +103,7 @@ pub struct Topology {
     pub declare: bool,
     pub request_exchange: Name,
     pub request_key: Name,
+    pub alternate_exchange: Name,
     pub work_queue: Name,
     pub work_queue_max_bytes: Size,
     pub retry_queue_prefix: Name,

@@ -21,8 +21,9 @@ mod publish;
 mod seed;
 
 /// The keys of the settings that name something on the broker.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "REQUEST_EXCHANGE",
+    "ALTERNATE_EXCHANGE",
     "WORK_QUEUE",
     "RETRY_QUEUE_PREFIX",
     "REPLY_EXCHANGE",
@@ -174,7 +175,12 @@ impl Stage {
         }
         let connection = Connection::connect(&urls()?.1, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
-        for exchange in ["request_exchange", "reply_exchange", "dead_letter_exchange"] {
+        for exchange in [
+            "request_exchange",
+            "alternate_exchange",
+            "reply_exchange",
+            "dead_letter_exchange",
+        ] {
             let exchange = format!("{}.{exchange}", self.prefix);
             let deleting =
                 channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());

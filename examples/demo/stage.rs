@@ -24,8 +24,9 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 pub const RETRY_DELAYS: [u64; 3] = [200, 400, 800];
 
 /// Configuration keys of the names on the broker, and the last part of each name.
-const TOPOLOGY: [(&str, &str); 8] = [
+const TOPOLOGY: [(&str, &str); 9] = [
     ("REQUEST_EXCHANGE", "requests"),
+    ("ALTERNATE_EXCHANGE", "any"),
     ("WORK_QUEUE", "work"),
     ("RETRY_QUEUE_PREFIX", "retry"),
     ("REPLY_EXCHANGE", "replies"),
@@ -188,7 +189,7 @@ impl Stage {
                 .queue_delete(queue.into(), QueueDeleteOptions::default())
                 .await?;
         }
-        for exchange in ["requests", "replies", "dead"] {
+        for exchange in ["requests", "any", "replies", "dead"] {
             let exchange = self.name(exchange);
             channel
                 .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())

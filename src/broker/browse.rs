@@ -32,6 +32,10 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// consumer the broker does not say so.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How often in a row nothing is left, with a silence after each answer, before the rest is given up. One answer proves
+/// nothing: what our own consumers hold is no longer in the queue, and large letters come after that answer.
+const EMPTY_ANSWERS: u32 = 6;
+
 /// Longest wait for a close. All that is on its way has to be read first.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -54,6 +58,7 @@ pub struct Browse {
     waiting: u32,
     others: u32,
     taken: u32,
+    missing: u32,
     consumers: u16,
     settled: u32,
     /// Whether the answer to a question for one more is still to come.
@@ -93,6 +98,7 @@ impl Browse {
             waiting: 0,
             others: 0,
             taken: 0,
+            missing: 0,
             consumers: 0,
             settled: 0,
             is_asking: false,
@@ -113,6 +119,13 @@ impl Browse {
         self.others
     }
 
+    /// How many letters were counted, and could not be read: others took them or hold them, or they expired. Known at the
+    /// end.
+    #[must_use]
+    pub fn missing(&self) -> u32 {
+        self.missing
+    }
+
     /// Reads no more than so many letters, where fewer waited when somebody else counted.
     pub fn limit(&mut self, letters: u32) {
         self.waiting = self.waiting.min(letters);
@@ -123,12 +136,13 @@ impl Browse {
     /// # Errors
     /// Where the broker refuses or the connection fails.
     pub async fn next(&mut self) -> Result<Option<Letter>, BrokerError> {
-        if self.taken >= self.waiting {
+        if self.taken + self.missing >= self.waiting {
             return Ok(None);
         }
         if self.taken >= u32::from(self.consumers) * u32::from(CONSUMER_LETTERS) {
             self.consume().await?;
         }
+        let mut empty_answers = 0;
         loop {
             let wait = if self.is_asking {
                 FRAME_TIMEOUT
@@ -153,8 +167,12 @@ impl Browse {
                 }
                 Some(GET_OK) => method.u64_at(4),
                 Some(GET_EMPTY) => {
-                    // Somebody else took what was counted.
                     self.is_asking = false;
+                    empty_answers += 1;
+                    if empty_answers < EMPTY_ANSWERS {
+                        continue;
+                    }
+                    self.missing = self.waiting - self.taken;
                     return Ok(None);
                 }
                 _ => continue,

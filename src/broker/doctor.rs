@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::error::BrokerError;
 use super::management::Management;
+use super::topology::Alternate;
 use super::{Broker, CONNECT_TIMEOUT, socket, unencrypted, within};
 use crate::check::Checks;
 use crate::reach::{Words, reach};
@@ -14,6 +15,7 @@ use crate::settings::{AmqpUrl, Settings};
 use crate::tls::fault;
 use greeting::Greeting;
 
+mod alternate;
 mod greeting;
 mod managed;
 mod nodes;
@@ -30,8 +32,9 @@ const WORDS: Words = Words {
 /// Looks at everything there is to see.
 pub async fn doctor(settings: &Settings) -> Checks {
     let mut checks = Checks::default();
-    over_amqp(settings, &mut checks).await;
-    match Management::new(settings) {
+    let management = Management::new(settings);
+    over_amqp(settings, management.as_ref(), &mut checks).await;
+    match management {
         Some(management) => managed::check(&management, settings, &mut checks).await,
         None => checks.skipped_until(
             "amqp-management",
@@ -43,25 +46,35 @@ pub async fn doctor(settings: &Settings) -> Checks {
     checks
 }
 
-/// What a worker with `topology.declare = false` insists on, where it can be seen: that what it rejects is kept.
+/// What a worker with `topology.declare = false` insists on, where it can be seen: that what it rejects is kept. And what
+/// any worker should warn of: that requests of another routing key do not arrive.
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub async fn assure(settings: &Settings) -> Result<(), BrokerError> {
-    let Some(management) = Management::new(settings).filter(|_| !settings.topology.declare) else {
-        return Ok(());
-    };
-    let mut checks = Checks::default();
-    managed::work_queue(&management, settings, &mut checks).await;
-    match checks.first_error() {
-        None => Ok(()),
-        Some(error) => Err(BrokerError::lasting(format!(
-            "RabbitMQ would lose messages: {error} (`revertd doctor` shows all)"
-        ))),
+pub async fn assure(
+    settings: &Settings,
+    alternate: Alternate,
+) -> Result<Option<String>, BrokerError> {
+    let management = Management::new(settings);
+    if let Some(management) = management.as_ref().filter(|_| !settings.topology.declare) {
+        let mut checks = Checks::default();
+        managed::work_queue(management, settings, &mut checks).await;
+        if let Some(error) = checks.first_error() {
+            return Err(BrokerError::lasting(format!(
+                "RabbitMQ would lose messages: {error} (`revertd doctor` shows all)"
+            )));
+        }
     }
+    let mut checks = Checks::default();
+    alternate::check(alternate, management.as_ref(), settings, &mut checks).await;
+    let told = checks.iter().find_map(|check| {
+        let remedy = check.remedy.as_deref()?;
+        Some(format!("{}; {remedy}", check.seen))
+    });
+    Ok(told)
 }
 
-async fn over_amqp(settings: &Settings, checks: &mut Checks) {
+async fn over_amqp(settings: &Settings, management: Option<&Management>, checks: &mut Checks) {
     let skip = |ids: &[&'static str], why: &str, checks: &mut Checks| {
         for id in ids {
             checks.skipped(id, why);
@@ -111,7 +124,10 @@ async fn over_amqp(settings: &Settings, checks: &mut Checks) {
         Ok(()) => checks.ok("amqp-publishing", "the broker takes messages of this user"),
         Err(wrong) => checks.failed("amqp-publishing", wrong),
     }
-    topology::check(&broker, settings, checks).await;
+    let alternate = topology::check(&broker, settings, checks).await;
+    if let Some(alternate) = alternate {
+        alternate::check(alternate, management, settings, checks).await;
+    }
     if !greeting.is_of_rabbitmq() {
         let why = "how another broker than RabbitMQ takes the questions is not known";
         skip(&["amqp-permissions"], why, checks);

@@ -42,6 +42,17 @@ pub enum Unanswered {
     Failed(String),
 }
 
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoPlugin(why) => write!(f, "there is no management API: {why}"),
+            Self::Forbidden(why) => write!(f, "the management API refuses: {why}"),
+            Self::Missing => f.write_str("the management API knows nothing of this"),
+            Self::Failed(why) => write!(f, "the management API fails: {why}"),
+        }
+    }
+}
+
 /// The API, a login for it, and the virtual host that is asked about.
 pub struct Management {
     url: ManagementUrl,

@@ -15,8 +15,26 @@ const DELIVERY_LIMIT: i64 = 1_000_000_000;
 pub struct Queue {
     pub name: String,
     pub arguments: FieldTable,
-    /// The exchange that it is bound to, and the keys.
-    pub binding: Option<(String, Vec<String>)>,
+    /// The exchanges that it is bound to, and the keys.
+    pub bindings: Vec<(String, Vec<String>)>,
+}
+
+/// An exchange.
+#[derive(Clone)]
+pub struct Exchange<'a> {
+    pub name: &'a str,
+    pub kind: ExchangeKind,
+    /// Where it sends what no binding fits.
+    pub alternate: Option<&'a str>,
+}
+
+/// Where requests go whose routing key no queue is bound by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alternate {
+    /// To the alternate exchange: the request exchange was declared with it.
+    Declared,
+    /// The request exchange has no such argument, or was not asked. A policy may give it one.
+    NotSeen,
 }
 
 /// Declares everything, or checks that it is there.
@@ -24,26 +42,45 @@ pub async fn ensure(
     connection: &Connection,
     settings: &Settings,
     host: &str,
-) -> Result<(), BrokerError> {
+) -> Result<Alternate, BrokerError> {
     let topology = &settings.topology;
     let passive = !topology.declare;
     let steps = Steps { connection, host };
+    let mut alternate = Alternate::Declared;
     // Each has its own time: together they are some forty round trips.
-    for (name, kind) in exchanges(topology) {
-        within(CONNECT_TIMEOUT, host, steps.exchange(name, kind, passive)).await?;
+    for exchange in exchanges(topology) {
+        let step = steps.exchange(&exchange, passive);
+        if within(CONNECT_TIMEOUT, host, step).await? == Alternate::NotSeen {
+            alternate = Alternate::NotSeen;
+        }
     }
     for queue in queues(settings) {
         within(CONNECT_TIMEOUT, host, steps.queue(&queue, passive)).await?;
     }
-    Ok(())
+    Ok(alternate)
 }
 
-/// The exchanges, with their kinds.
-pub fn exchanges(topology: &Topology) -> [(&str, ExchangeKind); 3] {
+/// The exchanges, in the order in which they are declared.
+pub fn exchanges(topology: &Topology) -> [Exchange<'_>; 4] {
+    let alternate = topology.alternate_exchange.as_str();
+    let exchange = |name, kind, alternate| Exchange {
+        name,
+        kind,
+        alternate,
+    };
     [
-        (topology.request_exchange.as_str(), ExchangeKind::Direct),
-        (topology.reply_exchange.as_str(), ExchangeKind::Topic),
-        (topology.dead_letter_exchange.as_str(), ExchangeKind::Direct),
+        exchange(alternate, ExchangeKind::Fanout, None),
+        exchange(
+            topology.request_exchange.as_str(),
+            ExchangeKind::Direct,
+            Some(alternate),
+        ),
+        exchange(topology.reply_exchange.as_str(), ExchangeKind::Topic, None),
+        exchange(
+            topology.dead_letter_exchange.as_str(),
+            ExchangeKind::Direct,
+            None,
+        ),
     ]
 }
 
@@ -81,10 +118,16 @@ fn work_queue(topology: &Topology) -> Queue {
     Queue {
         name: topology.work_queue.to_string(),
         arguments,
-        binding: Some((
-            topology.request_exchange.to_string(),
-            vec![topology.request_key.to_string()],
-        )),
+        bindings: vec![
+            (
+                topology.request_exchange.to_string(),
+                vec![topology.request_key.to_string()],
+            ),
+            (
+                topology.alternate_exchange.to_string(),
+                vec![ANY_KEY.to_owned()],
+            ),
+        ],
     }
 }
 
@@ -99,9 +142,12 @@ fn retry_queue(topology: &Topology, name: String, delay_ms: u128) -> Queue {
     Queue {
         name,
         arguments,
-        binding: None,
+        bindings: Vec::new(),
     }
 }
+
+/// The key by which the work queue is bound to the alternate exchange, which looks at none.
+pub const ANY_KEY: &str = "";
 
 /// The keys of the events that the reply queue holds.
 pub const REPLY_KEYS: [&str; 2] = ["result.#", "error.#"];
@@ -115,7 +161,7 @@ fn reply_queue(topology: &Topology) -> Queue {
     Queue {
         name: topology.reply_queue.to_string(),
         arguments: quorum(max_bytes, "drop-head", DELIVERY_LIMIT),
-        binding: Some((topology.reply_exchange.to_string(), keys)),
+        bindings: vec![(topology.reply_exchange.to_string(), keys)],
     }
 }
 
@@ -125,10 +171,10 @@ fn denied_queue(topology: &Topology) -> Queue {
     Queue {
         name: topology.denied_queue.to_string(),
         arguments: quorum(max_bytes, "drop-head", DELIVERY_LIMIT),
-        binding: Some((
+        bindings: vec![(
             topology.reply_exchange.to_string(),
             vec![DENIED_KEY.to_owned()],
-        )),
+        )],
     }
 }
 
@@ -137,10 +183,10 @@ fn dead_letter_queue(topology: &Topology) -> Queue {
     let name = topology.dead_letter_queue.to_string();
     Queue {
         arguments: quorum(max_bytes, "reject-publish", DELIVERY_LIMIT),
-        binding: Some((
+        bindings: vec![(
             topology.dead_letter_exchange.to_string(),
             vec![name.clone()],
-        )),
+        )],
         name,
     }
 }
@@ -181,11 +227,38 @@ pub struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Declares an exchange, or looks whether it is there.
+    /// Declares an exchange, or looks whether it is there. One that is there without its alternate exchange is taken as it
+    /// is: arguments can't be changed, and a policy can give it one.
     pub async fn exchange(
         &self,
-        name: &str,
-        kind: ExchangeKind,
+        exchange: &Exchange<'_>,
+        passive: bool,
+    ) -> Result<Alternate, BrokerError> {
+        let Some(alternate) = exchange.alternate.filter(|_| !passive) else {
+            self.exchange_with(exchange, FieldTable::default(), passive)
+                .await?;
+            return Ok(match exchange.alternate {
+                Some(_) => Alternate::NotSeen,
+                None => Alternate::Declared,
+            });
+        };
+        let mut arguments = FieldTable::default();
+        let value = AMQPValue::LongString(alternate.into());
+        arguments.insert("alternate-exchange".into(), value);
+        match self.exchange_with(exchange, arguments, false).await {
+            Err(error) if error.is_unequal() => {
+                let plain = FieldTable::default();
+                self.exchange_with(exchange, plain, false).await?;
+                Ok(Alternate::NotSeen)
+            }
+            declared => declared.map(|()| Alternate::Declared),
+        }
+    }
+
+    async fn exchange_with(
+        &self,
+        exchange: &Exchange<'_>,
+        arguments: FieldTable,
         passive: bool,
     ) -> Result<(), BrokerError> {
         let options = ExchangeDeclareOptions {
@@ -197,16 +270,22 @@ impl Steps<'_> {
         };
         let channel = self.channel().await?;
         let declared = channel
-            .exchange_declare(name.into(), kind, options, FieldTable::default())
+            .exchange_declare(
+                exchange.name.into(),
+                exchange.kind.clone(),
+                options,
+                arguments,
+            )
             .await;
-        self.done(declared, &format!("declaring the exchange {name}"))?;
+        let doing = format!("declaring the exchange {}", exchange.name);
+        self.done(declared, &doing)?;
         self.close(&channel).await;
         Ok(())
     }
 
     async fn queue(&self, queue: &Queue, passive: bool) -> Result<(), BrokerError> {
         let channel = self.declare(queue, passive).await?;
-        if let Some((exchange, keys)) = queue.binding.as_ref().filter(|_| !passive) {
+        for (exchange, keys) in queue.bindings.iter().filter(|_| !passive) {
             for key in keys {
                 self.bind(&channel, &queue.name, exchange, key).await?;
             }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args as ClapArgs, Command};
 use clap_complete::Shell;
 
-use super::print;
+use super::written;
 
 #[derive(Debug, ClapArgs)]
 pub struct Args {
@@ -18,6 +18,7 @@ pub fn run(args: &Args, mut definition: Command) -> anyhow::Result<ExitCode> {
     let name = definition.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut definition, name, &mut script);
-    print(&String::from_utf8(script)?)?;
+    // A script, whose tabs are meant.
+    written(&String::from_utf8(script)?)?;
     Ok(ExitCode::SUCCESS)
 }

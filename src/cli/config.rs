@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::{Output, print};
+use super::{Output, print, print_pretty};
 use crate::settings::Settings;
 
 #[derive(Debug, ClapArgs)]
@@ -18,8 +18,7 @@ pub fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Text => print(&settings.to_toml())?,
         Output::Json => {
-            let effective = serde_json::to_string_pretty(&settings.effective())?;
-            print(&format!("{effective}\n"))?;
+            print_pretty(&settings.effective())?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -118,6 +118,27 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Says how many letters were counted and not read. Where there are such, what was read is not all, and the command fails.
+fn all_read(browse: &Browse) -> bool {
+    let (missing, waiting) = (browse.missing(), browse.waiting());
+    if missing > 0 {
+        say!(
+            "revertd: {missing} of the {waiting} letters that were counted could not be read: others hold them or took \
+             them, or they expired meanwhile"
+        );
+    }
+    missing == 0
+}
+
+/// What the shell is told of it.
+fn exit_code(is_all_read: bool) -> ExitCode {
+    if is_all_read {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 /// Opens the queue. What others hold is not seen, which is said once.
 async fn open(settings: &Settings, body_bytes: u64) -> anyhow::Result<Browse> {
     let queue = settings.topology.dead_letter_queue.as_str();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::{Output, print};
+use super::{Output, print_pretty, written};
 use crate::check::{Checks, Status};
 use crate::settings::{Settings, SettingsError};
 use crate::{broker, ledger};
@@ -50,7 +50,7 @@ fn tell(checks: &Checks, args: &Args) -> anyhow::Result<ExitCode> {
                 "warnings": count(Status::Warning),
                 "skipped": count(Status::Skipped),
             });
-            print(&format!("{}\n", serde_json::to_string_pretty(&object)?))?;
+            print_pretty(&object)?;
         }
         Output::Text => {
             let stdout = std::io::stdout();
@@ -61,7 +61,7 @@ fn tell(checks: &Checks, args: &Args) -> anyhow::Result<ExitCode> {
                 .filter(|columns| is_terminal && *columns > 0);
             let colour =
                 is_terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-            print(&layout::text(checks, width, colour))?;
+            written(&layout::text(checks, width, colour))?;
         }
     }
     Ok(if count(Status::Error) == 0 {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::lines::{folded, visible, width};
-use super::{Output, print, who};
+use super::{Output, print, print_json, print_pretty, who};
 use crate::ledger::grants::{Grant, Grants, Scope};
 use crate::settings::Settings;
 
@@ -79,7 +79,7 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
                 Output::Text => print(&folded(&table(&found), width()))?,
                 Output::Json => {
                     let found: Vec<_> = found.iter().map(object).collect();
-                    print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
+                    print_pretty(&found)?;
                 }
             }
             Ok(ExitCode::SUCCESS)
@@ -98,7 +98,7 @@ async fn add(
         say!("revertd: the ledger has no such org at present; is its id right?");
     }
     match output {
-        Output::Json => print(&format!("{}\n", json!({"added": added.is_new})))?,
+        Output::Json => print_json(&json!({"added": added.is_new}))?,
         Output::Text if added.is_new => print(&format!("{client} may ask for {}\n", scoped(*org)))?,
         Output::Text => print(&format!("{client} already may ask for {}\n", scoped(*org)))?,
     }
@@ -112,7 +112,7 @@ async fn remove(
 ) -> anyhow::Result<ExitCode> {
     let removed = grants.remove(client, *org).await?;
     if output == Output::Json {
-        print(&format!("{}\n", json!({"removed": removed.existed})))?;
+        print_json(&json!({"removed": removed.existed}))?;
     } else if removed.existed {
         print(&format!(
             "{client} has no grant for {} any more\n",

@@ -3,6 +3,8 @@
 use console::{Term, measure_text_width};
 use jiff::Timestamp;
 
+pub use crate::printable::visible;
+
 /// Columns of the screen: as `COLUMNS` says, or standard output's terminal; `None` where it is neither.
 pub fn width() -> Option<usize> {
     let told = std::env::var("COLUMNS").ok();
@@ -13,20 +15,6 @@ pub fn width() -> Option<usize> {
             .map(|(_, columns)| columns.into())
     };
     told.or_else(terminal).filter(|columns| *columns > 0)
-}
-
-/// What a stranger wrote, with its control characters spelled out: a terminal obeys them, and those that turn the direction
-/// of a line or end one.
-pub fn visible(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    let spell = |c: char| {
-        if c.is_control() || turns(c) {
-            c.escape_default().to_string()
-        } else {
-            c.to_string()
-        }
-    };
-    text.chars().map(spell).collect()
 }
 
 /// Lines folded to the screen's width; what goes on is indented.
@@ -81,7 +69,7 @@ pub fn named(text: &str) -> String {
     if text.is_empty() {
         return "-".into();
     }
-    visible(text)
+    visible(text).into_owned()
 }
 
 #[cfg(test)]
@@ -96,10 +84,5 @@ mod tests {
         assert_eq!(narrow.matches('x').count(), 100);
         assert_eq!(folded(&text, Some(100)), text);
         assert_eq!(folded(&text, None), text);
-    }
-
-    #[test]
-    fn a_terminal_is_told_nothing_to_obey() {
-        assert_eq!(visible("a\u{1b}[2Jb\nä"), "a\\u{1b}[2Jb\\nä");
     }
 }

@@ -1,6 +1,6 @@
 //! Log lines on standard error.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use tracing::{Level, Metadata, warn};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
@@ -8,6 +8,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::printable;
 use crate::settings::LogFormat;
 
 /// What is logged where `RUST_LOG` is not set. The clients' own complaints come back as our errors.
@@ -26,16 +27,59 @@ pub fn init(format: LogFormat) {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
+    let form = match (json, terminal) {
+        (true, _) => Form::Json,
+        (false, true) => Form::Coloured,
+        (false, false) => Form::Plain,
+    };
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(move || Printable(form))
         .with_target(false);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
-        let lines = lines.json().flatten_event(true).with_ansi(false);
-        Box::new(lines.with_filter(filter))
-    } else {
-        Box::new(lines.with_ansi(terminal).with_filter(filter))
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match form {
+        Form::Json => {
+            let lines = lines.json().flatten_event(true).with_ansi(false);
+            Box::new(lines.with_filter(filter))
+        }
+        Form::Coloured | Form::Plain => {
+            Box::new(lines.with_ansi(form == Form::Coloured).with_filter(filter))
+        }
     };
     tracing_subscriber::registry().with(lines).init();
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Plain,
+    Coloured,
+}
+
+/// Standard error, to which goes nothing that does not print.
+struct Printable(Form);
+
+impl Write for Printable {
+    /// Takes a whole line, as it is written.
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        // A line break within it would begin a line that nobody logged.
+        let (text, end) = match text.strip_suffix('\n') {
+            Some(text) => (text, "\n"),
+            None => (&*text, ""),
+        };
+        let shown = match self.0 {
+            Form::Json => printable::json(text),
+            Form::Plain => printable::visible(text),
+            Form::Coloured => printable::coloured(text),
+        };
+        let mut stderr = std::io::stderr().lock();
+        stderr.write_all(format!("{shown}{end}").as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// Says once which servers everything goes to in the clear, over a network, and what would encrypt it.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::{Output, print};
+use super::{Output, print, print_json};
 use crate::ledger;
 use crate::settings::Settings;
 
@@ -19,7 +19,7 @@ pub struct Args {
 pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     let applied = ledger::migrate(settings).await?.applied;
     match args.output {
-        Output::Json => print(&format!("{}\n", json!({ "applied": applied })))?,
+        Output::Json => print_json(&json!({ "applied": applied }))?,
         Output::Text if applied.is_empty() => print("the schema is up to date\n")?,
         Output::Text => {
             for name in &applied {

@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::lines::visible;
-use super::{Output, print, who};
+use super::{Output, print, print_json, who};
 use crate::ledger::control::{Control, Told};
 use crate::settings::Settings;
 
@@ -43,11 +43,11 @@ pub async fn pause(settings: &Settings, args: PauseArgs) -> anyhow::Result<ExitC
         .tell(true, Some(&args.why), who::by(args.by).as_deref())
         .await?;
     if let Some(before) = &before {
-        let before = visible(&before.to_string());
+        let before = visible(&before.to_string()).into_owned();
         say!("revertd: it was paused already, {before}; one resume ends both");
     }
     match args.output {
-        Output::Json => print(&format!("{}\n", state(&told)))?,
+        Output::Json => print_json(&state(&told))?,
         Output::Text => print(&format!(
             "paused {}\nworkers stop taking requests within seconds; to go on: revertd resume\n",
             visible(&told.to_string())
@@ -63,7 +63,7 @@ pub async fn resume(settings: &Settings, args: ResumeArgs) -> anyhow::Result<Exi
         .tell(false, args.why.as_deref(), who::by(args.by).as_deref())
         .await?;
     match (args.output, before) {
-        (Output::Json, _) => print(&format!("{}\n", state(&told)))?,
+        (Output::Json, _) => print_json(&state(&told))?,
         (Output::Text, Some(before)) => print(&format!(
             "resumed; it was paused {}\nworkers take requests again within seconds\n",
             visible(&before.to_string())

@@ -10,7 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::lines::{folded, visible, width};
-use super::{Output, print, time_span};
+use super::{Output, print, print_pretty, time_span};
 use crate::ledger::control::Control;
 use crate::ledger::history::Subject;
 use crate::settings::Settings;
@@ -87,7 +87,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
             shown["waiting"] = waiting.letters.iter().map(waiting::Letter::json).collect();
             shown["unseen"] = json!(waiting.unseen);
             shown["paused"] = json!(paused.map(|told| told.to_string()));
-            print(&format!("{}\n", serde_json::to_string_pretty(&shown)?))?;
+            print_pretty(&shown)?;
         }
         Output::Text => {
             let mut text = known.text();

@@ -10,7 +10,7 @@ use clap::Args as ClapArgs;
 use serde_json::{Map, Value};
 
 use super::lines::visible;
-use super::{Output, print, time_span};
+use super::{Output, print, print_json, time_span};
 use crate::broker::{Client, Submission};
 use crate::event::Kind;
 use crate::settings::Settings;
@@ -104,7 +104,7 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     };
     let event: Value = serde_json::from_slice(&event).context("the event is not JSON")?;
     match output {
-        Output::Json => print(&format!("{event}\n"))?,
+        Output::Json => print_json(&event)?,
         Output::Text => print(&format!("{}\n", summary(&event)))?,
     }
     let reverted = event["type"] == Kind::Reverted.name();
@@ -164,7 +164,7 @@ fn message_id(text: &str) -> Result<String, String> {
 pub fn summary(event: &Value) -> String {
     let data = &event["data"];
     // Ids and metadata are a client's words.
-    let text = |value: &Value| visible(value.as_str().unwrap_or("?"));
+    let text = |value: &Value| visible(value.as_str().unwrap_or("?")).into_owned();
     let (kind, request) = (text(&event["type"]), text(&data["request_id"]));
     let Some(error) = data.get("error") else {
         return format!(

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::Progress;
-use super::{Output, print};
+use super::{Output, print, print_json};
 use crate::ledger::verify::{Checked, Finding, Range, Verification};
 use crate::settings::Settings;
 
@@ -43,7 +43,7 @@ impl Report {
             }
             match output {
                 Output::Text => print(&format!("{finding}\n"))?,
-                Output::Json => print(&format!("{}\n", object(finding)))?,
+                Output::Json => print_json(&object(finding))?,
             }
         }
         Ok(())

@@ -137,11 +137,12 @@ impl Settings {
         }
         let exchanges = [
             topology.request_exchange.as_str(),
+            topology.alternate_exchange.as_str(),
             topology.reply_exchange.as_str(),
             topology.dead_letter_exchange.as_str(),
         ];
         if exchanges.iter().collect::<BTreeSet<_>>().len() < exchanges.len() {
-            return wrong("the three exchanges under topology must have different names".into());
+            return wrong("the four exchanges under topology must have different names".into());
         }
         Ok(())
     }

@@ -131,10 +131,12 @@ impl Pool {
 
     async fn open(&self, broker: &Arc<Broker>) -> Result<Equipment, BrokerError> {
         let settings = &self.shared.settings;
-        broker.ensure_topology(settings).await?;
+        let alternate = broker.ensure_topology(settings).await?;
         // Until it was in order once, whatever failed before.
         if !self.assured.load(Ordering::Relaxed) {
-            broker::assure(settings).await?;
+            if let Some(warning) = broker::assure(settings, alternate).await? {
+                warn!(event = "alternate_exchange", "{warning}");
+            }
             self.assured.store(true, Ordering::Relaxed);
         }
         let mut outlets = Vec::new();

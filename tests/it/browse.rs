@@ -48,6 +48,7 @@ async fn what_was_counted_and_is_gone_is_not_waited_for() {
         .queue_purge(queue.as_str().into(), QueuePurgeOptions::default());
     assert_eq!(purging.await.expect("emptied"), 3);
     assert_eq!(bodies(&mut browse).await, Vec::<String>::new());
+    assert_eq!(browse.missing(), 3);
     browse.close().await.expect("closes");
     stage.strike().await;
 }
@@ -62,6 +63,7 @@ async fn what_another_reader_holds_is_left_to_him_and_the_rest_is_read() {
     let held = getting.await.expect("answers").expect("a letter");
     assert_eq!(held.delivery.data, b"one");
     assert_eq!(bodies(&mut browse).await, ["two", "three"]);
+    assert_eq!(browse.missing(), 1);
     browse.close().await.expect("closes");
     let requeue = BasicNackOptions {
         multiple: false,

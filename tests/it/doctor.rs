@@ -12,7 +12,7 @@ use super::support::*;
 mod definitions;
 mod managed;
 mod remedies;
-mod report;
+pub mod report;
 mod sessions;
 
 use report::doctor;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alternate;
 mod batches;
 mod browse;
 mod comes_again;
@@ -10,6 +11,7 @@ mod commands;
 mod concurrency;
 mod dead_letters;
 mod dead_letters_killed;
+mod dead_letters_large;
 mod deploy;
 mod doctor;
 mod documents;
@@ -28,6 +30,7 @@ mod pause;
 mod permissions;
 mod policies;
 mod precedence;
+mod printable;
 mod replay;
 mod replies;
 mod republish;

@@ -158,6 +158,7 @@ impl Stage {
         ];
         for (key, name) in [
             ("REQUEST_EXCHANGE", "requests"),
+            ("ALTERNATE_EXCHANGE", "any"),
             ("WORK_QUEUE", "work"),
             ("RETRY_QUEUE_PREFIX", "retry"),
             ("REPLY_EXCHANGE", "replies"),
@@ -457,7 +458,7 @@ impl Stage {
                 .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
                 .await;
         }
-        for exchange in ["requests", "replies", "dead"] {
+        for exchange in ["requests", "any", "replies", "dead"] {
             let exchange = self.name(exchange);
             let options = ExchangeDeleteOptions::default();
             let _ = self

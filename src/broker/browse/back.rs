@@ -54,7 +54,7 @@ impl Browse {
         Ok(())
     }
 
-    /// Asks for one more message: the answer comes after all that was delivered before, so that it tells whether there is any.
+    /// Asks for one more message. That there is none is told at once, even where deliveries to a consumer are on their way.
     pub(super) async fn get(&mut self) -> Result<(), BrokerError> {
         let get = basic::AMQPMethod::Get(basic::Get {
             queue: self.queue.as_str().into(),

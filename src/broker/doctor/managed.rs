@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::management::{Management, Unanswered};
-use super::super::topology::REPLY_KEYS;
+use super::super::topology::{ANY_KEY, REPLY_KEYS};
 use super::nodes;
 use super::queue::{Broker, Queue, Role};
 use crate::check::Checks;
@@ -108,21 +108,31 @@ async fn bindings(management: &Management, settings: &Settings, checks: &mut Che
             "no request arrives",
         ),
         (
+            work,
+            topology.alternate_exchange.as_str(),
+            ANY_KEY,
+            "a request with another routing key is confirmed and dropped",
+        ),
+        (
             dead,
             topology.dead_letter_exchange.as_str(),
             dead,
             "dead letters are kept from their queue",
         ),
     ] {
+        let by = match key {
+            ANY_KEY => String::new(),
+            key => format!(" by {key}"),
+        };
         match management.of("queues", queue, "/bindings").await {
             Ok(found) => {
                 let mut found = found.as_array().into_iter().flatten();
                 if found
                     .any(|binding| binding["source"] == exchange && binding["routing_key"] == key)
                 {
-                    checks.ok(BINDING, format!("{queue} is bound to {exchange} by {key}"));
+                    checks.ok(BINDING, format!("{queue} is bound to {exchange}{by}"));
                 } else {
-                    let seen = format!("{queue} is not bound to {exchange} by {key}: {remedy}");
+                    let seen = format!("{queue} is not bound to {exchange}{by}: {remedy}");
                     let remedy =
                         "start `revertd worker` with topology.declare = true, or bind it by hand";
                     checks.error(BINDING, seen, remedy);
@@ -205,23 +215,19 @@ fn refuses(queue: &Value) -> bool {
 
 /// An answer that there isn't is no fault of the broker's.
 pub fn unanswered(id: &'static str, wrong: Unanswered, checks: &mut Checks) {
+    let why = wrong.to_string();
     match wrong {
-        Unanswered::NoPlugin(why) => checks.skipped_until(
+        Unanswered::NoPlugin(_) | Unanswered::Missing => checks.skipped_until(
             id,
-            format!("there is no management API: {why}"),
+            why,
             "rabbitmq-plugins enable rabbitmq_management, or correct amqp.management_url",
         ),
-        Unanswered::Missing => checks.skipped_until(
+        Unanswered::Forbidden(_) => checks.skipped_until(
             id,
-            "the management API knows nothing of this",
-            "rabbitmq-plugins enable rabbitmq_management, or correct amqp.management_url",
-        ),
-        Unanswered::Forbidden(why) => checks.skipped_until(
-            id,
-            format!("the management API refuses: {why}"),
+            why,
             "rabbitmqctl set_user_tags USER monitoring, for the user of amqp.url or of amqp.management_url (what only an \
              administrator may see takes the tag administrator)",
         ),
-        Unanswered::Failed(why) => checks.skipped(id, format!("the management API fails: {why}")),
+        Unanswered::Failed(_) => checks.skipped(id, why),
     }
 }

@@ -47,18 +47,17 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
     tell("read", &format!("the work queue {queue}"), asked, checks);
     if topology.declare {
         for queue in queues(settings) {
-            let Some((exchange, keys)) = &queue.binding else {
-                continue;
-            };
-            // What it takes to bind does not depend on the key.
-            let Some(key) = keys.first() else {
-                continue;
-            };
-            let name = queue.name.as_str();
-            let asking = may_bind(&steps, name, exchange, key);
-            let asked = within(CONNECT_TIMEOUT, host, asking).await;
-            let what = format!("the queue {name} to the exchange {exchange}");
-            tell("bind", &what, asked, checks);
+            for (exchange, keys) in &queue.bindings {
+                // What it takes to bind does not depend on the key.
+                let Some(key) = keys.first() else {
+                    continue;
+                };
+                let name = queue.name.as_str();
+                let asking = may_bind(&steps, name, exchange, key);
+                let asked = within(CONNECT_TIMEOUT, host, asking).await;
+                let what = format!("the queue {name} to the exchange {exchange}");
+                tell("bind", &what, asked, checks);
+            }
         }
     }
 }

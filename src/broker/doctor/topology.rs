@@ -3,15 +3,17 @@
 //! What is there is declared once more, which changes nothing; what isn't is only looked for.
 
 use super::super::error::BrokerError;
-use super::super::topology::{Steps, exchanges, queues};
+use super::super::topology::{Alternate, Steps, exchanges, queues};
 use super::super::{Broker, CONNECT_TIMEOUT, within};
 use crate::check::Checks;
 use crate::settings::Settings;
 
 const ID: &str = "amqp-topology";
 
+/// Says where requests of other routing keys go, where the request exchange is there.
+///
 /// On the connection that never publishes: a broker that takes no messages reads nothing on the other.
-pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
+pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) -> Option<Alternate> {
     let host = broker.host.as_str();
     let steps = Steps {
         connection: &broker.consuming.connection,
@@ -19,16 +21,28 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
     };
     let declare = settings.topology.declare;
     let mut found = Found::default();
-    for (name, kind) in exchanges(&settings.topology) {
+    let mut alternate = Some(Alternate::Declared);
+    for exchange in exchanges(&settings.topology) {
         let step = async |passive| {
-            let declaring = steps.exchange(name, kind.clone(), passive);
+            let declaring = steps.exchange(&exchange, passive);
             within(CONNECT_TIMEOUT, host, declaring).await
         };
         let mut state = step(true).await;
         if declare && state.is_ok() {
             state = step(false).await;
         }
-        found.add(format!("exchange {name}"), state, checks);
+        alternate = match &state {
+            Ok(Alternate::Declared) => alternate,
+            Ok(Alternate::NotSeen) => Some(Alternate::NotSeen),
+            // It is told as missing.
+            Err(_) if exchange.alternate.is_some() => None,
+            Err(_) => alternate,
+        };
+        found.add(
+            format!("exchange {}", exchange.name),
+            state.map(|_| ()),
+            checks,
+        );
     }
     for queue in queues(settings) {
         let step = async |passive| {
@@ -46,6 +60,7 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
         found.add(format!("queue {}", queue.name), state, checks);
     }
     found.tell(declare, checks);
+    alternate
 }
 
 /// What is in order and what is not there, each told at once.

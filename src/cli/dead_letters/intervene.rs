@@ -11,7 +11,7 @@ use super::choice::{Candidates, Choice, Judged};
 use super::save::Save;
 use super::sum::Sum;
 use super::survey::{Counts, letters};
-use super::{Chosen, Discard, Replay, WRONG_USAGE, ask, open};
+use super::{Chosen, Discard, Replay, WRONG_USAGE, all_read, ask, exit_code, open};
 use crate::cli::lines::{folded, width};
 use crate::cli::progress::Progress;
 use crate::cli::{Output, print, who};
@@ -114,7 +114,7 @@ impl Run<'_> {
                     print(&folded(&counts.text(), width()))?;
                 }
                 self.sum.print(action, output)?;
-                return Ok(ExitCode::SUCCESS);
+                return Ok(exit_code(self.sum.unread == 0));
             }
             if !chosen.yes {
                 say!("{}", folded(&counts.text(), width()).trim_end());
@@ -149,7 +149,7 @@ impl Run<'_> {
         Ok(if stop.is_cancelled() {
             ExitCode::from(INTERRUPTED)
         } else {
-            ExitCode::SUCCESS
+            exit_code(self.sum.unread == 0)
         })
     }
 
@@ -176,6 +176,8 @@ impl Run<'_> {
                 Judged::Taken => counts.add(&letter.reason, &letter.client),
             }
         }
+        all_read(&browse);
+        self.sum.unread = browse.missing().into();
         browse.close().await?;
         if !candidates.is_empty() {
             let named = self.choice.ids.iter().zip(&candidates);

@@ -9,11 +9,11 @@ use jiff::Timestamp;
 
 use super::filter::{self, Filter};
 use super::letters::{Columns, Listed, object};
-use super::open;
 use super::survey::{Counts, letters};
+use super::{all_read, exit_code, open};
 use crate::broker::Letter;
 use crate::cli::lines::{folded, width};
-use crate::cli::{Output, print, printed};
+use crate::cli::{Output, print, print_json, printed, printed_json};
 use crate::request::Fragments;
 use crate::settings::Settings;
 
@@ -59,14 +59,15 @@ impl Args {
 }
 
 pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
-    match args.output {
+    let is_all = match args.output {
         Output::Json => json(settings, &args).await?,
         Output::Text => text(settings, &args).await?,
-    }
-    Ok(ExitCode::SUCCESS)
+    };
+    Ok(exit_code(is_all))
 }
 
-async fn json(settings: &Settings, args: &Args) -> anyhow::Result<()> {
+/// Says whether all was read that was counted.
+async fn json(settings: &Settings, args: &Args) -> anyhow::Result<bool> {
     let (now, most) = (Timestamp::now(), args.most());
     let (mut counts, mut listed) = (Counts::default(), 0);
     let mut browse = open(settings, 0).await?;
@@ -77,19 +78,20 @@ async fn json(settings: &Settings, args: &Args) -> anyhow::Result<()> {
         }
         if args.counts {
             counts.add(&letter.reason, &letter.client);
-        } else if listed >= most || !printed(&format!("{}\n", object(&letter, &told)))? {
+        } else if listed >= most || !printed_json(&object(&letter, &told))? {
             break;
         }
         listed += 1;
     }
+    let is_all = all_read(&browse);
     browse.close().await?;
     for group in counts.json() {
-        print(&format!("{group}\n"))?;
+        print_json(&group)?;
     }
-    Ok(())
+    Ok(is_all)
 }
 
-async fn text(settings: &Settings, args: &Args) -> anyhow::Result<()> {
+async fn text(settings: &Settings, args: &Args) -> anyhow::Result<bool> {
     let (now, most, width) = (Timestamp::now(), args.most(), width());
     let mut counts = Counts::default();
     let mut kept = Vec::new();
@@ -105,10 +107,13 @@ async fn text(settings: &Settings, args: &Args) -> anyhow::Result<()> {
             kept.push(Listed::new(&letter, &told));
         }
     }
+    let is_all = all_read(&browse);
     browse.close().await?;
     let mut text = counts.text();
-    text.push_str(&letters(counts.total()));
-    text.push('\n');
+    if is_all || counts.total() > 0 {
+        text.push_str(&letters(counts.total()));
+        text.push('\n');
+    }
     let columns = Columns::of(counts.groups());
     if !kept.is_empty() {
         text.push('\n');
@@ -118,7 +123,7 @@ async fn text(settings: &Settings, args: &Args) -> anyhow::Result<()> {
         text.push_str(&letter.text(columns, width, now));
     }
     if !printed(&folded(&text, width))? {
-        return Ok(());
+        return Ok(is_all);
     }
     let mut listed = kept.len() as u64;
     if listed < most.min(counts.total()) {
@@ -149,5 +154,5 @@ async fn text(settings: &Settings, args: &Args) -> anyhow::Result<()> {
             width,
         ))?;
     }
-    Ok(())
+    Ok(is_all)
 }

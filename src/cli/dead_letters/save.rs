@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::letters::object;
 use crate::broker::Letter;
+use crate::printable;
 
 /// A file that is being written.
 pub struct Save {
@@ -45,7 +46,7 @@ impl Save {
             line["properties"] = letter.shown_properties().into();
             line["header_base64"] = STANDARD.encode(&letter.header).into();
             line["body_base64"] = STANDARD.encode(&letter.body).into();
-            writeln!(file, "{line}")
+            writeln!(file, "{}", printable::json(&line.to_string()))
         });
         let kept = written.and_then(|()| file.flush());
         let kept = kept.and_then(|()| file.get_ref().sync_data());

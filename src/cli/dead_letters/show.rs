@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use super::choice::Candidates;
 use super::letters::object;
-use super::{filter, open};
+use super::{all_read, exit_code, filter, open};
 use crate::broker::Letter;
 use crate::cli::lines::{ago, folded, named, time, visible, width};
 use crate::cli::status::known::Known;
-use crate::cli::{Output, print};
+use crate::cli::{Output, print, print_pretty};
 use crate::ledger::history::Subject;
 use crate::settings::Settings;
 
@@ -39,6 +39,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
             first.get_or_insert(letter);
         }
     }
+    let is_all = all_read(&browse);
     browse.close().await?;
     candidates.only(&args.id)?;
     let letter: Letter = first.expect("the only candidate was kept");
@@ -69,7 +70,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
                 Some(Err(error)) => shown["known_error"] = error.to_string().into(),
                 None => {}
             }
-            print(&format!("{}\n", serde_json::to_string_pretty(&shown)?))?;
+            print_pretty(&shown)?;
         }
         Output::Text => {
             let mut shown = text(&letter, copies);
@@ -86,7 +87,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
             print(&folded(&shown, width()))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code(is_all))
 }
 
 fn text(letter: &Letter, copies: u32) -> String {
@@ -125,7 +126,7 @@ fn text(letter: &Letter, copies: u32) -> String {
             for (name, value) in properties {
                 if let Value::Object(headers) = &value {
                     for (header, value) in headers {
-                        let shown = visible(&value.to_string());
+                        let shown = visible(&value.to_string()).into_owned();
                         let _ = writeln!(text, "  header {}: {shown}", visible(header));
                     }
                 } else {

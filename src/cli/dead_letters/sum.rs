@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::choice::Obstacle;
 use super::survey::letters;
 use crate::cli::lines::{folded, width};
-use crate::cli::{Output, print};
+use crate::cli::{Output, print, print_json};
 use crate::ledger::interventions::Action;
 
 /// A sum of letters.
@@ -18,6 +18,8 @@ pub struct Sum {
     pub left: BTreeMap<Obstacle, u64>,
     /// Number of the run in `revertd.interventions`, where it did anything.
     pub intervention: Option<i64>,
+    /// Letters that were counted and could not be read.
+    pub unread: u64,
     pub is_interrupted: bool,
     pub is_dry: bool,
 }
@@ -29,13 +31,17 @@ impl Sum {
 
     pub fn print(&self, action: Action, output: Output) -> std::io::Result<()> {
         match output {
-            Output::Json => print(&format!("{}\n", self.json(action))),
+            Output::Json => print_json(&self.json(action)),
             Output::Text => print(&folded(&self.text(action), width())),
         }
     }
 
     fn text(&self, action: Action) -> String {
-        let counted = letters(self.done);
+        let counted = match (self.done, self.unread) {
+            // Which would say that there is none.
+            (0, 1..) => "0 letters".into(),
+            (done, _) => letters(done),
+        };
         let mut text = if self.is_dry {
             format!("would {} {counted}", action.name())
         } else {
@@ -62,6 +68,7 @@ impl Sum {
         json!({
             action.participle(): self.done,
             "left": left,
+            "unread": self.unread,
             "dry_run": self.is_dry,
             "interrupted": self.is_interrupted,
             "intervention": self.intervention,

@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use crate::check::{Check, Checks, Status};
+use crate::printable;
 
 /// Columns of the status, of the id, and of a narrow terminal, where an id has a line of its own.
 const STATUS: usize = 9;
@@ -73,11 +74,8 @@ fn fold(text: &mut String, words: &str, indent: usize, width: Option<usize>) {
         .filter(|word| !word.is_empty())
     {
         // What a server says must not steer a terminal.
-        let word: String = word
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect();
-        let mut word = word.as_str();
+        let word = printable::visible(word);
+        let mut word = &*word;
         let mut length = word.chars().count();
         if used > 0 {
             if room.is_some_and(|room| used + 1 + length > room) {

@@ -97,6 +97,12 @@ async fn look_into(
             since: letter.since,
         });
     }
+    let (missing, counted) = (browse.missing(), browse.waiting());
+    if missing > 0 {
+        waiting.unseen.push(format!(
+            "{missing} of the {counted} that were counted in {queue}"
+        ));
+    }
     browse.close().await
 }
 

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::lines::Line;
 use super::{NO_ANSWER, summary};
-use crate::cli::{Output, print};
+use crate::cli::{Output, print, print_json};
 use crate::event::Kind;
 
 /// What is counted beside the reasons of events.
@@ -118,7 +118,7 @@ impl Report {
         *self.counts.entry(why.to_owned()).or_default() += 1;
         let kept = self.keep(line, why, "ask again: nothing is reverted twice", false);
         if self.output == Output::Json {
-            print(&format!("{}\n", json!({"line": line.number, "left": why})))?;
+            print_json(&json!({"line": line.number, "left": why}))?;
         }
         kept
     }
@@ -152,7 +152,7 @@ impl Report {
         let finished = self.failed.map_or(Ok(()), Failed::finish);
         let all: u64 = self.counts.values().sum();
         match self.output {
-            Output::Json => print(&format!("{}\n", json!({"summary": self.counts})))?,
+            Output::Json => print_json(&json!({"summary": self.counts}))?,
             Output::Text => {
                 let mut text = format!("{all} requests\n");
                 for (verdict, count) in &self.counts {

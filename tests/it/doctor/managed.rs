@@ -4,6 +4,7 @@ use lapin::options::{ExchangeBindOptions, QueueBindOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
+use super::super::alternate::declare_plain;
 use super::super::starts::refused;
 use super::super::support::*;
 use super::{declare, doctor};
@@ -104,10 +105,45 @@ async fn what_only_the_management_api_shows_is_looked_at() {
     report.says("amqp-queue", "warning", "older than 60000 ms", "policy");
     assert_eq!(report.status, 1);
     manage(&["ctl", &managed.0, "clear_policy", "cut"]);
+    alternate(&managed, &stage).await;
     overflow(&managed, &mut stage).await;
     alarm(&managed, &stage).await;
     alone(&mut stage).await;
     stage.strike().await;
+}
+
+/// The request exchange was there before, without an alternate exchange; doctor's remedy gives it one.
+async fn alternate(managed: &Managed, stage: &Stage) {
+    let id = "amqp-alternate-exchange";
+    assert!(doctor(stage, &[]).has(id, "ok"));
+    let requests = stage.name("requests");
+    stage.delete_exchange(&requests).await;
+    declare_plain(stage).await;
+    let report = doctor(stage, &[]);
+    report.says(id, "error", "confirmed and dropped", "set_policy");
+    let mut worker = stage.start_worker().await;
+    worker.stop().await;
+    assert!(worker.log().contains("confirmed and dropped"));
+    // As a shell reads it: what is quoted is a word.
+    let remedies = report.remedies("error");
+    let command = remedies[0].strip_prefix("rabbitmqctl ");
+    let command = command.expect("a command");
+    let parts = command.split('\'').enumerate();
+    let words = parts.flat_map(|(at, part)| match at % 2 {
+        0 => part.split_whitespace().collect(),
+        _ => vec![part],
+    });
+    let words: Vec<_> = words.collect();
+    manage(&[&["ctl", managed.0.as_str()], &words[..]].concat());
+    eventually("the policy is in force", async || {
+        doctor(stage, &[]).has(id, "ok")
+    })
+    .await;
+    let mut worker = stage.start_worker().await;
+    worker.stop().await;
+    let log = worker.log();
+    assert!(!log.contains("alternate"), "{log}");
+    manage(&["ctl", &managed.0, "clear_policy", "revertd-any"]);
 }
 
 /// A policy that has a full queue drop messages wins over the queue's own argument.

@@ -50,6 +50,7 @@ fn the_names_are_the_defaults_of_the_configuration() {
     };
     for (channel, key) in [
         ("requests", "request_exchange"),
+        ("anyRequests", "alternate_exchange"),
         ("results", "reply_exchange"),
         ("errors", "reply_exchange"),
         ("denied", "reply_exchange"),
@@ -109,6 +110,7 @@ async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
         let kind = match exchange["type"].as_str().expect("a type") {
             "direct" => ExchangeKind::Direct,
             "topic" => ExchangeKind::Topic,
+            "fanout" => ExchangeKind::Fanout,
             other => panic!("{other}"),
         };
         let options = ExchangeDeclareOptions {
@@ -116,12 +118,15 @@ async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
             auto_delete: exchange["autoDelete"] == true,
             ..Default::default()
         };
-        let declared = stage.channel.exchange_declare(
-            name.as_str().into(),
-            kind,
-            options,
-            FieldTable::default(),
-        );
+        let mut arguments = FieldTable::default();
+        if let Some(alternate) = exchange["x-alternate-exchange"].as_str() {
+            let alternate = AMQPValue::LongString(named(alternate).into());
+            arguments.insert("alternate-exchange".into(), alternate);
+        }
+        let declared =
+            stage
+                .channel
+                .exchange_declare(name.as_str().into(), kind, options, arguments);
         declared
             .await
             .unwrap_or_else(|wrong| panic!("{name}: {wrong}"));

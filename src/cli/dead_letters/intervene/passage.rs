@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::act::Act;
 use super::super::choice::Judged;
-use super::super::open;
+use super::super::{all_read, open};
 use super::Run;
 use crate::broker::{Browse, Letter};
 use crate::cli::progress::Progress;
@@ -50,6 +50,8 @@ impl Run<'_> {
                 .get_or_insert_with(|| Progress::new("letters", before + u64::from(left)));
             self.sum.left.clear();
             let is_through = self.session(&mut browse, act, by, began, stop).await?;
+            all_read(&browse);
+            self.sum.unread = browse.missing().into();
             // What was settled is noted by the queue before the next session could meet it again.
             browse.close().await?;
             if is_through || stop.is_cancelled() {

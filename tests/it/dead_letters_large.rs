@@ -1,0 +1,98 @@
+//! Dead letters of 100 MiB, as the broker writes them: a list that counted them reads them.
+
+use std::process::Output;
+
+use lapin::BasicProperties;
+use lapin::options::BasicPublishOptions;
+use serde_json::Value;
+
+use super::support::letters::Draft;
+use super::support::*;
+
+const LARGE: usize = 100 << 20;
+
+fn run(stage: &Stage, arguments: &[&str]) -> Output {
+    let arguments = [&["dead-letters"], arguments].concat();
+    stage.command(&arguments).output().expect("runs")
+}
+
+fn text(output: &Output) -> String {
+    let parts = [&output.stdout, &output.stderr];
+    parts.map(|part| String::from_utf8_lossy(part)).concat()
+}
+
+/// Puts such letters into the queue, one after the other: in memory there is one body.
+async fn large(stage: &Stage, count: usize, body: &[u8]) {
+    let queue = stage.name("dead");
+    for _ in 0..count {
+        let confirm = stage.channel.basic_publish(
+            "".into(),
+            queue.as_str().into(),
+            BasicPublishOptions::default(),
+            body,
+            BasicProperties::default().with_delivery_mode(2),
+        );
+        let confirm = confirm.await.expect("written");
+        confirm.await.expect("confirmed");
+    }
+}
+
+#[tokio::test]
+async fn large_letters_are_listed_and_discarded() {
+    let stage = Stage::new().await;
+    stage.start_worker().await.stop().await;
+    let body = vec![b'x'; LARGE];
+    large(&stage, 10, &body).await;
+    let listed = run(&stage, &["list"]);
+    assert!(text(&listed).contains("10 letters"), "{}", text(&listed));
+    assert!(listed.status.success());
+    let discarded = run(&stage, &["discard", "--all", "--yes", "--why", "too large"]);
+    let said = text(&discarded);
+    assert!(said.contains("discarded 10 letters"), "{said}");
+    assert!(discarded.status.success());
+
+    // Among many small ones.
+    for _ in 0..2 {
+        stage.dead_letter(&vec![Draft::of(b"{}"); 69]).await;
+        large(&stage, 1, &body).await;
+    }
+    let listed = run(&stage, &["list", "--output", "json"]);
+    let said = text(&listed);
+    assert!(listed.status.success(), "{said}");
+    let sizes = said.lines().map(|line| {
+        let letter: Value = serde_json::from_str(line).expect("an object a line");
+        letter["body_bytes"].as_u64().expect("a number")
+    });
+    let (large, small): (Vec<_>, Vec<_>) = sizes.partition(|size| *size == LARGE as u64);
+    assert_eq!((large.len(), small.len()), (2, 138));
+    stage.strike().await;
+}
+
+/// The second letter is counted, and gone once the first is taken off the head.
+#[tokio::test]
+async fn letters_that_were_counted_and_not_read_are_told() {
+    let stage = Stage::new().await;
+    stage.start_worker().await.stop().await;
+    let queue = stage.name("dead");
+    let mut expiring = Request::raw("{}").id("expiring");
+    expiring.properties = expiring.properties.with_expiration("1".into());
+    stage
+        .publish_to(&queue, &Request::raw("{}").id("kept"))
+        .await;
+    stage.publish_to(&queue, &expiring).await;
+    for arguments in [&["list"][..], &["show", "expiring"]] {
+        let output = run(&stage, arguments);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        let told = said.contains("1 of the 2 letters");
+        assert!(told, "{arguments:?}: {said}");
+        assert!(!said.contains("no letters"), "{arguments:?}: {said}");
+        stage.publish_to(&queue, &expiring).await;
+    }
+    let discarded = run(&stage, &["discard", "--all", "--yes", "--why", "x"]);
+    let said = text(&discarded);
+    assert!(said.contains("discarded 1 letter"), "{said}");
+    assert!(said.contains("1 of the 2 letters"), "{said}");
+    assert_eq!(discarded.status.code(), Some(1), "{said}");
+    stage.strike().await;
+}
