@@ -24,7 +24,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
          set it to the same address for the process and for this command",
     )?;
     let health = telemetry::health(listen.0).await;
-    let health = health.map_err(|why| visible(&why));
+    let health = health.map_err(|why| visible(&why).into_owned());
     print(&match (args.output, &health) {
         (Output::Text, Ok(())) => "ready\n".into(),
         (Output::Text, Err(why)) => format!("not ready: {why}\n"),

@@ -340,7 +340,10 @@ fn topics(host: &str, org: Uuid) -> Vec<Value> {
         let [user, exchange, write, read] = words[..] else {
             panic!("{command}");
         };
-        let pattern = |text: &str| text.trim_matches('\'').replace(DOCUMENTED_ORG, &org.to_string());
+        let pattern = |text: &str| {
+            text.trim_matches('\'')
+                .replace(DOCUMENTED_ORG, &org.to_string())
+        };
         json!({"vhost": host, "user": format!("{host}-{user}"), "exchange": exchange,
             "write": pattern(write), "read": pattern(read)})
     };

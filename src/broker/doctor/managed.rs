@@ -30,7 +30,7 @@ pub async fn check(management: &Management, settings: &Settings, checks: &mut Ch
     }
     let overview = match management.get("overview").await {
         Ok(overview) => overview,
-        Err(wrong) => return unanswered(API, wrong, checks),
+        Err(wrong) => return unanswered(API, &wrong, checks),
     };
     let version = overview["rabbitmq_version"].as_str().unwrap_or_default();
     checks.ok(
@@ -89,7 +89,7 @@ async fn queue(
         }
         // Whether it should be there is told where it is asked for over AMQP.
         Err(Unanswered::Missing) => checks.skipped(QUEUE, format!("the queue {name} is not there")),
-        Err(wrong) => unanswered(QUEUE, wrong, checks),
+        Err(wrong) => unanswered(QUEUE, &wrong, checks),
     }
 }
 
@@ -141,7 +141,7 @@ async fn bindings(management: &Management, settings: &Settings, checks: &mut Che
             Err(Unanswered::Missing) => {
                 checks.skipped(BINDING, format!("the queue {queue} is not there"));
             }
-            Err(wrong) => unanswered(BINDING, wrong, checks),
+            Err(wrong) => unanswered(BINDING, &wrong, checks),
         }
     }
     subscribers(management, settings, checks).await;
@@ -156,7 +156,7 @@ async fn subscribers(management: &Management, settings: &Settings, checks: &mut 
         Err(Unanswered::Missing) => {
             return checks.skipped(BINDING, format!("the exchange {exchange} is not there"));
         }
-        Err(wrong) => return unanswered(BINDING, wrong, checks),
+        Err(wrong) => return unanswered(BINDING, &wrong, checks),
     };
     // Another exchange that is bound need not pass on anything.
     let to_queue = |binding: &&Value| binding["destination_type"] == "queue";
@@ -214,7 +214,7 @@ fn refuses(queue: &Value) -> bool {
 }
 
 /// An answer that there isn't is no fault of the broker's.
-pub fn unanswered(id: &'static str, wrong: Unanswered, checks: &mut Checks) {
+pub fn unanswered(id: &'static str, wrong: &Unanswered, checks: &mut Checks) {
     let why = wrong.to_string();
     match wrong {
         Unanswered::NoPlugin(_) | Unanswered::Missing => checks.skipped_until(

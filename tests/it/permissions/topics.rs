@@ -7,7 +7,6 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ExchangeKind};
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{Host, Role, documented, program};
 use crate::support::*;
@@ -33,7 +32,9 @@ async fn a_confined_subscriber_sees_its_org_alone() {
     let host = Host::confined_to(own.org);
     let role = Role::new(&stage, "worker", &stage.database).await;
     for statement in documented("worker") {
-        stage.sql(&role.own(&statement, "worker", &stage.database)).await;
+        stage
+            .sql(&role.own(&statement, "worker", &stage.database))
+            .await;
     }
     stage
         .sql(&format!(
@@ -53,9 +54,16 @@ async fn a_confined_subscriber_sees_its_org_alone() {
     let bind = async |channel: Channel, key: String| {
         let options = QueueBindOptions::default();
         let (queue, exchange) = ("billing.mine".into(), REPLIES.into());
-        channel.queue_bind(queue, exchange, key.into(), options, FieldTable::default()).await
+        channel
+            .queue_bind(queue, exchange, key.into(), options, FieldTable::default())
+            .await
     };
-    for key in ["#".into(), format!("*.{}", other.org), "result.#".into(), "result.*".into()] {
+    for key in [
+        "#".into(),
+        format!("*.{}", other.org),
+        "result.#".into(),
+        "result.*".into(),
+    ] {
         let bound = bind(channel(&connection).await, key.clone()).await;
         assert!(is_forbidden(bound), "{key}");
     }
@@ -64,7 +72,8 @@ async fn a_confined_subscriber_sees_its_org_alone() {
     let (name, kind) = ("billing.all".into(), ExchangeKind::Fanout);
     let declared = subscriber.exchange_declare(name, kind, options, FieldTable::default());
     declared.await.expect("it may declare exchanges of its own");
-    let bound = channel(&connection).await.exchange_bind(
+    let another = channel(&connection).await;
+    let bound = another.exchange_bind(
         "billing.all".into(),
         REPLIES.into(),
         "#".into(),
@@ -73,7 +82,8 @@ async fn a_confined_subscriber_sees_its_org_alone() {
     );
     assert!(is_forbidden(bound.await));
     // Nor from the queue of all events.
-    let consumed = channel(&connection).await.basic_consume(
+    let another = channel(&connection).await;
+    let consumed = another.basic_consume(
         "usage.reverts.events".into(),
         "".into(),
         BasicConsumeOptions::default(),
@@ -94,7 +104,11 @@ async fn a_confined_subscriber_sees_its_org_alone() {
     }
     let mut seen = Vec::new();
     let options = BasicGetOptions { no_ack: true };
-    while let Some(event) = subscriber.basic_get("billing.mine".into(), options).await.expect("read") {
+    while let Some(event) = subscriber
+        .basic_get("billing.mine".into(), options)
+        .await
+        .expect("read")
+    {
         let event: serde_json::Value = serde_json::from_slice(&event.data).expect("JSON");
         seen.push(event["data"]["org_id"].as_str().map(str::to_owned));
     }
