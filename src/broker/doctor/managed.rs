@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::management::{Management, Unanswered};
+use super::super::rungs;
 use super::super::topology::{ANY_KEY, REPLY_KEYS};
 use super::nodes;
 use super::queue::{Broker, Queue, Role};
@@ -13,6 +14,7 @@ use crate::settings::Settings;
 
 const API: &str = "amqp-management";
 const QUEUE: &str = "amqp-queue";
+const RUNG: &str = "amqp-retry-queues";
 const BINDING: &str = "amqp-bindings";
 
 /// Queues bound to the reply exchange that are looked at, at most.
@@ -30,7 +32,7 @@ pub async fn check(management: &Management, settings: &Settings, checks: &mut Ch
     }
     let overview = match management.get("overview").await {
         Ok(overview) => overview,
-        Err(wrong) => return unanswered(API, wrong, checks),
+        Err(wrong) => return unanswered(API, &wrong, checks),
     };
     let version = overview["rabbitmq_version"].as_str().unwrap_or_default();
     checks.ok(
@@ -41,6 +43,7 @@ pub async fn check(management: &Management, settings: &Settings, checks: &mut Ch
     for (name, role) in roles(settings) {
         queue(management, settings, &broker, &name, role, checks).await;
     }
+    other_rungs(management, settings, checks).await;
     bindings(management, settings, checks).await;
     nodes::check(management, checks).await;
 }
@@ -89,7 +92,33 @@ async fn queue(
         }
         // Whether it should be there is told where it is asked for over AMQP.
         Err(Unanswered::Missing) => checks.skipped(QUEUE, format!("the queue {name} is not there")),
-        Err(wrong) => unanswered(QUEUE, wrong, checks),
+        Err(wrong) => unanswered(QUEUE, &wrong, checks),
+    }
+}
+
+/// Retry queues of another ladder, which no worker declares and nobody reads but the broker.
+async fn other_rungs(management: &Management, settings: &Settings, checks: &mut Checks) {
+    let found = match rungs::others(management, settings).await {
+        Ok(found) => found,
+        Err(wrong) => return unanswered(RUNG, &wrong, checks),
+    };
+    if found.is_empty() {
+        let prefix = &settings.topology.retry_queue_prefix;
+        checks.ok(
+            RUNG,
+            format!("every queue {prefix}.* has its delay in retry.delays"),
+        );
+    }
+    for (name, messages) in found {
+        let seen = format!(
+            "the queue {name} is there, and retry.delays has no such delay: {messages} messages wait in it"
+        );
+        let remedy = match messages {
+            0 => format!("rabbitmqctl delete_queue {name}, once no worker runs with that delay"),
+            _ => "wait until it is empty: they go back to the work queue when their time is over"
+                .to_owned(),
+        };
+        checks.warning(RUNG, seen, remedy);
     }
 }
 
@@ -141,7 +170,7 @@ async fn bindings(management: &Management, settings: &Settings, checks: &mut Che
             Err(Unanswered::Missing) => {
                 checks.skipped(BINDING, format!("the queue {queue} is not there"));
             }
-            Err(wrong) => unanswered(BINDING, wrong, checks),
+            Err(wrong) => unanswered(BINDING, &wrong, checks),
         }
     }
     subscribers(management, settings, checks).await;
@@ -156,7 +185,7 @@ async fn subscribers(management: &Management, settings: &Settings, checks: &mut 
         Err(Unanswered::Missing) => {
             return checks.skipped(BINDING, format!("the exchange {exchange} is not there"));
         }
-        Err(wrong) => return unanswered(BINDING, wrong, checks),
+        Err(wrong) => return unanswered(BINDING, &wrong, checks),
     };
     // Another exchange that is bound need not pass on anything.
     let to_queue = |binding: &&Value| binding["destination_type"] == "queue";
@@ -214,7 +243,7 @@ fn refuses(queue: &Value) -> bool {
 }
 
 /// An answer that there isn't is no fault of the broker's.
-pub fn unanswered(id: &'static str, wrong: Unanswered, checks: &mut Checks) {
+pub fn unanswered(id: &'static str, wrong: &Unanswered, checks: &mut Checks) {
     let why = wrong.to_string();
     match wrong {
         Unanswered::NoPlugin(_) | Unanswered::Missing => checks.skipped_until(

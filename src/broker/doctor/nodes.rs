@@ -19,11 +19,11 @@ pub async fn check(management: &Management, checks: &mut Checks) {
             .into_iter()
             .flatten()
             .for_each(|each| node(each, checks)),
-        Err(wrong) => unanswered(NODE, wrong, checks),
+        Err(wrong) => unanswered(NODE, &wrong, checks),
     }
     match management.get("feature-flags").await {
         Ok(flags) => feature_flags(&flags, checks),
-        Err(wrong) => unanswered(FLAGS, wrong, checks),
+        Err(wrong) => unanswered(FLAGS, &wrong, checks),
     }
 }
 

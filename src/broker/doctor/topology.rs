@@ -32,11 +32,10 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) ->
             state = step(false).await;
         }
         alternate = match &state {
-            Ok(Alternate::Declared) => alternate,
             Ok(Alternate::NotSeen) => Some(Alternate::NotSeen),
             // It is told as missing.
             Err(_) if exchange.alternate.is_some() => None,
-            Err(_) => alternate,
+            Ok(Alternate::Declared) | Err(_) => alternate,
         };
         found.add(
             format!("exchange {}", exchange.name),
