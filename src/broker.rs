@@ -41,6 +41,7 @@ mod outlet;
 mod postbox;
 mod properties;
 mod reply_queue;
+mod rungs;
 mod socket;
 mod topology;
 mod trust;
@@ -54,7 +55,7 @@ pub use consumer_channel::Batch;
 pub use credentials::Credentials;
 pub use delivery::Delivery;
 pub use depths::Depths;
-pub use doctor::{assure, doctor};
+pub use doctor::{assure, doctor, knows_login};
 pub use error::BrokerError;
 pub use inbound::{Cut, STACK_BYTES};
 pub use letter::{Letter, Noted, Origin};
@@ -62,6 +63,7 @@ pub use login::{Login, LoginError, Posting};
 pub use message::{Message, is_direct};
 pub use outlet::{Fate, Outlet};
 pub use postbox::{Answer, Expected, Postbox};
+pub use rungs::other_rungs;
 
 /// Longest wait for a connection, a channel or a declaration.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -118,7 +118,9 @@ impl Cli {
         match self.dispatch() {
             Ok(code) => code,
             Err(error) => {
-                say!("revertd: {error:#}");
+                if !logs::fatal(&error) {
+                    say!("revertd: {error:#}");
+                }
                 ExitCode::FAILURE
             }
         }
@@ -140,7 +142,8 @@ impl Cli {
         if let Command::Config(args) = &self.command {
             return config::run(&settings, args);
         }
-        logs::init(settings.telemetry.log_format);
+        let is_service = matches!(self.command, Command::Worker | Command::Gateway);
+        logs::init(settings.telemetry.log_format, is_service);
         if matches!(self.command, Command::Worker | Command::Migrate(_)) {
             logs::warn_of_clear_text(
                 "PostgreSQL",
@@ -148,7 +151,7 @@ impl Cli {
                 DATABASE_REMEDY,
             );
         }
-        if matches!(self.command, Command::Worker | Command::Gateway) {
+        if is_service {
             logs::warn_of_clear_text("RabbitMQ", &broker::unencrypted(&settings), AMQP_REMEDY);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -71,10 +71,10 @@ pub enum GatewayError {
     #[error("{0}")]
     Tls(String),
     /// `telemetry.listen` can't be had.
-    #[error("{0}")]
+    #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     /// The broker refuses, and will go on refusing.
-    #[error("{0}")]
+    #[error(transparent)]
     Broker(#[from] BrokerError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers; see that /dev/urandom is there")]

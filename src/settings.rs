@@ -34,12 +34,14 @@ mod database_url;
 mod files;
 mod management_url;
 mod settle;
+mod sources;
 mod types;
 mod urls;
 
 pub use database_url::DatabaseUrl;
 pub use files::{HeldFile, Identity, TlsFiles};
 pub use management_url::ManagementUrl;
+pub use sources::Sources;
 pub use types::{
     AuthorizationMode, CollectorUrl, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern,
     SchemaName, Size,
@@ -50,6 +52,9 @@ pub use urls::{AmqpUrl, AmqpUrls};
 pub const DEFAULTS: &str = include_str!("../config/revertd.toml");
 
 const PREFIX: &str = "REVERTD_";
+
+/// How the address of a direct reply-to begins, which needs no queue.
+pub const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 
 /// Why the configuration can't be used; one sentence for the operator, without secrets.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +76,9 @@ pub struct Settings {
     pub authorization: Authorization,
     pub telemetry: Telemetry,
     pub gateway: Gateway,
+    /// Where the values came from.
+    #[serde(skip)]
+    pub sources: Sources,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -234,19 +242,27 @@ impl Settings {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
-        // REVERTD_CONFIG is ours, but no key. A variable without a section (REVERTD_FOO) is no key
-        // either: others of that prefix may be about, such as those of the test suite.
-        let environment = environment
-            .into_iter()
-            .filter(|(name, _)| name.starts_with(PREFIX) && name.contains("__"))
-            .collect();
+        let mut sources = Sources::default();
+        let read = Self::read(file, environment, &mut sources);
+        let mut settings =
+            read.map_err(|SettingsError(wrong)| SettingsError(sources.told(&wrong)))?;
+        settings.sources = sources;
+        Ok(settings)
+    }
+
+    fn read(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        sources: &mut Sources,
+    ) -> Result<Self, SettingsError> {
+        let environment = sources.choose(environment)?.into_iter().collect();
         let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 SettingsError(format!("cannot read {}: {error}", path.display()))
             })?;
             // Parsed by itself first, so that a syntax error names this file.
-            text.parse::<toml::Table>().map_err(|error| {
+            let table = text.parse::<toml::Table>().map_err(|error| {
                 // Its own words, and not the line, in which a password may stand.
                 let before = error.span().map_or("", |span| &text[..span.start]);
                 let (line, what) = (before.lines().count().max(1), error.message());
@@ -255,8 +271,10 @@ impl Settings {
                     path.display()
                 ))
             })?;
+            sources.read(path, &table);
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
         }
+        sources.check()?;
         let config = builder
             .add_source(
                 Environment::with_prefix("REVERTD")
@@ -322,18 +340,40 @@ impl Settings {
         delays.map(|delay| format!("{prefix}.{delay}")).collect()
     }
 
-    /// The queues that a request's `reply_to` must never name.
+    /// The queues of revertd's own, the rungs of the configured ladder among them.
     #[must_use]
     pub fn own_queues(&self) -> BTreeSet<String> {
+        let named = self.named_queues().map(ToString::to_string);
+        named.into_iter().chain(self.retry_queues()).collect()
+    }
+
+    fn named_queues(&self) -> [&Name; 4] {
         let topology = &self.topology;
-        let named = [
+        [
             &topology.work_queue,
             &topology.reply_queue,
             &topology.denied_queue,
             &topology.dead_letter_queue,
-        ];
-        let named = named.into_iter().map(|name| name.as_str().to_owned());
-        named.chain(self.retry_queues()).collect()
+        ]
+    }
+
+    /// Whether a request's `reply_to` must never name it: a rung of any ladder is revertd's own as well.
+    fn is_own_queue(&self, queue: &str) -> bool {
+        let prefix = self.topology.retry_queue_prefix.as_str();
+        let rest = queue.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+            || self
+                .named_queues()
+                .iter()
+                .any(|name| name.as_str() == queue)
+    }
+
+    /// Whether the event of a request may be copied to `queue`.
+    #[must_use]
+    pub fn may_reply_to(&self, queue: &str) -> bool {
+        let allowed =
+            queue.starts_with(DIRECT_REPLY_TO) || self.amqp.reply_to_pattern.allows(queue);
+        allowed && !self.is_own_queue(queue)
     }
 
     /// The same with what holds in place of keys that are not set.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, Delivery};
 use crate::ledger::control::Told;
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::patience::Patience;
@@ -42,13 +42,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The database needs somebody's attention before the pool can start.
-    #[error("{0}")]
+    #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// So does the broker.
-    #[error("{0}")]
+    #[error(transparent)]
     Broker(#[from] BrokerError),
     /// What is to be shown of the process can't be.
-    #[error("{0}")]
+    #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     /// The stop took longer than `worker.shutdown_timeout`; what was in hand is delivered again.
     #[error(
@@ -64,7 +64,6 @@ struct Shared {
     journal: CrashJournal,
     ladder: Ladder,
     retry_queues: Vec<String>,
-    own_queues: std::collections::BTreeSet<String>,
     sight: Sight,
     logs: Logs,
     /// Batches that were settled: the servers worked.
@@ -76,6 +75,12 @@ impl Shared {
     fn copies_failed(&self, copies: usize, reason: &str) {
         (0..copies).for_each(|_| self.sight.counts.copy_failed());
         self.logs.copies_failed(copies, reason);
+    }
+
+    /// A request names a queue in `reply_to` to which no copy may go.
+    fn reply_to_refused(&self, delivery: &Delivery, queue: &str) {
+        self.sight.counts.reply_to_refused();
+        self.logs.reply_to_refused(delivery, queue);
     }
 }
 
@@ -111,7 +116,6 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
         ledger,
         ladder: settings.ladder(),
         retry_queues: settings.retry_queues(),
-        own_queues: settings.own_queues(),
         sight,
         logs: Logs::default(),
         settled: AtomicU64::new(0),

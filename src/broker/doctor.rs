@@ -6,7 +6,7 @@
 use tokio::time::timeout;
 
 use super::error::BrokerError;
-use super::management::Management;
+use super::management::{Management, Unanswered};
 use super::topology::Alternate;
 use super::{Broker, CONNECT_TIMEOUT, socket, unencrypted, within};
 use crate::check::Checks;
@@ -72,6 +72,15 @@ pub async fn assure(
         Some(format!("{}; {remedy}", check.seen))
     });
     Ok(told)
+}
+
+/// Whether the broker knows a login; `None` where that can't be seen.
+pub async fn knows_login(settings: &Settings, login: &str) -> Option<bool> {
+    match Management::new(settings)?.user(login).await {
+        Ok(_) => Some(true),
+        Err(Unanswered::Missing) => Some(false),
+        Err(Unanswered::NoPlugin(_) | Unanswered::Forbidden(_) | Unanswered::Failed(_)) => None,
+    }
 }
 
 async fn over_amqp(settings: &Settings, management: Option<&Management>, checks: &mut Checks) {

@@ -69,6 +69,10 @@ pub struct Letter {
     pub attempts: u32,
     /// When it was first attempted, dead-lettered by the broker, or published: the first that it tells.
     pub since: Option<Timestamp>,
+    /// Whether it waits until the login is trusted that names its client.
+    pub is_untrusted: bool,
+    /// Where its client wants a copy of the event.
+    pub reply_to: Option<String>,
     /// The body, as far as it was asked for.
     pub body: Vec<u8>,
     /// How long the body is.
@@ -146,6 +150,10 @@ impl Letter {
             (None, Some(_)) => Origin::Worker,
             (None, None) => Origin::Broker,
         };
+        // A worker wrote what it passes on once, by its own word; a claim on top of that is somebody else's.
+        let is_untrusted = envelope.claim.as_ref().is_some_and(|claim| {
+            claim.names.len() > 1 || header(properties::UNTRUSTED_SINCE).is_some()
+        });
         // What is claimed is shown, and whoever reads the letter, its id is the same. To be believed in a replay takes more.
         let (client, claimed_by) = match envelope.claim.and_then(|mut claim| claim.names.pop()) {
             Some(claimed) => (claimed, Some(envelope.client)),
@@ -173,6 +181,8 @@ impl Letter {
                 .and_then(properties::integer)
                 .and_then(|bytes| u64::try_from(bytes).ok()),
             since: first.or(died).or(published),
+            is_untrusted,
+            reply_to: envelope.reply_to,
             ..Self::blank()
         }
     }
@@ -189,6 +199,8 @@ impl Letter {
             noted: None,
             attempts: 0,
             since: None,
+            is_untrusted: false,
+            reply_to: None,
             body: Vec::new(),
             body_bytes: 0,
             cut_from: None,

@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Largest answer that is read.
 const MAX_BYTES: usize = 4 << 20;
 
+/// Queues that are listed at most.
+const QUEUES_MAX: u32 = 100;
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Unanswered {
@@ -93,6 +96,27 @@ impl Management {
     pub async fn of(&self, kind: &str, name: &str, rest: &str) -> Result<Value, Unanswered> {
         let (vhost, name) = (&self.vhost, escaped(name));
         self.get(&format!("{kind}/{vhost}/{name}{rest}")).await
+    }
+
+    /// Asks about a user of the broker.
+    pub async fn user(&self, name: &str) -> Result<Value, Unanswered> {
+        self.get(&format!("users/{}", escaped(name))).await
+    }
+
+    /// The queues of the virtual host whose names match a regular expression, with how many messages each holds.
+    pub async fn queues(&self, pattern: &str) -> Result<Vec<(String, u64)>, Unanswered> {
+        let (vhost, pattern) = (&self.vhost, escaped(pattern));
+        let found = self
+            .get(&format!(
+                "queues/{vhost}?page=1&page_size={QUEUES_MAX}&use_regex=true&name={pattern}"
+            ))
+            .await?;
+        let queue = |queue: &Value| {
+            let name = queue["name"].as_str()?.to_owned();
+            Some((name, queue["messages"].as_u64().unwrap_or_default()))
+        };
+        let items = found["items"].as_array().into_iter().flatten();
+        Ok(items.filter_map(queue).collect())
     }
 
     /// Asks for what is below `/api`.

@@ -15,14 +15,12 @@ use super::properties;
 use crate::disposition::attempts;
 use crate::event::{CONTENT_TYPE, Event, SOURCE};
 use crate::outcome::Failure;
-
-/// What every address of a direct reply-to begins with.
-const DIRECT: &str = "amq.rabbitmq.reply-to.";
+use crate::settings::DIRECT_REPLY_TO;
 
 /// Whether a `reply_to` is the address of a direct reply-to rather than a queue's name.
 #[must_use]
 pub fn is_direct(reply_to: &str) -> bool {
-    reply_to.starts_with(DIRECT)
+    reply_to.starts_with(DIRECT_REPLY_TO)
 }
 
 /// A message to be published: persistent, and mandatory wherever that has a meaning.

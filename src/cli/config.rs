@@ -16,8 +16,13 @@ pub struct Args {
 
 pub fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     match args.output {
-        Output::Text => print(&settings.to_toml())?,
+        Output::Text => print(&format!(
+            "# read: {}\n{}",
+            settings.sources,
+            settings.to_toml()
+        ))?,
         Output::Json => {
+            say!("revertd: read: {}", settings.sources);
             print_pretty(&settings.effective())?;
         }
     }

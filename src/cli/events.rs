@@ -1,5 +1,7 @@
 //! `revertd events`
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use uuid::Uuid;
 
 use super::dead_letters::ask;
 use super::progress::Progress;
-use super::{Output, print};
+use super::{Output, print, print_json};
 use crate::broker::{Broker, BrokerError, Fate, Message, Outlet};
 use crate::event::Event;
 use crate::ledger::stored::{Count, Filter, Outcomes};
@@ -93,10 +95,10 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
     let count = outcomes.count().await?;
     let all = count.applied + count.refused;
     if args.dry_run {
-        return conclude(count, Missing::default(), args.output, "would publish");
+        return conclude(count, &Published::default(), args.output, "would publish");
     }
     if all == 0 {
-        return conclude(count, Missing::default(), args.output, "published");
+        return conclude(count, &Published::default(), args.output, "published");
     }
     if !args.yes {
         match ask::sure(&format!("publish {all} events again?"))? {
@@ -109,16 +111,47 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
         }
     }
     let published = publish(settings, &outcomes, all, args.rate).await?;
-    conclude(count, published, args.output, "published")
+    conclude(count, &published, args.output, "published")
 }
 
-/// What is missing of what was to be published.
-#[derive(Clone, Copy, Debug, Default)]
-struct Missing {
+/// Routing keys that are told; of others, only how many events there were.
+const KEYS_MAX: usize = 20;
+
+/// What was published, and what is missing of what was to be.
+#[derive(Debug, Default)]
+struct Published {
+    exchange: String,
+    /// Events by routing key.
+    keys: BTreeMap<String, u64>,
+    /// Events of further keys.
+    others: u64,
     /// For so many no queue was bound.
     unroutable: u64,
     /// So many this version can't tell.
     untold: u64,
+}
+
+impl Published {
+    fn add(&mut self, key: &str) {
+        if self.keys.len() < KEYS_MAX || self.keys.contains_key(key) {
+            *self.keys.entry(key.to_owned()).or_default() += 1;
+        } else {
+            self.others += 1;
+        }
+    }
+
+    /// Where the events went, in lines.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (key, events) in &self.keys {
+            let exchange = &self.exchange;
+            let _ = writeln!(text, "  {events} to {exchange} under {key}");
+        }
+        if self.others > 0 {
+            let _ = writeln!(text, "  {} under further keys", self.others);
+        }
+        text
+    }
 }
 
 /// Publishes what was chosen, in the order of its time.
@@ -127,13 +160,17 @@ async fn publish(
     outcomes: &Outcomes,
     all: i64,
     rate: Option<u32>,
-) -> anyhow::Result<Missing> {
+) -> anyhow::Result<Published> {
     let exchange = settings.topology.reply_exchange.as_str();
     let mut outlet = outlet(settings).await?;
     outcomes.begin().await?;
     let at_a_time = rate.map_or(AT_A_TIME, |rate| rate.min(AT_A_TIME));
     let mut progress = Progress::new("published", u64::try_from(all).unwrap_or(0));
-    let (began, mut done, mut missing) = (Instant::now(), 0u64, Missing::default());
+    let (began, mut done) = (Instant::now(), 0u64);
+    let mut published = Published {
+        exchange: exchange.to_owned(),
+        ..Published::default()
+    };
     let mut last: Option<Timestamp> = None;
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
@@ -146,7 +183,7 @@ async fn publish(
         }
         let read = some.len() as u64;
         let some: Vec<_> = some.into_iter().flatten().collect();
-        missing.untold += read - some.len() as u64;
+        published.untold += read - some.len() as u64;
         done += read;
         let Some(newest) = some.last().map(|stored| stored.outcome.decided_at) else {
             continue;
@@ -159,10 +196,13 @@ async fn publish(
             Message::event_again(exchange, event, of.request.message_id.as_deref())
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
-        missing.unroutable += tokio::select! {
+        published.unroutable += tokio::select! {
             taken = until_taken(settings, &mut outlet, messages) => taken.map_err(|error| onward(&error, last))?,
             _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
         };
+        for event in &events {
+            published.add(&event.routing_key);
+        }
         last = Some(newest);
         progress.reached(done, &format!("decided {newest}"));
         if let Some(rate) = rate {
@@ -174,7 +214,7 @@ async fn publish(
         }
     }
     progress.done();
-    Ok(missing)
+    Ok(published)
 }
 
 async fn outlet(settings: &Settings) -> Result<Outlet, BrokerError> {
@@ -221,23 +261,24 @@ fn onward(error: &dyn std::fmt::Display, last: Option<Timestamp>) -> anyhow::Err
 
 fn conclude(
     count: Count,
-    missing: Missing,
+    published: &Published,
     output: Output,
     what: &str,
 ) -> anyhow::Result<ExitCode> {
     let Count { applied, refused } = count;
-    let Missing { unroutable, untold } = missing;
+    let (unroutable, untold) = (published.unroutable, published.untold);
     let refused = refused - i64::try_from(untold).unwrap_or(i64::MAX);
     let all = applied + refused;
     match output {
         Output::Text => print(&format!(
-            "{what} {all} events: {applied} usage.reverted, {refused} usage.revert.rejected\n"
+            "{what} {all} events: {applied} usage.reverted, {refused} usage.revert.rejected\n{}",
+            published.text()
         ))?,
-        Output::Json => print(&format!(
-            "{}\n",
-            json!({"published": what == "published", "usage.reverted": applied,
-                "usage.revert.rejected": refused, "unroutable": unroutable, "untold": untold})
-        ))?,
+        Output::Json => print_json(
+            &json!({"published": what == "published", "usage.reverted": applied,
+                "usage.revert.rejected": refused, "unroutable": unroutable, "untold": untold,
+                "routing_keys": published.keys, "of_further_keys": published.others}),
+        )?,
     }
     if untold > 0 {
         bail!(

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::lines::{folded, visible, width};
 use super::{Output, print, print_json, print_pretty, who};
+use crate::broker;
 use crate::ledger::grants::{Grant, Grants, Scope};
 use crate::settings::Settings;
 
@@ -67,7 +68,7 @@ struct Named {
 pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let grants = Grants::open(settings).await?;
     match args.action {
-        Action::Add { grant, by, output } => add(&grants, &grant, by, output).await,
+        Action::Add { grant, by, output } => add(settings, &grants, &grant, by, output).await,
         Action::Remove { grant, output } => remove(&grants, &grant, output).await,
         Action::List {
             client,
@@ -88,6 +89,7 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn add(
+    settings: &Settings,
     grants: &Grants,
     Named { client, org }: &Named,
     by: Option<String>,
@@ -96,6 +98,12 @@ async fn add(
     let added = grants.add(client, *org, who::by(by).as_deref()).await?;
     if added.org_exists == Some(false) {
         say!("revertd: the ledger has no such org at present; is its id right?");
+    }
+    if broker::knows_login(settings, client).await == Some(false) {
+        say!(
+            "revertd: the broker knows no login {client} at present; is it spelled right? A login is created with: \
+             rabbitmqctl add_user {client}"
+        );
     }
     match output {
         Output::Json => print_json(&json!({"added": added.is_new}))?,

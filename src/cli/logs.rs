@@ -1,8 +1,9 @@
 //! Log lines on standard error.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tracing::{Level, Metadata, warn};
+use tracing::{Level, Metadata, error, warn};
 use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
@@ -14,8 +15,20 @@ use crate::settings::LogFormat;
 /// What is logged where `RUST_LOG` is not set. The clients' own complaints come back as our errors.
 const DEFAULT_FILTER: &str = "revertd=info";
 
+/// Whether what ends the process is a log line too: a service's, whose log is JSON, is read by machines.
+static LOGS_FATAL: AtomicBool = AtomicBool::new(false);
+
+/// Logs what ends the process; `false` where it is to be printed.
+pub fn fatal(error: &anyhow::Error) -> bool {
+    let logs = LOGS_FATAL.load(Ordering::Relaxed);
+    if logs {
+        error!(event = "fatal", "{error:#}");
+    }
+    logs
+}
+
 /// Writes log lines from here on.
-pub fn init(format: LogFormat) {
+pub fn init(format: LogFormat, is_service: bool) {
     let chosen = std::env::var("RUST_LOG")
         .ok()
         .filter(|filter| !filter.is_empty());
@@ -27,6 +40,7 @@ pub fn init(format: LogFormat) {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
+    LOGS_FATAL.store(json && is_service, Ordering::Relaxed);
     let form = match (json, terminal) {
         (true, _) => Form::Json,
         (false, true) => Form::Coloured,

@@ -39,7 +39,7 @@ pub struct Row {
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// A column is not of its type.
-    #[error("{0}")]
+    #[error(transparent)]
     Column(#[from] Error),
     /// A refusal that this version does not know, stored without its code and words.
     #[error("{0}")]

@@ -292,6 +292,76 @@ fn an_unknown_key_stops_the_start_with_its_name() {
 }
 
 #[test]
+fn a_variable_that_looks_like_a_setting_stops_the_start() {
+    for name in [
+        "REVERTD_REVERT_POLICY",
+        "REVERTD_RETRY_USAGE_NOT_FOUND_ATTEMPTS",
+    ] {
+        let message = refused(&[(name, "cumulative")]);
+        assert!(message.contains(name), "{message}");
+    }
+    let message = refused(&[("REVERTD_REVERT_POLICY", "cumulative")]);
+    assert!(message.contains("REVERTD_REVERT__POLICY"), "{message}");
+    // What an orchestrator, the tests, the compose file or a client of the gateway sets.
+    for name in [
+        "REVERTD_CONFIG",
+        "REVERTD_TEST_INSTANCE",
+        "REVERTD_FAULTS_SEED",
+        "REVERTD_GATEWAY_PORT",
+        "REVERTD_GATEWAY_SERVICE_HOST",
+        "REVERTD_CLIENT_ID",
+    ] {
+        assert!(load(&[(name, "x")]).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_says_where_it_came_from() {
+    let message = refused(&[("REVERTD_REVERT__POLICY", "often")]);
+    assert!(
+        message.contains("revert.policy is set by REVERTD_REVERT__POLICY"),
+        "{message}"
+    );
+    let message = refused(&[("REVERTD_DATABASE__URI", "x")]);
+    assert!(
+        message.contains("database.uri is set by REVERTD_DATABASE__URI"),
+        "{message}"
+    );
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), "[worker]\nconcurrency = 4\nbatch_max = 700\n").expect("written");
+    let set = [("REVERTD_AMQP__PREFETCH".to_owned(), "600".to_owned())];
+    let wrong = Settings::load_from(Some(file.path()), set).expect_err("a contradiction");
+    let wrong = wrong.to_string();
+    let of_file = format!("worker.batch_max is set in {}", file.path().display());
+    assert!(wrong.contains(&of_file), "{wrong}");
+    assert!(
+        wrong.contains("amqp.prefetch is set by REVERTD_AMQP__PREFETCH"),
+        "{wrong}"
+    );
+    let sources = Settings::load_from(Some(file.path()), [])
+        .expect("valid")
+        .sources;
+    let read = sources.to_string();
+    assert!(read.contains(&file.path().display().to_string()), "{read}");
+}
+
+#[test]
+fn a_rung_of_any_ladder_is_no_reply_queue() {
+    let settings = load(&[("REVERTD_AMQP__REPLY_TO_PATTERN", ".*")]).expect("valid");
+    for (queue, may) in [
+        ("replies.a", true),
+        ("amq.rabbitmq.reply-to.abc", true),
+        ("usage.reverts", false),
+        ("usage.reverts.dead", false),
+        ("usage.reverts.retry.5s", false),
+        ("usage.reverts.retry.7s", false),
+        ("usage.reverts.retryers", true),
+    ] {
+        assert_eq!(settings.may_reply_to(queue), may, "{queue}");
+    }
+}
+
+#[test]
 fn secrets_are_never_shown() {
     for url in [
         "postgres://me:hunter2@db/x",

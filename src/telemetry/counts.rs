@@ -45,6 +45,7 @@ pub struct Counts {
     outcomes_repeated: Counter,
     dead_letters_replayed: Counter,
     copies_failed: Counter,
+    reply_to_refused: Counter,
     untrusted: Counter,
     waits: Counter,
     letters_dropped: Counter,
@@ -91,7 +92,11 @@ impl Counts {
             ),
             copies_failed: single(
                 "revertd_reply_copies_failed",
-                "Copies to a request's reply_to that did not arrive, or were not allowed",
+                "Copies to a request's reply_to that did not arrive",
+            ),
+            reply_to_refused: single(
+                "revertd_reply_to_refused",
+                "Requests whose reply_to is not allowed by amqp.reply_to_pattern, or is a queue of revertd's own: no copy is sent",
             ),
             untrusted: single(
                 "revertd_untrusted_waits",
@@ -208,6 +213,11 @@ impl Counts {
         self.copies_failed.inc();
     }
 
+    /// A request's `reply_to` is not allowed.
+    pub fn reply_to_refused(&self) {
+        self.reply_to_refused.inc();
+    }
+
     /// The counter of exports that failed, for who exports.
     #[must_use]
     pub fn exports_failed(&self) -> Counter {
@@ -237,7 +247,7 @@ impl fmt::Display for Counts {
             self.outcomes(DEAD_LETTERED, &names.dead_lettered),
             self.redeliveries.get(),
             self.sent.get_or_create(&unroutable).get(),
-            self.copies_failed.get(),
+            self.copies_failed.get() + self.reply_to_refused.get(),
         )
     }
 }

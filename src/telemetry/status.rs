@@ -115,6 +115,8 @@ struct Shared {
 struct Now {
     consuming: bool,
     broker: bool,
+    /// When the broker last answered on the connection that looks at the queues.
+    broker_answered: Option<Instant>,
     paused: Option<(Pause, String)>,
     /// Workers whose messages are refused at this moment.
     refused: usize,
@@ -218,6 +220,11 @@ impl Status {
         self.now().broker = connected;
     }
 
+    /// The broker answered somebody else's question, or did not. The pool's connections are closed while the database fails.
+    pub fn broker_answered(&self, answered: bool) {
+        self.now().broker_answered = answered.then(Instant::now);
+    }
+
     /// The database answered, or why it did not.
     pub fn database(&self, answer: Result<(), &dyn fmt::Display>) {
         self.now().database = Some(match answer {
@@ -301,6 +308,13 @@ impl Now {
         let taken = self.in_hand.values().map(|(since, _)| *since);
         let oldest = taken.chain(self.given_up).min();
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Whether the broker works, as far as anybody told.
+    fn broker_is_up(&self) -> bool {
+        let lately = |answered: Instant| answered.elapsed() <= ANSWER_HOLDS;
+        let answered = self.broker_answered.is_some_and(lately);
+        self.broker || (answered && !self.is_paused(Pause::Broker))
     }
 
     fn is_paused(&self, pause: Pause) -> bool {

@@ -73,9 +73,8 @@ impl Copies {
             let Some(queue) = &delivery.envelope.reply_to else {
                 continue;
             };
-            if !self.may_name(queue) {
-                let reason = "reply_to does not match amqp.reply_to_pattern";
-                self.shared.copies_failed(1, reason);
+            if !self.shared.settings.may_reply_to(queue) {
+                self.shared.reply_to_refused(delivery, queue);
                 continue;
             }
             let copies = if is_direct(queue) {
@@ -90,13 +89,6 @@ impl Copies {
                 self.shared.copies_failed(1, "too many wait already");
             }
         }
-    }
-
-    /// Whether a request may have its event copied to `queue`.
-    fn may_name(&self, queue: &str) -> bool {
-        let pattern = &self.shared.settings.amqp.reply_to_pattern;
-        let allowed = is_direct(queue) || pattern.allows(queue);
-        allowed && !self.shared.own_queues.contains(queue)
     }
 }
 

@@ -16,6 +16,7 @@ pub struct Logs {
     letters_dropped: LogLimit,
     undelivered: LogLimit,
     copies_failed: LogLimit,
+    reply_to_refused: LogLimit,
     denied: LogLimit,
     malformed: LogLimit,
     exhausted: LogLimit,
@@ -81,6 +82,22 @@ impl Logs {
             warn!(copies, reason, "copies to reply_to did not arrive");
         }
         debug!(copies, reason, "copies to reply_to did not arrive");
+    }
+
+    /// A request names a queue in `reply_to` that may not be named: its event goes to the reply exchange alone.
+    pub fn reply_to_refused(&self, delivery: &Delivery, queue: &str) {
+        if let Some(requests) = self.reply_to_refused.note(1) {
+            let (message_id, client) = ids(delivery);
+            warn!(
+                requests,
+                message_id,
+                client,
+                reply_to = queue,
+                event = "reply_to_refused",
+                "no copy was sent to reply_to: it is a queue of revertd's own, or does not match amqp.reply_to_pattern; have the \
+                 client name another, or widen the pattern"
+            );
+        }
     }
 
     /// A request was refused for want of a client or a grant.

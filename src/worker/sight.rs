@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Shared;
-use crate::broker::Depths;
+use crate::broker::{self, Depths};
 use crate::ledger::Ledger;
 use crate::outcome::{Failure, OTHER_REASON, Refusal};
 use crate::request::Envelope;
@@ -158,45 +158,60 @@ async fn ask_database(shared: &Shared) {
 
 async fn look_at_queues(shared: &Shared) {
     let mut depths = Depths::new(&shared.settings.amqp.url);
-    let mut queues = queues(&shared.settings);
-    let names: Vec<_> = queues.iter().map(|queue| queue.queue.clone()).collect();
+    let configured = queues(&shared.settings);
+    let mut others = Vec::new();
     loop {
-        let seen = depths.look(&names).await.unwrap_or_else(|reason| {
+        match broker::other_rungs(&shared.settings).await {
+            Ok(found) => others = found,
+            Err(reason) => debug!(%reason, "not seen"),
+        }
+        let max_bytes = shared.settings.topology.retry_queue_max_bytes.bytes();
+        let others = others
+            .iter()
+            .map(|name| depth(name, QueueKind::Retry, max_bytes));
+        let mut queues: Vec<_> = configured.iter().cloned().chain(others).collect();
+        let names: Vec<_> = queues.iter().map(|queue| queue.queue.clone()).collect();
+        let seen = depths.look(&names).await;
+        shared.sight.status.broker_answered(seen.is_ok());
+        let seen = seen.unwrap_or_else(|reason| {
             debug!(%reason, "the queues can't be looked at");
             vec![None; names.len()]
         });
         for (queue, messages) in queues.iter_mut().zip(seen) {
             queue.messages = messages;
         }
-        shared.sight.status.queues(queues.clone());
+        shared.sight.status.queues(queues);
         sleep(LOOK_EVERY).await;
     }
 }
 
 fn queues(settings: &Settings) -> Vec<QueueDepth> {
     let topology = &settings.topology;
-    let queue = |name: &str, kind, max_bytes| QueueDepth {
-        queue: name.into(),
-        kind,
-        max_bytes,
-        messages: None,
-    };
     let retry = topology.retry_queue_max_bytes.bytes();
     let rungs = settings.retry_queues();
     let rungs = rungs
         .iter()
-        .map(|name| queue(name, QueueKind::Retry, retry));
+        .map(|name| depth(name, QueueKind::Retry, retry));
     let work = topology.work_queue_max_bytes.bytes();
     let dead = topology.dead_letter_queue_max_bytes.bytes();
     let named = [
-        queue(topology.work_queue.as_str(), QueueKind::Work, work),
-        queue(
+        depth(topology.work_queue.as_str(), QueueKind::Work, work),
+        depth(
             topology.dead_letter_queue.as_str(),
             QueueKind::DeadLetter,
             dead,
         ),
     ];
     named.into_iter().chain(rungs).collect()
+}
+
+fn depth(name: &str, kind: QueueKind, max_bytes: u64) -> QueueDepth {
+    QueueDepth {
+        queue: name.into(),
+        kind,
+        max_bytes,
+        messages: None,
+    }
 }
 
 fn names(settings: &Settings) -> Names {

@@ -266,6 +266,37 @@ async fn the_worker_does_not_start_where_the_database_lets_wrong_rows_in() {
 }
 
 #[tokio::test]
+async fn only_what_is_missing_of_a_grant_is_told() {
+    let stage = Stage::new().await;
+    let role = Role::new(&stage, "worker", &stage.database).await;
+    for statement in documented("worker") {
+        stage
+            .sql(&role.own(&statement, "worker", &stage.database))
+            .await;
+    }
+    let name = &role.name;
+    stage
+        .sql(&format!(
+            "REVOKE INSERT ON revertd.outcomes FROM {name}; REVOKE DELETE ON revertd.suspects FROM {name}; \
+             REVOKE SELECT (name) ON organizations FROM {name}"
+        ))
+        .await;
+    let report = doctor(&stage, &[("DATABASE__URL", &role.url)]);
+    assert_eq!(report.count("errors"), 3, "{report:?}");
+    for (what, table) in [
+        ("INSERT", "revertd.outcomes"),
+        ("DELETE", "revertd.suspects"),
+        ("SELECT (name)", "public.organizations"),
+    ] {
+        let seen = format!("{name} lacks {what} on {table}");
+        let remedy = format!("GRANT {what} ON {table} TO {name};");
+        report.says("database-permissions", "error", &seen, &remedy);
+    }
+    drop_role(&stage, &role).await;
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn each_missing_grant_is_told_as_the_statement_that_gives_it() {
     let stage = Stage::new().await;
     let all = documented("worker");

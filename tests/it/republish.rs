@@ -89,8 +89,15 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
     assert!(worker.stop().await.success());
     assert_eq!(told.len(), 12);
     let (status, out, said) = republish(&stage, &["--yes", "--output", "json"]);
-    let result: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{said}"));
-    let expected = json!({"published": true, "usage.reverted": 4, "usage.revert.rejected": 8, "unroutable": 0, "untold": 0});
+    let mut result: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{said}"));
+    let keys = result["routing_keys"].take();
+    let mut under = std::collections::BTreeMap::new();
+    for event in told.values() {
+        *under.entry(event.routing_key.clone()).or_insert(0) += 1;
+    }
+    assert_eq!(keys, json!(under));
+    let expected = json!({"published": true, "usage.reverted": 4, "usage.revert.rejected": 8, "unroutable": 0, "untold": 0,
+        "routing_keys": null, "of_further_keys": 0});
     assert_eq!((status, result), (0, expected));
     let again = published(&stage, &mut events, 12).await;
     let mut times = Vec::new();

@@ -24,6 +24,28 @@ pub async fn refused(stage: &Stage) -> String {
 }
 
 #[tokio::test]
+async fn what_ends_a_start_is_said_once_and_as_the_log_is_written() {
+    let mut stage = Stage::new().await;
+    stage.set("DATABASE__MIGRATE_ON_START", "false");
+    stage.sql("DROP SCHEMA revertd CASCADE").await;
+    let log = refused(&stage).await;
+    assert_eq!(log.matches("revertd migrate").count(), 1, "{log}");
+    stage.set("TELEMETRY__LOG_FORMAT", "json");
+    let mut worker = stage.spawn_worker();
+    assert_eq!(worker.ended().await.code(), Some(1));
+    let log = worker.log();
+    let lines = log.lines().map(|line| -> serde_json::Value {
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    });
+    let fatal: Vec<_> = lines.filter(|line| line["event"] == "fatal").collect();
+    assert_eq!(fatal.len(), 1, "{log}");
+    assert_eq!(fatal[0]["level"], "ERROR");
+    let message = fatal[0]["message"].as_str().expect("a text");
+    assert_eq!(message.matches("revertd migrate").count(), 1, "{log}");
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn what_needs_somebody_is_said_and_ends_the_start() {
     let database = Servers::shared().database;
     let amqp = Servers::shared().amqp;

@@ -90,6 +90,40 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
     stage.strike().await;
 }
 
+/// An operator has a login that the worker's own messages are not of.
+#[tokio::test]
+async fn under_another_login_a_rung_shows_the_client() {
+    let (stage, worker) = Stage::with_worker_set(&[("RETRY__DELAYS", "60s")]).await;
+    let (publisher, customer) = (stage.publisher().await, stage.customer().await);
+    let user = publisher.user.clone();
+    let request = Request::revert(customer.account, Uuid::new_v4(), 5).id("early");
+    publisher.publish(request.reply_to("somebody")).await;
+    let rung = stage.name("retry.1m");
+    eventually("it waits", async || stage.depth(&rung).await == 1).await;
+    drop(worker);
+    let amqp = stage.servers.publisher.clone().expect("another login");
+    let run = |arguments: &[&str]| {
+        let mut command = stage.command(&[&["status", "--request", "early"], arguments].concat());
+        command.env("REVERTD_AMQP__URL", &amqp);
+        let output = command.output().expect("runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let told = run(&["--client", &user]);
+    let (worker, client) = (stage.login(), &user);
+    let waits = format!(
+        "request early of client {client}, put there by {worker}, waits on {rung} for its next attempt"
+    );
+    assert!(told.contains(&waits), "{told}");
+    assert!(told.contains("reply_to somebody"), "{told}");
+    let told = run(&["--client", &worker]);
+    assert!(told.contains("nothing"), "{told}");
+    let own = object(&stage, &["--request", "early"]);
+    assert_eq!(own["waiting"][0]["client"], user.as_str());
+    assert_eq!(own["waiting"][0]["client_claimed_by"], Value::Null);
+    assert_eq!(own["waiting"][0]["reply_to_refused"], "somebody");
+    stage.strike().await;
+}
+
 #[tokio::test]
 async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
     let (stage, mut worker) = Stage::with_worker_set(&[("RETRY__DELAYS", "60s,5m")]).await;

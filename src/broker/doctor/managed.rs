@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::management::{Management, Unanswered};
+use super::super::rungs;
 use super::super::topology::{ANY_KEY, REPLY_KEYS};
 use super::nodes;
 use super::queue::{Broker, Queue, Role};
@@ -13,6 +14,7 @@ use crate::settings::Settings;
 
 const API: &str = "amqp-management";
 const QUEUE: &str = "amqp-queue";
+const RUNG: &str = "amqp-retry-queues";
 const BINDING: &str = "amqp-bindings";
 
 /// Queues bound to the reply exchange that are looked at, at most.
@@ -41,6 +43,7 @@ pub async fn check(management: &Management, settings: &Settings, checks: &mut Ch
     for (name, role) in roles(settings) {
         queue(management, settings, &broker, &name, role, checks).await;
     }
+    other_rungs(management, settings, checks).await;
     bindings(management, settings, checks).await;
     nodes::check(management, checks).await;
 }
@@ -90,6 +93,32 @@ async fn queue(
         // Whether it should be there is told where it is asked for over AMQP.
         Err(Unanswered::Missing) => checks.skipped(QUEUE, format!("the queue {name} is not there")),
         Err(wrong) => unanswered(QUEUE, &wrong, checks),
+    }
+}
+
+/// Retry queues of another ladder, which no worker declares and nobody reads but the broker.
+async fn other_rungs(management: &Management, settings: &Settings, checks: &mut Checks) {
+    let found = match rungs::others(management, settings).await {
+        Ok(found) => found,
+        Err(wrong) => return unanswered(RUNG, &wrong, checks),
+    };
+    if found.is_empty() {
+        let prefix = &settings.topology.retry_queue_prefix;
+        checks.ok(
+            RUNG,
+            format!("every queue {prefix}.* has its delay in retry.delays"),
+        );
+    }
+    for (name, messages) in found {
+        let seen = format!(
+            "the queue {name} is there, and retry.delays has no such delay: {messages} messages wait in it"
+        );
+        let remedy = match messages {
+            0 => format!("rabbitmqctl delete_queue {name}, once no worker runs with that delay"),
+            _ => "wait until it is empty: they go back to the work queue when their time is over"
+                .to_owned(),
+        };
+        checks.warning(RUNG, seen, remedy);
     }
 }
 

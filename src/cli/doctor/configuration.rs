@@ -15,7 +15,10 @@ pub fn check(settings: &Settings) -> Checks {
     let mut checks = Checks::default();
     checks.ok(
         "configuration",
-        "every key is known and has a value that fits",
+        format!(
+            "every key is known and has a value that fits; read: {}",
+            settings.sources
+        ),
     );
     let pattern = &settings.amqp.reply_to_pattern;
     let id = "config-reply-to-pattern";

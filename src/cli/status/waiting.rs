@@ -35,13 +35,21 @@ pub struct Letter {
     noted: Option<Noted>,
     attempts: u32,
     since: Option<Timestamp>,
+    is_untrusted: bool,
+    /// The queue that it names for a reply, where none may go there.
+    reply_to_refused: Option<String>,
 }
 
 /// Looks through the rungs and the dead letters, for at most so long.
 pub async fn look(settings: &Settings, subject: &Subject, limit: Duration) -> Waiting {
     let mut waiting = Waiting::default();
     let dead = settings.topology.dead_letter_queue.as_str();
-    let rungs = settings.retry_queues();
+    let mut rungs = settings.retry_queues();
+    match timeout(limit, broker::other_rungs(settings)).await {
+        Ok(Ok(others)) => rungs.extend(others),
+        Ok(Err(error)) => waiting.unseen.push(error.to_string()),
+        Err(_) => {}
+    }
     let mut queues: Vec<_> = rungs.iter().map(String::as_str).collect();
     queues.push(dead);
     let deadline = tokio::time::Instant::now() + limit;
@@ -95,6 +103,10 @@ async fn look_into(
             noted: letter.noted,
             attempts: letter.attempts,
             since: letter.since,
+            is_untrusted: letter.is_untrusted,
+            reply_to_refused: letter
+                .reply_to
+                .filter(|queue| !settings.may_reply_to(queue)),
         });
     }
     let (missing, counted) = (browse.missing(), browse.waiting());
@@ -123,7 +135,11 @@ impl Letter {
         let request = named(self.message_id.as_deref().unwrap_or_default());
         let mut text = format!("request {request} of client {}", named(&self.client));
         if let Some(login) = &self.claimed_by {
-            let _ = write!(text, ", by the word of {} alone,", named(login));
+            let _ = if self.is_dead || self.is_untrusted {
+                write!(text, ", by the word of {} alone,", named(login))
+            } else {
+                write!(text, ", put there by {},", named(login))
+            };
         }
         text.push_str(" waits");
         let (queue, attempts) = (&self.queue, self.attempts);
@@ -135,14 +151,22 @@ impl Letter {
                 " among the dead letters ({queue}): {reason}, letter {id}"
             )
         } else {
-            let what = match self.claimed_by {
-                Some(_) => "until that login is trusted",
-                None => "for its next attempt",
+            let what = if self.is_untrusted {
+                "until that login is trusted"
+            } else {
+                "for its next attempt"
             };
             writeln!(text, " on {queue} {what}; {attempts} so far")
         };
         if let Some(noted) = &self.noted {
             let _ = writeln!(text, "  {}", visible(&noted.message));
+        }
+        if let Some(queue) = &self.reply_to_refused {
+            let queue = named(queue);
+            let _ = writeln!(
+                text,
+                "  no copy of its event will go to its reply_to {queue}: amqp.reply_to_pattern does not allow it"
+            );
         }
         if self.since.is_some() {
             let ago = ago(self.since, Timestamp::now());
@@ -163,6 +187,7 @@ impl Letter {
             "message": self.noted.as_ref().map(|noted| &noted.message),
             "attempts": self.attempts,
             "since": self.since,
+            "reply_to_refused": self.reply_to_refused,
         })
     }
 }

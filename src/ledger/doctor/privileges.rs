@@ -97,9 +97,10 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
         else {
             continue;
         };
-        if !grant.holds(row) {
+        let lacking = grant.missing(row);
+        if !lacking.is_empty() {
             missing += 1;
-            let (what, table): (_, &str) = (grant.what(), row.get("quoted"));
+            let (what, table): (_, &str) = (lacking.join(", "), row.get("quoted"));
             checks.error(
                 id,
                 format!("{role} lacks {what} on {table}"),
@@ -130,22 +131,27 @@ async fn probe(settings: &Settings, role: &str, checks: &mut Checks) {
 }
 
 impl Grant {
-    fn holds(&self, row: &Row) -> bool {
-        let columns: Vec<&str> = row.get("columns");
+    /// What of it the role does not have, as it is granted.
+    fn missing(&self, row: &Row) -> Vec<String> {
+        let readable: Vec<&str> = row.get("columns");
         let all: bool = row.get("may_select");
-        let some =
-            !self.columns.is_empty() && self.columns.iter().all(|name| columns.contains(name));
-        (all || some)
-            && (!self.insert || row.get("may_insert"))
-            && (!self.change || row.get("may_change"))
-    }
-
-    fn what(&self) -> String {
-        match (self.columns, self.insert) {
-            (_, true) if self.change => "SELECT, INSERT, UPDATE, DELETE".into(),
-            (_, true) => "SELECT, INSERT".into(),
-            ([], false) => "SELECT".into(),
-            (columns, false) => format!("SELECT ({})", columns.join(", ")),
+        let unread = self.columns.iter().filter(|name| !readable.contains(name));
+        let unread: Vec<_> = unread.copied().collect();
+        let mut missing = Vec::new();
+        if !all && self.columns.is_empty() {
+            missing.push("SELECT".to_owned());
+        } else if !all && !unread.is_empty() {
+            missing.push(format!("SELECT ({})", unread.join(", ")));
         }
+        for (needed, held, what) in [
+            (self.insert, "may_insert", "INSERT"),
+            (self.change, "may_update", "UPDATE"),
+            (self.change, "may_delete", "DELETE"),
+        ] {
+            if needed && !row.get::<_, bool>(held) {
+                missing.push(what.to_owned());
+            }
+        }
+        missing
     }
 }

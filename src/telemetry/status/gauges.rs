@@ -31,12 +31,12 @@ impl Collector for Status {
         let database =
             matches!(&now.database, Some(Answer::Given(when)) if when.elapsed() <= ANSWER_HOLDS);
         let up = [
-            ([("server", "broker")], i64::from(now.broker)),
+            ([("server", "broker")], i64::from(now.broker_is_up())),
             ([("server", "database")], i64::from(database)),
         ];
         page.several(
             "revertd_connection_up",
-            "Whether the server's connections are there, and it answered lately",
+            "Whether the server's connections are there, or it answered lately",
             &up,
         )?;
         let in_hand: usize = now.in_hand.values().map(|(_, messages)| messages).sum();

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::super::alternate::declare_plain;
 use super::super::starts::refused;
+use super::super::support::scrape::Telemetry;
 use super::super::support::*;
 use super::{declare, doctor};
 
@@ -106,6 +107,7 @@ async fn what_only_the_management_api_shows_is_looked_at() {
     assert_eq!(report.status, 1);
     manage(&["ctl", &managed.0, "clear_policy", "cut"]);
     alternate(&managed, &stage).await;
+    ladder(&managed, &mut stage).await;
     overflow(&managed, &mut stage).await;
     alarm(&managed, &stage).await;
     alone(&mut stage).await;
@@ -144,6 +146,66 @@ async fn alternate(managed: &Managed, stage: &Stage) {
     let log = worker.log();
     assert!(!log.contains("alternate"), "{log}");
     manage(&["ctl", &managed.0, "clear_policy", "revertd-any"]);
+}
+
+/// A rung that no delay names any more is seen with what waits in it; and so is a login that is none.
+async fn ladder(managed: &Managed, stage: &mut Stage) {
+    let old = stage.name("retry.7m");
+    let mut arguments = FieldTable::default();
+    let kind = AMQPValue::LongString("quorum".into());
+    arguments.insert("x-queue-type".into(), kind);
+    declare(stage, &old, arguments).await;
+    let message = Request::raw("{}").id("left");
+    stage.publish_to(&old, &message).await;
+    let seen = format!("{old} is there, and retry.delays has no such delay: 1 messages");
+    eventually("the API counts it", async || {
+        format!("{:?}", doctor(stage, &[])).contains(&seen)
+    })
+    .await;
+    let report = doctor(stage, &[]);
+    report.says(
+        "amqp-retry-queues",
+        "warning",
+        &seen,
+        "wait until it is empty",
+    );
+    let found = stage.command(&["status", "--request", "left"]).output();
+    let found = String::from_utf8(found.expect("runs").stdout).expect("UTF-8");
+    assert!(found.contains(&format!("waits on {old}")), "{found}");
+    stage.set("TELEMETRY__LISTEN", "127.0.0.1:0");
+    let mut worker = stage.spawn_worker();
+    let telemetry = Telemetry::of(&mut worker).await;
+    telemetry
+        .shows("revertd_queue_messages", &[("queue", &old)], 1)
+        .await;
+    worker.stop().await;
+    stage.delete_queue(&old).await;
+
+    // Whether there is such a user only an administrator may ask.
+    let login = url::Url::parse(&stage.servers.amqp).expect("a URL");
+    manage(&[
+        "ctl",
+        &managed.0,
+        "set_user_tags",
+        login.username(),
+        "administrator",
+    ]);
+    for (client, is_known) in [("nobody-at-all", false), (login.username(), true)] {
+        let added = stage.command(&["grants", "add", client, "*"]).output();
+        let said = String::from_utf8(added.expect("runs").stderr).expect("UTF-8");
+        assert_eq!(
+            said.contains("knows no login"),
+            !is_known,
+            "{client}: {said}"
+        );
+    }
+    manage(&[
+        "ctl",
+        &managed.0,
+        "set_user_tags",
+        login.username(),
+        "monitoring",
+    ]);
 }
 
 /// A policy that has a full queue drop messages wins over the queue's own argument.

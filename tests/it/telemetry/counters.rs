@@ -112,10 +112,16 @@ async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
         .shows("messaging_client_sent_messages_total", &unroutable, 1)
         .await;
     telemetry
-        .shows("revertd_reply_copies_failed_total", &[], 1)
+        .shows("revertd_reply_to_refused_total", &[], 1)
         .await;
     telemetry.shows("revertd_in_flight_messages", &[], 0).await;
     assert!(worker.stop().await.success());
+    let log = worker.log();
+    let told = log.lines().find(|line| line.contains("reply_to_refused"));
+    assert!(
+        told.is_some_and(|line| line.contains(&stage.name("work"))),
+        "{log}"
+    );
     // The line that ends the process reads the same counters.
     let tally = "reverted=2 rejected=4 retried=3 dead_lettered=1 redelivered=0 unroutable=1 replies_failed=1";
     assert!(worker.log().contains(tally), "{}", worker.log());

@@ -20,6 +20,14 @@ async fn ready_only_with_a_consumer_and_a_database_and_it_says_why_not() {
     telemetry
         .shows("revertd_paused", &paused("database"), 1)
         .await;
+    // The broker is there all the while, though nobody needs it.
+    let of_broker = [("server", "broker")];
+    broker.refuse(false);
+    telemetry
+        .shows("revertd_connection_up", &of_broker, 1)
+        .await;
+    broker.refuse(true);
+    broker.end(crate::support::proxy::Ending::Reset);
     database.refuse(false);
     telemetry.not_ready("paused: the broker: ").await;
     telemetry
