@@ -24,8 +24,9 @@ use crate::seam;
 /// Messages whose confirms are awaited together.
 const WINDOW: usize = 1000;
 
-/// Messages on their way at once: enough to keep the broker busy, and few enough to be small.
-const IN_FLIGHT: usize = 256;
+/// Messages on their way at once: enough to keep the broker busy, and few enough to be small. More than
+/// a batch has by default, so that a queue that does not answer is found out once for all of it.
+const IN_FLIGHT: usize = 512;
 
 /// Bytes of their bodies, of which the client keeps copies until they are written; one larger body goes alone.
 const IN_FLIGHT_BYTES: usize = 1024 * 1024;

@@ -113,6 +113,8 @@ async fn a_refusal_rests_only_on_what_was_really_taken() {
     let mut stage = Stage::new().await;
     stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     stage.set("REVERT__POLICY", "cumulative");
+    // One batch, or one after another.
+    stage.set("WORKER__CONCURRENCY", "1");
     stage.start_worker().await.stop().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
@@ -145,6 +147,8 @@ async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_de
     let mut stage = Stage::new().await;
     stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     stage.set("REVERT__POLICY", "cumulative");
+    // One batch, or one after another.
+    stage.set("WORKER__CONCURRENCY", "1");
     stage.start_worker().await.stop().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
@@ -184,6 +188,8 @@ async fn a_batch_keeps_its_order_where_another_worker_took_as_much_as_its_first_
     let mut stage = Stage::new().await;
     stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     stage.set("REVERT__POLICY", "cumulative");
+    // One batch, or one after another.
+    stage.set("WORKER__CONCURRENCY", "1");
     stage.start_worker().await.stop().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
