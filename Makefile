@@ -46,8 +46,8 @@ demo: ## show the main job on real input, with servers of its own
 # is looked through for secrets, also where a test failed.
 test: export REVERTD_TEST_LOGS = $(abspath $(TARGET_DIR)/test-logs)
 test: ## run every test, with servers of its own
-	@echo "test: installs PostgreSQL and RabbitMQ where they are missing, builds revertd and its tests (the first time about 5"
-	@echo "test: minutes on 2 cores), starts private servers, and runs every test (about 20 minutes)."
+	@echo "test: installs PostgreSQL and RabbitMQ where they are missing, builds revertd and its tests (the first time about 9"
+	@echo "test: minutes on 2 cores), starts private servers, and runs every test (about 13 minutes)."
 	@$(SERVERS) install
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -- $(CARGO) nextest run --locked --features failpoints; \
 	else set -- $(CARGO) test --locked --features failpoints; fi; \
