@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::StreamExt;
+use futures_util::stream::{Select, select};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Consumer};
@@ -55,7 +56,7 @@ pub struct Desk {
     channel: Channel,
     exchange: String,
     login: String,
-    events: Consumer,
+    events: Select<Consumer, Consumer>,
     screen: Screen,
     tally: Tally,
 }
@@ -128,11 +129,15 @@ impl Desk {
             no_ack: true,
             ..BasicConsumeOptions::default()
         };
-        let queue = stage.name("replies");
-        let events = channel
-            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
-            .await
-            .context("cannot consume the reply queue")?;
+        let consume = async |last| {
+            let queue = stage.name(last);
+            channel
+                .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+                .await
+                .context("cannot consume the events")
+        };
+        // Events of requests without a client or a grant have a queue of their own.
+        let events = select(consume("replies").await?, consume("denied").await?);
         Ok(Self {
             channel,
             exchange: stage.name("requests"),
