@@ -257,10 +257,15 @@ impl Outlet {
                     return Err(BrokerError::silent(&self.host));
                 }
                 Err(_) if probing.is_none() => {
-                    let waiting = said.of_window.iter().position(Option::is_none);
-                    let waiting = waiting.map(|place| &window[place]);
-                    let event = waiting.and_then(Message::event);
-                    if let (Some(message), Some(queue)) = (waiting, event.and_then(own_queue)) {
+                    let mut unconfirmed = window.iter().zip(&said.of_window);
+                    let waiting = unconfirmed.find_map(|(message, said)| {
+                        let event = message.event().filter(|_| said.is_none());
+                        event.map(|event| (message, event))
+                    });
+                    let waiting = waiting.and_then(|(message, event)| {
+                        own_queue(event).map(|queue| (message, queue))
+                    });
+                    if let Some((message, queue)) = waiting {
                         let probe = Cow::Owned(message.clone().straight_to(queue));
                         under_way.push(self.confirmed(None, probe, &written, usize::MAX));
                         probing = Some(steps);
