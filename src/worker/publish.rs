@@ -158,13 +158,10 @@ impl Worker {
             failed.append(&mut sent.refused);
             failed.append(&mut sent.unconfirmed);
             again.append(&mut sent.unsent);
-            if again.is_empty() && failed.is_empty() {
-                return Ok(failed);
-            }
-            self.outlet = self.broker.outlet().await?;
             if again.is_empty() {
                 return Ok(failed);
             }
+            self.outlet = self.broker.outlet().await?;
             sent = self.send(std::mem::take(&mut again), record, hold).await?;
         }
     }
@@ -218,6 +215,10 @@ impl Worker {
         }
         let exchange = shared.settings.topology.reply_exchange.as_str();
         shared.logs.unroutable(&unroutable, exchange);
+        if !sent.unconfirmed.is_empty() {
+            // A confirm that comes late could take along what tells of a returned message.
+            self.outlet = self.broker.outlet().await?;
+        }
         Ok(sent)
     }
 }
