@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::instance::Instance;
 use crate::support::honest::Honest;
 use crate::support::report::{Wrong, report_beside, sized};
-use crate::support::{Request, Stage, connect_db, eventually, with_database};
+use crate::support::{Request, Stage, WorkerProcess, connect_db, eventually, with_database};
 
 /// Makes each insert of an entry fail whose usage is marked, with the state that it is marked with.
 async fn mark(stage: &Stage, usages: &[(Uuid, &str)]) {
@@ -200,26 +200,28 @@ async fn a_stored_row_that_can_not_be_read_delays_no_other() {
     stage.strike().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_subscriber_whose_queue_refuses_delays_no_other_org() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let key = format!("result.{}", customer.org);
-    subscribed(&stage, &key, refusing()).await;
-    let mut refused = Vec::new();
-    for _ in 0..20 {
-        let usage = stage.usage(customer.account, 20).await;
-        refused.push(Request::revert(customer.account, usage, 5));
+/// Requests of an org whose subscriber's queue does not take events, beside honest ones: their
+/// events are in revertd's own queue in the end, and no attempt is counted.
+async fn beside_untaken_events(
+    fault: &str,
+    stage: Stage,
+    mut worker: WorkerProcess,
+    account: Uuid,
+    requests: usize,
+) {
+    let mut untaken = Vec::new();
+    for _ in 0..requests {
+        let usage = stage.usage(account, 20).await;
+        untaken.push(Request::revert(account, usage, 5));
     }
     let honest = Honest::new(&stage).await;
-    for request in &refused {
+    for request in &untaken {
         stage.publish(request).await;
     }
     let (mut count, waits) = honest.ask(&stage).await;
-    // They climb the rungs, and their events are in revertd's own queue in the end.
     stage.drained().await;
     let mut events = stage.events().await;
-    for request in &refused {
+    for request in &untaken {
         if events.answer(request).await.verdict() != "usage.reverted" {
             count.found(Wrong::Differing, request.correlation());
         }
@@ -231,13 +233,18 @@ async fn a_subscriber_whose_queue_refuses_delays_no_other_org() {
         log.contains("retried=0 dead_lettered=0"),
         "no attempt is counted: {log}"
     );
-    report_beside(
-        "beside: a subscriber's queue that refuses",
-        1,
-        count,
-        &waits,
-    );
+    report_beside(fault, 1, count, &waits);
     stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_whose_queue_refuses_delays_no_other_org() {
+    let (stage, worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    let key = format!("result.{}", customer.org);
+    subscribed(&stage, &key, refusing()).await;
+    let fault = "beside: a subscriber's queue that refuses";
+    beside_untaken_events(fault, stage, worker, customer.account, 20).await;
 }
 
 /// Stops the process of a queue where it is: what it is sent is neither confirmed nor refused, as by
@@ -249,45 +256,15 @@ const SUSPEND: &str = "{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\
 async fn a_subscriber_whose_queue_never_answers_delays_no_other_org() {
     let (instance, servers) = Instance::start();
     let stage = Stage::on(servers).await;
-    let mut worker = stage.start_worker().await;
+    let worker = stage.start_worker().await;
     let customer = stage.customer().await;
     let key = format!("result.{}", customer.org);
     let queue = subscribed(&stage, &key, FieldTable::default()).await;
-    let said = instance
-        .control(&["eval", &SUSPEND.replace("QUEUE", &queue)])
-        .await;
+    let suspend = SUSPEND.replace("QUEUE", &queue);
+    let said = instance.control(&["eval", &suspend]).await;
     assert_eq!(said.trim(), "ok");
-    let mut unanswered = Vec::new();
-    for _ in 0..sized(600, 3000) {
-        let usage = stage.usage(customer.account, 20).await;
-        unanswered.push(Request::revert(customer.account, usage, 5));
-    }
-    let honest = Honest::new(&stage).await;
-    for request in &unanswered {
-        stage.publish(request).await;
-    }
-    let (mut count, waits) = honest.ask(&stage).await;
-    stage.drained().await;
-    let mut events = stage.events().await;
-    for request in &unanswered {
-        if events.answer(request).await.verdict() != "usage.reverted" {
-            count.found(Wrong::Differing, request.correlation());
-        }
-    }
-    assert!(worker.stop().await.success());
-    let log = worker.log();
-    assert!(!log.contains("paused"), "{log}");
-    assert!(
-        log.contains("retried=0 dead_lettered=0"),
-        "no attempt is counted: {log}"
-    );
-    report_beside(
-        "beside: a subscriber's queue that never answers",
-        1,
-        count,
-        &waits,
-    );
-    stage.strike().await;
+    let fault = "beside: a subscriber's queue that never answers";
+    beside_untaken_events(fault, stage, worker, customer.account, sized(600, 3000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

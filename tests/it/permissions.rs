@@ -55,6 +55,16 @@ impl Role {
         }
     }
 
+    /// One with what the worker is documented to need.
+    pub async fn worker(stage: &Stage) -> Self {
+        let role = Self::new(stage, "worker", &stage.database).await;
+        for statement in documented("worker") {
+            let statement = role.own(&statement, "worker", &stage.database);
+            stage.sql(&statement).await;
+        }
+        role
+    }
+
     /// A documented statement for this role, which is called `kind` there.
     pub fn own(&self, statement: &str, kind: &str, database: &str) -> String {
         statement
@@ -133,12 +143,7 @@ async fn a_worker_needs_every_one_of_its_grants() {
 async fn a_worker_from_whom_rows_are_hidden_does_not_start() {
     let mut stage = Stage::new().await;
     stage.set("DATABASE__MIGRATE_ON_START", "false");
-    let role = Role::new(&stage, "worker", &stage.database).await;
-    for statement in documented("worker") {
-        stage
-            .sql(&role.own(&statement, "worker", &stage.database))
-            .await;
-    }
+    let role = Role::worker(&stage).await;
     stage
         .sql(
             "ALTER TABLE billing_transactions ENABLE ROW LEVEL SECURITY;
@@ -369,12 +374,7 @@ fn program(stage: &Stage, database: &str, amqp: &str, arguments: &[&str]) -> Pro
 async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_add() {
     let stage = Stage::new().await;
     let host = Host::new();
-    let role = Role::new(&stage, "worker", &stage.database).await;
-    for statement in documented("worker") {
-        stage
-            .sql(&role.own(&statement, "worker", &stage.database))
-            .await;
-    }
+    let role = Role::worker(&stage).await;
     let customer = stage.customer().await;
     let usage = stage.usage(customer.account, 20).await;
     let submitter = host.url(&stage, "submitter");

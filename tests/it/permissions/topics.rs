@@ -8,7 +8,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ExchangeKind};
 use serde_json::json;
 
-use super::{Host, Role, documented, program};
+use super::{Host, Role, program};
 use crate::support::*;
 
 const REPLIES: &str = "usage.reverts.replies";
@@ -30,12 +30,7 @@ async fn a_confined_subscriber_sees_its_org_alone() {
     let stage = Stage::new().await;
     let (own, other) = (stage.customer().await, stage.customer().await);
     let host = Host::confined_to(own.org);
-    let role = Role::new(&stage, "worker", &stage.database).await;
-    for statement in documented("worker") {
-        stage
-            .sql(&role.own(&statement, "worker", &stage.database))
-            .await;
-    }
+    let role = Role::worker(&stage).await;
     stage
         .sql(&format!(
             "INSERT INTO revertd.grants (client, granted_by) VALUES ('{}-submitter', 'test')",
