@@ -110,11 +110,9 @@ async fn taking(
 
 #[tokio::test]
 async fn a_refusal_rests_only_on_what_was_really_taken() {
-    let mut stage = Stage::new().await;
+    let mut stage = Stage::in_order().await;
     stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     stage.set("REVERT__POLICY", "cumulative");
-    // One batch, or one after another.
-    stage.set("WORKER__CONCURRENCY", "1");
     stage.start_worker().await.stop().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
@@ -144,11 +142,9 @@ async fn a_refusal_rests_only_on_what_was_really_taken() {
 
 #[tokio::test]
 async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_decided_instead() {
-    let mut stage = Stage::new().await;
+    let mut stage = Stage::in_order().await;
     stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     stage.set("REVERT__POLICY", "cumulative");
-    // One batch, or one after another.
-    stage.set("WORKER__CONCURRENCY", "1");
     stage.start_worker().await.stop().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
@@ -185,11 +181,9 @@ async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_de
 #[tokio::test]
 async fn a_batch_keeps_its_order_where_another_worker_took_as_much_as_its_first_request_would_have()
 {
-    let mut stage = Stage::new().await;
+    let mut stage = Stage::in_order().await;
     stage.set("DATABASE__LOCK_TIMEOUT", "30s");
     stage.set("REVERT__POLICY", "cumulative");
-    // One batch, or one after another.
-    stage.set("WORKER__CONCURRENCY", "1");
     stage.start_worker().await.stop().await;
     let (mut events, customer) = (stage.events().await, stage.customer().await);
     let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);

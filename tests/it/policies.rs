@@ -6,10 +6,8 @@ use super::support::*;
 
 #[tokio::test]
 async fn cumulative_reverts_add_up_to_the_usage_and_a_refused_one_takes_nothing() {
-    // Everything waits in the queue before the worker starts; of several workers, each could have a part of it.
-    let mut stage = Stage::new().await;
+    let mut stage = Stage::in_order().await;
     stage.set("REVERT__POLICY", "cumulative");
-    stage.set("WORKER__CONCURRENCY", "1");
     let mut worker = stage.start_worker().await;
     assert!(worker.stop().await.success());
     let mut events = stage.events().await;
@@ -81,7 +79,7 @@ async fn cumulative_needs_a_message_id() {
 
 #[tokio::test]
 async fn once_gives_the_first_that_fits_and_names_it_to_the_others() {
-    let stage = Stage::new().await;
+    let stage = Stage::in_order().await;
     let mut worker = stage.start_worker().await;
     assert!(worker.stop().await.success());
     let mut events = stage.events().await;

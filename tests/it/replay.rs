@@ -75,7 +75,7 @@ async fn without_a_message_id_a_success_is_remembered_and_a_refusal_is_not() {
 
 #[tokio::test]
 async fn of_two_contents_under_one_id_in_a_batch_the_first_is_the_request() {
-    let stage = Stage::new().await;
+    let stage = Stage::in_order().await;
     stage.start_worker().await.stop().await;
     let mut events = stage.events().await;
     let customer = stage.customer().await;

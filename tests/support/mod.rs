@@ -206,6 +206,14 @@ impl Stage {
         (stage, worker)
     }
 
+    /// A stage whose requests are decided in the order in which they were published. Its processes have one
+    /// worker each: of several, each could take a part of what waits.
+    pub async fn in_order() -> Self {
+        let mut stage = Self::new().await;
+        stage.set("WORKER__CONCURRENCY", "1");
+        stage
+    }
+
     /// Sets a configuration key for what is started from here on: `REVERT__POLICY`, `cumulative`.
     pub fn set(&mut self, key: &str, value: &str) {
         self.environment
