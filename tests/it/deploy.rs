@@ -11,7 +11,6 @@ use super::support::*;
 
 mod archive;
 mod host;
-mod links;
 mod names;
 
 fn run(arguments: &[&str]) -> (i32, String, String) {

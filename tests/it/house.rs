@@ -1,4 +1,4 @@
-//! The walls between the rooms (ARCHITECTURE.md), and what no file may contain.
+//! The walls between the rooms (docs/development/architecture.md), and what no file may contain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
