@@ -11,6 +11,7 @@ use super::support::*;
 
 mod archive;
 mod host;
+mod links;
 mod names;
 
 fn run(arguments: &[&str]) -> (i32, String, String) {

@@ -1,4 +1,4 @@
-//! The API documents and the pages against the program: their examples, as they happen.
+//! asyncapi.yaml and README.md against the program: their examples, as they happen.
 //! What any test receives is checked against the document too (`support/documents.rs`).
 
 use regex::Regex;
@@ -7,18 +7,16 @@ use serde_json::{Value, json};
 use super::support::documents::asyncapi;
 use super::support::*;
 
-mod generated;
 mod http;
-mod links;
 mod names;
-pub mod pages;
-mod refusals;
 mod shapes;
 
-/// The rows that the quick start inserts: the ids of the examples.
+/// What `By hand` of README.md puts into the ledger: the ids of the examples.
 fn ledger_of_the_examples() -> String {
-    let page = pages::text("docs/setup/quick-start.md");
-    pages::between(&page, "<<'SQL'\n", "\nSQL\n").to_owned()
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("<<'SQL'\n").expect("the ledger");
+    let (sql, _) = rest.split_once("\nSQL\n").expect("its end");
+    sql.to_owned()
 }
 
 /// The event with each `time` in it as one text, which nobody can foresee.
@@ -108,25 +106,23 @@ async fn the_examples_of_the_document_happen() {
     stage.strike().await;
 }
 
-/// The JSON objects in the pages' blocks that are events.
-fn events_of_the_pages() -> Vec<Value> {
+/// The JSON objects in README.md's blocks that are events.
+fn events_of_the_readme() -> Vec<Value> {
     let block = Regex::new(r"(?ms)^```(?:json)?\n(\{.*?\n?\})\n```$").expect("an expression");
-    let pages = pages::all();
-    pages
-        .iter()
-        .flat_map(|page| block.captures_iter(&page.text))
+    block
+        .captures_iter(include_str!("../../README.md"))
         .filter_map(|found| serde_json::from_str(&found[1]).ok())
         .filter(|value: &Value| value["specversion"] == "1.0")
         .collect()
 }
 
 #[test]
-fn the_events_in_the_pages_are_those_of_the_document() {
+fn the_events_in_the_readme_are_those_of_the_document() {
     let documented: Vec<_> = examples()
         .into_iter()
         .map(|example| example.event)
         .collect();
-    let shown = events_of_the_pages();
+    let shown = events_of_the_readme();
     assert!(shown.len() >= 5, "{shown:#?}");
     for event in shown {
         let data = &event["data"];
@@ -146,7 +142,7 @@ fn the_events_in_the_pages_are_those_of_the_document() {
 }
 
 #[tokio::test]
-async fn sessions_of_submit_in_the_pages_happen() {
+async fn what_the_readme_says_of_submit_happens() {
     let (stage, _worker) = Stage::with_worker().await;
     stage.sql(&ledger_of_the_examples()).await;
     let block = Regex::new(r"(?ms)^```sh\n(revertd submit.*?)^```\n\n```\n(.*?)^```$")
@@ -159,12 +155,11 @@ async fn sessions_of_submit_in_the_pages_happen() {
     };
     let binary = program::binary();
     let folder = binary.parent().expect("a folder").to_str().expect("UTF-8");
-    // In the order of the requests: the second page sends that of the first again.
-    let pages = ["docs/setup/quick-start.md", "docs/clients/shell.md"].map(pages::text);
-    for page in &pages {
-        let mut blocks = block.captures_iter(page);
-        let found = blocks.next().expect("a session of submit");
-        assert!(blocks.next().is_none(), "one session a page");
+    let blocks: Vec<_> = block
+        .captures_iter(include_str!("../../README.md"))
+        .collect();
+    assert_eq!(blocks.len(), 2, "by hand, and the examples");
+    for found in blocks {
         let output = std::process::Command::new("sh")
             .args(["-c", &found[1]])
             .env_clear()

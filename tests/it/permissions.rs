@@ -1,4 +1,4 @@
-//! Each role runs with the grants of docs/setup/permissions.md, and with nothing more.
+//! Each role runs with what the README grants it under Permissions, and with nothing more.
 
 use std::process::Output;
 
@@ -10,17 +10,16 @@ use tempfile::NamedTempFile;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::documents::pages;
 use super::support::*;
 
 mod letters;
 mod topics;
 
-/// The block of docs/setup/permissions.md below that marker, a statement or command a line.
+/// The block of the README that stands under that marker, a statement or command a line.
 pub fn documented(marker: &str) -> Vec<String> {
-    let page = pages::text("docs/setup/permissions.md");
+    let readme = include_str!("../../README.md");
     let marker = format!("<!-- permissions: {marker} -->\n");
-    let (_, after) = page.split_once(&marker).expect("the marker is there");
+    let (_, after) = readme.split_once(&marker).expect("the marker is there");
     let mut lines = after.lines();
     assert!(lines.next().is_some_and(|line| line.starts_with("```")));
     lines
@@ -29,7 +28,7 @@ pub fn documented(marker: &str) -> Vec<String> {
         .collect()
 }
 
-/// The org of the pages' examples.
+/// The org of the README's examples.
 const DOCUMENTED_ORG: &str = "0a000000-0000-4000-8000-000000000001";
 
 /// A role of the database, with a password and nothing else.
@@ -88,7 +87,7 @@ pub async fn drop_role(stage: &Stage, role: &Role) {
 }
 
 #[tokio::test]
-async fn the_migrator_needs_the_documented_grants() {
+async fn the_migrator_needs_what_the_readme_says() {
     let stage = Stage::new().await;
     let database = format!("{}_m", stage.database);
     stage.sql(&format!("CREATE DATABASE {database}")).await;

@@ -9,7 +9,7 @@ use super::{LIMITS, PATIENCE, Session, answered};
 use crate::check::Checks;
 use crate::settings::Settings;
 
-/// A grant that a worker needs, as docs/setup/permissions.md lists them.
+/// A grant that a worker needs, as the README lists them under Permissions.
 struct Grant {
     /// Whether the table is one of Frontier's.
     frontiers: bool,

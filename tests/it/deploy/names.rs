@@ -7,7 +7,8 @@ use regex::Regex;
 use revertd::cli::Cli;
 use revertd::settings::DEFAULTS;
 
-use crate::documents::pages;
+pub const README: &str = include_str!("../../../README.md");
+pub const OPERATIONS: &str = include_str!("../../../OPERATIONS.md");
 
 /// The command line.
 pub fn definition() -> Command {
@@ -43,6 +44,8 @@ fn every_variable_and_key_that_is_named_is_one_of_the_configuration() {
     let dotted =
         Regex::new(r"(?:^|[^\w./-])([a-z]+)\.([a-z_]+)\b(?:[^\w(/-]|$)").expect("an expression");
     let files = [
+        ("README.md", README),
+        ("OPERATIONS.md", OPERATIONS),
         (
             "kubernetes.yaml",
             include_str!("../../../config/kubernetes.yaml"),
@@ -60,14 +63,12 @@ fn every_variable_and_key_that_is_named_is_one_of_the_configuration() {
             include_str!("../../../config/systemd/revertd-gateway.service"),
         ),
     ];
-    let files = files.map(|(file, text)| (file.to_owned(), text.to_owned()));
-    let pages = pages::all().into_iter().map(|page| (page.path, page.text));
-    for (file, text) in pages.chain(files) {
-        for found in variable.captures_iter(&text) {
+    for (file, text) in files {
+        for found in variable.captures_iter(text) {
             let key = format!("{}.{}", &found[1], &found[2]).to_lowercase();
             assert!(keys.contains(&key), "{file}: {}", &found[0]);
         }
-        for found in dotted.captures_iter(&text) {
+        for found in dotted.captures_iter(text) {
             let key = format!("{}.{}", &found[1], &found[2]);
             // Other things have dots too: only what begins with the name of a section can be a key.
             let may_be_key = sections.contains(&found[1]) && !is_other(&key);
@@ -180,11 +181,11 @@ fn complaint(words: &[String]) -> Option<String> {
 #[test]
 fn every_command_and_option_that_is_named_is_one_of_the_program() {
     let mut count = 0;
-    for page in pages::all() {
-        for line in code(&page.text).iter().flat_map(|code| command_lines(code)) {
+    for (page, text) in [("README.md", README), ("OPERATIONS.md", OPERATIONS)] {
+        for line in code(text).iter().flat_map(|code| command_lines(code)) {
             count += 1;
             let wrong = complaint(&line);
-            assert_eq!(wrong, None, "{}: revertd {}", page.path, line.join(" "));
+            assert_eq!(wrong, None, "{page}: revertd {}", line.join(" "));
         }
     }
     assert!(count > 40, "{count}");
