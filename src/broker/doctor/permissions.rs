@@ -74,7 +74,7 @@ fn tell(verb: &str, what: &str, asked: Result<(), BrokerError>, checks: &mut Che
         Err(wrong) if wrong.is_forbidden() => checks.error(
             ID,
             format!("the user may not {verb} {what}"),
-            "rabbitmqctl set_permissions, as the README lists it under Permissions",
+            "rabbitmqctl set_permissions, as the documentation lists it under Permissions",
         ),
         Err(wrong) => checks.failed(ID, &wrong),
     }

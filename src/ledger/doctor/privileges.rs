@@ -9,7 +9,7 @@ use super::{LIMITS, PATIENCE, Session, answered};
 use crate::check::Checks;
 use crate::settings::Settings;
 
-/// A grant that a worker needs, as the README lists them under Permissions.
+/// A grant that a worker needs, as config/grants/worker.sql lists them.
 struct Grant {
     /// Whether the table is one of Frontier's.
     frontiers: bool,
