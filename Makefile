@@ -6,7 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SERVERS    := tests/support/servers
 BENCH_ARGS ?=
 MDBOOK     := $(TARGET_DIR)/tools/bin/mdbook
-MDBOOK_VERSION := 0.4.52
+MDBOOK_VERSION := 0.5.4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
