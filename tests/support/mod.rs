@@ -44,6 +44,7 @@ pub mod reckoning;
 pub mod report;
 pub mod scrape;
 pub mod serial;
+pub mod sessions;
 pub mod spelling;
 pub mod tls;
 pub mod watch;

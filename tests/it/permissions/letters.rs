@@ -59,10 +59,9 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
             && said.contains("Permissions"),
         "{told}{said}"
     );
-    for statement in documented("dead-letters") {
-        let statement = statement.split("--").next().unwrap_or_default().trim();
+    for statement in documented("clerk") {
         stage
-            .sql(&role.own(statement, "clerk", &stage.database))
+            .sql(&role.own(&statement, "clerk", &stage.database))
             .await;
     }
     let (status, told, said) = letters(&clerk, &["status", "--request", "rubbish"]);
