@@ -107,7 +107,10 @@ pub fn record(command: &str, machine: &Machine, sections: &[Section], whole: boo
     let page = in_repository(PAGE);
     let mut text = fs::read_to_string(&page)?;
     for (name, block) in &blocks {
-        ensure!(replace(&mut text, name, block), "{PAGE} has no markers of {name}");
+        ensure!(
+            replace(&mut text, name, block),
+            "{PAGE} has no markers of {name}"
+        );
     }
     fs::write(&page, text)?;
     Ok(())

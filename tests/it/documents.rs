@@ -8,9 +8,13 @@ use super::support::sessions;
 use super::support::*;
 
 mod clients;
+mod generated;
 mod http;
+mod links;
 mod names;
+mod pages;
 mod quick_start;
+mod refusals;
 mod shapes;
 
 /// What the quick start puts into the ledger: the ids of the examples.

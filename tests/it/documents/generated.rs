@@ -22,8 +22,15 @@ fn check(page: &str, from: &str, to: &str, expected: &str) {
         return;
     }
     let update = std::env::var_os("UPDATE_DOCS").is_some();
-    assert!(update, "{page} is out of date after {from}; run make docs-update. Expected:\n{expected}");
-    let new = text.replacen(&format!("{from}{found}{to}"), &format!("{from}{expected}{to}"), 1);
+    assert!(
+        update,
+        "{page} is out of date after {from}; run make docs-update. Expected:\n{expected}"
+    );
+    let new = text.replacen(
+        &format!("{from}{found}{to}"),
+        &format!("{from}{expected}{to}"),
+        1,
+    );
     fs::write(pages::root().join(page), new).expect("written");
 }
 
@@ -65,7 +72,11 @@ fn prose(comment: &str, keys: &[String]) -> String {
     let marked = named.replace_all(&escaped, |found: &regex::Captures<'_>| {
         let word = &found[0];
         let is_key = word.starts_with("REVERTD_") || keys.iter().any(|key| key == word);
-        if is_key { format!("`{word}`") } else { word.to_owned() }
+        if is_key {
+            format!("`{word}`")
+        } else {
+            word.to_owned()
+        }
     });
     let mut lines = vec![String::new()];
     for word in marked.split_whitespace() {
@@ -85,10 +96,15 @@ fn prose(comment: &str, keys: &[String]) -> String {
 fn the_configuration_page_has_every_key() {
     let sections = sections();
     let names = |(section, keys): &(String, Vec<Key>)| -> Vec<String> {
-        keys.iter().map(|key| format!("{section}.{}", key.name)).collect()
+        keys.iter()
+            .map(|key| format!("{section}.{}", key.name))
+            .collect()
     };
     let all: Vec<String> = sections.iter().flat_map(names).collect();
-    assert!(all.len() > 50 && all.contains(&"database.pool_size".to_owned()), "{all:?}");
+    assert!(
+        all.len() > 50 && all.contains(&"database.pool_size".to_owned()),
+        "{all:?}"
+    );
     let mut page = String::from("\n");
     for (section, keys) in &sections {
         let _ = writeln!(page, "\n## {section}");
@@ -100,7 +116,10 @@ fn the_configuration_page_has_every_key() {
                 Some(value) => format!("`{value}`"),
                 None => "none".to_owned(),
             };
-            let _ = write!(page, "\n### {name}\n\n- Default: {default}\n- Variable: `{variable}`\n\n");
+            let _ = write!(
+                page,
+                "\n### {name}\n\n- Default: {default}\n- Variable: `{variable}`\n\n"
+            );
             if key.comment.is_empty() {
                 let anchor = described.replace('.', "");
                 let _ = writeln!(page, "Described with [{described}](#{anchor}).");
@@ -111,7 +130,12 @@ fn the_configuration_page_has_every_key() {
         }
     }
     page.push('\n');
-    check("docs/reference/configuration.md", "<!-- keys -->", "<!-- /keys -->", &page);
+    check(
+        "docs/reference/configuration.md",
+        "<!-- keys -->",
+        "<!-- /keys -->",
+        &page,
+    );
 }
 
 /// The help of a command and of those below it, as a terminal shows it.
@@ -141,10 +165,18 @@ fn every_command_has_a_page_with_its_help() {
             continue;
         }
         let help = help(&format!("revertd {name}"), command);
-        let help: String = help.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        let help: String = help
+            .lines()
+            .map(|line| format!("{}\n", line.trim_end()))
+            .collect();
         let expected = format!("\n\n```text\n{}\n```\n\n", help.trim_end());
         let page = format!("docs/reference/cli/{name}.md");
-        check(&page, &format!("<!-- help: {name} -->"), "<!-- /help -->", &expected);
+        check(
+            &page,
+            &format!("<!-- help: {name} -->"),
+            "<!-- /help -->",
+            &expected,
+        );
         pages.retain(|other| *other != format!("{name}.md"));
     }
     assert_eq!(pages, Vec::<String>::new(), "pages of no command");

@@ -39,7 +39,9 @@ fn parsed(text: &str) -> Parsed {
                 let anchor = anchor(&heading.take().unwrap_or_default());
                 let before = seen.entry(anchor.clone()).or_default();
                 let numbered = format!("{anchor}-{before}");
-                found.anchors.insert(if *before == 0 { anchor } else { numbered });
+                found
+                    .anchors
+                    .insert(if *before == 0 { anchor } else { numbered });
                 *before += 1;
             }
             Event::Text(text) | Event::Code(text) => {
@@ -96,7 +98,9 @@ fn fault(page: &str, link: &str, anchors: &BTreeMap<String, BTreeSet<String>>) -
         return Some(format!("{page}: {link}: there is no file {target}"));
     }
     if page.starts_with("docs/") && !target.starts_with("docs/") {
-        return Some(format!("{page}: {link} leaves the book; name the file as code"));
+        return Some(format!(
+            "{page}: {link} leaves the book; name the file as code"
+        ));
     }
     let known = anchors.get(&target);
     let there = anchor.is_empty() || known.is_some_and(|known| known.contains(anchor));
@@ -105,12 +109,20 @@ fn fault(page: &str, link: &str, anchors: &BTreeMap<String, BTreeSet<String>>) -
 
 /// The faults of all links of these pages.
 fn faults(pages: &[Page]) -> Vec<String> {
-    let parsed = pages.iter().map(|page| (page.path.clone(), parsed(&page.text)));
+    let parsed = pages
+        .iter()
+        .map(|page| (page.path.clone(), parsed(&page.text)));
     let parsed: BTreeMap<String, Parsed> = parsed.collect();
-    let anchors = parsed.iter().map(|(path, page)| (path.clone(), page.anchors.clone()));
+    let anchors = parsed
+        .iter()
+        .map(|(path, page)| (path.clone(), page.anchors.clone()));
     let anchors = anchors.collect();
-    let links = parsed.iter().flat_map(|(path, page)| page.links.iter().map(move |link| (path, link)));
-    links.filter_map(|(path, link)| fault(path, link, &anchors)).collect()
+    let links = parsed
+        .iter()
+        .flat_map(|(path, page)| page.links.iter().map(move |link| (path, link)));
+    links
+        .filter_map(|(path, link)| fault(path, link, &anchors))
+        .collect()
 }
 
 #[test]
@@ -133,7 +145,10 @@ fn a_broken_link_is_noticed() {
         text: text.into(),
     };
     let faults = |text: &str| faults(&[page(text)]).len();
-    assert_eq!(faults("# One `a.b`\n[x](#one-ab) [y](index.md#one-ab) [z](https://example.org/#n)"), 0);
+    assert_eq!(
+        faults("# One `a.b`\n[x](#one-ab) [y](index.md#one-ab) [z](https://example.org/#n)"),
+        0
+    );
     for broken in [
         "[x](#two)",
         "[x](missing.md)",
@@ -178,7 +193,10 @@ fn too_long(text: &str) -> Vec<usize> {
     for (number, line) in text.split('\n').enumerate() {
         let free = unwrapped.iter().any(|range| range.contains(&at));
         let within: String = line.trim_start().chars().take(WIDTH).collect();
-        let breakable = within.trim_start_matches(['-', '*', '#']).trim_start().contains(' ');
+        let breakable = within
+            .trim_start_matches(['-', '*', '#'])
+            .trim_start()
+            .contains(' ');
         if !free && line.chars().count() > WIDTH && breakable {
             found.push(number + 1);
         }
@@ -194,7 +212,10 @@ fn no_line_of_prose_is_longer_than_100_columns() {
     }
     let long = "a ".repeat(51);
     assert_eq!(too_long(&format!("# A\n\n{long}\n")), [3]);
-    assert_eq!(too_long(&format!("```\n{long}\n```\n\n| a |\n| --- |\n| {long} |\n")), [0; 0]);
+    assert_eq!(
+        too_long(&format!("```\n{long}\n```\n\n| a |\n| --- |\n| {long} |\n")),
+        [0; 0]
+    );
 }
 
 #[test]
@@ -206,7 +227,10 @@ fn every_diagram_is_drawn_from_its_source() {
         if path.extension().is_some_and(|extension| extension == "dot") {
             let source = std::fs::read(&path).expect("readable");
             let digest = ring::digest::digest(&ring::digest::SHA256, &source);
-            let hex = digest.as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+            let hex = digest
+                .as_ref()
+                .iter()
+                .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
             let drawn = std::fs::read_to_string(path.with_extension("svg")).expect("drawn");
             let mark = format!("<!-- SHA-256 of the source: {hex} -->");
             assert!(drawn.contains(&mark), "make diagrams: {}", path.display());

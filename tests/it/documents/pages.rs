@@ -1,25 +1,22 @@
 //! The project's pages in Markdown, as files.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+pub use crate::support::sessions::{read as text, root};
 
 /// Pages at the top of the repository.
-const AT_THE_TOP: [&str; 4] = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
-
-/// A file of the repository.
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+const AT_THE_TOP: [&str; 4] = [
+    "README.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+];
 
 /// A page: its path from the repository's root, with slashes, and its text.
 pub struct Page {
     pub path: String,
     pub text: String,
-}
-
-/// A page of which a test needs the text.
-pub fn text(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Every page of the book, its summary excepted.

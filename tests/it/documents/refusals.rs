@@ -14,7 +14,9 @@ fn rows() -> Vec<Vec<String>> {
     let table = pages::between(&page, "<!-- refusals -->\n", "<!-- /refusals -->");
     let cells = |line: &str| -> Vec<String> {
         let cells = line.trim_matches('|').split('|');
-        cells.map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+        cells
+            .map(|cell| cell.trim().trim_matches('`').to_owned())
+            .collect()
     };
     table.lines().skip(2).map(cells).collect()
 }
@@ -37,7 +39,8 @@ fn code(number: i32) -> String {
 
 /// The HTTP statuses of a reason and a code, by openapi.yaml; what a test sees is checked against that.
 fn statuses() -> BTreeMap<(String, i64), Vec<String>> {
-    let responses = openapi().at("/paths/~1v1beta1~1organizations~1billing~1usages~1revert/post/responses");
+    let responses =
+        openapi().at("/paths/~1v1beta1~1organizations~1billing~1usages~1revert/post/responses");
     let mut found = BTreeMap::<_, Vec<_>>::new();
     for (status, response) in responses.as_object().expect("responses") {
         let Some(schema) = response.pointer("/content/application~1json/schema") else {
@@ -50,7 +53,10 @@ fn statuses() -> BTreeMap<(String, i64), Vec<String>> {
             for code in list(&schema["code"]["enum"]) {
                 let reason = reason.as_str().expect("a reason").to_owned();
                 let code = code.as_i64().expect("a code");
-                found.entry((reason, code)).or_default().push(status.clone());
+                found
+                    .entry((reason, code))
+                    .or_default()
+                    .push(status.clone());
             }
         }
     }
@@ -61,19 +67,36 @@ fn statuses() -> BTreeMap<(String, i64), Vec<String>> {
 fn not_stored() -> Vec<String> {
     let statement = include_str!("../../../src/ledger/apply.sql");
     let list = pages::between(statement, "AND d.verdict NOT IN (", ")");
-    list.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
+    list.split('\'')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Number, reason, code and words of each row, by the program. The words of failures differ from case to case.
 fn expected() -> Vec<(String, String, i32, Option<String>)> {
     let malformed = Failure::Malformed(String::new()).code();
-    let mut rows = vec![("1".to_owned(), malformed.reason.to_owned(), malformed.number, None)];
+    let mut rows = vec![(
+        "1".to_owned(),
+        malformed.reason.to_owned(),
+        malformed.number,
+        None,
+    )];
     for (row, reason) in (2..).zip(Refusal::REASONS) {
         let refusal = Refusal::from_reason(reason, Metadata::new()).expect("a refusal");
         let words = Some(refusal.message().to_owned());
-        rows.push((row.to_string(), reason.to_owned(), refusal.code().number, words));
+        rows.push((
+            row.to_string(),
+            reason.to_owned(),
+            refusal.code().number,
+            words,
+        ));
     }
-    for failure in [Failure::RetriesExhausted(String::new()), Failure::Unavailable(String::new())] {
+    for failure in [
+        Failure::RetriesExhausted(String::new()),
+        Failure::Unavailable(String::new()),
+    ] {
         let code = failure.code();
         rows.push(("-".to_owned(), code.reason.to_owned(), code.number, None));
     }
@@ -89,10 +112,17 @@ fn the_table_of_refusals_is_that_of_the_program() {
         assert_eq!((&row[0], &row[1]), (&number, &reason));
         assert_eq!(row[2], code(by_code), "code of {reason}");
         let statuses = &statuses[&(reason.clone(), i64::from(by_code))];
-        assert!(statuses.contains(&row[3]), "HTTP status of {reason}: {statuses:?}");
+        assert!(
+            statuses.contains(&row[3]),
+            "HTTP status of {reason}: {statuses:?}"
+        );
         let refused = words.is_some();
         let stored = refused && !not_stored.contains(&reason);
-        assert_eq!(row[4], if stored { "yes" } else { "no" }, "whether {reason} is stored");
+        assert_eq!(
+            row[4],
+            if stored { "yes" } else { "no" },
+            "whether {reason} is stored"
+        );
         if let Some(words) = words {
             assert_eq!(row[6], words, "words of {reason}");
         }

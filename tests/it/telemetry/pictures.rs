@@ -72,10 +72,14 @@ async fn what_the_dashboard_and_the_alerts_name_is_exported_and_all_that_is_expo
     // A counter's series end in _total, and so its row does.
     let declared = pages.iter().flat_map(Page::metrics);
     // Those of HTTP servers are named in the text.
-    let (of_http, declared): (Vec<_>, Vec<_>) = declared.partition(|(name, _)| name.starts_with("http_"));
+    let (of_http, declared): (Vec<_>, Vec<_>) =
+        declared.partition(|(name, _)| name.starts_with("http_"));
     assert!(of_http.len() > 1, "{of_http:?}");
     for (name, _) in of_http {
-        assert!(page.contains(&format!("`{name}`")), "{name} is not documented");
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "{name} is not documented"
+        );
     }
     let declared = declared.into_iter();
     let declared = declared.map(|(name, kind)| {
@@ -145,6 +149,9 @@ fn every_log_event_has_its_row_in_the_runbook() {
     let (_, rows) = runbook.split_once("<!-- events -->").expect("the table");
     let (rows, _) = rows.split_once("<!-- /events -->").expect("its end");
     let row = Regex::new(r"(?m)^\| `([a-z_]+)` \|").expect("a pattern");
-    let documented: BTreeSet<String> = row.captures_iter(rows).map(|row| row[1].to_owned()).collect();
+    let documented: BTreeSet<String> = row
+        .captures_iter(rows)
+        .map(|row| row[1].to_owned())
+        .collect();
     assert_eq!(documented, used, "rows of the runbook, and codes in src");
 }
