@@ -16,7 +16,8 @@ if [ "$1" = add_user ] && [ $# = 2 ]; then read -r password; set -- "$@" "$passw
 { printf '%s\t' "$@"; echo; } >>"$RECORDS/rabbitmqctl"
 "#;
 
-/// Writes the SQL that it is given by `-c`, `-f` or standard input into the file of its name.
+/// Writes the SQL that it is given by `-c`, `-f` or standard input into the file of its name. The
+/// end of a script ends its last statement, as in `psql`.
 pub const PSQL: &str = r#"
 file=-
 while [ $# -gt 0 ]; do
@@ -27,7 +28,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-cat "$file" >>"$RECORDS/psql"
+{ cat "$file"; echo ';'; } >>"$RECORDS/psql"
 "#;
 
 /// A file of the project.
