@@ -10,15 +10,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::broker::STACK_BYTES;
-use crate::settings::Settings;
-use crate::{broker, ledger, printable};
+use crate::common::printable;
+use crate::config::Settings;
+use crate::{broker, ledger};
 
 /// Tells the person at the terminal. Where nobody reads it, that keeps nothing from being done.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
         let text = format!($($text)*);
-        let _ = writeln!(std::io::stderr(), "{}", crate::printable::lines(&text));
+        let _ = writeln!(std::io::stderr(), "{}", crate::common::printable::lines(&text));
     }};
 }
 
@@ -30,17 +31,18 @@ mod events;
 mod gateway;
 mod grants;
 mod health;
-mod lines;
 mod logs;
 mod man;
 mod migrate;
+mod operator;
 mod pause;
 mod progress;
+pub(super) mod prompt;
 mod signals;
 mod status;
 mod submit;
+mod terminal;
 mod verify;
-mod who;
 mod worker;
 
 /// Longest duration of an argument.

@@ -25,23 +25,24 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{error, info, warn};
 
 use crate::broker::{BrokerError, Postbox};
-use crate::http_server::{self, Limits, ProtocolFault, Server, Shares};
-use crate::patience::Patience;
-use crate::settings::{Policy, Settings};
+use crate::common::backoff::Patience;
+use crate::common::http_server;
+use crate::common::http_server::{Limits, ProtocolFault, Server, Shares};
+use crate::config::{Policy, Settings};
 use crate::telemetry::{self, Http, NotReady, TelemetryError};
 use headers::{Ids, REQUEST_ID, TRACEPARENT};
+use metrics::Tally;
 use problem::Problem;
 use sessions::Sessions;
-use tally::Tally;
 
 mod answer;
 mod credentials;
 mod guesses;
 mod headers;
+mod metrics;
 mod operation;
 mod problem;
 mod sessions;
-mod tally;
 mod tls;
 
 /// Where the operation is, as the API page has it.

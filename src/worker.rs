@@ -13,17 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::broker::{BrokerError, Delivery};
-use crate::ledger::control::Told;
+use crate::common::backoff::Patience;
+use crate::config::Settings;
+use crate::domain::retry::Ladder;
+use crate::ledger::admin::control::Told;
 use crate::ledger::{self, Ledger, LedgerError};
-use crate::patience::Patience;
-use crate::retry::Ladder;
-use crate::settings::Settings;
 use crate::telemetry::{Pause, TelemetryError};
 use crash_journal::CrashJournal;
 use logs::Logs;
-use sight::Sight;
+use telemetry::Sight;
 
 mod batch;
+mod batch_recorder;
 mod copies;
 mod crash_journal;
 mod generation;
@@ -31,9 +32,7 @@ mod logs;
 mod messages;
 mod pause;
 mod publish;
-mod record;
-mod sight;
-
+mod telemetry;
 /// The waits between generations that fail.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);

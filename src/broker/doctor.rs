@@ -5,14 +5,14 @@
 
 use tokio::time::timeout;
 
+use super::connection::{Broker, CONNECT_TIMEOUT, socket, unencrypted, within};
 use super::error::BrokerError;
 use super::management::{Management, Unanswered};
 use super::topology::Alternate;
-use super::{Broker, CONNECT_TIMEOUT, socket, unencrypted, within};
-use crate::check::Checks;
-use crate::reach::{Words, reach};
-use crate::settings::{AmqpUrl, Settings};
-use crate::tls::fault;
+use crate::common::check::Checks;
+use crate::common::connectivity::{Words, reach};
+use crate::common::tls::fault;
+use crate::config::{AmqpUrl, Settings};
 use greeting::Greeting;
 
 mod alternate;

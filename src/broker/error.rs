@@ -3,7 +3,7 @@
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error, ErrorKind};
 
-use crate::tls::{Fault, fault};
+use crate::common::tls::{Fault, fault};
 
 /// The broker can't work at present. Says what is wrong and what to do.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -43,14 +43,14 @@ impl BrokerError {
         Self { message, nature }
     }
 
-    pub(super) fn silent(host: &str) -> Self {
+    pub(crate) fn silent(host: &str) -> Self {
         Self::passing(format!(
             "RabbitMQ at {host} does not answer; check the server, its memory and disk alarms \
              (rabbitmq-diagnostics alarms) and the network"
         ))
     }
 
-    pub(super) fn blocked(host: &str, why: &str) -> Self {
+    pub(crate) fn blocked(host: &str, why: &str) -> Self {
         Self {
             message: format!(
                 "RabbitMQ at {host} takes no messages: {why}; see rabbitmq-diagnostics alarms, and free \
@@ -60,7 +60,7 @@ impl BrokerError {
         }
     }
 
-    pub(super) fn ended(queue: &str) -> Self {
+    pub(crate) fn ended(queue: &str) -> Self {
         Self::passing(format!(
             "the broker stopped delivering from {queue}: the queue was deleted, or an acknowledgement \
              took longer than its consumer_timeout"
@@ -68,7 +68,7 @@ impl BrokerError {
     }
 
     /// This and what another address answered: lasting only if both are.
-    pub(super) fn and(self, other: &Self) -> Self {
+    pub(crate) fn and(self, other: &Self) -> Self {
         let nature = if self.nature == other.nature {
             self.nature
         } else {
@@ -95,27 +95,27 @@ impl BrokerError {
     }
 
     /// Whether the broker knows no user of that name and password.
-    pub(super) fn is_login_refused(&self) -> bool {
+    pub(crate) fn is_login_refused(&self) -> bool {
         self.nature == Nature::LoginRefused
     }
 
     /// Whether the broker knows the user, and keeps it from the virtual host.
-    pub(super) fn is_host_refused(&self) -> bool {
+    pub(crate) fn is_host_refused(&self) -> bool {
         self.nature == Nature::HostRefused
     }
 
     /// Whether the broker's user lacks a permission.
-    pub(super) fn is_forbidden(&self) -> bool {
+    pub(crate) fn is_forbidden(&self) -> bool {
         self.nature == Nature::Forbidden
     }
 
     /// Whether something that was named is not there.
-    pub(super) fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         self.nature == Nature::Missing
     }
 
     /// Whether something that was declared, or an argument, is not as the broker would have it.
-    pub(super) fn is_unequal(&self) -> bool {
+    pub(crate) fn is_unequal(&self) -> bool {
         self.nature == Nature::Unequal
     }
 

@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use tokio_util::either::Either;
 use zeroize::Zeroizing;
 
-use super::parsed;
-use crate::settings::{ManagementUrl, Settings};
-use crate::tls;
+use super::connection::parsed;
+use crate::common::tls;
+use crate::config::{ManagementUrl, Settings};
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);

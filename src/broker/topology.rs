@@ -4,9 +4,9 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
+use super::connection::{CONNECT_TIMEOUT, within};
 use super::error::BrokerError;
-use super::{CONNECT_TIMEOUT, within};
-use crate::settings::{Settings, Topology};
+use crate::config::{Settings, Topology};
 
 /// Practically unlimited, and within the range that every supported version takes: to list letters must not
 /// use them up, and requests are given up by the worker alone.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use super::{Output, print, print_pretty};
-use crate::settings::Settings;
+use crate::config::Settings;
 
 #[derive(Debug, ClapArgs)]
 pub struct Args {

@@ -8,22 +8,20 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::{Output, who};
+use super::{Output, operator};
 use crate::broker::Browse;
-use crate::settings::Settings;
+use crate::config::Settings;
 
-mod act;
-pub(super) mod ask;
-mod choice;
+mod action;
+mod counts;
 mod filter;
 mod intervene;
-mod letters;
 mod list;
+mod listing;
 mod save;
+mod selection;
 mod show;
-mod sum;
-mod survey;
-
+mod summary;
 use filter::Filter;
 
 /// Wrong usage.
@@ -74,7 +72,7 @@ struct Chosen {
     #[arg(long, short)]
     yes: bool,
     /// Who does it, for the record. Without: the user of this shell.
-    #[arg(long, value_name = "NAME", value_parser = who::name)]
+    #[arg(long, value_name = "NAME", value_parser = operator::name)]
     by: Option<String>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]

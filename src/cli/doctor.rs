@@ -7,8 +7,8 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::{Output, print_pretty, written};
-use crate::check::{Checks, Status};
-use crate::settings::{Settings, SettingsError};
+use crate::common::check::{Checks, Status};
+use crate::config::{Settings, SettingsError};
 use crate::{broker, ledger};
 
 mod configuration;

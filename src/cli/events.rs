@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::dead_letters::ask;
 use super::progress::Progress;
+use super::prompt;
 use super::{Output, print, print_json};
 use crate::broker::{Broker, BrokerError, Fate, Message, Outlet};
-use crate::event::Event;
-use crate::ledger::stored::{Count, Filter, Outcomes};
-use crate::patience::Patience;
-use crate::settings::Settings;
+use crate::common::backoff::Patience;
+use crate::config::Settings;
+use crate::domain::event::Event;
+use crate::ledger::admin::stored::{Count, Filter, Outcomes};
 
 /// Events that are published together.
 const AT_A_TIME: u32 = 500;
@@ -101,7 +101,7 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
         return conclude(count, &Published::default(), args.output, "published");
     }
     if !args.yes {
-        match ask::sure(&format!("publish {all} events again?"))? {
+        match prompt::sure(&format!("publish {all} events again?"))? {
             Some(true) => {}
             Some(false) => bail!("nothing was published"),
             None => {
@@ -192,7 +192,7 @@ async fn publish(
             .iter()
             .map(|stored| Event::of_outcome(&stored.request, &stored.outcome))
             .collect();
-        let again = |(event, of): (_, &crate::ledger::stored::Stored)| {
+        let again = |(event, of): (_, &crate::ledger::admin::stored::Stored)| {
             Message::event_again(exchange, event, of.request.message_id.as_deref())
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();

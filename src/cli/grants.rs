@@ -8,11 +8,11 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::lines::{folded, visible, width};
-use super::{Output, print, print_json, print_pretty, who};
+use super::terminal::{folded, visible, width};
+use super::{Output, operator, print, print_json, print_pretty};
 use crate::broker;
-use crate::ledger::grants::{Grant, Grants, Scope};
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::ledger::admin::grants::{Grant, Grants, Scope};
 
 #[derive(Debug, ClapArgs)]
 pub struct Args {
@@ -27,7 +27,7 @@ enum Action {
         #[command(flatten)]
         grant: Named,
         /// Who grants it, for the record. Without: the user of this shell.
-        #[arg(long, value_name = "NAME", value_parser = who::name)]
+        #[arg(long, value_name = "NAME", value_parser = operator::name)]
         by: Option<String>,
         /// How the result is printed.
         #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -95,7 +95,9 @@ async fn add(
     by: Option<String>,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
-    let added = grants.add(client, *org, who::by(by).as_deref()).await?;
+    let added = grants
+        .add(client, *org, operator::by(by).as_deref())
+        .await?;
     if added.org_exists == Some(false) {
         say!("revertd: the ledger has no such org at present; is its id right?");
     }

@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::lines::visible;
+use super::terminal::visible;
 use super::{Output, print};
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::telemetry;
 
 #[derive(Debug, ClapArgs)]

@@ -6,8 +6,8 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::{Output, print, print_json};
+use crate::config::Settings;
 use crate::ledger;
-use crate::settings::Settings;
 
 #[derive(Debug, ClapArgs)]
 pub struct Args {

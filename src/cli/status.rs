@@ -9,11 +9,11 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::lines::{folded, visible, width};
+use super::terminal::{folded, visible, width};
 use super::{Output, print, print_pretty, time_span};
-use crate::ledger::control::Control;
-use crate::ledger::history::Subject;
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::ledger::admin::control::Control;
+use crate::ledger::admin::history::Subject;
 
 pub mod known;
 mod waiting;

@@ -9,18 +9,17 @@ use anyhow::{Context, anyhow};
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value};
 
-use super::lines::visible;
+use super::terminal::visible;
 use super::{Output, print, print_json, time_span};
 use crate::broker::{Client, Submission};
-use crate::event::Kind;
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::domain::event::Kind;
 
+mod dry_run;
 mod file;
 mod lines;
 mod report;
 mod sending;
-mod trial;
-
 /// As the parser of arguments ends.
 const WRONG_USAGE: u8 = 2;
 

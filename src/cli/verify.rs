@@ -9,8 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::Progress;
 use super::{Output, print, print_json};
+use crate::config::Settings;
 use crate::ledger::verify::{Checked, Finding, Range, Verification};
-use crate::settings::Settings;
 
 #[derive(Debug, ClapArgs)]
 pub struct Args {

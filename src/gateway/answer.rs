@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::problem::{Problem, respond};
-use crate::event::Kind;
+use crate::domain::event::Kind;
 
 /// What is read of an event.
 #[derive(Deserialize)]

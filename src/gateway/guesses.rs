@@ -12,8 +12,8 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use tracing::warn;
 
-use crate::http_server::Source;
-use crate::log_limit::LogLimit;
+use crate::common::http_server::Source;
+use crate::common::log_limit::LogLimit;
 
 /// Wrong secrets that cost no wait: somebody mistypes, or has not heard of a change yet.
 const FREE: u32 = 3;

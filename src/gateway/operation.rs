@@ -13,12 +13,12 @@ use super::Gateway;
 use super::answer;
 use super::credentials::credentials;
 use super::headers::{Ids, is_json};
+use super::metrics::Trouble;
 use super::problem::Problem;
 use super::sessions::NoSession;
-use super::tally::Trouble;
 use crate::broker::{Answer, Login, Posting};
-use crate::http_server::{BodyError, BodyLimits, Source, expects_continue};
-use crate::request;
+use crate::common::http_server::{BodyError, BodyLimits, Source, expects_continue};
+use crate::domain::request;
 use crate::telemetry::LoginRefusal;
 
 /// What is read of a body that nobody wants, and for how long: a connection closed under a client that still

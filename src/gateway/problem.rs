@@ -9,10 +9,10 @@ use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 
-use crate::event::Status;
-use crate::http_server::ProtocolFault;
-use crate::outcome::{Code, Failure, INVALID_FIELD, Metadata, Refusal};
-use crate::request::{Undecodable, Violation};
+use crate::common::http_server::ProtocolFault;
+use crate::domain::event::Status;
+use crate::domain::outcome::{Code, Failure, INVALID_FIELD, Metadata, Refusal};
+use crate::domain::request::{Undecodable, Violation};
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

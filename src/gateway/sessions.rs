@@ -14,10 +14,10 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::guesses::Guesses;
-use super::tally::Tally;
+use super::metrics::Tally;
 use crate::broker::{BrokerError, Credentials, Login, LoginError};
-use crate::http_server::Source;
-use crate::settings::Settings;
+use crate::common::http_server::Source;
+use crate::config::Settings;
 use crate::telemetry::LoginRefusal;
 
 /// How long a login counts: a changed password, or a user that is removed, within this time.

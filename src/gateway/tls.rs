@@ -9,13 +9,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use crate::settings;
+use crate::config;
 
 /// Where certificate and key are configured, what takes TLS connections.
 ///
 /// # Errors
 /// Which file can't be used, and why.
-pub fn acceptor(settings: &settings::Gateway) -> Result<Option<TlsAcceptor>, String> {
+pub fn acceptor(settings: &config::Gateway) -> Result<Option<TlsAcceptor>, String> {
     let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) else {
         return Ok(None);
     };

@@ -7,14 +7,16 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::connect::{self, in_schema};
+use super::Ledger;
+use super::connection::connect;
+use super::connection::connect::in_schema;
+use super::connection::session::Session;
 use super::error::{LedgerError, Trouble, classify};
-use super::objects::Extent;
-use super::session::Session;
-use super::{Ledger, migrate, objects};
-use crate::check::Checks;
-use crate::reach::{Words, reach};
-use crate::settings::Settings;
+use super::schema::objects::Extent;
+use super::schema::{migrate, objects};
+use crate::common::check::Checks;
+use crate::common::connectivity::{Words, reach};
+use crate::config::Settings;
 use server::Server;
 
 mod migrated;

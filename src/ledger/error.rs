@@ -4,8 +4,8 @@ use deadpool_postgres::PoolError;
 use tokio_postgres::Error;
 use tokio_postgres::error::{Severity, SqlState};
 
-use crate::outcome::Failure;
-use crate::tls::{Fault, fault};
+use crate::common::tls::{Fault, fault};
+use crate::domain::outcome::Failure;
 
 /// The database can't work at present. Says what is wrong and what to do.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub struct LedgerError {
 
 impl LedgerError {
     /// Something that stays wrong until somebody mends it: a password, a missing schema or grant.
-    pub(super) fn lasting(message: impl Into<String>) -> Self {
+    pub(crate) fn lasting(message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             message,
@@ -38,13 +38,13 @@ impl LedgerError {
         }
     }
 
-    pub(super) fn silent(host: &str) -> Self {
+    pub(crate) fn silent(host: &str) -> Self {
         Self::passing(format!(
             "PostgreSQL at {host} does not answer; check the server, its locks, its synchronous standbys and the network"
         ))
     }
 
-    pub(super) fn clear_text_only(host: &str) -> Self {
+    pub(crate) fn clear_text_only(host: &str) -> Self {
         let error = Self::lasting(format!(
             "PostgreSQL at {host} does not encrypt, and database.url asks for it; switch it on there (ssl = on in \
              postgresql.conf), or correct host and port. Nothing is ever sent in the clear instead"
@@ -55,7 +55,7 @@ impl LedgerError {
         }
     }
 
-    pub(super) fn is_at_tls(&self) -> bool {
+    pub(crate) fn is_at_tls(&self) -> bool {
         self.at_tls
     }
 

@@ -9,14 +9,14 @@ use std::fmt;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::archive::with_archive;
-use super::connect::in_schema;
+use super::connection::connect::in_schema;
+use super::connection::session::Session;
 use super::error::LedgerError;
-use super::migrate::{VERSION, latest};
-use super::objects::{Extent, troubles};
-use super::session::Session;
-use crate::request::{identity, reuse_identity};
-use crate::settings::Settings;
+use super::schema::archive::with_archive;
+use super::schema::migrate::{VERSION, latest};
+use super::schema::objects::{Extent, troubles};
+use crate::config::Settings;
+use crate::domain::request::{identity, reuse_identity};
 
 mod finding;
 

@@ -18,7 +18,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
 use super::TelemetryError;
-use crate::http_server::{self, Limits, ProtocolFault, Server};
+use crate::common::http_server;
+use crate::common::http_server::{Limits, ProtocolFault, Server};
 
 /// The form that every version of Prometheus reads.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -7,14 +7,15 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::batch_recorder::{Began, Record};
 use super::copies::Copies;
-use super::record::{Began, Record};
 use super::{End, Shared};
 use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Outlet};
-use crate::disposition::{self, Disposition, Reading};
+use crate::common::failpoint;
+use crate::domain::disposition;
+use crate::domain::disposition::{Disposition, Reading};
+use crate::domain::outcome::{Aside, Decision};
 use crate::ledger::LedgerError;
-use crate::outcome::{Aside, Decision};
-use crate::seam;
 
 /// A share of the deliveries and of the database, and channels to publish.
 pub struct Worker {
@@ -107,20 +108,20 @@ impl Worker {
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
     /// that came of the batch is confirmed.
     async fn handle(&mut self, mut batch: Batch) -> Result<(), End> {
-        seam::pass(seam::RECEIVED);
+        failpoint::pass(failpoint::RECEIVED);
         let mut record = Record::begin(&self.shared, &mut batch.deliveries);
         let deliveries = &batch.deliveries;
         let (mut dispositions, short) = self.decide(deliveries, &mut record).await?;
-        seam::pass(seam::DECIDED);
+        failpoint::pass(failpoint::DECIDED);
         let published = self.publish(deliveries, &mut dispositions, &mut record);
         let full = published.await?;
         self.copies.send(deliveries, &dispositions);
-        seam::pass(seam::CONFIRMED);
+        failpoint::pass(failpoint::CONFIRMED);
         if dispositions.iter().any(Disposition::passes_on) {
-            seam::pass(seam::PASSED_ON);
+            failpoint::pass(failpoint::PASSED_ON);
         }
         batch.settle().await.map_err(End::Broker)?;
-        seam::pass(seam::SETTLED);
+        failpoint::pass(failpoint::SETTLED);
         if short.is_none() {
             // The servers worked: what fails next is tried again soon.
             self.shared.settled.fetch_add(1, Ordering::Relaxed);
@@ -151,7 +152,7 @@ impl Worker {
                 Reading::Done(disposition) => Some(disposition),
             });
         }
-        seam::pass(seam::DECODED);
+        failpoint::pass(failpoint::DECODED);
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
@@ -195,7 +196,7 @@ impl Worker {
             let identity = delivery.identity();
             return Reading::Done(disposition::unread(envelope, identity, crashes, now));
         }
-        seam::pass_with(seam::READING, body);
+        failpoint::pass_with(failpoint::READING, body);
         let max_bytes = amqp.max_message_bytes.bytes();
         if delivery.cut.is_some() {
             let (identity, bytes) = (delivery.identity(), delivery.body_bytes());

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use crate::broker::{Broker, BrokerError, Delivery, Fate, Message, Outlet, is_direct};
-use crate::disposition::Disposition;
+use crate::domain::disposition::Disposition;
 
 /// How long copies that are sent together may take, channel or connection included.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -13,7 +13,7 @@ use super::batch::Worker;
 use super::copies::{Copies, Courier};
 use super::{Beginning, End, Pool, WorkerError};
 use crate::broker::{self, Broker, BrokerError, Consumer};
-use crate::seam;
+use crate::common::failpoint;
 use crate::telemetry::Pause;
 
 /// How long the others of a failed generation may finish what they have in hand.
@@ -195,7 +195,7 @@ impl Pool {
                     end = End::Broker(wrong);
                 }
                 if stopping {
-                    seam::pass(seam::STOPPING);
+                    failpoint::pass(failpoint::STOPPING);
                 }
             }
             while let Some(next) = tasks.join_next().await {

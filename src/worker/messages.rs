@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::Shared;
 use crate::broker::{Delivery, Message};
-use crate::disposition::Disposition;
+use crate::domain::disposition::Disposition;
 
 /// A message, and what it is to which delivery of the batch.
 pub struct Outgoing<'a> {

@@ -6,9 +6,9 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::{Pool, Shared};
+use crate::common::backoff::Patience;
 use crate::ledger::LedgerError;
-use crate::ledger::control::Told;
-use crate::patience::Patience;
+use crate::ledger::admin::control::Told;
 use crate::telemetry::Pause::Operator;
 
 /// Between two looks, off by up to a half at random, so that a fleet doesn't look in step.

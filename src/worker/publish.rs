@@ -8,13 +8,13 @@ use tokio::time::{Instant, sleep};
 use tracing::error;
 
 use super::batch::Worker;
+use super::batch_recorder::{Began, Record};
 use super::messages::{Outgoing, Role, messages};
-use super::record::{Began, Record};
 use super::{End, Shared};
 use crate::broker::{BrokerError, Delivery, Fate};
-use crate::disposition::Disposition;
-use crate::event::Event;
-use crate::patience::Patience;
+use crate::common::backoff::Patience;
+use crate::domain::disposition::Disposition;
+use crate::domain::event::Event;
 use crate::telemetry;
 
 mod reroute;

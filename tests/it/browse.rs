@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lapin::options::{BasicGetOptions, BasicNackOptions, QueuePurgeOptions};
 use revertd::broker::Browse;
-use revertd::settings::Settings;
+use revertd::config::Settings;
 use tokio::time::timeout;
 
 use super::support::*;

@@ -6,10 +6,10 @@
 use serde_json::Value;
 
 use super::super::management::{Management, Unanswered};
-use super::super::parsed;
 use super::super::topology::Alternate;
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::broker::connection::parsed;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 const ID: &str = "amqp-alternate-exchange";
 

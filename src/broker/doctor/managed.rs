@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::management::{Management, Unanswered};
-use super::super::rungs;
 use super::super::topology::{ANY_KEY, REPLY_KEYS};
 use super::nodes;
 use super::queue::{Broker, Queue, Role};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::broker::queues::rungs;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 const API: &str = "amqp-management";
 const QUEUE: &str = "amqp-queue";

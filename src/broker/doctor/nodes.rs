@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::management::Management;
 use super::managed::unanswered;
-use crate::check::Checks;
+use crate::common::check::Checks;
 
 const NODE: &str = "amqp-nodes";
 const FLAGS: &str = "amqp-feature-flags";
@@ -122,7 +122,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::check::Status;
+    use crate::common::check::Status;
 
     #[test]
     fn alarms_partitions_and_little_room_are_told() {

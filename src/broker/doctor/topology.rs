@@ -4,9 +4,9 @@
 
 use super::super::error::BrokerError;
 use super::super::topology::{Alternate, Steps, exchanges, queues};
-use super::super::{Broker, CONNECT_TIMEOUT, within};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::broker::connection::{Broker, CONNECT_TIMEOUT, within};
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 const ID: &str = "amqp-topology";
 

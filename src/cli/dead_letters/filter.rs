@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::broker::Letter;
 use crate::cli::time_span;
-use crate::request::Fragments;
+use crate::domain::request::Fragments;
 
 /// Fewest digits of a letter's id that stand for it.
 const ID_MIN_DIGITS: usize = 6;

@@ -6,19 +6,20 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::act::Act;
-use super::choice::{Candidates, Choice, Judged};
+use super::action::Act;
+use super::counts::{Counts, letters};
 use super::save::Save;
-use super::sum::Sum;
-use super::survey::{Counts, letters};
-use super::{Chosen, Discard, Replay, WRONG_USAGE, all_read, ask, exit_code, open};
-use crate::cli::lines::{folded, width};
+use super::selection::{Candidates, Choice, Judged};
+use super::summary::Sum;
+use super::{Chosen, Discard, Replay, WRONG_USAGE, all_read, exit_code, open};
 use crate::cli::progress::Progress;
-use crate::cli::{Output, print, who};
-use crate::ledger::interventions::{Action, Intervention};
-use crate::settings::Settings;
+use crate::cli::prompt;
+use crate::cli::terminal::{folded, width};
+use crate::cli::{Output, operator, print};
+use crate::config::Settings;
+use crate::ledger::admin::interventions::{Action, Intervention};
 
-mod passage;
+mod windows;
 
 /// What a shell reports of a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -118,7 +119,7 @@ impl Run<'_> {
             }
             if !chosen.yes {
                 say!("{}", folded(&counts.text(), width()).trim_end());
-                match ask::sure(&format!("{verb} {}?", letters(counts.total())))? {
+                match prompt::sure(&format!("{verb} {}?", letters(counts.total())))? {
                     Some(true) => {}
                     Some(false) => anyhow::bail!("nothing was done"),
                     None => {
@@ -135,7 +136,7 @@ impl Run<'_> {
         }
         let stop = stop_on_interrupt()?;
         let mut act = act().await?;
-        let by = who::by(chosen.by);
+        let by = operator::by(chosen.by);
         let done = self
             .go_through(&mut act, waiting, by.as_deref(), &stop)
             .await;

@@ -7,15 +7,15 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
 
+use super::counts::{Counts, letters};
 use super::filter::{self, Filter};
-use super::letters::{Columns, Listed, object};
-use super::survey::{Counts, letters};
+use super::listing::{Columns, Listed, object};
 use super::{all_read, exit_code, open};
 use crate::broker::Letter;
-use crate::cli::lines::{folded, width};
+use crate::cli::terminal::{folded, width};
 use crate::cli::{Output, print, print_json, printed, printed_json};
-use crate::request::Fragments;
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::domain::request::Fragments;
 
 /// Letters that are listed where nothing else is said; so many are kept in memory.
 const USUAL: u64 = 100;

@@ -8,9 +8,9 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::letters::object;
+use super::listing::object;
 use crate::broker::Letter;
-use crate::printable;
+use crate::common::printable;
 
 /// A file that is being written.
 pub struct Save {

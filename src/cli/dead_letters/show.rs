@@ -9,15 +9,15 @@ use clap::Args as ClapArgs;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::choice::Candidates;
-use super::letters::object;
+use super::listing::object;
+use super::selection::Candidates;
 use super::{all_read, exit_code, filter, open};
 use crate::broker::Letter;
-use crate::cli::lines::{ago, folded, named, time, visible, width};
 use crate::cli::status::known::Known;
+use crate::cli::terminal::{ago, folded, named, time, visible, width};
 use crate::cli::{Output, print, print_pretty};
-use crate::ledger::history::Subject;
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::ledger::admin::history::Subject;
 
 #[derive(Debug, ClapArgs)]
 pub struct Args {

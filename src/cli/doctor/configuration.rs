@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 /// A stop that leaves less than this to the batches in hand has many requests delivered again.
 const SHORT: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ pub fn check(settings: &Settings) -> Checks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::common::check::Status;
 
     #[test]
     fn what_is_valid_and_unwise_is_a_warning() {

@@ -4,8 +4,8 @@
 
 use std::fmt::Write;
 
-use crate::check::{Check, Checks, Status};
-use crate::printable;
+use crate::common::check::{Check, Checks, Status};
+use crate::common::printable;
 
 /// Columns of the status, of the id, and of a narrow terminal, where an id has a line of its own.
 const STATUS: usize = 9;

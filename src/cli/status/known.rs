@@ -5,12 +5,12 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::cli::lines::{named, time, visible};
-use crate::event::{Event, text_of};
+use crate::cli::terminal::{named, time, visible};
+use crate::config::Settings;
+use crate::domain::event::{Event, text_of};
+use crate::domain::outcome::Verdict;
 use crate::ledger::LedgerError;
-use crate::ledger::history::{Booked, Decided, History, Intervened, OUTCOMES_MAX, Subject};
-use crate::outcome::Verdict;
-use crate::settings::Settings;
+use crate::ledger::admin::history::{Booked, Decided, History, Intervened, OUTCOMES_MAX, Subject};
 
 /// Usages whose entries are told, where an id is that of several clients' requests.
 const USAGES_MAX: usize = 10;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::broker::{self, BrokerError, Browse, Noted};
-use crate::cli::lines::{ago, named, visible};
-use crate::ledger::history::Subject;
-use crate::settings::Settings;
+use crate::cli::terminal::{ago, named, visible};
+use crate::config::Settings;
+use crate::ledger::admin::history::Subject;
 
 /// Letters that are told; more are only said to be there.
 const LETTERS_MAX: usize = 100;

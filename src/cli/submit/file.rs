@@ -8,9 +8,9 @@ use anyhow::bail;
 
 use super::lines::{Format, Line, Source, Wrong};
 use super::report::Report;
-use super::{Args, sending, trial};
+use super::{Args, dry_run, sending};
 use crate::broker::Client;
-use crate::settings::Settings;
+use crate::config::Settings;
 
 /// Wrong lines that are told one by one.
 const WRONG_TOLD: u64 = 50;
@@ -97,7 +97,7 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Res
         say!("revertd: {} has no requests", source.path.display());
     }
     if of_file.dry_run {
-        return trial::run(settings, &source, &looked, args.output).await;
+        return dry_run::run(settings, &source, &looked, args.output).await;
     }
     let mut client = Client::connect(settings).await?;
     let mut report = Report::new(args.output, of_file.failed.as_deref())?;

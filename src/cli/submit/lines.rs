@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::request::{Envelope, Fields, RevertRequest, Undecodable, decode, text_member};
+use crate::domain::request::{Envelope, Fields, RevertRequest, Undecodable, decode, text_member};
 
 mod table;
 

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 use super::lines::Line;
 use super::{NO_ANSWER, summary};
 use crate::cli::{Output, print, print_json};
-use crate::event::Kind;
+use crate::domain::event::Kind;
 
 /// What is counted beside the reasons of events.
 pub const UNANSWERED: &str = "NO_ANSWER_IN_TIME";

@@ -15,7 +15,7 @@ use super::lines::{Line, Lines, Source};
 use super::report::{Report, UNANSWERED, UNSENT};
 use crate::broker::{Client, Fate, Reply, Sender, Submission};
 use crate::cli::progress::Progress;
-use crate::patience::Patience;
+use crate::common::backoff::Patience;
 
 /// Requests that wait for their answers at a time, where nothing else is given.
 const WINDOW: u32 = 500;

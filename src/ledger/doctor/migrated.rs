@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::super::migrate::{HISTORY, latest, migrations};
-use super::super::objects::{self, Extent};
 use super::{Session, answered};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
+use crate::ledger::schema::migrate::{HISTORY, latest, migrations};
+use crate::ledger::schema::objects;
+use crate::ledger::schema::objects::Extent;
 
 /// How the schema stands to this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use tokio_postgres::Row;
 
 use super::super::Ledger;
-use super::super::migrate::HISTORY;
 use super::server::Server;
 use super::{LIMITS, PATIENCE, Session, answered};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
+use crate::ledger::schema::migrate::HISTORY;
 
 /// A grant that a worker needs, as the README lists them under Permissions.
 struct Grant {

@@ -1,10 +1,10 @@
 //! Whether revertd's schema is there, Frontier's tables fit, and somebody may ask.
 
-use super::super::control;
 use super::server::Server;
 use super::{Session, answered, in_ledger, migrated, unlogged};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
+use crate::ledger::admin::control;
 
 pub async fn check(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
     extension(session, server, settings, checks).await;

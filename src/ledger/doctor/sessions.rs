@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::server::Server;
 use super::{Session, answered};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 /// Seconds after which a transaction is old.
 const OLD: f64 = 600.0;
@@ -159,7 +159,7 @@ pub async fn in_the_way(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::common::check::Status;
 
     #[test]
     fn fewer_standbys_than_a_commit_waits_for_are_an_error() {

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use super::super::batch::Worker;
 use super::super::messages::{Outgoing, Role};
-use super::super::record::Record;
 use super::{Hold, Rerouted, own_queue};
 use crate::broker::{BrokerError, Message};
-use crate::disposition::{Disposition, Recourse, Refused};
+use crate::domain::disposition::{Disposition, Recourse, Refused};
+use crate::worker::batch_recorder::Record;
 
 impl Worker {
     /// Settles those requests that can be without what was refused; the others, by their indexes,

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::check::{Check, Status};
+use crate::common::check::{Check, Status};
 
 fn sound() -> Value {
     json!({"name": "q", "type": "quorum", "durable": true, "auto_delete": false, "exclusive": false,

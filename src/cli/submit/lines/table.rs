@@ -14,7 +14,7 @@ use csv::StringRecord;
 use serde_json::{Map, Value};
 
 use super::{Lines, Wrong, read};
-use crate::cli::lines::visible;
+use crate::cli::terminal::visible;
 
 /// What the reader reads ahead of a record, at most.
 const AHEAD_BYTES: u64 = 64 * 1024;

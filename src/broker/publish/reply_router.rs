@@ -1,0 +1,289 @@
+//! A reply queue of the process's own, and who waits for what comes into it.
+//!
+//! Each request has a correlation id that nobody is told but the broker and the worker: the id of its answer
+//! can't be guessed, so nobody who may publish to the default exchange can answer for the worker. What answers
+//! no request is dropped. The connection is kept up: when it is lost, all who wait are told at once, and the
+//! next one has a new queue.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::types::ShortString;
+use lapin::{Connection, Consumer};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::reply_queue;
+use crate::broker::connection::{CONNECT_TIMEOUT, any_of, close, connect, greeting, within};
+use crate::broker::error::BrokerError;
+use crate::common::backoff::Patience;
+use crate::config::{AmqpUrl, Settings};
+
+/// Waits between tries to connect again.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What comes of a published request, as far as its publisher can know.
+#[derive(Debug)]
+pub enum Answer {
+    /// The body of its event.
+    Event(Vec<u8>),
+    /// Not taken: no queue is bound for it, or there is no request exchange.
+    Unroutable,
+    /// A queue refused it: the work queue, or another that is bound for it, whose refusal does not tell what the work queue
+    /// did.
+    Full,
+    /// Not taken: the client may not write to the request exchange.
+    Forbidden(BrokerError),
+    /// Not taken: the broker does not work at present.
+    Unsent(BrokerError),
+    /// Whether it was taken is not known.
+    Lost,
+}
+
+/// The reply queue.
+pub struct Postbox {
+    desk: Arc<Desk>,
+    stop: CancellationToken,
+    keeper: TaskTracker,
+}
+
+/// A request whose answer is awaited; nobody waits any more once this is dropped.
+pub struct Expected {
+    ticket: Ticket,
+    answer: oneshot::Receiver<Answer>,
+}
+
+/// What the publisher of a request is given: where its answer goes.
+#[derive(Clone)]
+pub(crate) struct Ticket {
+    pub correlation: Uuid,
+    pub reply_to: ShortString,
+    desk: Arc<Desk>,
+}
+
+struct Desk(Mutex<State>);
+
+struct State {
+    /// The queue's name, or why there is none.
+    queue: Result<ShortString, BrokerError>,
+    waiting: HashMap<Uuid, oneshot::Sender<Answer>>,
+}
+
+impl Postbox {
+    /// Connects with the login of `amqp.url`, once; later losses are mended. Where it failed before, only once the
+    /// server has shown that it answers.
+    ///
+    /// # Errors
+    /// Where the broker can't be reached or refuses.
+    pub async fn open(settings: Arc<Settings>, failed: bool) -> Result<Self, BrokerError> {
+        let queue = Queue::open(&settings, failed).await?;
+        let state = State {
+            queue: Ok(queue.name.clone()),
+            waiting: HashMap::new(),
+        };
+        let (desk, stop) = (Arc::new(Desk(Mutex::new(state))), CancellationToken::new());
+        let keeper = TaskTracker::new();
+        keeper.spawn(keep(settings, desk.clone(), stop.clone(), queue));
+        keeper.close();
+        Ok(Self { desk, stop, keeper })
+    }
+
+    /// Prepares to wait for the answer of a request.
+    ///
+    /// # Errors
+    /// Why there is no reply queue at present.
+    pub fn expect(&self) -> Result<Expected, BrokerError> {
+        let correlation = Uuid::new_v4();
+        let (sender, answer) = oneshot::channel();
+        let mut state = self.desk.state();
+        let reply_to = state.queue.clone()?;
+        state.waiting.insert(correlation, sender);
+        drop(state);
+        Ok(Expected {
+            ticket: Ticket {
+                correlation,
+                reply_to,
+                desk: self.desk.clone(),
+            },
+            answer,
+        })
+    }
+
+    /// Whether there is a reply queue.
+    ///
+    /// # Errors
+    /// Why there is none at present.
+    pub fn ready(&self) -> Result<(), BrokerError> {
+        self.desk
+            .state()
+            .queue
+            .as_ref()
+            .map(|_| ())
+            .map_err(Clone::clone)
+    }
+
+    /// Closes the connection, and with it the queue.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.keeper.wait().await;
+    }
+}
+
+impl Expected {
+    /// Where its publisher has to send the answer.
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket.clone()
+    }
+
+    /// Waits for the answer; `None` where none came in time.
+    pub async fn answer(mut self, limit: Duration) -> Option<Answer> {
+        let answer = timeout(limit, &mut self.answer).await.ok()?;
+        Some(answer.unwrap_or(Answer::Lost))
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        let ticket = &self.ticket;
+        ticket.desk.state().waiting.remove(&ticket.correlation);
+    }
+}
+
+impl Ticket {
+    /// Tells who waits for it, if anybody still does.
+    pub fn answer(&self, answer: Answer) {
+        self.desk.answer(self.correlation, answer);
+    }
+
+    /// The same for another request: what the broker returns may come with somebody else's confirm.
+    pub fn answer_other(&self, correlation: Option<&ShortString>, answer: Answer) {
+        if let Some(correlation) = correlation.and_then(parsed) {
+            self.desk.answer(correlation, answer);
+        }
+    }
+}
+
+impl Desk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is whole before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self, correlation: Uuid, answer: Answer) {
+        let waiting = self.state().waiting.remove(&correlation);
+        if let Some(waiting) = waiting {
+            // An error: nobody waits any more.
+            let _ = waiting.send(answer);
+        }
+    }
+
+    fn closed(&self, why: BrokerError) {
+        let mut state = self.state();
+        state.queue = Err(why);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        for waiting in waiting.into_values() {
+            let _ = waiting.send(Answer::Lost);
+        }
+    }
+}
+
+fn parsed(correlation: &ShortString) -> Option<Uuid> {
+    Uuid::try_parse(correlation.as_str()).ok()
+}
+
+/// Hands out what comes, and connects again after a loss, until told to stop.
+async fn keep(settings: Arc<Settings>, desk: Arc<Desk>, stop: CancellationToken, mut queue: Queue) {
+    loop {
+        let Some(why) = stop.run_until_cancelled(queue.hand_out(&desk)).await else {
+            close(&queue.connection).await;
+            return;
+        };
+        warn!(error = %why, "the broker is lost: requests are answered 503 until it is back");
+        desk.closed(why);
+        drop(queue);
+        let reopening = reopen(&settings, &desk);
+        let Some(reopened) = stop.run_until_cancelled(reopening).await else {
+            return;
+        };
+        queue = reopened;
+        desk.state().queue = Ok(queue.name.clone());
+        info!("the broker is back");
+    }
+}
+
+async fn reopen(settings: &Settings, desk: &Desk) -> Queue {
+    let mut patience = Patience::new(FIRST_WAIT, LONGEST_WAIT);
+    loop {
+        sleep(patience.next_wait()).await;
+        match Queue::open(settings, true).await {
+            Ok(queue) => return queue,
+            Err(why) => desk.state().queue = Err(why),
+        }
+    }
+}
+
+/// A connection, and the queue that goes with it.
+struct Queue {
+    connection: Connection,
+    replies: Consumer,
+    name: ShortString,
+    host: String,
+}
+
+impl Queue {
+    async fn open(settings: &Settings, failed: bool) -> Result<Self, BrokerError> {
+        let connecting = |url: AmqpUrl| async move {
+            let host = url.host();
+            if failed {
+                within(CONNECT_TIMEOUT, &host, greeting(&url)).await?;
+            }
+            let connection = connect(&url, "revertd gateway (replies)").await?;
+            Ok((connection, host))
+        };
+        let (connection, host) = any_of(&settings.amqp.url, connecting).await?;
+        let declaring = declare(&connection, &host);
+        let (replies, name) = within(CONNECT_TIMEOUT, &host, declaring).await?;
+        Ok(Self {
+            connection,
+            replies,
+            name,
+            host,
+        })
+    }
+
+    /// Returns once nothing comes any more.
+    async fn hand_out(&mut self, desk: &Desk) -> BrokerError {
+        while let Some(delivery) = self.replies.next().await {
+            match delivery {
+                Ok(delivery) => {
+                    let correlation = delivery.properties.correlation_id().as_ref();
+                    if let Some(correlation) = correlation.and_then(parsed) {
+                        desk.answer(correlation, Answer::Event(delivery.data));
+                    }
+                }
+                Err(error) => {
+                    return BrokerError::classify(&error, &self.host, "waiting for events");
+                }
+            }
+        }
+        BrokerError::ended(self.name.as_str())
+    }
+}
+
+/// Declares a queue that goes with the connection, and consumes it.
+async fn declare(
+    connection: &Connection,
+    host: &str,
+) -> Result<(Consumer, ShortString), BrokerError> {
+    let wrong = |error| BrokerError::classify(&error, host, "declaring a reply queue");
+    let channel = connection.create_channel().await.map_err(wrong)?;
+    reply_queue::declare(&channel, host).await
+}

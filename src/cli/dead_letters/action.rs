@@ -1,0 +1,63 @@
+//! What is done to a window of letters before they leave the queue.
+
+use anyhow::bail;
+
+use super::save::Save;
+use crate::broker::{Broker, Fate, Letter, Message, Outlet};
+use crate::common::failpoint;
+use crate::config::Settings;
+
+/// What becomes of the letters.
+pub enum Act {
+    Replay {
+        outlet: Box<Outlet>,
+        exchange: String,
+        key: String,
+    },
+    Discard(Option<Save>),
+}
+
+impl Act {
+    pub async fn replay(settings: &Settings) -> anyhow::Result<Self> {
+        let topology = &settings.topology;
+        Ok(Self::Replay {
+            outlet: Box::new(
+                Broker::outlet_of(settings, "revertd dead-letters (publishing)").await?,
+            ),
+            exchange: topology.request_exchange.to_string(),
+            key: topology.request_key.to_string(),
+        })
+    }
+
+    /// Once this returns, the letters may leave the queue.
+    pub async fn carry_out(&mut self, letters: &[Letter]) -> anyhow::Result<()> {
+        match self {
+            Self::Replay {
+                outlet,
+                exchange,
+                key,
+            } => {
+                let again = |letter| Message::replay(exchange, key, letter, outlet);
+                let messages: Option<Vec<_>> = letters.iter().map(again).collect();
+                let messages = messages.expect("what can't be read is not taken");
+                for fate in outlet.publish(&messages).await? {
+                    match fate {
+                        Fate::Confirmed => {}
+                        Fate::Unroutable => bail!(
+                            "no queue is bound to the exchange {exchange} for requests; start `revertd worker` once, \
+                             which declares it"
+                        ),
+                        Fate::Refused => bail!(
+                            "the work queue behind {exchange} is full; once the workers have made room, run this again, \
+                             with --rate if it fills up again"
+                        ),
+                    }
+                }
+            }
+            Self::Discard(Some(save)) => save.write(letters)?,
+            Self::Discard(None) => {}
+        }
+        failpoint::pass(failpoint::LETTERS_PUBLISHED);
+        Ok(())
+    }
+}

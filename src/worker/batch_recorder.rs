@@ -1,0 +1,212 @@
+//! What is recorded of a batch on its way: counts, times, spans, and a line for what went wrong.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+
+use super::Shared;
+use super::telemetry::Sight;
+use crate::broker::{Delivery, Fate, Message};
+use crate::domain::disposition::Disposition;
+use crate::domain::event::Kind;
+use crate::domain::outcome::Decision;
+use crate::telemetry::{BatchTrace, InHand};
+
+/// The record of a batch in hand. Dropped without being settled, it says that the batch was given up.
+pub struct Record {
+    shared: Arc<Shared>,
+    taken: Instant,
+    taken_at: Timestamp,
+    in_hand: Option<InHand>,
+    trace: Option<BatchTrace>,
+}
+
+/// When a step began, by the clock that measures and by the one that dates.
+#[derive(Clone, Copy)]
+pub struct Began(Instant, SystemTime);
+
+impl Began {
+    pub fn now() -> Self {
+        Self(Instant::now(), SystemTime::now())
+    }
+}
+
+impl Record {
+    /// Begins with a batch that was just taken. Those of its messages that are traced go on under spans of ours.
+    pub fn begin(shared: &Arc<Shared>, deliveries: &mut [Delivery]) -> Self {
+        let sight = &shared.sight;
+        let bytes = deliveries.iter().map(|delivery| delivery.body.len()).sum();
+        sight.counts.taken(deliveries.len(), bytes);
+        sight.times.taken(deliveries.len());
+        let taken_at = Timestamp::now();
+        for delivery in &*deliveries {
+            if delivery.redelivered {
+                sight.counts.redelivered();
+                continue;
+            }
+            if delivery.is_replay {
+                sight.counts.replayed();
+            }
+            if delivery.envelope.attempts == 0
+                && let Some(time) = since(delivery.published_at, taken_at)
+            {
+                sight.times.waited(time);
+            }
+        }
+        let in_hand = sight.status.take(deliveries.len());
+        let traceparents = deliveries
+            .iter_mut()
+            .map(|delivery| &mut delivery.envelope.traceparent);
+        Self {
+            taken: Instant::now(),
+            taken_at,
+            in_hand: Some(in_hand),
+            trace: sight
+                .traces
+                .as_ref()
+                .map(|traces| traces.begin(traceparents)),
+            shared: shared.clone(),
+        }
+    }
+
+    /// The database decided so many requests, or failed.
+    pub fn decided(&mut self, began: Began, requests: usize, error: Option<&str>) {
+        let sight = &self.shared.sight;
+        sight.times.decided(began.0.elapsed(), error.is_some());
+        if error.is_none() {
+            sight.status.database(Ok(()));
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.decided(began.1, requests, error);
+        }
+    }
+
+    /// Some of the decisions may be from before.
+    pub fn repeated(&self, decisions: &[Decision]) {
+        let from_before = |decision: &&Decision| matches!(decision, Decision::Repeated(_));
+        let count = decisions.iter().filter(from_before).count();
+        self.shared.sight.counts.repeated(count);
+    }
+
+    /// What came of the batch is published, or the broker failed.
+    pub fn published(&mut self, began: Began, messages: usize, error: Option<&str>) {
+        let sight = &self.shared.sight;
+        sight.times.published(began.0.elapsed(), error.is_some());
+        if let Some(trace) = &mut self.trace {
+            let exchange = self.shared.settings.topology.reply_exchange.as_str();
+            trace.published(exchange, began.1, messages, error);
+        }
+    }
+
+    /// The broker said what became of messages.
+    pub fn fates(&self, messages: &[Message<'_>], fates: &[Option<Fate>]) {
+        let mut counts: Vec<(&str, Option<Fate>, u64)> = Vec::new();
+        for (message, fate) in messages.iter().zip(fates) {
+            let target = message.target();
+            let same =
+                |count: &&mut (&str, Option<Fate>, u64)| count.0 == target && count.1 == *fate;
+            match counts.iter_mut().find(same) {
+                Some((_, _, count)) => *count += 1,
+                None => counts.push((target, *fate, 1)),
+            }
+        }
+        for (target, fate, count) in counts {
+            let error = match fate {
+                Some(Fate::Confirmed) => "",
+                Some(Fate::Unroutable) => "unroutable",
+                Some(Fate::Refused) => "refused",
+                None => "unconfirmed",
+            };
+            self.shared.sight.counts.sent(target, error, count);
+        }
+    }
+
+    /// A malformed request is settled without its dead letter.
+    pub fn letter_dropped(&self, delivery: &Delivery) {
+        self.shared.sight.counts.letter_dropped();
+        self.shared.logs.letter_dropped(delivery);
+    }
+
+    /// An event is in revertd's own queue alone, since another queue refused it to the end.
+    pub fn event_undelivered(&self, delivery: &Delivery) {
+        self.shared.sight.counts.event_undelivered();
+        self.shared.logs.undelivered(delivery);
+    }
+
+    /// The batch is acknowledged.
+    pub fn settled(mut self, deliveries: &[Delivery], dispositions: &[Disposition]) {
+        let Sight { counts, times, .. } = &self.shared.sight;
+        let now = Timestamp::now();
+        times.processed(self.taken.elapsed(), false);
+        for (delivery, disposition) in deliveries.iter().zip(dispositions) {
+            match disposition {
+                Disposition::Retry { rung } => {
+                    counts.retried(*rung);
+                    continue;
+                }
+                Disposition::AwaitTrust { .. } => {
+                    self.shared.sight.untrusted(&delivery.envelope);
+                    continue;
+                }
+                Disposition::Wait { .. } | Disposition::Returned => {
+                    counts.waited();
+                    continue;
+                }
+                Disposition::DeadLetter { failure, event } => {
+                    counts.dead_lettered(event.reason);
+                    self.shared.logs.dead_lettered(delivery, event, failure);
+                }
+                Disposition::Answer(event) => match event.kind {
+                    Kind::Reverted => counts.reverted(),
+                    Kind::Rejected | Kind::Failed => {
+                        counts.rejected(event.reason);
+                        if event.is_denied() {
+                            self.shared.logs.denied(delivery, event);
+                        }
+                    }
+                },
+            }
+            let first = delivery.first_attempt_at.unwrap_or(self.taken_at);
+            if let Some(time) = since(Some(first), now) {
+                times.settled(time);
+            }
+            if let Some(time) = since(delivery.published_at, now) {
+                times.answered(time);
+            }
+        }
+        if let Some(in_hand) = self.in_hand.take() {
+            in_hand.settled();
+        }
+        if let Some(trace) = self.trace.take() {
+            trace.settled(dispositions.iter().map(outcome));
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.in_hand.is_some() {
+            let times = &self.shared.sight.times;
+            times.processed(self.taken.elapsed(), true);
+        }
+    }
+}
+
+fn outcome(disposition: &Disposition) -> (&'static str, &'static str) {
+    match disposition {
+        Disposition::Retry { .. } => ("retried", ""),
+        Disposition::AwaitTrust { .. } => ("untrusted", ""),
+        Disposition::Wait { .. } | Disposition::Returned => ("waiting", ""),
+        Disposition::DeadLetter { event, .. } => ("dead_lettered", event.reason),
+        Disposition::Answer(event) => match event.kind {
+            Kind::Reverted => ("reverted", ""),
+            Kind::Rejected | Kind::Failed => ("rejected", event.reason),
+        },
+    }
+}
+
+/// How long ago that was; nothing where a clock that is not ours says that it is yet to come.
+fn since(then: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+    Duration::try_from(now.duration_since(then?)).ok()
+}
