@@ -71,37 +71,37 @@ enum Command {
     /// Serve the operation over HTTP: requests in, published as their client, answered by their event.
     Gateway,
     /// Bring the database's schema up to date.
-    Migrate(migrate::Args),
+    Migrate(migrate::MigrateArgs),
     /// Publish a request, or those of a file, and wait for their events. Exit status: 0 reverted, 1 rejected or failed,
     /// 3 no answer in time.
-    Submit(Box<submit::Args>),
+    Submit(Box<submit::SubmitArgs>),
     /// Say which clients may ask for reverts of which orgs' usage.
-    Grants(grants::Args),
+    Grants(grants::GrantsArgs),
     /// List, show, replay or discard what could not be processed.
-    DeadLetters(Box<dead_letters::Args>),
+    DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Say what became of a request or a usage: outcomes, entries, events, and where it waits. Exit status: 0 something
     /// is known, 1 nothing.
-    Status(status::Args),
+    Status(status::StatusArgs),
     /// Have every worker of the fleet stop taking requests, without ending: within seconds, until `resume`.
     Pause(pause::PauseArgs),
     /// Have the fleet take requests again.
     Resume(pause::ResumeArgs),
     /// Check every invariant of the ledger and the outcomes, beside running workers, and change nothing. Exit status: 0
     /// nothing is wrong, 1 something is.
-    Verify(verify::Args),
+    Verify(verify::VerifyArgs),
     /// Publish events of stored outcomes again.
-    Events(events::Args),
+    Events(events::EventsArgs),
     /// Check configuration, connections, permissions, topology and schema, and say what to do. Exit status 1 with
     /// errors.
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
     /// Ask the worker or gateway of this machine (`telemetry.listen`) whether it is ready. Exit status: 0 ready, 1 not.
-    Health(health::Args),
+    Health(health::HealthArgs),
     /// Print the effective configuration, without secrets.
-    Config(config::Args),
+    Config(config::ConfigArgs),
     /// Print what completes this command line in a shell.
-    Completions(completions::Args),
+    Completions(completions::CompletionsArgs),
     /// Write the manual pages of every command into a folder.
-    Man(man::Args),
+    Man(man::ManArgs),
 }
 
 /// How results are printed.

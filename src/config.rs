@@ -1,6 +1,6 @@
 //! The configuration: loaded once, parsed into types that can't be wrong.
 //!
-//! Sources, the later ones win: the compiled-in `config/revertd.toml`, the file of `--config`, the
+//! SettingSources, the later ones win: the compiled-in `config/revertd.toml`, the file of `--config`, the
 //! environment. It must not know the clients of broker and database, only the form of their addresses.
 
 use std::collections::BTreeSet;
@@ -40,7 +40,7 @@ mod urls;
 pub use database_url::DatabaseUrl;
 pub use files::{HeldFile, Identity, TlsFiles};
 pub use management_url::ManagementUrl;
-pub use sources::Sources;
+pub use sources::SettingSources;
 pub use types::{
     AuthorizationMode, CollectorUrl, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern,
     SchemaName, Size,
@@ -65,25 +65,25 @@ pub struct SettingsError(String);
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Settings {
-    pub amqp: Amqp,
-    pub topology: Topology,
-    pub database: Database,
-    pub worker: Worker,
-    pub retry: Retry,
-    pub revert: Revert,
-    pub ledger: Ledger,
-    pub authorization: Authorization,
-    pub telemetry: Telemetry,
-    pub gateway: Gateway,
+    pub amqp: AmqpSettings,
+    pub topology: TopologySettings,
+    pub database: DatabaseSettings,
+    pub worker: WorkerSettings,
+    pub retry: RetrySettings,
+    pub revert: RevertSettings,
+    pub ledger: LedgerSettings,
+    pub authorization: AuthorizationSettings,
+    pub telemetry: TelemetrySettings,
+    pub gateway: GatewaySettings,
     /// Where the values came from.
     #[serde(skip)]
-    pub sources: Sources,
+    pub sources: SettingSources,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Amqp {
+pub struct AmqpSettings {
     pub url: AmqpUrls,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<HeldFile>,
@@ -106,7 +106,7 @@ pub struct Amqp {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Topology {
+pub struct TopologySettings {
     pub declare: bool,
     pub request_exchange: Name,
     pub request_key: Name,
@@ -129,7 +129,7 @@ pub struct Topology {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Database {
+pub struct DatabaseSettings {
     pub url: DatabaseUrl,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<HeldFile>,
@@ -149,7 +149,7 @@ pub struct Database {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Worker {
+pub struct WorkerSettings {
     pub concurrency: u16,
     pub batch_max: u16,
     pub max_crashes: u32,
@@ -160,7 +160,7 @@ pub struct Worker {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Retry {
+pub struct RetrySettings {
     pub delays: Vec<Delay>,
     pub usage_not_found_attempts: u32,
 }
@@ -168,7 +168,7 @@ pub struct Retry {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Revert {
+pub struct RevertSettings {
     pub policy: Policy,
     #[serde(
         default,
@@ -181,7 +181,7 @@ pub struct Revert {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Ledger {
+pub struct LedgerSettings {
     pub schema: SchemaName,
     pub manage: bool,
     pub platform_account: Uuid,
@@ -190,14 +190,14 @@ pub struct Ledger {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Authorization {
+pub struct AuthorizationSettings {
     pub mode: AuthorizationMode,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Telemetry {
+pub struct TelemetrySettings {
     pub log_format: LogFormat,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<ListenAddress>,
@@ -208,7 +208,7 @@ pub struct Telemetry {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Gateway {
+pub struct GatewaySettings {
     pub listen: ListenAddress,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -241,7 +241,7 @@ impl Settings {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
-        let mut sources = Sources::default();
+        let mut sources = SettingSources::default();
         let read = Self::read(file, environment, &mut sources);
         let mut settings =
             read.map_err(|SettingsError(wrong)| SettingsError(sources.told(&wrong)))?;
@@ -252,7 +252,7 @@ impl Settings {
     fn read(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
-        sources: &mut Sources,
+        sources: &mut SettingSources,
     ) -> Result<Self, SettingsError> {
         let environment = sources.choose(environment)?.into_iter().collect();
         let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));

@@ -24,14 +24,14 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{error, info, warn};
 
-use crate::broker::{BrokerError, Postbox};
-use crate::common::backoff::Patience;
+use crate::broker::{BrokerError, ReplyRouter};
+use crate::common::backoff::Backoff;
 use crate::common::http_server;
 use crate::common::http_server::{Limits, ProtocolFault, Server, Shares};
 use crate::config::{Policy, Settings};
 use crate::telemetry::{self, Http, NotReady, TelemetryError};
 use headers::{Ids, REQUEST_ID, TRACEPARENT};
-use metrics::Tally;
+use metrics::GatewayMetrics;
 use problem::Problem;
 use sessions::Sessions;
 
@@ -86,12 +86,12 @@ pub enum GatewayError {
 struct Gateway {
     settings: Arc<Settings>,
     sessions: Sessions,
-    postbox: Postbox,
+    postbox: ReplyRouter,
     /// Requests that are published and not answered.
     places: Semaphore,
     /// Requests of each client, from their head on.
     shares: Shares<String>,
-    tally: Arc<Tally>,
+    tally: Arc<GatewayMetrics>,
     http: Http,
 }
 
@@ -110,7 +110,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     let readiness = Readiness::default();
     let mut registry = telemetry::registry("gateway");
     let http = Http::new(&mut registry);
-    let tally = Arc::new(Tally::new(&mut registry));
+    let tally = Arc::new(GatewayMetrics::new(&mut registry));
     let sessions = Sessions::new(settings.clone(), tally.clone()).ok_or(GatewayError::Random)?;
     // Until the end of this function: from before the broker is there until nothing is in work any more.
     let _showing = match settings.telemetry.listen {
@@ -160,11 +160,11 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
 }
 
 /// The reply queue; a broker that isn't there yet is waited for.
-async fn postbox(settings: &Arc<Settings>) -> Result<Postbox, BrokerError> {
-    let mut patience = Patience::new(FIRST_WAIT, LONGEST_WAIT);
+async fn postbox(settings: &Arc<Settings>) -> Result<ReplyRouter, BrokerError> {
+    let mut patience = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     let mut failed = false;
     loop {
-        match Postbox::open(settings.clone(), failed).await {
+        match ReplyRouter::open(settings.clone(), failed).await {
             Ok(postbox) => return Ok(postbox),
             Err(error) if error.is_lasting() => return Err(error),
             Err(error) => {

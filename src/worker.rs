@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::broker::{BrokerError, Delivery};
-use crate::common::backoff::Patience;
+use crate::common::backoff::Backoff;
 use crate::config::Settings;
 use crate::domain::retry::Ladder;
-use crate::ledger::admin::control::Told;
+use crate::ledger::admin::control::FleetState;
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::telemetry::{Pause, TelemetryError};
 use crash_journal::CrashJournal;
 use logs::Logs;
-use telemetry::Sight;
+use telemetry::WorkerTelemetry;
 
 mod batch;
 mod batch_recorder;
@@ -63,7 +63,7 @@ struct Shared {
     journal: CrashJournal,
     ladder: Ladder,
     retry_queues: Vec<String>,
-    sight: Sight,
+    sight: WorkerTelemetry,
     logs: Logs,
     /// Batches that were settled: the servers worked.
     settled: AtomicU64,
@@ -85,20 +85,20 @@ impl Shared {
 
 /// What a generation takes over from the one before.
 #[derive(Default)]
-struct Beginning {
+struct Handover {
     /// Whether the broker or the database failed.
     failed: bool,
 }
 
 /// Why a worker, and with it the generation, ended.
-enum End {
+enum Exit {
     Stopped,
     /// A bug; what was in hand may hold its cause.
     BrokeOff,
     /// The broker took no messages for a while, and does again.
     Unblocked,
     /// The fleet is to take no requests; what was in hand is finished.
-    Paused(Told),
+    Paused(FleetState),
     Ledger(LedgerError),
     Broker(BrokerError),
 }
@@ -109,7 +109,7 @@ enum End {
 /// Where it could not start for a cause that lasts, or not finish in time.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), WorkerError> {
     let ledger = Ledger::new(&settings)?;
-    let (sight, showing) = Sight::open(&settings, &ledger, &stop)?;
+    let (sight, showing) = WorkerTelemetry::open(&settings, &ledger, &stop)?;
     let shared = Arc::new(Shared {
         journal: CrashJournal::new(ledger.clone(), settings.worker.batch_max),
         ledger,
@@ -143,11 +143,11 @@ struct Pool {
 
 impl Pool {
     async fn run(&self) -> Result<(), WorkerError> {
-        let mut patience = Patience::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut patience = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         if !self.prepare_schema(&mut patience).await? {
             return Ok(());
         }
-        let mut next = Beginning::default();
+        let mut next = Handover::default();
         let mut ever_ready = false;
         loop {
             let mut ready = false;
@@ -158,10 +158,10 @@ impl Pool {
                 // What works now and then is not hammered by trying it at once.
                 patience.reset();
             }
-            if let End::Paused(told) = &end {
+            if let Exit::Paused(told) = &end {
                 // What a generation that never began was to take over, the next one is.
                 if ready {
-                    next = Beginning::default();
+                    next = Handover::default();
                 }
                 if !self.sit_out(told).await {
                     return Ok(());
@@ -169,20 +169,20 @@ impl Pool {
                 patience.reset();
                 continue;
             }
-            next = Beginning::default();
+            next = Handover::default();
             let wait = match end {
-                End::Stopped | End::Paused(_) => return Ok(()),
-                End::Unblocked => Duration::ZERO,
-                End::BrokeOff => patience.next_wait(),
-                End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
-                End::Ledger(wrong) if wrong.is_lasting() && !ever_ready => {
+                Exit::Stopped | Exit::Paused(_) => return Ok(()),
+                Exit::Unblocked => Duration::ZERO,
+                Exit::BrokeOff => patience.next_wait(),
+                Exit::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
+                Exit::Ledger(wrong) if wrong.is_lasting() && !ever_ready => {
                     return Err(wrong.into());
                 }
-                End::Broker(wrong) => {
+                Exit::Broker(wrong) => {
                     next.failed = true;
                     self.pause(Pause::Broker, &wrong, &mut patience)
                 }
-                End::Ledger(wrong) => {
+                Exit::Ledger(wrong) => {
                     next.failed = true;
                     self.pause(Pause::Database, &wrong, &mut patience)
                 }
@@ -198,7 +198,7 @@ impl Pool {
     }
 
     /// Migrates or checks the schema, however long the database takes to appear. `false`: stopped meanwhile.
-    async fn prepare_schema(&self, patience: &mut Patience) -> Result<bool, LedgerError> {
+    async fn prepare_schema(&self, patience: &mut Backoff) -> Result<bool, LedgerError> {
         let settings = &self.shared.settings;
         loop {
             let prepared = async {
@@ -238,7 +238,7 @@ impl Pool {
         &self,
         pause: Pause,
         wrong: &dyn std::error::Error,
-        patience: &mut Patience,
+        patience: &mut Backoff,
     ) -> Duration {
         let wait = patience.next_wait();
         error!(reason = %wrong, retry_in = ?wait, "paused: {pause}");

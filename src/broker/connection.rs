@@ -15,13 +15,13 @@ use tokio::time::timeout;
 use crate::broker::consume::consumer::Consumer;
 use crate::broker::consume::trust::Trust;
 use crate::broker::error::BrokerError;
-use crate::broker::publish::publisher::Outlet;
+use crate::broker::publish::publisher::Publisher;
 use crate::broker::raw::inbound::{Flow, Inbound};
 use crate::broker::topology::{self, Alternate};
 use crate::common::tls;
 use crate::config::{AmqpUrl, AmqpUrls, Settings};
 use socket::Socket;
-use watched::Watched;
+use watched::WatchedConnection;
 
 pub(super) mod credentials;
 pub(super) mod socket;
@@ -40,8 +40,8 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Two connections to the broker, shared by the workers of a process: where the broker blocks a connection
 /// that publishes, nothing at all is written on it, acknowledgements included.
 pub struct Broker {
-    pub(crate) consuming: Watched,
-    pub(crate) publishing: Watched,
+    pub(crate) consuming: WatchedConnection,
+    pub(crate) publishing: WatchedConnection,
     /// What is in flight of the first.
     pub(crate) flow: Arc<Flow>,
     url: AmqpUrl,
@@ -70,8 +70,8 @@ impl Broker {
             )?;
             Ok(Self {
                 trust: Trust::new(&consuming.status().username(), settings),
-                consuming: Watched::new(consuming),
-                publishing: Watched::new(publishing),
+                consuming: WatchedConnection::new(consuming),
+                publishing: WatchedConnection::new(publishing),
                 flow,
                 host: url.host(),
                 url,
@@ -105,8 +105,8 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker refuses.
-    pub async fn outlet(&self) -> Result<Outlet, BrokerError> {
-        let opening = Outlet::open(&self.publishing.connection, self.trust.user(), &self.host);
+    pub async fn outlet(&self) -> Result<Publisher, BrokerError> {
+        let opening = Publisher::open(&self.publishing.connection, self.trust.user(), &self.host);
         within(CONNECT_TIMEOUT, &self.host, opening).await
     }
 
@@ -114,11 +114,11 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses.
-    pub async fn outlet_of(settings: &Settings, name: &str) -> Result<Outlet, BrokerError> {
+    pub async fn outlet_of(settings: &Settings, name: &str) -> Result<Publisher, BrokerError> {
         let connecting = async |url: AmqpUrl| {
             let (connection, host) = (connect(&url, name).await?, url.host());
             let user = connection.status().username().into();
-            let opening = Outlet::open(&connection, &user, &host);
+            let opening = Publisher::open(&connection, &user, &host);
             let outlet = within(CONNECT_TIMEOUT, &host, opening).await?;
             Ok(outlet.keeping(connection))
         };
@@ -129,9 +129,9 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker refuses.
-    pub async fn separate_outlet(&self) -> Result<Outlet, BrokerError> {
+    pub async fn separate_outlet(&self) -> Result<Publisher, BrokerError> {
         let connection = connect(&self.url, "revertd worker (direct reply-to)").await?;
-        let opening = Outlet::open(&connection, self.trust.user(), &self.host);
+        let opening = Publisher::open(&connection, self.trust.user(), &self.host);
         let outlet = within(CONNECT_TIMEOUT, &self.host, opening).await?;
         Ok(outlet.keeping(connection))
     }

@@ -10,7 +10,7 @@ use super::error::BrokerError;
 use super::management::{Management, Unanswered};
 use super::topology::Alternate;
 use crate::common::check::Checks;
-use crate::common::connectivity::{Words, reach};
+use crate::common::connectivity::{CheckIds, reach};
 use crate::common::tls::fault;
 use crate::config::{AmqpUrl, Settings};
 use greeting::Greeting;
@@ -23,7 +23,7 @@ mod permissions;
 mod queue;
 mod topology;
 
-const WORDS: Words = Words {
+const WORDS: CheckIds = CheckIds {
     dns: "amqp-dns",
     tcp: "amqp-tcp",
     key: "amqp.url",

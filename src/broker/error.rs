@@ -10,11 +10,11 @@ use crate::common::tls::{Fault, fault};
 #[error("{message}")]
 pub struct BrokerError {
     message: String,
-    nature: Nature,
+    nature: ErrorKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Nature {
+enum ErrorKind {
     Passing,
     Lasting,
     LoginRefused,
@@ -28,18 +28,18 @@ enum Nature {
 impl BrokerError {
     /// Something that may mend itself.
     pub(crate) fn passing(message: impl Into<String>) -> Self {
-        let (message, nature) = (message.into(), Nature::Passing);
+        let (message, nature) = (message.into(), ErrorKind::Passing);
         Self { message, nature }
     }
 
     /// Something that stays wrong until somebody mends it.
     pub(crate) fn lasting(message: impl Into<String>) -> Self {
-        let (message, nature) = (message.into(), Nature::Lasting);
+        let (message, nature) = (message.into(), ErrorKind::Lasting);
         Self { message, nature }
     }
 
     fn unequal(message: String) -> Self {
-        let nature = Nature::Unequal;
+        let nature = ErrorKind::Unequal;
         Self { message, nature }
     }
 
@@ -56,7 +56,7 @@ impl BrokerError {
                 "RabbitMQ at {host} takes no messages: {why}; see rabbitmq-diagnostics alarms, and free \
                  memory or disk space on its server"
             ),
-            nature: Nature::Blocked,
+            nature: ErrorKind::Blocked,
         }
     }
 
@@ -72,7 +72,7 @@ impl BrokerError {
         let nature = if self.nature == other.nature {
             self.nature
         } else {
-            Nature::Passing
+            ErrorKind::Passing
         };
         Self {
             message: format!("{}; and {}", self.message, other.message),
@@ -85,44 +85,44 @@ impl BrokerError {
     pub fn is_lasting(&self) -> bool {
         matches!(
             self.nature,
-            Nature::Lasting
-                | Nature::LoginRefused
-                | Nature::HostRefused
-                | Nature::Forbidden
-                | Nature::Missing
-                | Nature::Unequal
+            ErrorKind::Lasting
+                | ErrorKind::LoginRefused
+                | ErrorKind::HostRefused
+                | ErrorKind::Forbidden
+                | ErrorKind::Missing
+                | ErrorKind::Unequal
         )
     }
 
     /// Whether the broker knows no user of that name and password.
     pub(crate) fn is_login_refused(&self) -> bool {
-        self.nature == Nature::LoginRefused
+        self.nature == ErrorKind::LoginRefused
     }
 
     /// Whether the broker knows the user, and keeps it from the virtual host.
     pub(crate) fn is_host_refused(&self) -> bool {
-        self.nature == Nature::HostRefused
+        self.nature == ErrorKind::HostRefused
     }
 
     /// Whether the broker's user lacks a permission.
     pub(crate) fn is_forbidden(&self) -> bool {
-        self.nature == Nature::Forbidden
+        self.nature == ErrorKind::Forbidden
     }
 
     /// Whether something that was named is not there.
     pub(crate) fn is_missing(&self) -> bool {
-        self.nature == Nature::Missing
+        self.nature == ErrorKind::Missing
     }
 
     /// Whether something that was declared, or an argument, is not as the broker would have it.
     pub(crate) fn is_unequal(&self) -> bool {
-        self.nature == Nature::Unequal
+        self.nature == ErrorKind::Unequal
     }
 
     /// Whether the broker takes no messages, and says when it does again.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.nature == Nature::Blocked
+        self.nature == ErrorKind::Blocked
     }
 
     /// Classifies an error of the client or the broker. `doing` says what failed, with names.
@@ -130,9 +130,9 @@ impl BrokerError {
         let at = format!("RabbitMQ at {host}");
         if let Some(Fault { what, lasting }) = fault(error, "amqp") {
             let nature = if lasting {
-                Nature::Lasting
+                ErrorKind::Lasting
             } else {
-                Nature::Passing
+                ErrorKind::Passing
             };
             let message = format!("{at} {what}");
             return Self { message, nature };
@@ -156,7 +156,7 @@ impl BrokerError {
                                  (REVERTD_AMQP__URL) or amqp.password_file, or, with auth_mechanism=external, \
                                  amqp.cert_file"
                             ),
-                            nature: Nature::LoginRefused,
+                            nature: ErrorKind::LoginRefused,
                         }
                     }
                     AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if doing == "connecting" => {
@@ -165,7 +165,7 @@ impl BrokerError {
                                 "{at} refuses the virtual host: {text}; correct it in amqp.url, where / is \
                                  written %2f, or create it: rabbitmqctl add_vhost, set_permissions"
                             ),
-                            nature: Nature::HostRefused,
+                            nature: ErrorKind::HostRefused,
                         }
                     }
                     AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self {
@@ -173,7 +173,7 @@ impl BrokerError {
                             "{at} forbids {doing}: {text}; grant the user of amqp.url what the README lists \
                              under Permissions"
                         ),
-                        nature: Nature::Forbidden,
+                        nature: ErrorKind::Forbidden,
                     },
                     AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
                         if doing.starts_with("publishing") =>
@@ -195,7 +195,7 @@ impl BrokerError {
                             "{at} refuses {doing}: {text}; `revertd worker` creates it at its start, with \
                              topology.declare = true"
                         ),
-                        nature: Nature::Missing,
+                        nature: ErrorKind::Missing,
                     },
                     AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
                         Self::passing(format!("{at} fails at {doing}: {text}"))

@@ -8,13 +8,13 @@ use super::{Output, print, print_pretty};
 use crate::config::Settings;
 
 #[derive(Debug, ClapArgs)]
-pub struct Args {
+pub struct ConfigArgs {
     /// As the configuration file is written, or as JSON.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-pub fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(settings: &Settings, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Text => print(&format!(
             "# read: {}\n{}",

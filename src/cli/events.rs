@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{EventsArgs as ClapArgs, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,23 +17,23 @@ use uuid::Uuid;
 use super::progress::Progress;
 use super::prompt;
 use super::{Output, print, print_json};
-use crate::broker::{Broker, BrokerError, Fate, Message, Outlet};
-use crate::common::backoff::Patience;
+use crate::broker::{Broker, BrokerError, PublishResult, Message, Publisher};
+use crate::common::backoff::Backoff;
 use crate::config::Settings;
 use crate::domain::event::Event;
-use crate::ledger::admin::stored::{Count, Filter, Outcomes};
+use crate::ledger::admin::stored::{OutcomeCount, OutcomeFilter, Outcomes};
 
 /// Events that are published together.
 const AT_A_TIME: u32 = 500;
 
 #[derive(Debug, ClapArgs)]
-pub struct Args {
+pub struct EventsArgs {
     #[command(subcommand)]
-    action: Action,
+    action: EventsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum EventsCommand {
     /// Publish the events of stored outcomes again, each as it was: for consumers that lost theirs.
     Republish(RepublishArgs),
 }
@@ -69,9 +69,9 @@ struct RepublishArgs {
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: EventsArgs) -> anyhow::Result<ExitCode> {
     match args.action {
-        Action::Republish(args) => republish(settings, args).await,
+        EventsCommand::Republish(args) => republish(settings, args).await,
     }
 }
 
@@ -84,7 +84,7 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
         say!("revertd: --since must be before --until");
         return Ok(ExitCode::from(2));
     }
-    let filter = Filter {
+    let filter = OutcomeFilter {
         since: args.since,
         until: args.until,
         client: args.client.clone(),
@@ -217,7 +217,7 @@ async fn publish(
     Ok(published)
 }
 
-async fn outlet(settings: &Settings) -> Result<Outlet, BrokerError> {
+async fn outlet(settings: &Settings) -> Result<Publisher, BrokerError> {
     Broker::outlet_of(settings, "revertd events republish").await
 }
 
@@ -225,19 +225,19 @@ async fn outlet(settings: &Settings) -> Result<Outlet, BrokerError> {
 /// that met a queue without a leader has everything refused from then on.
 async fn until_taken(
     settings: &Settings,
-    outlet: &mut Outlet,
+    outlet: &mut Publisher,
     mut messages: Vec<Message<'_>>,
 ) -> anyhow::Result<u64> {
-    let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut patience = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut unroutable = 0;
     loop {
         let fates = outlet.publish(&messages).await?;
         let mut refused = Vec::new();
         for (message, fate) in messages.into_iter().zip(fates) {
             match fate {
-                Fate::Confirmed => {}
-                Fate::Unroutable => unroutable += 1,
-                Fate::Refused => refused.push(message),
+                PublishResult::Confirmed => {}
+                PublishResult::Unroutable => unroutable += 1,
+                PublishResult::Refused => refused.push(message),
             }
         }
         if refused.is_empty() {
@@ -260,12 +260,12 @@ fn onward(error: &dyn std::fmt::Display, last: Option<Timestamp>) -> anyhow::Err
 }
 
 fn conclude(
-    count: Count,
+    count: OutcomeCount,
     published: &Published,
     output: Output,
     what: &str,
 ) -> anyhow::Result<ExitCode> {
-    let Count { applied, refused } = count;
+    let OutcomeCount { applied, refused } = count;
     let (unroutable, untold) = (published.unroutable, published.untold);
     let refused = refused - i64::try_from(untold).unwrap_or(i64::MAX);
     let all = applied + refused;

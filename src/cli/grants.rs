@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{GrantsArgs as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -15,13 +15,13 @@ use crate::config::Settings;
 use crate::ledger::admin::grants::{Grant, Grants, Scope};
 
 #[derive(Debug, ClapArgs)]
-pub struct Args {
+pub struct GrantsArgs {
     #[command(subcommand)]
-    action: Action,
+    action: GrantsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum GrantsCommand {
     /// Let a client ask for reverts of an org's usage; counts from the next batch on.
     Add {
         #[command(flatten)]
@@ -65,12 +65,12 @@ struct Named {
     org: Scope,
 }
 
-pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: GrantsArgs) -> anyhow::Result<ExitCode> {
     let grants = Grants::open(settings).await?;
     match args.action {
-        Action::Add { grant, by, output } => add(settings, &grants, &grant, by, output).await,
-        Action::Remove { grant, output } => remove(&grants, &grant, output).await,
-        Action::List {
+        GrantsCommand::Add { grant, by, output } => add(settings, &grants, &grant, by, output).await,
+        GrantsCommand::Remove { grant, output } => remove(&grants, &grant, output).await,
+        GrantsCommand::List {
             client,
             org,
             output,

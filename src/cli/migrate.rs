@@ -10,13 +10,13 @@ use crate::config::Settings;
 use crate::ledger;
 
 #[derive(Debug, ClapArgs)]
-pub struct Args {
+pub struct MigrateArgs {
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: &MigrateArgs) -> anyhow::Result<ExitCode> {
     let applied = ledger::migrate(settings).await?.applied;
     match args.output {
         Output::Json => print_json(&json!({ "applied": applied }))?,

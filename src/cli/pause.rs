@@ -8,7 +8,7 @@ use serde_json::json;
 use super::terminal::visible;
 use super::{Output, operator, print, print_json};
 use crate::config::Settings;
-use crate::ledger::admin::control::{Control, Told};
+use crate::ledger::admin::control::{Control, FleetState};
 
 #[derive(Debug, ClapArgs)]
 pub struct PauseArgs {
@@ -73,7 +73,7 @@ pub async fn resume(settings: &Settings, args: ResumeArgs) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn state(told: &Told) -> serde_json::Value {
+fn state(told: &FleetState) -> serde_json::Value {
     json!({
         "paused": told.paused,
         "why": told.why,

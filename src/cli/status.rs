@@ -24,7 +24,7 @@ use known::Known;
 /// dead-letter queue, whose letters are invisible to others for that moment. The work queue is not looked through: that
 /// would count as a delivery of each request in it.
 #[derive(Debug, ClapArgs)]
-pub struct Args {
+pub struct StatusArgs {
     /// The usage.
     #[arg(value_name = "USAGE_ID", value_parser = usage, required_unless_present = "request", conflicts_with = "request")]
     usage_id: Option<Uuid>,
@@ -45,7 +45,7 @@ pub struct Args {
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let subject = match (args.usage_id, &args.request) {
         (Some(usage), _) => Subject::Usage(usage),
         (None, Some(message_id)) => Subject::Request {
@@ -84,7 +84,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Json => {
             let mut shown = known.json();
-            shown["waiting"] = waiting.letters.iter().map(waiting::Letter::json).collect();
+            shown["waiting"] = waiting.letters.iter().map(waiting::WaitingLetter::json).collect();
             shown["unseen"] = json!(waiting.unseen);
             shown["paused"] = json!(paused.map(|told| told.to_string()));
             print_pretty(&shown)?;

@@ -9,9 +9,9 @@ use backoff::backoff::Backoff as _;
 
 /// The waits between tries of something that goes on failing.
 #[derive(Debug)]
-pub struct Patience(ExponentialBackoff);
+pub struct Backoff(ExponentialBackoff);
 
-impl Patience {
+impl Backoff {
     /// Waits that double from about `first` to about `longest`, each off by up to a half at random, so
     /// that a fleet doesn't return in step.
     #[must_use]
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn waits_grow_to_their_bound_and_begin_anew() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(5));
-        let mut patience = Patience::new(first, longest);
+        let mut patience = Backoff::new(first, longest);
         let waits: Vec<_> = (0..50).map(|_| patience.next_wait()).collect();
         assert!(
             waits[0] >= first / 2 && waits[0] <= first * 3 / 2,

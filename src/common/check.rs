@@ -7,7 +7,7 @@ use serde::Serialize;
 /// Whether a thing is in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum CheckStatus {
     /// It is.
     Ok,
     /// It works, and may not go on to.
@@ -24,7 +24,7 @@ pub struct Check {
     /// Stable: what was looked at. Several may have the same, one for each queue.
     pub id: &'static str,
     /// Whether it is in order.
-    pub status: Status,
+    pub status: CheckStatus,
     /// What was seen, or why nothing could be.
     pub seen: String,
     /// What to do, where something is to be done.
@@ -39,7 +39,7 @@ pub struct Checks(Vec<Check>);
 impl Checks {
     /// In order.
     pub fn ok(&mut self, id: &'static str, seen: impl Into<String>) {
-        self.add(id, Status::Ok, seen, None);
+        self.add(id, CheckStatus::Ok, seen, None);
     }
 
     /// It works, and may not go on to.
@@ -49,17 +49,17 @@ impl Checks {
         seen: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.add(id, Status::Warning, seen, Some(remedy.into()));
+        self.add(id, CheckStatus::Warning, seen, Some(remedy.into()));
     }
 
     /// It does not work, or something could be lost.
     pub fn error(&mut self, id: &'static str, seen: impl Into<String>, remedy: impl Into<String>) {
-        self.add(id, Status::Error, seen, Some(remedy.into()));
+        self.add(id, CheckStatus::Error, seen, Some(remedy.into()));
     }
 
     /// It can't be seen.
     pub fn skipped(&mut self, id: &'static str, why: impl Into<String>) {
-        self.add(id, Status::Skipped, why, None);
+        self.add(id, CheckStatus::Skipped, why, None);
     }
 
     /// It can't be seen, and could be.
@@ -69,7 +69,7 @@ impl Checks {
         why: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.add(id, Status::Skipped, why, Some(remedy.into()));
+        self.add(id, CheckStatus::Skipped, why, Some(remedy.into()));
     }
 
     /// An error of the program's own, which says what is wrong and, after a semicolon, what to do.
@@ -77,7 +77,7 @@ impl Checks {
         let text = error.to_string();
         match text.split_once("; ") {
             Some((seen, remedy)) => self.error(id, seen, remedy),
-            None => self.add(id, Status::Error, text, None),
+            None => self.add(id, CheckStatus::Error, text, None),
         }
     }
 
@@ -88,7 +88,7 @@ impl Checks {
 
     /// How many are so.
     #[must_use]
-    pub fn count(&self, status: Status) -> usize {
+    pub fn count(&self, status: CheckStatus) -> usize {
         self.iter().filter(|check| check.status == status).count()
     }
 
@@ -100,7 +100,7 @@ impl Checks {
     /// The first error, as one sentence with its remedy.
     #[must_use]
     pub fn first_error(&self) -> Option<String> {
-        let error = self.iter().find(|check| check.status == Status::Error)?;
+        let error = self.iter().find(|check| check.status == CheckStatus::Error)?;
         let remedy = error.remedy.as_deref();
         Some(remedy.map_or_else(
             || error.seen.clone(),
@@ -111,7 +111,7 @@ impl Checks {
     fn add(
         &mut self,
         id: &'static str,
-        status: Status,
+        status: CheckStatus,
         seen: impl Into<String>,
         remedy: Option<String>,
     ) {
@@ -141,6 +141,6 @@ mod tests {
             checks.first_error().as_deref(),
             Some("it is broken; mend it; or buy another")
         );
-        assert_eq!(checks.count(Status::Error), 1);
+        assert_eq!(checks.count(CheckStatus::Error), 1);
     }
 }

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The words in which a server is spoken of.
 #[derive(Clone, Copy, Debug)]
-pub struct Words {
+pub struct CheckIds {
     /// What names are looked up as.
     pub dns: &'static str,
     /// What ports are looked at as.
@@ -24,7 +24,7 @@ pub struct Words {
 }
 
 /// Looks up each host, and connects to its port. One of several may be missing. Returns whether any can be reached.
-pub async fn reach(words: Words, servers: &[(String, u16)], checks: &mut Checks) -> bool {
+pub async fn reach(words: CheckIds, servers: &[(String, u16)], checks: &mut Checks) -> bool {
     let mut named = Answers::default();
     let mut open = Answers::default();
     for (host, port) in servers {
@@ -45,7 +45,7 @@ pub async fn reach(words: Words, servers: &[(String, u16)], checks: &mut Checks)
             Err(why) => open.bad.push(format!("{at}: {why}")),
         }
     }
-    let Words { dns, tcp, key } = words;
+    let CheckIds { dns, tcp, key } = words;
     named.tell(
         dns,
         &format!("correct the host in {key}, or this machine's resolver"),

@@ -1,7 +1,7 @@
 //! What an address and the files beside it say together: the password, whether to encrypt, whom to trust.
 
 use super::files::{HeldFile, Identity, TlsFiles};
-use super::{Amqp, Database, ManagementUrl, Settings, SettingsError};
+use super::{AmqpSettings, DatabaseSettings, ManagementUrl, Settings, SettingsError};
 
 impl Settings {
     /// Puts into the addresses what stands in files.
@@ -11,7 +11,7 @@ impl Settings {
     }
 }
 
-impl Amqp {
+impl AmqpSettings {
     fn settle(&mut self) -> Result<(), String> {
         let identity = identity("amqp", self.cert_file.as_ref(), self.key_file.as_ref())?;
         let files = [("ca_file", &self.ca_file), ("cert_file", &self.cert_file)];
@@ -79,7 +79,7 @@ impl Amqp {
     }
 }
 
-impl Database {
+impl DatabaseSettings {
     fn settle(&mut self) -> Result<(), String> {
         let given = self.url.tls_options().clone();
         // libpq's word for what holds without a file; here it says so aloud.

@@ -8,14 +8,14 @@ use super::{DEFAULTS, PREFIX, SettingsError};
 
 /// Where each value came from that is no default. Keys are told as `worker.batch_max`.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub struct SettingSources {
     file: Option<PathBuf>,
     in_file: BTreeSet<String>,
     /// The variable that sets a key.
     variables: BTreeMap<String, String>,
 }
 
-impl Sources {
+impl SettingSources {
     /// What was read of the file.
     pub(super) fn read(&mut self, path: &Path, table: &toml::Table) {
         self.file = Some(path.to_owned());
@@ -95,7 +95,7 @@ impl Sources {
 }
 
 /// What was read, in a line.
-impl fmt::Display for Sources {
+impl fmt::Display for SettingSources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
             Some(path) => write!(f, "the file {}", path.display())?,

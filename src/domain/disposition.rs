@@ -10,7 +10,7 @@ use crate::domain::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict
 use crate::domain::request::{
     Claim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode,
 };
-use crate::domain::retry::{Cause, Ladder};
+use crate::domain::retry::{RetryCause, Ladder};
 
 /// How long a message waits for the login that names its client to be trusted: over a night, and a rolling upgrade.
 const TRUST_AWAITED_FOR: SignedDuration = SignedDuration::from_hours(24);
@@ -74,7 +74,7 @@ impl Disposition {
 
 /// What queues refused of what came of a delivery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedMessages {
     /// A queue that is bound for it refused the event.
     pub event: bool,
     /// The dead-letter queue refused the message.
@@ -95,7 +95,7 @@ pub enum Recourse {
 impl Disposition {
     /// What is done about a refusal, after so many waits.
     #[must_use]
-    pub fn recourse(&self, refused: Refused, waits: u32, ladder: &Ladder) -> Recourse {
+    pub fn recourse(&self, refused: RefusedMessages, waits: u32, ladder: &Ladder) -> Recourse {
         let own_queue_at_the_end = if ladder.is_climbed(waits) {
             Recourse::OwnQueue
         } else {
@@ -233,7 +233,7 @@ pub fn dispose(
         Decision::Decided(outcome) | Decision::Repeated(outcome) => {
             Disposition::Answer(Event::of_outcome(request, outcome))
         }
-        Decision::NotYet => match rung(Cause::UsageNotFound) {
+        Decision::NotYet => match rung(RetryCause::UsageNotFound) {
             Some(rung) => Disposition::Retry { rung },
             // A copy in the same batch had attempts left; this one has none, and is answered.
             None => Disposition::Answer(Event::of_outcome(request, &not_found(request, now))),
@@ -260,7 +260,7 @@ fn failed(
     ladder: &Ladder,
     now: Timestamp,
 ) -> Disposition {
-    let rung = ladder.rung(Cause::Failed, attempts(envelope), envelope.max_attempts);
+    let rung = ladder.rung(RetryCause::Failed, attempts(envelope), envelope.max_attempts);
     if let Some(rung) = rung {
         return Disposition::Retry { rung };
     }
@@ -278,7 +278,7 @@ pub fn attempts(envelope: &Envelope) -> u32 {
 
 fn request(envelope: &Envelope, fields: Fields, ladder: &Ladder) -> RevertRequest {
     let next = ladder.rung(
-        Cause::UsageNotFound,
+        RetryCause::UsageNotFound,
         attempts(envelope),
         envelope.max_attempts,
     );

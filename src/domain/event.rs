@@ -13,7 +13,7 @@ use crate::domain::request::{Fragments, Reference, RevertRequest, Violation, dig
 
 mod status;
 
-pub use status::Status;
+pub use status::RpcStatus;
 
 /// Media type of the body.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -45,7 +45,7 @@ pub struct Event {
     /// Deterministic for the request and its outcome.
     pub id: Uuid,
     /// `type` of the CloudEvent.
-    pub kind: Kind,
+    pub kind: EventType,
     /// Reason of the `ErrorInfo`, as a label; empty where there is none.
     pub reason: &'static str,
     /// `result.<org_id>`, `error.<org_id>` or `denied.<org_id>`.
@@ -58,7 +58,7 @@ pub struct Event {
 
 /// The three types of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EventType {
     /// Applied, now or before.
     Reverted,
     /// Refused for good.
@@ -67,7 +67,7 @@ pub enum Kind {
     Failed,
 }
 
-impl Kind {
+impl EventType {
     /// The CloudEvent's `type`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -118,7 +118,7 @@ struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<Int64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Status<'a>>,
+    error: Option<RpcStatus<'a>>,
 }
 
 impl Data<'_> {
@@ -171,7 +171,7 @@ impl Event {
                     ..base
                 };
                 Self::new(
-                    Kind::Reverted,
+                    EventType::Reverted,
                     "result",
                     &identity,
                     "",
@@ -187,10 +187,10 @@ impl Event {
 
     /// Type and id of the event that [`Event::of_outcome`] makes of an outcome and the content of its request.
     #[must_use]
-    pub fn identity(outcome: &Outcome, content: Uuid) -> (Kind, Uuid) {
+    pub fn identity(outcome: &Outcome, content: Uuid) -> (EventType, Uuid) {
         let (kind, reason) = match &outcome.verdict {
-            Verdict::Applied(_) => (Kind::Reverted, ""),
-            Verdict::Refused(refusal) => (Kind::Rejected, refusal.code().reason),
+            Verdict::Applied(_) => (EventType::Reverted, ""),
+            Verdict::Refused(refusal) => (EventType::Rejected, refusal.code().reason),
         };
         (kind, event_id(kind, reason, &[outcome.id, content]))
     }
@@ -219,11 +219,11 @@ impl Event {
     ) -> Self {
         let code = failure.code();
         let data = Data {
-            error: Some(Status::new(code, failure.message(), Metadata::new(), &[])),
+            error: Some(RpcStatus::new(code, failure.message(), Metadata::new(), &[])),
             ..fragments_data(request_id, fragments)
         };
         Self::new(
-            Kind::Failed,
+            EventType::Failed,
             "error",
             &[raw_identity],
             code.reason,
@@ -269,16 +269,16 @@ impl Event {
             | Refusal::AmountExceedsUsage(_)
             | Refusal::Stored(_) => &[],
         };
-        let error = Status::new(code, refusal.message(), refusal.metadata(), violations);
+        let error = RpcStatus::new(code, refusal.message(), refusal.metadata(), violations);
         let data = Data {
             error: Some(error),
             ..data
         };
-        Self::new(Kind::Rejected, prefix, identity, code.reason, time, data)
+        Self::new(EventType::Rejected, prefix, identity, code.reason, time, data)
     }
 
     fn new(
-        kind: Kind,
+        kind: EventType,
         prefix: &str,
         identity: &[Uuid],
         reason: &str,
@@ -301,8 +301,8 @@ impl Event {
             data,
         };
         let mut body = Vec::with_capacity(match kind {
-            Kind::Reverted => USUAL_BYTES,
-            Kind::Rejected | Kind::Failed => USUAL_ERROR_BYTES,
+            EventType::Reverted => USUAL_BYTES,
+            EventType::Rejected | EventType::Failed => USUAL_ERROR_BYTES,
         });
         serde_json::to_writer(&mut body, &event)
             .expect("text, numbers and maps keyed by text are JSON, and memory takes them");
@@ -317,7 +317,7 @@ impl Event {
     }
 }
 
-fn event_id(kind: Kind, reason: &str, identity: &[Uuid]) -> Uuid {
+fn event_id(kind: EventType, reason: &str, identity: &[Uuid]) -> Uuid {
     let mut parts: Vec<&[u8]> = vec![kind.name().as_bytes(), reason.as_bytes()];
     parts.extend(identity.iter().map(|id| id.as_bytes().as_slice()));
     digest(&parts)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Why a request is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum RetryCause {
     /// The revert may have overtaken its usage.
     UsageNotFound,
     /// Something of this request's own failed that may pass.
@@ -35,12 +35,12 @@ impl Ladder {
     /// `max_attempts` is the publisher's own bound (header `x-max-attempts`); it can shorten the ladder,
     /// not lengthen it.
     #[must_use]
-    pub fn rung(&self, cause: Cause, attempts: u32, max_attempts: Option<u32>) -> Option<usize> {
+    pub fn rung(&self, cause: RetryCause, attempts: u32, max_attempts: Option<u32>) -> Option<usize> {
         let rungs = u32::try_from(self.delays.len()).unwrap_or(u32::MAX);
         let last_rung = rungs.checked_sub(1)?;
         let retries = match cause {
-            Cause::UsageNotFound => self.usage_not_found_attempts,
-            Cause::Failed => rungs,
+            RetryCause::UsageNotFound => self.usage_not_found_attempts,
+            RetryCause::Failed => rungs,
         };
         let retries = max_attempts.map_or(retries, |max| retries.min(max.saturating_sub(1)));
         let retry = attempts.max(1) - 1;
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_failing_request_climbs_every_rung_once() {
         let climbed: Vec<_> = (1..=4)
-            .map(|attempts| ladder(3, 0).rung(Cause::Failed, attempts, None))
+            .map(|attempts| ladder(3, 0).rung(RetryCause::Failed, attempts, None))
             .collect();
         assert_eq!(climbed, [Some(0), Some(1), Some(2), None]);
     }
@@ -87,7 +87,7 @@ mod tests {
     fn a_missing_usage_is_looked_for_again_as_often_as_configured() {
         let climb = |rungs, retries| -> Vec<_> {
             (1..=4)
-                .map(|attempts| ladder(rungs, retries).rung(Cause::UsageNotFound, attempts, None))
+                .map(|attempts| ladder(rungs, retries).rung(RetryCause::UsageNotFound, attempts, None))
                 .collect()
         };
         assert_eq!(climb(5, 3), [Some(0), Some(1), Some(2), None]);
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_publisher_can_shorten_the_ladder() {
-        for cause in [Cause::UsageNotFound, Cause::Failed] {
+        for cause in [RetryCause::UsageNotFound, RetryCause::Failed] {
             assert_eq!(ladder(3, 3).rung(cause, 1, Some(1)), None);
             assert_eq!(ladder(3, 3).rung(cause, 1, Some(2)), Some(0));
             assert_eq!(ladder(3, 3).rung(cause, 2, Some(2)), None);
@@ -121,7 +121,7 @@ mod tests {
             rungs in 0u64..9, retries in 0u32..20, attempts in any::<u32>(), max in any::<Option<u32>>(),
         ) {
             let ladder = ladder(rungs, retries);
-            for cause in [Cause::UsageNotFound, Cause::Failed] {
+            for cause in [RetryCause::UsageNotFound, RetryCause::Failed] {
                 if let Some(rung) = ladder.rung(cause, attempts, max) {
                     prop_assert!(rung < ladder.delays.len());
                     prop_assert!(u64::from(attempts) <= u64::from(retries).max(rungs));

@@ -37,14 +37,14 @@ const ADDRESSES_NAMED: usize = 10;
 
 /// Wrong secrets, by id and address.
 pub struct Guesses {
-    tried: Cache<(String, Source), Arc<Mutex<Tried>>>,
+    tried: Cache<(String, Source), Arc<Mutex<FailedLogins>>>,
     by_address: Mutex<BTreeMap<Source, u64>>,
     line: LogLimit,
 }
 
 /// What one address tried of one id.
 #[derive(Debug, Default)]
-struct Tried {
+struct FailedLogins {
     wrong: u32,
     until: Option<Instant>,
 }
@@ -135,7 +135,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Tried {
+impl FailedLogins {
     fn wait(&self, now: Instant) -> Option<Duration> {
         let wait = self.until?.saturating_duration_since(now);
         (!wait.is_zero()).then_some(wait)
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_try_counts_until_its_end_is_known() {
-        let (mut tried, now) = (Tried::default(), Instant::now());
+        let (mut tried, now) = (FailedLogins::default(), Instant::now());
         let begun = (0..20).filter(|_| tried.begin(now).is_ok()).count();
         assert_eq!(begun, 4, "however many come at the same time");
         let later = now + Duration::from_millis(1500);

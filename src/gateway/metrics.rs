@@ -24,7 +24,7 @@ impl Count {
 
 /// What kept requests from being answered as they should have been.
 #[derive(Clone, Copy, Debug)]
-pub enum Trouble {
+pub enum GatewayFault {
     Unroutable,
     Full,
     Forbidden,
@@ -37,7 +37,7 @@ pub enum Trouble {
     Logins,
 }
 
-impl Trouble {
+impl GatewayFault {
     const KINDS: usize = 10;
 
     fn told(self) -> &'static str {
@@ -71,16 +71,16 @@ impl Trouble {
 }
 
 /// Counts of the process.
-pub struct Tally {
+pub struct GatewayMetrics {
     pub reverted: Count,
     pub rejected: Count,
     pub unanswered: Count,
     pub unavailable: Count,
     pub logins: Logins,
-    warned: [LogLimit; Trouble::KINDS],
+    warned: [LogLimit; GatewayFault::KINDS],
 }
 
-impl Tally {
+impl GatewayMetrics {
     pub fn new(registry: &mut Registry) -> Self {
         Self {
             reverted: Count::default(),
@@ -93,14 +93,14 @@ impl Tally {
     }
 
     /// Warns, unless that kind was warned of a short while ago. `detail` says what it is about.
-    pub fn warn(&self, trouble: Trouble, client: &str, detail: &dyn fmt::Display) {
+    pub fn warn(&self, trouble: GatewayFault, client: &str, detail: &dyn fmt::Display) {
         if let Some(cases) = self.warned[trouble as usize].note(1) {
             warn!(client, cases, %detail, "{}", trouble.told());
         }
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for GatewayMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

@@ -10,7 +10,7 @@ use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 
 use crate::common::http_server::ProtocolFault;
-use crate::domain::event::Status;
+use crate::domain::event::RpcStatus;
 use crate::domain::outcome::{Code, Failure, INVALID_FIELD, Metadata, Refusal};
 use crate::domain::request::{Undecodable, Violation};
 
@@ -279,7 +279,7 @@ impl Problem {
 
     /// The answer.
     pub fn into_response(self) -> Response<Body> {
-        let status = Status::new(self.code, &self.message, self.metadata, &self.violations);
+        let status = RpcStatus::new(self.code, &self.message, self.metadata, &self.violations);
         let body = serde_json::to_vec(&status).expect("text and maps keyed by text are JSON");
         let mut response = respond(self.status, body);
         if let Some(seconds) = self.retry_after {

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::guesses::Guesses;
-use super::metrics::Tally;
-use crate::broker::{BrokerError, Credentials, Login, LoginError};
+use super::metrics::GatewayMetrics;
+use crate::broker::{BrokerError, Credentials, ClientConnection, ClientConnectionError};
 use crate::common::http_server::Source;
 use crate::config::Settings;
 use crate::telemetry::LoginRefusal;
@@ -42,9 +42,9 @@ type Digest = [u8; 32];
 /// Logins that are remembered.
 pub struct Sessions {
     settings: Arc<Settings>,
-    tally: Arc<Tally>,
+    tally: Arc<GatewayMetrics>,
     key: hmac::Key,
-    open: Cache<Digest, Arc<Login>>,
+    open: Cache<Digest, Arc<ClientConnection>>,
     refused: Cache<Digest, ()>,
     guesses: Arc<Guesses>,
     logins: Arc<Semaphore>,
@@ -67,7 +67,7 @@ pub enum NoSession {
 
 impl Sessions {
     /// None yet. `None` where the system gives no random numbers.
-    pub fn new(settings: Arc<Settings>, tally: Arc<Tally>) -> Option<Self> {
+    pub fn new(settings: Arc<Settings>, tally: Arc<GatewayMetrics>) -> Option<Self> {
         Some(Self {
             settings,
             tally,
@@ -90,7 +90,7 @@ impl Sessions {
         &self,
         credentials: &Credentials,
         source: Source,
-    ) -> Result<Arc<Login>, NoSession> {
+    ) -> Result<Arc<ClientConnection>, NoSession> {
         let digest = self.digest(credentials);
         if self.refused.contains_key(&digest) {
             self.tally.logins.refused(LoginRefusal::Repeated);
@@ -116,7 +116,7 @@ impl Sessions {
         digest: Digest,
         credentials: &Credentials,
         source: Source,
-    ) -> Result<Arc<Login>, NoSession> {
+    ) -> Result<Arc<ClientConnection>, NoSession> {
         let mut tries = 0;
         loop {
             if let Some(wait) = self.guesses.wait(&credentials.id, source).await {
@@ -153,7 +153,7 @@ impl Sessions {
         &self,
         credentials: &Credentials,
         source: Source,
-    ) -> Result<Arc<Login>, NoSession> {
+    ) -> Result<Arc<ClientConnection>, NoSession> {
         let turn = self.logins.clone().acquire_owned();
         let Ok(Ok(turn)) = timeout(LOGIN_WAIT, turn).await else {
             return Err(NoSession::Busy);
@@ -171,25 +171,25 @@ impl Sessions {
         // secret counts.
         let login = tokio::spawn(async move {
             let id = credentials.id.clone();
-            let login = Login::open(&settings, credentials).await;
+            let login = ClientConnection::open(&settings, credentials).await;
             drop(turn);
             match login {
                 Ok(login) => {
                     guesses.right(&id, source).await;
                     Ok(Arc::new(login))
                 }
-                Err(LoginError::Refused(_)) => {
+                Err(ClientConnectionError::Refused(_)) => {
                     tally.logins.refused(LoginRefusal::WrongSecret);
                     guesses.refused(source, false);
                     refused.insert(digest, ()).await;
                     Err(NoSession::Refused)
                 }
-                Err(LoginError::Barred(_)) => {
+                Err(ClientConnectionError::Barred(_)) => {
                     tally.logins.refused(LoginRefusal::VirtualHost);
                     guesses.right(&id, source).await;
                     Err(NoSession::Barred)
                 }
-                Err(LoginError::Unavailable(why)) => {
+                Err(ClientConnectionError::Unavailable(why)) => {
                     guesses.undecided(&id, source).await;
                     Err(NoSession::Unavailable(why))
                 }

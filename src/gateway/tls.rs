@@ -15,7 +15,7 @@ use crate::config;
 ///
 /// # Errors
 /// Which file can't be used, and why.
-pub fn acceptor(settings: &config::Gateway) -> Result<Option<TlsAcceptor>, String> {
+pub fn acceptor(settings: &config::GatewaySettings) -> Result<Option<TlsAcceptor>, String> {
     let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) else {
         return Ok(None);
     };

@@ -11,12 +11,12 @@ use tokio::time::timeout;
 use tokio_postgres::Statement;
 use tokio_postgres::types::{Json, ToSql};
 
-use super::apply::batch::{self, Care, Params};
+use super::apply::batch::{self, Lookup, Params};
 use super::apply::locks::Locks;
-use super::apply::row::{self, Answer};
+use super::apply::row::{self, RowResult};
 use super::connection::connect;
 use super::connection::encryption::Encryption;
-use super::error::{self, LedgerError, Trouble};
+use super::error::{self, LedgerError, StatementError};
 use crate::common::failpoint;
 use crate::config::{Policy, Settings};
 use crate::domain::outcome::{Decision, Metadata, Refusal};
@@ -54,10 +54,10 @@ impl Statements {
         }
     }
 
-    fn of(&self, care: Care) -> &str {
+    fn of(&self, care: Lookup) -> &str {
         match care {
-            Care::Plain => &self.plain,
-            Care::Full => &self.careful,
+            Lookup::Plain => &self.plain,
+            Lookup::Full => &self.careful,
         }
     }
 }
@@ -183,7 +183,7 @@ impl Ledger {
     pub async fn probe(&self) -> Result<(), LedgerError> {
         let params = Params::default();
         let probing = self.on_connection(async |client| {
-            self.execute(client, &params, Care::Full).await?;
+            self.execute(client, &params, Lookup::Full).await?;
             let committed = client.batch_execute(COMMIT_NOTHING).await;
             committed.map_err(|error| error::classify(&error, &self.host))
         });
@@ -228,8 +228,8 @@ impl Ledger {
     pub(crate) async fn run(
         &self,
         params: &Params<'_>,
-        care: Care,
-    ) -> Result<Vec<Answer>, Trouble> {
+        care: Lookup,
+    ) -> Result<Vec<RowResult>, StatementError> {
         let deciding = async |client: &Object| {
             failpoint::amid(failpoint::DECIDING, self.execute(client, params, care)).await
         };
@@ -241,9 +241,9 @@ impl Ledger {
     pub(crate) async fn run_within(
         &self,
         params: &Params<'_>,
-        care: Care,
+        care: Lookup,
         (lock_timeout, statement_timeout): (Duration, Duration),
-    ) -> Result<Vec<Answer>, Trouble> {
+    ) -> Result<Vec<RowResult>, StatementError> {
         let opening = format!(
             "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
             lock_timeout.as_millis(),
@@ -270,13 +270,13 @@ impl Ledger {
         &self,
         client: &Object,
         params: &Params<'_>,
-        care: Care,
-    ) -> Result<Vec<Answer>, Trouble> {
+        care: Lookup,
+    ) -> Result<Vec<RowResult>, StatementError> {
         let statement = self.prepared(client, care).await?;
         self.query(client, &statement, params, care).await
     }
 
-    pub(crate) async fn prepared(&self, client: &Object, care: Care) -> Result<Statement, Trouble> {
+    pub(crate) async fn prepared(&self, client: &Object, care: Lookup) -> Result<Statement, StatementError> {
         let prepared = client.prepare_cached(self.statements.of(care)).await;
         prepared.map_err(|error| error::classify(&error, &self.host))
     }
@@ -286,11 +286,11 @@ impl Ledger {
         client: &Object,
         statement: &Statement,
         params: &Params<'_>,
-        care: Care,
-    ) -> Result<Vec<Answer>, Trouble> {
+        care: Lookup,
+    ) -> Result<Vec<RowResult>, StatementError> {
         let classify = |error| error::classify(&error, &self.host);
         let rest: [&(dyn ToSql + Sync); 8] = [
-            &(care == Care::Full),
+            &(care == Lookup::Full),
             &self.cumulative,
             &self.max_age_secs,
             &self.platform_account,
@@ -329,16 +329,16 @@ impl Ledger {
     /// hold a plan that no longer fits: it is not used again.
     pub(crate) async fn on_connection<T>(
         &self,
-        work: impl AsyncFnOnce(&Object) -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
-        let silent = |_| Trouble::Unavailable(LedgerError::silent(&self.host));
+        work: impl AsyncFnOnce(&Object) -> Result<T, StatementError>,
+    ) -> Result<T, StatementError> {
+        let silent = |_| StatementError::Unavailable(LedgerError::silent(&self.host));
         let client = timeout(self.answer_timeout, self.pool.get())
             .await
             .map_err(silent)?;
         let client =
-            client.map_err(|error| Trouble::Unavailable(error::of_pool(&error, &self.host)))?;
+            client.map_err(|error| StatementError::Unavailable(error::of_pool(&error, &self.host)))?;
         let done = timeout(self.answer_timeout, work(&client)).await;
-        if let Ok(Err(Trouble::Unavailable(_))) | Err(_) = done {
+        if let Ok(Err(StatementError::Unavailable(_))) | Err(_) = done {
             let cancel = client.cancel_token();
             drop(Object::take(client));
             if done.is_err() {

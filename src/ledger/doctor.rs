@@ -11,11 +11,11 @@ use super::Ledger;
 use super::connection::connect;
 use super::connection::connect::in_schema;
 use super::connection::session::Session;
-use super::error::{LedgerError, Trouble, classify};
-use super::schema::objects::Extent;
+use super::error::{LedgerError, StatementError, classify};
+use super::schema::objects::ObjectScope;
 use super::schema::{migrate, objects};
 use crate::common::check::Checks;
-use crate::common::connectivity::{Words, reach};
+use crate::common::connectivity::{CheckIds, reach};
 use crate::config::Settings;
 use server::Server;
 
@@ -26,7 +26,7 @@ mod server;
 mod sessions;
 mod unlogged;
 
-const WORDS: Words = Words {
+const WORDS: CheckIds = CheckIds {
     dns: "database-dns",
     tcp: "database-tcp",
     key: "database.url",
@@ -169,19 +169,19 @@ impl Ledger {
             server::fires_triggers(keeps.get(1), &mut checks);
             unlogged::check(&unlogged, &mut checks);
             let newer = version > migrate::latest();
-            let troubles = objects::troubles(client, Extent::Guards, newer).await;
+            let troubles = objects::schema_diff(client, ObjectScope::Guards, newer).await;
             for (seen, remedy) in troubles.map_err(wrong)? {
                 checks.error("database-objects", seen, remedy);
             }
             match checks.first_error() {
                 None => Ok(()),
-                Some(error) => Err(Trouble::Unavailable(LedgerError::lasting(format!(
+                Some(error) => Err(StatementError::Unavailable(LedgerError::lasting(format!(
                     "PostgreSQL at {} is not fit for money: {error} (`revertd doctor` shows all)",
                     self.host
                 )))),
             }
         });
-        assuring.await.map_err(Trouble::into_error)
+        assuring.await.map_err(StatementError::into_error)
     }
 }
 

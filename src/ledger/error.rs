@@ -68,28 +68,28 @@ impl LedgerError {
 
 /// Why a statement failed, and therefore what is done about it.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum StatementError {
     /// There is no connection, or it ended: everything waits.
     Unavailable(LedgerError),
     /// Another writer was in the way: the same again.
     Contended(String),
     /// The server refused the statement. A probe tells whether that is its own fault or a request's.
-    Refused(Box<Refused>),
+    RefusedStatement(Box<RefusedStatement>),
 }
 
 /// A statement that the server refused.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusedStatement {
     /// What is wrong if it is the server's fault.
     pub error: LedgerError,
     /// What is wrong if it is a request's.
     pub failure: Failure,
-    pub cause: Cause,
+    pub cause: RefusalCause,
 }
 
 /// What a refused statement may have met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum RefusalCause {
     /// Another session's lock.
     Lock,
     /// A lack of room, or a schema that takes no entry: a probe does not notice it, since it writes nothing.
@@ -98,7 +98,7 @@ pub enum Cause {
     Other,
 }
 
-impl Trouble {
+impl StatementError {
     /// What is wrong where nothing of the statement's own can be at fault.
     pub fn into_error(self) -> LedgerError {
         match self {
@@ -115,9 +115,9 @@ pub fn unavailable(error: &Error, host: &str) -> LedgerError {
 }
 
 /// Classifies an error of the client or the server; `host` is for the message.
-pub fn classify(error: &Error, host: &str) -> Trouble {
+pub fn classify(error: &Error, host: &str) -> StatementError {
     let Some(db) = error.as_db_error() else {
-        return Trouble::Unavailable(of_connection(error, host));
+        return StatementError::Unavailable(of_connection(error, host));
     };
     let state = db.code();
     let text = format!("{} (SQLSTATE {})", db.message(), state.code());
@@ -126,10 +126,10 @@ pub fn classify(error: &Error, host: &str) -> Trouble {
         Some(Severity::Fatal | Severity::Panic)
     );
     if ends_session {
-        return Trouble::Unavailable(of_server(state, &text, host));
+        return StatementError::Unavailable(of_server(state, &text, host));
     }
     let refused = |error, failure, cause| {
-        Trouble::Refused(Box::new(Refused {
+        StatementError::Refused(Box::new(RefusedStatement {
             error,
             failure,
             cause,
@@ -138,40 +138,40 @@ pub fn classify(error: &Error, host: &str) -> Trouble {
     match state {
         // Another worker's revert came before this one in the chain.
         &SqlState::CHECK_VIOLATION if db.constraint() == Some("outcomes_chain") => {
-            Trouble::Contended(text)
+            StatementError::Contended(text)
         }
         // Another writer's entry of the same id; if it stays in the way, the request is at fault.
-        &SqlState::UNIQUE_VIOLATION => Trouble::Contended(text),
+        &SqlState::UNIQUE_VIOLATION => StatementError::Contended(text),
         // A column or a reference that Frontier's tables gained: every request meets it.
         &SqlState::NOT_NULL_VIOLATION | &SqlState::FOREIGN_KEY_VIOLATION => {
             let error = LedgerError::lasting(format!(
                 "the ledger's tables refuse every entry: {text}; their schema changed, compare it with \
                  ARCHITECTURE.md, section Ledger"
             ));
-            refused(error, Failure::RetriesExhausted(text), Cause::Writing)
+            refused(error, Failure::RetriesExhausted(text), RefusalCause::Writing)
         }
         &SqlState::LOCK_NOT_AVAILABLE => refused(
             of_server(state, &text, host),
             Failure::Unavailable(text),
-            Cause::Lock,
+            RefusalCause::Lock,
         ),
         state => match &state.code()[..2] {
-            "40" => Trouble::Contended(text),
+            "40" => StatementError::Contended(text),
             "21" | "22" | "23" | "54" | "P0" => refused(
                 LedgerError::lasting(text.clone()),
                 Failure::RetriesExhausted(text),
-                Cause::Other,
+                RefusalCause::Other,
             ),
             // Disk, memory, and what the operating system refuses.
             "53" | "58" => refused(
                 of_server(state, &text, host),
                 Failure::Unavailable(text),
-                Cause::Writing,
+                RefusalCause::Writing,
             ),
             _ => refused(
                 of_server(state, &text, host),
                 Failure::RetriesExhausted(text),
-                Cause::Other,
+                RefusalCause::Other,
             ),
         },
     }

@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::Ledger;
-use super::error::{LedgerError, Trouble, classify};
+use super::error::{LedgerError, StatementError, classify};
 
 /// Tries of a message that began and are not known to have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +98,6 @@ impl Ledger {
 }
 
 /// Nothing in these statements depends on a request: whatever fails them is the database's failure.
-fn available<T>(done: Result<T, Trouble>) -> Result<T, LedgerError> {
-    done.map_err(Trouble::into_error)
+fn available<T>(done: Result<T, StatementError>) -> Result<T, LedgerError> {
+    done.map_err(StatementError::into_error)
 }

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::batch_recorder::{Began, Record};
+use super::batch_recorder::{StepTimer, BatchRecorder};
 use super::copies::Copies;
-use super::{End, Shared};
-use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Outlet};
+use super::{Exit, Shared};
+use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Publisher};
 use crate::common::failpoint;
 use crate::domain::disposition;
 use crate::domain::disposition::{Disposition, Reading};
@@ -22,7 +22,7 @@ pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) broker: Arc<Broker>,
     consumer: Arc<Consumer>,
-    pub(super) outlet: Outlet,
+    pub(super) outlet: Publisher,
     copies: Copies,
 }
 
@@ -31,7 +31,7 @@ impl Worker {
         shared: Arc<Shared>,
         broker: Arc<Broker>,
         consumer: Arc<Consumer>,
-        outlet: Outlet,
+        outlet: Publisher,
         copies: Copies,
     ) -> Self {
         Self {
@@ -44,14 +44,14 @@ impl Worker {
     }
 
     /// Works until nothing more is handed out, or until `over`: then only what is in hand is finished.
-    pub(super) async fn run(mut self, over: CancellationToken) -> End {
+    pub(super) async fn run(mut self, over: CancellationToken) -> Exit {
         match self.work(&over).await {
-            Ok(()) => End::Stopped,
+            Ok(()) => Exit::Stopped,
             Err(end) => end,
         }
     }
 
-    async fn work(&mut self, over: &CancellationToken) -> Result<(), End> {
+    async fn work(&mut self, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let limits = BatchLimits {
             first: shared.settings.worker.batch_max.into(),
@@ -61,7 +61,7 @@ impl Worker {
             let batch = tokio::select! {
                 biased;
                 () = over.cancelled() => return Ok(()),
-                batch = self.consumer.next_batch(limits) => batch.map_err(End::Broker)?,
+                batch = self.consumer.next_batch(limits) => batch.map_err(Exit::Broker)?,
             };
             let Some(batch) = batch else {
                 return Ok(());
@@ -76,11 +76,11 @@ impl Worker {
     }
 
     /// The way of messages that come again, one of which may have crashed a worker: in parts, by the tries behind them.
-    async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), End> {
+    async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let journal = &shared.journal;
         let messages: Vec<Uuid> = batch.deliveries.iter().map(Delivery::identity).collect();
-        let tries = journal.tries(&messages).await.map_err(End::Ledger)?;
+        let tries = journal.tries(&messages).await.map_err(Exit::Ledger)?;
         for delivery in batch.deliveries.iter_mut().zip(&messages) {
             let (delivery, message) = delivery;
             delivery.crashes = tries.get(message).map_or(0, |tries| tries.alone);
@@ -95,21 +95,21 @@ impl Worker {
             let in_work = journal
                 .begin_again(part, &tries)
                 .await
-                .map_err(End::Ledger)?;
+                .map_err(Exit::Ledger)?;
             self.handle(batch).await?;
-            journal.settled(part).await.map_err(End::Ledger)?;
+            journal.settled(part).await.map_err(Exit::Ledger)?;
             drop(in_work);
             (batch, rest) = (next, after);
         }
         // What is left is empty, and must not keep later ones waiting.
-        batch.settle().await.map_err(End::Broker)
+        batch.settle().await.map_err(Exit::Broker)
     }
 
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
     /// that came of the batch is confirmed.
-    async fn handle(&mut self, mut batch: Batch) -> Result<(), End> {
+    async fn handle(&mut self, mut batch: Batch) -> Result<(), Exit> {
         failpoint::pass(failpoint::RECEIVED);
-        let mut record = Record::begin(&self.shared, &mut batch.deliveries);
+        let mut record = BatchRecorder::begin(&self.shared, &mut batch.deliveries);
         let deliveries = &batch.deliveries;
         let (mut dispositions, short) = self.decide(deliveries, &mut record).await?;
         failpoint::pass(failpoint::DECIDED);
@@ -120,7 +120,7 @@ impl Worker {
         if dispositions.iter().any(Disposition::passes_on) {
             failpoint::pass(failpoint::PASSED_ON);
         }
-        batch.settle().await.map_err(End::Broker)?;
+        batch.settle().await.map_err(Exit::Broker)?;
         failpoint::pass(failpoint::SETTLED);
         if short.is_none() {
             // The servers worked: what fails next is tried again soon.
@@ -128,8 +128,8 @@ impl Worker {
         }
         record.settled(deliveries, &dispositions);
         match (short, full) {
-            (Some(wrong), _) => Err(End::Ledger(wrong)),
-            (None, Some(wrong)) => Err(End::Broker(wrong)),
+            (Some(wrong), _) => Err(Exit::Ledger(wrong)),
+            (None, Some(wrong)) => Err(Exit::Broker(wrong)),
             (None, None) => Ok(()),
         }
     }
@@ -138,8 +138,8 @@ impl Worker {
     async fn decide(
         &self,
         batch: &[Delivery],
-        record: &mut Record,
-    ) -> Result<(Vec<Disposition>, Option<LedgerError>), End> {
+        record: &mut BatchRecorder,
+    ) -> Result<(Vec<Disposition>, Option<LedgerError>), Exit> {
         let now = Timestamp::now();
         let mut requests = Vec::with_capacity(batch.len());
         let mut done = Vec::with_capacity(batch.len());
@@ -156,7 +156,7 @@ impl Worker {
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
-            let began = Began::now();
+            let began = StepTimer::now();
             match self.shared.ledger.apply(&requests).await {
                 Ok(decisions) => {
                     record.decided(began, requests.len(), None);
@@ -165,7 +165,7 @@ impl Worker {
                 }
                 Err(wrong) => {
                     record.decided(began, requests.len(), Some(&wrong.to_string()));
-                    return Err(End::Ledger(wrong));
+                    return Err(Exit::Ledger(wrong));
                 }
             }
         };
@@ -175,7 +175,7 @@ impl Worker {
             && ladder.wait(0).is_none()
         {
             // Without a rung, there is no other place for them than the work queue.
-            return Err(End::Ledger(wrong.clone()));
+            return Err(Exit::Ledger(wrong.clone()));
         }
         let mut decided = requests.iter().zip(&decisions);
         let dispose = |(delivery, done): (&Delivery, Option<Disposition>)| {

@@ -6,33 +6,33 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 
 use super::Shared;
-use super::telemetry::Sight;
-use crate::broker::{Delivery, Fate, Message};
+use super::telemetry::WorkerTelemetry;
+use crate::broker::{Delivery, PublishResult, Message};
 use crate::domain::disposition::Disposition;
-use crate::domain::event::Kind;
+use crate::domain::event::EventType;
 use crate::domain::outcome::Decision;
-use crate::telemetry::{BatchTrace, InHand};
+use crate::telemetry::{BatchTrace, InFlight};
 
 /// The record of a batch in hand. Dropped without being settled, it says that the batch was given up.
-pub struct Record {
+pub struct BatchRecorder {
     shared: Arc<Shared>,
     taken: Instant,
     taken_at: Timestamp,
-    in_hand: Option<InHand>,
+    in_hand: Option<InFlight>,
     trace: Option<BatchTrace>,
 }
 
 /// When a step began, by the clock that measures and by the one that dates.
 #[derive(Clone, Copy)]
-pub struct Began(Instant, SystemTime);
+pub struct StepTimer(Instant, SystemTime);
 
-impl Began {
+impl StepTimer {
     pub fn now() -> Self {
         Self(Instant::now(), SystemTime::now())
     }
 }
 
-impl Record {
+impl BatchRecorder {
     /// Begins with a batch that was just taken. Those of its messages that are traced go on under spans of ours.
     pub fn begin(shared: &Arc<Shared>, deliveries: &mut [Delivery]) -> Self {
         let sight = &shared.sight;
@@ -71,7 +71,7 @@ impl Record {
     }
 
     /// The database decided so many requests, or failed.
-    pub fn decided(&mut self, began: Began, requests: usize, error: Option<&str>) {
+    pub fn decided(&mut self, began: StepTimer, requests: usize, error: Option<&str>) {
         let sight = &self.shared.sight;
         sight.times.decided(began.0.elapsed(), error.is_some());
         if error.is_none() {
@@ -90,7 +90,7 @@ impl Record {
     }
 
     /// What came of the batch is published, or the broker failed.
-    pub fn published(&mut self, began: Began, messages: usize, error: Option<&str>) {
+    pub fn published(&mut self, began: StepTimer, messages: usize, error: Option<&str>) {
         let sight = &self.shared.sight;
         sight.times.published(began.0.elapsed(), error.is_some());
         if let Some(trace) = &mut self.trace {
@@ -100,12 +100,12 @@ impl Record {
     }
 
     /// The broker said what became of messages.
-    pub fn fates(&self, messages: &[Message<'_>], fates: &[Option<Fate>]) {
-        let mut counts: Vec<(&str, Option<Fate>, u64)> = Vec::new();
+    pub fn fates(&self, messages: &[Message<'_>], fates: &[Option<PublishResult>]) {
+        let mut counts: Vec<(&str, Option<PublishResult>, u64)> = Vec::new();
         for (message, fate) in messages.iter().zip(fates) {
             let target = message.target();
             let same =
-                |count: &&mut (&str, Option<Fate>, u64)| count.0 == target && count.1 == *fate;
+                |count: &&mut (&str, Option<PublishResult>, u64)| count.0 == target && count.1 == *fate;
             match counts.iter_mut().find(same) {
                 Some((_, _, count)) => *count += 1,
                 None => counts.push((target, *fate, 1)),
@@ -113,9 +113,9 @@ impl Record {
         }
         for (target, fate, count) in counts {
             let error = match fate {
-                Some(Fate::Confirmed) => "",
-                Some(Fate::Unroutable) => "unroutable",
-                Some(Fate::Refused) => "refused",
+                Some(PublishResult::Confirmed) => "",
+                Some(PublishResult::Unroutable) => "unroutable",
+                Some(PublishResult::Refused) => "refused",
                 None => "unconfirmed",
             };
             self.shared.sight.counts.sent(target, error, count);
@@ -136,7 +136,7 @@ impl Record {
 
     /// The batch is acknowledged.
     pub fn settled(mut self, deliveries: &[Delivery], dispositions: &[Disposition]) {
-        let Sight { counts, times, .. } = &self.shared.sight;
+        let WorkerTelemetry { counts, times, .. } = &self.shared.sight;
         let now = Timestamp::now();
         times.processed(self.taken.elapsed(), false);
         for (delivery, disposition) in deliveries.iter().zip(dispositions) {
@@ -158,8 +158,8 @@ impl Record {
                     self.shared.logs.dead_lettered(delivery, event, failure);
                 }
                 Disposition::Answer(event) => match event.kind {
-                    Kind::Reverted => counts.reverted(),
-                    Kind::Rejected | Kind::Failed => {
+                    EventType::Reverted => counts.reverted(),
+                    EventType::Rejected | EventType::Failed => {
                         counts.rejected(event.reason);
                         if event.is_denied() {
                             self.shared.logs.denied(delivery, event);
@@ -184,7 +184,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for BatchRecorder {
     fn drop(&mut self) {
         if self.in_hand.is_some() {
             let times = &self.shared.sight.times;
@@ -200,8 +200,8 @@ fn outcome(disposition: &Disposition) -> (&'static str, &'static str) {
         Disposition::Wait { .. } | Disposition::Returned => ("waiting", ""),
         Disposition::DeadLetter { event, .. } => ("dead_lettered", event.reason),
         Disposition::Answer(event) => match event.kind {
-            Kind::Reverted => ("reverted", ""),
-            Kind::Rejected | Kind::Failed => ("rejected", event.reason),
+            EventType::Reverted => ("reverted", ""),
+            EventType::Rejected | EventType::Failed => ("rejected", event.reason),
         },
     }
 }

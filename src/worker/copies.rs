@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Shared;
-use crate::broker::{Broker, BrokerError, Delivery, Fate, Message, Outlet, is_direct};
+use crate::broker::{Broker, BrokerError, Delivery, PublishResult, Message, Publisher, is_direct};
 use crate::domain::disposition::Disposition;
 
 /// How long copies that are sent together may take, channel or connection included.
@@ -126,12 +126,12 @@ struct Window {
     shared: Arc<Shared>,
     broker: Arc<Broker>,
     is_direct: bool,
-    outlet: Option<Outlet>,
+    outlet: Option<Publisher>,
 }
 
 impl Window {
     /// Sends them, and returns the channel where it can be used again.
-    async fn send(mut self, copies: Vec<Message<'static>>) -> Option<Outlet> {
+    async fn send(mut self, copies: Vec<Message<'static>>) -> Option<Publisher> {
         let Err(reason) = self.send_in_time(&copies).await else {
             return self.outlet;
         };
@@ -175,7 +175,7 @@ impl Window {
         };
         let fates = outlet.publish(copies).await?;
         self.outlet = Some(outlet);
-        let failed = fates.iter().filter(|fate| **fate != Fate::Confirmed);
+        let failed = fates.iter().filter(|fate| **fate != PublishResult::Confirmed);
         Ok(failed.count())
     }
 }

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::batch::Worker;
 use super::copies::{Copies, Courier};
-use super::{Beginning, End, Pool, WorkerError};
+use super::{Handover, Exit, Pool, WorkerError};
 use crate::broker::{self, Broker, BrokerError, Consumer};
 use crate::common::failpoint;
 use crate::telemetry::Pause;
@@ -26,14 +26,14 @@ impl Pool {
     /// One generation, from what the one before left to its end.
     pub(super) async fn generation(
         &self,
-        beginning: &Beginning,
+        beginning: &Handover,
         ready: &mut bool,
-    ) -> Result<End, WorkerError> {
+    ) -> Result<Exit, WorkerError> {
         let started = tokio::select! {
             started = self.start(beginning) => started,
-            () = self.stop.cancelled() => return Ok(End::Stopped),
+            () = self.stop.cancelled() => return Ok(Exit::Stopped),
         };
-        let Equipment {
+        let Resources {
             broker,
             consumer,
             workers,
@@ -59,7 +59,7 @@ impl Pool {
             tasks.spawn(worker.run(over.clone()));
         }
         let ended = match self.watch(&mut tasks, &broker, &consumer, &over).await {
-            Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
+            Ok(Exit::Broker(wrong)) => Ok(Exit::Broker(broker.cause(wrong).await)),
             ended => ended,
         };
         // What did not end by now ends here, and is no crash. Before the tasks are dropped: a statement that is under way
@@ -70,7 +70,7 @@ impl Pool {
         status.broker(false);
         // Where it fails, what was settled is delivered again, and answered as before.
         let _ = timeout(WIND_DOWN, consumer.settle_the_rest()).await;
-        if let Ok(End::Broker(wrong)) = &ended
+        if let Ok(Exit::Broker(wrong)) = &ended
             && wrong.is_blocked()
         {
             copying.abort_all();
@@ -85,7 +85,7 @@ impl Pool {
     }
 
     /// Waits until the broker takes messages again, with nothing in hand. Whoever stops us need not wait for that.
-    async fn wait_out(&self, broker: &Broker, blocked: &BrokerError) -> End {
+    async fn wait_out(&self, broker: &Broker, blocked: &BrokerError) -> Exit {
         error!(reason = %blocked, "paused: the broker");
         self.shared.sight.status.paused(Pause::Broker, &blocked);
         broker.stop_consuming().await;
@@ -94,25 +94,25 @@ impl Pool {
             () = self.stop.cancelled() => {}
         }
         broker.close().await;
-        End::Unblocked
+        Exit::Unblocked
     }
 
     /// Everything a generation needs, in the order in which it must be there before a delivery comes.
-    async fn start(&self, beginning: &Beginning) -> Result<Equipment, End> {
+    async fn start(&self, beginning: &Handover) -> Result<Resources, Exit> {
         let settings = &self.shared.settings;
         match self.look().await {
             Ok(None) => {}
-            Ok(Some(told)) => return Err(End::Paused(told)),
-            Err(wrong) => return Err(End::Ledger(wrong)),
+            Ok(Some(told)) => return Err(Exit::Paused(told)),
+            Err(wrong) => return Err(Exit::Ledger(wrong)),
         }
         let probed = self.shared.ledger.probe().await;
-        probed.map_err(End::Ledger)?;
+        probed.map_err(Exit::Ledger)?;
         let opened = self.shared.journal.open().await;
-        opened.map_err(End::Ledger)?;
+        opened.map_err(Exit::Ledger)?;
         let broker = Arc::new(
             Broker::connect(settings, beginning.failed)
                 .await
-                .map_err(End::Broker)?,
+                .map_err(Exit::Broker)?,
         );
         let opened = tokio::select! {
             opened = self.open(&broker) => opened,
@@ -124,12 +124,12 @@ impl Pool {
             Err(wrong) => {
                 let cause = broker.cause(wrong).await;
                 broker.close().await;
-                Err(End::Broker(cause))
+                Err(Exit::Broker(cause))
             }
         }
     }
 
-    async fn open(&self, broker: &Arc<Broker>) -> Result<Equipment, BrokerError> {
+    async fn open(&self, broker: &Arc<Broker>) -> Result<Resources, BrokerError> {
         let settings = &self.shared.settings;
         let alternate = broker.ensure_topology(settings).await?;
         // Until it was in order once, whatever failed before.
@@ -154,7 +154,7 @@ impl Pool {
             Worker::new(shared, broker.clone(), consumer.clone(), outlet, copies)
         };
         let workers = outlets.into_iter().map(worker).collect();
-        Ok(Equipment {
+        Ok(Resources {
             broker: broker.clone(),
             consumer,
             workers,
@@ -165,23 +165,23 @@ impl Pool {
     /// Waits for the first worker to end, or for the stop; then for the others, within bounds.
     async fn watch(
         &self,
-        tasks: &mut JoinSet<End>,
+        tasks: &mut JoinSet<Exit>,
         broker: &Broker,
         consumer: &Consumer,
         over: &CancellationToken,
-    ) -> Result<End, WorkerError> {
+    ) -> Result<Exit, WorkerError> {
         let mut end = tokio::select! {
-            first = tasks.join_next() => first.map_or(End::Stopped, |first| self.joined(first)),
-            wrong = broker.blocked() => End::Broker(wrong),
-            wrong = self.takes_nothing(broker) => End::Broker(wrong),
+            first = tasks.join_next() => first.map_or(Exit::Stopped, |first| self.joined(first)),
+            wrong = broker.blocked() => Exit::Broker(wrong),
+            wrong = self.takes_nothing(broker) => Exit::Broker(wrong),
             told = self.shared.paused() => match told {
-                Ok(told) => End::Paused(told),
-                Err(wrong) => End::Ledger(wrong),
+                Ok(told) => Exit::Paused(told),
+                Err(wrong) => Exit::Ledger(wrong),
             },
-            () = self.stop.cancelled() => End::Stopped,
+            () = self.stop.cancelled() => Exit::Stopped,
         };
         let stopping = self.stop.is_cancelled();
-        let patience = if matches!(end, End::Stopped | End::Paused(_)) {
+        let patience = if matches!(end, Exit::Stopped | Exit::Paused(_)) {
             self.shared.settings.worker.shutdown_timeout
         } else {
             // What was handed out is finished; the rest is delivered again.
@@ -189,18 +189,18 @@ impl Pool {
             WIND_DOWN
         };
         let rest = async {
-            if !matches!(end, End::Broker(_)) {
+            if !matches!(end, Exit::Broker(_)) {
                 // A stop, or a pause, finishes what was delivered; whoever else ends it, nothing more is to come.
                 if let Err(wrong) = consumer.stop().await {
-                    end = End::Broker(wrong);
+                    end = Exit::Broker(wrong);
                 }
                 if stopping {
                     failpoint::pass(failpoint::STOPPING);
                 }
             }
             while let Some(next) = tasks.join_next().await {
-                end = worse(std::mem::replace(&mut end, End::Stopped), self.joined(next));
-                if !matches!(end, End::Stopped | End::Paused(_)) {
+                end = worse(std::mem::replace(&mut end, Exit::Stopped), self.joined(next));
+                if !matches!(end, Exit::Stopped | Exit::Paused(_)) {
                     over.cancel();
                 }
             }
@@ -210,17 +210,17 @@ impl Pool {
             return Ok(end);
         }
         match end {
-            End::Stopped | End::Unblocked | End::Paused(_) | End::BrokeOff if finished => {
-                Ok(End::Stopped)
+            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::BrokeOff if finished => {
+                Ok(Exit::Stopped)
             }
-            End::Stopped | End::Unblocked | End::Paused(_) | End::BrokeOff => {
+            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::BrokeOff => {
                 Err(WorkerError::Unfinished)
             }
-            End::Ledger(wrong) => {
+            Exit::Ledger(wrong) => {
                 warn!(reason = %wrong, "the database failed during the stop");
                 Err(WorkerError::Unfinished)
             }
-            End::Broker(wrong) => {
+            Exit::Broker(wrong) => {
                 warn!(reason = %wrong, "the broker failed during the stop");
                 Err(WorkerError::Unfinished)
             }
@@ -228,11 +228,11 @@ impl Pool {
     }
 
     /// A worker that panicked met a bug: what was in work is delivered again, and counted as a crash.
-    fn joined(&self, result: Result<End, JoinError>) -> End {
+    fn joined(&self, result: Result<Exit, JoinError>) -> Exit {
         result.unwrap_or_else(|error| {
             self.shared.journal.crashed();
             error!(%error, "worker task panicked; this is a bug in revertd, please report it");
-            End::BrokeOff
+            Exit::BrokeOff
         })
     }
 
@@ -262,7 +262,7 @@ impl Pool {
 }
 
 /// What a generation works with.
-struct Equipment {
+struct Resources {
     broker: Arc<Broker>,
     consumer: Arc<Consumer>,
     workers: Vec<Worker>,
@@ -270,12 +270,12 @@ struct Equipment {
 }
 
 /// The end that says more about what to do next.
-fn worse(one: End, other: End) -> End {
-    let rank = |end: &End| match end {
-        End::Stopped | End::Unblocked | End::Paused(_) => 0,
-        End::Broker(_) => 1,
-        End::Ledger(_) => 2,
-        End::BrokeOff => 3,
+fn worse(one: Exit, other: Exit) -> Exit {
+    let rank = |end: &Exit| match end {
+        Exit::Stopped | Exit::Unblocked | Exit::Paused(_) => 0,
+        Exit::Broker(_) => 1,
+        Exit::Ledger(_) => 2,
+        Exit::BrokeOff => 3,
     };
     if rank(&other) > rank(&one) {
         other

@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep};
 use tracing::error;
 
 use super::batch::Worker;
-use super::batch_recorder::{Began, Record};
-use super::messages::{Outgoing, Role, messages};
-use super::{End, Shared};
-use crate::broker::{BrokerError, Delivery, Fate};
-use crate::common::backoff::Patience;
+use super::batch_recorder::{StepTimer, BatchRecorder};
+use super::messages::{Outgoing, MessageRole, messages};
+use super::{Exit, Shared};
+use crate::broker::{BrokerError, Delivery, PublishResult};
+use crate::common::backoff::Backoff;
 use crate::domain::disposition::Disposition;
 use crate::domain::event::Event;
 use crate::telemetry;
@@ -24,18 +24,18 @@ mod reroute;
 const HOLD_AT_MOST: Duration = Duration::from_mins(10);
 
 /// A wait for the broker with a batch in hand.
-struct Hold {
+struct PublishHold {
     began: Instant,
-    patience: Patience,
+    patience: Backoff,
     /// The pool is seen to be paused for as long as it is there.
-    refusing: Option<telemetry::Refused>,
+    refusing: Option<telemetry::PublishRefusal>,
 }
 
-impl Hold {
+impl PublishHold {
     fn new() -> Self {
         Self {
             began: Instant::now(),
-            patience: Patience::new(Duration::from_millis(100), Duration::from_secs(5)),
+            patience: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             refusing: None,
         }
     }
@@ -86,10 +86,10 @@ impl Worker {
         &mut self,
         batch: &[Delivery],
         dispositions: &mut [Disposition],
-        record: &mut Record,
-    ) -> Result<Option<BrokerError>, End> {
+        record: &mut BatchRecorder,
+    ) -> Result<Option<BrokerError>, Exit> {
         let shared = self.shared.clone();
-        let began = Began::now();
+        let began = StepTimer::now();
         let mut rerouted = Rerouted {
             batch,
             dispositions,
@@ -104,17 +104,17 @@ impl Worker {
         for (index, disposition) in elsewhere {
             dispositions[index] = disposition;
         }
-        published.map_err(End::Broker)
+        published.map_err(Exit::Broker)
     }
 
     async fn publish_all<'a>(
         &mut self,
         mut outgoing: Vec<Outgoing<'a>>,
         rerouted: &mut Rerouted<'a>,
-        record: &Record,
+        record: &BatchRecorder,
     ) -> Result<Option<BrokerError>, BrokerError> {
         let shared = self.shared.clone();
-        let mut hold = Hold::new();
+        let mut hold = PublishHold::new();
         loop {
             let mut refused = self.send_anew(outgoing, record, &mut hold).await?;
             let Some(first) = refused.first() else {
@@ -146,8 +146,8 @@ impl Worker {
     async fn send_anew<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
-        record: &Record,
-        hold: &mut Hold,
+        record: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<Vec<Outgoing<'m>>, BrokerError> {
         let mut sent = self.send(outgoing, record, hold).await?;
         let mut failed = Vec::new();
@@ -170,8 +170,8 @@ impl Worker {
     async fn send<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
-        record: &Record,
-        hold: &mut Hold,
+        record: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<Sent<'m>, BrokerError> {
         let shared = self.shared.clone();
         let part = |outgoing: Outgoing<'m>| ((outgoing.index, outgoing.role), outgoing.message);
@@ -200,13 +200,13 @@ impl Worker {
                 message,
             };
             match (fates.next(), role) {
-                (Some(Some(Fate::Confirmed)), _) => {}
-                (Some(Some(Fate::Refused)), _) | (Some(Some(Fate::Unroutable)), Role::OwnEvent) => {
+                (Some(Some(PublishResult::Confirmed)), _) => {}
+                (Some(Some(PublishResult::Refused)), _) | (Some(Some(PublishResult::Unroutable)), MessageRole::OwnEvent) => {
                     sent.refused.push(outgoing(message));
                 }
-                (Some(Some(Fate::Unroutable)), Role::Event) => unroutable.push(message),
+                (Some(Some(PublishResult::Unroutable)), MessageRole::Event) => unroutable.push(message),
                 // It would be lost. The next generation declares what is missing.
-                (Some(Some(Fate::Unroutable)), Role::Letter | Role::Waiting) => {
+                (Some(Some(PublishResult::Unroutable)), MessageRole::Letter | MessageRole::Waiting) => {
                     return Err(message.undeliverable());
                 }
                 (Some(None), _) => sent.unconfirmed.push(outgoing(message)),

@@ -17,7 +17,7 @@ use crate::domain::request::Envelope;
 use crate::ledger::Ledger;
 use crate::telemetry;
 use crate::telemetry::{
-    Connections, Counts, Exporting, Listening, Names, QueueDepth, QueueKind, Status,
+    Connections, Counters, Exporting, Listening, Names, QueueDepth, QueueKind, ProcessStatus,
     TelemetryError, Times, Traces,
 };
 
@@ -31,34 +31,34 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const QUIET_FOR: Duration = Duration::from_mins(1);
 
 /// What the workers record in.
-pub struct Sight {
-    pub counts: Counts,
+pub struct WorkerTelemetry {
+    pub counts: Counters,
     pub times: Times,
-    pub status: Status,
+    pub status: ProcessStatus,
     pub traces: Option<Traces>,
     /// When it was last said that a login is not trusted.
     untrusted_said: Mutex<Option<Instant>>,
 }
 
 /// What serves it, and sends it.
-pub struct Showing {
+pub struct TelemetryServer {
     listening: Option<Listening>,
     exporting: Option<Exporting>,
 }
 
-impl Sight {
+impl WorkerTelemetry {
     /// Serves on `telemetry.listen` and exports to `telemetry.otlp_endpoint`, where they are set.
     pub fn open(
         settings: &Settings,
         ledger: &Ledger,
         stop: &CancellationToken,
-    ) -> Result<(Self, Showing), TelemetryError> {
+    ) -> Result<(Self, TelemetryServer), TelemetryError> {
         let mut registry = telemetry::registry("worker");
         let queue = settings.topology.work_queue.as_str();
-        let counts = Counts::new(&mut registry, names(settings));
+        let counts = Counters::new(&mut registry, names(settings));
         let times = Times::new(&mut registry, queue);
         let of_pool = ledger.clone();
-        let status = Status::new(move || {
+        let status = ProcessStatus::new(move || {
             let pool = of_pool.connections();
             Connections {
                 used: pool.size - pool.idle,
@@ -91,7 +91,7 @@ impl Sight {
             }
             None => None,
         };
-        let showing = Showing {
+        let showing = TelemetryServer {
             listening,
             exporting,
         };
@@ -127,7 +127,7 @@ impl Sight {
     }
 }
 
-impl Showing {
+impl TelemetryServer {
     /// Looks after what nobody tells, for as long as it is polled; not where nobody would see it.
     pub async fn look(&self, shared: &Shared) -> Infallible {
         if self.listening.is_some() {

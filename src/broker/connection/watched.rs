@@ -11,7 +11,7 @@ use tokio::time::timeout;
 const REPORT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A connection and what it reports of itself.
-pub struct Watched {
+pub struct WatchedConnection {
     pub connection: Connection,
     report: watch::Receiver<Report>,
 }
@@ -24,7 +24,7 @@ struct Report {
     error: Option<lapin::Error>,
 }
 
-impl Watched {
+impl WatchedConnection {
     pub fn new(connection: Connection) -> Self {
         let (sender, report) = watch::channel(Report::default());
         let mut events = connection.events_listener().boxed();

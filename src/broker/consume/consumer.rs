@@ -38,7 +38,7 @@ pub struct Consumer {
     broker: Arc<Broker>,
     queue: String,
     prefetch: u16,
-    current: Mutex<Current>,
+    current: Mutex<DeliveryStream>,
     /// The same channel, for who must not wait for a delivery.
     channel: std::sync::Mutex<Arc<ConsumerChannel>>,
     stopped: AtomicBool,
@@ -46,19 +46,19 @@ pub struct Consumer {
     changed: Notify,
 }
 
-struct Current {
+struct DeliveryStream {
     channel: Arc<ConsumerChannel>,
     deliveries: lapin::Consumer,
     /// A delivery that did not fit the batch before it.
     ahead: Option<Came>,
     /// A stream that ended says so once, and then waits for ever.
     ended: bool,
-    unreadable: Unreadable,
+    unreadable: UnreadableCount,
 }
 
 /// Messages that can't be parsed, until they are told of.
 #[derive(Default)]
-struct Unreadable {
+struct UnreadableCount {
     count: u64,
     told: Option<Instant>,
 }
@@ -78,7 +78,7 @@ impl Consumer {
         queue: &str,
         prefetch: u16,
     ) -> Result<Self, BrokerError> {
-        let current = Current::open(&broker, queue, prefetch).await?;
+        let current = DeliveryStream::open(&broker, queue, prefetch).await?;
         Ok(Self {
             broker,
             queue: queue.into(),
@@ -150,7 +150,7 @@ impl Consumer {
     /// A batch of `first` and what is ready after it. `None` where nothing of it can be read.
     async fn collect(
         &self,
-        current: &mut Current,
+        current: &mut DeliveryStream,
         first: Came,
         limits: BatchLimits,
     ) -> Result<Option<Batch>, BrokerError> {
@@ -193,7 +193,7 @@ impl Consumer {
     }
 
     /// Opens the consumer on a new channel, where the process holds nothing and is not about to stop.
-    async fn reopen(&self, current: &mut Current) -> Result<(), BrokerError> {
+    async fn reopen(&self, current: &mut DeliveryStream) -> Result<(), BrokerError> {
         if self.stopped.load(Ordering::Acquire) || !current.channel.is_idle() {
             return Ok(());
         }
@@ -202,7 +202,7 @@ impl Consumer {
             "nothing came for a while; consuming anew"
         );
         current.channel.close().await?;
-        *current = Current::open(&self.broker, &self.queue, self.prefetch).await?;
+        *current = DeliveryStream::open(&self.broker, &self.queue, self.prefetch).await?;
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = current.channel.clone();
         if self.stopped.load(Ordering::Acquire) {
             current.channel.cancel().await?;
@@ -216,7 +216,7 @@ impl Consumer {
     }
 }
 
-impl Current {
+impl DeliveryStream {
     async fn open(broker: &Broker, queue: &str, prefetch: u16) -> Result<Self, BrokerError> {
         let (channel, deliveries) = ConsumerChannel::open(broker, queue, prefetch).await?;
         Ok(Self {
@@ -224,7 +224,7 @@ impl Current {
             deliveries,
             ahead: None,
             ended: false,
-            unreadable: Unreadable::default(),
+            unreadable: UnreadableCount::default(),
         })
     }
 
@@ -242,7 +242,7 @@ impl Current {
     }
 }
 
-impl Unreadable {
+impl UnreadableCount {
     fn tell(&mut self, queue: &str) {
         let recently = |told: Instant| told.elapsed() < BETWEEN_WARNINGS;
         if self.count == 0 || self.told.is_some_and(recently) {

@@ -20,7 +20,7 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) ->
         host,
     };
     let declare = settings.topology.declare;
-    let mut found = Found::default();
+    let mut found = FoundTopology::default();
     let mut alternate = Some(Alternate::Declared);
     for exchange in exchanges(&settings.topology) {
         let step = async |passive| {
@@ -64,12 +64,12 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) ->
 
 /// What is in order and what is not there, each told at once.
 #[derive(Default)]
-struct Found {
+struct FoundTopology {
     sound: usize,
     missing: Vec<String>,
 }
 
-impl Found {
+impl FoundTopology {
     fn add(&mut self, what: String, state: Result<(), BrokerError>, checks: &mut Checks) {
         match state {
             Ok(()) => self.sound += 1,

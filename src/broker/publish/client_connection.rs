@@ -13,7 +13,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
 use tokio::time::timeout;
 
-use super::reply_router::{Answer, Expected, Ticket};
+use super::reply_router::{RequestResult, PendingReply, Correlation};
 use crate::broker::connection::credentials::{Credentials, Plain};
 use crate::broker::connection::{
     CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, close, connect_as, within,
@@ -27,7 +27,7 @@ const TRIES: usize = 3;
 
 /// Why a client has no connection.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum LoginError {
+pub enum ClientConnectionError {
     /// The broker knows no user of that name and password.
     #[error("{0}")]
     Refused(BrokerError),
@@ -41,7 +41,7 @@ pub enum LoginError {
 
 /// A request to publish under a client's login.
 #[derive(Clone, Debug)]
-pub struct Posting {
+pub struct OutgoingRequest {
     /// The request's id.
     pub message_id: String,
     /// The body, as it is.
@@ -51,10 +51,10 @@ pub struct Posting {
 }
 
 /// A client's connection; closed when the last who uses it is done.
-pub struct Login {
+pub struct ClientConnection {
     client: String,
     connection: Connection,
-    outgoing: Mutex<Arc<Outgoing>>,
+    outgoing: Mutex<Arc<ConfirmChannel>>,
     opening: tokio::sync::Mutex<()>,
     exchange: ShortString,
     key: ShortString,
@@ -63,7 +63,7 @@ pub struct Login {
 }
 
 /// A channel in confirm mode.
-struct Outgoing {
+struct ConfirmChannel {
     channel: Channel,
     /// Whether the broker settled anything on it: the exchange is there, and the client may write to it.
     proven: AtomicBool,
@@ -74,18 +74,18 @@ struct Outgoing {
 }
 
 /// What came of writing a message.
-enum Published {
+enum ConfirmResult {
     Unwritten,
     Confirmed(Box<Confirmation>),
     Failed(lapin::Error),
 }
 
-impl Login {
+impl ClientConnection {
     /// Logs in.
     ///
     /// # Errors
     /// Whether it is the client or the broker that can't be worked with.
-    pub async fn open(settings: &Settings, credentials: Credentials) -> Result<Self, LoginError> {
+    pub async fn open(settings: &Settings, credentials: Credentials) -> Result<Self, ClientConnectionError> {
         let client = credentials.id.clone();
         let credentials = &credentials;
         let connecting = |url: AmqpUrl| async move {
@@ -93,17 +93,17 @@ impl Login {
             match connected {
                 Ok(connection) => Ok(Ok((connection, url.host()))),
                 // What one node refuses, no other needs to be asked.
-                Err(error) if error.is_login_refused() => Ok(Err(LoginError::Refused(error))),
-                Err(error) if error.is_host_refused() => Ok(Err(LoginError::Barred(error))),
+                Err(error) if error.is_login_refused() => Ok(Err(ClientConnectionError::Refused(error))),
+                Err(error) if error.is_host_refused() => Ok(Err(ClientConnectionError::Barred(error))),
                 Err(error) => Err(error),
             }
         };
         let connected = any_of(&settings.amqp.url, connecting).await;
-        let (connection, host) = connected.map_err(LoginError::Unavailable)??;
-        let outgoing = Outgoing::open(&connection, &host).await;
+        let (connection, host) = connected.map_err(ClientConnectionError::Unavailable)??;
+        let outgoing = ConfirmChannel::open(&connection, &host).await;
         Ok(Self {
             client,
-            outgoing: Mutex::new(Arc::new(outgoing.map_err(LoginError::Unavailable)?)),
+            outgoing: Mutex::new(Arc::new(outgoing.map_err(ClientConnectionError::Unavailable)?)),
             connection,
             opening: tokio::sync::Mutex::new(()),
             exchange: settings.topology.request_exchange.as_str().into(),
@@ -127,7 +127,7 @@ impl Login {
 
     /// Publishes a request, and tells who waits for it what the broker says of it. It goes on by itself: neither a
     /// confirm nor a returned message may be given up halfway.
-    pub fn publish(self: &Arc<Self>, posting: Posting, expected: &Expected) {
+    pub fn publish(self: &Arc<Self>, posting: OutgoingRequest, expected: &PendingReply) {
         let (login, ticket) = (self.clone(), expected.ticket());
         tokio::spawn(async move {
             if let Some(answer) = login.settle(&posting, &ticket).await {
@@ -142,20 +142,20 @@ impl Login {
     }
 
     /// What became of the request; `None` where it was taken, and its event answers it.
-    async fn settle(&self, posting: &Posting, ticket: &Ticket) -> Option<Answer> {
+    async fn settle(&self, posting: &OutgoingRequest, ticket: &Correlation) -> Option<RequestResult> {
         let mut tries = 0;
         while tries < TRIES {
             if self.connection.status().blocked() {
                 let why = "it is short of memory or disk space";
-                return Some(Answer::Unsent(BrokerError::blocked(&self.host, why)));
+                return Some(RequestResult::Unsent(BrokerError::blocked(&self.host, why)));
             }
             let outgoing = match self.outgoing().await {
                 Ok(outgoing) => outgoing,
-                Err(error) => return Some(Answer::Unsent(error)),
+                Err(error) => return Some(RequestResult::Unsent(error)),
             };
             let _turn = outgoing.turn().await;
             if self.silent.load(Ordering::Relaxed) {
-                return Some(Answer::Unsent(BrokerError::silent(&self.host)));
+                return Some(RequestResult::Unsent(BrokerError::silent(&self.host)));
             }
             if !outgoing.channel.status().connected() {
                 // Another request's end; nothing was written of this one.
@@ -166,38 +166,38 @@ impl Login {
             let Ok(published) = timeout(CONFIRM_TIMEOUT, publishing).await else {
                 // The confirm is given up, and with it this connection.
                 self.silent.store(true, Ordering::Relaxed);
-                return Some(Answer::Lost);
+                return Some(RequestResult::Lost);
             };
             match published {
-                Published::Unwritten => {}
-                Published::Confirmed(confirmation) => {
+                ConfirmResult::Unwritten => {}
+                ConfirmResult::Confirmed(confirmation) => {
                     if *confirmation == Confirmation::NotRequested {
-                        return Some(Answer::Lost);
+                        return Some(RequestResult::Lost);
                     }
                     let full = confirmation.is_nack();
                     // What came back hangs on whichever confirm comes next.
                     if let Some(returned) = confirmation.take_message() {
                         let correlation = returned.delivery.properties.correlation_id().as_ref();
-                        ticket.answer_other(correlation, Answer::Unroutable);
+                        ticket.answer_other(correlation, RequestResult::Unroutable);
                     }
-                    return full.then_some(Answer::Full);
+                    return full.then_some(RequestResult::Full);
                 }
-                Published::Failed(error) => return Some(self.failed(&error, &outgoing)),
+                ConfirmResult::Failed(error) => return Some(self.failed(&error, &outgoing)),
             }
         }
         let why = BrokerError::passing(format!(
             "the channel of {} is closed time and again",
             self.client
         ));
-        Some(Answer::Unsent(why))
+        Some(RequestResult::Unsent(why))
     }
 
     async fn confirmed(
         &self,
-        outgoing: &Outgoing,
-        posting: &Posting,
-        ticket: &Ticket,
-    ) -> Published {
+        outgoing: &ConfirmChannel,
+        posting: &OutgoingRequest,
+        ticket: &Correlation,
+    ) -> ConfirmResult {
         let options = BasicPublishOptions {
             // What no queue is bound for comes back, instead of vanishing with a confirm.
             mandatory: true,
@@ -214,21 +214,21 @@ impl Login {
             // Closed since it was looked at.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {
                 outgoing.unsettled.fetch_sub(1, Ordering::SeqCst);
-                return Published::Unwritten;
+                return ConfirmResult::Unwritten;
             }
-            Err(error) => return Published::Failed(error),
+            Err(error) => return ConfirmResult::Failed(error),
         };
         match confirming.await {
             Ok(confirmation) => {
                 outgoing.proven.store(true, Ordering::SeqCst);
                 outgoing.unsettled.fetch_sub(1, Ordering::SeqCst);
-                Published::Confirmed(Box::new(confirmation))
+                ConfirmResult::Confirmed(Box::new(confirmation))
             }
-            Err(error) => Published::Failed(error),
+            Err(error) => ConfirmResult::Failed(error),
         }
     }
 
-    fn properties(&self, posting: &Posting, ticket: &Ticket) -> BasicProperties {
+    fn properties(&self, posting: &OutgoingRequest, ticket: &Correlation) -> BasicProperties {
         let mut headers = FieldTable::default();
         // Somebody waits: an unknown usage is refused at once, instead of being looked for again.
         headers.insert(MAX_ATTEMPTS.into(), AMQPValue::LongInt(1));
@@ -251,29 +251,29 @@ impl Login {
     /// The broker works on a channel's messages in their order, closes it at the first that it can't take, and drops those
     /// behind that. Those before it are taken, and their confirms may be lost with the channel. So of several of which
     /// nothing was said, one is not taken, and nobody can say which; of one alone it is certain.
-    fn failed(&self, error: &lapin::Error, outgoing: &Outgoing) -> Answer {
+    fn failed(&self, error: &lapin::Error, outgoing: &ConfirmChannel) -> RequestResult {
         let ErrorKind::ProtocolError(amqp) = error.kind() else {
-            return Answer::Lost;
+            return RequestResult::Lost;
         };
         if outgoing.unsettled.load(Ordering::SeqCst) != 1 {
-            return Answer::Lost;
+            return RequestResult::Lost;
         }
         let doing = format!(
             "publishing to the exchange {} by {}",
             self.exchange, self.client
         );
         match amqp.kind() {
-            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Answer::Unroutable,
+            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => RequestResult::Unroutable,
             AMQPErrorKind::Soft(
                 AMQPSoftError::ACCESSREFUSED | AMQPSoftError::PRECONDITIONFAILED,
-            ) => Answer::Forbidden(BrokerError::classify(error, &self.host, &doing)),
-            AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Answer::Lost,
+            ) => RequestResult::Forbidden(BrokerError::classify(error, &self.host, &doing)),
+            AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => RequestResult::Lost,
         }
     }
 
     /// The channel; a new one where the last was closed.
-    async fn outgoing(&self) -> Result<Arc<Outgoing>, BrokerError> {
-        let open = |outgoing: &Arc<Outgoing>| outgoing.channel.status().connected();
+    async fn outgoing(&self) -> Result<Arc<ConfirmChannel>, BrokerError> {
+        let open = |outgoing: &Arc<ConfirmChannel>| outgoing.channel.status().connected();
         if let Some(outgoing) = Some(self.current()).filter(open) {
             return Ok(outgoing);
         }
@@ -281,19 +281,19 @@ impl Login {
         if let Some(outgoing) = Some(self.current()).filter(open) {
             return Ok(outgoing);
         }
-        let fresh = Arc::new(Outgoing::open(&self.connection, &self.host).await?);
+        let fresh = Arc::new(ConfirmChannel::open(&self.connection, &self.host).await?);
         let mut current = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
         *current = fresh.clone();
         Ok(fresh)
     }
 
-    fn current(&self) -> Arc<Outgoing> {
+    fn current(&self) -> Arc<ConfirmChannel> {
         let current = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
         current.clone()
     }
 }
 
-impl Outgoing {
+impl ConfirmChannel {
     async fn open(connection: &Connection, host: &str) -> Result<Self, BrokerError> {
         let opening = async {
             let wrong = |error| BrokerError::classify(&error, host, "opening a channel to publish");

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::publisher::Outlet;
+use super::publisher::Publisher;
 use crate::broker::consume::delivery::Delivery;
 use crate::broker::error::BrokerError;
 use crate::broker::properties;
-use crate::broker::queues::queued_message::Letter;
+use crate::broker::queues::queued_message::QueuedMessage;
 use crate::config::DIRECT_REPLY_TO;
 use crate::domain::disposition::attempts;
 use crate::domain::event::{CONTENT_TYPE, Event, SOURCE};
@@ -56,7 +56,7 @@ pub(crate) enum Passing<'a> {
 
 impl Properties<'_> {
     /// As `outlet` publishes them.
-    pub(crate) fn make(&self, outlet: &Outlet) -> BasicProperties {
+    pub(crate) fn make(&self, outlet: &Publisher) -> BasicProperties {
         match self {
             Self::Event(event, delivery) => answering(event, delivery),
             Self::PassedOn(delivery, passing, now) => {
@@ -143,8 +143,8 @@ impl<'a> Message<'a> {
     pub fn replay(
         exchange: &'a str,
         routing_key: &'a str,
-        letter: &'a Letter,
-        outlet: &Outlet,
+        letter: &'a QueuedMessage,
+        outlet: &Publisher,
     ) -> Option<Self> {
         Some(Self {
             exchange,

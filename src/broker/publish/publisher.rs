@@ -18,7 +18,7 @@ use crate::broker::connection::CONFIRM_TIMEOUT;
 use crate::broker::consume::delivery::Delivery;
 use crate::broker::error::BrokerError;
 use crate::broker::properties;
-use crate::broker::queues::queued_message::Letter;
+use crate::broker::queues::queued_message::QueuedMessage;
 use crate::common::failpoint;
 use crate::domain::event::Event;
 
@@ -40,7 +40,7 @@ const FRAME_RESERVE: usize = 8 * 1024;
 
 /// What the broker did with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum PublishResult {
     /// It is in every queue that it was routed to, as safe as the queue makes it.
     Confirmed,
     /// No queue is bound for it; it is nowhere.
@@ -57,7 +57,7 @@ struct Said {
 }
 
 /// A channel in confirm mode.
-pub struct Outlet {
+pub struct Publisher {
     channel: Channel,
     user: Arc<str>,
     host: String,
@@ -66,7 +66,7 @@ pub struct Outlet {
     _connection: Option<Connection>,
 }
 
-impl Outlet {
+impl Publisher {
     pub(crate) async fn open(
         connection: &Connection,
         user: &Arc<str>,
@@ -98,10 +98,10 @@ impl Outlet {
     /// # Errors
     /// Where the channel or the connection fails. What became of the messages is then unknown: they are to be
     /// published again, under the same ids.
-    pub async fn publish(&self, messages: &[Message<'_>]) -> Result<Vec<Fate>, BrokerError> {
+    pub async fn publish(&self, messages: &[Message<'_>]) -> Result<Vec<PublishResult>, BrokerError> {
         let fates = self.publish_probing(messages, |_| None).await?.into_iter();
         // Without a probe nothing is given up.
-        Ok(fates.map(|fate| fate.unwrap_or(Fate::Refused)).collect())
+        Ok(fates.map(|fate| fate.unwrap_or(PublishResult::Refused)).collect())
     }
 
     /// The same, and finds out whether the broker or a queue is silent. Where nothing is confirmed
@@ -111,12 +111,12 @@ impl Outlet {
     /// replaced. What was not published any more is missing at the end.
     ///
     /// # Errors
-    /// As of [`Outlet::publish`].
+    /// As of [`Publisher::publish`].
     pub async fn publish_probing<'q>(
         &self,
         messages: &[Message<'_>],
         own_queue: impl Fn(&Event) -> Option<&'q str>,
-    ) -> Result<Vec<Option<Fate>>, BrokerError> {
+    ) -> Result<Vec<Option<PublishResult>>, BrokerError> {
         let mut fates = Vec::with_capacity(messages.len());
         for window in messages.chunks(WINDOW) {
             fates.extend(self.publish_window(window, &own_queue).await?);
@@ -166,7 +166,7 @@ impl Outlet {
     }
 
     /// A dead letter's properties as it is published as a request again.
-    pub(crate) fn replayed(&self, letter: &Letter) -> Option<BasicProperties> {
+    pub(crate) fn replayed(&self, letter: &QueuedMessage) -> Option<BasicProperties> {
         let (read, client) = (letter.properties.as_ref()?, &letter.client);
         let max_bytes = self.headers_max_bytes;
         Some(properties::replayed(read, client, &self.user, max_bytes))
@@ -176,7 +176,7 @@ impl Outlet {
         &self,
         window: &[Message<'_>],
         own_queue: &impl Fn(&Event) -> Option<&'q str>,
-    ) -> Result<Vec<Option<Fate>>, BrokerError> {
+    ) -> Result<Vec<Option<PublishResult>>, BrokerError> {
         let Said {
             of_window,
             of_probes,
@@ -201,9 +201,9 @@ impl Outlet {
         };
         let fate = |(message, said): (&Message<'_>, &Option<Confirmation>)| match said {
             None => Ok(None),
-            Some(Confirmation::Nack(_)) => Ok(Some(Fate::Refused)),
-            Some(Confirmation::Ack(_)) if is_returned(message) => Ok(Some(Fate::Unroutable)),
-            Some(Confirmation::Ack(_)) => Ok(Some(Fate::Confirmed)),
+            Some(Confirmation::Nack(_)) => Ok(Some(PublishResult::Refused)),
+            Some(Confirmation::Ack(_)) if is_returned(message) => Ok(Some(PublishResult::Unroutable)),
+            Some(Confirmation::Ack(_)) => Ok(Some(PublishResult::Confirmed)),
             Some(Confirmation::NotRequested) => {
                 Err(BrokerError::passing("the channel lost its confirm mode"))
             }

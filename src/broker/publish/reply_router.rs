@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::reply_queue;
 use crate::broker::connection::{CONNECT_TIMEOUT, any_of, close, connect, greeting, within};
 use crate::broker::error::BrokerError;
-use crate::common::backoff::Patience;
+use crate::common::backoff::Backoff;
 use crate::config::{AmqpUrl, Settings};
 
 /// Waits between tries to connect again.
@@ -31,7 +31,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What comes of a published request, as far as its publisher can know.
 #[derive(Debug)]
-pub enum Answer {
+pub enum RequestResult {
     /// The body of its event.
     Event(Vec<u8>),
     /// Not taken: no queue is bound for it, or there is no request exchange.
@@ -48,47 +48,47 @@ pub enum Answer {
 }
 
 /// The reply queue.
-pub struct Postbox {
-    desk: Arc<Desk>,
+pub struct ReplyRouter {
+    desk: Arc<PendingReplies>,
     stop: CancellationToken,
     keeper: TaskTracker,
 }
 
 /// A request whose answer is awaited; nobody waits any more once this is dropped.
-pub struct Expected {
-    ticket: Ticket,
-    answer: oneshot::Receiver<Answer>,
+pub struct PendingReply {
+    ticket: Correlation,
+    answer: oneshot::Receiver<RequestResult>,
 }
 
 /// What the publisher of a request is given: where its answer goes.
 #[derive(Clone)]
-pub(crate) struct Ticket {
+pub(crate) struct Correlation {
     pub correlation: Uuid,
     pub reply_to: ShortString,
-    desk: Arc<Desk>,
+    desk: Arc<PendingReplies>,
 }
 
-struct Desk(Mutex<State>);
+struct PendingReplies(Mutex<State>);
 
 struct State {
     /// The queue's name, or why there is none.
     queue: Result<ShortString, BrokerError>,
-    waiting: HashMap<Uuid, oneshot::Sender<Answer>>,
+    waiting: HashMap<Uuid, oneshot::Sender<RequestResult>>,
 }
 
-impl Postbox {
+impl ReplyRouter {
     /// Connects with the login of `amqp.url`, once; later losses are mended. Where it failed before, only once the
     /// server has shown that it answers.
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses.
     pub async fn open(settings: Arc<Settings>, failed: bool) -> Result<Self, BrokerError> {
-        let queue = Queue::open(&settings, failed).await?;
+        let queue = ReplyQueue::open(&settings, failed).await?;
         let state = State {
             queue: Ok(queue.name.clone()),
             waiting: HashMap::new(),
         };
-        let (desk, stop) = (Arc::new(Desk(Mutex::new(state))), CancellationToken::new());
+        let (desk, stop) = (Arc::new(PendingReplies(Mutex::new(state))), CancellationToken::new());
         let keeper = TaskTracker::new();
         keeper.spawn(keep(settings, desk.clone(), stop.clone(), queue));
         keeper.close();
@@ -99,15 +99,15 @@ impl Postbox {
     ///
     /// # Errors
     /// Why there is no reply queue at present.
-    pub fn expect(&self) -> Result<Expected, BrokerError> {
+    pub fn expect(&self) -> Result<PendingReply, BrokerError> {
         let correlation = Uuid::new_v4();
         let (sender, answer) = oneshot::channel();
         let mut state = self.desk.state();
         let reply_to = state.queue.clone()?;
         state.waiting.insert(correlation, sender);
         drop(state);
-        Ok(Expected {
-            ticket: Ticket {
+        Ok(PendingReply {
+            ticket: Correlation {
                 correlation,
                 reply_to,
                 desk: self.desk.clone(),
@@ -136,47 +136,47 @@ impl Postbox {
     }
 }
 
-impl Expected {
+impl PendingReply {
     /// Where its publisher has to send the answer.
-    pub(crate) fn ticket(&self) -> Ticket {
+    pub(crate) fn ticket(&self) -> Correlation {
         self.ticket.clone()
     }
 
     /// Waits for the answer; `None` where none came in time.
-    pub async fn answer(mut self, limit: Duration) -> Option<Answer> {
+    pub async fn answer(mut self, limit: Duration) -> Option<RequestResult> {
         let answer = timeout(limit, &mut self.answer).await.ok()?;
-        Some(answer.unwrap_or(Answer::Lost))
+        Some(answer.unwrap_or(RequestResult::Lost))
     }
 }
 
-impl Drop for Expected {
+impl Drop for PendingReply {
     fn drop(&mut self) {
         let ticket = &self.ticket;
         ticket.desk.state().waiting.remove(&ticket.correlation);
     }
 }
 
-impl Ticket {
+impl Correlation {
     /// Tells who waits for it, if anybody still does.
-    pub fn answer(&self, answer: Answer) {
+    pub fn answer(&self, answer: RequestResult) {
         self.desk.answer(self.correlation, answer);
     }
 
     /// The same for another request: what the broker returns may come with somebody else's confirm.
-    pub fn answer_other(&self, correlation: Option<&ShortString>, answer: Answer) {
+    pub fn answer_other(&self, correlation: Option<&ShortString>, answer: RequestResult) {
         if let Some(correlation) = correlation.and_then(parsed) {
             self.desk.answer(correlation, answer);
         }
     }
 }
 
-impl Desk {
+impl PendingReplies {
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is whole before anything can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, correlation: Uuid, answer: Answer) {
+    fn answer(&self, correlation: Uuid, answer: RequestResult) {
         let waiting = self.state().waiting.remove(&correlation);
         if let Some(waiting) = waiting {
             // An error: nobody waits any more.
@@ -190,7 +190,7 @@ impl Desk {
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         for waiting in waiting.into_values() {
-            let _ = waiting.send(Answer::Lost);
+            let _ = waiting.send(RequestResult::Lost);
         }
     }
 }
@@ -200,7 +200,7 @@ fn parsed(correlation: &ShortString) -> Option<Uuid> {
 }
 
 /// Hands out what comes, and connects again after a loss, until told to stop.
-async fn keep(settings: Arc<Settings>, desk: Arc<Desk>, stop: CancellationToken, mut queue: Queue) {
+async fn keep(settings: Arc<Settings>, desk: Arc<PendingReplies>, stop: CancellationToken, mut queue: ReplyQueue) {
     loop {
         let Some(why) = stop.run_until_cancelled(queue.hand_out(&desk)).await else {
             close(&queue.connection).await;
@@ -219,11 +219,11 @@ async fn keep(settings: Arc<Settings>, desk: Arc<Desk>, stop: CancellationToken,
     }
 }
 
-async fn reopen(settings: &Settings, desk: &Desk) -> Queue {
-    let mut patience = Patience::new(FIRST_WAIT, LONGEST_WAIT);
+async fn reopen(settings: &Settings, desk: &PendingReplies) -> ReplyQueue {
+    let mut patience = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         sleep(patience.next_wait()).await;
-        match Queue::open(settings, true).await {
+        match ReplyQueue::open(settings, true).await {
             Ok(queue) => return queue,
             Err(why) => desk.state().queue = Err(why),
         }
@@ -231,14 +231,14 @@ async fn reopen(settings: &Settings, desk: &Desk) -> Queue {
 }
 
 /// A connection, and the queue that goes with it.
-struct Queue {
+struct ReplyQueue {
     connection: Connection,
     replies: Consumer,
     name: ShortString,
     host: String,
 }
 
-impl Queue {
+impl ReplyQueue {
     async fn open(settings: &Settings, failed: bool) -> Result<Self, BrokerError> {
         let connecting = |url: AmqpUrl| async move {
             let host = url.host();
@@ -260,13 +260,13 @@ impl Queue {
     }
 
     /// Returns once nothing comes any more.
-    async fn hand_out(&mut self, desk: &Desk) -> BrokerError {
+    async fn hand_out(&mut self, desk: &PendingReplies) -> BrokerError {
         while let Some(delivery) = self.replies.next().await {
             match delivery {
                 Ok(delivery) => {
                     let correlation = delivery.properties.correlation_id().as_ref();
                     if let Some(correlation) = correlation.and_then(parsed) {
-                        desk.answer(correlation, Answer::Event(delivery.data));
+                        desk.answer(correlation, RequestResult::Event(delivery.data));
                     }
                 }
                 Err(error) => {

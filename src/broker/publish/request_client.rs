@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use tokio::time::timeout;
 
-use super::publisher::Fate;
+use super::publisher::PublishResult;
 use super::reply_queue;
 use crate::broker::connection::{
     CLOSE_TIMEOUT, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, connect, within,
@@ -17,13 +17,13 @@ use crate::broker::error::BrokerError;
 use crate::config::{AmqpUrl, Settings};
 
 /// A connection with a reply queue of its own, which goes with it.
-pub struct Client {
-    sender: Sender,
-    answers: Answers,
+pub struct RequestClient {
+    sender: RequestPublisher,
+    answers: ReplyReceiver,
 }
 
 /// Its half that publishes.
-pub struct Sender {
+pub struct RequestPublisher {
     connection: Connection,
     channel: Channel,
     reply_to: String,
@@ -33,7 +33,7 @@ pub struct Sender {
 }
 
 /// Its half that receives.
-pub struct Answers {
+pub struct ReplyReceiver {
     replies: Consumer,
     reply_to: String,
     host: String,
@@ -61,7 +61,7 @@ pub struct Submission {
     pub max_attempts: Option<u32>,
 }
 
-impl Client {
+impl RequestClient {
     /// Connects with the login of `amqp.url`.
     ///
     /// # Errors
@@ -82,12 +82,12 @@ impl Client {
             Ok((channel, replies, reply_to))
         };
         let (channel, replies, reply_to) = within(CONNECT_TIMEOUT, &host, opening).await?;
-        let answers = Answers {
+        let answers = ReplyReceiver {
             replies,
             reply_to: reply_to.clone(),
             host: host.clone(),
         };
-        let sender = Sender {
+        let sender = RequestPublisher {
             channel,
             reply_to,
             exchange: settings.topology.request_exchange.to_string(),
@@ -99,7 +99,7 @@ impl Client {
     }
 
     /// Its halves, to publish while events come.
-    pub fn split(&mut self) -> (&Sender, &mut Answers) {
+    pub fn split(&mut self) -> (&RequestPublisher, &mut ReplyReceiver) {
         (&self.sender, &mut self.answers)
     }
 
@@ -110,16 +110,16 @@ impl Client {
     }
 }
 
-impl Sender {
+impl RequestPublisher {
     /// Publishes the request; once this returns, the broker has it.
     ///
     /// # Errors
     /// Where the broker does not take it, or no queue is bound for it.
     pub async fn publish(&self, submission: &Submission) -> Result<(), BrokerError> {
         match self.offer(submission).await? {
-            Fate::Confirmed => Ok(()),
-            Fate::Unroutable => Err(self.unroutable()),
-            Fate::Refused => Err(BrokerError::lasting(format!(
+            PublishResult::Confirmed => Ok(()),
+            PublishResult::Unroutable => Err(self.unroutable()),
+            PublishResult::Refused => Err(BrokerError::lasting(format!(
                 "the broker refused the request: the work queue behind {} is full",
                 self.exchange
             ))),
@@ -139,7 +139,7 @@ impl Sender {
     ///
     /// # Errors
     /// Where the connection fails; then nobody knows.
-    pub async fn offer(&self, submission: &Submission) -> Result<Fate, BrokerError> {
+    pub async fn offer(&self, submission: &Submission) -> Result<PublishResult, BrokerError> {
         let id = submission.message_id.as_str();
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -174,14 +174,14 @@ impl Sender {
             confirm.await.map_err(wrong)
         };
         match within(CONFIRM_TIMEOUT, &self.host, publishing).await? {
-            Confirmation::Ack(None) => Ok(Fate::Confirmed),
-            Confirmation::Ack(Some(_)) => Ok(Fate::Unroutable),
-            Confirmation::Nack(_) | Confirmation::NotRequested => Ok(Fate::Refused),
+            Confirmation::Ack(None) => Ok(PublishResult::Confirmed),
+            Confirmation::Ack(Some(_)) => Ok(PublishResult::Unroutable),
+            Confirmation::Nack(_) | Confirmation::NotRequested => Ok(PublishResult::Refused),
         }
     }
 }
 
-impl Answers {
+impl ReplyReceiver {
     /// Waits for the event that answers `correlation_id`; `None` where none came in time.
     ///
     /// # Errors

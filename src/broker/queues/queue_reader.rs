@@ -14,14 +14,14 @@ use amq_protocol::types::FieldTable;
 use amq_protocol::uri::AMQPUri;
 use tokio::time::timeout;
 
-use super::queued_message::{ID_BYTES, Letter};
+use super::queued_message::{ID_BYTES, QueuedMessage};
 use crate::broker::connection::socket::Socket;
 use crate::broker::connection::{CONNECT_TIMEOUT, any_of, within};
 use crate::broker::consume::trust::Trust;
 use crate::broker::error::BrokerError;
 use crate::broker::raw::wire;
 use crate::broker::raw::wire::Wire;
-use crate::broker::raw::wire::frame::{Frame, Kind};
+use crate::broker::raw::wire::frame::{Frame, FrameKind};
 use crate::config::{AmqpUrl, Settings};
 
 mod requeue;
@@ -49,7 +49,7 @@ const GET_OK: (u16, u16) = (60, 71);
 const GET_EMPTY: (u16, u16) = (60, 72);
 
 /// A queue that is being read.
-pub struct Browse {
+pub struct QueueReader {
     wire: Wire<Socket>,
     queue: String,
     doing: String,
@@ -66,7 +66,7 @@ pub struct Browse {
     is_asking: bool,
 }
 
-impl Browse {
+impl QueueReader {
     /// Connects, and counts what waits in `queue`. Up to `body_bytes` of each body are kept, and always enough to tell
     /// letters apart.
     ///
@@ -136,7 +136,7 @@ impl Browse {
     ///
     /// # Errors
     /// Where the broker refuses or the connection fails.
-    pub async fn next(&mut self) -> Result<Option<Letter>, BrokerError> {
+    pub async fn next(&mut self) -> Result<Option<QueuedMessage>, BrokerError> {
         if self.taken + self.missing >= self.waiting {
             return Ok(None);
         }
@@ -189,7 +189,7 @@ impl Browse {
     ///
     /// # Errors
     /// Where the connection fails; then they may be in the queue still.
-    pub async fn settle(&mut self, letters: &[Letter]) -> Result<(), BrokerError> {
+    pub async fn settle(&mut self, letters: &[QueuedMessage]) -> Result<(), BrokerError> {
         let acks = letters.iter().map(|letter| {
             AMQPClass::Basic(basic::AMQPMethod::Ack(basic::Ack {
                 delivery_tag: letter.tag,
@@ -234,22 +234,22 @@ impl Browse {
     }
 
     /// What follows the method that delivers it.
-    async fn letter(&mut self, tag: u64) -> Result<Letter, BrokerError> {
+    async fn letter(&mut self, tag: u64) -> Result<QueuedMessage, BrokerError> {
         let header = self.frame().await?;
-        let (Some(body_bytes), Kind::Header) = (header.u64_at(4), header.kind) else {
+        let (Some(body_bytes), FrameKind::Header) = (header.u64_at(4), header.kind) else {
             return Err(self.wrong(&wire::unexpected()));
         };
         let (mut body, mut missing) = (Vec::new(), body_bytes);
         while missing > 0 {
             let wanted = self.body_bytes.saturating_sub(body.len() as u64);
             let part = self.read(wanted).await?;
-            if part.kind != Kind::Body {
+            if part.kind != FrameKind::Body {
                 return Err(self.wrong(&wire::unexpected()));
             }
             body.extend_from_slice(part.payload());
             missing = missing.saturating_sub(part.payload_bytes);
         }
-        Ok(Letter::read(tag, &header, body, body_bytes, &self.trust))
+        Ok(QueuedMessage::read(tag, &header, body, body_bytes, &self.trust))
     }
 
     async fn skip_to(&mut self, methods: &[(u16, u16)]) -> Result<Frame, BrokerError> {

@@ -48,7 +48,7 @@ pub struct Noted {
 
 /// A message of the dead-letter queue or of a rung.
 #[derive(Debug)]
-pub struct Letter {
+pub struct QueuedMessage {
     /// Follows from client, message id and body, so that copies of one request have one.
     pub id: Uuid,
     /// Who wrote it.
@@ -85,7 +85,7 @@ pub struct Letter {
     pub(crate) tag: u64,
 }
 
-impl Letter {
+impl QueuedMessage {
     pub(crate) fn read(
         tag: u64,
         header: &Frame,

@@ -15,7 +15,7 @@ use tokio::io::{
 
 use crate::broker::connection::socket;
 use crate::broker::connection::socket::Socket;
-use crate::broker::raw::wire::frame::{ENVELOPE_BYTES, Frame, Kind};
+use crate::broker::raw::wire::frame::{ENVELOPE_BYTES, Frame, FrameKind};
 use crate::config::AmqpUrl;
 
 pub mod frame;
@@ -142,18 +142,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.stream.read_exact(&mut bytes).await?;
             let size = u32::from_be_bytes([bytes[3], bytes[4], bytes[5], bytes[6]]);
             let kind = match bytes[0] {
-                constants::FRAME_METHOD => Some(Kind::Method),
-                constants::FRAME_HEADER => Some(Kind::Header),
-                constants::FRAME_BODY => Some(Kind::Body),
+                constants::FRAME_METHOD => Some(FrameKind::Method),
+                constants::FRAME_HEADER => Some(FrameKind::Header),
+                constants::FRAME_BODY => Some(FrameKind::Body),
                 constants::FRAME_HEARTBEAT => None,
                 _ => return Err(unexpected()),
             };
             let left = u64::from(size) + 1;
             let whole = size as usize + ENVELOPE_BYTES <= self.frame_max;
             let kept = match kind {
-                Some(Kind::Method | Kind::Header) if whole => left,
-                Some(Kind::Method | Kind::Header) => left.min(FIRST_BYTES),
-                Some(Kind::Body) => body_bytes.min(size.into()),
+                Some(FrameKind::Method | FrameKind::Header) if whole => left,
+                Some(FrameKind::Method | FrameKind::Header) => left.min(FIRST_BYTES),
+                Some(FrameKind::Body) => body_bytes.min(size.into()),
                 None => 0,
             };
             (&mut self.stream)
@@ -171,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 kind,
                 payload_bytes: size.into(),
                 bytes,
-                whole: whole && kind != Kind::Body,
+                whole: whole && kind != FrameKind::Body,
             };
             return match frame.method() {
                 Some(CONNECTION_CLOSE | CHANNEL_CLOSE) => Err(closed(&frame)),

@@ -3,21 +3,21 @@
 use anyhow::bail;
 
 use super::save::Save;
-use crate::broker::{Broker, Fate, Letter, Message, Outlet};
+use crate::broker::{Broker, PublishResult, QueuedMessage, Message, Publisher};
 use crate::common::failpoint;
 use crate::config::Settings;
 
 /// What becomes of the letters.
-pub enum Act {
+pub enum LetterAction {
     Replay {
-        outlet: Box<Outlet>,
+        outlet: Box<Publisher>,
         exchange: String,
         key: String,
     },
     Discard(Option<Save>),
 }
 
-impl Act {
+impl LetterAction {
     pub async fn replay(settings: &Settings) -> anyhow::Result<Self> {
         let topology = &settings.topology;
         Ok(Self::Replay {
@@ -30,7 +30,7 @@ impl Act {
     }
 
     /// Once this returns, the letters may leave the queue.
-    pub async fn carry_out(&mut self, letters: &[Letter]) -> anyhow::Result<()> {
+    pub async fn carry_out(&mut self, letters: &[QueuedMessage]) -> anyhow::Result<()> {
         match self {
             Self::Replay {
                 outlet,
@@ -42,12 +42,12 @@ impl Act {
                 let messages = messages.expect("what can't be read is not taken");
                 for fate in outlet.publish(&messages).await? {
                     match fate {
-                        Fate::Confirmed => {}
-                        Fate::Unroutable => bail!(
+                        PublishResult::Confirmed => {}
+                        PublishResult::Unroutable => bail!(
                             "no queue is bound to the exchange {exchange} for requests; start `revertd worker` once, \
                              which declares it"
                         ),
-                        Fate::Refused => bail!(
+                        PublishResult::Refused => bail!(
                             "the work queue behind {exchange} is full; once the workers have made room, run this again, \
                              with --rate if it fills up again"
                         ),

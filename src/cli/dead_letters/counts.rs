@@ -12,13 +12,13 @@ const GROUPS_MAX: usize = 1000;
 
 /// Letters by reason and client.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct LetterCounts {
     groups: BTreeMap<(String, String), u64>,
     /// Of groups beyond the bound.
     others: u64,
 }
 
-impl Counts {
+impl LetterCounts {
     pub fn add(&mut self, reason: &str, client: &str) {
         let key = (reason.to_owned(), client.to_owned());
         if self.groups.len() < GROUPS_MAX || self.groups.contains_key(&key) {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::broker::{Letter, Origin};
+use crate::broker::{QueuedMessage, Origin};
 use crate::cli::terminal::{ago, named, padded};
 use crate::domain::request::Fragments;
 
@@ -24,7 +24,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    pub fn new(letter: &Letter, told: &Fragments) -> Self {
+    pub fn new(letter: &QueuedMessage, told: &Fragments) -> Self {
         Self {
             id: letter.id,
             reason: letter.reason.clone(),
@@ -100,7 +100,7 @@ pub fn short(id: Uuid) -> String {
 }
 
 /// For programs.
-pub fn object(letter: &Letter, told: &Fragments) -> Value {
+pub fn object(letter: &QueuedMessage, told: &Fragments) -> Value {
     json!({
         "id": letter.id.simple().to_string(),
         "reason": letter.reason,

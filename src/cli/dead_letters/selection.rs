@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::filter;
-use super::filter::Filter;
+use super::filter::LetterFilter;
 use super::listing::short;
-use crate::broker::{Letter, Origin};
+use crate::broker::{QueuedMessage, Origin};
 use crate::cli::terminal::named;
 use crate::domain::request::Fragments;
-use crate::ledger::admin::interventions::Action;
+use crate::ledger::admin::interventions::InterventionKind;
 
 /// Candidates for an id that are told apart; more are not needed to see that it is ambiguous.
 const CANDIDATES_MAX: usize = 10;
@@ -72,9 +72,9 @@ pub enum Judged {
 
 /// Which letters are meant.
 #[derive(Debug)]
-pub struct Choice {
-    pub action: Action,
-    pub filter: Filter,
+pub struct Selection {
+    pub action: InterventionKind,
+    pub filter: LetterFilter,
     /// As they were given.
     pub ids: Vec<String>,
     /// The letters that they stand for, once that is known.
@@ -85,8 +85,8 @@ pub struct Choice {
     pub now: Timestamp,
 }
 
-impl Choice {
-    pub fn judge(&self, letter: &Letter, told: &Fragments) -> Judged {
+impl Selection {
+    pub fn judge(&self, letter: &QueuedMessage, told: &Fragments) -> Judged {
         let named = match &self.resolved {
             Some(letters) => letters.contains(&letter.id),
             None => self.ids.is_empty() || self.ids.iter().any(|id| filter::names(id, letter)),
@@ -100,8 +100,8 @@ impl Choice {
         }
     }
 
-    fn obstacle(&self, letter: &Letter) -> Option<Obstacle> {
-        if self.action == Action::Discard {
+    fn obstacle(&self, letter: &QueuedMessage) -> Option<Obstacle> {
+        if self.action == InterventionKind::Discard {
             return None;
         }
         match letter.origin {
@@ -141,7 +141,7 @@ impl Choice {
 pub struct Candidates(BTreeMap<Uuid, String>);
 
 impl Candidates {
-    pub fn add(&mut self, letter: &Letter) {
+    pub fn add(&mut self, letter: &QueuedMessage) {
         if self.0.len() < CANDIDATES_MAX {
             let request = named(letter.message_id.as_deref().unwrap_or_default());
             let (client, reason) = (named(&letter.client), named(&letter.reason));

@@ -9,11 +9,11 @@ use super::counts::letters;
 use super::selection::Obstacle;
 use crate::cli::terminal::{folded, width};
 use crate::cli::{Output, print, print_json};
-use crate::ledger::admin::interventions::Action;
+use crate::ledger::admin::interventions::InterventionKind;
 
 /// A sum of letters.
 #[derive(Debug, Default)]
-pub struct Sum {
+pub struct RunSummary {
     pub done: u64,
     pub left: BTreeMap<Obstacle, u64>,
     /// Number of the run in `revertd.interventions`, where it did anything.
@@ -24,19 +24,19 @@ pub struct Sum {
     pub is_dry: bool,
 }
 
-impl Sum {
+impl RunSummary {
     pub fn leave(&mut self, obstacle: Obstacle) {
         *self.left.entry(obstacle).or_default() += 1;
     }
 
-    pub fn print(&self, action: Action, output: Output) -> std::io::Result<()> {
+    pub fn print(&self, action: InterventionKind, output: Output) -> std::io::Result<()> {
         match output {
             Output::Json => print_json(&self.json(action)),
             Output::Text => print(&folded(&self.text(action), width())),
         }
     }
 
-    fn text(&self, action: Action) -> String {
+    fn text(&self, action: InterventionKind) -> String {
         let counted = match (self.done, self.unread) {
             // Which would say that there is none.
             (0, 1..) => "0 letters".into(),
@@ -60,7 +60,7 @@ impl Sum {
         text
     }
 
-    fn json(&self, action: Action) -> Value {
+    fn json(&self, action: InterventionKind) -> Value {
         let left = self.left.iter();
         let left: Map<_, _> = left
             .map(|(why, count)| (why.name().to_owned(), json!(count)))

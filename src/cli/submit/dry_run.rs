@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::file::Looked;
-use super::lines::{Line, Source};
+use super::lines::{RequestLine, RequestSource};
 use super::report::INVALID;
 use super::summary;
 use crate::cli::{Output, print};
@@ -25,7 +25,7 @@ const AT_A_TIME: usize = 100;
 
 pub async fn run(
     settings: &Settings,
-    source: &Source,
+    source: &RequestSource,
     looked: &Looked,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
@@ -35,7 +35,7 @@ pub async fn run(
         .map(crate::config::AmqpUrl::user)
         .next()
         .unwrap_or_default();
-    let mut tried = Tried {
+    let mut tried = DryRunCounts {
         output,
         counts: BTreeMap::new(),
         taken: HashMap::new(),
@@ -55,7 +55,7 @@ pub async fn run(
         if some.is_empty() {
             break;
         }
-        let request = |line: &Line| {
+        let request = |line: &RequestLine| {
             let envelope = Envelope {
                 client: client.clone(),
                 message_id: Some(line.message_id.clone()),
@@ -74,7 +74,7 @@ pub async fn run(
 }
 
 /// What was tried so far.
-struct Tried {
+struct DryRunCounts {
     output: Output,
     counts: BTreeMap<String, u64>,
     /// Usages of which an earlier transaction would have taken something, and the line.
@@ -83,10 +83,10 @@ struct Tried {
     good: bool,
 }
 
-impl Tried {
+impl DryRunCounts {
     fn tell(
         &mut self,
-        line: &Line,
+        line: &RequestLine,
         request: &RevertRequest,
         trial: &Decision,
     ) -> anyhow::Result<()> {
@@ -137,7 +137,7 @@ impl Tried {
     }
 
     /// What one transaction would have taken, the next does not see.
-    fn remember(&mut self, lines: &[Line], trials: &[Decision]) {
+    fn remember(&mut self, lines: &[RequestLine], trials: &[Decision]) {
         for (line, trial) in lines.iter().zip(trials) {
             if is_applied(trial) && matches!(trial, Decision::Decided(_)) {
                 self.taken

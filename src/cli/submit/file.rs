@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::lines::{Format, Line, Source, Wrong};
-use super::report::Report;
-use super::{Args, dry_run, sending};
-use crate::broker::Client;
+use super::lines::{Format, RequestLine, RequestSource, LineError};
+use super::report::SubmitReport;
+use super::{SubmitArgs, dry_run, sending};
+use crate::broker::RequestClient;
 use crate::config::Settings;
 
-/// Wrong lines that are told one by one.
+/// LineError lines that are told one by one.
 const WRONG_TOLD: u64 = 50;
 
 /// Where nothing else is given.
@@ -64,7 +64,7 @@ impl FileArgs {
     }
 }
 
-pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, path: PathBuf, args: &SubmitArgs) -> anyhow::Result<ExitCode> {
     let of_file = &args.of_file;
     let is_same = |failed: &PathBuf| match (failed.canonicalize(), path.canonicalize()) {
         (Ok(failed), Ok(path)) => failed == path,
@@ -80,8 +80,8 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Res
             path.display()
         );
     }
-    let source = Source {
-        format: of_file.format.unwrap_or_else(|| Source::format_of(&path)),
+    let source = RequestSource {
+        format: of_file.format.unwrap_or_else(|| RequestSource::format_of(&path)),
         path,
         batch: of_file.batch.clone().unwrap_or_else(|| BATCH.into()),
         line_max_bytes: settings.amqp.max_message_bytes.bytes(),
@@ -99,8 +99,8 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Res
     if of_file.dry_run {
         return dry_run::run(settings, &source, &looked, args.output).await;
     }
-    let mut client = Client::connect(settings).await?;
-    let mut report = Report::new(args.output, of_file.failed.as_deref())?;
+    let mut client = RequestClient::connect(settings).await?;
+    let mut report = SubmitReport::new(args.output, of_file.failed.as_deref())?;
     report.skipped(looked.wrong);
     let done = sending::send(&mut client, &source, args, &looked, &mut report).await;
     client.close().await;
@@ -124,8 +124,8 @@ impl Looked {
     /// The next line that is a request.
     pub fn next(
         &self,
-        lines: &mut impl Iterator<Item = std::io::Result<Result<Line, Wrong>>>,
-    ) -> std::io::Result<Option<Line>> {
+        lines: &mut impl Iterator<Item = std::io::Result<Result<RequestLine, LineError>>>,
+    ) -> std::io::Result<Option<RequestLine>> {
         for line in lines {
             // The wrong ones were told before.
             if let Ok(line) = line?
@@ -140,7 +140,7 @@ impl Looked {
 }
 
 /// Looks at every line before anything is sent: how many are requests, and how many are not.
-fn look_through(source: &Source) -> anyhow::Result<Looked> {
+fn look_through(source: &RequestSource) -> anyhow::Result<Looked> {
     let mut looked = Looked {
         good: 0,
         wrong: 0,

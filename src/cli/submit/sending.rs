@@ -9,13 +9,13 @@ use futures_util::stream::FuturesUnordered;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Args;
+use super::SubmitArgs;
 use super::file::Looked;
-use super::lines::{Line, Lines, Source};
-use super::report::{Report, UNANSWERED, UNSENT};
-use crate::broker::{Client, Fate, Reply, Sender, Submission};
+use super::lines::{RequestLine, RequestLines, RequestSource};
+use super::report::{SubmitReport, UNANSWERED, UNSENT};
+use crate::broker::{RequestClient, PublishResult, Reply, RequestPublisher, Submission};
 use crate::cli::progress::Progress;
-use crate::common::backoff::Patience;
+use crate::common::backoff::Backoff;
 
 /// Requests that wait for their answers at a time, where nothing else is given.
 const WINDOW: u32 = 500;
@@ -25,11 +25,11 @@ const INTERRUPTED: i32 = 130;
 
 /// Sends the lines, a window at a time, until each is answered, or nobody answers any more.
 pub async fn send(
-    client: &mut Client,
-    source: &Source,
-    args: &Args,
+    client: &mut RequestClient,
+    source: &RequestSource,
+    args: &SubmitArgs,
     looked: &Looked,
-    report: &mut Report,
+    report: &mut SubmitReport,
 ) -> anyhow::Result<()> {
     let (sender, answers) = client.split();
     let mut sending = Sending::new(source, args, looked, report)?;
@@ -62,18 +62,18 @@ pub async fn send(
 
 /// A request on its way.
 struct Waiting {
-    line: Line,
+    line: RequestLine,
     sent: Instant,
     until: Instant,
 }
 
 struct Sending<'a> {
-    args: &'a Args,
+    args: &'a SubmitArgs,
     looked: &'a Looked,
-    report: &'a mut Report,
-    lines: Lines,
+    report: &'a mut SubmitReport,
+    lines: RequestLines,
     /// The line that is to be sent next.
-    next: Option<Line>,
+    next: Option<RequestLine>,
     /// By what their answers are known by.
     waiting: HashMap<String, Waiting>,
     /// In the order in which they give up.
@@ -89,10 +89,10 @@ struct Sending<'a> {
 
 impl<'a> Sending<'a> {
     fn new(
-        source: &Source,
-        args: &'a Args,
+        source: &RequestSource,
+        args: &'a SubmitArgs,
         looked: &'a Looked,
-        report: &'a mut Report,
+        report: &'a mut SubmitReport,
     ) -> anyhow::Result<Self> {
         let mut lines = source.lines()?;
         let began = Instant::now();
@@ -242,13 +242,13 @@ async fn due(rate: Option<u32>, began: Instant, sent: u64) {
 }
 
 /// Publishes a request, again and again where the queue is full.
-async fn offer(sender: &Sender, submission: Submission) -> anyhow::Result<()> {
-    let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
+async fn offer(sender: &RequestPublisher, submission: Submission) -> anyhow::Result<()> {
+    let mut patience = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
         match sender.offer(&submission).await? {
-            Fate::Confirmed => return Ok(()),
-            Fate::Unroutable => return Err(sender.unroutable().into()),
-            Fate::Refused => sleep(patience.next_wait()).await,
+            PublishResult::Confirmed => return Ok(()),
+            PublishResult::Unroutable => return Err(sender.unroutable().into()),
+            PublishResult::Refused => sleep(patience.next_wait()).await,
         }
     }
 }

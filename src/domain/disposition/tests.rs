@@ -39,7 +39,7 @@ fn what_a_queue_refuses_is_settled_or_waits() {
         (&exhausted, true, false, 0, OwnQueue),
         (&retry, false, false, 9, Wait),
     ] {
-        let refused = Refused { event, letter };
+        let refused = RefusedMessages { event, letter };
         let recourse = disposition.recourse(refused, waits, &ladder);
         assert_eq!(recourse, expected, "{disposition:?} {refused:?} {waits}");
     }
@@ -50,7 +50,7 @@ fn without_a_rung_an_event_goes_to_the_own_queue_at_once() {
     let Disposition::DeadLetter { event, .. } = letter(Failure::Malformed(String::new())) else {
         panic!("it is dead-lettered");
     };
-    let refused = Refused {
+    let refused = RefusedMessages {
         event: true,
         letter: false,
     };

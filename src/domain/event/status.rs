@@ -1,4 +1,4 @@
-//! What is wrong with a request, as `google.rpc.Status` in JSON: in events, and in answers over HTTP.
+//! What is wrong with a request, as `google.rpc.RpcStatus` in JSON: in events, and in answers over HTTP.
 //!
 //! Pure.
 
@@ -8,9 +8,9 @@ use super::SOURCE;
 use crate::domain::outcome::{Code, Metadata};
 use crate::domain::request::Violation;
 
-/// `google.rpc.Status`.
+/// `google.rpc.RpcStatus`.
 #[derive(Serialize)]
-pub struct Status<'a> {
+pub struct RpcStatus<'a> {
     code: i32,
     message: &'a str,
     details: Vec<Detail<'a>>,
@@ -38,7 +38,7 @@ struct FieldViolation<'a> {
     description: &'a str,
 }
 
-impl<'a> Status<'a> {
+impl<'a> RpcStatus<'a> {
     /// A status whose details are an `ErrorInfo` and, where there are `violations`, a `BadRequest`.
     #[must_use]
     pub fn new(

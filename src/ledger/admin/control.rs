@@ -17,7 +17,7 @@ pub(crate) const LATEST: &str =
 
 /// What somebody last told the fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct FleetState {
     /// Whether it is to take no requests.
     pub paused: bool,
     /// Why; always given for a pause.
@@ -30,7 +30,7 @@ pub struct Told {
     pub at: Timestamp,
 }
 
-impl Told {
+impl FleetState {
     pub(crate) fn read(row: &tokio_postgres::Row) -> Self {
         Self {
             paused: row.get(0),
@@ -43,7 +43,7 @@ impl Told {
 }
 
 /// By whom, since when and why.
-impl fmt::Display for Told {
+impl fmt::Display for FleetState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = self.at.strftime("%Y-%m-%dT%H:%M:%SZ");
         write!(f, "by {} since {since}", self.by)?;
@@ -59,14 +59,14 @@ impl Ledger {
     ///
     /// # Errors
     /// Where the database can't work at present, or does not have the table, or does not show it.
-    pub async fn pause(&self) -> Result<Option<Told>, LedgerError> {
+    pub async fn pause(&self) -> Result<Option<FleetState>, LedgerError> {
         let looking = async |client: &Object| {
             let wrong = |error| classify(&error, &self.host);
             let statement = client.prepare_cached(LATEST).await.map_err(wrong)?;
             client.query_opt(&statement, &[]).await.map_err(wrong)
         };
         match self.on_connection(looking).await {
-            Ok(row) => Ok(row.as_ref().map(Told::read).filter(|told| told.paused)),
+            Ok(row) => Ok(row.as_ref().map(FleetState::read).filter(|told| told.paused)),
             Err(trouble) => Err(trouble.into_error()),
         }
     }
@@ -91,10 +91,10 @@ impl Control {
     ///
     /// # Errors
     /// Where the database fails, or the role may not.
-    pub async fn latest(&self) -> Result<Option<Told>, LedgerError> {
+    pub async fn latest(&self) -> Result<Option<FleetState>, LedgerError> {
         let asked = self.session.client.query_opt(LATEST, &[]);
         let row = self.session.answered(asked).await?;
-        Ok(row.as_ref().map(Told::read))
+        Ok(row.as_ref().map(FleetState::read))
     }
 
     /// Tells the fleet to pause, or to go on, in the name of `by`, or else of the database's role. Seen by running
@@ -107,12 +107,12 @@ impl Control {
         paused: bool,
         why: Option<&str>,
         by: Option<&str>,
-    ) -> Result<Told, LedgerError> {
+    ) -> Result<FleetState, LedgerError> {
         let statement = "INSERT INTO revertd.control (paused, why, changed_by)
             VALUES ($1, $2, coalesce($3, session_user))
             RETURNING paused, why, changed_by, changed_as, changed_at";
         let client = &self.session.client;
         let telling = async { client.query_one(statement, &[&paused, &why, &by]).await };
-        Ok(Told::read(&self.session.answered(telling).await?))
+        Ok(FleetState::read(&self.session.answered(telling).await?))
     }
 }

@@ -15,7 +15,7 @@ use crate::ledger::schema::archive::with_archive;
 
 /// An outcome, with what is stored of its request.
 #[derive(Clone, Debug)]
-pub struct Decided {
+pub struct DecidedRequest {
     /// The decision.
     pub outcome: Outcome,
     /// Digest of the request's fields.
@@ -36,7 +36,7 @@ pub struct Decided {
 
 /// An entry of the ledger: a usage, or a leg of a revert of it.
 #[derive(Clone, Debug)]
-pub struct Booked {
+pub struct LedgerEntry {
     /// Its id.
     pub id: Uuid,
     /// The account.
@@ -57,7 +57,7 @@ pub struct Booked {
 
 /// A replay or discard of a letter of the request or usage.
 #[derive(Clone, Debug)]
-pub struct Intervened {
+pub struct PastIntervention {
     /// Number of the run.
     pub id: i64,
     /// `replay` or `discard`.
@@ -133,7 +133,7 @@ impl History {
     ///
     /// # Errors
     /// Where the database fails, or the role may not.
-    pub async fn outcomes(&self, of: &Subject) -> Result<Vec<Decided>, LedgerError> {
+    pub async fn outcomes(&self, of: &Subject) -> Result<Vec<DecidedRequest>, LedgerError> {
         let rows = self.asked(&self.outcomes, of).await?;
         Ok(rows.iter().map(decided).collect())
     }
@@ -142,9 +142,9 @@ impl History {
     ///
     /// # Errors
     /// Where the database fails, or the role may not.
-    pub async fn interventions(&self, of: &Subject) -> Result<Vec<Intervened>, LedgerError> {
+    pub async fn interventions(&self, of: &Subject) -> Result<Vec<PastIntervention>, LedgerError> {
         let rows = self.asked(INTERVENTIONS, of).await?;
-        let read = |row: &Row| Intervened {
+        let read = |row: &Row| PastIntervention {
             id: row.get(0),
             action: row.get(1),
             by: row.get(2),
@@ -159,11 +159,11 @@ impl History {
     ///
     /// # Errors
     /// Where the database fails, or the role may not.
-    pub async fn entries(&self, usage: Uuid) -> Result<Vec<Booked>, LedgerError> {
+    pub async fn entries(&self, usage: Uuid) -> Result<Vec<LedgerEntry>, LedgerError> {
         let db = &self.session.client;
         let asking = async { db.query(&self.entries, &[&usage]).await };
         let rows = self.session.answered(asking).await?;
-        let read = |row: &Row| Booked {
+        let read = |row: &Row| LedgerEntry {
             id: row.get(0),
             account_id: row.get(1),
             kind: row.get(2),
@@ -196,7 +196,7 @@ fn unknown_words(reason: &str) -> Option<(i32, String)> {
     })
 }
 
-fn decided(row: &Row) -> Decided {
+fn decided(row: &Row) -> DecidedRequest {
     let refusal: Option<&str> = row.get(10);
     let verdict = if let Some(reason) = refusal {
         let metadata = StoredMetadata::read(row.get(11));
@@ -211,7 +211,7 @@ fn decided(row: &Row) -> Decided {
             platform_transaction_id: row.get(15),
         })
     };
-    Decided {
+    DecidedRequest {
         outcome: Outcome {
             id: row.get(0),
             org_id: row.get(7),

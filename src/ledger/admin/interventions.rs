@@ -10,14 +10,14 @@ use crate::ledger::error::LedgerError;
 
 /// What is done to letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum InterventionKind {
     /// They become requests again.
     Replay,
     /// They are thrown away.
     Discard,
 }
 
-impl Action {
+impl InterventionKind {
     /// As it is stored.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -41,7 +41,7 @@ impl Action {
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
     /// What is done.
-    pub action: Action,
+    pub action: InterventionKind,
     /// Who says that he does it; without, the database's role.
     pub by: Option<&'a str>,
     /// Which letters are meant.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::config::Settings;
 use crate::domain::outcome::Outcome;
 use crate::domain::request::{Amount, Fields, RevertRequest};
-use crate::ledger::apply::row::{Row, Unreadable};
+use crate::ledger::apply::row::{Row, UnreadableRow};
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 
@@ -34,7 +34,7 @@ const COLUMNS: &str =
 
 /// Which outcomes are wanted; all where nothing is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct OutcomeFilter {
     /// Decided then or later.
     pub since: Option<Timestamp>,
     /// Decided before.
@@ -47,7 +47,7 @@ pub struct Filter {
     pub message_id: Option<String>,
 }
 
-impl Filter {
+impl OutcomeFilter {
     fn params(&self) -> [&(dyn ToSql + Sync); 5] {
         [
             &self.since,
@@ -61,7 +61,7 @@ impl Filter {
 
 /// How many outcomes there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
+pub struct OutcomeCount {
     /// Successes.
     pub applied: i64,
     /// Rejections.
@@ -80,7 +80,7 @@ pub struct Stored {
 /// Outcomes of one moment, read by and by.
 pub struct Outcomes {
     session: Session,
-    filter: Filter,
+    filter: OutcomeFilter,
 }
 
 impl Outcomes {
@@ -88,7 +88,7 @@ impl Outcomes {
     ///
     /// # Errors
     /// Where the database can't be reached, or the role may not read.
-    pub async fn open(settings: &Settings, filter: Filter) -> Result<Self, LedgerError> {
+    pub async fn open(settings: &Settings, filter: OutcomeFilter) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
         session.execute(SESSION).await?;
         Ok(Self { session, filter })
@@ -98,13 +98,13 @@ impl Outcomes {
     ///
     /// # Errors
     /// Where the database fails, or the role may not read.
-    pub async fn count(&self) -> Result<Count, LedgerError> {
+    pub async fn count(&self) -> Result<OutcomeCount, LedgerError> {
         let statement =
             format!("SELECT count(*) FILTER (WHERE o.refusal IS NULL), count(o.refusal) {CHOSEN}");
         let params = self.filter.params();
         let row = self.session.client.query_one(&statement, &params).await;
         let row = row.map_err(|error| self.session.wrong(&error))?;
-        Ok(Count {
+        Ok(OutcomeCount {
             applied: row.get(0),
             refused: row.get(1),
         })
@@ -139,14 +139,14 @@ impl Outcomes {
             .map_err(wrong)?;
         let read = |row| match read(row) {
             Ok(stored) => Ok(Some(stored)),
-            Err(Unreadable::Refusal(_)) => Ok(None),
-            Err(Unreadable::Column(error)) => Err(wrong(error)),
+            Err(UnreadableRow::Refusal(_)) => Ok(None),
+            Err(UnreadableRow::Column(error)) => Err(wrong(error)),
         };
         rows.iter().map(read).collect()
     }
 }
 
-fn read(row: &tokio_postgres::Row) -> Result<Stored, Unreadable> {
+fn read(row: &tokio_postgres::Row) -> Result<Stored, UnreadableRow> {
     let Row {
         content, outcome, ..
     } = Row::read(row)?;

@@ -23,7 +23,7 @@ pub(crate) async fn apply(
     let mut split = Split::new(ledger, pending.len());
     let (mut round, mut in_vain) = (0, 0);
     while !pending.is_empty() && in_vain < ROUNDS {
-        let care = Care::from(round > 0 || ledger.is_wary());
+        let care = Lookup::from(round > 0 || ledger.is_wary());
         split.run(&pending, care).await?;
         let asked = pending.len();
         pending.retain(|pending| find(&split.decided, pending.request).is_none());
@@ -103,14 +103,14 @@ impl<'a> From<&'a RevertRequest> for Pending<'a> {
 
 /// How the statement looks for what is decided already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Care {
+pub(crate) enum Lookup {
     /// Where the ledger shows that a request may be; another that is fails the statement.
     Plain,
     /// For every request; whoever is being decided elsewhere is left for the next round.
     Full,
 }
 
-impl From<bool> for Care {
+impl From<bool> for Lookup {
     fn from(full: bool) -> Self {
         if full { Self::Full } else { Self::Plain }
     }

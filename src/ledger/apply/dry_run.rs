@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 
-use super::batch::{Care, Decided, Params, Pending, ROUNDS, distinct, find};
-use crate::common::backoff::Patience;
+use super::batch::{Lookup, Decided, Params, Pending, ROUNDS, distinct, find};
+use crate::common::backoff::Backoff;
 use crate::domain::outcome::{Decision, Failure};
 use crate::domain::request::RevertRequest;
 use crate::ledger::client::Ledger;
-use crate::ledger::error::{LedgerError, Trouble, classify};
+use crate::ledger::error::{LedgerError, StatementError, classify};
 
 /// Tries beside writers that are in the way.
 const TRIES: usize = 8;
@@ -22,7 +22,7 @@ impl Ledger {
     /// # Errors
     /// Where the database can't work at present, or the role may not write.
     pub async fn try_out(&self, requests: &[RevertRequest]) -> Result<Vec<Decision>, LedgerError> {
-        let mut patience = Patience::new(Duration::from_millis(5), Duration::from_millis(500));
+        let mut patience = Backoff::new(Duration::from_millis(5), Duration::from_millis(500));
         let mut trials = Vec::with_capacity(requests.len());
         let mut parts = vec![requests];
         let mut tries = 0;
@@ -35,15 +35,15 @@ impl Ledger {
                     trials.extend(done);
                     continue;
                 }
-                Err(Trouble::Unavailable(error)) => return Err(error),
-                Err(Trouble::Contended(_)) if tries < TRIES => {
+                Err(StatementError::Unavailable(error)) => return Err(error),
+                Err(StatementError::Contended(_)) if tries < TRIES => {
                     tries += 1;
                     parts.push(part);
                     tokio::time::sleep(patience.next_wait()).await;
                     continue;
                 }
-                Err(Trouble::Contended(text)) => Failure::Unavailable(text),
-                Err(Trouble::Refused(refused)) => {
+                Err(StatementError::Contended(text)) => Failure::Unavailable(text),
+                Err(StatementError::Refused(refused)) => {
                     self.probe().await?;
                     refused.failure
                 }
@@ -63,7 +63,7 @@ impl Ledger {
         &self,
         client: &Object,
         requests: &[RevertRequest],
-    ) -> Result<Vec<Decision>, Trouble> {
+    ) -> Result<Vec<Decision>, StatementError> {
         let wrong = |error| classify(&error, &self.host);
         client.batch_execute("BEGIN").await.map_err(wrong)?;
         let tried = self.rounds(client, requests).await;
@@ -76,7 +76,7 @@ impl Ledger {
         &self,
         client: &Object,
         requests: &[RevertRequest],
-    ) -> Result<Vec<Decision>, Trouble> {
+    ) -> Result<Vec<Decision>, StatementError> {
         let mut pending = distinct(requests);
         let mut decided: Decided = HashMap::with_capacity(requests.len());
         for _ in 0..ROUNDS {
@@ -84,7 +84,7 @@ impl Ledger {
                 break;
             }
             let params = Params::new(pending.iter().copied());
-            decided.extend(self.execute(client, &params, Care::Full).await?);
+            decided.extend(self.execute(client, &params, Lookup::Full).await?);
             pending.retain(|pending: &Pending<'_>| find(&decided, pending.request()).is_none());
         }
         let trial = |request| find(&decided, request).cloned().unwrap_or(Decision::NotYet);

@@ -8,11 +8,11 @@ use crate::domain::outcome::{Decision, Entry, Failure, Outcome, Refusal, Verdict
 use crate::ledger::client::StoredMetadata;
 
 /// What a row says of a request: under which identity and content, and what was decided.
-pub type Answer = ((Uuid, Uuid), Decision);
+pub type RowResult = ((Uuid, Uuid), Decision);
 
 /// Reads a row of the statement. One whose request is known, and the rest of which can't be read, is that request's
 /// failure: the others of its batch are decided.
-pub fn answer(row: &tokio_postgres::Row) -> Result<Answer, Error> {
+pub fn answer(row: &tokio_postgres::Row) -> Result<RowResult, Error> {
     let key = (row.try_get(0)?, row.try_get(1)?);
     let decision = Row::read(row).map_or_else(
         |error| {
@@ -37,7 +37,7 @@ pub struct Row {
 
 /// Why a row can't be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum UnreadableRow {
     /// A column is not of its type.
     #[error(transparent)]
     Column(#[from] Error),
@@ -48,7 +48,7 @@ pub enum Unreadable {
 
 impl Row {
     /// Reads the columns in the order of the statement.
-    pub fn read(row: &tokio_postgres::Row) -> Result<Self, Unreadable> {
+    pub fn read(row: &tokio_postgres::Row) -> Result<Self, UnreadableRow> {
         let reason: Option<&str> = row.try_get(2)?;
         let verdict = if let Some(reason) = reason {
             let metadata = StoredMetadata::read(row.try_get(3)?);
@@ -93,8 +93,8 @@ pub fn words(code: Option<i32>, message: Option<String>) -> Option<(i32, String)
     code.zip(message)
 }
 
-fn unknown(reason: &str) -> Unreadable {
-    Unreadable::Refusal(format!(
+fn unknown(reason: &str) -> UnreadableRow {
+    UnreadableRow::Refusal(format!(
         "its outcome is stored as {reason}, which this version does not know, and without its words; the version that \
          stored it, or a later one, tells it"
     ))

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::batch::{Care, Decided, Params, Pending};
-use super::row::Answer;
-use crate::common::backoff::Patience;
+use super::batch::{Lookup, Decided, Params, Pending};
+use super::row::RowResult;
+use crate::common::backoff::Backoff;
 use crate::domain::outcome::{Aside, Decision, Failure, Verdict};
 use crate::ledger::client::{Ledger, STATEMENT_TIMEOUT};
-use crate::ledger::error::{Cause, LedgerError, Trouble};
+use crate::ledger::error::{RefusalCause, LedgerError, StatementError};
 
 /// Longest that the server works on a part of a batch.
 const PART_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ impl<'a> Split<'a> {
     }
 
     /// Decides the requests, those last on whose usages others were found to hold locks.
-    pub async fn run(&mut self, requests: &[Pending<'_>], care: Care) -> Result<(), LedgerError> {
+    pub async fn run(&mut self, requests: &[Pending<'_>], care: Lookup) -> Result<(), LedgerError> {
         let locked = self.ledger.locks.of(requests.iter().map(Pending::usage));
         if !locked.contains(&true) {
             return self.run_in_parts(requests, care).await;
@@ -89,7 +89,7 @@ impl<'a> Split<'a> {
     async fn run_in_parts(
         &mut self,
         requests: &[Pending<'_>],
-        care: Care,
+        care: Lookup,
     ) -> Result<(), LedgerError> {
         // A stack with the left half on top keeps the order of delivery.
         let mut parts = vec![requests];
@@ -104,9 +104,9 @@ impl<'a> Split<'a> {
                     self.decided.extend(answers);
                     continue;
                 }
-                Err(Trouble::Unavailable(error)) => return Err(error),
-                Err(Trouble::Contended(text)) => (Failure::Unavailable(text), None),
-                Err(Trouble::Refused(refused)) => {
+                Err(StatementError::Unavailable(error)) => return Err(error),
+                Err(StatementError::Contended(text)) => (Failure::Unavailable(text), None),
+                Err(StatementError::Refused(refused)) => {
                     self.refused(refused.cause).await?;
                     (refused.failure, Some((refused.cause, refused.error)))
                 }
@@ -149,14 +149,14 @@ impl<'a> Split<'a> {
     }
 
     /// The server refused a statement: its own fault unless it is in order without requests.
-    async fn refused(&mut self, cause: Cause) -> Result<(), LedgerError> {
+    async fn refused(&mut self, cause: RefusalCause) -> Result<(), LedgerError> {
         if !self.probed {
             self.ledger.probe().await?;
             self.probed = true;
         }
         let at_most = match cause {
-            Cause::Lock => LOCKED_PARTS_AT_MOST,
-            Cause::Writing | Cause::Other => PARTS_AT_MOST,
+            RefusalCause::Lock => LOCKED_PARTS_AT_MOST,
+            RefusalCause::Writing | RefusalCause::Other => PARTS_AT_MOST,
         };
         let until = Instant::now() + at_most;
         self.until = Some(self.until.map_or(until, |before| before.min(until)));
@@ -181,16 +181,16 @@ impl<'a> Split<'a> {
         &mut self,
         pending: &Pending<'_>,
         failure: Failure,
-        refused: Option<(Cause, LedgerError)>,
+        refused: Option<(RefusalCause, LedgerError)>,
         waited_long: bool,
     ) {
         let key = pending.key();
         let decision = match refused {
-            Some((Cause::Writing, error)) => {
+            Some((RefusalCause::Writing, error)) => {
                 self.short.push((key, error));
                 Decision::SetAside(failure, Aside::Room)
             }
-            Some((Cause::Lock, _)) => {
+            Some((RefusalCause::Lock, _)) => {
                 let held_for = self.ledger.locks.met(pending.usage());
                 if waited_long || held_for >= self.ledger.lock_timeout {
                     Decision::Failed(failure)
@@ -199,7 +199,7 @@ impl<'a> Split<'a> {
                     Decision::SetAside(failure, Aside::Untried)
                 }
             }
-            Some((Cause::Other, _)) | None => Decision::Failed(failure),
+            Some((RefusalCause::Other, _)) | None => Decision::Failed(failure),
         };
         self.decided.insert(key, decision);
     }
@@ -207,25 +207,25 @@ impl<'a> Split<'a> {
     async fn run_contended(
         &self,
         part: &[Pending<'_>],
-        mut care: Care,
-    ) -> Result<Vec<Answer>, Trouble> {
+        mut care: Lookup,
+    ) -> Result<Vec<RowResult>, StatementError> {
         let params = Params::new(part.iter().copied());
-        let mut patience = Patience::new(Duration::from_millis(2), Duration::from_millis(200));
+        let mut patience = Backoff::new(Duration::from_millis(2), Duration::from_millis(200));
         for _ in 1..CONTENDED_TRIES {
             match (self.run_once(&params, care).await, care) {
                 // Whoever was in the way has committed, and shows to who looks.
-                (Err(Trouble::Contended(_)), Care::Plain) => {
+                (Err(StatementError::Contended(_)), Lookup::Plain) => {
                     self.ledger.beware();
-                    care = Care::Full;
+                    care = Lookup::Full;
                 }
-                (Err(Trouble::Contended(_)), Care::Full) => sleep(patience.next_wait()).await,
+                (Err(StatementError::Contended(_)), Lookup::Full) => sleep(patience.next_wait()).await,
                 (done, _) => return done,
             }
         }
         self.run_once(&params, care).await
     }
 
-    async fn run_once(&self, params: &Params<'_>, care: Care) -> Result<Vec<Answer>, Trouble> {
+    async fn run_once(&self, params: &Params<'_>, care: Lookup) -> Result<Vec<RowResult>, StatementError> {
         let ledger = self.ledger;
         match self.until {
             None if ledger.locks.are_about() => {

@@ -118,7 +118,7 @@ async fn pause(session: &Session, checks: &mut Checks) {
     let Some(rows) = answered(id, last, checks) else {
         return;
     };
-    match rows.first().map(control::Told::read) {
+    match rows.first().map(control::FleetState::read) {
         Some(told) if told.paused => {
             let seen = format!("the fleet takes no requests: paused {told}");
             checks.warning(id, seen, "run `revertd resume`");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use refinery::{Migration, Runner};
 use tokio::time::timeout;
 
-use crate::common::backoff::Patience;
+use crate::common::backoff::Backoff;
 use crate::common::failpoint;
 use crate::config::Settings;
 use crate::ledger::client::ANSWER_TIMEOUT;
@@ -98,7 +98,7 @@ impl Session {
     /// Polls instead of waiting in the server: a waiting statement holds a snapshot, and `CREATE INDEX
     /// CONCURRENTLY` of the process that has the lock would wait for that for ever.
     async fn lock(&self) -> Result<(), LedgerError> {
-        let mut patience = Patience::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut patience = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
         loop {
             let asked = self

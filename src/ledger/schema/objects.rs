@@ -11,7 +11,7 @@ mod expected;
 
 /// What of it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum ObjectScope {
     All,
     /// What money depends on: what keeps rows out of the outcomes, and what decides.
     Guards,
@@ -20,9 +20,9 @@ pub enum Extent {
 /// What of it is missing, without effect or another thing under the same name, each with what to do. Where the schema is
 /// newer than this program, `newer`, a later migration may have put others in their place. Not within a transaction: a
 /// question that the server refuses would end it.
-pub async fn troubles(
+pub async fn schema_diff(
     client: &Client,
-    extent: Extent,
+    extent: ObjectScope,
     newer: bool,
 ) -> Result<Vec<(String, String)>, Error> {
     let rows = client.query(include_str!("objects.sql"), &[]).await?;
@@ -33,12 +33,12 @@ pub async fn troubles(
     let unlike = conditions::unlike(&found, plan.as_ref());
     let expected = EXPECTED
         .iter()
-        .filter(|(_, definition)| definition.guards || extent == Extent::All);
-    let troubles = expected.filter_map(|(key, definition)| {
+        .filter(|(_, definition)| definition.guards || extent == ObjectScope::All);
+    let schema_diff = expected.filter_map(|(key, definition)| {
         let other = key.table == "outcomes" && unlike.contains(&key.name.as_str());
         trouble(key, definition, &found, other, newer)
     });
-    Ok(troubles.collect())
+    Ok(schema_diff.collect())
 }
 
 /// How many there are to be.

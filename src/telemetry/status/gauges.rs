@@ -6,9 +6,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{ANSWER_HOLDS, Answer, Pause, QueueDepth, Status};
+use super::{ANSWER_HOLDS, DatabaseAnswer, Pause, QueueDepth, ProcessStatus};
 
-impl Collector for Status {
+impl Collector for ProcessStatus {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Not within the lock: it is somebody else's code.
         let connections = (self.0.connections)();
@@ -29,7 +29,7 @@ impl Collector for Status {
             &pauses,
         )?;
         let database =
-            matches!(&now.database, Some(Answer::Given(when)) if when.elapsed() <= ANSWER_HOLDS);
+            matches!(&now.database, Some(DatabaseAnswer::Given(when)) if when.elapsed() <= ANSWER_HOLDS);
         let up = [
             ([("server", "broker")], i64::from(now.broker_is_up())),
             ([("server", "database")], i64::from(database)),

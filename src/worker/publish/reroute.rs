@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::super::batch::Worker;
-use super::super::messages::{Outgoing, Role};
-use super::{Hold, Rerouted, own_queue};
+use super::super::messages::{Outgoing, MessageRole};
+use super::{PublishHold, Rerouted, own_queue};
 use crate::broker::{BrokerError, Message};
-use crate::domain::disposition::{Disposition, Recourse, Refused};
-use crate::worker::batch_recorder::Record;
+use crate::domain::disposition::{Disposition, Recourse, RefusedMessages};
+use crate::worker::batch_recorder::BatchRecorder;
 
 impl Worker {
     /// Settles those requests that can be without what was refused; the others, by their indexes,
@@ -18,17 +18,17 @@ impl Worker {
         &mut self,
         refused: &[Outgoing<'a>],
         rerouted: &Rerouted<'a>,
-        record: &Record,
-        hold: &mut Hold,
+        record: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<Vec<usize>, BrokerError> {
         let shared = self.shared.clone();
-        let mut by_delivery: BTreeMap<usize, Refused> = BTreeMap::new();
+        let mut by_delivery: BTreeMap<usize, RefusedMessages> = BTreeMap::new();
         for outgoing in refused {
             let refused = by_delivery.entry(outgoing.index).or_default();
             match outgoing.role {
-                Role::Event | Role::OwnEvent => refused.event = true,
-                Role::Letter => refused.letter = true,
-                Role::Waiting => {}
+                MessageRole::Event | MessageRole::OwnEvent => refused.event = true,
+                MessageRole::Letter => refused.letter = true,
+                MessageRole::Waiting => {}
             }
         }
         let (mut waiting, mut own) = (Vec::new(), Vec::new());
@@ -45,7 +45,7 @@ impl Worker {
             let queue = own_queue(&shared, event)?;
             Some(Outgoing {
                 index: *index,
-                role: Role::OwnEvent,
+                role: MessageRole::OwnEvent,
                 message: Message::event_to(queue, event, &rerouted.batch[*index]),
             })
         });
@@ -74,8 +74,8 @@ impl Worker {
         &mut self,
         mut left: Vec<usize>,
         rerouted: &mut Rerouted<'_>,
-        record: &Record,
-        hold: &mut Hold,
+        record: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<Vec<usize>, BrokerError> {
         let shared = self.shared.clone();
         let rungs = &shared.retry_queues;
@@ -115,7 +115,7 @@ impl Worker {
                     | Disposition::DeadLetter { .. } => continue,
                 };
                 chosen.push((index, disposition));
-                let role = Role::Waiting;
+                let role = MessageRole::Waiting;
                 outgoing.push(Outgoing {
                     index,
                     role,
@@ -136,15 +136,15 @@ impl Worker {
         &mut self,
         left: Vec<usize>,
         rerouted: &mut Rerouted<'_>,
-        record: &Record,
-        hold: &mut Hold,
+        record: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<BrokerError, BrokerError> {
         let shared = self.shared.clone();
         let queue = shared.settings.topology.work_queue.as_str();
         let now = Timestamp::now();
         let outgoing = left.iter().map(|index| Outgoing {
             index: *index,
-            role: Role::Waiting,
+            role: MessageRole::Waiting,
             message: Message::wait(queue, &rerouted.batch[*index], now),
         });
         let outgoing: Vec<_> = outgoing.collect();

@@ -6,7 +6,7 @@ use amq_protocol::protocol::{AMQPClass, basic, queue};
 use amq_protocol::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
-use super::{Browse, GET_EMPTY, GET_OK};
+use super::{QueueReader, GET_EMPTY, GET_OK};
 use crate::broker::error::BrokerError;
 use crate::broker::raw::wire;
 
@@ -17,7 +17,7 @@ const BACK_POLL: Duration = Duration::from_millis(20);
 const DECLARE_OK: (u16, u16) = (50, 11);
 const CANCEL_OK: (u16, u16) = (60, 31);
 
-impl Browse {
+impl QueueReader {
     /// Lets the queue take note of what was settled, and take the rest back.
     pub(crate) async fn give_back(&mut self) -> Result<(), BrokerError> {
         for number in 1..=self.consumers {

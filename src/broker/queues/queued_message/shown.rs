@@ -3,12 +3,12 @@
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Map, Value, json};
 
-use super::Letter;
+use super::QueuedMessage;
 
 /// Tables and arrays within each other that are shown; a frame holds thousands.
 const DEPTH: u8 = 16;
 
-impl Letter {
+impl QueuedMessage {
     /// The AMQP properties by their names, headers among them; `None` where they can't be read.
     #[must_use]
     pub fn shown_properties(&self) -> Option<Map<String, Value>> {

@@ -1,6 +1,6 @@
 //! What can be told of a message whose properties the client's parser refuses: read by hand, nothing believed to be text.
 
-use super::Letter;
+use super::QueuedMessage;
 
 /// The reason that such a letter is listed under, whatever its `x-death` would say.
 const REASON: &str = "unreadable";
@@ -38,19 +38,19 @@ const TIMESTAMP: usize = 9;
 const USER_ID: usize = 11;
 
 /// A letter of which only that is known. `payload` is that of its header frame.
-pub fn letter(payload: &[u8]) -> Letter {
+pub fn letter(payload: &[u8]) -> QueuedMessage {
     let values = values(payload.get(12..).unwrap_or_default());
     let text = |index: usize| {
         let bytes: Option<&[u8]> = values[index];
         bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     };
     let since = values[TIMESTAMP].and_then(|bytes| bytes.try_into().ok());
-    Letter {
+    QueuedMessage {
         reason: REASON.into(),
         client: text(USER_ID).unwrap_or_default(),
         message_id: text(MESSAGE_ID).filter(|id| !id.is_empty()),
         since: since.map(u64::from_be_bytes).and_then(super::of_seconds),
-        ..Letter::blank()
+        ..QueuedMessage::blank()
     }
 }
 

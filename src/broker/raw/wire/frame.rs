@@ -5,7 +5,7 @@ pub const ENVELOPE_BYTES: usize = 8;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     /// A method, such as `basic.get-ok`.
     Method,
     /// A message's size and properties.
@@ -17,7 +17,7 @@ pub enum Kind {
 /// A frame. Of a body no more is kept than was asked for, and of what is larger than a frame may be no more than the
 /// first bytes.
 pub struct Frame {
-    pub kind: Kind,
+    pub kind: FrameKind,
     pub payload_bytes: u64,
     pub(crate) bytes: Vec<u8>,
     pub(crate) whole: bool,
@@ -39,7 +39,7 @@ impl Frame {
     pub fn method(&self) -> Option<(u16, u16)> {
         let ids = u32::from_be_bytes(self.payload_at(0)?).to_be_bytes();
         let [class, method] = [[ids[0], ids[1]], [ids[2], ids[3]]].map(u16::from_be_bytes);
-        (self.kind == Kind::Method).then_some((class, method))
+        (self.kind == FrameKind::Method).then_some((class, method))
     }
 
     /// A number within the payload.

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Run;
-use crate::broker::{Browse, Letter};
-use crate::cli::dead_letters::action::Act;
+use crate::broker::{QueueReader, QueuedMessage};
+use crate::cli::dead_letters::action::LetterAction;
 use crate::cli::dead_letters::selection::Judged;
 use crate::cli::dead_letters::{all_read, open};
 use crate::cli::progress::Progress;
@@ -33,7 +33,7 @@ impl Run<'_> {
     /// Goes through the letters that are there now, or of those no more than were there when somebody was asked.
     pub(super) async fn go_through(
         &mut self,
-        act: &mut Act,
+        act: &mut LetterAction,
         waiting: Option<u32>,
         by: Option<&str>,
         stop: &CancellationToken,
@@ -64,8 +64,8 @@ impl Run<'_> {
     /// `true` where it came to the end.
     async fn session(
         &mut self,
-        browse: &mut Browse,
-        act: &mut Act,
+        browse: &mut QueueReader,
+        act: &mut LetterAction,
         by: Option<&str>,
         began: Instant,
         stop: &CancellationToken,
@@ -101,11 +101,11 @@ impl Run<'_> {
     /// The next window, and whether it is the last.
     async fn gather(
         &mut self,
-        browse: &mut Browse,
+        browse: &mut QueueReader,
         most: usize,
         until: Instant,
         stop: &CancellationToken,
-    ) -> anyhow::Result<(Vec<Letter>, bool)> {
+    ) -> anyhow::Result<(Vec<QueuedMessage>, bool)> {
         let (mut window, mut bytes) = (Vec::new(), 0);
         while window.len() < most
             && bytes < WINDOW_BYTES
@@ -132,10 +132,10 @@ impl Run<'_> {
 
     async fn carry_out(
         &mut self,
-        browse: &mut Browse,
-        act: &mut Act,
+        browse: &mut QueueReader,
+        act: &mut LetterAction,
         by: Option<&str>,
-        window: &[Letter],
+        window: &[QueuedMessage],
     ) -> anyhow::Result<()> {
         if self.intervention.is_none() {
             let plan = Plan {
@@ -171,7 +171,7 @@ impl Run<'_> {
     }
 }
 
-fn note(letter: &Letter) -> Note {
+fn note(letter: &QueuedMessage) -> Note {
     Note {
         letter: letter.id,
         client: letter.client.clone(),

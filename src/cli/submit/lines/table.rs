@@ -13,7 +13,7 @@ use anyhow::{anyhow, bail};
 use csv::StringRecord;
 use serde_json::{Map, Value};
 
-use super::{Lines, Wrong, read};
+use super::{RequestLines, LineError, read};
 use crate::cli::terminal::visible;
 
 /// What the reader reads ahead of a record, at most.
@@ -36,7 +36,7 @@ const NEEDED: [(&str, &[&str]); 3] = [
     ),
 ];
 
-pub fn lines(file: File, path: &Path, max_bytes: u64, batch: String) -> anyhow::Result<Lines> {
+pub fn lines(file: File, path: &Path, max_bytes: u64, batch: String) -> anyhow::Result<RequestLines> {
     let path = path.display();
     let left = Rc::new(Cell::new(max_bytes + AHEAD_BYTES));
     let text = Text {
@@ -86,7 +86,7 @@ pub fn lines(file: File, path: &Path, max_bytes: u64, batch: String) -> anyhow::
                 (_, csv::ErrorKind::Io(wrong)) => {
                     Some(Err(io::Error::new(wrong.kind(), wrong.to_string())))
                 }
-                (number, _) => Some(Ok(Err(Wrong {
+                (number, _) => Some(Ok(Err(LineError {
                     number: number.unwrap_or(0),
                     why: "is not UTF-8".into(),
                 }))),
@@ -100,14 +100,14 @@ fn line(
     names: &[String],
     record: &StringRecord,
     batch: &str,
-) -> Result<super::Line, Wrong> {
+) -> Result<super::RequestLine, LineError> {
     if record.len() != names.len() {
         let why = format!(
             "has {} columns, and the header {}",
             record.len(),
             names.len()
         );
-        return Err(Wrong { number, why });
+        return Err(LineError { number, why });
     }
     let cells = names.iter().cloned().zip(record.iter().map(Value::from));
     let object = Value::from(cells.collect::<Map<_, _>>());
