@@ -23,10 +23,12 @@ pub use error::BrokerError;
 pub use publish::client_connection::{ClientConnection, ClientConnectionError, OutgoingRequest};
 pub use publish::message::{Message, is_direct};
 pub use publish::publisher::{PublishResult, Publisher};
-pub use publish::reply_router::{RequestResult, PendingReply, ReplyRouter};
-pub use publish::request_client::{ReplyReceiver, RequestClient, Reply, RequestPublisher, Submission};
+pub use publish::reply_router::{PendingReply, ReplyRouter, RequestResult};
+pub use publish::request_client::{
+    Reply, ReplyReceiver, RequestClient, RequestPublisher, Submission,
+};
 pub use queues::depths::Depths;
 pub use queues::queue_reader::QueueReader;
-pub use queues::queued_message::{QueuedMessage, Noted, Origin};
+pub use queues::queued_message::{Noted, Origin, QueuedMessage};
 pub use queues::rungs::other_rungs;
 pub use raw::inbound::{Cut, STACK_BYTES};

@@ -138,8 +138,8 @@ impl Cli {
         }
         let settings = match (Settings::load(self.config.as_deref()), &self.command) {
             (Ok(settings), _) => settings,
-            (Err(wrong), Command::Doctor(args)) => return doctor::misconfigured(&wrong, args),
-            (Err(wrong), _) => return Err(wrong.into()),
+            (Err(error), Command::Doctor(args)) => return doctor::misconfigured(&error, args),
+            (Err(error), _) => return Err(error.into()),
         };
         if let Command::Config(args) = &self.command {
             return config::run(&settings, args);

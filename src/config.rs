@@ -244,7 +244,7 @@ impl Settings {
         let mut sources = SettingSources::default();
         let read = Self::read(file, environment, &mut sources);
         let mut settings =
-            read.map_err(|SettingsError(wrong)| SettingsError(sources.told(&wrong)))?;
+            read.map_err(|SettingsError(error)| SettingsError(sources.told(&error)))?;
         settings.sources = sources;
         Ok(settings)
     }
@@ -305,7 +305,7 @@ impl Settings {
 
     /// Requests that a process holds unacknowledged.
     #[must_use]
-    pub fn in_hand(&self) -> u16 {
+    pub fn in_flight(&self) -> u16 {
         self.prefetch().saturating_mul(self.worker.concurrency)
     }
 

@@ -22,7 +22,9 @@ pub use http::{Active, Http};
 pub use logins::{LoginRefusal, Logins};
 pub use otlp::Exporting;
 pub use prometheus_client::registry::Registry;
-pub use status::{Connections, InFlight, Pause, QueueDepth, QueueKind, PublishRefusal, ProcessStatus};
+pub use status::{
+    Connections, InFlight, Pause, ProcessStatus, PublishRefusal, QueueDepth, QueueKind,
+};
 pub use times::Times;
 pub use traces::{BatchTrace, Traces};
 

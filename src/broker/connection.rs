@@ -105,7 +105,7 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker refuses.
-    pub async fn outlet(&self) -> Result<Publisher, BrokerError> {
+    pub async fn publisher(&self) -> Result<Publisher, BrokerError> {
         let opening = Publisher::open(&self.publishing.connection, self.trust.user(), &self.host);
         within(CONNECT_TIMEOUT, &self.host, opening).await
     }
@@ -114,13 +114,13 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses.
-    pub async fn outlet_of(settings: &Settings, name: &str) -> Result<Publisher, BrokerError> {
+    pub async fn publisher_of(settings: &Settings, name: &str) -> Result<Publisher, BrokerError> {
         let connecting = async |url: AmqpUrl| {
             let (connection, host) = (connect(&url, name).await?, url.host());
             let user = connection.status().username().into();
             let opening = Publisher::open(&connection, &user, &host);
-            let outlet = within(CONNECT_TIMEOUT, &host, opening).await?;
-            Ok(outlet.keeping(connection))
+            let publisher = within(CONNECT_TIMEOUT, &host, opening).await?;
+            Ok(publisher.keeping(connection))
         };
         any_of(&settings.amqp.url, connecting).await
     }
@@ -129,11 +129,11 @@ impl Broker {
     ///
     /// # Errors
     /// Where the broker refuses.
-    pub async fn separate_outlet(&self) -> Result<Publisher, BrokerError> {
+    pub async fn separate_publisher(&self) -> Result<Publisher, BrokerError> {
         let connection = connect(&self.url, "revertd worker (direct reply-to)").await?;
         let opening = Publisher::open(&connection, self.trust.user(), &self.host);
-        let outlet = within(CONNECT_TIMEOUT, &self.host, opening).await?;
-        Ok(outlet.keeping(connection))
+        let publisher = within(CONNECT_TIMEOUT, &self.host, opening).await?;
+        Ok(publisher.keeping(connection))
     }
 
     /// Returns once the broker blocks publishers, which it says only to who publishes.
@@ -153,16 +153,16 @@ impl Broker {
     }
 
     /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
-    pub async fn cause(&self, wrong: BrokerError) -> BrokerError {
-        if wrong.is_lasting() {
-            return wrong;
+    pub async fn cause(&self, error: BrokerError) -> BrokerError {
+        if error.is_permanent() {
+            return error;
         }
         for watched in [&self.consuming, &self.publishing] {
             if let Some(error) = watched.error().await {
                 return BrokerError::classify(&error, &self.host, "keeping a connection");
             }
         }
-        wrong
+        error
     }
 
     /// Closes the connections; what is unacknowledged goes back to the queue.
@@ -183,16 +183,16 @@ pub(crate) async fn any_of<T, F: Future<Output = Result<T, BrokerError>>>(
     urls: &AmqpUrls,
     connecting: impl Fn(AmqpUrl) -> F,
 ) -> Result<T, BrokerError> {
-    let mut wrong: Option<BrokerError> = None;
+    let mut error: Option<BrokerError> = None;
     let drawn = uuid::Uuid::new_v4().as_u128() % urls.iter().len() as u128;
     let first = usize::try_from(drawn).expect("less than a length");
     for url in urls.iter().cycle().skip(first).take(urls.iter().len()) {
         match connecting(url.clone()).await {
             Ok(done) => return Ok(done),
-            Err(next) => wrong = Some(wrong.map_or(next.clone(), |wrong| wrong.and(&next))),
+            Err(next) => error = Some(error.map_or(next.clone(), |error| error.and(&next))),
         }
     }
-    Err(wrong.expect("the settings name at least one address"))
+    Err(error.expect("the settings name at least one address"))
 }
 
 /// Whether the server greets: it sends the first frame of a connection, which ends there.
@@ -241,7 +241,7 @@ pub(crate) async fn connect_as(
 }
 
 pub(crate) fn parsed(url: &AmqpUrl) -> Result<AMQPUri, BrokerError> {
-    url.secret().parse().map_err(BrokerError::lasting)
+    url.secret().parse().map_err(BrokerError::permanent)
 }
 
 pub(crate) async fn log_in(

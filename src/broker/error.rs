@@ -10,13 +10,13 @@ use crate::common::tls::{Fault, fault};
 #[error("{message}")]
 pub struct BrokerError {
     message: String,
-    nature: ErrorKind,
+    kind: BrokerErrorKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ErrorKind {
-    Passing,
-    Lasting,
+enum BrokerErrorKind {
+    Transient,
+    Permanent,
     LoginRefused,
     HostRefused,
     Forbidden,
@@ -27,24 +27,24 @@ enum ErrorKind {
 
 impl BrokerError {
     /// Something that may mend itself.
-    pub(crate) fn passing(message: impl Into<String>) -> Self {
-        let (message, nature) = (message.into(), ErrorKind::Passing);
-        Self { message, nature }
+    pub(crate) fn transient(message: impl Into<String>) -> Self {
+        let (message, kind) = (message.into(), BrokerErrorKind::Transient);
+        Self { message, kind }
     }
 
     /// Something that stays wrong until somebody mends it.
-    pub(crate) fn lasting(message: impl Into<String>) -> Self {
-        let (message, nature) = (message.into(), ErrorKind::Lasting);
-        Self { message, nature }
+    pub(crate) fn permanent(message: impl Into<String>) -> Self {
+        let (message, kind) = (message.into(), BrokerErrorKind::Permanent);
+        Self { message, kind }
     }
 
     fn unequal(message: String) -> Self {
-        let nature = ErrorKind::Unequal;
-        Self { message, nature }
+        let kind = BrokerErrorKind::Unequal;
+        Self { message, kind }
     }
 
     pub(crate) fn silent(host: &str) -> Self {
-        Self::passing(format!(
+        Self::transient(format!(
             "RabbitMQ at {host} does not answer; check the server, its memory and disk alarms \
              (rabbitmq-diagnostics alarms) and the network"
         ))
@@ -56,12 +56,12 @@ impl BrokerError {
                 "RabbitMQ at {host} takes no messages: {why}; see rabbitmq-diagnostics alarms, and free \
                  memory or disk space on its server"
             ),
-            nature: ErrorKind::Blocked,
+            kind: BrokerErrorKind::Blocked,
         }
     }
 
     pub(crate) fn ended(queue: &str) -> Self {
-        Self::passing(format!(
+        Self::transient(format!(
             "the broker stopped delivering from {queue}: the queue was deleted, or an acknowledgement \
              took longer than its consumer_timeout"
         ))
@@ -69,81 +69,81 @@ impl BrokerError {
 
     /// This and what another address answered: lasting only if both are.
     pub(crate) fn and(self, other: &Self) -> Self {
-        let nature = if self.nature == other.nature {
-            self.nature
+        let kind = if self.kind == other.kind {
+            self.kind
         } else {
-            ErrorKind::Passing
+            BrokerErrorKind::Transient
         };
         Self {
             message: format!("{}; and {}", self.message, other.message),
-            nature,
+            kind,
         }
     }
 
     /// Whether waiting alone won't mend it.
     #[must_use]
-    pub fn is_lasting(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         matches!(
-            self.nature,
-            ErrorKind::Lasting
-                | ErrorKind::LoginRefused
-                | ErrorKind::HostRefused
-                | ErrorKind::Forbidden
-                | ErrorKind::Missing
-                | ErrorKind::Unequal
+            self.kind,
+            BrokerErrorKind::Permanent
+                | BrokerErrorKind::LoginRefused
+                | BrokerErrorKind::HostRefused
+                | BrokerErrorKind::Forbidden
+                | BrokerErrorKind::Missing
+                | BrokerErrorKind::Unequal
         )
     }
 
     /// Whether the broker knows no user of that name and password.
     pub(crate) fn is_login_refused(&self) -> bool {
-        self.nature == ErrorKind::LoginRefused
+        self.kind == BrokerErrorKind::LoginRefused
     }
 
     /// Whether the broker knows the user, and keeps it from the virtual host.
     pub(crate) fn is_host_refused(&self) -> bool {
-        self.nature == ErrorKind::HostRefused
+        self.kind == BrokerErrorKind::HostRefused
     }
 
     /// Whether the broker's user lacks a permission.
     pub(crate) fn is_forbidden(&self) -> bool {
-        self.nature == ErrorKind::Forbidden
+        self.kind == BrokerErrorKind::Forbidden
     }
 
     /// Whether something that was named is not there.
     pub(crate) fn is_missing(&self) -> bool {
-        self.nature == ErrorKind::Missing
+        self.kind == BrokerErrorKind::Missing
     }
 
     /// Whether something that was declared, or an argument, is not as the broker would have it.
     pub(crate) fn is_unequal(&self) -> bool {
-        self.nature == ErrorKind::Unequal
+        self.kind == BrokerErrorKind::Unequal
     }
 
     /// Whether the broker takes no messages, and says when it does again.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.nature == ErrorKind::Blocked
+        self.kind == BrokerErrorKind::Blocked
     }
 
     /// Classifies an error of the client or the broker. `doing` says what failed, with names.
     pub(crate) fn classify(error: &Error, host: &str, doing: &str) -> Self {
         let at = format!("RabbitMQ at {host}");
         if let Some(Fault { what, lasting }) = fault(error, "amqp") {
-            let nature = if lasting {
-                ErrorKind::Lasting
+            let kind = if lasting {
+                BrokerErrorKind::Permanent
             } else {
-                ErrorKind::Passing
+                BrokerErrorKind::Transient
             };
             let message = format!("{at} {what}");
-            return Self { message, nature };
+            return Self { message, kind };
         }
         match error.kind() {
             // Nothing was delivered yet: what came is no AMQP.
-            ErrorKind::ParsingError(_) if doing == "connecting" => Self::lasting(format!(
+            ErrorKind::ParsingError(_) if doing == "connecting" => Self::permanent(format!(
                 "{at} answers with something else than AMQP; correct host and port in amqp.url, or write \
                  amqps:// if this is a port that speaks TLS"
             )),
-            ErrorKind::ParsingError(_) => Self::passing(format!(
+            ErrorKind::ParsingError(_) => Self::transient(format!(
                 "{at} sent something that can't be parsed ({doing})"
             )),
             ErrorKind::ProtocolError(amqp) => {
@@ -156,7 +156,7 @@ impl BrokerError {
                                  (REVERTD_AMQP__URL) or amqp.password_file, or, with auth_mechanism=external, \
                                  amqp.cert_file"
                             ),
-                            nature: ErrorKind::LoginRefused,
+                            kind: BrokerErrorKind::LoginRefused,
                         }
                     }
                     AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if doing == "connecting" => {
@@ -165,7 +165,7 @@ impl BrokerError {
                                 "{at} refuses the virtual host: {text}; correct it in amqp.url, where / is \
                                  written %2f, or create it: rabbitmqctl add_vhost, set_permissions"
                             ),
-                            nature: ErrorKind::HostRefused,
+                            kind: BrokerErrorKind::HostRefused,
                         }
                     }
                     AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self {
@@ -173,7 +173,7 @@ impl BrokerError {
                             "{at} forbids {doing}: {text}; grant the user of amqp.url what the README lists \
                              under Permissions"
                         ),
-                        nature: ErrorKind::Forbidden,
+                        kind: BrokerErrorKind::Forbidden,
                     },
                     AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
                         if doing.starts_with("publishing") =>
@@ -195,15 +195,15 @@ impl BrokerError {
                             "{at} refuses {doing}: {text}; `revertd worker` creates it at its start, with \
                              topology.declare = true"
                         ),
-                        nature: ErrorKind::Missing,
+                        kind: BrokerErrorKind::Missing,
                     },
                     AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
-                        Self::passing(format!("{at} fails at {doing}: {text}"))
+                        Self::transient(format!("{at} fails at {doing}: {text}"))
                     }
                 }
             }
             // The connection's end, as seen from a channel. Its cause was reported where it arose.
-            _ => Self::passing(format!(
+            _ => Self::transient(format!(
                 "cannot work with {at} ({doing}): {error}; is it running, and is the address in amqp.url \
                  (REVERTD_AMQP__URL) right?"
             )),

@@ -314,7 +314,11 @@ impl Steps<'_> {
     }
 
     /// Declares a queue alone, or looks whether it is there. The channel is still open.
-    pub async fn declare(&self, queue: &QueueDeclaration, passive: bool) -> Result<Channel, BrokerError> {
+    pub async fn declare(
+        &self,
+        queue: &QueueDeclaration,
+        passive: bool,
+    ) -> Result<Channel, BrokerError> {
         let name = queue.name.as_str();
         let options = QueueDeclareOptions {
             passive,

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::{CompletionsArgs as ClapArgs, Command};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
 use super::written;
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell.
     #[arg(value_enum)]

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 
 use super::{Output, print, print_pretty};
 use crate::config::Settings;
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct ConfigArgs {
     /// As the configuration file is written, or as JSON.
     #[arg(long, value_enum, default_value_t = Output::Text)]

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{DeadLettersArgs as ClapArgs, Subcommand};
+use clap::{Args, Subcommand};
 
 use super::{Output, operator};
 use crate::broker::QueueReader;
@@ -29,7 +29,7 @@ const WRONG_USAGE: u8 = 2;
 
 /// While letters are read, nobody else sees them; they return to their places when the command ends. Reading uses
 /// nothing up, however often.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct DeadLettersArgs {
     #[command(subcommand)]
     action: DeadLettersCommand,
@@ -55,7 +55,7 @@ enum DeadLettersCommand {
 }
 
 /// Which letters, and who is to answer for it.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct Chosen {
     /// Letters by their id: the request's message id, or at least 6 digits of the id that `list` prints.
     #[arg(value_name = "ID", value_parser = filter::id)]
@@ -79,7 +79,7 @@ struct Chosen {
     output: Output,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct Replay {
     #[command(flatten)]
     chosen: Chosen,
@@ -95,7 +95,7 @@ struct Replay {
     why: Option<String>,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct Discard {
     #[command(flatten)]
     chosen: Chosen,

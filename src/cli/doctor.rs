@@ -3,18 +3,18 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::json;
 
 use super::{Output, print_pretty, written};
-use crate::common::check::{Checks, CheckStatus};
+use crate::common::check::{CheckStatus, Checks};
 use crate::config::{Settings, SettingsError};
 use crate::{broker, ledger};
 
 mod configuration;
 mod layout;
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// How what was found is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -30,9 +30,9 @@ pub async fn run(settings: &Settings, args: &DoctorArgs) -> anyhow::Result<ExitC
 }
 
 /// What there is to say without a configuration.
-pub fn misconfigured(wrong: &SettingsError, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+pub fn misconfigured(error: &SettingsError, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut checks = Checks::default();
-    checks.failed("configuration", wrong);
+    checks.failed("configuration", error);
     for id in ["database-state", "amqp-state"] {
         checks.skipped(id, "nothing can be connected to without a configuration");
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use clap::{EventsArgs as ClapArgs, Subcommand};
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::progress::Progress;
 use super::prompt;
 use super::{Output, print, print_json};
-use crate::broker::{Broker, BrokerError, PublishResult, Message, Publisher};
+use crate::broker::{Broker, BrokerError, Message, PublishResult, Publisher};
 use crate::common::backoff::Backoff;
 use crate::config::Settings;
 use crate::domain::event::Event;
@@ -26,7 +26,7 @@ use crate::ledger::admin::stored::{OutcomeCount, OutcomeFilter, Outcomes};
 /// Events that are published together.
 const AT_A_TIME: u32 = 500;
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct EventsArgs {
     #[command(subcommand)]
     action: EventsCommand,
@@ -38,7 +38,7 @@ enum EventsCommand {
     Republish(RepublishArgs),
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct RepublishArgs {
     /// Of outcomes decided then or later: a time such as 2026-11-25T08:00:00Z, or how long ago, such as 2h.
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -162,7 +162,7 @@ async fn publish(
     rate: Option<u32>,
 ) -> anyhow::Result<Published> {
     let exchange = settings.topology.reply_exchange.as_str();
-    let mut outlet = outlet(settings).await?;
+    let mut publisher = publisher(settings).await?;
     outcomes.begin().await?;
     let at_a_time = rate.map_or(AT_A_TIME, |rate| rate.min(AT_A_TIME));
     let mut progress = Progress::new("published", u64::try_from(all).unwrap_or(0));
@@ -197,7 +197,7 @@ async fn publish(
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
         published.unroutable += tokio::select! {
-            taken = until_taken(settings, &mut outlet, messages) => taken.map_err(|error| onward(&error, last))?,
+            taken = until_taken(settings, &mut publisher, messages) => taken.map_err(|error| onward(&error, last))?,
             _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
         };
         for event in &events {
@@ -217,24 +217,24 @@ async fn publish(
     Ok(published)
 }
 
-async fn outlet(settings: &Settings) -> Result<Publisher, BrokerError> {
-    Broker::outlet_of(settings, "revertd events republish").await
+async fn publisher(settings: &Settings) -> Result<Publisher, BrokerError> {
+    Broker::publisher_of(settings, "revertd events republish").await
 }
 
 /// Publishes a window, and what a full queue refused of it again until it is taken; each time on a new channel, since one
 /// that met a queue without a leader has everything refused from then on.
 async fn until_taken(
     settings: &Settings,
-    outlet: &mut Publisher,
+    publisher: &mut Publisher,
     mut messages: Vec<Message<'_>>,
 ) -> anyhow::Result<u64> {
-    let mut patience = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut unroutable = 0;
     loop {
-        let fates = outlet.publish(&messages).await?;
+        let results = publisher.publish(&messages).await?;
         let mut refused = Vec::new();
-        for (message, fate) in messages.into_iter().zip(fates) {
-            match fate {
+        for (message, result) in messages.into_iter().zip(results) {
+            match result {
                 PublishResult::Confirmed => {}
                 PublishResult::Unroutable => unroutable += 1,
                 PublishResult::Refused => refused.push(message),
@@ -243,11 +243,11 @@ async fn until_taken(
         if refused.is_empty() {
             return Ok(unroutable);
         }
-        let wait = patience.next_wait();
+        let wait = backoff.next_wait();
         warn!(events = refused.len(), retry_in = ?wait, "refused: a queue that is bound is full, or without a leader");
         messages = refused;
         sleep(wait).await;
-        *outlet = self::outlet(settings).await?;
+        *publisher = self::publisher(settings).await?;
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::{GrantsArgs as ClapArgs, Subcommand};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::broker;
 use crate::config::Settings;
 use crate::ledger::admin::grants::{Grant, Grants, Scope};
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct GrantsArgs {
     #[command(subcommand)]
     action: GrantsCommand,
@@ -55,7 +55,7 @@ enum GrantsCommand {
     },
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct Named {
     /// The login that the broker authenticates: the user of the AMQP connection, the client id of the gateway.
     #[arg(value_parser = client)]
@@ -68,7 +68,9 @@ struct Named {
 pub async fn run(settings: &Settings, args: GrantsArgs) -> anyhow::Result<ExitCode> {
     let grants = Grants::open(settings).await?;
     match args.action {
-        GrantsCommand::Add { grant, by, output } => add(settings, &grants, &grant, by, output).await,
+        GrantsCommand::Add { grant, by, output } => {
+            add(settings, &grants, &grant, by, output).await
+        }
         GrantsCommand::Remove { grant, output } => remove(&grants, &grant, output).await,
         GrantsCommand::List {
             client,

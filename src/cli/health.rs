@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::json;
 
 use super::terminal::visible;
@@ -11,7 +11,7 @@ use super::{Output, print};
 use crate::config::Settings;
 use crate::telemetry;
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct HealthArgs {
     /// A line, or a JSON object.
     #[arg(long, value_enum, default_value_t = Output::Text)]

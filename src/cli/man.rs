@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{ManArgs as ClapArgs, Command};
+use clap::{Args, Command};
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct ManArgs {
     /// The folder, which is made where it is missing: revertd.1, and a page for each command, such as
     /// revertd-worker.1.

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::json;
 
 use super::{Output, print, print_json};
 use crate::config::Settings;
 use crate::ledger;
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct MigrateArgs {
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::json;
 
 use super::terminal::visible;
@@ -10,7 +10,7 @@ use super::{Output, operator, print, print_json};
 use crate::config::Settings;
 use crate::ledger::admin::control::{Control, FleetState};
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct PauseArgs {
     /// Why, for whoever finds the fleet paused.
     #[arg(long, value_name = "TEXT", value_parser = text)]
@@ -23,7 +23,7 @@ pub struct PauseArgs {
     output: Output,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct ResumeArgs {
     /// Why, for the record.
     #[arg(long, value_name = "TEXT", value_parser = text)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::{Map, Value};
 
 use super::terminal::visible;
@@ -26,7 +26,7 @@ const WRONG_USAGE: u8 = 2;
 /// No answer in time; the request goes on.
 const NO_ANSWER: u8 = 3;
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct SubmitArgs {
     /// The usage to revert.
     #[arg(long, value_name = "UUID", required_unless_present_any = ["body", "file"])]

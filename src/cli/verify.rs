@@ -3,16 +3,16 @@
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::Progress;
 use super::{Output, print, print_json};
 use crate::config::Settings;
-use crate::ledger::verify::{Verified, Finding, Range, Verification};
+use crate::ledger::verify::{Finding, Range, Verification, Verified};
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// Begin at ids that begin with these digits, such as where an earlier run was interrupted.
     #[arg(long, value_name = "HEX")]

@@ -100,7 +100,9 @@ impl Checks {
     /// The first error, as one sentence with its remedy.
     #[must_use]
     pub fn first_error(&self) -> Option<String> {
-        let error = self.iter().find(|check| check.status == CheckStatus::Error)?;
+        let error = self
+            .iter()
+            .find(|check| check.status == CheckStatus::Error)?;
         let remedy = error.remedy.as_deref();
         Some(remedy.map_or_else(
             || error.seen.clone(),

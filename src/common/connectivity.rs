@@ -35,14 +35,14 @@ pub async fn reach(words: CheckIds, servers: &[(String, u16)], checks: &mut Chec
                 found.dedup();
                 named.good.push(format!("{host} is {}", found.join(", ")));
             }
-            Err(why) => {
-                named.bad.push(format!("{host} has no address: {why}"));
+            Err(error) => {
+                named.bad.push(format!("{host} has no address: {error}"));
                 continue;
             }
         }
         match within(TcpStream::connect((host.as_str(), *port))).await {
             Ok(_) => open.good.push(format!("{at} accepts connections")),
-            Err(why) => open.bad.push(format!("{at}: {why}")),
+            Err(error) => open.bad.push(format!("{at}: {error}")),
         }
     }
     let CheckIds { dns, tcp, key } = words;

@@ -51,15 +51,17 @@ pub fn arm() {
 }
 
 /// Passes a seam, or crashes there.
-pub fn pass(seam: &str) {
-    if struck(seam).is_some() {
+pub fn hit(failpoint: &str) {
+    if action(failpoint).is_some() {
         std::process::abort();
     }
 }
 
 /// Passes a seam with a body in hand, or crashes there because of something in it.
-pub fn pass_with(seam: &str, body: &[u8]) {
-    let Some(text) = struck(seam) else { return };
+pub fn hit_with(failpoint: &str, body: &[u8]) {
+    let Some(text) = action(failpoint) else {
+        return;
+    };
     let mut parts = body.windows(text.len().max(1));
     if parts.any(|part| part == text.as_bytes()) {
         std::process::abort();
@@ -67,24 +69,24 @@ pub fn pass_with(seam: &str, body: &[u8]) {
 }
 
 /// Does `work`, or crashes while it is under way.
-pub async fn amid<T>(seam: &str, work: impl Future<Output = T>) -> T {
+pub async fn hit_during<T>(failpoint: &str, work: impl Future<Output = T>) -> T {
     #[cfg(feature = "failpoints")]
-    if struck(seam).is_some() {
+    if action(failpoint).is_some() {
         let _ = tokio::time::timeout(GET_GOING, work).await;
         std::process::abort();
     }
-    let _ = seam;
+    let _ = failpoint;
     work.await
 }
 
 /// The argument of the seam's action, where it has one that is due.
 #[cfg(feature = "failpoints")]
-fn struck(seam: &str) -> Option<String> {
-    fail::fail_point!(seam, |text| Some(text.unwrap_or_default()));
+fn action(failpoint: &str) -> Option<String> {
+    fail::fail_point!(failpoint, |text| Some(text.unwrap_or_default()));
     None
 }
 
 #[cfg(not(feature = "failpoints"))]
-const fn struck(_: &str) -> Option<String> {
+const fn action(_: &str) -> Option<String> {
     None
 }

@@ -7,7 +7,7 @@ use super::{Settings, SettingsError};
 
 impl Settings {
     pub(super) fn check(&self) -> Result<(), SettingsError> {
-        let wrong = |what: String| Err(SettingsError(what));
+        let invalid = |what: String| Err(SettingsError(what));
         let positive = [
             ("worker.concurrency", u64::from(self.worker.concurrency)),
             ("worker.batch_max", u64::from(self.worker.batch_max)),
@@ -49,28 +49,28 @@ impl Settings {
         ];
         for (key, value) in positive {
             if value == 0 {
-                return wrong(format!("{key} is 0; it must be at least 1"));
+                return invalid(format!("{key} is 0; it must be at least 1"));
             }
             if i64::try_from(value).is_err() {
-                return wrong(format!("{key} is too large"));
+                return invalid(format!("{key} is too large"));
             }
         }
         let (prefetch, batch_max) = (self.prefetch(), self.worker.batch_max);
         if prefetch < batch_max {
-            return wrong(format!(
+            return invalid(format!(
                 "amqp.prefetch ({prefetch}) is less than worker.batch_max ({batch_max}), so no batch \
                  could ever fill; raise the first or lower the second"
             ));
         }
         let (pool, concurrency) = (self.pool_size(), self.worker.concurrency);
         if pool < concurrency {
-            return wrong(format!(
+            return invalid(format!(
                 "database.pool_size ({pool}) is less than worker.concurrency ({concurrency}), so \
                  workers would wait for each other; raise the first or lower the second"
             ));
         }
         if self.retry.delays.is_empty() && self.retry.usage_not_found_attempts > 0 {
-            return wrong(format!(
+            return invalid(format!(
                 "retry.usage_not_found_attempts is {}, but retry.delays is empty; add a delay or set \
                  the first to 0",
                 self.retry.usage_not_found_attempts
@@ -78,7 +78,7 @@ impl Settings {
         }
         let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(30));
         if self.database.lock_timeout < shortest || self.database.lock_timeout > longest {
-            return wrong("database.lock_timeout must be from 1ms to 30s".into());
+            return invalid("database.lock_timeout must be from 1ms to 30s".into());
         }
         // What the database can still subtract from its clock.
         let (shortest, longest) = (Duration::from_millis(1), Duration::from_hours(24 * 36_525));
@@ -87,12 +87,12 @@ impl Settings {
             .max_age
             .is_some_and(|age| age < shortest || age > longest)
         {
-            return wrong(
+            return invalid(
                 "revert.max_age must be from 1ms to 100 years; leave it out for no limit".into(),
             );
         }
         if self.amqp.trusted_users.iter().any(String::is_empty) {
-            return wrong(
+            return invalid(
                 "amqp.trusted_users names an empty login; name the broker's users".into(),
             );
         }
@@ -101,24 +101,24 @@ impl Settings {
     }
 
     fn check_gateway(&self) -> Result<(), SettingsError> {
-        let wrong = |what: String| Err(SettingsError(what));
+        let invalid = |what: String| Err(SettingsError(what));
         let gateway = &self.gateway;
         let (shortest, longest) = (Duration::from_millis(1), Duration::from_hours(1));
         if gateway.timeout < shortest || gateway.timeout > longest {
-            return wrong("gateway.timeout must be from 1ms to 1h".into());
+            return invalid("gateway.timeout must be from 1ms to 1h".into());
         }
         let (missing, given) = match (&gateway.cert_file, &gateway.key_file) {
             (Some(_), None) => ("gateway.key_file", "gateway.cert_file"),
             (None, Some(_)) => ("gateway.cert_file", "gateway.key_file"),
             (Some(_), Some(_)) | (None, None) => return Ok(()),
         };
-        wrong(format!(
+        invalid(format!(
             "{given} is set, but {missing} is not; set both to serve over TLS, or neither"
         ))
     }
 
     fn check_names(&self) -> Result<(), SettingsError> {
-        let wrong = |what: String| Err(SettingsError(what));
+        let invalid = |what: String| Err(SettingsError(what));
         let mut names = BTreeSet::new();
         let topology = &self.topology;
         let queues = [
@@ -129,7 +129,7 @@ impl Settings {
         ];
         for queue in queues.into_iter().chain(self.retry_queues()) {
             if !names.insert(queue.clone()) {
-                return wrong(format!(
+                return invalid(format!(
                     "two queues would be named {queue}; give each its own name (retry.delays must not \
                      repeat a delay)"
                 ));
@@ -142,7 +142,7 @@ impl Settings {
             topology.dead_letter_exchange.as_str(),
         ];
         if exchanges.iter().collect::<BTreeSet<_>>().len() < exchanges.len() {
-            return wrong("the four exchanges under topology must have different names".into());
+            return invalid("the four exchanges under topology must have different names".into());
         }
         Ok(())
     }

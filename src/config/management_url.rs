@@ -138,8 +138,8 @@ mod tests {
             ("http://rabbit/?x", "behind its path"),
             ("http://:secret@rabbit", "no user"),
         ] {
-            let wrong = ManagementUrl::parse(text).expect_err(text);
-            assert!(wrong.contains(said) && !wrong.contains("secret"), "{wrong}");
+            let error = ManagementUrl::parse(text).expect_err(text);
+            assert!(error.contains(said) && !error.contains("secret"), "{error}");
         }
     }
 }

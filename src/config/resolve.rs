@@ -62,7 +62,7 @@ impl AmqpSettings {
             }
             let password = file.password();
             self.url
-                .set_password(&password.map_err(|wrong| format!("amqp.password_file: {wrong}"))?);
+                .set_password(&password.map_err(|error| format!("amqp.password_file: {error}"))?);
         }
         let tls = TlsFiles {
             section: "amqp",
@@ -112,7 +112,7 @@ impl DatabaseSettings {
             }
             let password = file.password();
             self.url.set_password(
-                password.map_err(|wrong| format!("database.password_file: {wrong}"))?,
+                password.map_err(|error| format!("database.password_file: {error}"))?,
             );
         }
         if given.encrypt {
@@ -163,7 +163,7 @@ fn either(
         (None, Some(path)) => {
             let read = HeldFile::read(&path);
             read.map(Some)
-                .map_err(|wrong| format!("database.url: {option}: {wrong}"))
+                .map_err(|error| format!("database.url: {option}: {error}"))
         }
         (Some(file), Some(path)) if file.path() == path => Ok(Some(file.clone())),
         (Some(file), Some(path)) => Err(format!(

@@ -69,9 +69,9 @@ impl SettingSources {
     }
 
     /// What is wrong, with the file or the variable that each key of it came from.
-    pub(super) fn told(&self, wrong: &str) -> String {
+    pub(super) fn told(&self, error: &str) -> String {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-        let words = wrong
+        let words = error
             .split(|c| !is_part(c))
             .map(|word| word.trim_matches('.'));
         let words: BTreeSet<_> = words.collect();
@@ -80,9 +80,9 @@ impl SettingSources {
             .filter_map(|key| Some(format!("{key} is set {}", self.origin(key)?)))
             .collect();
         if origins.is_empty() {
-            return wrong.to_owned();
+            return error.to_owned();
         }
-        format!("{wrong} ({})", origins.join(", "))
+        format!("{error} ({})", origins.join(", "))
     }
 
     fn origin(&self, key: &str) -> Option<String> {

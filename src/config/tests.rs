@@ -52,11 +52,11 @@ fn keys_that_are_commented_out_in_the_built_in_file_are_keys() {
     for file in files {
         let (key, path) = file.split_once(" = ").expect("a key");
         for section in ["amqp", "database"].map(|name| format!("[{name}]\n{file}\n")) {
-            let wrong = load_file(&section).expect_err("no such file");
+            let error = load_file(&section).expect_err("no such file");
             let path = path.trim_matches('"');
             assert!(
-                wrong.contains(&format!(".{key}: cannot read {path}")),
-                "{wrong}"
+                error.contains(&format!(".{key}: cannot read {path}")),
+                "{error}"
             );
         }
     }
@@ -330,13 +330,13 @@ fn a_wrong_setting_says_where_it_came_from() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), "[worker]\nconcurrency = 4\nbatch_max = 700\n").expect("written");
     let set = [("REVERTD_AMQP__PREFETCH".to_owned(), "600".to_owned())];
-    let wrong = Settings::load_from(Some(file.path()), set).expect_err("a contradiction");
-    let wrong = wrong.to_string();
+    let error = Settings::load_from(Some(file.path()), set).expect_err("a contradiction");
+    let error = error.to_string();
     let of_file = format!("worker.batch_max is set in {}", file.path().display());
-    assert!(wrong.contains(&of_file), "{wrong}");
+    assert!(error.contains(&of_file), "{error}");
     assert!(
-        wrong.contains("amqp.prefetch is set by REVERTD_AMQP__PREFETCH"),
-        "{wrong}"
+        error.contains("amqp.prefetch is set by REVERTD_AMQP__PREFETCH"),
+        "{error}"
     );
     let sources = Settings::load_from(Some(file.path()), [])
         .expect("valid")
@@ -408,8 +408,8 @@ fn telemetry_is_off_unless_its_addresses_are_set_and_a_wrong_one_says_what_is_ri
     let listen = "REVERTD_TELEMETRY__LISTEN";
     let set = load(&[(listen, "[::1]:9464")]).expect("valid").telemetry;
     assert_eq!(set.listen.map(|listen| listen.0.port()), Some(9464));
-    for wrong in ["9464", "localhost:9464", "127.0.0.1", ""] {
-        let said = refused(&[(listen, wrong)]);
+    for error in ["9464", "localhost:9464", "127.0.0.1", ""] {
+        let said = refused(&[(listen, error)]);
         assert!(said.contains("telemetry.listen: "), "{said}");
         assert!(said.contains("127.0.0.1:7400"), "{said}");
     }
@@ -423,7 +423,7 @@ fn telemetry_is_off_unless_its_addresses_are_set_and_a_wrong_one_says_what_is_ri
         let url = set.otlp_endpoint.expect("set").to_string();
         assert_eq!(url, right.trim_end_matches('/'));
     }
-    for (wrong, why) in [
+    for (error, why) in [
         ("https://localhost:4318", "no TLS to a collector"),
         ("localhost:4318", "such as http://localhost:4318"),
         (
@@ -436,7 +436,7 @@ fn telemetry_is_off_unless_its_addresses_are_set_and_a_wrong_one_says_what_is_ri
         ),
         ("grpc://localhost:4317", "such as http://localhost:4318"),
     ] {
-        let said = refused(&[(endpoint, wrong)]);
+        let said = refused(&[(endpoint, error)]);
         assert!(said.contains("telemetry.otlp_endpoint: "), "{said}");
         assert!(said.contains(why) && !said.contains("secret"), "{said}");
     }
@@ -464,9 +464,9 @@ fn no_spelling_of_an_address_and_no_slip_of_the_pen_shows_the_password() {
             assert!(!shown.contains("hunter2"), "{address}: {shown}");
         }
     }
-    let wrong = load_file("[amqp]\nurl = \"amqp://worker:hunter2@host\n").expect_err("not TOML");
+    let error = load_file("[amqp]\nurl = \"amqp://worker:hunter2@host\n").expect_err("not TOML");
     assert!(
-        wrong.contains("line 2") && !wrong.contains("hunter2"),
-        "{wrong}"
+        error.contains("line 2") && !error.contains("hunter2"),
+        "{error}"
     );
 }

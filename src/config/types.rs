@@ -222,15 +222,15 @@ pub struct CollectorUrl(String);
 
 impl CollectorUrl {
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = "must be the address of a collector's OTLP over HTTP, such as http://localhost:4318; what it \
+        let message = "must be the address of a collector's OTLP over HTTP, such as http://localhost:4318; what it \
                      demands of its clients stands in OTEL_EXPORTER_OTLP_HEADERS";
-        let url = url::Url::parse(text).map_err(|_| wrong)?;
+        let url = url::Url::parse(text).map_err(|_| message)?;
         if url.scheme() == "https" {
             return Err("this version speaks no TLS to a collector; use one on this machine, which passes spans on".into());
         }
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
         if url.scheme() != "http" || !url.has_host() || !plain || url.fragment().is_some() {
-            return Err(wrong.into());
+            return Err(message.into());
         }
         Ok(Self(text.trim_end_matches('/').to_owned()))
     }

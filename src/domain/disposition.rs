@@ -10,7 +10,7 @@ use crate::domain::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict
 use crate::domain::request::{
     Claim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode,
 };
-use crate::domain::retry::{RetryCause, Ladder};
+use crate::domain::retry::{Ladder, RetryCause};
 
 /// How long a message waits for the login that names its client to be trusted: over a night, and a rolling upgrade.
 const TRUST_AWAITED_FOR: SignedDuration = SignedDuration::from_hours(24);
@@ -183,8 +183,8 @@ pub fn too_large(
     max_bytes: u64,
     now: Timestamp,
 ) -> Reading {
-    let wrong = "amqp.max_message_bytes";
-    let text = format!("the body has {bytes} bytes, more than {max_bytes} ({wrong})");
+    let error = "amqp.max_message_bytes";
+    let text = format!("the body has {bytes} bytes, more than {max_bytes} ({error})");
     Reading::Done(malformed(envelope, identity, text, now))
 }
 
@@ -260,7 +260,11 @@ fn failed(
     ladder: &Ladder,
     now: Timestamp,
 ) -> Disposition {
-    let rung = ladder.rung(RetryCause::Failed, attempts(envelope), envelope.max_attempts);
+    let rung = ladder.rung(
+        RetryCause::Failed,
+        attempts(envelope),
+        envelope.max_attempts,
+    );
     if let Some(rung) = rung {
         return Disposition::Retry { rung };
     }

@@ -219,7 +219,12 @@ impl Event {
     ) -> Self {
         let code = failure.code();
         let data = Data {
-            error: Some(RpcStatus::new(code, failure.message(), Metadata::new(), &[])),
+            error: Some(RpcStatus::new(
+                code,
+                failure.message(),
+                Metadata::new(),
+                &[],
+            )),
             ..fragments_data(request_id, fragments)
         };
         Self::new(
@@ -274,7 +279,14 @@ impl Event {
             error: Some(error),
             ..data
         };
-        Self::new(EventType::Rejected, prefix, identity, code.reason, time, data)
+        Self::new(
+            EventType::Rejected,
+            prefix,
+            identity,
+            code.reason,
+            time,
+            data,
+        )
     }
 
     fn new(

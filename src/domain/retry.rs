@@ -35,7 +35,12 @@ impl Ladder {
     /// `max_attempts` is the publisher's own bound (header `x-max-attempts`); it can shorten the ladder,
     /// not lengthen it.
     #[must_use]
-    pub fn rung(&self, cause: RetryCause, attempts: u32, max_attempts: Option<u32>) -> Option<usize> {
+    pub fn rung(
+        &self,
+        cause: RetryCause,
+        attempts: u32,
+        max_attempts: Option<u32>,
+    ) -> Option<usize> {
         let rungs = u32::try_from(self.delays.len()).unwrap_or(u32::MAX);
         let last_rung = rungs.checked_sub(1)?;
         let retries = match cause {
@@ -87,7 +92,9 @@ mod tests {
     fn a_missing_usage_is_looked_for_again_as_often_as_configured() {
         let climb = |rungs, retries| -> Vec<_> {
             (1..=4)
-                .map(|attempts| ladder(rungs, retries).rung(RetryCause::UsageNotFound, attempts, None))
+                .map(|attempts| {
+                    ladder(rungs, retries).rung(RetryCause::UsageNotFound, attempts, None)
+                })
                 .collect()
         };
         assert_eq!(climb(5, 3), [Some(0), Some(1), Some(2), None]);

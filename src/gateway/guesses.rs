@@ -45,7 +45,7 @@ pub struct Guesses {
 /// What one address tried of one id.
 #[derive(Debug, Default)]
 struct FailedLogins {
-    wrong: u32,
+    failures: u32,
     until: Option<Instant>,
 }
 
@@ -145,20 +145,20 @@ impl FailedLogins {
         if let Some(wait) = self.wait(now) {
             return Err(wait);
         }
-        self.wrong = self.wrong.saturating_add(1);
-        self.until = wait_after(self.wrong).map(|wait| now + wait);
+        self.failures = self.failures.saturating_add(1);
+        self.until = wait_after(self.failures).map(|wait| now + wait);
         Ok(())
     }
 
     fn take_back(&mut self) {
-        self.wrong = self.wrong.saturating_sub(1);
+        self.failures = self.failures.saturating_sub(1);
         self.until = None;
     }
 }
 
 /// How long an address waits after so many wrong secrets of an id.
-fn wait_after(wrong: u32) -> Option<Duration> {
-    let doublings = wrong.checked_sub(FREE + 1)?;
+fn wait_after(failures: u32) -> Option<Duration> {
+    let doublings = failures.checked_sub(FREE + 1)?;
     let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
     Some(FIRST_WAIT.saturating_mul(factor).min(LONGEST_WAIT))
 }
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn waits_double_up_to_a_minute_after_three_that_are_free() {
         let waits: Vec<_> = (1..=12)
-            .map(|wrong| wait_after(wrong).map_or(0, |wait| wait.as_secs()))
+            .map(|failures| wait_after(failures).map_or(0, |wait| wait.as_secs()))
             .collect();
         assert_eq!(waits, [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(wait_after(u32::MAX), Some(LONGEST_WAIT));

@@ -16,7 +16,7 @@ use super::headers::{Ids, is_json};
 use super::metrics::GatewayFault;
 use super::problem::Problem;
 use super::sessions::NoSession;
-use crate::broker::{RequestResult, ClientConnection, OutgoingRequest};
+use crate::broker::{ClientConnection, OutgoingRequest, RequestResult};
 use crate::common::http_server::{BodyError, BodyLimits, Source, expects_continue};
 use crate::domain::request;
 use crate::telemetry::LoginRefusal;
@@ -39,10 +39,10 @@ pub async fn revert(
         Err(problem) => refuse(problem, &parts.headers, body).await,
     };
     let count = match response.status() {
-        StatusCode::OK => &gateway.tally.reverted,
-        StatusCode::SERVICE_UNAVAILABLE => &gateway.tally.unavailable,
-        StatusCode::GATEWAY_TIMEOUT => &gateway.tally.unanswered,
-        _ => &gateway.tally.rejected,
+        StatusCode::OK => &gateway.metrics.reverted,
+        StatusCode::SERVICE_UNAVAILABLE => &gateway.metrics.unavailable,
+        StatusCode::GATEWAY_TIMEOUT => &gateway.metrics.unanswered,
+        _ => &gateway.metrics.rejected,
     };
     count.add();
     response
@@ -91,7 +91,8 @@ impl Gateway {
         let login = self.login(source, headers).await?;
         let Some(_share) = self.shares.take(login.client().to_owned()) else {
             let share = self.shares.most();
-            self.tally.warn(GatewayFault::Share, login.client(), &share);
+            self.metrics
+                .warn(GatewayFault::Share, login.client(), &share);
             return Err(Problem::too_many_requests(share));
         };
         if !is_json(headers) {
@@ -110,7 +111,8 @@ impl Gateway {
         request::decode(&body).map_err(Problem::undecodable)?;
         let Ok(_place) = self.places.try_acquire() else {
             let limit = self.settings.gateway.max_in_flight;
-            self.tally.warn(GatewayFault::Saturated, login.client(), &limit);
+            self.metrics
+                .warn(GatewayFault::Saturated, login.client(), &limit);
             return Err(Problem::saturated());
         };
         let traceparent = ids
@@ -125,49 +127,60 @@ impl Gateway {
         answered.map_err(|problem| problem.about(&message_id))
     }
 
-    async fn login(&self, source: Source, headers: &HeaderMap) -> Result<Arc<ClientConnection>, Problem> {
+    async fn login(
+        &self,
+        source: Source,
+        headers: &HeaderMap,
+    ) -> Result<Arc<ClientConnection>, Problem> {
         let Some(credentials) = credentials(headers) else {
-            self.tally.logins.refused(LoginRefusal::NoCredentials);
+            self.metrics.logins.refused(LoginRefusal::NoCredentials);
             return Err(Problem::client_unknown());
         };
         let client = credentials.id.as_str();
         // Of a broker that does not answer nobody is asked: what a login begins with one can't be taken back.
-        if let Err(why) = self.postbox.ready() {
-            self.tally.warn(GatewayFault::Broker, client, &why);
+        if let Err(error) = self.replies.ready() {
+            self.metrics.warn(GatewayFault::Broker, client, &error);
             return Err(Problem::broker_unavailable());
         }
         self.sessions
             .of(&credentials, source)
             .await
-            .map_err(|why| match why {
+            .map_err(|error| match error {
                 NoSession::Refused => Problem::client_unknown(),
                 NoSession::BackOff { wait, .. } => Problem::too_many_guesses(wait),
                 NoSession::Barred => {
-                    self.tally.warn(GatewayFault::Barred, client, &"at its login");
+                    self.metrics
+                        .warn(GatewayFault::Barred, client, &"at its login");
                     Problem::barred()
                 }
                 NoSession::Busy => {
-                    self.tally.warn(GatewayFault::Logins, client, &"at its login");
+                    self.metrics
+                        .warn(GatewayFault::Logins, client, &"at its login");
                     Problem::too_many_logins()
                 }
-                NoSession::Unavailable(why) => {
-                    self.tally.warn(GatewayFault::Broker, client, &why);
+                NoSession::Unavailable(error) => {
+                    self.metrics.warn(GatewayFault::Broker, client, &error);
                     Problem::broker_unavailable()
                 }
             })
     }
 
     /// Publishes the request as its client, and waits for its event.
-    async fn ask(&self, login: &Arc<ClientConnection>, posting: OutgoingRequest) -> Result<Response<Body>, Problem> {
+    async fn ask(
+        &self,
+        login: &Arc<ClientConnection>,
+        posting: OutgoingRequest,
+    ) -> Result<Response<Body>, Problem> {
         let client = login.client();
-        let expected = self.postbox.expect().map_err(|why| {
-            self.tally.warn(GatewayFault::Broker, client, &why);
+        let expected = self.replies.expect().map_err(|error| {
+            self.metrics.warn(GatewayFault::Broker, client, &error);
             Problem::broker_unavailable()
         })?;
         let message_id = posting.message_id.clone();
         login.publish(posting, &expected);
         let Some(answer) = expected.answer(self.settings.gateway.timeout).await else {
-            self.tally.warn(GatewayFault::NoAnswer, client, &message_id);
+            self.metrics
+                .warn(GatewayFault::NoAnswer, client, &message_id);
             return Err(Problem::no_answer());
         };
         let (trouble, detail, problem) = match answer {
@@ -180,17 +193,17 @@ impl Gateway {
                 let queue = self.settings.topology.work_queue.to_string();
                 (GatewayFault::Full, queue, Problem::full())
             }
-            RequestResult::Forbidden(why) => {
+            RequestResult::Forbidden(error) => {
                 let problem = Problem::publish_not_permitted();
-                (GatewayFault::Forbidden, why.to_string(), problem)
+                (GatewayFault::Forbidden, error.to_string(), problem)
             }
-            RequestResult::Unsent(why) => {
+            RequestResult::Unsent(error) => {
                 let problem = Problem::broker_unavailable();
-                (GatewayFault::Broker, why.to_string(), problem)
+                (GatewayFault::Broker, error.to_string(), problem)
             }
             RequestResult::Lost => (GatewayFault::Lost, message_id, Problem::lost()),
         };
-        self.tally.warn(trouble, client, &detail);
+        self.metrics.warn(trouble, client, &detail);
         Err(problem)
     }
 }

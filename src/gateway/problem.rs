@@ -171,8 +171,8 @@ impl Problem {
     }
 
     /// What the worker would say of such a body.
-    pub fn undecodable(why: Undecodable) -> Self {
-        match why {
+    pub fn undecodable(error: Undecodable) -> Self {
+        match error {
             Undecodable::Malformed(what) => {
                 let failure = Failure::Malformed(what);
                 let Code { number, reason } = failure.code();

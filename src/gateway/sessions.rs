@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::guesses::Guesses;
 use super::metrics::GatewayMetrics;
-use crate::broker::{BrokerError, Credentials, ClientConnection, ClientConnectionError};
+use crate::broker::{BrokerError, ClientConnection, ClientConnectionError, Credentials};
 use crate::common::http_server::Source;
 use crate::config::Settings;
 use crate::telemetry::LoginRefusal;
@@ -42,7 +42,7 @@ type Digest = [u8; 32];
 /// Logins that are remembered.
 pub struct Sessions {
     settings: Arc<Settings>,
-    tally: Arc<GatewayMetrics>,
+    metrics: Arc<GatewayMetrics>,
     key: hmac::Key,
     open: Cache<Digest, Arc<ClientConnection>>,
     refused: Cache<Digest, ()>,
@@ -67,10 +67,10 @@ pub enum NoSession {
 
 impl Sessions {
     /// None yet. `None` where the system gives no random numbers.
-    pub fn new(settings: Arc<Settings>, tally: Arc<GatewayMetrics>) -> Option<Self> {
+    pub fn new(settings: Arc<Settings>, metrics: Arc<GatewayMetrics>) -> Option<Self> {
         Some(Self {
             settings,
-            tally,
+            metrics,
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?,
             open: Cache::builder()
                 .max_capacity(CLIENTS_MAX)
@@ -93,7 +93,7 @@ impl Sessions {
     ) -> Result<Arc<ClientConnection>, NoSession> {
         let digest = self.digest(credentials);
         if self.refused.contains_key(&digest) {
-            self.tally.logins.refused(LoginRefusal::Repeated);
+            self.metrics.logins.refused(LoginRefusal::Repeated);
             return Err(NoSession::Refused);
         }
         if let Some(login) = self.open.get(&digest).await {
@@ -104,10 +104,10 @@ impl Sessions {
         }
         let made = self.once(digest, credentials, source).await;
         if let Err(NoSession::BackOff { .. }) = made {
-            self.tally.logins.refused(LoginRefusal::BackOff);
+            self.metrics.logins.refused(LoginRefusal::BackOff);
             self.guesses.refused(source, true);
         }
-        made.inspect_err(|why| debug!(client = credentials.id, ?why, "no login"))
+        made.inspect_err(|error| debug!(client = credentials.id, ?error, "no login"))
     }
 
     /// Has a login made, together with whoever asks for the same one.
@@ -125,7 +125,7 @@ impl Sessions {
             tries += 1;
             let making = self.make(credentials, source);
             let made = self.open.try_get_with(digest, making).await;
-            match made.map_err(|why| why.as_ref().clone()) {
+            match made.map_err(|error| error.as_ref().clone()) {
                 // It was another address that asked first, and must wait.
                 Err(NoSession::BackOff { source: other, .. })
                     if other != source && tries < TRIES => {}
@@ -162,9 +162,9 @@ impl Sessions {
         begun.map_err(|wait| NoSession::BackOff { source, wait })?;
         let (settings, credentials) = (self.settings.clone(), credentials.clone());
         let digest = self.digest(&credentials);
-        let (guesses, tally, refused) = (
+        let (guesses, metrics, refused) = (
             self.guesses.clone(),
-            self.tally.clone(),
+            self.metrics.clone(),
             self.refused.clone(),
         );
         // It goes on by itself if its client goes away: what was begun with the broker can't be taken back, and a wrong
@@ -179,19 +179,19 @@ impl Sessions {
                     Ok(Arc::new(login))
                 }
                 Err(ClientConnectionError::Refused(_)) => {
-                    tally.logins.refused(LoginRefusal::WrongSecret);
+                    metrics.logins.refused(LoginRefusal::WrongSecret);
                     guesses.refused(source, false);
                     refused.insert(digest, ()).await;
                     Err(NoSession::Refused)
                 }
                 Err(ClientConnectionError::Barred(_)) => {
-                    tally.logins.refused(LoginRefusal::VirtualHost);
+                    metrics.logins.refused(LoginRefusal::VirtualHost);
                     guesses.right(&id, source).await;
                     Err(NoSession::Barred)
                 }
-                Err(ClientConnectionError::Unavailable(why)) => {
+                Err(ClientConnectionError::Unavailable(error)) => {
                     guesses.undecided(&id, source).await;
-                    Err(NoSession::Unavailable(why))
+                    Err(NoSession::Unavailable(error))
                 }
             }
         });

@@ -33,7 +33,7 @@ pub fn acceptor(settings: &config::GatewaySettings) -> Result<Option<TlsAcceptor
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |what: String| {
+    let failed = |what: String| {
         let path = path.display();
         format!(
             "gateway.cert_file: {path} {what}; it must hold the certificate, and those of its issuers, as PEM"
@@ -41,9 +41,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     };
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
-        Ok(certificates) if certificates.is_empty() => Err(wrong("holds no certificate".into())),
+        Ok(certificates) if certificates.is_empty() => Err(failed("holds no certificate".into())),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(wrong(format!("can't be read ({error})"))),
+        Err(error) => Err(failed(format!("can't be read ({error})"))),
     }
 }
 

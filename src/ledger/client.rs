@@ -35,13 +35,13 @@ pub(crate) const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const COMMIT_NOTHING: &str = "SELECT pg_logical_emit_message(true, 'revertd', '')";
 
 /// Batches that are looked up in full after a conflict: each costs a statement, and a line in the server's log.
-pub(crate) const WARY_FOR: u32 = 100;
+pub(crate) const CONTENDED_BATCHES: u32 = 100;
 
 /// The statement `apply` for each way to look.
 #[derive(Clone)]
 pub(crate) struct Statements {
-    plain: Arc<str>,
-    careful: Arc<str>,
+    optimistic: Arc<str>,
+    full: Arc<str>,
 }
 
 impl Statements {
@@ -49,15 +49,15 @@ impl Statements {
         let statement = connect::in_schema(include_str!("apply/apply.sql"), settings);
         let of = |on_conflict| statement.replace("{on_conflict}", on_conflict).into();
         Self {
-            plain: of(""),
-            careful: of("ON CONFLICT DO NOTHING"),
+            optimistic: of(""),
+            full: of("ON CONFLICT DO NOTHING"),
         }
     }
 
-    fn of(&self, care: Lookup) -> &str {
-        match care {
-            Lookup::Plain => &self.plain,
-            Lookup::Full => &self.careful,
+    fn of(&self, lookup: Lookup) -> &str {
+        match lookup {
+            Lookup::Optimistic => &self.optimistic,
+            Lookup::Full => &self.full,
         }
     }
 }
@@ -109,7 +109,7 @@ pub struct Ledger {
     pub(crate) answer_timeout: Duration,
     pub(crate) statements: Statements,
     /// Batches that are still to be looked up in full, since another writer was in the way of one.
-    pub(crate) wary: Arc<AtomicU32>,
+    pub(crate) contended: Arc<AtomicU32>,
     pub(crate) cumulative: bool,
     pub(crate) needs_grants: bool,
     pub(crate) refusals: Arc<Refusals>,
@@ -152,7 +152,7 @@ impl Ledger {
             host,
             answer_timeout,
             statements: Statements::new(settings),
-            wary: Arc::default(),
+            contended: Arc::default(),
             cumulative: settings.revert.policy == Policy::Cumulative,
             needs_grants: settings.needs_grants(),
             refusals: Arc::new(Refusals::all()),
@@ -228,10 +228,10 @@ impl Ledger {
     pub(crate) async fn run(
         &self,
         params: &Params<'_>,
-        care: Lookup,
+        lookup: Lookup,
     ) -> Result<Vec<RowResult>, StatementError> {
         let deciding = async |client: &Object| {
-            failpoint::amid(failpoint::DECIDING, self.execute(client, params, care)).await
+            failpoint::hit_during(failpoint::DECIDING, self.execute(client, params, lookup)).await
         };
         self.on_connection(deciding).await
     }
@@ -241,7 +241,7 @@ impl Ledger {
     pub(crate) async fn run_within(
         &self,
         params: &Params<'_>,
-        care: Lookup,
+        lookup: Lookup,
         (lock_timeout, statement_timeout): (Duration, Duration),
     ) -> Result<Vec<RowResult>, StatementError> {
         let opening = format!(
@@ -251,10 +251,10 @@ impl Ledger {
         );
         let deciding = async |client: &Object| {
             let classify = |error| error::classify(&error, &self.host);
-            let statement = self.prepared(client, care).await?;
+            let statement = self.prepared(client, lookup).await?;
             let (opened, answers, ended) = join3(
                 client.batch_execute(&opening),
-                self.query(client, &statement, params, care),
+                self.query(client, &statement, params, lookup),
                 client.batch_execute("COMMIT"),
             )
             .await;
@@ -270,14 +270,18 @@ impl Ledger {
         &self,
         client: &Object,
         params: &Params<'_>,
-        care: Lookup,
+        lookup: Lookup,
     ) -> Result<Vec<RowResult>, StatementError> {
-        let statement = self.prepared(client, care).await?;
-        self.query(client, &statement, params, care).await
+        let statement = self.prepared(client, lookup).await?;
+        self.query(client, &statement, params, lookup).await
     }
 
-    pub(crate) async fn prepared(&self, client: &Object, care: Lookup) -> Result<Statement, StatementError> {
-        let prepared = client.prepare_cached(self.statements.of(care)).await;
+    pub(crate) async fn prepared(
+        &self,
+        client: &Object,
+        lookup: Lookup,
+    ) -> Result<Statement, StatementError> {
+        let prepared = client.prepare_cached(self.statements.of(lookup)).await;
         prepared.map_err(|error| error::classify(&error, &self.host))
     }
 
@@ -286,11 +290,11 @@ impl Ledger {
         client: &Object,
         statement: &Statement,
         params: &Params<'_>,
-        care: Lookup,
+        lookup: Lookup,
     ) -> Result<Vec<RowResult>, StatementError> {
         let classify = |error| error::classify(&error, &self.host);
         let rest: [&(dyn ToSql + Sync); 8] = [
-            &(care == Lookup::Full),
+            &(lookup == Lookup::Full),
             &self.cumulative,
             &self.max_age_secs,
             &self.platform_account,
@@ -314,15 +318,15 @@ impl Ledger {
     }
 
     /// Whether other writers were in the way of late.
-    pub(crate) fn is_wary(&self) -> bool {
+    pub(crate) fn recently_contended(&self) -> bool {
         let less = |left: u32| left.checked_sub(1);
-        let (order, wary) = (Ordering::Relaxed, &self.wary);
-        wary.fetch_update(order, order, less).is_ok()
+        let (order, contended) = (Ordering::Relaxed, &self.contended);
+        contended.fetch_update(order, order, less).is_ok()
     }
 
     /// Notes that another writer was in the way.
-    pub(crate) fn beware(&self) {
-        self.wary.store(WARY_FOR, Ordering::Relaxed);
+    pub(crate) fn note_contention(&self) {
+        self.contended.store(CONTENDED_BATCHES, Ordering::Relaxed);
     }
 
     /// Works on a connection of the pool, within a time. One that failed may be dead, within a transaction, or
@@ -335,8 +339,8 @@ impl Ledger {
         let client = timeout(self.answer_timeout, self.pool.get())
             .await
             .map_err(silent)?;
-        let client =
-            client.map_err(|error| StatementError::Unavailable(error::of_pool(&error, &self.host)))?;
+        let client = client
+            .map_err(|error| StatementError::Unavailable(error::of_pool(&error, &self.host)))?;
         let done = timeout(self.answer_timeout, work(&client)).await;
         if let Ok(Err(StatementError::Unavailable(_))) | Err(_) = done {
             let cancel = client.cancel_token();

@@ -28,10 +28,13 @@ impl Ledger {
     /// Where the database can't work at present.
     pub async fn tries(&self, messages: &[Uuid]) -> Result<BTreeMap<Uuid, Tries>, LedgerError> {
         let reading = async |client: &Object| {
-            let wrong = |error| classify(&error, &self.host);
+            let classify = |error| classify(&error, &self.host);
             let statement = client.prepare_cached(include_str!("suspects/tries.sql"));
-            let statement = statement.await.map_err(wrong)?;
-            client.query(&statement, &[&messages]).await.map_err(wrong)
+            let statement = statement.await.map_err(classify)?;
+            client
+                .query(&statement, &[&messages])
+                .await
+                .map_err(classify)
         };
         let rows = available(self.on_connection(reading).await)?;
         let count = |count: i32| u32::try_from(count).unwrap_or(0);
@@ -89,9 +92,9 @@ impl Ledger {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(), LedgerError> {
         let changing = async |client: &Object| {
-            let wrong = |error| classify(&error, &self.host);
-            let statement = client.prepare_cached(statement).await.map_err(wrong)?;
-            client.execute(&statement, params).await.map_err(wrong)
+            let classify = |error| classify(&error, &self.host);
+            let statement = client.prepare_cached(statement).await.map_err(classify)?;
+            client.execute(&statement, params).await.map_err(classify)
         };
         available(self.on_connection(changing).await).map(|_| ())
     }

@@ -243,7 +243,7 @@ impl Verification {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>, LedgerError> {
         let rows = self.session.client.query(statement, params).await;
-        rows.map_err(|error| self.session.wrong(&error))
+        rows.map_err(|error| self.session.classify(&error))
     }
 }
 

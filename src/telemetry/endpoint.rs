@@ -55,15 +55,15 @@ pub fn listen(
     registry: Registry,
     readiness: impl Fn() -> Result<(), NotReady> + Send + Sync + 'static,
 ) -> Result<Listening, TelemetryError> {
-    let wrong = |error: std::io::Error| {
+    let failed = |error: std::io::Error| {
         TelemetryError(format!(
             "telemetry.listen: cannot listen on {address}: {error}; choose an address of this machine and a free port, \
              or leave the key out"
         ))
     };
-    let socket = http_server::bind(address).map_err(wrong)?;
-    let listener = http_server::listen(socket).map_err(wrong)?;
-    let address = listener.local_addr().map_err(wrong)?;
+    let socket = http_server::bind(address).map_err(failed)?;
+    let listener = http_server::listen(socket).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
     let shown = Arc::new(Shown {
         registry,
         readiness: Box::new(readiness),

@@ -122,7 +122,7 @@ struct Now {
     refused: usize,
     database: Option<DatabaseAnswer>,
     /// Batches in hand: when each was taken, and its messages.
-    in_hand: BTreeMap<u64, (Instant, usize)>,
+    in_flight: BTreeMap<u64, (Instant, usize)>,
     next: u64,
     /// When the oldest batch was taken that was given up, until something is settled or nothing waits any more.
     given_up: Option<Instant>,
@@ -151,7 +151,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut now = self.status.now();
-        let taken = now.in_hand.remove(&self.number);
+        let taken = now.in_flight.remove(&self.number);
         if self.settled {
             now.given_up = None;
         } else if let Some((since, _)) = taken {
@@ -192,11 +192,11 @@ impl ProcessStatus {
     }
 
     /// Nothing is done for a while.
-    pub fn paused(&self, pause: Pause, why: &dyn fmt::Display) {
+    pub fn paused(&self, pause: Pause, error: &dyn fmt::Display) {
         let mut now = self.now();
-        now.paused = Some((pause, why.to_string()));
+        now.paused = Some((pause, error.to_string()));
         match pause {
-            Pause::Database => now.database = Some(DatabaseAnswer::Failed(why.to_string())),
+            Pause::Database => now.database = Some(DatabaseAnswer::Failed(error.to_string())),
             // An operator's pause closes the connections, on purpose.
             Pause::Broker | Pause::Operator => now.broker = false,
             Pause::Publishing => {}
@@ -229,7 +229,7 @@ impl ProcessStatus {
     pub fn database(&self, answer: Result<(), &dyn fmt::Display>) {
         self.now().database = Some(match answer {
             Ok(()) => DatabaseAnswer::Given(Instant::now()),
-            Err(why) => DatabaseAnswer::Failed(why.to_string()),
+            Err(error) => DatabaseAnswer::Failed(error.to_string()),
         });
     }
 
@@ -257,7 +257,7 @@ impl ProcessStatus {
         let mut now = self.now();
         let number = now.next;
         now.next += 1;
-        now.in_hand.insert(number, (Instant::now(), messages));
+        now.in_flight.insert(number, (Instant::now(), messages));
         drop(now);
         InFlight {
             status: self.clone(),
@@ -272,8 +272,8 @@ impl ProcessStatus {
     /// Why it does not.
     pub fn readiness(&self) -> Result<(), String> {
         let now = self.now();
-        if let Some((pause, why)) = &now.paused {
-            return Err(format!("paused: {pause}: {why}"));
+        if let Some((pause, error)) = &now.paused {
+            return Err(format!("paused: {pause}: {error}"));
         }
         if now.refused > 0 {
             let publishing = Pause::Publishing;
@@ -282,7 +282,7 @@ impl ProcessStatus {
             ));
         }
         match &now.database {
-            Some(DatabaseAnswer::Failed(why)) => return Err(format!("the database: {why}")),
+            Some(DatabaseAnswer::Failed(error)) => return Err(format!("the database: {error}")),
             Some(DatabaseAnswer::Given(when)) if when.elapsed() > ANSWER_HOLDS => {
                 let seconds = when.elapsed().as_secs();
                 return Err(format!("the database has not answered for {seconds} s"));
@@ -305,7 +305,7 @@ impl ProcessStatus {
 
 impl Now {
     fn oldest(&self) -> Duration {
-        let taken = self.in_hand.values().map(|(since, _)| *since);
+        let taken = self.in_flight.values().map(|(since, _)| *since);
         let oldest = taken.chain(self.given_up).min();
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -318,7 +318,10 @@ impl Now {
     }
 
     fn is_paused(&self, pause: Pause) -> bool {
-        let by_generation = self.paused.as_ref().is_some_and(|(why, _)| *why == pause);
+        let by_generation = self
+            .paused
+            .as_ref()
+            .is_some_and(|(error, _)| *error == pause);
         by_generation || (pause == Pause::Publishing && self.refused > 0)
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::batch_recorder::{StepTimer, BatchRecorder};
+use super::batch_recorder::{BatchRecorder, StepTimer};
 use super::copies::Copies;
 use super::{Exit, Shared};
 use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Publisher};
@@ -22,7 +22,7 @@ pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) broker: Arc<Broker>,
     consumer: Arc<Consumer>,
-    pub(super) outlet: Publisher,
+    pub(super) publisher: Publisher,
     copies: Copies,
 }
 
@@ -31,14 +31,14 @@ impl Worker {
         shared: Arc<Shared>,
         broker: Arc<Broker>,
         consumer: Arc<Consumer>,
-        outlet: Publisher,
+        publisher: Publisher,
         copies: Copies,
     ) -> Self {
         Self {
             shared,
             broker,
             consumer,
-            outlet,
+            publisher,
             copies,
         }
     }
@@ -108,28 +108,28 @@ impl Worker {
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
     /// that came of the batch is confirmed.
     async fn handle(&mut self, mut batch: Batch) -> Result<(), Exit> {
-        failpoint::pass(failpoint::RECEIVED);
-        let mut record = BatchRecorder::begin(&self.shared, &mut batch.deliveries);
+        failpoint::hit(failpoint::RECEIVED);
+        let mut recorder = BatchRecorder::begin(&self.shared, &mut batch.deliveries);
         let deliveries = &batch.deliveries;
-        let (mut dispositions, short) = self.decide(deliveries, &mut record).await?;
-        failpoint::pass(failpoint::DECIDED);
-        let published = self.publish(deliveries, &mut dispositions, &mut record);
+        let (mut dispositions, short) = self.decide(deliveries, &mut recorder).await?;
+        failpoint::hit(failpoint::DECIDED);
+        let published = self.publish(deliveries, &mut dispositions, &mut recorder);
         let full = published.await?;
         self.copies.send(deliveries, &dispositions);
-        failpoint::pass(failpoint::CONFIRMED);
+        failpoint::hit(failpoint::CONFIRMED);
         if dispositions.iter().any(Disposition::passes_on) {
-            failpoint::pass(failpoint::PASSED_ON);
+            failpoint::hit(failpoint::PASSED_ON);
         }
         batch.settle().await.map_err(Exit::Broker)?;
-        failpoint::pass(failpoint::SETTLED);
+        failpoint::hit(failpoint::SETTLED);
         if short.is_none() {
             // The servers worked: what fails next is tried again soon.
             self.shared.settled.fetch_add(1, Ordering::Relaxed);
         }
-        record.settled(deliveries, &dispositions);
+        recorder.settled(deliveries, &dispositions);
         match (short, full) {
-            (Some(wrong), _) => Err(Exit::Ledger(wrong)),
-            (None, Some(wrong)) => Err(Exit::Broker(wrong)),
+            (Some(error), _) => Err(Exit::Ledger(error)),
+            (None, Some(error)) => Err(Exit::Broker(error)),
             (None, None) => Ok(()),
         }
     }
@@ -138,7 +138,7 @@ impl Worker {
     async fn decide(
         &self,
         batch: &[Delivery],
-        record: &mut BatchRecorder,
+        recorder: &mut BatchRecorder,
     ) -> Result<(Vec<Disposition>, Option<LedgerError>), Exit> {
         let now = Timestamp::now();
         let mut requests = Vec::with_capacity(batch.len());
@@ -152,30 +152,30 @@ impl Worker {
                 Reading::Done(disposition) => Some(disposition),
             });
         }
-        failpoint::pass(failpoint::DECODED);
+        failpoint::hit(failpoint::DECODED);
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
-            let began = StepTimer::now();
+            let timer = StepTimer::now();
             match self.shared.ledger.apply(&requests).await {
                 Ok(decisions) => {
-                    record.decided(began, requests.len(), None);
-                    record.repeated(&decisions);
+                    recorder.decided(timer, requests.len(), None);
+                    recorder.repeated(&decisions);
                     decisions
                 }
-                Err(wrong) => {
-                    record.decided(began, requests.len(), Some(&wrong.to_string()));
-                    return Err(Exit::Ledger(wrong));
+                Err(error) => {
+                    recorder.decided(timer, requests.len(), Some(&error.to_string()));
+                    return Err(Exit::Ledger(error));
                 }
             }
         };
         let ladder = &self.shared.ladder;
         let short = decisions.iter().find_map(lacking);
-        if let Some(wrong) = &short
+        if let Some(error) = &short
             && ladder.wait(0).is_none()
         {
             // Without a rung, there is no other place for them than the work queue.
-            return Err(Exit::Ledger(wrong.clone()));
+            return Err(Exit::Ledger(error.clone()));
         }
         let mut decided = requests.iter().zip(&decisions);
         let dispose = |(delivery, done): (&Delivery, Option<Disposition>)| {
@@ -196,7 +196,7 @@ impl Worker {
             let identity = delivery.identity();
             return Reading::Done(disposition::unread(envelope, identity, crashes, now));
         }
-        failpoint::pass_with(failpoint::READING, body);
+        failpoint::hit_with(failpoint::READING, body);
         let max_bytes = amqp.max_message_bytes.bytes();
         if delivery.cut.is_some() {
             let (identity, bytes) = (delivery.identity(), delivery.body_bytes());
@@ -211,7 +211,7 @@ impl Worker {
 /// What the database lacks, where a request waits for that.
 fn lacking(decision: &Decision) -> Option<LedgerError> {
     match decision {
-        Decision::SetAside(_, Aside::Server(text)) => Some(LedgerError::passing(text)),
+        Decision::SetAside(_, Aside::Server(text)) => Some(LedgerError::transient(text)),
         Decision::SetAside(_, Aside::Untried | Aside::Room)
         | Decision::Decided(_)
         | Decision::Repeated(_)

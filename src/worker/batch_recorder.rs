@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Shared;
 use super::telemetry::WorkerTelemetry;
-use crate::broker::{Delivery, PublishResult, Message};
+use crate::broker::{Delivery, Message, PublishResult};
 use crate::domain::disposition::Disposition;
 use crate::domain::event::EventType;
 use crate::domain::outcome::Decision;
@@ -18,7 +18,7 @@ pub struct BatchRecorder {
     shared: Arc<Shared>,
     taken: Instant,
     taken_at: Timestamp,
-    in_hand: Option<InFlight>,
+    in_flight: Option<InFlight>,
     trace: Option<BatchTrace>,
 }
 
@@ -35,34 +35,34 @@ impl StepTimer {
 impl BatchRecorder {
     /// Begins with a batch that was just taken. Those of its messages that are traced go on under spans of ours.
     pub fn begin(shared: &Arc<Shared>, deliveries: &mut [Delivery]) -> Self {
-        let sight = &shared.sight;
+        let telemetry = &shared.telemetry;
         let bytes = deliveries.iter().map(|delivery| delivery.body.len()).sum();
-        sight.counts.taken(deliveries.len(), bytes);
-        sight.times.taken(deliveries.len());
+        telemetry.counters.taken(deliveries.len(), bytes);
+        telemetry.times.taken(deliveries.len());
         let taken_at = Timestamp::now();
         for delivery in &*deliveries {
             if delivery.redelivered {
-                sight.counts.redelivered();
+                telemetry.counters.redelivered();
                 continue;
             }
             if delivery.is_replay {
-                sight.counts.replayed();
+                telemetry.counters.replayed();
             }
             if delivery.envelope.attempts == 0
                 && let Some(time) = since(delivery.published_at, taken_at)
             {
-                sight.times.waited(time);
+                telemetry.times.waited(time);
             }
         }
-        let in_hand = sight.status.take(deliveries.len());
+        let in_flight = telemetry.status.take(deliveries.len());
         let traceparents = deliveries
             .iter_mut()
             .map(|delivery| &mut delivery.envelope.traceparent);
         Self {
             taken: Instant::now(),
             taken_at,
-            in_hand: Some(in_hand),
-            trace: sight
+            in_flight: Some(in_flight),
+            trace: telemetry
                 .traces
                 .as_ref()
                 .map(|traces| traces.begin(traceparents)),
@@ -72,10 +72,10 @@ impl BatchRecorder {
 
     /// The database decided so many requests, or failed.
     pub fn decided(&mut self, began: StepTimer, requests: usize, error: Option<&str>) {
-        let sight = &self.shared.sight;
-        sight.times.decided(began.0.elapsed(), error.is_some());
+        let telemetry = &self.shared.telemetry;
+        telemetry.times.decided(began.0.elapsed(), error.is_some());
         if error.is_none() {
-            sight.status.database(Ok(()));
+            telemetry.status.database(Ok(()));
         }
         if let Some(trace) = &mut self.trace {
             trace.decided(began.1, requests, error);
@@ -86,13 +86,15 @@ impl BatchRecorder {
     pub fn repeated(&self, decisions: &[Decision]) {
         let from_before = |decision: &&Decision| matches!(decision, Decision::Repeated(_));
         let count = decisions.iter().filter(from_before).count();
-        self.shared.sight.counts.repeated(count);
+        self.shared.telemetry.counters.repeated(count);
     }
 
     /// What came of the batch is published, or the broker failed.
     pub fn published(&mut self, began: StepTimer, messages: usize, error: Option<&str>) {
-        let sight = &self.shared.sight;
-        sight.times.published(began.0.elapsed(), error.is_some());
+        let telemetry = &self.shared.telemetry;
+        telemetry
+            .times
+            .published(began.0.elapsed(), error.is_some());
         if let Some(trace) = &mut self.trace {
             let exchange = self.shared.settings.topology.reply_exchange.as_str();
             trace.published(exchange, began.1, messages, error);
@@ -100,67 +102,70 @@ impl BatchRecorder {
     }
 
     /// The broker said what became of messages.
-    pub fn fates(&self, messages: &[Message<'_>], fates: &[Option<PublishResult>]) {
-        let mut counts: Vec<(&str, Option<PublishResult>, u64)> = Vec::new();
-        for (message, fate) in messages.iter().zip(fates) {
+    pub fn results(&self, messages: &[Message<'_>], results: &[Option<PublishResult>]) {
+        let mut counters: Vec<(&str, Option<PublishResult>, u64)> = Vec::new();
+        for (message, result) in messages.iter().zip(results) {
             let target = message.target();
-            let same =
-                |count: &&mut (&str, Option<PublishResult>, u64)| count.0 == target && count.1 == *fate;
-            match counts.iter_mut().find(same) {
+            let same = |count: &&mut (&str, Option<PublishResult>, u64)| {
+                count.0 == target && count.1 == *result
+            };
+            match counters.iter_mut().find(same) {
                 Some((_, _, count)) => *count += 1,
-                None => counts.push((target, *fate, 1)),
+                None => counters.push((target, *result, 1)),
             }
         }
-        for (target, fate, count) in counts {
-            let error = match fate {
+        for (target, result, count) in counters {
+            let error = match result {
                 Some(PublishResult::Confirmed) => "",
                 Some(PublishResult::Unroutable) => "unroutable",
                 Some(PublishResult::Refused) => "refused",
                 None => "unconfirmed",
             };
-            self.shared.sight.counts.sent(target, error, count);
+            self.shared.telemetry.counters.sent(target, error, count);
         }
     }
 
     /// A malformed request is settled without its dead letter.
     pub fn letter_dropped(&self, delivery: &Delivery) {
-        self.shared.sight.counts.letter_dropped();
+        self.shared.telemetry.counters.letter_dropped();
         self.shared.logs.letter_dropped(delivery);
     }
 
     /// An event is in revertd's own queue alone, since another queue refused it to the end.
     pub fn event_undelivered(&self, delivery: &Delivery) {
-        self.shared.sight.counts.event_undelivered();
+        self.shared.telemetry.counters.event_undelivered();
         self.shared.logs.undelivered(delivery);
     }
 
     /// The batch is acknowledged.
     pub fn settled(mut self, deliveries: &[Delivery], dispositions: &[Disposition]) {
-        let WorkerTelemetry { counts, times, .. } = &self.shared.sight;
+        let WorkerTelemetry {
+            counters, times, ..
+        } = &self.shared.telemetry;
         let now = Timestamp::now();
         times.processed(self.taken.elapsed(), false);
         for (delivery, disposition) in deliveries.iter().zip(dispositions) {
             match disposition {
                 Disposition::Retry { rung } => {
-                    counts.retried(*rung);
+                    counters.retried(*rung);
                     continue;
                 }
                 Disposition::AwaitTrust { .. } => {
-                    self.shared.sight.untrusted(&delivery.envelope);
+                    self.shared.telemetry.untrusted(&delivery.envelope);
                     continue;
                 }
                 Disposition::Wait { .. } | Disposition::Returned => {
-                    counts.waited();
+                    counters.waited();
                     continue;
                 }
                 Disposition::DeadLetter { failure, event } => {
-                    counts.dead_lettered(event.reason);
+                    counters.dead_lettered(event.reason);
                     self.shared.logs.dead_lettered(delivery, event, failure);
                 }
                 Disposition::Answer(event) => match event.kind {
-                    EventType::Reverted => counts.reverted(),
+                    EventType::Reverted => counters.reverted(),
                     EventType::Rejected | EventType::Failed => {
-                        counts.rejected(event.reason);
+                        counters.rejected(event.reason);
                         if event.is_denied() {
                             self.shared.logs.denied(delivery, event);
                         }
@@ -175,8 +180,8 @@ impl BatchRecorder {
                 times.answered(time);
             }
         }
-        if let Some(in_hand) = self.in_hand.take() {
-            in_hand.settled();
+        if let Some(in_flight) = self.in_flight.take() {
+            in_flight.settled();
         }
         if let Some(trace) = self.trace.take() {
             trace.settled(dispositions.iter().map(outcome));
@@ -186,8 +191,8 @@ impl BatchRecorder {
 
 impl Drop for BatchRecorder {
     fn drop(&mut self) {
-        if self.in_hand.is_some() {
-            let times = &self.shared.sight.times;
+        if self.in_flight.is_some() {
+            let times = &self.shared.telemetry.times;
             times.processed(self.taken.elapsed(), true);
         }
     }

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::batch::Worker;
 use super::copies::{Copies, Courier};
-use super::{Handover, Exit, Pool, WorkerError};
+use super::{Exit, Handover, Pool, WorkerError};
 use crate::broker::{self, Broker, BrokerError, Consumer};
 use crate::common::failpoint;
 use crate::telemetry::Pause;
@@ -26,11 +26,11 @@ impl Pool {
     /// One generation, from what the one before left to its end.
     pub(super) async fn generation(
         &self,
-        beginning: &Handover,
+        handover: &Handover,
         ready: &mut bool,
     ) -> Result<Exit, WorkerError> {
         let started = tokio::select! {
-            started = self.start(beginning) => started,
+            started = self.start(handover) => started,
             () = self.stop.cancelled() => return Ok(Exit::Stopped),
         };
         let Resources {
@@ -39,11 +39,11 @@ impl Pool {
             workers,
             couriers,
         } = match started {
-            Ok(equipment) => equipment,
+            Ok(resources) => resources,
             Err(end) => return Ok(end),
         };
         *ready = true;
-        let status = &self.shared.sight.status;
+        let status = &self.shared.telemetry.status;
         status.database(Ok(()));
         status.broker(true);
         status.consuming();
@@ -59,7 +59,7 @@ impl Pool {
             tasks.spawn(worker.run(over.clone()));
         }
         let ended = match self.watch(&mut tasks, &broker, &consumer, &over).await {
-            Ok(Exit::Broker(wrong)) => Ok(Exit::Broker(broker.cause(wrong).await)),
+            Ok(Exit::Broker(error)) => Ok(Exit::Broker(broker.cause(error).await)),
             ended => ended,
         };
         // What did not end by now ends here, and is no crash. Before the tasks are dropped: a statement that is under way
@@ -70,11 +70,11 @@ impl Pool {
         status.broker(false);
         // Where it fails, what was settled is delivered again, and answered as before.
         let _ = timeout(WIND_DOWN, consumer.settle_the_rest()).await;
-        if let Ok(Exit::Broker(wrong)) = &ended
-            && wrong.is_blocked()
+        if let Ok(Exit::Broker(error)) = &ended
+            && error.is_blocked()
         {
             copying.abort_all();
-            return Ok(self.wait_out(&broker, wrong).await);
+            return Ok(self.wait_out(&broker, error).await);
         }
         // They end once the workers are gone and what they left is sent.
         let sent = async { while copying.join_next().await.is_some() {} };
@@ -86,8 +86,8 @@ impl Pool {
 
     /// Waits until the broker takes messages again, with nothing in hand. Whoever stops us need not wait for that.
     async fn wait_out(&self, broker: &Broker, blocked: &BrokerError) -> Exit {
-        error!(reason = %blocked, "paused: the broker");
-        self.shared.sight.status.paused(Pause::Broker, &blocked);
+        error!(error = %blocked, "paused: the broker");
+        self.shared.telemetry.status.paused(Pause::Broker, &blocked);
         broker.stop_consuming().await;
         tokio::select! {
             () = broker.unblocked() => {}
@@ -98,19 +98,19 @@ impl Pool {
     }
 
     /// Everything a generation needs, in the order in which it must be there before a delivery comes.
-    async fn start(&self, beginning: &Handover) -> Result<Resources, Exit> {
+    async fn start(&self, handover: &Handover) -> Result<Resources, Exit> {
         let settings = &self.shared.settings;
         match self.look().await {
             Ok(None) => {}
             Ok(Some(told)) => return Err(Exit::Paused(told)),
-            Err(wrong) => return Err(Exit::Ledger(wrong)),
+            Err(error) => return Err(Exit::Ledger(error)),
         }
         let probed = self.shared.ledger.probe().await;
         probed.map_err(Exit::Ledger)?;
         let opened = self.shared.journal.open().await;
         opened.map_err(Exit::Ledger)?;
         let broker = Arc::new(
-            Broker::connect(settings, beginning.failed)
+            Broker::connect(settings, handover.failed)
                 .await
                 .map_err(Exit::Broker)?,
         );
@@ -119,10 +119,10 @@ impl Pool {
             blocked = broker.blocked() => Err(blocked),
         };
         match opened {
-            Ok(equipment) => Ok(equipment),
-            Err(wrong) if wrong.is_blocked() => Err(self.wait_out(&broker, &wrong).await),
-            Err(wrong) => {
-                let cause = broker.cause(wrong).await;
+            Ok(resources) => Ok(resources),
+            Err(error) if error.is_blocked() => Err(self.wait_out(&broker, &error).await),
+            Err(error) => {
+                let cause = broker.cause(error).await;
                 broker.close().await;
                 Err(Exit::Broker(cause))
             }
@@ -139,21 +139,21 @@ impl Pool {
             }
             self.assured.store(true, Ordering::Relaxed);
         }
-        let mut outlets = Vec::new();
+        let mut publishers = Vec::new();
         for _ in 0..settings.worker.concurrency {
-            outlets.push(broker.outlet().await?);
+            publishers.push(broker.publisher().await?);
         }
-        if let Some(outlet) = outlets.first() {
-            outlet.probe().await?;
+        if let Some(publisher) = publishers.first() {
+            publisher.probe().await?;
         }
         let queue = settings.topology.work_queue.as_str();
-        let consumer = Arc::new(broker.consumer(queue, settings.in_hand()).await?);
+        let consumer = Arc::new(broker.consumer(queue, settings.in_flight()).await?);
         let (copies, couriers) = Copies::new(&self.shared, broker);
-        let worker = |outlet| {
+        let worker = |publisher| {
             let (shared, copies) = (self.shared.clone(), copies.clone());
-            Worker::new(shared, broker.clone(), consumer.clone(), outlet, copies)
+            Worker::new(shared, broker.clone(), consumer.clone(), publisher, copies)
         };
-        let workers = outlets.into_iter().map(worker).collect();
+        let workers = publishers.into_iter().map(worker).collect();
         Ok(Resources {
             broker: broker.clone(),
             consumer,
@@ -172,16 +172,16 @@ impl Pool {
     ) -> Result<Exit, WorkerError> {
         let mut end = tokio::select! {
             first = tasks.join_next() => first.map_or(Exit::Stopped, |first| self.joined(first)),
-            wrong = broker.blocked() => Exit::Broker(wrong),
-            wrong = self.takes_nothing(broker) => Exit::Broker(wrong),
+            error = broker.blocked() => Exit::Broker(error),
+            error = self.takes_nothing(broker) => Exit::Broker(error),
             told = self.shared.paused() => match told {
                 Ok(told) => Exit::Paused(told),
-                Err(wrong) => Exit::Ledger(wrong),
+                Err(error) => Exit::Ledger(error),
             },
             () = self.stop.cancelled() => Exit::Stopped,
         };
         let stopping = self.stop.is_cancelled();
-        let patience = if matches!(end, Exit::Stopped | Exit::Paused(_)) {
+        let backoff = if matches!(end, Exit::Stopped | Exit::Paused(_)) {
             self.shared.settings.worker.shutdown_timeout
         } else {
             // What was handed out is finished; the rest is delivered again.
@@ -191,37 +191,40 @@ impl Pool {
         let rest = async {
             if !matches!(end, Exit::Broker(_)) {
                 // A stop, or a pause, finishes what was delivered; whoever else ends it, nothing more is to come.
-                if let Err(wrong) = consumer.stop().await {
-                    end = Exit::Broker(wrong);
+                if let Err(error) = consumer.stop().await {
+                    end = Exit::Broker(error);
                 }
                 if stopping {
-                    failpoint::pass(failpoint::STOPPING);
+                    failpoint::hit(failpoint::STOPPING);
                 }
             }
             while let Some(next) = tasks.join_next().await {
-                end = worse(std::mem::replace(&mut end, Exit::Stopped), self.joined(next));
+                end = worse(
+                    std::mem::replace(&mut end, Exit::Stopped),
+                    self.joined(next),
+                );
                 if !matches!(end, Exit::Stopped | Exit::Paused(_)) {
                     over.cancel();
                 }
             }
         };
-        let finished = timeout(patience, rest).await.is_ok();
+        let finished = timeout(backoff, rest).await.is_ok();
         if !self.stop.is_cancelled() {
             return Ok(end);
         }
         match end {
-            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::BrokeOff if finished => {
+            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::Panicked if finished => {
                 Ok(Exit::Stopped)
             }
-            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::BrokeOff => {
+            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::Panicked => {
                 Err(WorkerError::Unfinished)
             }
-            Exit::Ledger(wrong) => {
-                warn!(reason = %wrong, "the database failed during the stop");
+            Exit::Ledger(error) => {
+                warn!(error = %error, "the database failed during the stop");
                 Err(WorkerError::Unfinished)
             }
-            Exit::Broker(wrong) => {
-                warn!(reason = %wrong, "the broker failed during the stop");
+            Exit::Broker(error) => {
+                warn!(error = %error, "the broker failed during the stop");
                 Err(WorkerError::Unfinished)
             }
         }
@@ -232,13 +235,13 @@ impl Pool {
         result.unwrap_or_else(|error| {
             self.shared.journal.crashed();
             error!(%error, "worker task panicked; this is a bug in revertd, please report it");
-            Exit::BrokeOff
+            Exit::Panicked
         })
     }
 
     /// Returns once the broker takes no messages, while there are none to publish: it says so only to who tries.
     async fn takes_nothing(&self, broker: &Broker) -> BrokerError {
-        let mut outlet = None;
+        let mut publisher = None;
         loop {
             let settled = self.shared.settled.load(Ordering::Relaxed);
             sleep(IDLE_PROBE).await;
@@ -246,16 +249,16 @@ impl Pool {
                 continue;
             }
             let probing = async {
-                let outlet = match outlet.take() {
-                    Some(outlet) => outlet,
-                    None => broker.outlet().await?,
+                let publisher = match publisher.take() {
+                    Some(publisher) => publisher,
+                    None => broker.publisher().await?,
                 };
-                outlet.probe().await?;
-                Ok(outlet)
+                publisher.probe().await?;
+                Ok(publisher)
             };
             match probing.await {
-                Ok(probed) => outlet = Some(probed),
-                Err(wrong) => return wrong,
+                Ok(probed) => publisher = Some(probed),
+                Err(error) => return error,
             }
         }
     }
@@ -275,7 +278,7 @@ fn worse(one: Exit, other: Exit) -> Exit {
         Exit::Stopped | Exit::Unblocked | Exit::Paused(_) => 0,
         Exit::Broker(_) => 1,
         Exit::Ledger(_) => 2,
-        Exit::BrokeOff => 3,
+        Exit::Panicked => 3,
     };
     if rank(&other) > rank(&one) {
         other

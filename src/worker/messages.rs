@@ -60,7 +60,10 @@ pub fn messages<'a>(
             }
             Disposition::Returned => {
                 let queue = topology.work_queue.as_str();
-                all.push(outgoing(MessageRole::Waiting, Message::wait(queue, delivery, now)));
+                all.push(outgoing(
+                    MessageRole::Waiting,
+                    Message::wait(queue, delivery, now),
+                ));
             }
             Disposition::DeadLetter { failure, event } => {
                 let key = topology.dead_letter_queue.as_str();

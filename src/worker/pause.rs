@@ -22,10 +22,10 @@ impl Shared {
         loop {
             sleep(looks.next_wait()).await;
             match self.ledger.pause().await {
-                Ok(Some(told)) => return Ok(told),
+                Ok(Some(state)) => return Ok(state),
                 Ok(None) => {}
-                Err(wrong) if wrong.is_lasting() => return Err(wrong),
-                Err(wrong) => warn!(reason = %wrong, "cannot see whether the fleet is paused"),
+                Err(error) if error.is_permanent() => return Err(error),
+                Err(error) => warn!(error = %error, "cannot see whether the fleet is paused"),
             }
         }
     }
@@ -34,9 +34,9 @@ impl Shared {
 impl Pool {
     /// Waits until the fleet is told to go on, with nothing in hand. A database that does not answer meanwhile does
     /// not end the pause. `false`: stopped.
-    pub(super) async fn sit_out(&self, told: &FleetState) -> bool {
-        warn!(by = told.by, why = told.why, since = %told.at, "paused: by an operator; revertd resume ends it");
-        self.shared.sight.status.paused(Operator, told);
+    pub(super) async fn sit_out(&self, state: &FleetState) -> bool {
+        warn!(by = state.by, why = state.why, since = %state.at, "paused: by an operator; revertd resume ends it");
+        self.shared.telemetry.status.paused(Operator, state);
         let (mut looks, mut silent) = (looks(), false);
         loop {
             let look = async {
@@ -51,12 +51,12 @@ impl Pool {
                 Ok(Some(_)) => silent = false,
                 Ok(None) => {
                     info!("resumed");
-                    self.shared.sight.status.resumed();
+                    self.shared.telemetry.status.resumed();
                     return true;
                 }
-                Err(wrong) => {
+                Err(error) => {
                     if !silent {
-                        error!(reason = %wrong, "still paused; cannot see whether to go on");
+                        error!(error = %error, "still paused; cannot see whether to go on");
                     }
                     silent = true;
                 }

@@ -17,7 +17,7 @@ use crate::domain::request::Envelope;
 use crate::ledger::Ledger;
 use crate::telemetry;
 use crate::telemetry::{
-    Connections, Counters, Exporting, Listening, Names, QueueDepth, QueueKind, ProcessStatus,
+    Connections, Counters, Exporting, Listening, Names, ProcessStatus, QueueDepth, QueueKind,
     TelemetryError, Times, Traces,
 };
 
@@ -32,7 +32,7 @@ const QUIET_FOR: Duration = Duration::from_mins(1);
 
 /// What the workers record in.
 pub struct WorkerTelemetry {
-    pub counts: Counters,
+    pub counters: Counters,
     pub times: Times,
     pub status: ProcessStatus,
     pub traces: Option<Traces>,
@@ -55,7 +55,7 @@ impl WorkerTelemetry {
     ) -> Result<(Self, TelemetryServer), TelemetryError> {
         let mut registry = telemetry::registry("worker");
         let queue = settings.topology.work_queue.as_str();
-        let counts = Counters::new(&mut registry, names(settings));
+        let counters = Counters::new(&mut registry, names(settings));
         let times = Times::new(&mut registry, queue);
         let of_pool = ledger.clone();
         let status = ProcessStatus::new(move || {
@@ -71,7 +71,7 @@ impl WorkerTelemetry {
         let exporting = match &settings.telemetry.otlp_endpoint {
             Some(endpoint) => Some(Exporting::start(
                 endpoint.as_str(),
-                counts.exports_failed(),
+                counters.exports_failed(),
             )?),
             None => None,
         };
@@ -91,24 +91,24 @@ impl WorkerTelemetry {
             }
             None => None,
         };
-        let showing = TelemetryServer {
+        let server = TelemetryServer {
             listening,
             exporting,
         };
-        let sight = Self {
-            counts,
+        let telemetry = Self {
+            counters,
             times,
             status,
             traces,
             untrusted_said: Mutex::default(),
         };
-        Ok((sight, showing))
+        Ok((telemetry, server))
     }
 
     /// A message waits for the login that names its client to be trusted: counted, and said once a minute at most, since
     /// whoever may publish can cause it.
     pub fn untrusted(&self, envelope: &Envelope) {
-        self.counts.untrusted();
+        self.counters.untrusted();
         let mut said = self
             .untrusted_said
             .lock()
@@ -146,12 +146,12 @@ impl TelemetryServer {
 
 /// Whether it answers. Work tells that too, and then nobody asks.
 async fn ask_database(shared: &Shared) {
-    let status = &shared.sight.status;
+    let status = &shared.telemetry.status;
     loop {
         if !status.database_answered_within(ASK_EVERY) {
             match shared.ledger.answers(ASK_EVERY).await {
                 Ok(()) => status.database(Ok(())),
-                Err(wrong) => status.database(Err(&wrong)),
+                Err(error) => status.database(Err(&error)),
             }
         }
         sleep(ASK_EVERY).await;
@@ -165,7 +165,7 @@ async fn look_at_queues(shared: &Shared) {
     loop {
         match broker::other_rungs(&shared.settings).await {
             Ok(found) => others = found,
-            Err(reason) => debug!(%reason, "not seen"),
+            Err(error) => debug!(%error, "not seen"),
         }
         let max_bytes = shared.settings.topology.retry_queue_max_bytes.bytes();
         let others = others
@@ -174,15 +174,15 @@ async fn look_at_queues(shared: &Shared) {
         let mut queues: Vec<_> = configured.iter().cloned().chain(others).collect();
         let names: Vec<_> = queues.iter().map(|queue| queue.queue.clone()).collect();
         let seen = depths.look(&names).await;
-        shared.sight.status.broker_answered(seen.is_ok());
-        let seen = seen.unwrap_or_else(|reason| {
-            debug!(%reason, "the queues can't be looked at");
+        shared.telemetry.status.broker_answered(seen.is_ok());
+        let seen = seen.unwrap_or_else(|error| {
+            debug!(%error, "the queues can't be looked at");
             vec![None; names.len()]
         });
         for (queue, messages) in queues.iter_mut().zip(seen) {
             queue.messages = messages;
         }
-        shared.sight.status.queues(queues);
+        shared.telemetry.status.queues(queues);
         sleep(LOOK_EVERY).await;
     }
 }

@@ -185,7 +185,10 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
     let stage = Stage::new().await;
     let start = |stage: &Stage| {
         let mut command = stage.command(&["worker"]);
-        command.env("FAILPOINTS", format!("{}=return({MARK})", failpoint::READING));
+        command.env(
+            "FAILPOINTS",
+            format!("{}=return({MARK})", failpoint::READING),
+        );
         WorkerProcess::spawn(command)
     };
     stage.start_worker().await.stop().await;

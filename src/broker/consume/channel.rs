@@ -72,11 +72,11 @@ impl ConsumerChannel {
         prefetch: u16,
     ) -> Result<(Self, lapin::Consumer), BrokerError> {
         let (connection, flow) = (&broker.consuming.connection, broker.flow.clone());
-        let wrong =
+        let classify =
             |error| BrokerError::classify(&error, &broker.host, &format!("consuming {queue}"));
         let opening = async {
             let opened = consume(connection, &flow, queue, prefetch).await;
-            opened.map_err(wrong)
+            opened.map_err(classify)
         };
         let (channel, consumer) = within(CONNECT_TIMEOUT, &broker.host, opening).await?;
         let opened = Self {
@@ -122,7 +122,7 @@ impl ConsumerChannel {
         let cancelling = async {
             let cancelled = self.channel.basic_cancel(self.consumer.clone(), options);
             let cancelled = cancelled.await;
-            cancelled.map_err(|error| self.wrong(&error, "cancelling the consumer"))
+            cancelled.map_err(|error| self.classify(&error, "cancelling the consumer"))
         };
         within(CONFIRM_TIMEOUT, &self.host, cancelling).await
     }
@@ -153,7 +153,7 @@ impl ConsumerChannel {
         self.flow.close(self.channel.id());
         let closing = async {
             let closed = self.channel.close(200, "done".into()).await;
-            closed.map_err(|error| self.wrong(&error, "closing a channel"))
+            closed.map_err(|error| self.classify(&error, "closing a channel"))
         };
         within(CONNECT_TIMEOUT, &self.host, closing).await
     }
@@ -163,7 +163,7 @@ impl ConsumerChannel {
         let rejecting = async {
             let options = BasicRejectOptions { requeue: false };
             let rejected = self.channel.basic_reject(tag, options).await;
-            rejected.map_err(|error| self.wrong(&error, "rejecting a message"))
+            rejected.map_err(|error| self.classify(&error, "rejecting a message"))
         };
         within(CONFIRM_TIMEOUT, &self.host, rejecting).await
     }
@@ -181,7 +181,7 @@ impl ConsumerChannel {
         let acknowledging = async {
             let options = BasicAckOptions { multiple };
             let acknowledged = self.channel.basic_ack(tag, options).await;
-            acknowledged.map_err(|error| self.wrong(&error, "acknowledging"))
+            acknowledged.map_err(|error| self.classify(&error, "acknowledging"))
         };
         within(CONFIRM_TIMEOUT, &self.host, acknowledging).await
     }
@@ -193,7 +193,7 @@ impl ConsumerChannel {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub(crate) fn wrong(&self, error: &lapin::Error, doing: &str) -> BrokerError {
+    pub(crate) fn classify(&self, error: &lapin::Error, doing: &str) -> BrokerError {
         BrokerError::classify(error, &self.host, &format!("{doing} ({})", self.queue))
     }
 }

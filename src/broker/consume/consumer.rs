@@ -120,7 +120,7 @@ impl Consumer {
                 }
                 return Ok(None);
             };
-            let first = first.map_err(|error| current.channel.wrong(&error, "consuming"))?;
+            let first = first.map_err(|error| current.channel.classify(&error, "consuming"))?;
             if let Some(batch) = self.collect(&mut current, first, limits).await? {
                 return Ok(Some(batch));
             }
@@ -176,8 +176,8 @@ impl Consumer {
             match current.deliveries.next().now_or_never() {
                 None => {}
                 Some(Some(came)) => {
-                    let wrong = |error| current.channel.wrong(&error, "consuming");
-                    next = Some(came.map_err(wrong)?);
+                    let classify = |error| current.channel.classify(&error, "consuming");
+                    next = Some(came.map_err(classify)?);
                 }
                 Some(None) => {
                     current.ended = true;

@@ -19,11 +19,11 @@ pub async fn check(management: &Management, checks: &mut Checks) {
             .into_iter()
             .flatten()
             .for_each(|each| node(each, checks)),
-        Err(wrong) => unanswered(NODE, &wrong, checks),
+        Err(error) => unanswered(NODE, &error, checks),
     }
     match management.get("feature-flags").await {
         Ok(flags) => feature_flags(&flags, checks),
-        Err(wrong) => unanswered(FLAGS, &wrong, checks),
+        Err(error) => unanswered(FLAGS, &error, checks),
     }
 }
 
@@ -149,7 +149,10 @@ mod tests {
         let flag =
             |name, state, stability| json!({"name": name, "state": state, "stability": stability});
         for (flag, status) in [
-            (flag("quorum_queue", "disabled", "stable"), CheckStatus::Error),
+            (
+                flag("quorum_queue", "disabled", "stable"),
+                CheckStatus::Error,
+            ),
             (flag("another", "disabled", "stable"), CheckStatus::Warning),
             (flag("another", "disabled", "experimental"), CheckStatus::Ok),
             (flag("another", "enabled", "stable"), CheckStatus::Ok),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::common::check::Checks;
 use crate::config::Settings;
-use value::Source;
+use value::ValueSource;
 
 mod value;
 
@@ -76,7 +76,7 @@ impl QueueInfo<'_> {
                 self.dead_letters(id, Some(settings.topology.work_queue.as_str()), &mut found);
                 let (ttl, source) = match self.number("message-ttl") {
                     Some((ttl, source)) => (Some(ttl), source),
-                    None => (None, Source::Queue),
+                    None => (None, ValueSource::Queue),
                 };
                 if ttl.and_then(|ttl| u128::try_from(ttl).ok()) != Some(delay_ms) {
                     let seen = format!(
@@ -107,12 +107,12 @@ impl QueueInfo<'_> {
             let seen = format!(
                 "{self} is of type {kind}: what it dead-letters may be lost, and it may be on one node alone"
             );
-            found.error(id, seen, Source::Queue.remedy());
+            found.error(id, seen, ValueSource::Queue.remedy());
         }
         let yes = |key: &str| self.answer[key].as_bool() == Some(true);
         if !yes("durable") || yes("auto_delete") || yes("exclusive") {
             let seen = format!("{self} goes with the broker's restart, or with who consumes it");
-            found.error(id, seen, Source::Queue.remedy());
+            found.error(id, seen, ValueSource::Queue.remedy());
         }
         if let Some((_, source)) = self.number("expires") {
             let seen = format!(
@@ -187,20 +187,20 @@ impl QueueInfo<'_> {
             let seen = format!(
                 "{self} has no dead-letter exchange: what the worker rejects or the broker gives up is dropped"
             );
-            found.error(id, seen, Source::Queue.remedy());
+            found.error(id, seen, ValueSource::Queue.remedy());
             return;
         };
         if let Some(to) = to {
             let key = self.text("dead-letter-routing-key");
-            let (key, of_key) = key.unwrap_or(("", Source::Queue));
-            let wrong = [(!exchange.is_empty(), of_exchange), (key != to, of_key)];
-            if let Some((_, source)) = wrong.iter().find(|(wrong, _)| *wrong) {
+            let (key, of_key) = key.unwrap_or(("", ValueSource::Queue));
+            let problems = [(!exchange.is_empty(), of_exchange), (key != to, of_key)];
+            if let Some((_, source)) = problems.iter().find(|(problems, _)| *problems) {
                 let seen = format!("{self} does not lead back to {to}");
                 found.error(id, seen, source.remedy());
             }
         }
         let strategy = self.text("dead-letter-strategy");
-        let (strategy, source) = strategy.unwrap_or(("at-most-once", Source::Queue));
+        let (strategy, source) = strategy.unwrap_or(("at-most-once", ValueSource::Queue));
         if strategy != "at-least-once" {
             let seen = format!(
                 "{self} dead-letters {strategy}: a letter is lost that its queue does not take"
@@ -215,8 +215,8 @@ impl QueueInfo<'_> {
         for (overflow, source) in self.overflows() {
             if overflow != "reject-publish" {
                 let by = match source {
-                    Source::Policy => "by a policy",
-                    Source::Queue => "of its own",
+                    ValueSource::Policy => "by a policy",
+                    ValueSource::Queue => "of its own",
                 };
                 let seen = format!(
                     "{self} has overflow {overflow} {by}: when it is full it drops messages"

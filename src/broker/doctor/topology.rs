@@ -73,8 +73,8 @@ impl FoundTopology {
     fn add(&mut self, what: String, state: Result<(), BrokerError>, checks: &mut Checks) {
         match state {
             Ok(()) => self.sound += 1,
-            Err(wrong) if wrong.is_missing() => self.missing.push(what),
-            Err(wrong) => checks.failed(ID, &wrong),
+            Err(error) if error.is_missing() => self.missing.push(what),
+            Err(error) => checks.failed(ID, &error),
         }
     }
 

@@ -13,7 +13,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
 use tokio::time::timeout;
 
-use super::reply_router::{RequestResult, PendingReply, Correlation};
+use super::reply_router::{Correlation, PendingReply, RequestResult};
 use crate::broker::connection::credentials::{Credentials, Plain};
 use crate::broker::connection::{
     CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, close, connect_as, within,
@@ -85,7 +85,10 @@ impl ClientConnection {
     ///
     /// # Errors
     /// Whether it is the client or the broker that can't be worked with.
-    pub async fn open(settings: &Settings, credentials: Credentials) -> Result<Self, ClientConnectionError> {
+    pub async fn open(
+        settings: &Settings,
+        credentials: Credentials,
+    ) -> Result<Self, ClientConnectionError> {
         let client = credentials.id.clone();
         let credentials = &credentials;
         let connecting = |url: AmqpUrl| async move {
@@ -93,8 +96,12 @@ impl ClientConnection {
             match connected {
                 Ok(connection) => Ok(Ok((connection, url.host()))),
                 // What one node refuses, no other needs to be asked.
-                Err(error) if error.is_login_refused() => Ok(Err(ClientConnectionError::Refused(error))),
-                Err(error) if error.is_host_refused() => Ok(Err(ClientConnectionError::Barred(error))),
+                Err(error) if error.is_login_refused() => {
+                    Ok(Err(ClientConnectionError::Refused(error)))
+                }
+                Err(error) if error.is_host_refused() => {
+                    Ok(Err(ClientConnectionError::Barred(error)))
+                }
                 Err(error) => Err(error),
             }
         };
@@ -103,7 +110,9 @@ impl ClientConnection {
         let outgoing = ConfirmChannel::open(&connection, &host).await;
         Ok(Self {
             client,
-            outgoing: Mutex::new(Arc::new(outgoing.map_err(ClientConnectionError::Unavailable)?)),
+            outgoing: Mutex::new(Arc::new(
+                outgoing.map_err(ClientConnectionError::Unavailable)?,
+            )),
             connection,
             opening: tokio::sync::Mutex::new(()),
             exchange: settings.topology.request_exchange.as_str().into(),
@@ -128,10 +137,10 @@ impl ClientConnection {
     /// Publishes a request, and tells who waits for it what the broker says of it. It goes on by itself: neither a
     /// confirm nor a returned message may be given up halfway.
     pub fn publish(self: &Arc<Self>, posting: OutgoingRequest, expected: &PendingReply) {
-        let (login, ticket) = (self.clone(), expected.ticket());
+        let (login, correlation) = (self.clone(), expected.correlation());
         tokio::spawn(async move {
-            if let Some(answer) = login.settle(&posting, &ticket).await {
-                ticket.answer(answer);
+            if let Some(answer) = login.settle(&posting, &correlation).await {
+                correlation.answer(answer);
             }
         });
     }
@@ -142,12 +151,18 @@ impl ClientConnection {
     }
 
     /// What became of the request; `None` where it was taken, and its event answers it.
-    async fn settle(&self, posting: &OutgoingRequest, ticket: &Correlation) -> Option<RequestResult> {
+    async fn settle(
+        &self,
+        posting: &OutgoingRequest,
+        correlation: &Correlation,
+    ) -> Option<RequestResult> {
         let mut tries = 0;
         while tries < TRIES {
             if self.connection.status().blocked() {
-                let why = "it is short of memory or disk space";
-                return Some(RequestResult::Unsent(BrokerError::blocked(&self.host, why)));
+                let error = "it is short of memory or disk space";
+                return Some(RequestResult::Unsent(BrokerError::blocked(
+                    &self.host, error,
+                )));
             }
             let outgoing = match self.outgoing().await {
                 Ok(outgoing) => outgoing,
@@ -162,7 +177,7 @@ impl ClientConnection {
                 continue;
             }
             tries += 1;
-            let publishing = self.confirmed(&outgoing, posting, ticket);
+            let publishing = self.confirmed(&outgoing, posting, correlation);
             let Ok(published) = timeout(CONFIRM_TIMEOUT, publishing).await else {
                 // The confirm is given up, and with it this connection.
                 self.silent.store(true, Ordering::Relaxed);
@@ -177,26 +192,26 @@ impl ClientConnection {
                     let full = confirmation.is_nack();
                     // What came back hangs on whichever confirm comes next.
                     if let Some(returned) = confirmation.take_message() {
-                        let correlation = returned.delivery.properties.correlation_id().as_ref();
-                        ticket.answer_other(correlation, RequestResult::Unroutable);
+                        let other = returned.delivery.properties.correlation_id().as_ref();
+                        correlation.answer_other(other, RequestResult::Unroutable);
                     }
                     return full.then_some(RequestResult::Full);
                 }
                 ConfirmResult::Failed(error) => return Some(self.failed(&error, &outgoing)),
             }
         }
-        let why = BrokerError::passing(format!(
+        let error = BrokerError::transient(format!(
             "the channel of {} is closed time and again",
             self.client
         ));
-        Some(RequestResult::Unsent(why))
+        Some(RequestResult::Unsent(error))
     }
 
     async fn confirmed(
         &self,
         outgoing: &ConfirmChannel,
         posting: &OutgoingRequest,
-        ticket: &Correlation,
+        correlation: &Correlation,
     ) -> ConfirmResult {
         let options = BasicPublishOptions {
             // What no queue is bound for comes back, instead of vanishing with a confirm.
@@ -204,7 +219,7 @@ impl ClientConnection {
             immediate: false,
         };
         let (exchange, key) = (self.exchange.clone(), self.key.clone());
-        let properties = self.properties(posting, ticket);
+        let properties = self.properties(posting, correlation);
         // Before it is written: whoever fails meanwhile must not take itself for the only one.
         outgoing.unsettled.fetch_add(1, Ordering::SeqCst);
         let (channel, body) = (&outgoing.channel, &posting.body);
@@ -228,7 +243,7 @@ impl ClientConnection {
         }
     }
 
-    fn properties(&self, posting: &OutgoingRequest, ticket: &Correlation) -> BasicProperties {
+    fn properties(&self, posting: &OutgoingRequest, correlation: &Correlation) -> BasicProperties {
         let mut headers = FieldTable::default();
         // Somebody waits: an unknown usage is refused at once, instead of being looked for again.
         headers.insert(MAX_ATTEMPTS.into(), AMQPValue::LongInt(1));
@@ -240,8 +255,8 @@ impl ClientConnection {
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
             .with_message_id(posting.message_id.as_str().into())
-            .with_correlation_id(ticket.correlation.to_string().into())
-            .with_reply_to(ticket.reply_to.clone())
+            .with_correlation_id(correlation.id.to_string().into())
+            .with_reply_to(correlation.reply_to.clone())
             .with_user_id(self.client.as_str().into())
             .with_headers(headers)
     }
@@ -296,10 +311,11 @@ impl ClientConnection {
 impl ConfirmChannel {
     async fn open(connection: &Connection, host: &str) -> Result<Self, BrokerError> {
         let opening = async {
-            let wrong = |error| BrokerError::classify(&error, host, "opening a channel to publish");
-            let channel = connection.create_channel().await.map_err(wrong)?;
+            let classify =
+                |error| BrokerError::classify(&error, host, "opening a channel to publish");
+            let channel = connection.create_channel().await.map_err(classify)?;
             let confirm = ConfirmSelectOptions { nowait: false };
-            channel.confirm_select(confirm).await.map_err(wrong)?;
+            channel.confirm_select(confirm).await.map_err(classify)?;
             Ok(channel)
         };
         Ok(Self {

@@ -56,11 +56,11 @@ pub(crate) enum Passing<'a> {
 
 impl Properties<'_> {
     /// As `outlet` publishes them.
-    pub(crate) fn make(&self, outlet: &Publisher) -> BasicProperties {
+    pub(crate) fn make(&self, publisher: &Publisher) -> BasicProperties {
         match self {
             Self::Event(event, delivery) => answering(event, delivery),
             Self::PassedOn(delivery, passing, now) => {
-                outlet.passed_on(delivery, noted(delivery, *passing, *now))
+                publisher.passed_on(delivery, noted(delivery, *passing, *now))
             }
             Self::Made(properties) => (**properties).clone(),
         }
@@ -144,12 +144,12 @@ impl<'a> Message<'a> {
         exchange: &'a str,
         routing_key: &'a str,
         letter: &'a QueuedMessage,
-        outlet: &Publisher,
+        publisher: &Publisher,
     ) -> Option<Self> {
         Some(Self {
             exchange,
             routing_key: Cow::Borrowed(routing_key),
-            properties: Properties::Made(Box::new(outlet.replayed(letter)?)),
+            properties: Properties::Made(Box::new(publisher.replayed(letter)?)),
             body: Cow::Borrowed(&letter.body),
             is_event: false,
             mandatory: true,
@@ -207,7 +207,7 @@ impl<'a> Message<'a> {
     /// What is wrong where it can't be published.
     #[must_use]
     pub fn undeliverable(&self) -> BrokerError {
-        BrokerError::passing(format!(
+        BrokerError::transient(format!(
             "{} takes no messages: it is missing, full, or not bound",
             self.target()
         ))

@@ -72,10 +72,10 @@ impl Publisher {
         user: &Arc<str>,
         host: &str,
     ) -> Result<Self, BrokerError> {
-        let wrong = |error| BrokerError::classify(&error, host, "opening a channel to publish");
-        let channel = connection.create_channel().await.map_err(wrong)?;
+        let classify = |error| BrokerError::classify(&error, host, "opening a channel to publish");
+        let channel = connection.create_channel().await.map_err(classify)?;
         let confirm = ConfirmSelectOptions { nowait: false };
-        channel.confirm_select(confirm).await.map_err(wrong)?;
+        channel.confirm_select(confirm).await.map_err(classify)?;
         let frame_max = connection.configuration().frame_max() as usize;
         Ok(Self {
             channel,
@@ -98,10 +98,15 @@ impl Publisher {
     /// # Errors
     /// Where the channel or the connection fails. What became of the messages is then unknown: they are to be
     /// published again, under the same ids.
-    pub async fn publish(&self, messages: &[Message<'_>]) -> Result<Vec<PublishResult>, BrokerError> {
-        let fates = self.publish_probing(messages, |_| None).await?.into_iter();
+    pub async fn publish(
+        &self,
+        messages: &[Message<'_>],
+    ) -> Result<Vec<PublishResult>, BrokerError> {
+        let results = self.publish_probing(messages, |_| None).await?.into_iter();
         // Without a probe nothing is given up.
-        Ok(fates.map(|fate| fate.unwrap_or(PublishResult::Refused)).collect())
+        Ok(results
+            .map(|result| result.unwrap_or(PublishResult::Refused))
+            .collect())
     }
 
     /// The same, and finds out whether the broker or a queue is silent. Where nothing is confirmed
@@ -117,14 +122,14 @@ impl Publisher {
         messages: &[Message<'_>],
         own_queue: impl Fn(&Event) -> Option<&'q str>,
     ) -> Result<Vec<Option<PublishResult>>, BrokerError> {
-        let mut fates = Vec::with_capacity(messages.len());
+        let mut results = Vec::with_capacity(messages.len());
         for window in messages.chunks(WINDOW) {
-            fates.extend(self.publish_window(window, &own_queue).await?);
-            if fates.contains(&None) {
+            results.extend(self.publish_window(window, &own_queue).await?);
+            if results.contains(&None) {
                 break;
             }
         }
-        Ok(fates)
+        Ok(results)
     }
 
     /// Whether the broker takes messages at all, and as those of the user that we take ourselves for. One that is out
@@ -199,16 +204,18 @@ impl Publisher {
                     message.properties.message_id(),
                 ))
         };
-        let fate = |(message, said): (&Message<'_>, &Option<Confirmation>)| match said {
+        let result = |(message, said): (&Message<'_>, &Option<Confirmation>)| match said {
             None => Ok(None),
             Some(Confirmation::Nack(_)) => Ok(Some(PublishResult::Refused)),
-            Some(Confirmation::Ack(_)) if is_returned(message) => Ok(Some(PublishResult::Unroutable)),
+            Some(Confirmation::Ack(_)) if is_returned(message) => {
+                Ok(Some(PublishResult::Unroutable))
+            }
             Some(Confirmation::Ack(_)) => Ok(Some(PublishResult::Confirmed)),
             Some(Confirmation::NotRequested) => {
-                Err(BrokerError::passing("the channel lost its confirm mode"))
+                Err(BrokerError::transient("the channel lost its confirm mode"))
             }
         };
-        window.iter().zip(&of_window).map(fate).collect()
+        window.iter().zip(&of_window).map(result).collect()
     }
 
     /// Publishes the window, a part of it at a time, and collects what the broker says of each. What
@@ -233,7 +240,7 @@ impl Publisher {
                 bytes += message.body.len();
                 let place = said.of_window.len();
                 if place + 1 == all.div_ceil(2) && all > 1 {
-                    failpoint::pass(failpoint::HALF_PUBLISHED);
+                    failpoint::hit(failpoint::HALF_PUBLISHED);
                 }
                 let message = Cow::Borrowed(message);
                 under_way.push(self.confirmed(Some(place), message, &written, all));
@@ -244,10 +251,11 @@ impl Publisher {
                 Ok(Some((Some(place), confirmation))) => {
                     (steps, last) = (steps + 1, Instant::now());
                     bytes -= window[place].body.len();
-                    said.of_window[place] = Some(confirmation.map_err(|error| self.wrong(&error))?);
+                    said.of_window[place] =
+                        Some(confirmation.map_err(|error| self.classify(&error))?);
                 }
                 Ok(Some((None, confirmation))) => {
-                    let confirmation = confirmation.map_err(|error| self.wrong(&error))?;
+                    let confirmation = confirmation.map_err(|error| self.classify(&error))?;
                     let is_well = matches!(confirmation, Confirmation::Ack(_));
                     said.of_probes.push(confirmation);
                     if probing.take() == Some(steps) && is_well {
@@ -300,12 +308,12 @@ impl Publisher {
             Err(error) => return (place, Err(error)),
         };
         if written.fetch_add(1, Ordering::Relaxed) + 1 == all && message.is_event {
-            failpoint::pass(failpoint::PUBLISHED);
+            failpoint::hit(failpoint::PUBLISHED);
         }
         (place, confirm.await)
     }
 
-    fn wrong(&self, error: &lapin::Error) -> BrokerError {
+    fn classify(&self, error: &lapin::Error) -> BrokerError {
         BrokerError::classify(error, &self.host, "publishing")
     }
 }

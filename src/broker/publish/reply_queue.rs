@@ -11,7 +11,7 @@ pub async fn declare(
     channel: &Channel,
     host: &str,
 ) -> Result<(Consumer, ShortString), BrokerError> {
-    let wrong = |error| BrokerError::classify(&error, host, "declaring a reply queue");
+    let classify = |error| BrokerError::classify(&error, host, "declaring a reply queue");
     // Named by the broker (amq.gen-...), which is what amqp.reply_to_pattern allows.
     let options = QueueDeclareOptions {
         passive: false,
@@ -21,7 +21,7 @@ pub async fn declare(
         nowait: false,
     };
     let declaring = channel.queue_declare("".into(), options, FieldTable::default());
-    let name = declaring.await.map_err(wrong)?.name().clone();
+    let name = declaring.await.map_err(classify)?.name().clone();
     let options = BasicConsumeOptions {
         no_local: false,
         no_ack: true,
@@ -29,5 +29,5 @@ pub async fn declare(
         nowait: false,
     };
     let consuming = channel.basic_consume(name.clone(), "".into(), options, FieldTable::default());
-    Ok((consuming.await.map_err(wrong)?, name))
+    Ok((consuming.await.map_err(classify)?, name))
 }

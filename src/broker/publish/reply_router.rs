@@ -49,23 +49,23 @@ pub enum RequestResult {
 
 /// The reply queue.
 pub struct ReplyRouter {
-    desk: Arc<PendingReplies>,
+    pending: Arc<PendingReplies>,
     stop: CancellationToken,
     keeper: TaskTracker,
 }
 
 /// A request whose answer is awaited; nobody waits any more once this is dropped.
 pub struct PendingReply {
-    ticket: Correlation,
+    correlation: Correlation,
     answer: oneshot::Receiver<RequestResult>,
 }
 
 /// What the publisher of a request is given: where its answer goes.
 #[derive(Clone)]
 pub(crate) struct Correlation {
-    pub correlation: Uuid,
+    pub id: Uuid,
     pub reply_to: ShortString,
-    desk: Arc<PendingReplies>,
+    pending: Arc<PendingReplies>,
 }
 
 struct PendingReplies(Mutex<State>);
@@ -88,11 +88,18 @@ impl ReplyRouter {
             queue: Ok(queue.name.clone()),
             waiting: HashMap::new(),
         };
-        let (desk, stop) = (Arc::new(PendingReplies(Mutex::new(state))), CancellationToken::new());
+        let (pending, stop) = (
+            Arc::new(PendingReplies(Mutex::new(state))),
+            CancellationToken::new(),
+        );
         let keeper = TaskTracker::new();
-        keeper.spawn(keep(settings, desk.clone(), stop.clone(), queue));
+        keeper.spawn(keep(settings, pending.clone(), stop.clone(), queue));
         keeper.close();
-        Ok(Self { desk, stop, keeper })
+        Ok(Self {
+            pending,
+            stop,
+            keeper,
+        })
     }
 
     /// Prepares to wait for the answer of a request.
@@ -100,17 +107,17 @@ impl ReplyRouter {
     /// # Errors
     /// Why there is no reply queue at present.
     pub fn expect(&self) -> Result<PendingReply, BrokerError> {
-        let correlation = Uuid::new_v4();
+        let id = Uuid::new_v4();
         let (sender, answer) = oneshot::channel();
-        let mut state = self.desk.state();
+        let mut state = self.pending.state();
         let reply_to = state.queue.clone()?;
-        state.waiting.insert(correlation, sender);
+        state.waiting.insert(id, sender);
         drop(state);
         Ok(PendingReply {
-            ticket: Correlation {
-                correlation,
+            correlation: Correlation {
+                id,
                 reply_to,
-                desk: self.desk.clone(),
+                pending: self.pending.clone(),
             },
             answer,
         })
@@ -121,7 +128,7 @@ impl ReplyRouter {
     /// # Errors
     /// Why there is none at present.
     pub fn ready(&self) -> Result<(), BrokerError> {
-        self.desk
+        self.pending
             .state()
             .queue
             .as_ref()
@@ -138,8 +145,8 @@ impl ReplyRouter {
 
 impl PendingReply {
     /// Where its publisher has to send the answer.
-    pub(crate) fn ticket(&self) -> Correlation {
-        self.ticket.clone()
+    pub(crate) fn correlation(&self) -> Correlation {
+        self.correlation.clone()
     }
 
     /// Waits for the answer; `None` where none came in time.
@@ -151,21 +158,21 @@ impl PendingReply {
 
 impl Drop for PendingReply {
     fn drop(&mut self) {
-        let ticket = &self.ticket;
-        ticket.desk.state().waiting.remove(&ticket.correlation);
+        let correlation = &self.correlation;
+        correlation.pending.state().waiting.remove(&correlation.id);
     }
 }
 
 impl Correlation {
     /// Tells who waits for it, if anybody still does.
     pub fn answer(&self, answer: RequestResult) {
-        self.desk.answer(self.correlation, answer);
+        self.pending.answer(self.id, answer);
     }
 
     /// The same for another request: what the broker returns may come with somebody else's confirm.
-    pub fn answer_other(&self, correlation: Option<&ShortString>, answer: RequestResult) {
-        if let Some(correlation) = correlation.and_then(parsed) {
-            self.desk.answer(correlation, answer);
+    pub fn answer_other(&self, id: Option<&ShortString>, answer: RequestResult) {
+        if let Some(id) = id.and_then(parsed) {
+            self.pending.answer(id, answer);
         }
     }
 }
@@ -176,17 +183,17 @@ impl PendingReplies {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, correlation: Uuid, answer: RequestResult) {
-        let waiting = self.state().waiting.remove(&correlation);
+    fn answer(&self, id: Uuid, answer: RequestResult) {
+        let waiting = self.state().waiting.remove(&id);
         if let Some(waiting) = waiting {
             // An error: nobody waits any more.
             let _ = waiting.send(answer);
         }
     }
 
-    fn closed(&self, why: BrokerError) {
+    fn closed(&self, error: BrokerError) {
         let mut state = self.state();
-        state.queue = Err(why);
+        state.queue = Err(error);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         for waiting in waiting.into_values() {
@@ -195,37 +202,42 @@ impl PendingReplies {
     }
 }
 
-fn parsed(correlation: &ShortString) -> Option<Uuid> {
-    Uuid::try_parse(correlation.as_str()).ok()
+fn parsed(id: &ShortString) -> Option<Uuid> {
+    Uuid::try_parse(id.as_str()).ok()
 }
 
 /// Hands out what comes, and connects again after a loss, until told to stop.
-async fn keep(settings: Arc<Settings>, desk: Arc<PendingReplies>, stop: CancellationToken, mut queue: ReplyQueue) {
+async fn keep(
+    settings: Arc<Settings>,
+    pending: Arc<PendingReplies>,
+    stop: CancellationToken,
+    mut queue: ReplyQueue,
+) {
     loop {
-        let Some(why) = stop.run_until_cancelled(queue.hand_out(&desk)).await else {
+        let Some(error) = stop.run_until_cancelled(queue.dispatch(&pending)).await else {
             close(&queue.connection).await;
             return;
         };
-        warn!(error = %why, "the broker is lost: requests are answered 503 until it is back");
-        desk.closed(why);
+        warn!(error = %error, "the broker is lost: requests are answered 503 until it is back");
+        pending.closed(error);
         drop(queue);
-        let reopening = reopen(&settings, &desk);
+        let reopening = reopen(&settings, &pending);
         let Some(reopened) = stop.run_until_cancelled(reopening).await else {
             return;
         };
         queue = reopened;
-        desk.state().queue = Ok(queue.name.clone());
+        pending.state().queue = Ok(queue.name.clone());
         info!("the broker is back");
     }
 }
 
-async fn reopen(settings: &Settings, desk: &PendingReplies) -> ReplyQueue {
-    let mut patience = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+async fn reopen(settings: &Settings, pending: &PendingReplies) -> ReplyQueue {
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
-        sleep(patience.next_wait()).await;
+        sleep(backoff.next_wait()).await;
         match ReplyQueue::open(settings, true).await {
             Ok(queue) => return queue,
-            Err(why) => desk.state().queue = Err(why),
+            Err(error) => pending.state().queue = Err(error),
         }
     }
 }
@@ -260,13 +272,13 @@ impl ReplyQueue {
     }
 
     /// Returns once nothing comes any more.
-    async fn hand_out(&mut self, desk: &PendingReplies) -> BrokerError {
+    async fn dispatch(&mut self, pending: &PendingReplies) -> BrokerError {
         while let Some(delivery) = self.replies.next().await {
             match delivery {
                 Ok(delivery) => {
-                    let correlation = delivery.properties.correlation_id().as_ref();
-                    if let Some(correlation) = correlation.and_then(parsed) {
-                        desk.answer(correlation, RequestResult::Event(delivery.data));
+                    let id = delivery.properties.correlation_id().as_ref();
+                    if let Some(id) = id.and_then(parsed) {
+                        pending.answer(id, RequestResult::Event(delivery.data));
                     }
                 }
                 Err(error) => {
@@ -283,7 +295,7 @@ async fn declare(
     connection: &Connection,
     host: &str,
 ) -> Result<(Consumer, ShortString), BrokerError> {
-    let wrong = |error| BrokerError::classify(&error, host, "declaring a reply queue");
-    let channel = connection.create_channel().await.map_err(wrong)?;
+    let classify = |error| BrokerError::classify(&error, host, "declaring a reply queue");
+    let channel = connection.create_channel().await.map_err(classify)?;
     reply_queue::declare(&channel, host).await
 }

@@ -73,10 +73,10 @@ impl RequestClient {
         };
         let (connection, host) = any_of(&settings.amqp.url, connecting).await?;
         let opening = async {
-            let wrong = |error| BrokerError::classify(&error, &host, "declaring a reply queue");
-            let channel = connection.create_channel().await.map_err(wrong)?;
+            let classify = |error| BrokerError::classify(&error, &host, "declaring a reply queue");
+            let channel = connection.create_channel().await.map_err(classify)?;
             let confirm = ConfirmSelectOptions { nowait: false };
-            channel.confirm_select(confirm).await.map_err(wrong)?;
+            channel.confirm_select(confirm).await.map_err(classify)?;
             let (replies, name) = reply_queue::declare(&channel, &host).await?;
             let reply_to = name.to_string();
             Ok((channel, replies, reply_to))
@@ -116,10 +116,10 @@ impl RequestPublisher {
     /// # Errors
     /// Where the broker does not take it, or no queue is bound for it.
     pub async fn publish(&self, submission: &Submission) -> Result<(), BrokerError> {
-        match self.offer(submission).await? {
+        match self.try_publish(submission).await? {
             PublishResult::Confirmed => Ok(()),
             PublishResult::Unroutable => Err(self.unroutable()),
-            PublishResult::Refused => Err(BrokerError::lasting(format!(
+            PublishResult::Refused => Err(BrokerError::permanent(format!(
                 "the broker refused the request: the work queue behind {} is full",
                 self.exchange
             ))),
@@ -129,7 +129,7 @@ impl RequestPublisher {
     /// What is wrong where no queue is bound for requests.
     #[must_use]
     pub fn unroutable(&self) -> BrokerError {
-        BrokerError::lasting(format!(
+        BrokerError::permanent(format!(
             "no queue is bound to the exchange {} for requests; start `revertd worker` once, which declares it",
             self.exchange
         ))
@@ -139,7 +139,7 @@ impl RequestPublisher {
     ///
     /// # Errors
     /// Where the connection fails; then nobody knows.
-    pub async fn offer(&self, submission: &Submission) -> Result<PublishResult, BrokerError> {
+    pub async fn try_publish(&self, submission: &Submission) -> Result<PublishResult, BrokerError> {
         let id = submission.message_id.as_str();
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -155,7 +155,7 @@ impl RequestPublisher {
         }
         let publishing = async {
             let doing = format!("publishing to the exchange {}", self.exchange);
-            let wrong = |error| BrokerError::classify(&error, &self.host, &doing);
+            let classify = |error| BrokerError::classify(&error, &self.host, &doing);
             let options = BasicPublishOptions {
                 mandatory: true,
                 immediate: false,
@@ -170,8 +170,8 @@ impl RequestPublisher {
                     properties,
                 )
                 .await
-                .map_err(wrong)?;
-            confirm.await.map_err(wrong)
+                .map_err(classify)?;
+            confirm.await.map_err(classify)
         };
         match within(CONFIRM_TIMEOUT, &self.host, publishing).await? {
             Confirmation::Ack(None) => Ok(PublishResult::Confirmed),

@@ -41,9 +41,9 @@ impl Depths {
         for queue in queues {
             match within(CONNECT_TIMEOUT, &host, depth(&connection, queue, &host)).await {
                 Ok(depth) => depths.push(depth),
-                Err(wrong) => {
+                Err(error) => {
                     close(&connection).await;
-                    return Err(wrong);
+                    return Err(error);
                 }
             }
         }
@@ -66,8 +66,8 @@ async fn depth(
     queue: &str,
     host: &str,
 ) -> Result<Option<u32>, BrokerError> {
-    let wrong = |error| BrokerError::classify(&error, host, "looking at a queue");
-    let channel = connection.create_channel().await.map_err(wrong)?;
+    let classify = |error| BrokerError::classify(&error, host, "looking at a queue");
+    let channel = connection.create_channel().await.map_err(classify)?;
     let options = QueueDeclareOptions {
         // Creates nothing, and tells what is there.
         passive: true,
@@ -86,6 +86,6 @@ async fn depth(
             Ok(Some(depth))
         }
         Err(error) if matches!(error.kind(), ErrorKind::ProtocolError(_)) => Ok(None),
-        Err(error) => Err(wrong(error)),
+        Err(error) => Err(classify(error)),
     }
 }

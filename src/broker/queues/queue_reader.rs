@@ -158,7 +158,7 @@ impl QueueReader {
                 self.get().await?;
                 continue;
             };
-            ready.map_err(|error| self.wrong(&error))?;
+            ready.map_err(|error| self.classify(&error))?;
             let method = self.frame().await?;
             // Read by hand: the routing key behind it may be what can't be parsed.
             let tag = match method.method() {
@@ -179,7 +179,7 @@ impl QueueReader {
                 _ => continue,
             };
             self.is_asking &= method.method() != Some(GET_OK);
-            let tag = tag.ok_or_else(|| self.wrong(&wire::unexpected()))?;
+            let tag = tag.ok_or_else(|| self.classify(&wire::unexpected()))?;
             self.taken += 1;
             return self.letter(tag).await.map(Some);
         }
@@ -206,7 +206,7 @@ impl QueueReader {
     /// # Errors
     /// Where the connection fails before; then some of what was settled may come back.
     pub async fn close(mut self) -> Result<(), BrokerError> {
-        let returned = self.give_back().await;
+        let returned = self.requeue().await;
         let _ = timeout(CLOSE_TIMEOUT, self.wire.close()).await;
         returned
     }
@@ -237,19 +237,25 @@ impl QueueReader {
     async fn letter(&mut self, tag: u64) -> Result<QueuedMessage, BrokerError> {
         let header = self.frame().await?;
         let (Some(body_bytes), FrameKind::Header) = (header.u64_at(4), header.kind) else {
-            return Err(self.wrong(&wire::unexpected()));
+            return Err(self.classify(&wire::unexpected()));
         };
         let (mut body, mut missing) = (Vec::new(), body_bytes);
         while missing > 0 {
             let wanted = self.body_bytes.saturating_sub(body.len() as u64);
             let part = self.read(wanted).await?;
             if part.kind != FrameKind::Body {
-                return Err(self.wrong(&wire::unexpected()));
+                return Err(self.classify(&wire::unexpected()));
             }
             body.extend_from_slice(part.payload());
             missing = missing.saturating_sub(part.payload_bytes);
         }
-        Ok(QueuedMessage::read(tag, &header, body, body_bytes, &self.trust))
+        Ok(QueuedMessage::read(
+            tag,
+            &header,
+            body,
+            body_bytes,
+            &self.trust,
+        ))
     }
 
     async fn skip_to(&mut self, methods: &[(u16, u16)]) -> Result<Frame, BrokerError> {
@@ -272,7 +278,7 @@ impl QueueReader {
         let Ok(frame) = timeout(FRAME_TIMEOUT, self.wire.frame_keeping(body_bytes)).await else {
             return Err(BrokerError::silent(&self.host));
         };
-        frame.map_err(|error| self.wrong(&error))
+        frame.map_err(|error| self.classify(&error))
     }
 
     async fn send(
@@ -282,10 +288,10 @@ impl QueueReader {
         let Ok(sent) = timeout(FRAME_TIMEOUT, self.wire.send_all(methods)).await else {
             return Err(BrokerError::silent(&self.host));
         };
-        sent.map_err(|error| self.wrong(&error))
+        sent.map_err(|error| self.classify(&error))
     }
 
-    fn wrong(&self, error: &lapin::Error) -> BrokerError {
+    fn classify(&self, error: &lapin::Error) -> BrokerError {
         BrokerError::classify(error, &self.host, &self.doing)
     }
 }

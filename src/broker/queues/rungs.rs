@@ -16,7 +16,7 @@ pub async fn other_rungs(settings: &Settings) -> Result<Vec<String>, BrokerError
     };
     let found = others(&management, settings).await;
     let found = found.map_err(|error| {
-        BrokerError::passing(format!(
+        BrokerError::transient(format!(
             "whether there are retry queues of another ladder: {error}"
         ))
     })?;

@@ -3,14 +3,14 @@
 use anyhow::bail;
 
 use super::save::Save;
-use crate::broker::{Broker, PublishResult, QueuedMessage, Message, Publisher};
+use crate::broker::{Broker, Message, PublishResult, Publisher, QueuedMessage};
 use crate::common::failpoint;
 use crate::config::Settings;
 
 /// What becomes of the letters.
 pub enum LetterAction {
     Replay {
-        outlet: Box<Publisher>,
+        publisher: Box<Publisher>,
         exchange: String,
         key: String,
     },
@@ -21,8 +21,8 @@ impl LetterAction {
     pub async fn replay(settings: &Settings) -> anyhow::Result<Self> {
         let topology = &settings.topology;
         Ok(Self::Replay {
-            outlet: Box::new(
-                Broker::outlet_of(settings, "revertd dead-letters (publishing)").await?,
+            publisher: Box::new(
+                Broker::publisher_of(settings, "revertd dead-letters (publishing)").await?,
             ),
             exchange: topology.request_exchange.to_string(),
             key: topology.request_key.to_string(),
@@ -33,15 +33,15 @@ impl LetterAction {
     pub async fn carry_out(&mut self, letters: &[QueuedMessage]) -> anyhow::Result<()> {
         match self {
             Self::Replay {
-                outlet,
+                publisher,
                 exchange,
                 key,
             } => {
-                let again = |letter| Message::replay(exchange, key, letter, outlet);
+                let again = |letter| Message::replay(exchange, key, letter, publisher);
                 let messages: Option<Vec<_>> = letters.iter().map(again).collect();
                 let messages = messages.expect("what can't be read is not taken");
-                for fate in outlet.publish(&messages).await? {
-                    match fate {
+                for result in publisher.publish(&messages).await? {
+                    match result {
                         PublishResult::Confirmed => {}
                         PublishResult::Unroutable => bail!(
                             "no queue is bound to the exchange {exchange} for requests; start `revertd worker` once, \
@@ -57,7 +57,7 @@ impl LetterAction {
             Self::Discard(Some(save)) => save.write(letters)?,
             Self::Discard(None) => {}
         }
-        failpoint::pass(failpoint::LETTERS_PUBLISHED);
+        failpoint::hit(failpoint::LETTERS_PUBLISHED);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -27,7 +27,7 @@ const REASONS: [&str; 8] = [
 ];
 
 /// All that are given must fit; of one that is given several times, any.
-#[derive(Clone, Debug, Default, ClapArgs)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct LetterFilter {
     /// Why they are here: by a worker in capitals, by the broker in small letters.
     #[arg(long, value_name = "REASON", ignore_case = true,

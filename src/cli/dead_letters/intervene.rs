@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::action::LetterAction;
 use super::counts::{LetterCounts, letters};
 use super::save::Save;
-use super::selection::{Candidates, Selection, Judged};
+use super::selection::{Candidates, Judged, Selection};
 use super::summary::RunSummary;
 use super::{Chosen, Discard, Replay, WRONG_USAGE, all_read, exit_code, open};
 use crate::cli::progress::Progress;
@@ -17,7 +17,7 @@ use crate::cli::prompt;
 use crate::cli::terminal::{folded, width};
 use crate::cli::{Output, operator, print};
 use crate::config::Settings;
-use crate::ledger::admin::interventions::{InterventionKind, Intervention};
+use crate::ledger::admin::interventions::{Intervention, InterventionKind};
 
 mod windows;
 
@@ -67,7 +67,12 @@ pub async fn discard(settings: &Settings, args: Discard) -> anyhow::Result<ExitC
     .await
 }
 
-fn choice(settings: &Settings, action: InterventionKind, chosen: &Chosen, include_malformed: bool) -> Selection {
+fn choice(
+    settings: &Settings,
+    action: InterventionKind,
+    chosen: &Chosen,
+    include_malformed: bool,
+) -> Selection {
     Selection {
         action,
         filter: chosen.filter.clone(),

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use jiff::Timestamp;
 
 use super::counts::{LetterCounts, letters};
@@ -20,7 +20,7 @@ use crate::domain::request::Fragments;
 /// Letters that are listed where nothing else is said; so many are kept in memory.
 const USUAL: u64 = 100;
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct ListLettersArgs {
     #[command(flatten)]
     filter: LetterFilter,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::broker::{QueuedMessage, Origin};
+use crate::broker::{Origin, QueuedMessage};
 use crate::cli::terminal::{ago, named, padded};
 use crate::domain::request::Fragments;
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::filter;
 use super::filter::LetterFilter;
 use super::listing::short;
-use crate::broker::{QueuedMessage, Origin};
+use crate::broker::{Origin, QueuedMessage};
 use crate::cli::terminal::named;
 use crate::domain::request::Fragments;
 use crate::ledger::admin::interventions::InterventionKind;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::Args as ClapArgs;
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ use crate::cli::{Output, print, print_pretty};
 use crate::config::Settings;
 use crate::ledger::admin::history::Subject;
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct ShowLetterArgs {
     /// The request's message id, or at least 6 digits of the id that `list` prints.
     #[arg(value_name = "ID", value_parser = filter::id)]

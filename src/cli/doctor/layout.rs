@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use crate::common::check::{Check, Checks, CheckStatus};
+use crate::common::check::{Check, CheckStatus, Checks};
 use crate::common::printable;
 
 /// Columns of the status, of the id, and of a narrow terminal, where an id has a line of its own.

@@ -10,7 +10,9 @@ use crate::config::Settings;
 use crate::domain::event::{Event, text_of};
 use crate::domain::outcome::Verdict;
 use crate::ledger::LedgerError;
-use crate::ledger::admin::history::{LedgerEntry, DecidedRequest, History, PastIntervention, OUTCOMES_MAX, Subject};
+use crate::ledger::admin::history::{
+    DecidedRequest, History, LedgerEntry, OUTCOMES_MAX, PastIntervention, Subject,
+};
 
 /// Usages whose entries are told, where an id is that of several clients' requests.
 const USAGES_MAX: usize = 10;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::broker::{self, BrokerError, QueueReader, Noted};
+use crate::broker::{self, BrokerError, Noted, QueueReader};
 use crate::cli::terminal::{ago, named, visible};
 use crate::config::Settings;
 use crate::ledger::admin::history::Subject;

@@ -39,10 +39,10 @@ pub async fn run(
         output,
         counts: BTreeMap::new(),
         taken: HashMap::new(),
-        good: looked.wrong == 0,
+        good: looked.error == 0,
     };
-    if looked.wrong > 0 {
-        tried.counts.insert(INVALID.into(), looked.wrong);
+    if looked.error > 0 {
+        tried.counts.insert(INVALID.into(), looked.error);
     }
     let mut lines = source.lines()?;
     loop {

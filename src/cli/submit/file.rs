@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::lines::{Format, RequestLine, RequestSource, LineError};
+use super::lines::{Format, LineError, RequestLine, RequestSource};
 use super::report::SubmitReport;
 use super::{SubmitArgs, dry_run, sending};
 use crate::broker::RequestClient;
@@ -64,7 +64,11 @@ impl FileArgs {
     }
 }
 
-pub async fn run(settings: &Settings, path: PathBuf, args: &SubmitArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    settings: &Settings,
+    path: PathBuf,
+    args: &SubmitArgs,
+) -> anyhow::Result<ExitCode> {
     let of_file = &args.of_file;
     let is_same = |failed: &PathBuf| match (failed.canonicalize(), path.canonicalize()) {
         (Ok(failed), Ok(path)) => failed == path,
@@ -81,16 +85,18 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &SubmitArgs) -> anyho
         );
     }
     let source = RequestSource {
-        format: of_file.format.unwrap_or_else(|| RequestSource::format_of(&path)),
+        format: of_file
+            .format
+            .unwrap_or_else(|| RequestSource::format_of(&path)),
         path,
         batch: of_file.batch.clone().unwrap_or_else(|| BATCH.into()),
         line_max_bytes: settings.amqp.max_message_bytes.bytes(),
     };
     let looked = look_through(&source)?;
-    if looked.wrong > 0 && !of_file.skip_invalid {
+    if looked.error > 0 && !of_file.skip_invalid {
         bail!(
             "{} lines are no requests, and nothing was sent; correct them, or leave them out with --skip-invalid",
-            looked.wrong
+            looked.error
         );
     }
     if looked.good == 0 {
@@ -101,7 +107,7 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &SubmitArgs) -> anyho
     }
     let mut client = RequestClient::connect(settings).await?;
     let mut report = SubmitReport::new(args.output, of_file.failed.as_deref())?;
-    report.skipped(looked.wrong);
+    report.skipped(looked.error);
     let done = sending::send(&mut client, &source, args, &looked, &mut report).await;
     client.close().await;
     let concluded = report.conclude();
@@ -113,7 +119,7 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &SubmitArgs) -> anyho
 pub struct Looked {
     pub good: u64,
     /// Lines that are no requests.
-    pub wrong: u64,
+    pub error: u64,
     /// Of them, those that only others show to be none: they have an id that another line has for something else.
     clashing: HashSet<u64>,
     /// The last line; what was added to the file since was not looked at.
@@ -143,7 +149,7 @@ impl Looked {
 fn look_through(source: &RequestSource) -> anyhow::Result<Looked> {
     let mut looked = Looked {
         good: 0,
-        wrong: 0,
+        error: 0,
         clashing: HashSet::new(),
         last: 0,
     };
@@ -151,10 +157,10 @@ fn look_through(source: &RequestSource) -> anyhow::Result<Looked> {
     // What each id asks, and the line that has it first.
     let mut asked: HashMap<String, (uuid::Uuid, u64)> = HashMap::new();
     let tell = |number: u64, why: &str, looked: &mut Looked| {
-        looked.wrong += 1;
-        if looked.wrong <= WRONG_TOLD {
+        looked.error += 1;
+        if looked.error <= WRONG_TOLD {
             say!("revertd: line {number}: {why}");
-        } else if looked.wrong == WRONG_TOLD + 1 {
+        } else if looked.error == WRONG_TOLD + 1 {
             say!("revertd: further lines are not shown");
         }
     };

@@ -85,30 +85,30 @@ impl RequestSource {
 }
 
 fn read(number: u64, text: Result<Vec<u8>, String>, batch: &str) -> Result<RequestLine, LineError> {
-    let wrong = |why| Err(LineError { number, why });
+    let failed = |why| Err(LineError { number, why });
     let text = match text {
         Ok(text) => text,
-        Err(why) => return wrong(why),
+        Err(why) => return failed(why),
     };
     let fields = match decode(&text) {
         Ok(fields) => fields,
-        Err(Undecodable::Malformed(why)) => return wrong(why),
+        Err(Undecodable::Malformed(why)) => return failed(why),
         Err(Undecodable::Invalid { violations, .. }) => {
             let all = violations
                 .iter()
                 .map(|violation| format!("{} {}", violation.field, violation.description));
-            return wrong(all.collect::<Vec<_>>().join("; "));
+            return failed(all.collect::<Vec<_>>().join("; "));
         }
     };
     let Ok(message_id) = text_member(&text, ["message_id", "messageId"]) else {
-        return wrong("message_id must be a text, and be given once, in one spelling".into());
+        return failed("message_id must be a text, and be given once, in one spelling".into());
     };
     let message_id = message_id.filter(|id| !id.is_empty());
     if message_id
         .as_ref()
         .is_some_and(|id| id.len() > 255 || id.contains('\0'))
     {
-        return wrong("message_id must have at most 255 bytes, none of them 0".into());
+        return failed("message_id must have at most 255 bytes, none of them 0".into());
     }
     Ok(RequestLine {
         number,

@@ -41,14 +41,14 @@ enum Failed {
 
 impl Failed {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        let wrong = || format!("cannot write {}", path.display());
+        let context = || format!("cannot write {}", path.display());
         if path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Ok(Self::Direct(File::create(path).with_context(wrong)?));
+            return Ok(Self::Direct(File::create(path).with_context(context)?));
         }
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
-        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(wrong)?;
+        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(context)?;
         Ok(Self::Beside(file, path.to_owned()))
     }
 

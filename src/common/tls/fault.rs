@@ -50,7 +50,7 @@ fn of_tls(error: &Tls, section: &str) -> Fault {
         lasting: false,
     };
     match error {
-        Tls::InvalidCertificate(wrong) => match wrong {
+        Tls::InvalidCertificate(cause) => match cause {
             // The last two: an authority of the right name has another key, as after its renewal.
             CertificateError::UnknownIssuer
             | CertificateError::BadSignature

@@ -291,7 +291,7 @@ fn the_management_api_has_the_same_authorities_and_hides_its_login() {
     assert!(shown.contains("https://me:***@mq"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
     // Over http there is nothing that it would be for.
-    let wrong = refused(&[file, url("http://mq")]);
-    assert!(wrong.contains("amqp.ca_file"), "{wrong}");
+    let error = refused(&[file, url("http://mq")]);
+    assert!(error.contains("amqp.ca_file"), "{error}");
     assert!(refused(&[url("mq:15672")]).contains("amqp.management_url"));
 }

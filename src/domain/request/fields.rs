@@ -258,7 +258,7 @@ impl Raw<'_> {
             value.ok_or(RANGE)
         });
         parsed
-            .map_err(|wrong| violate(violations, AMOUNT, wrong))
+            .map_err(|error| violate(violations, AMOUNT, error))
             .ok()
     }
 
@@ -269,8 +269,8 @@ impl Raw<'_> {
         let text = match std::mem::take(&mut self.given[REASON]) {
             Given::Text(text) => text,
             Given::NoText => {
-                let wrong = "must be Unicode text: one of its escapes is half of a surrogate pair";
-                violate(violations, REASON, wrong);
+                let error = "must be Unicode text: one of its escapes is half of a surrogate pair";
+                violate(violations, REASON, error);
                 return None;
             }
             Given::Absent | Given::Number(_) | Given::Other => {

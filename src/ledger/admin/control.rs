@@ -61,12 +61,15 @@ impl Ledger {
     /// Where the database can't work at present, or does not have the table, or does not show it.
     pub async fn pause(&self) -> Result<Option<FleetState>, LedgerError> {
         let looking = async |client: &Object| {
-            let wrong = |error| classify(&error, &self.host);
-            let statement = client.prepare_cached(LATEST).await.map_err(wrong)?;
-            client.query_opt(&statement, &[]).await.map_err(wrong)
+            let classify = |error| classify(&error, &self.host);
+            let statement = client.prepare_cached(LATEST).await.map_err(classify)?;
+            client.query_opt(&statement, &[]).await.map_err(classify)
         };
         match self.on_connection(looking).await {
-            Ok(row) => Ok(row.as_ref().map(FleetState::read).filter(|told| told.paused)),
+            Ok(row) => Ok(row
+                .as_ref()
+                .map(FleetState::read)
+                .filter(|told| told.paused)),
             Err(trouble) => Err(trouble.into_error()),
         }
     }

@@ -103,7 +103,7 @@ impl Outcomes {
             format!("SELECT count(*) FILTER (WHERE o.refusal IS NULL), count(o.refusal) {CHOSEN}");
         let params = self.filter.params();
         let row = self.session.client.query_one(&statement, &params).await;
-        let row = row.map_err(|error| self.session.wrong(&error))?;
+        let row = row.map_err(|error| self.session.classify(&error))?;
         Ok(OutcomeCount {
             applied: row.get(0),
             refused: row.get(1),
@@ -120,7 +120,7 @@ impl Outcomes {
         );
         let params = self.filter.params();
         let begun = self.session.client.execute(&statement, &params).await;
-        begun.map_err(|error| self.session.wrong(&error))?;
+        begun.map_err(|error| self.session.classify(&error))?;
         Ok(())
     }
 
@@ -130,17 +130,17 @@ impl Outcomes {
     /// Where the database fails.
     pub async fn next(&self, max: u32) -> Result<Vec<Option<Stored>>, LedgerError> {
         let fetch = format!("FETCH {max} FROM outcomes");
-        let wrong = |error| self.session.wrong(&error);
+        let classify = |error| self.session.classify(&error);
         let rows = self
             .session
             .client
             .query(&fetch, &[])
             .await
-            .map_err(wrong)?;
+            .map_err(classify)?;
         let read = |row| match read(row) {
             Ok(stored) => Ok(Some(stored)),
             Err(UnreadableRow::Refusal(_)) => Ok(None),
-            Err(UnreadableRow::Column(error)) => Err(wrong(error)),
+            Err(UnreadableRow::Column(error)) => Err(classify(error)),
         };
         rows.iter().map(read).collect()
     }

@@ -23,8 +23,8 @@ pub(crate) async fn apply(
     let mut split = Split::new(ledger, pending.len());
     let (mut round, mut in_vain) = (0, 0);
     while !pending.is_empty() && in_vain < ROUNDS {
-        let care = Lookup::from(round > 0 || ledger.is_wary());
-        split.run(&pending, care).await?;
+        let lookup = Lookup::from(round > 0 || ledger.recently_contended());
+        split.run(&pending, lookup).await?;
         let asked = pending.len();
         pending.retain(|pending| find(&split.decided, pending.request).is_none());
         round += 1;
@@ -105,14 +105,14 @@ impl<'a> From<&'a RevertRequest> for Pending<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lookup {
     /// Where the ledger shows that a request may be; another that is fails the statement.
-    Plain,
+    Optimistic,
     /// For every request; whoever is being decided elsewhere is left for the next round.
     Full,
 }
 
 impl From<bool> for Lookup {
     fn from(full: bool) -> Self {
-        if full { Self::Full } else { Self::Plain }
+        if full { Self::Full } else { Self::Optimistic }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 
-use super::batch::{Lookup, Decided, Params, Pending, ROUNDS, distinct, find};
+use super::batch::{Decided, Lookup, Params, Pending, ROUNDS, distinct, find};
 use crate::common::backoff::Backoff;
 use crate::domain::outcome::{Decision, Failure};
 use crate::domain::request::RevertRequest;
@@ -22,7 +22,7 @@ impl Ledger {
     /// # Errors
     /// Where the database can't work at present, or the role may not write.
     pub async fn try_out(&self, requests: &[RevertRequest]) -> Result<Vec<Decision>, LedgerError> {
-        let mut patience = Backoff::new(Duration::from_millis(5), Duration::from_millis(500));
+        let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(500));
         let mut trials = Vec::with_capacity(requests.len());
         let mut parts = vec![requests];
         let mut tries = 0;
@@ -39,7 +39,7 @@ impl Ledger {
                 Err(StatementError::Contended(_)) if tries < TRIES => {
                     tries += 1;
                     parts.push(part);
-                    tokio::time::sleep(patience.next_wait()).await;
+                    tokio::time::sleep(backoff.next_wait()).await;
                     continue;
                 }
                 Err(StatementError::Contended(text)) => Failure::Unavailable(text),
@@ -64,10 +64,10 @@ impl Ledger {
         client: &Object,
         requests: &[RevertRequest],
     ) -> Result<Vec<Decision>, StatementError> {
-        let wrong = |error| classify(&error, &self.host);
-        client.batch_execute("BEGIN").await.map_err(wrong)?;
+        let classify = |error| classify(&error, &self.host);
+        client.batch_execute("BEGIN").await.map_err(classify)?;
         let tried = self.rounds(client, requests).await;
-        client.batch_execute("ROLLBACK").await.map_err(wrong)?;
+        client.batch_execute("ROLLBACK").await.map_err(classify)?;
         tried
     }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::batch::{Lookup, Decided, Params, Pending};
+use super::batch::{Decided, Lookup, Params, Pending};
 use super::row::RowResult;
 use crate::common::backoff::Backoff;
 use crate::domain::outcome::{Aside, Decision, Failure, Verdict};
 use crate::ledger::client::{Ledger, STATEMENT_TIMEOUT};
-use crate::ledger::error::{RefusalCause, LedgerError, StatementError};
+use crate::ledger::error::{LedgerError, RefusalCause, StatementError};
 
 /// Longest that the server works on a part of a batch.
 const PART_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,10 +65,14 @@ impl<'a> Split<'a> {
     }
 
     /// Decides the requests, those last on whose usages others were found to hold locks.
-    pub async fn run(&mut self, requests: &[Pending<'_>], care: Lookup) -> Result<(), LedgerError> {
+    pub async fn run(
+        &mut self,
+        requests: &[Pending<'_>],
+        lookup: Lookup,
+    ) -> Result<(), LedgerError> {
         let locked = self.ledger.locks.of(requests.iter().map(Pending::usage));
         if !locked.contains(&true) {
-            return self.run_in_parts(requests, care).await;
+            return self.run_in_parts(requests, lookup).await;
         }
         let of = |wanted: bool| {
             let chosen = requests.iter().zip(&locked);
@@ -77,10 +81,10 @@ impl<'a> Split<'a> {
         };
         let free = of(false);
         if !free.is_empty() {
-            self.run_in_parts(&free, care).await?;
+            self.run_in_parts(&free, lookup).await?;
         }
         let before = self.until.replace(Instant::now() + KNOWN_AT_MOST);
-        let done = self.run_in_parts(&of(true), care).await;
+        let done = self.run_in_parts(&of(true), lookup).await;
         self.until = before;
         done
     }
@@ -89,7 +93,7 @@ impl<'a> Split<'a> {
     async fn run_in_parts(
         &mut self,
         requests: &[Pending<'_>],
-        care: Lookup,
+        lookup: Lookup,
     ) -> Result<(), LedgerError> {
         // A stack with the left half on top keeps the order of delivery.
         let mut parts = vec![requests];
@@ -99,7 +103,7 @@ impl<'a> Split<'a> {
                 continue;
             }
             let waits_long = self.until.is_none() && !self.ledger.locks.are_about();
-            let (failure, refused) = match self.run_contended(part, care).await {
+            let (failure, refused) = match self.run_contended(part, lookup).await {
                 Ok(answers) => {
                     self.decided.extend(answers);
                     continue;
@@ -207,36 +211,44 @@ impl<'a> Split<'a> {
     async fn run_contended(
         &self,
         part: &[Pending<'_>],
-        mut care: Lookup,
+        mut lookup: Lookup,
     ) -> Result<Vec<RowResult>, StatementError> {
         let params = Params::new(part.iter().copied());
-        let mut patience = Backoff::new(Duration::from_millis(2), Duration::from_millis(200));
+        let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(200));
         for _ in 1..CONTENDED_TRIES {
-            match (self.run_once(&params, care).await, care) {
+            match (self.run_once(&params, lookup).await, lookup) {
                 // Whoever was in the way has committed, and shows to who looks.
-                (Err(StatementError::Contended(_)), Lookup::Plain) => {
-                    self.ledger.beware();
-                    care = Lookup::Full;
+                (Err(StatementError::Contended(_)), Lookup::Optimistic) => {
+                    self.ledger.note_contention();
+                    lookup = Lookup::Full;
                 }
-                (Err(StatementError::Contended(_)), Lookup::Full) => sleep(patience.next_wait()).await,
+                (Err(StatementError::Contended(_)), Lookup::Full) => {
+                    sleep(backoff.next_wait()).await
+                }
                 (done, _) => return done,
             }
         }
-        self.run_once(&params, care).await
+        self.run_once(&params, lookup).await
     }
 
-    async fn run_once(&self, params: &Params<'_>, care: Lookup) -> Result<Vec<RowResult>, StatementError> {
+    async fn run_once(
+        &self,
+        params: &Params<'_>,
+        lookup: Lookup,
+    ) -> Result<Vec<RowResult>, StatementError> {
         let ledger = self.ledger;
         match self.until {
             None if ledger.locks.are_about() => {
                 let limits = (LOCKS_ABOUT_TIMEOUT, STATEMENT_TIMEOUT);
-                ledger.run_within(params, care, limits).await
+                ledger.run_within(params, lookup, limits).await
             }
-            None => ledger.run(params, care).await,
+            None => ledger.run(params, lookup).await,
             Some(until) => {
                 let left = until.saturating_duration_since(Instant::now());
                 let lock = (left / 40).clamp(SHORTEST_LOCK_TIMEOUT, PART_LOCK_TIMEOUT);
-                ledger.run_within(params, care, (lock, PART_TIMEOUT)).await
+                ledger
+                    .run_within(params, lookup, (lock, PART_TIMEOUT))
+                    .await
             }
         }
     }

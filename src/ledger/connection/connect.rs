@@ -92,7 +92,7 @@ pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, Stri
             })
         }))
         .build()
-        .map_err(|error| LedgerError::lasting(format!("the pool of connections: {error}")))?;
+        .map_err(|error| LedgerError::permanent(format!("the pool of connections: {error}")))?;
     Ok((pool, encryption, host))
 }
 
@@ -125,15 +125,16 @@ pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError
 }
 
 fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerError> {
-    let wrong = |why: &str| LedgerError::lasting(format!("configuration: database.url: {why}"));
-    let mut config = read(settings).map_err(|why| {
-        wrong(&format!(
-            "{why}; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE"
+    let classify =
+        |error: &str| LedgerError::permanent(format!("configuration: database.url: {error}"));
+    let mut config = read(settings).map_err(|error| {
+        classify(&format!(
+            "{error}; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE"
         ))
     })?;
     // Every sslmode was taken out where the settings were read; one that is still there was overlooked.
     if !matches!(config.get_ssl_mode(), SslMode::Prefer) {
-        return Err(wrong(
+        return Err(classify(
             "has an sslmode that can't be told from the rest; write it as sslmode=verify-full",
         ));
     }
@@ -141,7 +142,7 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
     if encryption.is_on()
         && (config.get_hosts().is_empty() || !config.get_hosts().iter().all(named))
     {
-        return Err(wrong(
+        return Err(classify(
             "asks for TLS by its sslmode, but not every server has a name that its certificate could bear; \
              write a host for each, or leave sslmode out where all is within this machine",
         ));

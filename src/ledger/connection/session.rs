@@ -34,15 +34,15 @@ impl Session {
     ) -> Result<T, LedgerError> {
         let answer = timeout(ANSWER_TIMEOUT, asked).await;
         let answer = answer.map_err(|_| LedgerError::silent(&self.host))?;
-        answer.map_err(|error| self.wrong(&error))
+        answer.map_err(|error| self.classify(&error))
     }
 
     pub async fn execute(&self, statements: &str) -> Result<(), LedgerError> {
         let done = self.client.batch_execute(statements).await;
-        done.map_err(|error| self.wrong(&error))
+        done.map_err(|error| self.classify(&error))
     }
 
-    pub fn wrong(&self, error: &tokio_postgres::Error) -> LedgerError {
+    pub fn classify(&self, error: &tokio_postgres::Error) -> LedgerError {
         unavailable(error, &self.host)
     }
 }

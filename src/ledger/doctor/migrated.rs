@@ -80,7 +80,11 @@ async fn objects(session: &Session, age: Option<Age>, checks: &mut Checks) {
         return;
     }
     let newer = age != Some(Age::Same);
-    let looked = session.answered(objects::schema_diff(&session.client, ObjectScope::All, newer));
+    let looked = session.answered(objects::schema_diff(
+        &session.client,
+        ObjectScope::All,
+        newer,
+    ));
     let Some(troubles) = answered(id, looked.await, checks) else {
         return;
     };

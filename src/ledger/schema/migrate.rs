@@ -98,7 +98,7 @@ impl Session {
     /// Polls instead of waiting in the server: a waiting statement holds a snapshot, and `CREATE INDEX
     /// CONCURRENTLY` of the process that has the lock would wait for that for ever.
     async fn lock(&self) -> Result<(), LedgerError> {
-        let mut patience = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
         loop {
             let asked = self
@@ -108,12 +108,12 @@ impl Session {
                 return Ok(());
             }
             if tokio::time::Instant::now() > deadline {
-                return Err(LedgerError::lasting(
+                return Err(LedgerError::permanent(
                     "another process has been migrating this database for ten minutes; find it by its \
                      advisory lock in pg_locks",
                 ));
             }
-            tokio::time::sleep(patience.next_wait()).await;
+            tokio::time::sleep(backoff.next_wait()).await;
         }
     }
 
@@ -129,7 +129,7 @@ impl Session {
             self.create_frontier_tables(settings).await?;
         }
         self.check_frontier_tables(settings).await?;
-        failpoint::pass(failpoint::MIGRATING);
+        failpoint::hit(failpoint::MIGRATING);
         let mut runner = Runner::new(&migrations());
         runner.set_migration_table_name(HISTORY);
         // A newer version of revertd may have been here: its additions are no fault.
@@ -143,7 +143,7 @@ impl Session {
         let report = report.map_err(|error| self.refinery(&error))?;
         let applied = report.applied_migrations().iter().map(ToString::to_string);
         let mut applied: Vec<_> = applied.collect();
-        failpoint::pass(failpoint::MIGRATING);
+        failpoint::hit(failpoint::MIGRATING);
         if self.create_index(settings).await? {
             applied.push(INDEX.into());
         }
@@ -158,7 +158,7 @@ impl Session {
         let drop = "DROP INDEX CONCURRENTLY IF EXISTS {ledger}.billing_transactions_revertd_idx";
         self.execute(&in_schema(drop, settings)).await?;
         let index = in_schema(include_str!("index.sql"), settings);
-        failpoint::amid(failpoint::MIGRATING, self.execute(&index)).await?;
+        failpoint::hit_during(failpoint::MIGRATING, self.execute(&index)).await?;
         Ok(true)
     }
 
@@ -173,7 +173,7 @@ impl Session {
 
     async fn check(&self, settings: &Settings) -> Result<(), LedgerError> {
         let missing = |what: String| {
-            Err(LedgerError::lasting(format!(
+            Err(LedgerError::permanent(format!(
                 "{what}; run `revertd migrate`"
             )))
         };
@@ -208,11 +208,11 @@ impl Session {
         match error.kind() {
             refinery::error::Kind::Connection(_, cause) => {
                 match cause.downcast_ref::<tokio_postgres::Error>() {
-                    Some(cause) => self.wrong(cause),
-                    None => LedgerError::lasting(format!("the migration failed: {cause}")),
+                    Some(cause) => self.classify(cause),
+                    None => LedgerError::permanent(format!("the migration failed: {cause}")),
                 }
             }
-            _ => LedgerError::lasting(format!("the migration failed: {error}")),
+            _ => LedgerError::permanent(format!("the migration failed: {error}")),
         }
     }
 }

@@ -72,24 +72,24 @@ impl Session {
              JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid \
              WHERE n.nspname = $1 AND a.attnum > 0 AND NOT a.attisdropped";
         let rows = self.answered(self.client.query(query, &[&schema])).await?;
-        let mut wrong = Vec::new();
+        let mut problems = Vec::new();
         for (table, column, kind) in COLUMNS {
             let found = rows
                 .iter()
                 .find(|row| row.get::<_, &str>(0) == table && row.get::<_, &str>(1) == column);
             let found: Option<&str> = found.map(|row| row.get(2));
             match found {
-                None => wrong.push(format!("{table}.{column} is missing")),
+                None => problems.push(format!("{table}.{column} is missing")),
                 Some("varchar") if kind == "text" => {}
                 Some(found) if found == kind => {}
-                Some(found) => wrong.push(format!("{table}.{column} is {found}, not {kind}")),
+                Some(found) => problems.push(format!("{table}.{column} is {found}, not {kind}")),
             }
         }
         for row in &rows {
             let (table, column): (&str, &str) = (row.get(0), row.get(1));
             let ours = column == "updated_at" || COLUMNS.iter().any(|(_, name, _)| *name == column);
             if table == "billing_transactions" && row.get::<_, bool>(3) && !ours {
-                wrong.push(format!(
+                problems.push(format!(
                     "{table}.{column} must be given, and revertd does not know it"
                 ));
             }
@@ -99,10 +99,10 @@ impl Session {
              AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass('\"{schema}\".billing_transactions') \
              AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = 'id'"
         );
-        if wrong.is_empty() && !self.exists(&unique).await? {
-            wrong.push("billing_transactions.id has no unique index".into());
+        if problems.is_empty() && !self.exists(&unique).await? {
+            problems.push("billing_transactions.id has no unique index".into());
         }
-        if wrong.is_empty() {
+        if problems.is_empty() {
             return Ok(());
         }
         let remedy = if rows.is_empty() && !settings.ledger.manage {
@@ -110,9 +110,9 @@ impl Session {
         } else {
             "; revertd needs Frontier's tables as ARCHITECTURE.md lists them, section Ledger"
         };
-        let wrong = wrong.join(", ");
-        Err(LedgerError::lasting(format!(
-            "Frontier's tables in schema {schema} do not fit: {wrong}{remedy}"
+        let problems = problems.join(", ");
+        Err(LedgerError::permanent(format!(
+            "Frontier's tables in schema {schema} do not fit: {problems}{remedy}"
         )))
     }
 }

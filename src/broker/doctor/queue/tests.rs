@@ -33,7 +33,12 @@ fn told(role: Role, answer: &Value, version: &str) -> Vec<Check> {
 fn each_way_to_lose_a_request_is_found() {
     assert_eq!(judged(Role::Work, &sound(), "4.0.5")[0].0, CheckStatus::Ok);
     for (path, value, status, said) in [
-        ("/type", json!("classic"), CheckStatus::Error, "type classic"),
+        (
+            "/type",
+            json!("classic"),
+            CheckStatus::Error,
+            "type classic",
+        ),
         ("/durable", json!(false), CheckStatus::Error, "restart"),
         (
             "/auto_delete",
@@ -41,7 +46,12 @@ fn each_way_to_lose_a_request_is_found() {
             CheckStatus::Error,
             "who consumes it",
         ),
-        ("/online", json!(["a"]), CheckStatus::Error, "1 of the 3 members"),
+        (
+            "/online",
+            json!(["a"]),
+            CheckStatus::Error,
+            "1 of the 3 members",
+        ),
         (
             "/online",
             json!(["a", "b"]),
@@ -159,7 +169,10 @@ fn rungs_lead_back_after_their_delay_and_letters_stay() {
             .contains("older than 100 ms")
     );
     assert_eq!(judged(Role::Dead, &answer, "")[0].0, CheckStatus::Error);
-    assert_eq!(judged(Role::Replies, &answer, "")[0].0, CheckStatus::Warning);
+    assert_eq!(
+        judged(Role::Replies, &answer, "")[0].0,
+        CheckStatus::Warning
+    );
     let mut answer = sound();
     answer["arguments"]["x-delivery-limit"] = json!(50);
     assert!(

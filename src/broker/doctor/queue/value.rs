@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Queue;
+use super::QueueInfo;
 
 const RECREATE: &str = "delete the queue once it is empty, and have `revertd worker` declare it (topology.declare = true)";
 const POLICY: &str =
@@ -26,7 +26,7 @@ impl ValueSource {
     }
 }
 
-impl Queue<'_> {
+impl QueueInfo<'_> {
     /// Of argument and policy, the smaller one counts.
     pub fn number(&self, key: &str) -> Option<(i64, ValueSource)> {
         let both = self.both(key).into_iter();
@@ -58,7 +58,10 @@ impl Queue<'_> {
     fn both(&self, key: &str) -> [(&Value, ValueSource); 2] {
         let answer = self.answer;
         [
-            (&answer["effective_policy_definition"][key], ValueSource::Policy),
+            (
+                &answer["effective_policy_definition"][key],
+                ValueSource::Policy,
+            ),
             (&answer["arguments"][format!("x-{key}")], ValueSource::Queue),
         ]
     }

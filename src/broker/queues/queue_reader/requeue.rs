@@ -6,7 +6,7 @@ use amq_protocol::protocol::{AMQPClass, basic, queue};
 use amq_protocol::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
-use super::{QueueReader, GET_EMPTY, GET_OK};
+use super::{GET_EMPTY, GET_OK, QueueReader};
 use crate::broker::error::BrokerError;
 use crate::broker::raw::wire;
 
@@ -19,7 +19,7 @@ const CANCEL_OK: (u16, u16) = (60, 31);
 
 impl QueueReader {
     /// Lets the queue take note of what was settled, and take the rest back.
-    pub(crate) async fn give_back(&mut self) -> Result<(), BrokerError> {
+    pub(crate) async fn requeue(&mut self) -> Result<(), BrokerError> {
         for number in 1..=self.consumers {
             let cancel = basic::AMQPMethod::Cancel(basic::Cancel {
                 consumer_tag: number.to_string().into(),
@@ -76,11 +76,11 @@ impl QueueReader {
         });
         self.send([AMQPClass::Queue(declare)]).await?;
         let there = self.skip_to(&[DECLARE_OK]).await?;
-        match wire::parsed(&there).map_err(|error| self.wrong(&error))? {
+        match wire::parsed(&there).map_err(|error| self.classify(&error))? {
             AMQPClass::Queue(queue::AMQPMethod::DeclareOk(there)) => {
                 Ok((there.message_count, there.consumer_count))
             }
-            _ => Err(self.wrong(&wire::unexpected())),
+            _ => Err(self.classify(&wire::unexpected())),
         }
     }
 }

@@ -152,11 +152,11 @@ impl Run<'_> {
         };
         let notes: Vec<_> = window.iter().map(note).collect();
         intervention.note(&notes).await?;
-        failpoint::pass(failpoint::LETTERS_NOTED);
+        failpoint::hit(failpoint::LETTERS_NOTED);
         act.carry_out(window).await?;
         browse.settle(window).await?;
         self.sum.done += window.len() as u64;
-        failpoint::pass(failpoint::LETTERS_SETTLED);
+        failpoint::hit(failpoint::LETTERS_SETTLED);
         intervention.done().await?;
         self.pass(window.len() as u64);
         Ok(())

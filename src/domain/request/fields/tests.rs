@@ -86,8 +86,8 @@ fn an_amount_is_a_positive_int64_as_a_number_or_a_decimal_string() {
         assert_eq!(fields, ["amount"], "{text}");
     }
     for text in ["NaN", "Infinity", "01", "+1", "1.", "0x10", "'1'"] {
-        let wrong = amount_of(text).expect_err(text);
-        assert!(wrong[0].starts_with("malformed: "), "{text}: {wrong:?}");
+        let error = amount_of(text).expect_err(text);
+        assert!(error[0].starts_with("malformed: "), "{text}: {error:?}");
     }
 }
 
@@ -203,7 +203,7 @@ fn a_reason_is_at_most_512_characters_without_control_characters() {
     };
     assert!(with(&"ü".repeat(512)).is_ok());
     assert!(with("'; DROP TABLE usage; -- \u{202e}").is_ok());
-    for wrong in [
+    for error in [
         "x".repeat(513),
         "a\tb".into(),
         "\u{0}".into(),
@@ -211,7 +211,7 @@ fn a_reason_is_at_most_512_characters_without_control_characters() {
         "\u{85}".into(),
     ] {
         assert_eq!(
-            with(&wrong).map_err(violations),
+            with(&error).map_err(violations),
             Err(vec!["reason".to_owned()])
         );
     }
@@ -242,9 +242,9 @@ fn what_is_no_json_object_is_malformed() {
         deep.as_bytes(),
     ];
     for case in cases {
-        let wrong = violations(decode(case).expect_err("no object"));
+        let error = violations(decode(case).expect_err("no object"));
         let shown = String::from_utf8_lossy(&case[..case.len().min(20)]).into_owned();
-        assert!(wrong[0].starts_with("malformed: "), "{shown}: {wrong:?}");
+        assert!(error[0].starts_with("malformed: "), "{shown}: {error:?}");
     }
 }
 
@@ -271,7 +271,7 @@ fn half_a_surrogate_pair_and_a_huge_number_are_json() {
     ] {
         assert!(with(ignored).is_ok(), "{ignored}: {:?}", with(ignored));
     }
-    for (wrong, field) in [
+    for (error, field) in [
         (r#""reason":"\ud800""#, "reason"),
         (r#""reason":"a\udc00b""#, "reason"),
         (r#""reason":1e400"#, "reason"),
@@ -280,7 +280,7 @@ fn half_a_surrogate_pair_and_a_huge_number_are_json() {
         (r#""billingId":1e400"#, "billing_id"),
         (&format!(r#""reason":{deep}"#), "reason"),
     ] {
-        assert_eq!(with(wrong), Err(vec![field.to_owned()]), "{wrong}");
+        assert_eq!(with(error), Err(vec![field.to_owned()]), "{error}");
     }
     let pair = with(r#""reason":"\ud83d\ude00""#).expect("a whole pair");
     assert_eq!(pair.reason.as_deref(), Some("\u{1f600}"));
