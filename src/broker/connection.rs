@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::broker::consume::consumer::Consumer;
 use crate::broker::consume::trust::Trust;
 use crate::broker::error::BrokerError;
-use crate::broker::publish::publisher::Publisher;
+use crate::broker::publish::publisher::{Confirms, Publisher};
 use crate::broker::raw::inbound::{Flow, Inbound};
 use crate::broker::topology::{self, Alternate};
 use crate::common::tls;
@@ -44,6 +44,8 @@ pub struct Broker {
     pub(crate) publishing: WatchedConnection,
     /// What is in flight of the first.
     pub(crate) flow: Arc<Flow>,
+    /// Those that came on the second.
+    confirms: Arc<Confirms>,
     url: AmqpUrl,
     pub(crate) trust: Trust,
     pub(crate) host: String,
@@ -73,6 +75,7 @@ impl Broker {
                 consuming: WatchedConnection::new(consuming),
                 publishing: WatchedConnection::new(publishing),
                 flow,
+                confirms: Arc::default(),
                 host: url.host(),
                 url,
             })
@@ -106,11 +109,11 @@ impl Broker {
     /// # Errors
     /// Where the broker refuses.
     pub async fn publisher(&self) -> Result<Publisher, BrokerError> {
-        let opening = Publisher::open(&self.publishing.connection, self.trust.user(), &self.host);
-        within(CONNECT_TIMEOUT, &self.host, opening).await
+        let (user, confirms) = (self.trust.user(), self.confirms.clone());
+        Publisher::open(&self.publishing.connection, user, &self.host, confirms).await
     }
 
-    /// An outlet on a connection of its own, for a command that only publishes. It closes with the outlet.
+    /// A publisher on a connection of its own, for a command that only publishes. It closes with the outlet.
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses.
@@ -118,8 +121,7 @@ impl Broker {
         let connecting = async |url: AmqpUrl| {
             let (connection, host) = (connect(&url, name).await?, url.host());
             let user = connection.status().username().into();
-            let opening = Publisher::open(&connection, &user, &host);
-            let publisher = within(CONNECT_TIMEOUT, &host, opening).await?;
+            let publisher = Publisher::open(&connection, &user, &host, Arc::default()).await?;
             Ok(publisher.keeping(connection))
         };
         any_of(&settings.amqp.url, connecting).await
@@ -131,8 +133,8 @@ impl Broker {
     /// Where the broker refuses.
     pub async fn separate_publisher(&self) -> Result<Publisher, BrokerError> {
         let connection = connect(&self.url, "revertd worker (direct reply-to)").await?;
-        let opening = Publisher::open(&connection, self.trust.user(), &self.host);
-        let publisher = within(CONNECT_TIMEOUT, &self.host, opening).await?;
+        let (user, confirms) = (self.trust.user(), Arc::default());
+        let publisher = Publisher::open(&connection, user, &self.host, confirms).await?;
         Ok(publisher.keeping(connection))
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,7 +14,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::time::{Instant, timeout};
 
 use super::message::{Message, Properties};
-use crate::broker::connection::CONFIRM_TIMEOUT;
+use crate::broker::connection::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT};
 use crate::broker::consume::delivery::Delivery;
 use crate::broker::error::BrokerError;
 use crate::broker::properties;
@@ -34,6 +34,9 @@ const IN_FLIGHT_BYTES: usize = 1024 * 1024;
 
 /// How long nothing may come until it is found out whether the broker or a queue is silent.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// Longest that a channel waits for a confirm while other channels of its connection get some.
+const CHANNEL_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Room in a frame for what is not the publisher's own headers.
 const FRAME_RESERVE: usize = 8 * 1024;
@@ -56,13 +59,25 @@ struct Said {
     of_probes: Vec<Confirmation>,
 }
 
+/// The number of confirms that came on a connection. On a slow network a channel waits for its turn
+/// behind others: the broker is silent only if no channel of the connection gets a confirm.
+#[derive(Default)]
+pub struct Confirms(AtomicU64);
+
+impl Confirms {
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A channel in confirm mode.
 pub struct Publisher {
     channel: Channel,
     user: Arc<str>,
     host: String,
     headers_max_bytes: usize,
-    /// Closed with the outlet, where it has one of its own.
+    confirms: Arc<Confirms>,
+    /// Closed with the publisher, where it has one of its own.
     _connection: Option<Connection>,
 }
 
@@ -71,17 +86,32 @@ impl Publisher {
         connection: &Connection,
         user: &Arc<str>,
         host: &str,
+        confirms: Arc<Confirms>,
     ) -> Result<Self, BrokerError> {
-        let classify = |error| BrokerError::classify(&error, host, "opening a channel to publish");
-        let channel = connection.create_channel().await.map_err(classify)?;
-        let confirm = ConfirmSelectOptions { nowait: false };
-        channel.confirm_select(confirm).await.map_err(classify)?;
+        let opening = async {
+            let classify =
+                |error| BrokerError::classify(&error, host, "opening a channel to publish");
+            let channel = connection.create_channel().await.map_err(classify)?;
+            let confirm = ConfirmSelectOptions { nowait: false };
+            channel.confirm_select(confirm).await.map_err(classify)?;
+            Ok(channel)
+        };
+        tokio::pin!(opening);
+        let channel = loop {
+            let seen = confirms.count();
+            match timeout(CONNECT_TIMEOUT, &mut opening).await {
+                Ok(opened) => break opened?,
+                Err(_) if confirms.count() == seen => return Err(BrokerError::silent(host)),
+                Err(_) => {}
+            }
+        };
         let frame_max = connection.configuration().frame_max() as usize;
         Ok(Self {
             channel,
             user: user.clone(),
             host: host.into(),
             headers_max_bytes: frame_max.saturating_sub(FRAME_RESERVE),
+            confirms,
             _connection: None,
         })
     }
@@ -228,7 +258,9 @@ impl Publisher {
     ) -> Result<Said, BrokerError> {
         let (written, all) = (AtomicUsize::new(0), window.len());
         let mut said = Said::default();
-        let (mut bytes, mut steps, mut last) = (0, 0u64, Instant::now());
+        let (mut bytes, mut steps) = (0, 0u64);
+        let (mut confirms, mut last) = (self.confirms.count(), Instant::now());
+        let mut last_here = last;
         // The steps before the probe that is under way.
         let mut probing: Option<u64> = None;
         let mut under_way = FuturesUnordered::new();
@@ -249,7 +281,8 @@ impl Publisher {
             match timeout(QUIET, under_way.next()).await {
                 Ok(None) => return Ok(said),
                 Ok(Some((Some(place), confirmation))) => {
-                    (steps, last) = (steps + 1, Instant::now());
+                    (steps, last_here) = (steps + 1, Instant::now());
+                    self.confirms.0.fetch_add(1, Ordering::Relaxed);
                     bytes -= window[place].body.len();
                     said.of_window[place] =
                         Some(confirmation.map_err(|error| self.classify(&error))?);
@@ -262,25 +295,22 @@ impl Publisher {
                         return Ok(said);
                     }
                 }
-                Err(_) if last.elapsed() >= CONFIRM_TIMEOUT => {
-                    return Err(BrokerError::silent(&self.host));
-                }
-                Err(_) if probing.is_none() => {
-                    let mut unconfirmed = window.iter().zip(&said.of_window);
-                    let waiting = unconfirmed.find_map(|(message, said)| {
-                        let event = message.event().filter(|_| said.is_none());
-                        event.map(|event| (message, event))
-                    });
-                    let waiting = waiting.and_then(|(message, event)| {
-                        own_queue(event).map(|queue| (message, queue))
-                    });
-                    if let Some((message, queue)) = waiting {
-                        let probe = Cow::Owned(message.clone().straight_to(queue));
+                Err(_) => {
+                    if self.confirms.count() != confirms {
+                        (confirms, last) = (self.confirms.count(), Instant::now());
+                    }
+                    let silent = last.elapsed() >= CONFIRM_TIMEOUT;
+                    if silent || last_here.elapsed() >= CHANNEL_TIMEOUT {
+                        return Err(BrokerError::silent(&self.host));
+                    }
+                    if probing.is_none()
+                        && let Some((event, queue)) = longest_waiting(window, &said, own_queue)
+                    {
+                        let probe = Cow::Owned(event.clone().straight_to(queue));
                         under_way.push(self.confirmed(None, probe, &written, usize::MAX));
                         probing = Some(steps);
                     }
                 }
-                Err(_) => {}
             }
         }
     }
@@ -316,4 +346,18 @@ impl Publisher {
     fn classify(&self, error: &lapin::Error) -> BrokerError {
         BrokerError::classify(error, &self.host, "publishing")
     }
+}
+
+/// The event that waits longest for its confirm, and revertd's own queue for it.
+fn longest_waiting<'w, 'm, 'q>(
+    window: &'w [Message<'m>],
+    said: &Said,
+    own_queue: &impl Fn(&Event) -> Option<&'q str>,
+) -> Option<(&'w Message<'m>, &'q str)> {
+    let mut unconfirmed = window.iter().zip(&said.of_window);
+    let (message, event) = unconfirmed.find_map(|(message, said)| {
+        let event = message.event().filter(|_| said.is_none());
+        event.map(|event| (message, event))
+    })?;
+    Some((message, own_queue(event)?))
 }

@@ -11,27 +11,30 @@ fn sound() -> Value {
             "x-dead-letter-strategy": "at-least-once"}})
 }
 
-fn judged(role: Role, answer: &Value, version: &str) -> Vec<(CheckStatus, String)> {
+fn judged(role: QueueRole, answer: &Value, version: &str) -> Vec<(CheckStatus, String)> {
     let told = told(role, answer, version).into_iter();
     told.map(|check| (check.status, check.seen)).collect()
 }
 
-fn told(role: Role, answer: &Value, version: &str) -> Vec<Check> {
+fn told(role: QueueRole, answer: &Value, version: &str) -> Vec<Check> {
     let settings = Settings::load_from(None, []).expect("the defaults are valid");
     let mut checks = Checks::default();
-    let queue = Queue {
+    let queue = QueueInfo {
         name: "q",
         role,
         answer,
     };
-    queue.check("queue", &Broker::of(version), &settings, &mut checks);
+    queue.check("queue", &BrokerInfo::of(version), &settings, &mut checks);
     let of_queue = checks.iter().filter(|check| check.id == "queue");
     of_queue.cloned().collect()
 }
 
 #[test]
 fn each_way_to_lose_a_request_is_found() {
-    assert_eq!(judged(Role::Work, &sound(), "4.0.5")[0].0, CheckStatus::Ok);
+    assert_eq!(
+        judged(QueueRole::Work, &sound(), "4.0.5")[0].0,
+        CheckStatus::Ok
+    );
     for (path, value, status, said) in [
         (
             "/type",
@@ -127,7 +130,7 @@ fn each_way_to_lose_a_request_is_found() {
     ] {
         let mut answer = sound();
         *answer.pointer_mut(path).expect(path) = value;
-        let found = judged(Role::Work, &answer, "4.0.5");
+        let found = judged(QueueRole::Work, &answer, "4.0.5");
         assert_eq!(found.len(), 1, "{path}: {found:?}");
         assert!(
             found[0].0 == status && found[0].1.contains(said),
@@ -139,12 +142,15 @@ fn each_way_to_lose_a_request_is_found() {
     *answer
         .pointer_mut("/arguments/x-delivery-limit")
         .expect("there") = json!(null);
-    assert_eq!(judged(Role::Work, &answer, "3.13.7")[0].0, CheckStatus::Ok);
+    assert_eq!(
+        judged(QueueRole::Work, &answer, "3.13.7")[0].0,
+        CheckStatus::Ok
+    );
 }
 
 #[test]
 fn rungs_lead_back_after_their_delay_and_letters_stay() {
-    let rung = Role::Rung { delay_ms: 5000 };
+    let rung = QueueRole::Rung { delay_ms: 5000 };
     let mut answer = sound();
     answer["arguments"]["x-dead-letter-exchange"] = json!("");
     answer["arguments"]["x-dead-letter-routing-key"] = json!("usage.reverts");
@@ -164,19 +170,22 @@ fn rungs_lead_back_after_their_delay_and_letters_stay() {
     );
     answer["arguments"]["x-delivery-limit"] = json!(1_000_000_000);
     assert!(
-        judged(Role::Dead, &answer, "")[0]
+        judged(QueueRole::Dead, &answer, "")[0]
             .1
             .contains("older than 100 ms")
     );
-    assert_eq!(judged(Role::Dead, &answer, "")[0].0, CheckStatus::Error);
     assert_eq!(
-        judged(Role::Replies, &answer, "")[0].0,
+        judged(QueueRole::Dead, &answer, "")[0].0,
+        CheckStatus::Error
+    );
+    assert_eq!(
+        judged(QueueRole::Replies, &answer, "")[0].0,
         CheckStatus::Warning
     );
     let mut answer = sound();
     answer["arguments"]["x-delivery-limit"] = json!(50);
     assert!(
-        judged(Role::Dead, &answer, "")[0]
+        judged(QueueRole::Dead, &answer, "")[0]
             .1
             .contains("looked at 50 times")
     );
@@ -188,12 +197,12 @@ fn a_consumer_timeout_that_is_too_short_is_told() {
     for (timeout, status) in [(60_000, CheckStatus::Warning), (1_800_000, CheckStatus::Ok)] {
         let (mut answer, mut checks) = (sound(), Checks::default());
         answer["arguments"]["x-consumer-timeout"] = json!(timeout);
-        let queue = Queue {
+        let queue = QueueInfo {
             name: "q",
-            role: Role::Work,
+            role: QueueRole::Work,
             answer: &answer,
         };
-        queue.check("queue", &Broker::of(""), &settings, &mut checks);
+        queue.check("queue", &BrokerInfo::of(""), &settings, &mut checks);
         let found = checks
             .iter()
             .find(|check| check.id == "amqp-consumer-timeout");
@@ -203,25 +212,29 @@ fn a_consumer_timeout_that_is_too_short_is_told() {
 
 #[test]
 fn what_a_policy_spoils_is_taken_out_of_the_policy() {
-    let rung = Role::Rung { delay_ms: 5000 };
+    let rung = QueueRole::Rung { delay_ms: 5000 };
     let mut led_back = sound();
     led_back["arguments"]["x-dead-letter-exchange"] = json!("");
     led_back["arguments"]["x-dead-letter-routing-key"] = json!("usage.reverts");
     led_back["arguments"]["x-message-ttl"] = json!(5000);
     for (role, lacks, policy) in [
-        (Role::Work, "", json!({"overflow": "drop-head"})),
+        (QueueRole::Work, "", json!({"overflow": "drop-head"})),
         (rung, "", json!({"overflow": "drop-head"})),
-        (Role::Dead, "", json!({"overflow": "reject-publish-dlx"})),
+        (
+            QueueRole::Dead,
+            "",
+            json!({"overflow": "reject-publish-dlx"}),
+        ),
         (rung, "", json!({"message-ttl": 100})),
-        (Role::Dead, "", json!({"message-ttl": 100})),
-        (Role::Work, "", json!({"expires": 100})),
+        (QueueRole::Dead, "", json!({"message-ttl": 100})),
+        (QueueRole::Work, "", json!({"expires": 100})),
         (
             rung,
             "x-dead-letter-routing-key",
             json!({"dead-letter-routing-key": "elsewhere"}),
         ),
         (
-            Role::Work,
+            QueueRole::Work,
             "x-dead-letter-strategy",
             json!({"dead-letter-strategy": "at-most-once"}),
         ),
@@ -258,10 +271,10 @@ fn what_a_policy_spoils_is_taken_out_of_the_policy() {
     answer["arguments"]["x-overflow"] = json!("drop-head");
     answer["arguments"]["x-delivery-limit"] = json!(50);
     answer["effective_policy_definition"] = json!({"overflow": "reject-publish"});
-    assert_eq!(judged(Role::Dead, &answer, "3.13.7").len(), 2);
+    assert_eq!(judged(QueueRole::Dead, &answer, "3.13.7").len(), 2);
     // What drops its oldest on purpose does not claim to lose nothing.
     answer["arguments"]["x-delivery-limit"] = json!(1_000_000);
-    let found = judged(Role::Replies, &answer, "3.13.7");
+    let found = judged(QueueRole::Replies, &answer, "3.13.7");
     assert!(
         found[0].0 == CheckStatus::Ok && !found[0].1.contains("loses nothing"),
         "{found:?}"
