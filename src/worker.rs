@@ -13,17 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::broker::{BrokerError, Delivery};
-use crate::ledger::control::Told;
+use crate::common::backoff::Backoff;
+use crate::config::Settings;
+use crate::domain::retry::Ladder;
+use crate::ledger::admin::control::FleetState;
 use crate::ledger::{self, Ledger, LedgerError};
-use crate::patience::Patience;
-use crate::retry::Ladder;
-use crate::settings::Settings;
 use crate::telemetry::{Pause, TelemetryError};
 use crash_journal::CrashJournal;
 use logs::Logs;
-use sight::Sight;
+use telemetry::WorkerTelemetry;
 
 mod batch;
+mod batch_recorder;
 mod copies;
 mod crash_journal;
 mod generation;
@@ -31,9 +32,7 @@ mod logs;
 mod messages;
 mod pause;
 mod publish;
-mod record;
-mod sight;
-
+mod telemetry;
 /// The waits between generations that fail.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -64,7 +63,7 @@ struct Shared {
     journal: CrashJournal,
     ladder: Ladder,
     retry_queues: Vec<String>,
-    sight: Sight,
+    telemetry: WorkerTelemetry,
     logs: Logs,
     /// Batches that were settled: the servers worked.
     settled: AtomicU64,
@@ -73,33 +72,33 @@ struct Shared {
 impl Shared {
     /// So many copies to `reply_to` did not arrive.
     fn copies_failed(&self, copies: usize, reason: &str) {
-        (0..copies).for_each(|_| self.sight.counts.copy_failed());
+        (0..copies).for_each(|_| self.telemetry.counters.copy_failed());
         self.logs.copies_failed(copies, reason);
     }
 
     /// A request names a queue in `reply_to` to which no copy may go.
     fn reply_to_refused(&self, delivery: &Delivery, queue: &str) {
-        self.sight.counts.reply_to_refused();
+        self.telemetry.counters.reply_to_refused();
         self.logs.reply_to_refused(delivery, queue);
     }
 }
 
 /// What a generation takes over from the one before.
 #[derive(Default)]
-struct Beginning {
+struct Handover {
     /// Whether the broker or the database failed.
     failed: bool,
 }
 
 /// Why a worker, and with it the generation, ended.
-enum End {
+enum Exit {
     Stopped,
     /// A bug; what was in hand may hold its cause.
-    BrokeOff,
+    Panicked,
     /// The broker took no messages for a while, and does again.
     Unblocked,
     /// The fleet is to take no requests; what was in hand is finished.
-    Paused(Told),
+    Paused(FleetState),
     Ledger(LedgerError),
     Broker(BrokerError),
 }
@@ -110,13 +109,13 @@ enum End {
 /// Where it could not start for a cause that lasts, or not finish in time.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), WorkerError> {
     let ledger = Ledger::new(&settings)?;
-    let (sight, showing) = Sight::open(&settings, &ledger, &stop)?;
+    let (telemetry, server) = WorkerTelemetry::open(&settings, &ledger, &stop)?;
     let shared = Arc::new(Shared {
         journal: CrashJournal::new(ledger.clone(), settings.worker.batch_max),
         ledger,
         ladder: settings.ladder(),
         retry_queues: settings.retry_queues(),
-        sight,
+        telemetry,
         logs: Logs::default(),
         settled: AtomicU64::new(0),
         settings,
@@ -128,10 +127,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
     };
     let result = tokio::select! {
         result = pool.run() => result,
-        never = showing.look(&shared) => match never {},
+        never = server.look(&shared) => match never {},
     };
-    info!(tally = %shared.sight.counts, "stopped");
-    showing.close().await;
+    info!(tally = %shared.telemetry.counters, "stopped");
+    server.close().await;
     result
 }
 
@@ -144,11 +143,11 @@ struct Pool {
 
 impl Pool {
     async fn run(&self) -> Result<(), WorkerError> {
-        let mut patience = Patience::new(FIRST_WAIT, LONGEST_WAIT);
-        if !self.prepare_schema(&mut patience).await? {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        if !self.prepare_schema(&mut backoff).await? {
             return Ok(());
         }
-        let mut next = Beginning::default();
+        let mut next = Handover::default();
         let mut ever_ready = false;
         loop {
             let mut ready = false;
@@ -157,35 +156,37 @@ impl Pool {
             ever_ready |= ready;
             if self.settled() > settled {
                 // What works now and then is not hammered by trying it at once.
-                patience.reset();
+                backoff.reset();
             }
-            if let End::Paused(told) = &end {
+            if let Exit::Paused(told) = &end {
                 // What a generation that never began was to take over, the next one is.
                 if ready {
-                    next = Beginning::default();
+                    next = Handover::default();
                 }
                 if !self.sit_out(told).await {
                     return Ok(());
                 }
-                patience.reset();
+                backoff.reset();
                 continue;
             }
-            next = Beginning::default();
+            next = Handover::default();
             let wait = match end {
-                End::Stopped | End::Paused(_) => return Ok(()),
-                End::Unblocked => Duration::ZERO,
-                End::BrokeOff => patience.next_wait(),
-                End::Broker(wrong) if wrong.is_lasting() && !ever_ready => return Err(wrong.into()),
-                End::Ledger(wrong) if wrong.is_lasting() && !ever_ready => {
-                    return Err(wrong.into());
+                Exit::Stopped | Exit::Paused(_) => return Ok(()),
+                Exit::Unblocked => Duration::ZERO,
+                Exit::Panicked => backoff.next_wait(),
+                Exit::Broker(error) if error.is_permanent() && !ever_ready => {
+                    return Err(error.into());
                 }
-                End::Broker(wrong) => {
-                    next.failed = true;
-                    self.pause(Pause::Broker, &wrong, &mut patience)
+                Exit::Ledger(error) if error.is_permanent() && !ever_ready => {
+                    return Err(error.into());
                 }
-                End::Ledger(wrong) => {
+                Exit::Broker(error) => {
                     next.failed = true;
-                    self.pause(Pause::Database, &wrong, &mut patience)
+                    self.pause(Pause::Broker, &error, &mut backoff)
+                }
+                Exit::Ledger(error) => {
+                    next.failed = true;
+                    self.pause(Pause::Database, &error, &mut backoff)
                 }
             };
             if self.stopped_within(wait).await {
@@ -199,7 +200,7 @@ impl Pool {
     }
 
     /// Migrates or checks the schema, however long the database takes to appear. `false`: stopped meanwhile.
-    async fn prepare_schema(&self, patience: &mut Patience) -> Result<bool, LedgerError> {
+    async fn prepare_schema(&self, backoff: &mut Backoff) -> Result<bool, LedgerError> {
         let settings = &self.shared.settings;
         loop {
             let prepared = async {
@@ -219,14 +220,14 @@ impl Pool {
             };
             match prepared {
                 Ok(()) => {
-                    patience.reset();
+                    backoff.reset();
                     return Ok(true);
                 }
-                Err(wrong) if wrong.is_lasting() => return Err(wrong),
-                Err(wrong) => {
-                    let wait = patience.next_wait();
-                    error!(reason = %wrong, retry_in = ?wait, "waiting for the database");
-                    self.shared.sight.status.paused(Pause::Database, &wrong);
+                Err(error) if error.is_permanent() => return Err(error),
+                Err(error) => {
+                    let wait = backoff.next_wait();
+                    error!(error = %error, retry_in = ?wait, "waiting for the database");
+                    self.shared.telemetry.status.paused(Pause::Database, &error);
                     if self.stopped_within(wait).await {
                         return Ok(false);
                     }
@@ -238,12 +239,12 @@ impl Pool {
     fn pause(
         &self,
         pause: Pause,
-        wrong: &dyn std::error::Error,
-        patience: &mut Patience,
+        error: &dyn std::error::Error,
+        backoff: &mut Backoff,
     ) -> Duration {
-        let wait = patience.next_wait();
-        error!(reason = %wrong, retry_in = ?wait, "paused: {pause}");
-        self.shared.sight.status.paused(pause, &wrong);
+        let wait = backoff.next_wait();
+        error!(error = %error, retry_in = ?wait, "paused: {pause}");
+        self.shared.telemetry.status.paused(pause, &error);
         wait
     }
 

@@ -7,21 +7,22 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::batch_recorder::{BatchRecorder, StepTimer};
 use super::copies::Copies;
-use super::record::{Began, Record};
-use super::{End, Shared};
-use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Outlet};
-use crate::disposition::{self, Disposition, Reading};
+use super::{Exit, Shared};
+use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Publisher};
+use crate::common::failpoint;
+use crate::domain::disposition;
+use crate::domain::disposition::{Disposition, Reading};
+use crate::domain::outcome::{Aside, Decision};
 use crate::ledger::LedgerError;
-use crate::outcome::{Aside, Decision};
-use crate::seam;
 
 /// A share of the deliveries and of the database, and channels to publish.
 pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) broker: Arc<Broker>,
     consumer: Arc<Consumer>,
-    pub(super) outlet: Outlet,
+    pub(super) publisher: Publisher,
     copies: Copies,
 }
 
@@ -30,27 +31,27 @@ impl Worker {
         shared: Arc<Shared>,
         broker: Arc<Broker>,
         consumer: Arc<Consumer>,
-        outlet: Outlet,
+        publisher: Publisher,
         copies: Copies,
     ) -> Self {
         Self {
             shared,
             broker,
             consumer,
-            outlet,
+            publisher,
             copies,
         }
     }
 
     /// Works until nothing more is handed out, or until `over`: then only what is in hand is finished.
-    pub(super) async fn run(mut self, over: CancellationToken) -> End {
+    pub(super) async fn run(mut self, over: CancellationToken) -> Exit {
         match self.work(&over).await {
-            Ok(()) => End::Stopped,
+            Ok(()) => Exit::Stopped,
             Err(end) => end,
         }
     }
 
-    async fn work(&mut self, over: &CancellationToken) -> Result<(), End> {
+    async fn work(&mut self, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let limits = BatchLimits {
             first: shared.settings.worker.batch_max.into(),
@@ -60,7 +61,7 @@ impl Worker {
             let batch = tokio::select! {
                 biased;
                 () = over.cancelled() => return Ok(()),
-                batch = self.consumer.next_batch(limits) => batch.map_err(End::Broker)?,
+                batch = self.consumer.next_batch(limits) => batch.map_err(Exit::Broker)?,
             };
             let Some(batch) = batch else {
                 return Ok(());
@@ -75,11 +76,11 @@ impl Worker {
     }
 
     /// The way of messages that come again, one of which may have crashed a worker: in parts, by the tries behind them.
-    async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), End> {
+    async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let journal = &shared.journal;
         let messages: Vec<Uuid> = batch.deliveries.iter().map(Delivery::identity).collect();
-        let tries = journal.tries(&messages).await.map_err(End::Ledger)?;
+        let tries = journal.tries(&messages).await.map_err(Exit::Ledger)?;
         for delivery in batch.deliveries.iter_mut().zip(&messages) {
             let (delivery, message) = delivery;
             delivery.crashes = tries.get(message).map_or(0, |tries| tries.alone);
@@ -94,41 +95,41 @@ impl Worker {
             let in_work = journal
                 .begin_again(part, &tries)
                 .await
-                .map_err(End::Ledger)?;
+                .map_err(Exit::Ledger)?;
             self.handle(batch).await?;
-            journal.settled(part).await.map_err(End::Ledger)?;
+            journal.settled(part).await.map_err(Exit::Ledger)?;
             drop(in_work);
             (batch, rest) = (next, after);
         }
         // What is left is empty, and must not keep later ones waiting.
-        batch.settle().await.map_err(End::Broker)
+        batch.settle().await.map_err(Exit::Broker)
     }
 
     /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
     /// that came of the batch is confirmed.
-    async fn handle(&mut self, mut batch: Batch) -> Result<(), End> {
-        seam::pass(seam::RECEIVED);
-        let mut record = Record::begin(&self.shared, &mut batch.deliveries);
+    async fn handle(&mut self, mut batch: Batch) -> Result<(), Exit> {
+        failpoint::hit(failpoint::RECEIVED);
+        let mut recorder = BatchRecorder::begin(&self.shared, &mut batch.deliveries);
         let deliveries = &batch.deliveries;
-        let (mut dispositions, short) = self.decide(deliveries, &mut record).await?;
-        seam::pass(seam::DECIDED);
-        let published = self.publish(deliveries, &mut dispositions, &mut record);
+        let (mut dispositions, short) = self.decide(deliveries, &mut recorder).await?;
+        failpoint::hit(failpoint::DECIDED);
+        let published = self.publish(deliveries, &mut dispositions, &mut recorder);
         let full = published.await?;
         self.copies.send(deliveries, &dispositions);
-        seam::pass(seam::CONFIRMED);
+        failpoint::hit(failpoint::CONFIRMED);
         if dispositions.iter().any(Disposition::passes_on) {
-            seam::pass(seam::PASSED_ON);
+            failpoint::hit(failpoint::PASSED_ON);
         }
-        batch.settle().await.map_err(End::Broker)?;
-        seam::pass(seam::SETTLED);
+        batch.settle().await.map_err(Exit::Broker)?;
+        failpoint::hit(failpoint::SETTLED);
         if short.is_none() {
             // The servers worked: what fails next is tried again soon.
             self.shared.settled.fetch_add(1, Ordering::Relaxed);
         }
-        record.settled(deliveries, &dispositions);
+        recorder.settled(deliveries, &dispositions);
         match (short, full) {
-            (Some(wrong), _) => Err(End::Ledger(wrong)),
-            (None, Some(wrong)) => Err(End::Broker(wrong)),
+            (Some(error), _) => Err(Exit::Ledger(error)),
+            (None, Some(error)) => Err(Exit::Broker(error)),
             (None, None) => Ok(()),
         }
     }
@@ -137,8 +138,8 @@ impl Worker {
     async fn decide(
         &self,
         batch: &[Delivery],
-        record: &mut Record,
-    ) -> Result<(Vec<Disposition>, Option<LedgerError>), End> {
+        recorder: &mut BatchRecorder,
+    ) -> Result<(Vec<Disposition>, Option<LedgerError>), Exit> {
         let now = Timestamp::now();
         let mut requests = Vec::with_capacity(batch.len());
         let mut done = Vec::with_capacity(batch.len());
@@ -151,30 +152,30 @@ impl Worker {
                 Reading::Done(disposition) => Some(disposition),
             });
         }
-        seam::pass(seam::DECODED);
+        failpoint::hit(failpoint::DECODED);
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
-            let began = Began::now();
+            let timer = StepTimer::now();
             match self.shared.ledger.apply(&requests).await {
                 Ok(decisions) => {
-                    record.decided(began, requests.len(), None);
-                    record.repeated(&decisions);
+                    recorder.decided(timer, requests.len(), None);
+                    recorder.repeated(&decisions);
                     decisions
                 }
-                Err(wrong) => {
-                    record.decided(began, requests.len(), Some(&wrong.to_string()));
-                    return Err(End::Ledger(wrong));
+                Err(error) => {
+                    recorder.decided(timer, requests.len(), Some(&error.to_string()));
+                    return Err(Exit::Ledger(error));
                 }
             }
         };
         let ladder = &self.shared.ladder;
         let short = decisions.iter().find_map(lacking);
-        if let Some(wrong) = &short
+        if let Some(error) = &short
             && ladder.wait(0).is_none()
         {
             // Without a rung, there is no other place for them than the work queue.
-            return Err(End::Ledger(wrong.clone()));
+            return Err(Exit::Ledger(error.clone()));
         }
         let mut decided = requests.iter().zip(&decisions);
         let dispose = |(delivery, done): (&Delivery, Option<Disposition>)| {
@@ -195,7 +196,7 @@ impl Worker {
             let identity = delivery.identity();
             return Reading::Done(disposition::unread(envelope, identity, crashes, now));
         }
-        seam::pass_with(seam::READING, body);
+        failpoint::hit_with(failpoint::READING, body);
         let max_bytes = amqp.max_message_bytes.bytes();
         if delivery.cut.is_some() {
             let (identity, bytes) = (delivery.identity(), delivery.body_bytes());
@@ -210,7 +211,7 @@ impl Worker {
 /// What the database lacks, where a request waits for that.
 fn lacking(decision: &Decision) -> Option<LedgerError> {
     match decision {
-        Decision::SetAside(_, Aside::Server(text)) => Some(LedgerError::passing(text)),
+        Decision::SetAside(_, Aside::Server(text)) => Some(LedgerError::transient(text)),
         Decision::SetAside(_, Aside::Untried | Aside::Room)
         | Decision::Decided(_)
         | Decision::Repeated(_)

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Shared;
-use crate::broker::{Broker, BrokerError, Delivery, Fate, Message, Outlet, is_direct};
-use crate::disposition::Disposition;
+use crate::broker::{Broker, BrokerError, Delivery, Message, PublishResult, Publisher, is_direct};
+use crate::domain::disposition::Disposition;
 
 /// How long copies that are sent together may take, channel or connection included.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -108,7 +108,7 @@ impl Courier {
                         shared: self.shared.clone(),
                         broker: self.broker.clone(),
                         is_direct: self.is_direct,
-                        outlet: idle.pop(),
+                        publisher: idle.pop(),
                     };
                     sending.spawn(window.send(copies));
                 }
@@ -126,17 +126,17 @@ struct Window {
     shared: Arc<Shared>,
     broker: Arc<Broker>,
     is_direct: bool,
-    outlet: Option<Outlet>,
+    publisher: Option<Publisher>,
 }
 
 impl Window {
     /// Sends them, and returns the channel where it can be used again.
-    async fn send(mut self, copies: Vec<Message<'static>>) -> Option<Outlet> {
-        let Err(reason) = self.send_in_time(&copies).await else {
-            return self.outlet;
+    async fn send(mut self, copies: Vec<Message<'static>>) -> Option<Publisher> {
+        let Err(error) = self.send_in_time(&copies).await else {
+            return self.publisher;
         };
         if !self.is_direct {
-            self.shared.copies_failed(copies.len(), &reason);
+            self.shared.copies_failed(copies.len(), &error);
             return None;
         }
         // One of them, or one before, broke the connection: each by itself. The second try is for
@@ -144,23 +144,23 @@ impl Window {
         for copy in &copies {
             let copy = std::slice::from_ref(copy);
             if self.send_in_time(copy).await.is_err()
-                && let Err(reason) = self.send_in_time(copy).await
+                && let Err(error) = self.send_in_time(copy).await
             {
-                self.shared.copies_failed(1, &reason);
+                self.shared.copies_failed(1, &error);
             }
         }
-        self.outlet
+        self.publisher
     }
 
     async fn send_in_time(&mut self, copies: &[Message<'_>]) -> Result<(), String> {
         let failed = match timeout(TIMEOUT, self.publish(copies)).await {
             Ok(Ok(failed)) => failed,
-            Ok(Err(wrong)) => return Err(wrong.to_string()),
+            Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("a queue does not confirm".into()),
         };
         if failed > 0 {
-            let reason = "a queue is full, or is not there";
-            self.shared.copies_failed(failed, reason);
+            let error = "a queue is full, or is not there";
+            self.shared.copies_failed(failed, error);
         }
         Ok(())
     }
@@ -168,14 +168,16 @@ impl Window {
     /// How many did not arrive. A channel that failed, or whose confirms are still to come, is not
     /// kept.
     async fn publish(&mut self, copies: &[Message<'_>]) -> Result<usize, BrokerError> {
-        let outlet = match self.outlet.take() {
-            Some(outlet) => outlet,
-            None if self.is_direct => self.broker.separate_outlet().await?,
-            None => self.broker.outlet().await?,
+        let publisher = match self.publisher.take() {
+            Some(publisher) => publisher,
+            None if self.is_direct => self.broker.separate_publisher().await?,
+            None => self.broker.publisher().await?,
         };
-        let fates = outlet.publish(copies).await?;
-        self.outlet = Some(outlet);
-        let failed = fates.iter().filter(|fate| **fate != Fate::Confirmed);
+        let results = publisher.publish(copies).await?;
+        self.publisher = Some(publisher);
+        let failed = results
+            .iter()
+            .filter(|result| **result != PublishResult::Confirmed);
         Ok(failed.count())
     }
 }

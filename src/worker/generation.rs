@@ -11,9 +11,9 @@ use tracing::{error, info, warn};
 
 use super::batch::Worker;
 use super::copies::{Copies, Courier};
-use super::{Beginning, End, Pool, WorkerError};
+use super::{Exit, Handover, Pool, WorkerError};
 use crate::broker::{self, Broker, BrokerError, Consumer};
-use crate::seam;
+use crate::common::failpoint;
 use crate::telemetry::Pause;
 
 /// How long the others of a failed generation may finish what they have in hand.
@@ -26,24 +26,24 @@ impl Pool {
     /// One generation, from what the one before left to its end.
     pub(super) async fn generation(
         &self,
-        beginning: &Beginning,
+        handover: &Handover,
         ready: &mut bool,
-    ) -> Result<End, WorkerError> {
+    ) -> Result<Exit, WorkerError> {
         let started = tokio::select! {
-            started = self.start(beginning) => started,
-            () = self.stop.cancelled() => return Ok(End::Stopped),
+            started = self.start(handover) => started,
+            () = self.stop.cancelled() => return Ok(Exit::Stopped),
         };
-        let Equipment {
+        let Resources {
             broker,
             consumer,
             workers,
             couriers,
         } = match started {
-            Ok(equipment) => equipment,
+            Ok(resources) => resources,
             Err(end) => return Ok(end),
         };
         *ready = true;
-        let status = &self.shared.sight.status;
+        let status = &self.shared.telemetry.status;
         status.database(Ok(()));
         status.broker(true);
         status.consuming();
@@ -59,7 +59,7 @@ impl Pool {
             tasks.spawn(worker.run(over.clone()));
         }
         let ended = match self.watch(&mut tasks, &broker, &consumer, &over).await {
-            Ok(End::Broker(wrong)) => Ok(End::Broker(broker.cause(wrong).await)),
+            Ok(Exit::Broker(error)) => Ok(Exit::Broker(broker.cause(error).await)),
             ended => ended,
         };
         // What did not end by now ends here, and is no crash. Before the tasks are dropped: a statement that is under way
@@ -70,11 +70,11 @@ impl Pool {
         status.broker(false);
         // Where it fails, what was settled is delivered again, and answered as before.
         let _ = timeout(WIND_DOWN, consumer.settle_the_rest()).await;
-        if let Ok(End::Broker(wrong)) = &ended
-            && wrong.is_blocked()
+        if let Ok(Exit::Broker(error)) = &ended
+            && error.is_blocked()
         {
             copying.abort_all();
-            return Ok(self.wait_out(&broker, wrong).await);
+            return Ok(self.wait_out(&broker, error).await);
         }
         // They end once the workers are gone and what they left is sent.
         let sent = async { while copying.join_next().await.is_some() {} };
@@ -85,51 +85,51 @@ impl Pool {
     }
 
     /// Waits until the broker takes messages again, with nothing in hand. Whoever stops us need not wait for that.
-    async fn wait_out(&self, broker: &Broker, blocked: &BrokerError) -> End {
-        error!(reason = %blocked, "paused: the broker");
-        self.shared.sight.status.paused(Pause::Broker, &blocked);
+    async fn wait_out(&self, broker: &Broker, blocked: &BrokerError) -> Exit {
+        error!(error = %blocked, "paused: the broker");
+        self.shared.telemetry.status.paused(Pause::Broker, &blocked);
         broker.stop_consuming().await;
         tokio::select! {
             () = broker.unblocked() => {}
             () = self.stop.cancelled() => {}
         }
         broker.close().await;
-        End::Unblocked
+        Exit::Unblocked
     }
 
     /// Everything a generation needs, in the order in which it must be there before a delivery comes.
-    async fn start(&self, beginning: &Beginning) -> Result<Equipment, End> {
+    async fn start(&self, handover: &Handover) -> Result<Resources, Exit> {
         let settings = &self.shared.settings;
         match self.look().await {
             Ok(None) => {}
-            Ok(Some(told)) => return Err(End::Paused(told)),
-            Err(wrong) => return Err(End::Ledger(wrong)),
+            Ok(Some(told)) => return Err(Exit::Paused(told)),
+            Err(error) => return Err(Exit::Ledger(error)),
         }
         let probed = self.shared.ledger.probe().await;
-        probed.map_err(End::Ledger)?;
+        probed.map_err(Exit::Ledger)?;
         let opened = self.shared.journal.open().await;
-        opened.map_err(End::Ledger)?;
+        opened.map_err(Exit::Ledger)?;
         let broker = Arc::new(
-            Broker::connect(settings, beginning.failed)
+            Broker::connect(settings, handover.failed)
                 .await
-                .map_err(End::Broker)?,
+                .map_err(Exit::Broker)?,
         );
         let opened = tokio::select! {
             opened = self.open(&broker) => opened,
             blocked = broker.blocked() => Err(blocked),
         };
         match opened {
-            Ok(equipment) => Ok(equipment),
-            Err(wrong) if wrong.is_blocked() => Err(self.wait_out(&broker, &wrong).await),
-            Err(wrong) => {
-                let cause = broker.cause(wrong).await;
+            Ok(resources) => Ok(resources),
+            Err(error) if error.is_blocked() => Err(self.wait_out(&broker, &error).await),
+            Err(error) => {
+                let cause = broker.cause(error).await;
                 broker.close().await;
-                Err(End::Broker(cause))
+                Err(Exit::Broker(cause))
             }
         }
     }
 
-    async fn open(&self, broker: &Arc<Broker>) -> Result<Equipment, BrokerError> {
+    async fn open(&self, broker: &Arc<Broker>) -> Result<Resources, BrokerError> {
         let settings = &self.shared.settings;
         let alternate = broker.ensure_topology(settings).await?;
         // Until it was in order once, whatever failed before.
@@ -139,22 +139,22 @@ impl Pool {
             }
             self.assured.store(true, Ordering::Relaxed);
         }
-        let mut outlets = Vec::new();
+        let mut publishers = Vec::new();
         for _ in 0..settings.worker.concurrency {
-            outlets.push(broker.outlet().await?);
+            publishers.push(broker.publisher().await?);
         }
-        if let Some(outlet) = outlets.first() {
-            outlet.probe().await?;
+        if let Some(publisher) = publishers.first() {
+            publisher.probe().await?;
         }
         let queue = settings.topology.work_queue.as_str();
-        let consumer = Arc::new(broker.consumer(queue, settings.in_hand()).await?);
+        let consumer = Arc::new(broker.consumer(queue, settings.in_flight()).await?);
         let (copies, couriers) = Copies::new(&self.shared, broker);
-        let worker = |outlet| {
+        let worker = |publisher| {
             let (shared, copies) = (self.shared.clone(), copies.clone());
-            Worker::new(shared, broker.clone(), consumer.clone(), outlet, copies)
+            Worker::new(shared, broker.clone(), consumer.clone(), publisher, copies)
         };
-        let workers = outlets.into_iter().map(worker).collect();
-        Ok(Equipment {
+        let workers = publishers.into_iter().map(worker).collect();
+        Ok(Resources {
             broker: broker.clone(),
             consumer,
             workers,
@@ -165,23 +165,23 @@ impl Pool {
     /// Waits for the first worker to end, or for the stop; then for the others, within bounds.
     async fn watch(
         &self,
-        tasks: &mut JoinSet<End>,
+        tasks: &mut JoinSet<Exit>,
         broker: &Broker,
         consumer: &Consumer,
         over: &CancellationToken,
-    ) -> Result<End, WorkerError> {
+    ) -> Result<Exit, WorkerError> {
         let mut end = tokio::select! {
-            first = tasks.join_next() => first.map_or(End::Stopped, |first| self.joined(first)),
-            wrong = broker.blocked() => End::Broker(wrong),
-            wrong = self.takes_nothing(broker) => End::Broker(wrong),
+            first = tasks.join_next() => first.map_or(Exit::Stopped, |first| self.joined(first)),
+            error = broker.blocked() => Exit::Broker(error),
+            error = self.takes_nothing(broker) => Exit::Broker(error),
             told = self.shared.paused() => match told {
-                Ok(told) => End::Paused(told),
-                Err(wrong) => End::Ledger(wrong),
+                Ok(told) => Exit::Paused(told),
+                Err(error) => Exit::Ledger(error),
             },
-            () = self.stop.cancelled() => End::Stopped,
+            () = self.stop.cancelled() => Exit::Stopped,
         };
         let stopping = self.stop.is_cancelled();
-        let patience = if matches!(end, End::Stopped | End::Paused(_)) {
+        let backoff = if matches!(end, Exit::Stopped | Exit::Paused(_)) {
             self.shared.settings.worker.shutdown_timeout
         } else {
             // What was handed out is finished; the rest is delivered again.
@@ -189,56 +189,59 @@ impl Pool {
             WIND_DOWN
         };
         let rest = async {
-            if !matches!(end, End::Broker(_)) {
+            if !matches!(end, Exit::Broker(_)) {
                 // A stop, or a pause, finishes what was delivered; whoever else ends it, nothing more is to come.
-                if let Err(wrong) = consumer.stop().await {
-                    end = End::Broker(wrong);
+                if let Err(error) = consumer.stop().await {
+                    end = Exit::Broker(error);
                 }
                 if stopping {
-                    seam::pass(seam::STOPPING);
+                    failpoint::hit(failpoint::STOPPING);
                 }
             }
             while let Some(next) = tasks.join_next().await {
-                end = worse(std::mem::replace(&mut end, End::Stopped), self.joined(next));
-                if !matches!(end, End::Stopped | End::Paused(_)) {
+                end = worse(
+                    std::mem::replace(&mut end, Exit::Stopped),
+                    self.joined(next),
+                );
+                if !matches!(end, Exit::Stopped | Exit::Paused(_)) {
                     over.cancel();
                 }
             }
         };
-        let finished = timeout(patience, rest).await.is_ok();
+        let finished = timeout(backoff, rest).await.is_ok();
         if !self.stop.is_cancelled() {
             return Ok(end);
         }
         match end {
-            End::Stopped | End::Unblocked | End::Paused(_) | End::BrokeOff if finished => {
-                Ok(End::Stopped)
+            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::Panicked if finished => {
+                Ok(Exit::Stopped)
             }
-            End::Stopped | End::Unblocked | End::Paused(_) | End::BrokeOff => {
+            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::Panicked => {
                 Err(WorkerError::Unfinished)
             }
-            End::Ledger(wrong) => {
-                warn!(reason = %wrong, "the database failed during the stop");
+            Exit::Ledger(error) => {
+                warn!(error = %error, "the database failed during the stop");
                 Err(WorkerError::Unfinished)
             }
-            End::Broker(wrong) => {
-                warn!(reason = %wrong, "the broker failed during the stop");
+            Exit::Broker(error) => {
+                warn!(error = %error, "the broker failed during the stop");
                 Err(WorkerError::Unfinished)
             }
         }
     }
 
     /// A worker that panicked met a bug: what was in work is delivered again, and counted as a crash.
-    fn joined(&self, result: Result<End, JoinError>) -> End {
+    fn joined(&self, result: Result<Exit, JoinError>) -> Exit {
         result.unwrap_or_else(|error| {
             self.shared.journal.crashed();
             error!(%error, "worker task panicked; this is a bug in revertd, please report it");
-            End::BrokeOff
+            Exit::Panicked
         })
     }
 
     /// Returns once the broker takes no messages, while there are none to publish: it says so only to who tries.
     async fn takes_nothing(&self, broker: &Broker) -> BrokerError {
-        let mut outlet = None;
+        let mut publisher = None;
         loop {
             let settled = self.shared.settled.load(Ordering::Relaxed);
             sleep(IDLE_PROBE).await;
@@ -246,23 +249,23 @@ impl Pool {
                 continue;
             }
             let probing = async {
-                let outlet = match outlet.take() {
-                    Some(outlet) => outlet,
-                    None => broker.outlet().await?,
+                let publisher = match publisher.take() {
+                    Some(publisher) => publisher,
+                    None => broker.publisher().await?,
                 };
-                outlet.probe().await?;
-                Ok(outlet)
+                publisher.probe().await?;
+                Ok(publisher)
             };
             match probing.await {
-                Ok(probed) => outlet = Some(probed),
-                Err(wrong) => return wrong,
+                Ok(probed) => publisher = Some(probed),
+                Err(error) => return error,
             }
         }
     }
 }
 
 /// What a generation works with.
-struct Equipment {
+struct Resources {
     broker: Arc<Broker>,
     consumer: Arc<Consumer>,
     workers: Vec<Worker>,
@@ -270,12 +273,12 @@ struct Equipment {
 }
 
 /// The end that says more about what to do next.
-fn worse(one: End, other: End) -> End {
-    let rank = |end: &End| match end {
-        End::Stopped | End::Unblocked | End::Paused(_) => 0,
-        End::Broker(_) => 1,
-        End::Ledger(_) => 2,
-        End::BrokeOff => 3,
+fn worse(one: Exit, other: Exit) -> Exit {
+    let rank = |end: &Exit| match end {
+        Exit::Stopped | Exit::Unblocked | Exit::Paused(_) => 0,
+        Exit::Broker(_) => 1,
+        Exit::Ledger(_) => 2,
+        Exit::Panicked => 3,
     };
     if rank(&other) > rank(&one) {
         other

@@ -4,9 +4,9 @@
 use tracing::{debug, warn};
 
 use crate::broker::{Delivery, Message};
-use crate::event::Event;
-use crate::log_limit::LogLimit;
-use crate::outcome::Failure;
+use crate::common::log_limit::LogLimit;
+use crate::domain::event::Event;
+use crate::domain::outcome::Failure;
 
 /// One limit for each kind.
 #[derive(Debug, Default)]

@@ -6,9 +6,9 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::{Pool, Shared};
+use crate::common::backoff::Backoff;
 use crate::ledger::LedgerError;
-use crate::ledger::control::Told;
-use crate::patience::Patience;
+use crate::ledger::admin::control::FleetState;
 use crate::telemetry::Pause::Operator;
 
 /// Between two looks, off by up to a half at random, so that a fleet doesn't look in step.
@@ -17,15 +17,15 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 impl Shared {
     /// Returns once the fleet is paused. Where the database does not say for a while, the workers find out why by
     /// themselves, and nothing can be taken meanwhile; what won't pass by itself ends the wait.
-    pub(super) async fn paused(&self) -> Result<Told, LedgerError> {
+    pub(super) async fn paused(&self) -> Result<FleetState, LedgerError> {
         let mut looks = looks();
         loop {
             sleep(looks.next_wait()).await;
             match self.ledger.pause().await {
-                Ok(Some(told)) => return Ok(told),
+                Ok(Some(state)) => return Ok(state),
                 Ok(None) => {}
-                Err(wrong) if wrong.is_lasting() => return Err(wrong),
-                Err(wrong) => warn!(reason = %wrong, "cannot see whether the fleet is paused"),
+                Err(error) if error.is_permanent() => return Err(error),
+                Err(error) => warn!(error = %error, "cannot see whether the fleet is paused"),
             }
         }
     }
@@ -34,9 +34,9 @@ impl Shared {
 impl Pool {
     /// Waits until the fleet is told to go on, with nothing in hand. A database that does not answer meanwhile does
     /// not end the pause. `false`: stopped.
-    pub(super) async fn sit_out(&self, told: &Told) -> bool {
-        warn!(by = told.by, why = told.why, since = %told.at, "paused: by an operator; revertd resume ends it");
-        self.shared.sight.status.paused(Operator, told);
+    pub(super) async fn sit_out(&self, state: &FleetState) -> bool {
+        warn!(by = state.by, why = state.why, since = %state.at, "paused: by an operator; revertd resume ends it");
+        self.shared.telemetry.status.paused(Operator, state);
         let (mut looks, mut silent) = (looks(), false);
         loop {
             let look = async {
@@ -51,12 +51,12 @@ impl Pool {
                 Ok(Some(_)) => silent = false,
                 Ok(None) => {
                     info!("resumed");
-                    self.shared.sight.status.resumed();
+                    self.shared.telemetry.status.resumed();
                     return true;
                 }
-                Err(wrong) => {
+                Err(error) => {
                     if !silent {
-                        error!(reason = %wrong, "still paused; cannot see whether to go on");
+                        error!(error = %error, "still paused; cannot see whether to go on");
                     }
                     silent = true;
                 }
@@ -65,12 +65,12 @@ impl Pool {
     }
 
     /// The pause in force, at the beginning of a generation.
-    pub(super) async fn look(&self) -> Result<Option<Told>, LedgerError> {
+    pub(super) async fn look(&self) -> Result<Option<FleetState>, LedgerError> {
         self.shared.ledger.pause().await
     }
 }
 
 /// Waits that do not grow.
-fn looks() -> Patience {
-    Patience::new(BETWEEN_LOOKS, BETWEEN_LOOKS)
+fn looks() -> Backoff {
+    Backoff::new(BETWEEN_LOOKS, BETWEEN_LOOKS)
 }

@@ -8,13 +8,13 @@ use tokio::time::{Instant, sleep};
 use tracing::error;
 
 use super::batch::Worker;
-use super::messages::{Outgoing, Role, messages};
-use super::record::{Began, Record};
-use super::{End, Shared};
-use crate::broker::{BrokerError, Delivery, Fate};
-use crate::disposition::Disposition;
-use crate::event::Event;
-use crate::patience::Patience;
+use super::batch_recorder::{BatchRecorder, StepTimer};
+use super::messages::{MessageRole, Outgoing, messages};
+use super::{Exit, Shared};
+use crate::broker::{BrokerError, Delivery, PublishResult};
+use crate::common::backoff::Backoff;
+use crate::domain::disposition::Disposition;
+use crate::domain::event::Event;
 use crate::telemetry;
 
 mod reroute;
@@ -24,30 +24,30 @@ mod reroute;
 const HOLD_AT_MOST: Duration = Duration::from_mins(10);
 
 /// A wait for the broker with a batch in hand.
-struct Hold {
-    began: Instant,
-    patience: Patience,
+struct PublishHold {
+    timer: Instant,
+    backoff: Backoff,
     /// The pool is seen to be paused for as long as it is there.
-    refusing: Option<telemetry::Refused>,
+    refusing: Option<telemetry::PublishRefusal>,
 }
 
-impl Hold {
+impl PublishHold {
     fn new() -> Self {
         Self {
-            began: Instant::now(),
-            patience: Patience::new(Duration::from_millis(100), Duration::from_secs(5)),
+            timer: Instant::now(),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             refusing: None,
         }
     }
 
     fn is_over(&self) -> bool {
-        self.began.elapsed() >= HOLD_AT_MOST
+        self.timer.elapsed() >= HOLD_AT_MOST
     }
 
-    async fn pause(&mut self, shared: &Shared, reason: &BrokerError) {
-        let wait = self.patience.next_wait();
-        error!(%reason, retry_in = ?wait, "paused: publishing");
-        let refused = || shared.sight.status.refused();
+    async fn pause(&mut self, shared: &Shared, error: &BrokerError) {
+        let wait = self.backoff.next_wait();
+        error!(%error, retry_in = ?wait, "paused: publishing");
+        let refused = || shared.telemetry.status.refused();
         self.refusing.get_or_insert_with(refused);
         // A stop waits with it, as long as it may.
         sleep(wait).await;
@@ -86,10 +86,10 @@ impl Worker {
         &mut self,
         batch: &[Delivery],
         dispositions: &mut [Disposition],
-        record: &mut Record,
-    ) -> Result<Option<BrokerError>, End> {
+        recorder: &mut BatchRecorder,
+    ) -> Result<Option<BrokerError>, Exit> {
         let shared = self.shared.clone();
-        let began = Began::now();
+        let timer = StepTimer::now();
         let mut rerouted = Rerouted {
             batch,
             dispositions,
@@ -97,46 +97,46 @@ impl Worker {
         };
         let outgoing = messages(&shared, batch, rerouted.dispositions);
         let count = outgoing.len();
-        let published = self.publish_all(outgoing, &mut rerouted, record).await;
+        let published = self.publish_all(outgoing, &mut rerouted, recorder).await;
         let elsewhere = rerouted.elsewhere;
         let error = published.as_ref().err().map(ToString::to_string);
-        record.published(began, count, error.as_deref());
+        recorder.published(timer, count, error.as_deref());
         for (index, disposition) in elsewhere {
             dispositions[index] = disposition;
         }
-        published.map_err(End::Broker)
+        published.map_err(Exit::Broker)
     }
 
     async fn publish_all<'a>(
         &mut self,
         mut outgoing: Vec<Outgoing<'a>>,
         rerouted: &mut Rerouted<'a>,
-        record: &Record,
+        recorder: &BatchRecorder,
     ) -> Result<Option<BrokerError>, BrokerError> {
         let shared = self.shared.clone();
-        let mut hold = Hold::new();
+        let mut hold = PublishHold::new();
         loop {
-            let mut refused = self.send_anew(outgoing, record, &mut hold).await?;
+            let mut refused = self.send_anew(outgoing, recorder, &mut hold).await?;
             let Some(first) = refused.first() else {
                 return Ok(None);
             };
-            let wrong = first.message.undeliverable();
+            let error = first.message.undeliverable();
             shared.logs.refused(refused.len(), &first.message);
-            let waiting = self.resort(&refused, rerouted, record, &mut hold).await?;
+            let waiting = self.resort(&refused, rerouted, recorder, &mut hold).await?;
             let left = self
-                .wait_on_rungs(waiting, rerouted, record, &mut hold)
+                .wait_on_rungs(waiting, rerouted, recorder, &mut hold)
                 .await?;
             if left.is_empty() {
                 return Ok(None);
             }
             if hold.is_over() {
                 return self
-                    .give_back(left, rerouted, record, &mut hold)
+                    .requeue(left, rerouted, recorder, &mut hold)
                     .await
                     .map(Some);
             }
-            hold.pause(&shared, &wrong).await;
-            self.outlet = self.broker.outlet().await?;
+            hold.pause(&shared, &error).await;
+            self.publisher = self.broker.publisher().await?;
             refused.retain(|outgoing| left.contains(&outgoing.index));
             outgoing = refused;
         }
@@ -146,10 +146,10 @@ impl Worker {
     async fn send_anew<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
-        record: &Record,
-        hold: &mut Hold,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<Vec<Outgoing<'m>>, BrokerError> {
-        let mut sent = self.send(outgoing, record, hold).await?;
+        let mut sent = self.send(outgoing, recorder, hold).await?;
         let mut failed = Vec::new();
         // A channel whose first message for a quorum queue met a leader that had just died has every
         // later one refused, too, until that node is back. A new channel learns of the new leader.
@@ -161,8 +161,10 @@ impl Worker {
             if again.is_empty() {
                 return Ok(failed);
             }
-            self.outlet = self.broker.outlet().await?;
-            sent = self.send(std::mem::take(&mut again), record, hold).await?;
+            self.publisher = self.broker.publisher().await?;
+            sent = self
+                .send(std::mem::take(&mut again), recorder, hold)
+                .await?;
         }
     }
 
@@ -170,43 +172,49 @@ impl Worker {
     async fn send<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
-        record: &Record,
-        hold: &mut Hold,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<Sent<'m>, BrokerError> {
         let shared = self.shared.clone();
         let part = |outgoing: Outgoing<'m>| ((outgoing.index, outgoing.role), outgoing.message);
         let (places, messages): (Vec<_>, Vec<_>) = outgoing.into_iter().map(part).unzip();
         let own_queue = |event: &Event| own_queue(&shared, event);
-        let fates = loop {
-            match self.outlet.publish_probing(&messages, own_queue).await {
-                Ok(fates) => break fates,
-                Err(wrong) if wrong.is_lasting() && !hold.is_over() => {
-                    hold.pause(&shared, &wrong).await;
+        let results = loop {
+            match self.publisher.publish_probing(&messages, own_queue).await {
+                Ok(results) => break results,
+                Err(error) if error.is_permanent() && !hold.is_over() => {
+                    hold.pause(&shared, &error).await;
                     // Each new generation would have the batch delivered again.
                     let _ = self.broker.ensure_topology(&shared.settings).await;
-                    self.outlet = self.broker.outlet().await?;
+                    self.publisher = self.broker.publisher().await?;
                 }
-                Err(wrong) => return Err(wrong),
+                Err(error) => return Err(error),
             }
         };
-        record.fates(&messages, &fates);
+        recorder.results(&messages, &results);
         let mut sent = Sent::default();
         let mut unroutable = Vec::new();
-        let mut fates = fates.into_iter();
+        let mut results = results.into_iter();
         for ((index, role), message) in places.into_iter().zip(messages) {
             let outgoing = |message| Outgoing {
                 index,
                 role,
                 message,
             };
-            match (fates.next(), role) {
-                (Some(Some(Fate::Confirmed)), _) => {}
-                (Some(Some(Fate::Refused)), _) | (Some(Some(Fate::Unroutable)), Role::OwnEvent) => {
+            match (results.next(), role) {
+                (Some(Some(PublishResult::Confirmed)), _) => {}
+                (Some(Some(PublishResult::Refused)), _)
+                | (Some(Some(PublishResult::Unroutable)), MessageRole::OwnEvent) => {
                     sent.refused.push(outgoing(message));
                 }
-                (Some(Some(Fate::Unroutable)), Role::Event) => unroutable.push(message),
+                (Some(Some(PublishResult::Unroutable)), MessageRole::Event) => {
+                    unroutable.push(message)
+                }
                 // It would be lost. The next generation declares what is missing.
-                (Some(Some(Fate::Unroutable)), Role::Letter | Role::Waiting) => {
+                (
+                    Some(Some(PublishResult::Unroutable)),
+                    MessageRole::Letter | MessageRole::Waiting,
+                ) => {
                     return Err(message.undeliverable());
                 }
                 (Some(None), _) => sent.unconfirmed.push(outgoing(message)),
@@ -217,7 +225,7 @@ impl Worker {
         shared.logs.unroutable(&unroutable, exchange);
         if !sent.unconfirmed.is_empty() {
             // A confirm that comes late could take along what tells of a returned message.
-            self.outlet = self.broker.outlet().await?;
+            self.publisher = self.broker.publisher().await?;
         }
         Ok(sent)
     }

@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use revertd::seam;
+use revertd::common::failpoint;
 use tokio::time::sleep;
 
 use crate::support::audit::{Count, audit};
@@ -56,47 +56,47 @@ async fn crash_at(seam: &str) {
 
 #[tokio::test]
 async fn a_crash_after_receipt() {
-    crash_at(seam::RECEIVED).await;
+    crash_at(failpoint::RECEIVED).await;
 }
 
 #[tokio::test]
 async fn a_crash_before_the_statement() {
-    crash_at(seam::DECODED).await;
+    crash_at(failpoint::DECODED).await;
 }
 
 #[tokio::test]
 async fn a_crash_within_the_statement() {
-    crash_at(seam::DECIDING).await;
+    crash_at(failpoint::DECIDING).await;
 }
 
 #[tokio::test]
 async fn a_crash_after_the_commit_before_the_first_publish() {
-    crash_at(seam::DECIDED).await;
+    crash_at(failpoint::DECIDED).await;
 }
 
 #[tokio::test]
 async fn a_crash_half_way_through_the_publishes() {
-    crash_at(seam::HALF_PUBLISHED).await;
+    crash_at(failpoint::HALF_PUBLISHED).await;
 }
 
 #[tokio::test]
 async fn a_crash_before_the_confirms() {
-    crash_at(seam::PUBLISHED).await;
+    crash_at(failpoint::PUBLISHED).await;
 }
 
 #[tokio::test]
 async fn a_crash_after_the_confirms_before_the_acknowledgement() {
-    crash_at(seam::CONFIRMED).await;
+    crash_at(failpoint::CONFIRMED).await;
 }
 
 #[tokio::test]
 async fn a_crash_between_the_publish_of_a_retry_or_a_dead_letter_and_the_acknowledgement() {
-    crash_at(seam::PASSED_ON).await;
+    crash_at(failpoint::PASSED_ON).await;
 }
 
 #[tokio::test]
 async fn a_crash_after_the_acknowledgement() {
-    crash_at(seam::SETTLED).await;
+    crash_at(failpoint::SETTLED).await;
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_crash_during_a_graceful_stop() {
     let load = Load::mixed(&stage, seed, rounds() * PART * 2).await;
     let mut parts = load.parts(PART).cycle();
     for _ in 0..rounds() {
-        let mut victim = victim(&stage, seam::STOPPING, 0);
+        let mut victim = victim(&stage, failpoint::STOPPING, 0);
         victim.ready().await;
         load.publish_part(&stage, parts.next().expect("it cycles"))
             .await;
@@ -148,7 +148,7 @@ async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend
         let revert = "DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx";
         stage.sql(revert).await;
         // Several at once, as a fleet starts: the first crashes at one of three seams.
-        let mut crashing = victim(&stage, seam::MIGRATING, run % 3);
+        let mut crashing = victim(&stage, failpoint::MIGRATING, run % 3);
         let mut others = [stage.spawn_worker(), stage.spawn_worker()];
         // It may find the work done, and then has no reason to crash.
         eventually("it crashes or works", async || {
@@ -185,7 +185,10 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
     let stage = Stage::new().await;
     let start = |stage: &Stage| {
         let mut command = stage.command(&["worker"]);
-        command.env("FAILPOINTS", format!("{}=return({MARK})", seam::READING));
+        command.env(
+            "FAILPOINTS",
+            format!("{}=return({MARK})", failpoint::READING),
+        );
         WorkerProcess::spawn(command)
     };
     stage.start_worker().await.stop().await;

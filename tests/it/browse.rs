@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lapin::options::{BasicGetOptions, BasicNackOptions, QueuePurgeOptions};
-use revertd::broker::Browse;
-use revertd::settings::Settings;
+use revertd::broker::QueueReader;
+use revertd::config::Settings;
 use tokio::time::timeout;
 
 use super::support::*;
@@ -13,7 +13,7 @@ use super::support::*;
 const SOON: Duration = Duration::from_secs(10);
 
 /// A stage whose dead-letter queue has three letters, counted and not yet read.
-async fn counted() -> (Stage, Browse) {
+async fn counted() -> (Stage, QueueReader) {
     let (stage, mut worker) = Stage::with_worker().await;
     assert!(worker.stop().await.success());
     let queue = stage.name("dead");
@@ -21,14 +21,14 @@ async fn counted() -> (Stage, Browse) {
         stage.publish_to(&queue, &Request::raw(body)).await;
     }
     let settings = Settings::load_from(None, stage.environment()).expect("valid");
-    let browse = Browse::open(&settings, &queue, 100).await;
+    let browse = QueueReader::open(&settings, &queue, 100).await;
     let browse = browse.expect("opens");
     assert_eq!(browse.waiting(), 3);
     (stage, browse)
 }
 
 /// What is left to be read.
-async fn bodies(browse: &mut Browse) -> Vec<String> {
+async fn bodies(browse: &mut QueueReader) -> Vec<String> {
     let reading = async {
         let mut bodies = Vec::new();
         while let Some(letter) = browse.next().await.expect("reads") {

@@ -86,7 +86,7 @@ async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
 
 /// How many objects the migrations made, by the database's own word. The index of a constraint goes with it.
 async fn created(stage: &Stage) -> i64 {
-    let objects = include_str!("../../src/ledger/objects.sql");
+    let objects = include_str!("../../src/ledger/schema/objects.sql");
     let query = format!(
         "WITH o AS ({objects}) SELECT count(*) FROM o WHERE table_name <> 'schema_history' AND fault IS NULL AND \
          NOT (kind = 'index' AND name IN (SELECT name FROM o WHERE kind = 'constraint'))"

@@ -1,7 +1,7 @@
 //! What strangers write steers no terminal, turns no line around and hides in none: not on standard output, not in files, not
 //! in logs.
 
-use revertd::printable::is_printable;
+use revertd::common::printable::is_printable;
 use serde_json::Value;
 
 use super::support::letters::Draft;

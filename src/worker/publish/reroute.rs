@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::super::batch::Worker;
-use super::super::messages::{Outgoing, Role};
-use super::super::record::Record;
-use super::{Hold, Rerouted, own_queue};
+use super::super::messages::{MessageRole, Outgoing};
+use super::{PublishHold, Rerouted, own_queue};
 use crate::broker::{BrokerError, Message};
-use crate::disposition::{Disposition, Recourse, Refused};
+use crate::domain::disposition::{Disposition, Recourse, RefusedMessages};
+use crate::worker::batch_recorder::BatchRecorder;
 
 impl Worker {
     /// Settles those requests that can be without what was refused; the others, by their indexes,
@@ -18,17 +18,17 @@ impl Worker {
         &mut self,
         refused: &[Outgoing<'a>],
         rerouted: &Rerouted<'a>,
-        record: &Record,
-        hold: &mut Hold,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<Vec<usize>, BrokerError> {
         let shared = self.shared.clone();
-        let mut by_delivery: BTreeMap<usize, Refused> = BTreeMap::new();
+        let mut by_delivery: BTreeMap<usize, RefusedMessages> = BTreeMap::new();
         for outgoing in refused {
             let refused = by_delivery.entry(outgoing.index).or_default();
             match outgoing.role {
-                Role::Event | Role::OwnEvent => refused.event = true,
-                Role::Letter => refused.letter = true,
-                Role::Waiting => {}
+                MessageRole::Event | MessageRole::OwnEvent => refused.event = true,
+                MessageRole::Letter => refused.letter = true,
+                MessageRole::Waiting => {}
             }
         }
         let (mut waiting, mut own) = (Vec::new(), Vec::new());
@@ -36,7 +36,7 @@ impl Worker {
             let waits = rerouted.batch[*index].envelope.waits;
             match rerouted.dispositions[*index].recourse(*refused, waits, &shared.ladder) {
                 Recourse::Wait => waiting.push(*index),
-                Recourse::DropLetter => record.letter_dropped(&rerouted.batch[*index]),
+                Recourse::DropLetter => recorder.letter_dropped(&rerouted.batch[*index]),
                 Recourse::OwnQueue => own.push(*index),
             }
         }
@@ -45,13 +45,13 @@ impl Worker {
             let queue = own_queue(&shared, event)?;
             Some(Outgoing {
                 index: *index,
-                role: Role::OwnEvent,
+                role: MessageRole::OwnEvent,
                 message: Message::event_to(queue, event, &rerouted.batch[*index]),
             })
         });
         let to_own: Vec<_> = to_own.collect();
         let tried: Vec<_> = to_own.iter().map(|outgoing| outgoing.index).collect();
-        let failed: Vec<_> = self.send(to_own, record, hold).await?.failed().collect();
+        let failed: Vec<_> = self.send(to_own, recorder, hold).await?.failed().collect();
         for index in own {
             let taken = tried.contains(&index) && failed.iter().all(|other| other.index != index);
             let refused = by_delivery[&index];
@@ -60,9 +60,9 @@ impl Worker {
                 waiting.push(index);
                 continue;
             }
-            record.event_undelivered(&rerouted.batch[index]);
+            recorder.event_undelivered(&rerouted.batch[index]);
             if refused.letter {
-                record.letter_dropped(&rerouted.batch[index]);
+                recorder.letter_dropped(&rerouted.batch[index]);
             }
         }
         Ok(waiting)
@@ -74,8 +74,8 @@ impl Worker {
         &mut self,
         mut left: Vec<usize>,
         rerouted: &mut Rerouted<'_>,
-        record: &Record,
-        hold: &mut Hold,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<Vec<usize>, BrokerError> {
         let shared = self.shared.clone();
         let rungs = &shared.retry_queues;
@@ -115,14 +115,14 @@ impl Worker {
                     | Disposition::DeadLetter { .. } => continue,
                 };
                 chosen.push((index, disposition));
-                let role = Role::Waiting;
+                let role = MessageRole::Waiting;
                 outgoing.push(Outgoing {
                     index,
                     role,
                     message,
                 });
             }
-            let refused = self.send(outgoing, record, hold).await?.failed();
+            let refused = self.send(outgoing, recorder, hold).await?.failed();
             left = refused.map(|outgoing| outgoing.index).collect();
             chosen.retain(|(index, _)| !left.contains(index));
             rerouted.elsewhere.extend(chosen);
@@ -132,28 +132,28 @@ impl Worker {
 
     /// Puts those deliveries at the end of the work queue, so that they are in nobody's hands while
     /// the rungs are full: no delivery is charged for that.
-    pub(super) async fn give_back(
+    pub(super) async fn requeue(
         &mut self,
         left: Vec<usize>,
         rerouted: &mut Rerouted<'_>,
-        record: &Record,
-        hold: &mut Hold,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
     ) -> Result<BrokerError, BrokerError> {
         let shared = self.shared.clone();
         let queue = shared.settings.topology.work_queue.as_str();
         let now = Timestamp::now();
         let outgoing = left.iter().map(|index| Outgoing {
             index: *index,
-            role: Role::Waiting,
+            role: MessageRole::Waiting,
             message: Message::wait(queue, &rerouted.batch[*index], now),
         });
         let outgoing: Vec<_> = outgoing.collect();
-        if let Some(first) = self.send(outgoing, record, hold).await?.failed().next() {
+        if let Some(first) = self.send(outgoing, recorder, hold).await?.failed().next() {
             return Err(first.message.undeliverable());
         }
         let returned = left.into_iter().map(|index| (index, Disposition::Returned));
         rerouted.elsewhere.extend(returned);
-        Ok(BrokerError::passing(
+        Ok(BrokerError::transient(
             "every queue of topology.retry_queue_prefix is full, or without a leader; what had to wait is back in the \
              work queue",
         ))

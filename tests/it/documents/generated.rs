@@ -7,7 +7,7 @@ use std::fs;
 use clap::{Command, CommandFactory};
 use regex::Regex;
 use revertd::cli::Cli;
-use revertd::settings::DEFAULTS;
+use revertd::config::DEFAULTS;
 
 use super::pages;
 

@@ -185,6 +185,21 @@ fn every_included_file_exists() {
     assert!(count >= 3, "the clients' code: {count}");
 }
 
+#[test]
+fn every_source_file_that_is_named_exists() {
+    let named = Regex::new(r"`((?:src|config|api|migrations|examples|docs)(?:/[\w.-]+)+)`")
+        .expect("an expression");
+    let mut count = 0;
+    for page in pages::all() {
+        for found in named.captures_iter(&page.text) {
+            let path = pages::root().join(&found[1]);
+            assert!(path.exists(), "{}: {}", page.path, &found[1]);
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count}");
+}
+
 /// Numbers of the lines of prose that are too long. A line that cannot be broken, such as a URL, may be.
 fn too_long(text: &str) -> Vec<usize> {
     let unwrapped = parsed(text).unwrapped;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use revertd::outcome::{Failure, Metadata, Refusal};
+use revertd::domain::outcome::{Failure, Metadata, Refusal};
 use serde_json::Value;
 
 use super::pages;
@@ -65,7 +65,7 @@ fn statuses() -> BTreeMap<(String, i64), Vec<String>> {
 
 /// The refusals that the statement does not store.
 fn not_stored() -> Vec<String> {
-    let statement = include_str!("../../../src/ledger/apply.sql");
+    let statement = include_str!("../../../src/ledger/apply/apply.sql");
     let list = pages::between(statement, "AND d.verdict NOT IN (", ")");
     list.split('\'')
         .skip(1)
