@@ -1,15 +1,16 @@
 //! One worker: a batch at a time from delivery to acknowledgement.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::batch_recorder::{BatchRecorder, StepTimer};
-use super::copies::Copies;
-use super::{Exit, Shared};
+use super::copies::CopyQueues;
+use super::publish::{Sender, publish};
+use super::shared::Shared;
+use super::state::Exit;
 use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Publisher};
 use crate::common::failpoint;
 use crate::domain::disposition;
@@ -19,11 +20,10 @@ use crate::ledger::LedgerError;
 
 /// A share of the deliveries and of the database, and channels to publish.
 pub struct Worker {
-    pub(super) shared: Arc<Shared>,
-    pub(super) broker: Arc<Broker>,
+    shared: Arc<Shared>,
     consumer: Arc<Consumer>,
-    pub(super) publisher: Publisher,
-    copies: Copies,
+    sender: Sender,
+    copies: CopyQueues,
 }
 
 impl Worker {
@@ -32,13 +32,12 @@ impl Worker {
         broker: Arc<Broker>,
         consumer: Arc<Consumer>,
         publisher: Publisher,
-        copies: Copies,
+        copies: CopyQueues,
     ) -> Self {
         Self {
-            shared,
-            broker,
+            shared: shared.clone(),
             consumer,
-            publisher,
+            sender: Sender::new(shared, broker, publisher),
             copies,
         }
     }
@@ -113,7 +112,12 @@ impl Worker {
         let deliveries = &batch.deliveries;
         let (mut dispositions, short) = self.decide(deliveries, &mut recorder).await?;
         failpoint::hit(failpoint::DECIDED);
-        let published = self.publish(deliveries, &mut dispositions, &mut recorder);
+        let published = publish(
+            &mut self.sender,
+            deliveries,
+            &mut dispositions,
+            &mut recorder,
+        );
         let full = published.await?;
         self.copies.send(deliveries, &dispositions);
         failpoint::hit(failpoint::CONFIRMED);
@@ -124,7 +128,7 @@ impl Worker {
         failpoint::hit(failpoint::SETTLED);
         if short.is_none() {
             // The servers worked: what fails next is tried again soon.
-            self.shared.settled.fetch_add(1, Ordering::Relaxed);
+            self.shared.batch_settled();
         }
         recorder.settled(deliveries, &dispositions);
         match (short, full) {
@@ -156,7 +160,7 @@ impl Worker {
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
-            let timer = StepTimer::now();
+            let timer = StepTimer::start();
             match self.shared.ledger.apply(&requests).await {
                 Ok(decisions) => {
                     recorder.decided(timer, requests.len(), None);

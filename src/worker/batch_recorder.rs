@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
-use super::Shared;
+use super::shared::Shared;
 use super::telemetry::WorkerTelemetry;
 use crate::broker::{Delivery, Message, PublishResult};
 use crate::domain::disposition::Disposition;
@@ -27,7 +27,7 @@ pub struct BatchRecorder {
 pub struct StepTimer(Instant, SystemTime);
 
 impl StepTimer {
-    pub fn now() -> Self {
+    pub fn start() -> Self {
         Self(Instant::now(), SystemTime::now())
     }
 }
@@ -102,7 +102,7 @@ impl BatchRecorder {
     }
 
     /// The broker said what became of messages.
-    pub fn results(&self, messages: &[Message<'_>], results: &[Option<PublishResult>]) {
+    pub fn publish_results(&self, messages: &[Message<'_>], results: &[Option<PublishResult>]) {
         let mut counters: Vec<(&str, Option<PublishResult>, u64)> = Vec::new();
         for (message, result) in messages.iter().zip(results) {
             let target = message.target();

@@ -1,6 +1,6 @@
-//! Copies of events to the queues that requests name in `reply_to`.
+//! CopyQueues of events to the queues that requests name in `reply_to`.
 //!
-//! Whatever comes of a copy, the request is settled: the event itself is confirmed. Copies are sent
+//! Whatever comes of a copy, the request is settled: the event itself is confirmed. CopyQueues are sent
 //! beside the batches, which wait for none. Those to a direct reply-to have a connection of their
 //! own: a forged address makes the broker close the connection that publishes to it, a moment after
 //! it confirmed.
@@ -12,17 +12,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::Shared;
+use super::shared::Shared;
 use crate::broker::{Broker, BrokerError, Delivery, Message, PublishResult, Publisher, is_direct};
 use crate::domain::disposition::Disposition;
 
 /// How long copies that are sent together may take, channel or connection included.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Copies of each kind that wait; further ones are given up.
+/// CopyQueues of each kind that wait; further ones are given up.
 const WAITING: usize = 1000;
 
-/// Copies that are sent together.
+/// CopyQueues that are sent together.
 const TOGETHER: usize = 100;
 
 /// How often that goes on at once, for queues: one that never confirms must not hold up the others.
@@ -30,38 +30,38 @@ const WINDOWS: usize = 8;
 
 /// Where the workers leave copies.
 #[derive(Clone)]
-pub struct Copies {
+pub struct CopyQueues {
     shared: Arc<Shared>,
     queued: mpsc::Sender<Message<'static>>,
     direct: mpsc::Sender<Message<'static>>,
 }
 
 /// Sends the copies of one kind for all workers of a generation, until they are gone.
-pub struct Courier {
+pub struct CopySender {
     shared: Arc<Shared>,
     broker: Arc<Broker>,
     waiting: mpsc::Receiver<Message<'static>>,
     is_direct: bool,
 }
 
-impl Copies {
+impl CopyQueues {
     /// Where copies are left, and who sends them.
-    pub fn new(shared: &Arc<Shared>, broker: &Arc<Broker>) -> (Self, [Courier; 2]) {
+    pub fn new(shared: &Arc<Shared>, broker: &Arc<Broker>) -> (Self, [CopySender; 2]) {
         let (queued, to_queues) = mpsc::channel(WAITING);
         let (direct, to_direct) = mpsc::channel(WAITING);
-        let courier = |waiting, is_direct| Courier {
+        let sender = |waiting, is_direct| CopySender {
             shared: shared.clone(),
             broker: broker.clone(),
             waiting,
             is_direct,
         };
-        let couriers = [courier(to_queues, false), courier(to_direct, true)];
+        let senders = [sender(to_queues, false), sender(to_direct, true)];
         let copies = Self {
             shared: shared.clone(),
             queued,
             direct,
         };
-        (copies, couriers)
+        (copies, senders)
     }
 
     /// Leaves a copy of each event of a batch for who asked for one, where they may.
@@ -92,7 +92,7 @@ impl Copies {
     }
 }
 
-impl Courier {
+impl CopySender {
     pub async fn run(mut self) {
         let windows = if self.is_direct { 1 } else { WINDOWS };
         let mut sending = JoinSet::new();
@@ -104,7 +104,7 @@ impl Courier {
                     if count == 0 {
                         break;
                     }
-                    let window = Window {
+                    let window = CopyWindow {
                         shared: self.shared.clone(),
                         broker: self.broker.clone(),
                         is_direct: self.is_direct,
@@ -121,15 +121,15 @@ impl Courier {
     }
 }
 
-/// Copies that are sent together, and the channel that they go over, opened when needed.
-struct Window {
+/// CopyQueues that are sent together, and the channel that they go over, opened when needed.
+struct CopyWindow {
     shared: Arc<Shared>,
     broker: Arc<Broker>,
     is_direct: bool,
     publisher: Option<Publisher>,
 }
 
-impl Window {
+impl CopyWindow {
     /// Sends them, and returns the channel where it can be used again.
     async fn send(mut self, copies: Vec<Message<'static>>) -> Option<Publisher> {
         let Err(error) = self.send_in_time(&copies).await else {

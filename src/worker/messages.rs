@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Shared;
+use super::shared::Shared;
 use crate::broker::{Delivery, Message};
 use crate::domain::disposition::Disposition;
 

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::broker;
 use crate::broker::Depths;
 use crate::config::Settings;
@@ -83,7 +83,7 @@ impl WorkerTelemetry {
                 let (asked, stop) = (status.clone(), stop.clone());
                 let readiness = move || {
                     if stop.is_cancelled() {
-                        return Err("stopping: what is in hand is finished".into());
+                        return Err("stopping: messages in flight are settled first".into());
                     }
                     asked.readiness()
                 };
@@ -129,7 +129,7 @@ impl WorkerTelemetry {
 
 impl TelemetryServer {
     /// Looks after what nobody tells, for as long as it is polled; not where nobody would see it.
-    pub async fn look(&self, shared: &Shared) -> Infallible {
+    pub async fn poll(&self, shared: &Shared) -> Infallible {
         if self.listening.is_some() {
             tokio::join!(ask_database(shared), look_at_queues(shared));
         }
