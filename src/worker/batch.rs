@@ -18,7 +18,7 @@ use crate::domain::disposition::{Disposition, Reading};
 use crate::domain::outcome::{Aside, Decision};
 use crate::ledger::LedgerError;
 
-/// A share of the deliveries and of the database, and channels to publish.
+/// A worker task: takes batches from the process's consumer, and publishes on its own channel.
 pub struct Worker {
     shared: Arc<Shared>,
     consumer: Arc<Consumer>,
@@ -42,7 +42,7 @@ impl Worker {
         }
     }
 
-    /// Works until nothing more is handed out, or until `over`: then only what is in hand is finished.
+    /// Works until the consumer ends. After `over`, it only finishes the batch in flight.
     pub(super) async fn run(mut self, over: CancellationToken) -> Exit {
         match self.work(&over).await {
             Ok(()) => Exit::Stopped,
@@ -74,7 +74,8 @@ impl Worker {
         }
     }
 
-    /// The way of messages that come again, one of which may have crashed a worker: in parts, by the tries behind them.
+    /// Handles redelivered messages, one of which may have crashed a process: in parts, by the tries
+    /// that the crash journal has of them.
     async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let journal = &shared.journal;
@@ -100,12 +101,12 @@ impl Worker {
             drop(in_work);
             (batch, rest) = (next, after);
         }
-        // What is left is empty, and must not keep later ones waiting.
+        // The rest is empty; unsettled, it would hold up the acknowledgement of later batches.
         batch.settle().await.map_err(Exit::Broker)
     }
 
-    /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
-    /// that came of the batch is confirmed.
+    /// Handles a batch: parse, decide, publish, confirm, settle. No delivery is acknowledged before
+    /// every message that follows from the batch is confirmed.
     async fn handle(&mut self, mut batch: Batch) -> Result<(), Exit> {
         failpoint::hit(failpoint::RECEIVED);
         let mut recorder = BatchRecorder::begin(&self.shared, &mut batch.deliveries);
@@ -127,7 +128,6 @@ impl Worker {
         batch.settle().await.map_err(Exit::Broker)?;
         failpoint::hit(failpoint::SETTLED);
         if short.is_none() {
-            // The servers worked: what fails next is tried again soon.
             self.shared.batch_settled();
         }
         recorder.settled(deliveries, &dispositions);
@@ -138,7 +138,7 @@ impl Worker {
         }
     }
 
-    /// What becomes of each delivery; and what the database lacks, where it had no room for anything.
+    /// The disposition of each delivery, and the database's error if it had no room for any entry.
     async fn decide(
         &self,
         batch: &[Delivery],
@@ -178,7 +178,7 @@ impl Worker {
         if let Some(error) = &short
             && ladder.wait(0).is_none()
         {
-            // Without a rung, there is no other place for them than the work queue.
+            // Without a rung, the requests can only stay in the work queue.
             return Err(Exit::Ledger(error.clone()));
         }
         let mut decided = requests.iter().zip(&decisions);
@@ -212,7 +212,7 @@ impl Worker {
     }
 }
 
-/// What the database lacks, where a request waits for that.
+/// The database's error, if the request waits for the database.
 fn lacking(decision: &Decision) -> Option<LedgerError> {
     match decision {
         Decision::SetAside(_, Aside::Server(text)) => Some(LedgerError::transient(text)),

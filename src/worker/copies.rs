@@ -25,10 +25,11 @@ const WAITING: usize = 1000;
 /// CopyQueues that are sent together.
 const TOGETHER: usize = 100;
 
-/// How often that goes on at once, for queues: one that never confirms must not hold up the others.
+/// The number of windows that are sent at once to queues: a queue that never confirms must not hold
+/// up the others.
 const WINDOWS: usize = 8;
 
-/// Where the workers leave copies.
+/// The queues in which the workers leave copies.
 #[derive(Clone)]
 pub struct CopyQueues {
     shared: Arc<Shared>,
@@ -36,7 +37,7 @@ pub struct CopyQueues {
     direct: mpsc::Sender<Message<'static>>,
 }
 
-/// Sends the copies of one kind for all workers of a generation, until they are gone.
+/// Sends the copies of one kind for all workers of a generation, until the workers end.
 pub struct CopySender {
     shared: Arc<Shared>,
     broker: Arc<Broker>,
@@ -45,7 +46,7 @@ pub struct CopySender {
 }
 
 impl CopyQueues {
-    /// Where copies are left, and who sends them.
+    /// The queues, and the tasks that send from them.
     pub fn new(shared: &Arc<Shared>, broker: &Arc<Broker>) -> (Self, [CopySender; 2]) {
         let (queued, to_queues) = mpsc::channel(WAITING);
         let (direct, to_direct) = mpsc::channel(WAITING);
@@ -64,7 +65,7 @@ impl CopyQueues {
         (copies, senders)
     }
 
-    /// Leaves a copy of each event of a batch for who asked for one, where they may.
+    /// Leaves a copy of each event whose request names a permitted queue in `reply_to`.
     pub fn send(&self, batch: &[Delivery], dispositions: &[Disposition]) {
         for (delivery, disposition) in batch.iter().zip(dispositions) {
             let Some(event) = disposition.event() else {
@@ -139,8 +140,8 @@ impl CopyWindow {
             self.shared.copies_failed(copies.len(), &error);
             return None;
         }
-        // One of them, or one before, broke the connection: each by itself. The second try is for
-        // one that met the end of another's connection.
+        // A copy of this window or of the one before made the broker close the connection. Each is
+        // sent by itself; the second try is for a copy that met the end of another's connection.
         for copy in &copies {
             let copy = std::slice::from_ref(copy);
             if self.send_in_time(copy).await.is_err()
@@ -165,8 +166,8 @@ impl CopyWindow {
         Ok(())
     }
 
-    /// How many did not arrive. A channel that failed, or whose confirms are still to come, is not
-    /// kept.
+    /// The number of copies that did not arrive. A channel that failed, or whose confirms are
+    /// outstanding, is not kept.
     async fn publish(&mut self, copies: &[Message<'_>]) -> Result<usize, BrokerError> {
         let publisher = match self.publisher.take() {
             Some(publisher) => publisher,
