@@ -1,4 +1,4 @@
-//! What is shown of the workers of a process: where it is served, and what is looked at for it.
+//! The telemetry of the workers: counters, durations, status, spans, and the server that shows them.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::broker;
 use crate::broker::Depths;
 use crate::config::Settings;
@@ -21,26 +21,26 @@ use crate::telemetry::{
     TelemetryError, Times, Traces,
 };
 
-/// How often the database is asked where there is no work that asks it.
+/// The time without a statement after which the database is asked whether it answers.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the queues are looked at.
+/// The time between two polls of the queues' depths.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Between two warnings of what publishers can cause.
+/// The least time between two warnings that publishers can cause.
 const QUIET_FOR: Duration = Duration::from_mins(1);
 
-/// What the workers record in.
+/// The records of the workers.
 pub struct WorkerTelemetry {
     pub counters: Counters,
     pub times: Times,
     pub status: ProcessStatus,
     pub traces: Option<Traces>,
-    /// When it was last said that a login is not trusted.
+    /// The time of the last warning that a login is not trusted.
     untrusted_said: Mutex<Option<Instant>>,
 }
 
-/// What serves it, and sends it.
+/// The server of `telemetry.listen` and the exporter to `telemetry.otlp_endpoint`.
 pub struct TelemetryServer {
     listening: Option<Listening>,
     exporting: Option<Exporting>,
@@ -83,7 +83,7 @@ impl WorkerTelemetry {
                 let (asked, stop) = (status.clone(), stop.clone());
                 let readiness = move || {
                     if stop.is_cancelled() {
-                        return Err("stopping: what is in hand is finished".into());
+                        return Err("stopping: messages in flight are settled first".into());
                     }
                     asked.readiness()
                 };
@@ -105,8 +105,8 @@ impl WorkerTelemetry {
         Ok((telemetry, server))
     }
 
-    /// A message waits for the login that names its client to be trusted: counted, and said once a minute at most, since
-    /// whoever may publish can cause it.
+    /// A message waits until the login that names its client is trusted. Any publisher can cause
+    /// this, so it is counted, and logged at most once a minute.
     pub fn untrusted(&self, envelope: &Envelope) {
         self.counters.untrusted();
         let mut said = self
@@ -128,15 +128,15 @@ impl WorkerTelemetry {
 }
 
 impl TelemetryServer {
-    /// Looks after what nobody tells, for as long as it is polled; not where nobody would see it.
-    pub async fn look(&self, shared: &Shared) -> Infallible {
+    /// Polls the database and the queues, if the result is shown. Never returns.
+    pub async fn poll(&self, shared: &Shared) -> Infallible {
         if self.listening.is_some() {
             tokio::join!(ask_database(shared), look_at_queues(shared));
         }
         std::future::pending().await
     }
 
-    /// Sends what is left to be sent.
+    /// Exports the remaining spans.
     pub async fn close(self) {
         if let Some(exporting) = self.exporting {
             exporting.stop().await;
@@ -144,7 +144,7 @@ impl TelemetryServer {
     }
 }
 
-/// Whether it answers. Work tells that too, and then nobody asks.
+/// Asks whether the database answers, unless a batch showed it.
 async fn ask_database(shared: &Shared) {
     let status = &shared.telemetry.status;
     loop {
