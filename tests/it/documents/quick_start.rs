@@ -1,5 +1,5 @@
-//! The sessions of docs/setup/quick-start.md and docs/clients/shell.md: each command prints what
-//! stands below it.
+//! The sessions of docs/setup/quick-start.md, docs/clients/shell.md and docs/topics/authorization.md:
+//! each command prints what stands below it.
 
 use regex::Regex;
 use tokio_postgres::SimpleQueryMessage;
@@ -118,6 +118,25 @@ async fn the_shells_session_goes_as_it_is_printed() {
         // `submit` ends with 1 where a request is refused.
         let output = shell.run(&format!("set +e\n{command}"));
         let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(foreseen(&told), foreseen(&expected.expect("an output")));
+    }
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn the_session_of_grants_goes_as_it_is_printed() {
+    let stage = Stage::new().await;
+    stage.sql(&super::ledger_of_the_examples()).await;
+    let url = stage
+        .setting("DATABASE__URL")
+        .expect("it is set")
+        .to_owned();
+    let shell = shell(&stage, &url).variable("USER", "alice");
+    let page = sessions::read("docs/topics/authorization.md");
+    let steps = session(&page, "## Grants");
+    assert_eq!(steps.len(), 2, "{steps:#?}");
+    for (command, expected) in steps {
+        let told = printed(&shell, &command);
         assert_eq!(foreseen(&told), foreseen(&expected.expect("an output")));
     }
     stage.strike().await;
