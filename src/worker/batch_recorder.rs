@@ -151,7 +151,8 @@ impl BatchRecorder {
                     continue;
                 }
                 Disposition::AwaitTrust { .. } => {
-                    self.shared.telemetry.untrusted(&delivery.envelope);
+                    self.shared.telemetry.counters.untrusted();
+                    self.shared.logs.untrusted(&delivery.envelope);
                     continue;
                 }
                 Disposition::Wait { .. } | Disposition::Returned => {

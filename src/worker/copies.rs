@@ -1,9 +1,9 @@
-//! CopyQueues of events to the queues that requests name in `reply_to`.
+//! Copies of events to the queues that requests name in `reply_to`.
 //!
-//! Whatever comes of a copy, the request is settled: the event itself is confirmed. CopyQueues are sent
-//! beside the batches, which wait for none. Those to a direct reply-to have a connection of their
-//! own: a forged address makes the broker close the connection that publishes to it, a moment after
-//! it confirmed.
+//! The event itself is confirmed on the reply exchange, so a lost copy does not hold up the request.
+//! Batches do not wait for copies. Copies to a direct reply-to have a connection of their own: a
+//! forged address makes the broker close the connection that publishes to it, a moment after the
+//! confirm.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::domain::disposition::Disposition;
 /// How long copies that are sent together may take, channel or connection included.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// CopyQueues of each kind that wait; further ones are given up.
+/// The number of copies of each kind that may wait; further copies are dropped.
 const WAITING: usize = 1000;
 
-/// CopyQueues that are sent together.
+/// The number of copies that are sent together.
 const TOGETHER: usize = 100;
 
 /// The number of windows that are sent at once to queues: a queue that never confirms must not hold
@@ -122,7 +122,7 @@ impl CopySender {
     }
 }
 
-/// CopyQueues that are sent together, and the channel that they go over, opened when needed.
+/// Copies that are sent together, and the channel that they go over, opened when needed.
 struct CopyWindow {
     shared: Arc<Shared>,
     broker: Arc<Broker>,

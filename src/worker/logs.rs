@@ -6,6 +6,7 @@ use crate::broker::{Delivery, Message};
 use crate::common::log_limit::LogLimit;
 use crate::domain::event::Event;
 use crate::domain::outcome::Failure;
+use crate::domain::request::Envelope;
 
 /// One limit for each kind.
 #[derive(Debug, Default)]
@@ -17,6 +18,7 @@ pub struct Logs {
     copies_failed: LogLimit,
     reply_to_refused: LogLimit,
     denied: LogLimit,
+    untrusted: LogLimit,
     malformed: LogLimit,
     exhausted: LogLimit,
 }
@@ -123,6 +125,21 @@ impl Logs {
                 client,
                 reason = event.reason,
                 "denied: requests of clients without a grant were refused"
+            );
+        }
+    }
+
+    /// A message waits until the login that names its client is trusted.
+    pub fn untrusted(&self, envelope: &Envelope) {
+        if let Some(messages) = self.untrusted.note(1) {
+            warn!(
+                event = "untrusted_login",
+                messages,
+                login = envelope.client,
+                message_id = envelope.message_id,
+                "a message waits: its login names another client and is not trusted to. If it is a \
+                 former login of the worker or an operator's, add it to amqp.trusted_users and \
+                 restart the workers; otherwise find out who publishes with it"
             );
         }
     }

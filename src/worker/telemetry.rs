@@ -1,19 +1,17 @@
 //! The telemetry of the workers: counters, durations, status, spans, and the server that shows them.
 
 use std::convert::Infallible;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::shared::Shared;
 use crate::broker;
 use crate::broker::Depths;
 use crate::config::Settings;
 use crate::domain::outcome::{Failure, OTHER_REASON, Refusal};
-use crate::domain::request::Envelope;
 use crate::ledger::Ledger;
 use crate::telemetry;
 use crate::telemetry::{
@@ -27,17 +25,12 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 /// The time between two polls of the queues' depths.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The least time between two warnings that publishers can cause.
-const QUIET_FOR: Duration = Duration::from_mins(1);
-
 /// The records of the workers.
 pub struct WorkerTelemetry {
     pub counters: Counters,
     pub times: Times,
     pub status: ProcessStatus,
     pub traces: Option<Traces>,
-    /// The time of the last warning that a login is not trusted.
-    untrusted_said: Mutex<Option<Instant>>,
 }
 
 /// The server of `telemetry.listen` and the exporter to `telemetry.otlp_endpoint`.
@@ -100,30 +93,8 @@ impl WorkerTelemetry {
             times,
             status,
             traces,
-            untrusted_said: Mutex::default(),
         };
         Ok((telemetry, server))
-    }
-
-    /// A message waits until the login that names its client is trusted. Any publisher can cause
-    /// this, so it is counted, and logged at most once a minute.
-    pub fn untrusted(&self, envelope: &Envelope) {
-        self.counters.untrusted();
-        let mut said = self
-            .untrusted_said
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if said.is_some_and(|said| said.elapsed() < QUIET_FOR) {
-            return;
-        }
-        *said = Some(Instant::now());
-        warn!(
-            login = envelope.client,
-            message_id = envelope.message_id,
-            event = "untrusted_login",
-            "a message waits: this login names another client, and is not trusted to; where it is a former login of the \
-             worker or an operator's, add it to amqp.trusted_users and restart the workers; else see who publishes"
-        );
     }
 }
 
