@@ -1,7 +1,9 @@
-//! A message that waits in a queue, with what can be told of it, whether or not the client could read it.
+//! A message that waits in a queue, with what can be told of it, whether or not the client could
+//! read it.
 //!
-//! What it says of itself is believed as far as the broker vouches for it: a worker takes `x-death` off what it
-//! dead-letters, and the broker puts one on whatever it dead-letters itself, so a publisher can't pass for either.
+//! What it says of itself is believed as far as the broker vouches for it: a worker takes `x-death`
+//! off what it dead-letters, and the broker puts one on whatever it dead-letters itself, so a
+//! publisher can't pass for either.
 
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use jiff::Timestamp;
@@ -53,7 +55,8 @@ pub struct QueuedMessage {
     pub id: Uuid,
     /// Who wrote it.
     pub origin: Origin,
-    /// Why it is here: a reason of the contract's table, or the broker's `expired`, `delivery_limit`, `rejected`.
+    /// Why it is here: a reason of the contract's table, or the broker's `expired`,
+    /// `delivery_limit`, `rejected`.
     pub reason: String,
     /// Whose request it is; empty where the broker authenticated nobody.
     pub client: String,
@@ -67,7 +70,8 @@ pub struct QueuedMessage {
     pub noted: Option<Noted>,
     /// Attempts, by our own header.
     pub attempts: u32,
-    /// When it was first attempted, dead-lettered by the broker, or published: the first that it tells.
+    /// When it was first attempted, dead-lettered by the broker, or published: the first that it
+    /// tells.
     pub since: Option<Timestamp>,
     /// Whether it waits until the login is trusted that names its client.
     pub is_untrusted: bool,
@@ -150,11 +154,13 @@ impl QueuedMessage {
             (None, Some(_)) => Origin::Worker,
             (None, None) => Origin::Broker,
         };
-        // A worker wrote what it passes on once, by its own word; a claim on top of that is somebody else's.
+        // A worker wrote what it passes on once, by its own word; a claim on top of that is
+        // somebody else's.
         let is_untrusted = envelope.claim.as_ref().is_some_and(|claim| {
             claim.names.len() > 1 || header(properties::UNTRUSTED_SINCE).is_some()
         });
-        // What is claimed is shown, and whoever reads the letter, its id is the same. To be believed in a replay takes more.
+        // What is claimed is shown, and whoever reads the letter, its id is the same. To be
+        // believed in a replay takes more.
         let (client, claimed_by) = match envelope.claim.and_then(|mut claim| claim.names.pop()) {
             Some(claimed) => (claimed, Some(envelope.client)),
             None => (envelope.client, None),

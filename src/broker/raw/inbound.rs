@@ -1,9 +1,10 @@
 //! What comes in on the consuming connection, looked at before the client sees it.
 //!
-//! The client buffers deliveries without a bound but their number, and gives up its connection over properties that it
-//! can't parse. It gets its socket from us, so three things are done here, on the way of the bytes: messages that it
-//! could not parse get plain properties in place of theirs, and are known as unreadable; bodies that are too large for
-//! any request are cut, and their digest is taken; and nothing is read while too many bytes are in flight.
+//! The client buffers deliveries without a bound but their number, and gives up its connection over
+//! properties that it can't parse. It gets its socket from us, so three things are done here, on
+//! the way of the bytes: messages that it could not parse get plain properties in place of theirs,
+//! and are known as unreadable; bodies that are too large for any request are cut, and their digest
+//! is taken; and nothing is read while too many bytes are in flight.
 
 use std::io;
 use std::pin::Pin;
@@ -31,8 +32,8 @@ pub use parse_check::STACK_BYTES;
 /// Room for what is read at once.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How often a little is read all the same while too much is in flight: the client takes a broker for dead that sends
-/// no heartbeat, and what is in flight may wait for the database for a while.
+/// How often a little is read all the same while too much is in flight: the client takes a broker
+/// for dead that sends no heartbeat, and what is in flight may wait for the database for a while.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How much that is.

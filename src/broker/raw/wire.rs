@@ -1,7 +1,7 @@
 //! A connection to the broker that reads frames as bytes.
 //!
-//! Methods are written and read by the client's own code; by hand is only what stands around them, since
-//! the client has no way to read a frame that it does not parse.
+//! Methods are written and read by the client's own code; by hand is only what stands around them,
+//! since the client has no way to read a frame that it does not parse.
 
 use amq_protocol::auth::Credentials;
 use amq_protocol::frame::{AMQPFrame, ProtocolVersion, gen_frame, parse_frame};
@@ -25,8 +25,9 @@ type Result<T> = std::result::Result<T, lapin::Error>;
 /// Largest frame before both sides have agreed on one: what RabbitMQ offers.
 const FIRST_FRAME_MAX: usize = 131_072;
 
-/// What is kept of a method or header that is larger than a frame may be. The broker adds to the headers of what it
-/// dead-letters, so one that filled a frame no longer fits it, and is still whole here.
+/// What is kept of a method or header that is larger than a frame may be. The broker adds to the
+/// headers of what it dead-letters, so one that filled a frame no longer fits it, and is still
+/// whole here.
 const FIRST_BYTES: u64 = 1 << 20;
 
 /// The one channel, but for the connection's own.
@@ -41,8 +42,8 @@ pub fn unexpected() -> lapin::Error {
     std::io::Error::other("the broker sent a frame out of turn").into()
 }
 
-/// Connects, under a name that the broker's operator sees, and opens a channel. The login is read as the client
-/// reads it.
+/// Connects, under a name that the broker's operator sees, and opens a channel. The login is read
+/// as the client reads it.
 pub async fn connect(url: &AmqpUrl, name: &str) -> Result<Wire<Socket>> {
     let uri: AMQPUri = url.secret().parse().map_err(std::io::Error::other)?;
     let mut wire = Wire::new(socket::open(url).await?, FIRST_FRAME_MAX);
@@ -129,8 +130,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(())
     }
 
-    /// The next frame that is no heartbeat, of a body its size alone. Where it closes the channel or the connection,
-    /// its reason is the error.
+    /// The next frame that is no heartbeat, of a body its size alone. Where it closes the channel
+    /// or the connection, its reason is the error.
     pub async fn frame(&mut self) -> Result<Frame> {
         self.frame_keeping(0).await
     }

@@ -21,8 +21,8 @@ struct State {
     /// Largest frame that the client takes, in bytes.
     frame_max: usize,
     bytes: u64,
-    /// Messages that came in whole and are not settled. While there are none, reading goes on: otherwise a message
-    /// larger than the bound would never come.
+    /// Messages that came in whole and are not settled. While there are none, reading goes on:
+    /// otherwise a message larger than the bound would never come.
     messages: usize,
     /// What came and was not taken yet, by channel.
     arrived: BTreeMap<u16, VecDeque<Arrival>>,
@@ -90,7 +90,8 @@ impl Flow {
         }
     }
 
-    /// Takes what is known of a delivery, and holds its bytes. What came before it on its channel was lost on the way.
+    /// Takes what is known of a delivery, and holds its bytes. What came before it on its channel
+    /// was lost on the way.
     pub fn take(self: &Arc<Self>, channel: u16, tag: u64) -> Option<(Arrival, Held)> {
         let mut state = self.state();
         loop {

@@ -59,7 +59,8 @@ struct Arriving {
     body: u64,
     /// Bytes of the body that did not come yet.
     missing: u64,
-    /// Where the body is cut: its beginning, which is passed on at the end, and the digest of what came.
+    /// Where the body is cut: its beginning, which is passed on at the end, and the digest of what
+    /// came.
     cut: Option<(Vec<u8>, Context)>,
 }
 
@@ -78,8 +79,9 @@ impl Frames {
         self.inserted.is_empty() && matches!(self.step, Step::Frame)
     }
 
-    /// Moves what can be moved from `input` to `out`, and returns how much that is. No frame is begun
-    /// while too many bytes are in flight, unless `anyway`. Zero: more input or more room is needed.
+    /// Moves what can be moved from `input` to `out`, and returns how much that is. No frame is
+    /// begun while too many bytes are in flight, unless `anyway`. Zero: more input or more room is
+    /// needed.
     pub fn pass_on(
         &mut self,
         input: &mut BytesMut,
@@ -258,8 +260,8 @@ impl Frames {
         *left -= count as u64;
     }
 
-    /// Tells of a message whose last bytes are here: before the client has them, since it might be asked for the
-    /// message at once.
+    /// Tells of a message whose last bytes are here: before the client has them, since it might be
+    /// asked for the message at once.
     fn whole(&mut self, channel: u16, flow: &Flow) {
         let is_whole = |arriving: &Arriving| arriving.missing == 0;
         if !self.arriving.get(&channel).is_some_and(is_whole) {

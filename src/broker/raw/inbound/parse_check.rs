@@ -4,8 +4,9 @@ use std::panic::catch_unwind;
 
 use amq_protocol::frame::parse_frame;
 
-/// Stack of a thread that parses properties, in bytes, reserved and not used. The client's parser recurses into
-/// nested headers, and a frame holds 26,000 levels. An unoptimized build needs more a level.
+/// Stack of a thread that parses properties, in bytes, reserved and not used. The client's parser
+/// recurses into nested headers, and a frame holds 26,000 levels. An unoptimized build needs more a
+/// level.
 pub const STACK_BYTES: usize = if cfg!(debug_assertions) {
     512 << 20
 } else {

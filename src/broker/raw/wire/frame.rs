@@ -14,8 +14,8 @@ pub enum FrameKind {
     Body,
 }
 
-/// A frame. Of a body no more is kept than was asked for, and of what is larger than a frame may be no more than the
-/// first bytes.
+/// A frame. Of a body no more is kept than was asked for, and of what is larger than a frame may be
+/// no more than the first bytes.
 pub struct Frame {
     pub kind: FrameKind,
     pub payload_bytes: u64,
@@ -24,7 +24,8 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// All of it, as the client would parse it; `None` of a body, or where it is larger than a frame may be.
+    /// All of it, as the client would parse it; `None` of a body, or where it is larger than a
+    /// frame may be.
     pub fn whole(&self) -> Option<&[u8]> {
         self.whole.then_some(&self.bytes)
     }
