@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod broker;
 mod cluster;
 mod connections;
@@ -14,7 +15,7 @@ mod instance;
 mod isolation;
 mod neighbours;
 mod poison;
-mod reckoning;
+
 mod servers;
 mod soak;
 mod standby;

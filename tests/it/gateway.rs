@@ -2,10 +2,10 @@
 
 mod answers;
 mod clients;
-mod crowds;
-mod curl;
-mod guesses;
+mod fairness;
 mod limits;
+mod login_throttling;
 mod outages;
+mod printed_command;
 mod telemetry;
 mod tls;

@@ -22,7 +22,7 @@ use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 pub mod audit;
-pub mod collector;
+pub mod otlp_collector;
 pub mod compare;
 pub mod documents;
 pub mod draw;
@@ -40,7 +40,7 @@ pub mod observed;
 pub mod program;
 pub mod proxy;
 pub mod raw;
-pub mod reckoning;
+pub mod collected;
 pub mod report;
 pub mod scrape;
 pub mod serial;

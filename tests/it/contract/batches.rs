@@ -6,7 +6,7 @@ use revertd::request::{Amount, Envelope, Fields, RevertRequest};
 use revertd::settings::Settings;
 use uuid::Uuid;
 
-use super::support::*;
+use crate::support::*;
 
 pub fn request(message_id: &str, usage_id: Uuid, account: Uuid, amount: i64) -> RevertRequest {
     let envelope = Envelope {

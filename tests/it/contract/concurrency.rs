@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::*;
+use crate::support::*;
 
 #[tokio::test]
 async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once() {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::*;
+use crate::support::*;
 
 /// Frontier's own tables, as its migrations leave them: with columns and references that revertd ignores.
 const FRONTIERS_TABLES: &str = "

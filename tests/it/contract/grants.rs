@@ -5,8 +5,8 @@ use lapin::types::AMQPValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::support::ledger::Customer;
-use super::support::*;
+use crate::support::ledger::Customer;
+use crate::support::*;
 
 /// A stage that asks for grants, its worker, and another login than the worker's.
 async fn guarded() -> (Stage, WorkerProcess, Publisher) {

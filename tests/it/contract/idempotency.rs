@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::*;
+use crate::support::*;
 
 #[tokio::test]
 async fn a_request_delivered_many_times_in_one_batch_and_later_is_one_request() {

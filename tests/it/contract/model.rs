@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 
-use super::support::model::Policy;
-use super::support::report::{Count, full, report, seed};
+use crate::support::model::Policy;
+use crate::support::report::{Count, full, report, seed};
 use super::writers::Writers;
 
 /// Cases of the quick form.

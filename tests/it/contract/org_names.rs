@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::support::ledger::Customer;
-use super::support::*;
+use crate::support::ledger::Customer;
+use crate::support::*;
 
 async fn name(stage: &Stage, table: &str, id: Uuid, name: &str) {
     let named = format!("UPDATE {table} SET name = $1 WHERE id = $2");

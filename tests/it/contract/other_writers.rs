@@ -4,8 +4,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::batches::{decide, request};
-use super::support::ledger::NAMESPACE;
-use super::support::*;
+use crate::support::ledger::NAMESPACE;
+use crate::support::*;
 
 /// A usage of 20 on an account of its own, and the ledger's policy.
 async fn usage_of(stage: &mut Stage, policy: &str, amount: i64) -> (Uuid, Uuid) {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::support::ledger::Customer;
-use super::support::*;
+use crate::support::ledger::Customer;
+use crate::support::*;
 
 /// Publishes, and returns the event; a refusal must leave the ledger as it was and no letter behind.
 async fn refusal(stage: &Stage, events: &mut Mailbox, request: Request) -> Letter {

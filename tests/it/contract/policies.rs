@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::*;
+use crate::support::*;
 
 #[tokio::test]
 async fn cumulative_reverts_add_up_to_the_usage_and_a_refused_one_takes_nothing() {

@@ -4,7 +4,7 @@ use lapin::types::AMQPValue;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::support::*;
+use crate::support::*;
 
 #[tokio::test]
 async fn the_first_row_of_the_table_decides() {

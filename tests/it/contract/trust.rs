@@ -4,9 +4,9 @@ use lapin::types::{AMQPValue, FieldArray};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::dead_letters::letters;
-use super::support::scrape::{LISTEN, Telemetry};
-use super::support::*;
+use crate::operator::dead_letters::letters;
+use crate::support::scrape::{LISTEN, Telemetry};
+use crate::support::*;
 
 const CLIENT: &str = "somebody";
 

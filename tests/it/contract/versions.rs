@@ -1,12 +1,12 @@
 //! Two versions side by side: what a later one stored, this one tells; and what it can't tell harms nobody else.
 
-mod later;
+mod next_version;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::support::scrape::{LISTEN, Telemetry};
-use super::support::*;
+use crate::support::scrape::{LISTEN, Telemetry};
+use crate::support::*;
 
 const REASON: &str = "TOO_MANY_REVERTS";
 

@@ -12,14 +12,14 @@ use revertd::settings::Settings;
 use tokio::runtime::{Builder, Runtime};
 
 use super::model::{Case, Id, Kind, WRITERS};
-use super::support::Stage;
-use super::support::draw::{Draw, named};
-use super::support::model::{Asked, Content, Policy};
-use super::support::observed::{Told, legs, outcomes};
-use super::support::report::{Count, Wrong};
-use super::support::serial::{Observed, check};
-use super::support::spelling::spelled;
-use super::support::world::{Kind as Posted, Posting};
+use crate::support::Stage;
+use crate::support::draw::{Draw, named};
+use crate::support::model::{Asked, Content, Policy};
+use crate::support::observed::{Told, legs, outcomes};
+use crate::support::report::{Count, Wrong};
+use crate::support::serial::{Observed, check};
+use crate::support::spelling::spelled;
+use crate::support::world::{Kind as Posted, Posting};
 
 /// Attempts at a request after which its writer gives up.
 const ATTEMPTS: u32 = 20;
@@ -152,7 +152,7 @@ fn ask(case: &Case, draw: &mut Draw) -> Vec<Asked> {
         let posting = draw.world.postings.get_mut(&id).expect("made above");
         let owner = posting.account;
         let other = |id| {
-            let account = super::support::world::Account { id, ..account };
+            let account = crate::support::world::Account { id, ..account };
             named(account, content.usage, usage.amount)
         };
         plain.push(match usage.kind {

@@ -4,9 +4,9 @@ use lapin::ExchangeKind;
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
 
-use super::doctor::report::doctor;
-use super::support::ledger::Customer;
-use super::support::*;
+use crate::operator::doctor::report::doctor;
+use crate::support::ledger::Customer;
+use crate::support::*;
 
 /// The request exchange as it is without an alternate exchange.
 pub async fn declare_plain(stage: &Stage) {
@@ -85,7 +85,7 @@ async fn a_pool_that_declares_nothing_needs_it() {
     stage.start_worker().await.stop().await;
     stage.delete_exchange(&stage.name("any")).await;
     stage.set("TOPOLOGY__DECLARE", "false");
-    let log = super::starts::refused(&stage).await;
+    let log = crate::operator::startup::refused(&stage).await;
     assert!(log.contains(&stage.name("any")), "{log}");
     doctor(&stage, &[]).says("amqp-topology", "error", &stage.name("any"), "create it");
     stage.strike().await;

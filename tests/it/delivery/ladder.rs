@@ -4,7 +4,7 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::support::*;
+use crate::support::*;
 
 fn long(value: i64) -> AMQPValue {
     AMQPValue::LongLongInt(value)

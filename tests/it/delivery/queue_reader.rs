@@ -7,7 +7,7 @@ use revertd::broker::Browse;
 use revertd::settings::Settings;
 use tokio::time::timeout;
 
-use super::support::*;
+use crate::support::*;
 
 /// Far below what a frame is waited for (30 s): a queue that has nothing more is asked, not waited for.
 const SOON: Duration = Duration::from_secs(10);

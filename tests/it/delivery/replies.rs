@@ -3,7 +3,7 @@
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::support::*;
+use crate::support::*;
 
 async fn queue(stage: &Stage, name: &str, arguments: &[(&str, AMQPValue)]) -> String {
     let mut table = FieldTable::default();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::names::keys;
-use crate::permissions::documented;
+use crate::operator::permissions::documented;
 
 const WORKER: &str = include_str!("../../../config/systemd/revertd-worker.service");
 const GATEWAY: &str = include_str!("../../../config/systemd/revertd-gateway.service");

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use super::support::*;
+use crate::support::*;
 
 fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
     let Output {

@@ -10,10 +10,13 @@ use lapin::{BasicProperties, Confirmation};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::support::letters::Draft;
-use super::support::raw::{RawConnection, short};
-use super::support::scrape::{LISTEN, Telemetry};
-use super::support::*;
+use crate::support::letters::Draft;
+use crate::support::raw::{RawConnection, short};
+use crate::support::scrape::{LISTEN, Telemetry};
+use crate::support::*;
+
+mod killed;
+mod large;
 
 /// Runs `revertd dead-letters`, without a terminal.
 pub fn letters(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {

@@ -6,11 +6,11 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::permissions::{Role, documented, drop_role};
-use super::starts::refused;
-use super::support::*;
+use super::startup::refused;
+use crate::support::*;
 
 mod definitions;
-mod managed;
+mod management_api;
 mod remedies;
 pub mod report;
 mod sessions;
@@ -86,7 +86,7 @@ async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
 
 /// How many objects the migrations made, by the database's own word. The index of a constraint goes with it.
 async fn created(stage: &Stage) -> i64 {
-    let objects = include_str!("../../src/ledger/objects.sql");
+    let objects = include_str!("../../../src/ledger/objects.sql");
     let query = format!(
         "WITH o AS ({objects}) SELECT count(*) FROM o WHERE table_name <> 'schema_history' AND fault IS NULL AND \
          NOT (kind = 'index' AND name IN (SELECT name FROM o WHERE kind = 'constraint'))"

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::support::*;
+use crate::support::*;
 
 /// What a worker logs once it has nothing in hand any more.
 const PAUSED: &str = "paused: by an operator";

@@ -10,14 +10,14 @@ use tempfile::NamedTempFile;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::support::*;
+use crate::support::*;
 
 mod letters;
 mod topics;
 
 /// The block of the README that stands under that marker, a statement or command a line.
 pub fn documented(marker: &str) -> Vec<String> {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let marker = format!("<!-- permissions: {marker} -->\n");
     let (_, after) = readme.split_once(&marker).expect("the marker is there");
     let mut lines = after.lines();

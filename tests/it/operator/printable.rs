@@ -4,8 +4,8 @@
 use revertd::printable::is_printable;
 use serde_json::Value;
 
-use super::support::letters::Draft;
-use super::support::*;
+use crate::support::letters::Draft;
+use crate::support::*;
 
 /// Controls (C0, DEL, C1), soft hyphen, Arabic letter mark, zero width, bidirectional, line separator, tag.
 const SILENT: &str =

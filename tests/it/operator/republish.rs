@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::support::*;
+use crate::support::*;
 
 fn republish(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
     let all = [&["events", "republish"], arguments].concat();

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::support::*;
+use crate::support::*;
 
 /// Stands in bodies, as a name of an unknown field, a value, and what is no JSON.
 const PAYLOAD: &str = "zq81-the-words-of-a-body";

@@ -3,7 +3,7 @@
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
-use super::support::*;
+use crate::support::*;
 
 /// Starts the worker, which must end by itself, and returns what it said.
 pub async fn refused(stage: &Stage) -> String {

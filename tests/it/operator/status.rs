@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::dead_letters::letters;
-use super::support::letters::Draft;
-use super::support::*;
+use crate::operator::dead_letters::letters;
+use crate::support::letters::Draft;
+use crate::support::*;
 
 fn status(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
     let output = stage

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::support::*;
+use crate::support::*;
+
+mod mistakes;
 
 /// The status, what was told, and what was said on standard error.
 pub fn submit(stage: &Stage, file: &Path, arguments: &[&str]) -> (i32, String, String) {

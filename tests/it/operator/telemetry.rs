@@ -3,13 +3,13 @@
 mod counters;
 mod health;
 mod limits;
-mod pictures;
+mod dashboards;
 mod readiness;
 mod traces;
 
 use lapin::types::AMQPValue;
 
-use super::support::Request;
+use crate::support::Request;
 
 /// A trace of its own, as a `traceparent`.
 fn traceparent(trace_id: &str, flags: &str) -> String {

@@ -1,9 +1,9 @@
 //! TLS and secrets: who is trusted, who is refused, and what a restart takes up. Against the servers' encrypted ports.
 
-use super::starts::refused;
-use super::support::raw::{RawConnection, short};
-use super::support::tls::{Asked, Authority, Issued, TlsProxy, amqps_url, ca_file, instance};
-use super::support::*;
+use super::startup::refused;
+use crate::support::raw::{RawConnection, short};
+use crate::support::tls::{Asked, Authority, Issued, TlsProxy, amqps_url, ca_file, instance};
+use crate::support::*;
 
 /// `url` with other parts; an empty login leaves it as it is.
 fn with(url: &str, login: (&str, Option<&str>), port: Option<u16>, query: Option<&str>) -> String {

@@ -7,7 +7,7 @@ use revertd::ledger::verify::Kind;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::support::*;
+use crate::support::*;
 
 /// A ledger in which everything happened that may, and all of it is right.
 struct Sound {

@@ -5,9 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 
 use uuid::Uuid;
 
-use super::dead_letters::{command, letters, quiet};
-use super::support::letters::Draft;
-use super::support::*;
+use super::{command, letters, quiet};
+use crate::support::letters::Draft;
+use crate::support::*;
 
 /// Two windows of letters on usages of their own.
 const LETTERS: usize = 250;

@@ -6,8 +6,8 @@ use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use serde_json::Value;
 
-use super::support::letters::Draft;
-use super::support::*;
+use crate::support::letters::Draft;
+use crate::support::*;
 
 const LARGE: usize = 100 << 20;
 

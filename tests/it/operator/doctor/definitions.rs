@@ -1,8 +1,8 @@
 //! What stands under its own name and is another thing: constraints, indexes, triggers, functions and columns; and tables
 //! that a crash empties.
 
-use super::super::starts::refused;
-use super::super::support::*;
+use crate::operator::startup::refused;
+use crate::support::*;
 use super::doctor;
 
 /// What is planted, and what is said of it.

@@ -4,10 +4,10 @@ use lapin::options::{ExchangeBindOptions, QueueBindOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
-use super::super::alternate::declare_plain;
-use super::super::starts::refused;
-use super::super::support::scrape::Telemetry;
-use super::super::support::*;
+use crate::delivery::alternate_exchange::declare_plain;
+use crate::operator::startup::refused;
+use crate::support::scrape::Telemetry;
+use crate::support::*;
 use super::{declare, doctor};
 
 /// A broker with the management API, which goes with its test.

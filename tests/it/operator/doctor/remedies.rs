@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::super::support::*;
+use crate::support::*;
 use super::doctor;
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::support::*;
+use crate::support::*;
 
 /// What a check says of itself.
 type Check = Value;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::support::*;
+use crate::support::*;
 use super::doctor;
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn many_old_transactions_hide_no_lock() {
         holder.batch_execute(lock).await.expect("locked");
         holders.push(holder);
     }
-    let query = include_str!("../../../src/ledger/doctor/sessions.sql");
+    let query = include_str!("../../../../src/ledger/doctor/sessions.sql");
     // Every transaction is old at once.
     let query = format!("PREPARE q (text, float8) AS {query}; EXECUTE q ('public', -1)");
     let messages = stage.db.simple_query(&query).await.expect("asked");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{trace_id, traced, traceparent};
-use crate::support::collector::Collector;
+use crate::support::otlp_collector::Collector;
 use crate::support::*;
 
 fn hex(bytes: &[u8]) -> String {

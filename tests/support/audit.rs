@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::line::{Line, RECOVERY, reconnected, take_all};
 use super::load::{Load, Sent};
 use super::observed::Told;
-use super::reckoning::Collected;
+use super::collected::Collected;
 use super::worker::WorkerProcess;
 use super::{Stage, with_database};
 

@@ -4,7 +4,7 @@ use crate::report::Count;
 use crate::support::Stage;
 use crate::support::audit::collect;
 use crate::support::load::Load;
-use crate::support::reckoning::Collected;
+use crate::support::collected::Collected;
 
 /// One that was applied, and the first of its usage.
 const APPLIED: &str = "(SELECT id FROM revertd.outcomes WHERE revert_no = 0 ORDER BY id LIMIT 1)";
