@@ -94,7 +94,7 @@ async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
     assert!(collected.reckon(&load, &stage.db).await.differing > 0);
     collected.events.insert(key, told);
     assert!(collected.reckon(&load, &stage.db).await.is_clean());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 fn column(count: &Count, name: &str) -> usize {

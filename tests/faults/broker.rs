@@ -198,7 +198,7 @@ async fn what_is_deleted_under_load_is_declared_again() {
     load.publish(&stage).await;
     let count = audit(&stage, &load, workers).await;
     report("broker: exchanges and queues deleted", rounds * 9, count);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// The worker may not write where events go. What was decided waits, and is not delivered again and again until it

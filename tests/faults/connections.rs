@@ -75,7 +75,7 @@ impl Network {
         let count = audit(&self.stage, load, workers).await;
         // With them go the connections that only a server still has, which would hold up its end.
         drop((self.database, self.broker));
-        self.stage.strike().await;
+        self.stage.teardown().await;
         count
     }
 }

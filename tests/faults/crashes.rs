@@ -51,7 +51,7 @@ async fn crash_at(seam: &str) {
     load.publish(&stage).await;
     let count = audit(&stage, &load, vec![steady]).await;
     report(&format!("crash: {seam}"), rounds(), count);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_crash_during_a_graceful_stop() {
     load.publish(&stage).await;
     let count = audit(&stage, &load, vec![steady]).await;
     report("crash: stopping", rounds(), count);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// What a schema consists of, as text.
@@ -163,7 +163,7 @@ async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend
         let load = Load::mixed(&stage, seed + run, 100).await;
         load.publish(&stage).await;
         count += audit(&stage, &load, others.into()).await;
-        stage.strike().await;
+        stage.teardown().await;
     }
     report(
         "crash: migrating",
@@ -236,5 +236,5 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
     assert!(crashes >= 3, "they crash what reads them: {crashes}");
     let count = audit(&stage, &load, workers).await;
     report("poison: a message that crashes", crashes, count);
-    stage.strike().await;
+    stage.teardown().await;
 }

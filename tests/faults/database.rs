@@ -55,7 +55,7 @@ async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
         times.min(usize::try_from(failed).expect("positive")),
         count,
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
     stage.sql("COMMIT").await;
     let count = audit(&stage, &load, vec![worker]).await;
     report("database: statement timeout", 1, count);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn two_transactions_in_each_others_way_are_told_apart_by_the_server_and_tr
     let met = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     eventually("there were deadlocks", async || stage.count(met).await > 0).await;
     report("database: real deadlocks", 1, count);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// A file system of 48 MiB, gone with the test.

@@ -128,7 +128,7 @@ async fn a_statement_that_one_request_fails_delays_no_other() {
         count,
         &waits,
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// One lock, or many: as many as a batch has requests.
@@ -146,7 +146,7 @@ async fn beside_locks(fault: &str, locks: usize) {
     assert!(!worker.log().contains("paused"), "{}", worker.log());
     assert!(worker.stop().await.success());
     report_beside(fault, 1, count, &waits);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,7 +172,7 @@ async fn a_request_without_room_delays_no_other_and_is_not_counted_at_once() {
     let (count, waits) = honest.ask(&stage).await;
     assert!(worker.stop().await.success());
     report_beside("beside: a request without room", 1, count, &waits);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,7 +197,7 @@ async fn a_stored_row_that_can_not_be_read_delays_no_other() {
     }
     assert!(worker.stop().await.success());
     report_beside("beside: a row that can't be read", 1, count, &waits);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// Requests of an org whose subscriber's queue does not take events, beside honest ones: their
@@ -234,7 +234,7 @@ async fn beside_untaken_events(
         "no attempt is counted: {log}"
     );
     report_beside(fault, 1, count, &waits);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,7 +289,7 @@ async fn a_dead_letter_queue_that_is_full_delays_no_request() {
     let log = worker.log();
     assert!(!log.contains("paused"), "{log}");
     report_beside("beside: a dead-letter queue that is full", 1, count, &waits);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// Fills a rung until it refuses more.
@@ -333,7 +333,7 @@ async fn rungs_that_are_all_full_pause_the_pool_and_nothing_is_counted() {
     assert!(worker.stop().await.success());
     let log = worker.log();
     assert!(log.contains("dead_lettered=0 redelivered=0"), "{log}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,5 +356,5 @@ async fn a_rung_that_is_full_delays_no_request() {
     assert!(worker.stop().await.success());
     assert!(!worker.log().contains("paused"), "{}", worker.log());
     report_beside("beside: a rung that is full", 1, count, &waits);
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -15,7 +15,6 @@ mod instance;
 mod isolation;
 mod neighbours;
 mod poison;
-
 mod servers;
 mod soak;
 mod standby;

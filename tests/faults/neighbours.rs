@@ -112,7 +112,7 @@ async fn unreadable_messages_delay_nobody() {
         requests,
         &measured,
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// The most memory that a process ever had, in MiB.
@@ -156,7 +156,7 @@ async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
         ..Count::default()
     };
     report_measured(what, 1, requests, &format!("peak memory {peak} MiB"));
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// Most memory that large bodies may take, in MiB: less than `config/kubernetes.yaml` gives a worker.
@@ -198,5 +198,5 @@ async fn three_processes_start_on_a_full_queue() {
     }
     let measured = format!("all answered after {:.1} s", took.as_secs_f64());
     report_measured("three processes start on a full queue", 3, count, &measured);
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -54,7 +54,7 @@ async fn poison_ends_where_it_belongs_and_costs_no_neighbour() {
     let mut findings = audit(&stage, &load, Vec::new()).await;
     findings += harvest.verdicts.judge(&stage, &poison).await;
     report("poison", 1, findings);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// Poisonous messages, drawn anew whenever they are looked at: all of them at once would be too much to keep.

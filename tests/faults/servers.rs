@@ -39,7 +39,7 @@ async fn kill_9_of_workers_under_load() {
     tokio::join!(load.publish(&stage), fault);
     let count = audit(&stage, &load, vec![steady]).await;
     report("worker killed beside another", 1, count);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn kill_9_of_the_only_worker_again_and_again() {
     let last = stage.start_worker().await;
     let count = audit(&stage, &load, vec![last]).await;
     report("the only worker killed", 1, count);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn a_crash_counts_one_delivery_however_many_workers_there_are() {
     eventually("all went back", async || stage.depth(&queue).await >= 150).await;
     let most = stage.most_redeliveries(&queue).await;
     assert_eq!(most, 1, "deliveries that one crash counts");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ async fn backends_terminated_again_and_again_under_load() {
     tokio::join!(load.publish(&stage), fault);
     let count = audit(&stage, &load, vec![worker]).await;
     report("backends terminated", 1, count);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -301,7 +301,7 @@ async fn queues_and_exchanges_deleted_while_running_are_there_again() {
         again(&Request::revert(customer.account, usage, 5)).await,
         "usage.reverted"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]

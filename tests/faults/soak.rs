@@ -174,7 +174,7 @@ async fn bearable(servers: &Servers, seed: u64) -> (Duration, Count) {
     load.publish(&stage).await;
     let count = audit(&stage, &load, vec![worker]).await;
     let each = began.elapsed() / 20;
-    stage.strike().await;
+    stage.teardown().await;
     (each, count)
 }
 

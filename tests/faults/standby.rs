@@ -234,7 +234,7 @@ async fn a_refusal_is_as_durable_as_the_entry_it_names() {
     let event = events.answer(&without_id).await;
     assert_eq!(event.verdict(), "ALREADY_REVERTED");
     assert!(worker.stop().await.success());
-    pair.stage.strike().await;
+    pair.stage.teardown().await;
 }
 
 #[tokio::test]

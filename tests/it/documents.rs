@@ -103,7 +103,7 @@ async fn the_examples_of_the_document_happen() {
         }
         assert_eq!(timeless(&event), timeless(&example.event));
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// The JSON objects in README.md's blocks that are events.
@@ -170,5 +170,5 @@ async fn what_the_readme_says_of_submit_happens() {
         let told = String::from_utf8_lossy(&output.stdout);
         assert_eq!(foreseen(&told), foreseen(&found[2]));
     }
-    stage.strike().await;
+    stage.teardown().await;
 }

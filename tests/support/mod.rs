@@ -458,7 +458,7 @@ impl Stage {
     }
 
     /// Removes what the stage made on the servers.
-    pub async fn strike(self) {
+    pub async fn teardown(self) {
         let told = ["replies", "denied", "dead"].map(|last| self.name(last));
         for queue in self.waiting_queues().into_iter().chain(told) {
             let _ = self

@@ -67,7 +67,7 @@ async fn of_several_contents_of_an_id_one_is_applied_also_where_the_first_is_not
         "no outcome, so no entries"
     );
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn contents_that_are_not_stored_are_decided_at_once() {
         .collect();
     let verdicts = decide(&stage, &requests).await;
     assert_eq!(verdicts, ["ORG_NOT_GRANTED"; 500]);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn requests_of_an_id_and_of_a_usage_are_decided_in_the_order_of_delivery()
             "the first may still find its usage, and then has the id of another request"
         );
         stage.assert_ledger_is_sound().await;
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -139,5 +139,5 @@ async fn the_first_of_an_id_is_decided_before_another_however_their_usages_sort(
     );
     assert_eq!(stage.reverts(lower).await.len(), 0);
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }

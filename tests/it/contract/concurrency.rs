@@ -48,7 +48,7 @@ async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once(
             );
         }
         stage.assert_ledger_is_sound().await;
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -80,7 +80,7 @@ async fn one_id_for_two_usages_sent_to_two_processes_is_one_request() {
         assert_eq!(verdicts, ["REQUEST_ID_REUSED", "usage.reverted"]);
     }
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// Another worker that has taken part of a usage, in the middle of its commit.
@@ -137,7 +137,7 @@ async fn a_refusal_rests_only_on_what_was_really_taken() {
     let applied = events.answer(&requests[1]).await.json();
     assert_eq!(applied["data"]["remaining"], "4");
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_de
         "nothing is forgotten"
     );
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn a_batch_keeps_its_order_where_another_worker_took_as_much_as_its_first_
     // The second, as the second of its usage, would stand as well with the other's revert before it.
     assert_eq!(told, [Some("10".into()), Some("15".into()), None]);
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -282,5 +282,5 @@ async fn the_constraints_refuse_what_the_statement_would_never_write() {
             "uuid_nil(), 15, 20, 5, uuid_generate_v4(), uuid_generate_v4(), 1, true",
         ))
         .await;
-    stage.strike().await;
+    stage.teardown().await;
 }

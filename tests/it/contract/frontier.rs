@@ -85,7 +85,7 @@ async fn on_frontiers_own_tables_revertd_works_and_adds_one_index() {
             customer.account
         ))
         .await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn frontiers_reverts_count_under_every_id_and_spelling() {
             stage.publish(&request).await;
             assert_eq!(events.answer(&request).await.verdict(), "REVERT_OF_REVERT");
         }
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -167,7 +167,7 @@ async fn cumulative_counts_frontiers_part_and_continues_its_numbers() {
         .await;
     assert_eq!(ask(3).await.verdict(), "AMOUNT_EXCEEDS_USAGE");
     assert_eq!(ask(2).await.json()["data"]["remaining"], "0");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn an_entry_that_frontier_commits_meanwhile_makes_the_request_be_decided_a
         0
     );
     assert_eq!(stage.reverts(usage).await.len(), 1, "Frontier's alone");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -245,5 +245,5 @@ async fn tables_that_do_not_fit_are_named() {
         "{}",
         run(&stage)
     );
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -102,7 +102,7 @@ async fn without_a_grant_nobody_learns_what_there_is() {
         worker.log().contains("retried=0"),
         "no ladder for a stranger"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn a_grant_counts_from_the_next_batch_on_and_so_does_its_end() {
     // What was decided is answered, whatever the grants are by now.
     let replayed = ask(&mut events, &client, &request).await;
     assert_eq!(replayed.body, reverted.body);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn a_grant_is_for_one_org() {
         let event = ask(&mut events, &client, &request).await;
         assert_eq!(event.verdict(), reason, "{names}");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn a_grant_for_every_org_is_one() {
         let event = ask(&mut events, &client, &by(&names, usage)).await;
         assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn nobody_in_particular_may_ask_for_nothing() {
         }
     }
     assert!(stage.reverts(usage).await.is_empty());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -275,7 +275,7 @@ async fn only_the_worker_may_say_for_whom_it_speaks() {
     let confirmed = publishing.await.expect("written").await;
     assert!(confirmed.is_err(), "{confirmed:?}");
     assert!(stage.reverts(usage).await.is_empty());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn two_clients_with_one_message_id_are_two_requests() {
     let second = events.answer(&other).await;
     assert_eq!(second.verdict(), "usage.reverted");
     assert_ne!(first.json()["id"], second.json()["id"]);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -330,7 +330,7 @@ async fn a_stranger_in_the_batch_takes_nothing_from_its_neighbours() {
         assert_eq!(event.verdict(), "ORG_NOT_GRANTED");
     }
     assert_eq!(stage.reverts(usage).await.len(), 2);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -362,7 +362,7 @@ async fn the_ladder_remembers_the_client() {
     grant(&stage, "remove", &client.user, &customer.org.to_string());
     let event = events.answer(&waiting).await;
     assert_eq!(event.verdict(), "ORG_NOT_GRANTED");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -379,7 +379,7 @@ async fn an_outcome_from_before_grants_were_asked_for_still_answers() {
     let _worker = stage.start_worker().await;
     stage.publish(&request).await;
     assert_eq!(events.answer(&request).await.body, first.body);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -400,7 +400,7 @@ async fn what_is_refused_before_its_grant_is_looked_at_tells_nothing_either() {
         assert_eq!(data.get("org_id").or(data.get("billing_id")), None);
         assert_eq!(event.routing_key, "error.unknown");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -466,5 +466,5 @@ async fn the_command_says_what_it_did() {
     stage.sql("DROP SCHEMA revertd CASCADE").await;
     let (status, _, said) = grants(&stage, &["list"]);
     assert!(status == 1 && said.contains("revertd migrate"), "{said}");
-    stage.strike().await;
+    stage.teardown().await;
 }

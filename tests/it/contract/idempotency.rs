@@ -31,7 +31,7 @@ async fn a_request_delivered_many_times_in_one_batch_and_later_is_one_request() 
         stage.count("SELECT count(*) FROM revertd.outcomes").await,
         2
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn without_a_message_id_a_success_is_remembered_and_a_refusal_is_not() {
         stage.count("SELECT count(*) FROM revertd.outcomes").await,
         1
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -119,5 +119,5 @@ async fn of_two_contents_under_one_id_in_a_batch_the_first_is_the_request() {
         assert_eq!(events.answer(&request).await.body, event.body);
     }
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }

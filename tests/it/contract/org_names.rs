@@ -54,7 +54,7 @@ async fn the_default_account_is_the_newest_active_one() {
         assert_eq!(event.json()["data"]["billing_id"], json!(accounts[1]));
     }
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn an_org_and_a_project_go_by_name_as_well() {
         }
     }
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_name_that_is_not_there_or_of_another_org_is_not_found() {
         assert_eq!(event.routing_key, "error.unknown", "{names}");
         assert_eq!(event.json()["data"].get("org_id"), None, "{names}");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn a_name_that_no_org_can_have_breaks_a_rule() {
     }
     let event = ask(&stage, &mut events, account, &json!({"org_id": longest})).await;
     assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -188,5 +188,5 @@ async fn a_grant_is_asked_for_the_org_that_is_named() {
     publisher.publish(request.clone()).await;
     let event = events.answer(&request).await;
     assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND");
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -99,7 +99,7 @@ async fn both_writers_number_a_revert_alike_beside_a_debit() {
     let (verdicts, ()) = tokio::join!(deciding, committing);
     assert_eq!(verdicts, ["ALREADY_REVERTED"]);
     assert_eq!(given_back(&stage, usage).await, 20);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn a_debit_that_names_a_usage_gives_nothing_back() {
         let reverts = stage.reverts(usage).await;
         let ids: Vec<_> = reverts.iter().map(|row| row.id).collect();
         assert!(ids.contains(&entry_id(usage, 1, account)), "{policy}");
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -139,7 +139,7 @@ async fn a_partial_revert_follows_all_rows_that_frontier_counts() {
     let verdicts = decide(&stage, &next).await;
     assert_eq!(verdicts, ["APPLIED", "APPLIED", "AMOUNT_EXCEEDS_USAGE"]);
     assert_eq!(given_back(&stage, usage).await, 20);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn a_deleted_entry_of_others_leaves_room_and_no_dead_end() {
     assert_eq!(one("f", 1).await, ["AMOUNT_EXCEEDS_USAGE"]);
     assert_eq!(given_back(&stage, usage).await, 20);
     assert_eq!(verified(&stage), Vec::<String>::new());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn an_id_that_is_taken_is_passed_over() {
         );
         assert_eq!(stage.count(&ids).await, 1, "{policy}");
         assert_eq!(verified(&stage), Vec::<String>::new(), "{policy}");
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -228,7 +228,7 @@ async fn an_id_of_an_entry_that_is_gone_is_not_used_again() {
     );
     let ids = "SELECT count(DISTINCT transaction_id) FROM revertd.outcomes WHERE refusal IS NULL";
     assert_eq!(stage.count(ids).await, 2);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn a_time_that_no_event_can_tell_is_left_out() {
         assert!(output.status.success(), "{time}: {told} {wrong}");
         assert!(told.contains(&others.to_string()), "{time}: {told}");
         assert_eq!(verified(&stage), Vec::<String>::new(), "{time}");
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -288,7 +288,7 @@ async fn an_outcome_that_was_stored_without_a_time_is_read() {
         )
         .await;
     assert_eq!(decide(&stage, &asked).await, ["ALREADY_REVERTED"]);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -317,7 +317,7 @@ async fn sums_beyond_an_int64_refuse() {
         let excess = |finding: &String| finding.contains("EXCESS_WITH_OTHERS");
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert!(findings.iter().all(excess), "{findings:?}");
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -333,7 +333,7 @@ async fn a_usage_of_nothing_or_less_leaves_nothing_to_give_back() {
             ];
             let verdicts = decide(&stage, &asked).await;
             assert_eq!(verdicts, ["AMOUNT_EXCEEDS_USAGE"; 2], "{policy} {amount}");
-            stage.strike().await;
+            stage.teardown().await;
         }
     }
 }
@@ -353,7 +353,7 @@ async fn a_credit_below_zero_leaves_no_more_to_give_back() {
     ];
     let exceeds = "AMOUNT_EXCEEDS_USAGE";
     assert_eq!(decide(&stage, &asked).await, [exceeds, "APPLIED", exceeds]);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -372,5 +372,5 @@ async fn an_entry_is_never_dated_before_its_usage() {
         assert_eq!(stage.count(&dated).await, 2, "both legs, {ahead}");
     }
     assert_eq!(verified(&stage), Vec::<String>::new());
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -94,7 +94,7 @@ async fn a_revert_writes_both_legs_and_tells_everything() {
     assert_eq!(*properties.delivery_mode(), Some(2));
     assert!(properties.timestamp().is_some());
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn every_way_to_name_an_account_leads_to_it() {
         assert_eq!(event.json()["data"]["remaining"], "0", "{names}");
     }
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn row_1_what_is_no_object_fails_and_is_dead_lettered() {
         stage.count("SELECT count(*) FROM revertd.outcomes").await,
         0
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn row_3_every_violation_is_listed() {
         0
     );
     assert_eq!(stage.depth(&stage.name("dead")).await, 0);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn row_5_what_is_deleted_disabled_or_of_another_org_is_not_found() {
     let request = Request::json(&body);
     stage.publish(&request).await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -441,7 +441,7 @@ async fn rows_6_to_12_are_refused_with_their_code_and_remembered() {
     );
     assert_eq!(stage.depth(&stage.name("dead")).await, 0);
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -496,5 +496,5 @@ async fn a_usage_is_what_its_row_says_whatever_its_reporter_wrote_into_it() {
         refusal(&stage, &mut events, request).await.verdict(),
         "NOT_A_USAGE"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -57,7 +57,7 @@ async fn cumulative_reverts_add_up_to_the_usage_and_a_refused_one_takes_nothing(
         );
     }
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn cumulative_needs_a_message_id() {
     let violation = &event.json()["data"]["error"]["details"][1]["fieldViolations"][0];
     assert_eq!(violation["field"], "message_id");
     assert!(stage.reverts(usage).await.is_empty());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn once_gives_the_first_that_fits_and_names_it_to_the_others() {
     );
     assert_eq!(stage.reverts(usage).await.len(), 2);
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn a_change_of_policy_counts_from_then_on() {
     let _worker = stage.start_worker().await;
     assert_eq!(ask(&stage, 5).await, "ALREADY_REVERTED");
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -158,5 +158,5 @@ async fn the_largest_amounts_there_are_do_not_overflow() {
         stage.publish(&request).await;
         assert_eq!(events.answer(&request).await.verdict(), verdict, "{amount}");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }

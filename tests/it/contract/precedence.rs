@@ -69,7 +69,7 @@ async fn the_first_row_of_the_table_decides() {
         stage.publish(&request).await;
         assert_eq!(events.answer(&request).await.verdict(), reason);
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_stored_outcome_answers_before_everything_else() {
         stage.publish(request).await;
         assert_eq!(events.answer(request).await.body, event.body);
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -127,5 +127,5 @@ async fn what_is_not_content_does_not_make_another_request() {
     stage.publish(&second).await;
     assert_eq!(events.answer(&second).await.body, event.body);
     assert_eq!(stage.reverts(usage).await.len(), 2);
-    stage.strike().await;
+    stage.teardown().await;
 }

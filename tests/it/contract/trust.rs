@@ -92,7 +92,7 @@ async fn a_former_logins_request_waits_until_it_is_trusted() {
             2,
             "both legs of one revert"
         );
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -167,7 +167,7 @@ async fn a_publishers_claim_is_not_believed_by_a_later_word() {
     assert_eq!(events.answer(&forged).await.verdict(), "usage.reverted");
     let of_client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'somebody'";
     assert_eq!(stage.count(of_client).await, 1);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn a_replay_under_an_operators_login_waits_until_it_is_trusted() {
     let of_client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'somebody'";
     assert_eq!(stage.count(of_client).await, 1);
     assert!(worker.stop().await.success());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -239,5 +239,5 @@ async fn an_expired_request_is_its_publishers_whatever_it_claims() {
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     let client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'";
     assert_eq!(stage.count(client).await, 1);
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -66,7 +66,7 @@ async fn a_refusal_is_stored_with_its_code_and_words() {
     assert_eq!(other["data"]["error"]["message"], "other words");
     assert_eq!(other["id"], event.json()["id"]);
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_later_versions_refusal_is_told_as_it_is_stored() {
     let (status, _, said) = run(&stage, &["events", "republish", "--yes"]);
     assert_eq!(status, 0, "{said}");
     assert_eq!(later_event(&stage).await.body, event.body);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn what_cannot_be_told_is_its_requests_failure() {
         (&json!(1), &json!(1))
     );
     assert!(worker.stop().await.success());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -183,5 +183,5 @@ async fn a_refusal_that_nobody_could_tell_is_not_stored() {
     stage
         .sql("UPDATE revertd.outcomes SET refusal = 'LATER_2', refusal_code = 10")
         .await;
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -83,7 +83,7 @@ impl Writers {
 
     pub fn done(self) {
         drop((self.once, self.cumulative));
-        self.runtime.block_on(self.stage.strike());
+        self.runtime.block_on(self.stage.teardown());
     }
 
     /// Runs a case in an empty ledger, and compares what came of it with the model.

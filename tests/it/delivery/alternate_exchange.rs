@@ -50,7 +50,7 @@ async fn a_request_arrives_by_any_routing_key() {
         assert_eq!(event.verdict(), "usage.reverted", "{key}");
         assert_eq!(event.routing_key, format!("result.{org}"));
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn an_exchange_without_an_alternate_is_told() {
     let id = "amqp-alternate-exchange";
     report.says(id, "warning", "confirmed and dropped", &policy);
     assert!(report.has("amqp-topology", "ok"), "{report:?}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -88,5 +88,5 @@ async fn a_pool_that_declares_nothing_needs_it() {
     let log = crate::operator::startup::refused(&stage).await;
     assert!(log.contains(&stage.name("any")), "{log}");
     doctor(&stage, &[]).says("amqp-topology", "error", &stage.name("any"), "create it");
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -36,7 +36,7 @@ async fn a_revert_that_overtook_its_usage_finds_it_on_the_ladder() {
         )
         .await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn an_unknown_usage_is_looked_for_as_often_as_configured_then_refused_for_
     let log = worker.log();
     assert!(log.contains("retried=5 "), "{log}");
     assert!(log.contains("rejected=2 "), "{log}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn x_max_attempts_and_zero_retries_answer_at_once_and_nonsense_is_ignored(
     }
     assert!(worker.stop().await.success());
     assert!(worker.log().contains("retried=23 "), "{}", worker.log());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn another_logins_request_stays_its_own_on_the_ladder_in_the_dead_letters_
         "REQUEST_ID_REUSED",
         "it is the publisher's request of that id"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn what_would_make_the_broker_act_is_not_passed_on() {
     }
     assert_eq!(*letter.properties.expiration(), None);
     assert_eq!(stage.depth(&stage.name("dead")).await, 0, "no copies");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lette
         worker.log()
     );
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -293,7 +293,7 @@ async fn headers_nested_as_deep_as_a_frame_allows_are_one_message_like_any_other
         "it is answered: {}",
         worker.log()
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -328,5 +328,5 @@ async fn properties_that_are_not_utf8_pass_without_losing_a_neighbour() {
         worker.log()
     );
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -50,7 +50,7 @@ async fn what_was_counted_and_is_gone_is_not_waited_for() {
     assert_eq!(bodies(&mut browse).await, Vec::<String>::new());
     assert_eq!(browse.missing(), 3);
     browse.close().await.expect("closes");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -74,5 +74,5 @@ async fn what_another_reader_holds_is_left_to_him_and_the_rest_is_read() {
         stage.depth(&queue).await == 3
     })
     .await;
-    stage.strike().await;
+    stage.teardown().await;
 }

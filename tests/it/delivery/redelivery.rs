@@ -29,7 +29,7 @@ async fn returned_messages_are_answered_however_often() {
     }
     eventually("they are forgotten", async || suspects(&stage).await == 0).await;
     assert!(worker.stop().await.success());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn fresh_messages_are_never_noted() {
     stage.publish(&request).await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     assert!(worker.stop().await.success());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// A message that comes again, is tried alone, may crash once, and is in work: its statement waits for a lock.
@@ -98,7 +98,7 @@ impl HeldUp {
         let mut events = self.stage.events().await;
         let verdict = events.answer(&self.request).await.verdict();
         eventually("it is forgotten", async || suspects(&self.stage).await == 0).await;
-        self.stage.strike().await;
+        self.stage.teardown().await;
         verdict
     }
 }

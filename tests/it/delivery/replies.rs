@@ -42,7 +42,7 @@ async fn the_event_goes_to_a_reply_queue_that_may_be_named() {
             assert_eq!(copy.properties, event.properties);
         }
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn direct_reply_to_works() {
         "{}",
         worker.log()
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_reply_to_that_may_not_be_named_or_does_not_take_it_hinders_nothing() 
         "{failed}"
     );
     assert!(!worker.log().contains("paused"), "{}", worker.log());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn the_trace_context_and_the_message_id_come_along() {
     request.properties = lapin::BasicProperties::default().with_message_id("job-9".into());
     stage.publish(&request).await;
     assert_eq!(events.correlated("job-9").await.verdict(), "usage.reverted");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// Requests whose events the broker takes for one queue and refuses for another, which is full.
@@ -215,7 +215,7 @@ async fn a_full_queue_of_somebody_elses_delays_its_requests_and_nothing_is_lost(
     assert!(worker.stop().await.success(), "everything is settled");
     assert_eq!(stage.depth(&stage.name("work")).await, 0);
     assert!(worker.log().contains("reverted=5 "), "{}", worker.log());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -252,5 +252,5 @@ async fn nothing_is_acknowledged_before_its_event_is_confirmed() {
         assert_eq!(told[&correlation], again.body);
     }
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -78,5 +78,5 @@ async fn unreadable_messages_are_rejected_among_others() {
     assert!(!log.contains("paused"), "nothing waits for them: {log}");
     assert!(log.contains("redelivered=0 "), "nor comes twice: {log}");
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -123,7 +123,7 @@ async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
         "ALREADY_REVERTED"
     );
     assert_eq!(stage.balance(account).await, balance);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn where_partial_reverts_add_up_only_a_usage_given_back_whole_is_archived(
     let rest = ask_for(part, 9, "p9");
     assert_eq!(ask(&stage, &mut events, &rest).await.0, "usage.reverted");
     assert_eq!(stage.balance(account).await, balance + 9);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -219,5 +219,5 @@ async fn what_looks_back_sees_archived_outcomes() {
     let (code, text) = verify();
     assert_eq!(code, Some(1));
     assert!(text.starts_with("CUSTOMER_LEG_MISSING outcome "), "{text}");
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -83,7 +83,7 @@ async fn the_examples_happen() {
         asked > requests.as_object().expect("examples").len(),
         "each request is answered"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[test]

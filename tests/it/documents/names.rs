@@ -158,5 +158,5 @@ async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
             .await;
         declared.unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
     }
-    stage.strike().await;
+    stage.teardown().await;
 }

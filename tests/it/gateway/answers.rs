@@ -45,7 +45,7 @@ async fn a_revert_is_answered_with_an_empty_object_and_entered_once() {
     let id = reply.header("x-request-id").expect("it has one");
     assert!(Uuid::try_parse(id).is_ok(), "{id}");
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn each_refusal_has_its_status() {
     // An unknown usage was refused at once: nothing was put on the ladder.
     assert!(worker.stop().await.success());
     assert!(worker.log().contains("retried=0"), "{}", worker.log());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_request_that_fails_by_itself_is_answered_500() {
         .send(&Call::revert(customer.account, usage, 5))
         .await;
     assert_eq!(reply.verdict(), (500, "RETRIES_EXHAUSTED".into()));
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn what_is_no_such_request_is_told_so() {
     line.write(format!("{head}1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n").as_bytes())
         .await;
     assert_eq!(line.reply().await.verdict(), (400, "INVALID_FIELD".into()));
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn every_violation_is_told_and_nothing_malformed_is_published() {
     let ignored = sound("5", &format!(r#","x":{deep}"#));
     let reply = gateway.send(&Call::post(ignored)).await;
     assert_eq!(reply.verdict(), (404, "BILLING_ACCOUNT_NOT_FOUND".into()));
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -267,7 +267,7 @@ async fn cumulative_needs_an_idempotency_key() {
     assert_eq!(late.verdict(), (504, "NO_ANSWER_IN_TIME".into()));
     assert_eq!(gateway.send(&keyed).await.status, 200);
     assert_eq!(stage.entries(usage).await, 1);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn a_number_too_large_and_half_a_pair_are_json() {
         events.correlated(&request.correlation()).await.verdict(),
         "usage.reverted"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -336,5 +336,5 @@ async fn a_key_or_an_id_of_another_form_is_refused_or_ignored() {
         (reply.header("x-request-id"), reply.header("x-injected")),
         (Some("a"), None)
     );
-    stage.strike().await;
+    stage.teardown().await;
 }

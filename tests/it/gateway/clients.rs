@@ -60,7 +60,7 @@ async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
     // Each wrong secret was asked about once; malformed ones never.
     assert!(log.contains("logins_refused=2"), "{log}");
     assert!(!log.contains("nobody") && !log.contains("WARN"), "{log}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_client_may_do_what_the_broker_lets_it_do() {
         "{log}"
     );
     assert!(!log.contains("s:é") && !log.contains("s:\\u"), "{log}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn the_smallest_permissions_of_the_readme_are_enough() {
             .status,
         200
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -167,5 +167,5 @@ async fn an_answer_that_the_worker_did_not_send_is_dropped() {
     assert!(line.is_silent(std::time::Duration::from_millis(300)).await);
     let _worker = stage.start_worker().await;
     assert_eq!(line.reply().await.status, 200);
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -68,7 +68,7 @@ async fn bodies_that_do_not_come_keep_no_other_login_out() {
     assert!(told.contains_key(&(429, "TOO_MANY_REQUESTS".into())));
     assert_eq!(told.get(&(408, "BODY_TIMEOUT".into())), Some(&100));
     assert_eq!(told.len(), 2);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -91,5 +91,5 @@ async fn connections_of_one_address_keep_no_other_out() {
     let line = "event=\"connections_closed\"";
     assert_eq!(log.matches(line).count(), 1, "{log}");
     drop(lines);
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -46,7 +46,7 @@ async fn more_requests_than_may_be_in_work_are_refused_at_once() {
     let _worker = stage.start_worker().await;
     assert_eq!(line.reply().await.status, 200);
     assert_eq!(gateway.send_from(address(6), &call).await.status, 409);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn further_connections_wait_until_one_ends() {
     );
     drop(lines);
     assert_eq!(third.reply().await.status, 400);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_connection_carries_many_requests_also_sent_ahead() {
     line.write(&Call::revert(customer.account, usages[0], 5).bytes())
         .await;
     assert_eq!(line.reply().await.status, 409);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn a_client_that_dawdles_is_cut_off() {
     let mut line = gateway.connect().await;
     line.write(&bytes[..bytes.len() - 4]).await;
     assert_eq!(line.reply().await.status, 401);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_client_that_never_reads_is_cut_off() {
     })
     .await;
     assert_eq!(gateway.send(&Call::post("{}")).await.status, 400);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -202,5 +202,5 @@ async fn a_head_that_is_no_head_or_too_large_is_refused() {
         assert!(told.starts_with(said), "{told}");
     }
     assert_eq!(gateway.send(&Call::post("{}")).await.status, 400);
-    stage.strike().await;
+    stage.teardown().await;
 }

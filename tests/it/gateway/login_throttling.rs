@@ -77,5 +77,5 @@ async fn who_guesses_waits_and_keeps_no_other_address_from_the_id() {
             .expect("a pattern");
     assert_eq!(line.find_iter(&log).count(), 1, "{log}");
     assert!(!log.contains("guess-"), "{log}");
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -26,7 +26,7 @@ async fn without_a_worker_it_is_504_and_the_same_key_gives_the_answer_later() {
     eventually("it is reverted", async || stage.entries(usage).await == 1).await;
     assert_eq!(gateway.send(&call.key(&id)).await.status, 200);
     assert_eq!(stage.entries(usage).await, 1);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn without_a_work_queue_it_is_503_and_says_what_to_do() {
     assert_eq!(gateway.stop().await, 0);
     let log = gateway.process.log();
     assert_eq!(log.matches("no queue is bound").count(), 1, "{log}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// A broker of a test's own, which goes with it.
@@ -125,7 +125,7 @@ async fn what_may_have_been_taken_is_not_told_as_not_taken() {
     // Alone, it is certain.
     let alone = gateway.send(&call.key("alone")).await;
     assert_eq!(alone.verdict(), (503, not_taken));
-    stage.strike().await;
+    stage.teardown().await;
     drop(broker);
 }
 
@@ -164,7 +164,7 @@ async fn many_who_may_not_publish_are_all_told_so() {
     for reply in replies {
         assert_eq!(reply.verdict(), (503, "NO_WORK_QUEUE".into()));
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn a_full_work_queue_is_503() {
     let reply = last.expect("at least one");
     assert_eq!(reply.verdict(), (503, "WORK_QUEUE_FULL".into()));
     assert_eq!(reply.header("retry-after"), Some("1"));
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn a_lost_broker_is_told_at_once_and_found_again() {
         log.contains("the broker is lost") && log.contains("the broker is back"),
         "{log}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -263,7 +263,7 @@ async fn a_stop_finishes_what_is_in_work_and_takes_no_more() {
         log.contains("stopped") && log.contains("reverted=1 rejected=1"),
         "{log}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -290,5 +290,5 @@ async fn what_only_a_person_can_mend_ends_the_start() {
         said.contains("amqp.url") && !said.contains("wrong"),
         "{said}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -66,7 +66,7 @@ async fn the_printed_command_works_with_a_client_id_and_secret() {
         told.ends_with(" 401") && told.contains("CLIENT_UNKNOWN"),
         "{told}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -77,5 +77,5 @@ async fn it_listens_where_the_printed_command_looks_for_it() {
         serde_json::from_slice(&output.expect("runs").stdout).expect("JSON");
     assert_eq!(told["gateway"]["listen"], "127.0.0.1:7400");
     assert!(PRINTED.contains("http://127.0.0.1:7400/"));
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -35,5 +35,5 @@ async fn answers_are_timed_by_status_and_it_is_ready_with_a_reply_queue() {
     telemetry.not_ready("the broker: ").await;
     proxy.refuse(false);
     telemetry.ready().await;
-    stage.strike().await;
+    stage.teardown().await;
 }

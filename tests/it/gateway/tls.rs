@@ -81,7 +81,7 @@ async fn it_serves_over_tls_and_nothing_else_beside() {
         log.contains("tls=true") && !log.contains("in clear"),
         "{log}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn in_clear_beyond_the_machine_it_warns() {
         log.contains("cross the network in clear") && log.contains("tls=false"),
         "{log}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn files_that_can_not_be_used_end_the_start() {
         assert_eq!(gateway.ended().await.code(), Some(1));
         assert!(gateway.log().contains(said), "{}", gateway.log());
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// A record with the hello of a client that knows TLS 1.1 and one cipher suite of its time.

@@ -99,7 +99,7 @@ async fn submit_prints_the_event_and_ends_as_it_says() {
     let (status, told, said) = run(&stage, &unanswered);
     assert_eq!((status, told.as_str()), (3, ""));
     assert!(said.contains("--message-id later"), "{said}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn submit_before_any_worker_says_so() {
         said.contains("t.") && said.contains("revertd worker"),
         "{said}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn wrong_usage_ends_with_2_and_says_how() {
     ] {
         assert_eq!(run(&stage, arguments).0, 0, "{arguments:?}");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn config_prints_what_is_in_force_and_hides_the_passwords() {
     std::fs::write(file.path(), run(&stage, &["config"]).1).expect("written");
     let path = file.path().to_str().expect("UTF-8");
     assert_eq!(run(&stage, &["config", "--config", path]).0, 0);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -212,5 +212,5 @@ async fn migrate_run_by_many_at_once_does_it_once() {
     let valid = "SELECT count(*) FROM pg_index WHERE indisvalid \
         AND indexrelid = 'billing_transactions_revertd_idx'::regclass";
     assert_eq!(stage.count(valid).await, 1);
-    stage.strike().await;
+    stage.teardown().await;
 }

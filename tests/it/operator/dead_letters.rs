@@ -89,7 +89,7 @@ async fn a_body_that_is_too_large_is_cut_in_its_letter() {
     let done = acted(&stage, &["replay", "--all", "--include-malformed"]);
     assert_eq!(done["replayed"], 0, "{done}");
     assert_eq!(stage.depth(&stage.name("dead")).await, 1);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 async fn unreadable(stage: &Stage, message_id: &[u8]) {
@@ -211,7 +211,7 @@ async fn list_counts_by_reason_and_client_and_its_filters_leave_the_others_out()
         stage.depth(&stage.name("dead")).await as usize == all
     })
     .await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
         !told.contains('\x1b') && told.contains("\\u{1b}[2J"),
         "{told}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -351,7 +351,7 @@ async fn a_replay_is_decided_once_for_its_own_client_and_is_noted() {
         AND reason = 'RETRIES_EXHAUSTED'";
     assert_eq!(stage.count(noted).await, 1);
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -414,7 +414,7 @@ async fn a_replay_takes_what_can_be_a_request_and_leaves_the_rest_in_place() {
         (&done["replayed"], &done["intervention"]),
         (&json!(0), &Value::Null)
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -444,7 +444,7 @@ async fn a_replay_that_the_broker_does_not_take_leaves_the_letters() {
     stage.start_worker().await.stop().await;
     let (status, _, said) = letters(&stage, &["replay", "--all", "--yes"]);
     assert_eq!((status, stage.depth(&work).await), (1, 0), "{said}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -481,7 +481,7 @@ async fn a_full_work_queue_stops_a_replay() {
         stage.depth(&stage.name("dead")).await == 100
     })
     .await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -533,7 +533,7 @@ async fn discard_says_why_saves_and_removes_what_nobody_can_read() {
     let done = acted(&stage, &["discard", "--all", "--why", "x"]);
     assert_eq!(done["discarded"], all - 2);
     assert_eq!(listed(&stage, &[]).len(), 0);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -595,7 +595,7 @@ async fn without_a_terminal_nothing_is_done_unless_told_so_and_wrong_usage_says_
         .await;
         drop(input);
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -648,7 +648,7 @@ async fn a_narrow_screen_and_a_reader_who_leaves_are_served() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.is_empty(), "{said}");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// Starts a slow replay of `count` letters, and waits until the first is a request again.
@@ -690,7 +690,7 @@ async fn what_arrives_while_a_replay_goes_on_is_for_the_next_one() {
     let left = listed(&stage, &[]);
     assert_eq!(left.len(), 1);
     assert_eq!(left[0]["message_id"], "late");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -718,7 +718,7 @@ async fn interrupted(stderr: Stdio) {
     assert!((1..20).contains(&replayed), "{done}");
     assert_eq!(u64::from(stage.depth(&stage.name("work")).await), replayed);
     assert_eq!(listed(&stage, &[]).len() as u64, 20 - replayed);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// The most memory that a command used, in KiB, and what it printed.
@@ -794,5 +794,5 @@ async fn memory_does_not_grow_with_the_queue() {
     );
     assert_eq!(stage.depth(&stage.name("work")).await as usize, count);
     assert_eq!(stage.depth(&stage.name("dead")).await, 0);
-    stage.strike().await;
+    stage.teardown().await;
 }

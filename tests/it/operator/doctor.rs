@@ -81,7 +81,7 @@ async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
     assert_eq!(doctor(&stage, &[]).ids(), report.ids());
     let all = format!("all {} constraints", created(&stage).await);
     report.says("database-objects", "ok", &all, "");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// How many objects the migrations made, by the database's own word. The index of a constraint goes with it.
@@ -224,7 +224,7 @@ async fn every_trouble_that_is_there_is_found_at_once() {
         assert!(report.has(id, "ok"), "{id}: {report:?}");
     }
     drop(blocker);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 async fn declare(stage: &Stage, queue: &str, arguments: FieldTable) {
@@ -261,7 +261,7 @@ async fn the_worker_does_not_start_where_the_database_lets_wrong_rows_in() {
             log.contains("not fit for money") && log.contains(said),
             "{log}"
         );
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -293,7 +293,7 @@ async fn only_what_is_missing_of_a_grant_is_told() {
         report.says("database-permissions", "error", &seen, &remedy);
     }
     drop_role(&stage, &role).await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -352,7 +352,7 @@ async fn each_missing_grant_is_told_as_the_statement_that_gives_it() {
     );
     report.says("database-synchronous-commit", "ok", "off by default", "");
     drop_role(&stage, &role).await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -443,7 +443,7 @@ async fn what_fails_first_is_told_and_what_depends_on_it_is_not_tried() {
     assert_eq!(report.status, 1);
     report.says("configuration", "error", "batchmax", "");
     assert!(report.has("database-state", "skipped"));
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -495,7 +495,7 @@ async fn a_login_that_may_not_is_told_what_it_may_not() {
         "topology.declare = true",
     );
     report.says("amqp-topology", "ok", "arguments are not compared", "");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -527,5 +527,5 @@ async fn it_prints_a_line_a_check_and_bears_a_reader_who_leaves() {
         .expect("bash is there");
     assert_eq!(String::from_utf8_lossy(&piped.stdout), "0\n");
     assert_eq!(String::from_utf8_lossy(&piped.stderr), "");
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -100,7 +100,7 @@ async fn a_pause_amid_a_load_stops_every_process_and_loses_nothing() {
     }
     assert!(!events.has_waiting(), "one event for each");
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn it_outlasts_starts_stops_and_crashes() {
         assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
     }
     assert!(third.stop().await.success());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn a_database_that_is_gone_for_a_while_does_not_end_it() {
     worker.logged("resumed").await;
     let mut events = stage.events().await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn a_schema_without_it_and_a_role_that_may_not_see_it_stop_the_start() {
         assert_eq!(status, 1);
         assert!(said.contains("run `revertd migrate`"), "{said}");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -222,5 +222,5 @@ async fn who_paused_and_why_is_kept() {
     );
     let rows = "SELECT count(*) FROM revertd.control WHERE changed_as = session_user";
     assert_eq!(stage.count(rows).await, 4, "each is written down");
-    stage.strike().await;
+    stage.teardown().await;
 }

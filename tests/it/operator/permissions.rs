@@ -113,7 +113,7 @@ async fn the_migrator_needs_what_the_readme_says() {
         .sql(&format!("DROP DATABASE {database} WITH (FORCE)"))
         .await;
     drop_role(&stage, &role).await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_worker_needs_every_one_of_its_grants() {
         assert!(said.contains("Permissions"), "without {missing}: {said}");
         drop_role(&stage, &role).await;
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// Reverts that a policy hides would be given once more.
@@ -159,7 +159,7 @@ async fn a_worker_from_whom_rows_are_hidden_does_not_start() {
         assert!(text.contains("row-level security"), "{text}");
     }
     drop_role(&stage, &role).await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn an_operator_grants_and_can_do_nothing_else() {
     }
     drop(db);
     drop_role(&stage, &role).await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -244,7 +244,7 @@ async fn an_auditor_needs_every_one_of_its_grants_and_can_only_read() {
         drop(db);
         drop_role(&stage, &role).await;
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 async fn is_forbidden(db: &tokio_postgres::Client, statement: &str) -> bool {
@@ -465,7 +465,7 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
     only_what_is_granted(&stage, &host).await;
     drop_role(&stage, &role).await;
     host.remove();
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 async fn a_republisher_only_tells_again(stage: &Stage, host: &Host) {

@@ -58,7 +58,7 @@ async fn what_does_not_print_is_spelled_out_in_output() {
     let letter: Value = serde_json::from_str(&saved).expect("an object");
     assert_eq!(letter["client"], SILENT);
     assert_eq!(letter["message_id"], SILENT);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn what_does_not_print_is_spelled_out_in_logs() {
             assert!(lines.iter().any(|line| line["message_id"] == SILENT));
             assert!(lines.iter().any(|line| line["why"] == HIDDEN));
         }
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 

@@ -116,7 +116,7 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
         times.push(event.json()["time"].as_str().expect("text").to_owned());
     }
     assert!(times.is_sorted(), "{times:?}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -175,5 +175,5 @@ async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
     let (status, _, said) = republish(&stage, &["--yes"]);
     assert_eq!(status, 1);
     assert!(said.contains("no queue is bound for 12 of them"), "{said}");
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -51,5 +51,5 @@ async fn everything_that_can_be_logged_holds_no_secret_and_no_body() {
         assert!(password == url.username() || !log.contains(&password));
     }
     assert!(!log.contains(PAYLOAD));
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -42,7 +42,7 @@ async fn what_ends_a_start_is_said_once_and_as_the_log_is_written() {
     assert_eq!(fatal[0]["level"], "ERROR");
     let message = fatal[0]["message"].as_str().expect("a text");
     assert_eq!(message.matches("revertd migrate").count(), 1, "{log}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn what_needs_somebody_is_said_and_ends_the_start() {
             assert!(log.contains(said), "{key}={value}: {log}");
         }
         assert!(!log.contains("sesame"), "{log}");
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -131,7 +131,7 @@ async fn a_queue_that_is_there_with_other_arguments_is_named() {
         log.contains(&name) && log.contains("other arguments"),
         "{log}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn without_declare_what_is_missing_is_named_and_what_is_there_is_used() {
         log.contains(&rung) && log.contains("topology.declare"),
         "{log}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn a_missing_grant_is_said() {
     stage
         .sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn a_server_that_is_not_there_is_said_and_waited_for() {
         );
         assert!(!log.contains("sesame"), "{log}");
         assert!(worker.stop().await.success(), "a stop ends the wait");
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -240,7 +240,7 @@ async fn a_stop_finishes_what_is_in_hand_and_nothing_is_done_twice() {
         };
         assert_eq!(reverted(&worker) + reverted(&next), requests.len());
         stage.assert_ledger_is_sound().await;
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -286,5 +286,5 @@ async fn a_stop_that_can_not_finish_ends_in_time_and_a_second_signal_ends_it_at_
     let _worker = stage.start_worker().await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -87,7 +87,7 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
         told.contains(&format!("entry {theirs}: reverts it, by another writer")),
         "{told}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// An operator has a login that the worker's own messages are not of.
@@ -121,7 +121,7 @@ async fn under_another_login_a_rung_shows_the_client() {
     assert_eq!(own["waiting"][0]["client"], user.as_str());
     assert_eq!(own["waiting"][0]["client_claimed_by"], Value::Null);
     assert_eq!(own["waiting"][0]["reply_to_refused"], "somebody");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
         lapin::options::QueueDeleteOptions::default(),
     );
     deleting.await.expect("deleted");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -213,5 +213,5 @@ async fn what_can_not_be_seen_is_said_and_wrong_usage_too() {
     stage.sql("DROP SCHEMA revertd CASCADE").await;
     let (code, _, said) = status(&stage, &[&usage]);
     assert!(code == 1 && said.contains("revertd migrate"), "{said}");
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -149,7 +149,7 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
         (1, counts(&[("ALREADY_REVERTED", 1), ("usage.reverted", 1)]))
     );
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn a_table_with_a_header_is_read_as_well() {
         status == 1 && said.contains("two columns named amount"),
         "{said}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -237,7 +237,7 @@ async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
         status == 1 && said.contains("cannot read /nowhere/at/all"),
         "{said}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -317,7 +317,7 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
         told.contains("102 requests, none sent (--dry-run)"),
         "{told}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -396,7 +396,7 @@ async fn what_was_left_is_done_by_running_it_again() {
     assert_eq!(entries(&stage).await, 80, "each once");
     assert!(worker.stop().await.success());
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -419,7 +419,7 @@ async fn a_reader_who_has_seen_enough_does_not_stop_it() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(entries(&stage).await, 400);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -441,5 +441,5 @@ async fn an_id_may_be_as_long_as_the_broker_takes_and_the_file_must_be_one() {
     let (status, told, said) = submit(&stage, Path::new("/dev/stdin"), &[]);
     assert_eq!((status, told.as_str()), (1, ""));
     assert!(said.contains("no regular file"), "{said}");
-    stage.strike().await;
+    stage.teardown().await;
 }

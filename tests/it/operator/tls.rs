@@ -88,7 +88,7 @@ async fn a_request_is_reverted_and_answered_over_tls_on_both_sides() {
     assert!(told.contains("ALREADY_REVERTED"), "{told}");
     assert!(worker.stop().await.success());
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn several_hosts_and_pairs_of_libpq_do_for_tls_too() {
     answered(&mut events, &publish(&stage, 3).await).await;
     assert_eq!(sessions(&stage, false).await, 0);
     assert!(worker.stop().await.success());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn the_authorities_of_the_system_are_trusted_where_none_is_named_and_only_
         let why = "no trusted authority signed";
         assert!(trusted || said.contains(why), "{said}");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// A stage whose worker shows certificates at both servers, and the role that it has at the database.
@@ -171,10 +171,10 @@ async fn certified() -> (Stage, String, [Issued; 2]) {
     (stage, role, [at_broker, at_database])
 }
 
-async fn strike_certified(stage: Stage, role: &str) {
+async fn teardown_with_role(stage: Stage, role: &str) {
     let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");
     stage.sql(&drop).await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn certificates_log_in_at_both_servers_without_any_password() {
     stage.publish(&unknown).await;
     assert_eq!(events.answer(&unknown).await.verdict(), "USAGE_NOT_FOUND");
     assert!(worker.stop().await.success());
-    strike_certified(stage, &role).await;
+    teardown_with_role(stage, &role).await;
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn a_user_that_is_not_the_certificates_is_said_at_the_start() {
     ] {
         assert!(log.contains(said), "{said}: {log}");
     }
-    strike_certified(stage, &role).await;
+    teardown_with_role(stage, &role).await;
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn a_certificate_that_a_server_does_not_accept_ends_the_start() {
         assert!(log.contains("refuses our certificate"), "{section}: {log}");
         let key = format!("{}.cert_file", section.to_lowercase());
         assert!(log.contains(&key), "{log}");
-        strike_certified(stage, &role).await;
+        teardown_with_role(stage, &role).await;
     }
 }
 
@@ -253,7 +253,7 @@ async fn unreadable_messages_are_rejected_over_tls() {
     })
     .await;
     assert!(worker.stop().await.success());
-    strike_certified(stage, &role).await;
+    teardown_with_role(stage, &role).await;
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn a_server_that_can_not_be_verified_ends_the_start() {
         assert!(log.contains(said), "{section}, {said}: {log}");
         let at = format!("127.0.0.1:{}", proxy.port());
         assert!(log.contains(&at), "{log}");
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -316,7 +316,7 @@ async fn a_proxy_with_a_good_certificate_is_as_good_as_the_server() {
     let url = with(&amqps_url(), ("", None), Some(proxy.port()), None);
     stage.set("AMQP__URL", &url.replace("127.0.0.1", "localhost"));
     stage.start_worker().await.stop().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -339,7 +339,7 @@ async fn nothing_is_sent_in_the_clear_to_a_server_that_does_not_encrypt() {
         log.contains("something else than AMQP") && log.contains("amqps://"),
         "{log}"
     );
-    clear.strike().await;
+    clear.teardown().await;
 
     stage.set("AMQP__URL", &amqps_url());
     let proxy = TlsProxy::to("127.0.0.1:1", Asked::PostgresDeclines, &shown).await;
@@ -353,7 +353,7 @@ async fn nothing_is_sent_in_the_clear_to_a_server_that_does_not_encrypt() {
         log.contains("does not encrypt") && log.contains("ssl = on"),
         "{log}"
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -375,7 +375,7 @@ async fn what_goes_over_a_network_in_the_clear_is_warned_of() {
     assert_eq!(log.matches("is not encrypted").count(), 1, "{log}");
     assert!(log.contains("use amqps://"), "{log}");
     worker.stop().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -449,7 +449,7 @@ async fn passwords_come_from_files_and_a_restart_takes_up_new_ones() {
         .sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;
     ctl(&["delete_user", &user]);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -473,6 +473,6 @@ async fn a_file_that_does_not_hold_what_it_should_ends_the_start() {
         let secret = std::fs::read_to_string(shown.key()).expect("PEM");
         let lines = secret.lines().filter(|line| !line.starts_with("-----"));
         assert!(lines.into_iter().all(|line| !log.contains(line)), "{log}");
-        stage.strike().await;
+        stage.teardown().await;
     }
 }

@@ -396,7 +396,7 @@ async fn every_kind_of_corruption_is_found_and_nothing_else() {
     }
     let known: BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.code()).collect();
     assert_eq!(planted, known, "each kind is planted");
-    sound.stage.strike().await;
+    sound.stage.teardown().await;
 }
 
 #[tokio::test]
@@ -436,7 +436,7 @@ async fn it_runs_beside_workers_in_parts_and_sees_one_moment() {
         let output = stage.command(&[&["verify"], wrong].concat()).output();
         assert_eq!(output.expect("runs").status.code(), Some(2));
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -466,5 +466,5 @@ async fn a_reader_who_has_seen_enough_may_go() {
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -184,5 +184,5 @@ async fn both_builds_tell_what_either_stored() {
         "{log}"
     );
     assert!(worker.stop().await.success() && other.stop().await.success());
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -83,7 +83,7 @@ async fn is_decided_once(failpoint: &str) {
     let parts = stage.count(done).await;
     assert!(parts >= 1, "{parts}");
     stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -128,5 +128,5 @@ async fn a_discard_that_is_killed_has_thrown_away_nothing_that_is_not_noted_and_
             .await,
         0
     );
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -65,7 +65,7 @@ async fn large_letters_are_listed_and_discarded() {
     });
     let (large, small): (Vec<_>, Vec<_>) = sizes.partition(|size| *size == LARGE as u64);
     assert_eq!((large.len(), small.len()), (2, 138));
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// The second letter is counted, and gone once the first is taken off the head.
@@ -94,5 +94,5 @@ async fn letters_that_were_counted_and_not_read_are_told() {
     assert!(said.contains("discarded 1 letter"), "{said}");
     assert!(said.contains("1 of the 2 letters"), "{said}");
     assert_eq!(discarded.status.code(), Some(1), "{said}");
-    stage.strike().await;
+    stage.teardown().await;
 }

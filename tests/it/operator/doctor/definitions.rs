@@ -123,7 +123,7 @@ async fn what_is_another_thing_under_its_name_is_found() {
     stage.sql(key).await;
     let seen = "billing_transactions.id has no unique index";
     doctor(&stage, &[]).says("database-frontier", "error", seen, "ARCHITECTURE.md");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn the_worker_does_not_start_beside_what_only_has_the_name_of_a_guard() {
             log.contains("not fit for money") && log.contains(said),
             "{said}: {log}"
         );
-        stage.strike().await;
+        stage.teardown().await;
     }
 }
 
@@ -171,7 +171,7 @@ async fn what_a_missing_migration_creates_is_not_told_as_missing() {
         "up to date",
         "revertd migrate",
     );
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -186,5 +186,5 @@ async fn what_a_later_release_has_replaced_is_no_fault() {
     assert_eq!(report.count("errors"), 0, "{report:#?}");
     report.says("database-schema", "ok", "newer than this program's", "");
     stage.start_worker().await.stop().await;
-    stage.strike().await;
+    stage.teardown().await;
 }

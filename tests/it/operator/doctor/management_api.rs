@@ -111,7 +111,7 @@ async fn what_only_the_management_api_shows_is_looked_at() {
     overflow(&managed, &mut stage).await;
     alarm(&managed, &stage).await;
     alone(&mut stage).await;
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// The request exchange was there before, without an alternate exchange; doctor's remedy gives it one.

@@ -44,5 +44,5 @@ async fn grants_of_a_role_whose_name_needs_quotes_can_be_given_as_they_are_told(
     stage
         .sql(&format!("DROP OWNED BY \"{name}\"; DROP ROLE \"{name}\""))
         .await;
-    stage.strike().await;
+    stage.teardown().await;
 }

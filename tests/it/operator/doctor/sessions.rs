@@ -31,7 +31,7 @@ async fn who_waits_for_a_lock_keeps_workers_waiting_and_nobody_keeps_the_doctor(
     );
     drop(reader);
     changing.await.expect("no panic");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -64,5 +64,5 @@ async fn many_old_transactions_hide_no_lock() {
         );
     }
     drop(holders);
-    stage.strike().await;
+    stage.teardown().await;
 }

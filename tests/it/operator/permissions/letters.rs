@@ -127,7 +127,7 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
     drop_role(&stage, &role).await;
     drop_role(&stage, &worker_role).await;
     host.remove();
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 /// The clerk adds, and changes nothing.

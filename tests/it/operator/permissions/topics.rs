@@ -111,5 +111,5 @@ async fn a_confined_subscriber_sees_its_org_alone() {
     assert!(worker.stop().await.success());
     host.remove();
     super::drop_role(&stage, &role).await;
-    stage.strike().await;
+    stage.teardown().await;
 }

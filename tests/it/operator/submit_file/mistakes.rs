@@ -83,7 +83,7 @@ async fn a_lines_own_id_counts_whatever_else_the_line_says() {
             "{said}"
         );
     }
-    table.stage.strike().await;
+    table.stage.teardown().await;
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn one_id_for_two_things_is_a_mistake_of_the_file() {
     assert_eq!((status, summary(&told)), (1, expected.clone()));
     let (status, told, _) = submit(&table.stage, &file, &[&skip[..], &["--dry-run"]].concat());
     assert_eq!((status, summary(&told)), (1, expected));
-    table.stage.strike().await;
+    table.stage.teardown().await;
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn a_table_without_its_header_or_with_an_open_quote_sends_nothing() {
         status == 0 && told == "0 requests\n" && said.contains("has no requests"),
         "{told}{said}"
     );
-    table.stage.strike().await;
+    table.stage.teardown().await;
 }
 
 #[tokio::test]
@@ -228,5 +228,5 @@ async fn what_is_left_is_all_in_its_file_or_the_file_stays_as_it_was() {
     );
     let now = fs::read_to_string(&file).expect("there");
     assert!(now.ends_with(&unknown), "{now}");
-    table.stage.strike().await;
+    table.stage.teardown().await;
 }

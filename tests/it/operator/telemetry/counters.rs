@@ -125,7 +125,7 @@ async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
     // The line that ends the process reads the same counters.
     let tally = "reverted=2 rejected=4 retried=3 dead_lettered=1 redelivered=0 unroutable=1 replies_failed=1";
     assert!(worker.log().contains(tally), "{}", worker.log());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn labels_take_no_value_from_a_request() {
         assert!(!page.text.contains(&secret), "{secret}");
     }
     drop(worker);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -213,5 +213,5 @@ async fn depths_of_queues_are_shown_and_a_missing_queue_is_absent() {
     assert_eq!(telemetry.readiness().await, Ok(()));
     assert!(!worker.log().contains("paused"), "{}", worker.log());
     drop(worker);
-    stage.strike().await;
+    stage.teardown().await;
 }

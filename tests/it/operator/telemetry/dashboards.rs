@@ -39,7 +39,7 @@ async fn pages() -> [Page; 2] {
     let telemetry = Telemetry::of(&mut gateway.process).await;
     let pages = [page, telemetry.metrics().await];
     drop((worker, gateway));
-    stage.strike().await;
+    stage.teardown().await;
     pages
 }
 

@@ -50,7 +50,7 @@ async fn health_is_0_while_the_process_is_ready() {
         assert_eq!(status, Some(1));
         assert!(said.starts_with(&format!("not ready: {why}")), "{said}");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -82,5 +82,5 @@ async fn health_is_1_where_no_revertd_answers() {
     assert_eq!(unset.status.code(), Some(1));
     let said = String::from_utf8(unset.stderr).expect("UTF-8");
     assert!(said.contains("telemetry.listen is not set"), "{said}");
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -73,7 +73,7 @@ async fn heads_and_connections_of_the_port_are_bounded() {
     // Another address is answered beside them.
     assert_eq!(telemetry.get("/healthz").await.0, 200);
     drop(crowd);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -93,5 +93,5 @@ async fn a_head_of_the_port_follows_the_rules_of_http() {
         let told = answer(address, request.as_bytes()).await;
         assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told}");
     }
-    stage.strike().await;
+    stage.teardown().await;
 }

@@ -69,7 +69,7 @@ async fn ready_only_with_a_consumer_and_a_database_and_it_says_why_not() {
     telemetry.ready().await;
     assert!(worker.stop().await.success());
     drop((database, broker));
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn a_worker_that_stops_is_not_ready_but_alive() {
     assert_eq!(telemetry.get("/nothing").await.0, 404);
     worker.kill();
     drop(broker);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn requests_in_hand_and_their_age_are_shown_while_the_database_fails() {
     telemetry.shows("revertd_redeliveries_total", &[], 1).await;
     drop(worker);
     drop(database);
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -154,5 +154,5 @@ async fn a_port_that_cannot_be_had_stops_the_start() {
     let expected = format!("revertd: telemetry.listen: cannot listen on {address}: ");
     assert!(said.contains(&expected), "{said}");
     assert!(said.contains("choose an address"), "{said}");
-    stage.strike().await;
+    stage.teardown().await;
 }

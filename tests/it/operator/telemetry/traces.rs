@@ -82,7 +82,7 @@ async fn a_sampled_request_goes_on_under_a_span_that_the_batch_is_linked_to() {
         assert!(step.end_time_unix_nano > step.start_time_unix_nano);
     }
     assert!(worker.stop().await.success());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_request_that_is_not_sampled_leaves_its_traceparent_as_it_is_and_no_sp
     let spans = collector.spans();
     assert!(!spans.is_empty());
     assert!(spans.iter().all(|span| hex(&span.trace_id) != trace));
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 fn sampled_header(request: &Request) -> Option<String> {
@@ -148,7 +148,7 @@ async fn a_retried_request_stays_in_its_trace_and_a_dead_letter_is_an_error() {
     assert_eq!(status.code, StatusCode::Error as i32);
     assert_eq!(status.message, "MALFORMED_REQUEST");
     assert!(worker.stop().await.success());
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn a_collector_that_is_not_there_hinders_nothing_and_is_warned_about_once(
     let log = worker.log();
     assert_eq!(log.matches("spans are dropped").count(), 1, "{log}");
     assert!(log.contains(&endpoint), "{log}");
-    stage.strike().await;
+    stage.teardown().await;
 }
 
 #[tokio::test]
@@ -225,5 +225,5 @@ async fn lines_about_a_traced_request_bear_its_trace_id_and_a_success_has_no_lin
     assert!(second.starts_with("no queue is bound"), "{second}");
     assert_eq!(**second_trace, Value::from(lost));
     drop(worker);
-    stage.strike().await;
+    stage.teardown().await;
 }
