@@ -1,7 +1,7 @@
 //! The audit itself: what is wrong on purpose is found, and nothing else.
 
 use crate::report::Count;
-use crate::support::Stage;
+use crate::support::TestEnv;
 use crate::support::audit::collect;
 use crate::support::load::Load;
 use crate::support::collected::Collected;
@@ -10,24 +10,24 @@ use crate::support::collected::Collected;
 const APPLIED: &str = "(SELECT id FROM revertd.outcomes WHERE revert_no = 0 ORDER BY id LIMIT 1)";
 
 /// What the audit finds where the database was tampered with.
-async fn tampered(stage: &Stage, load: &Load, collected: &Collected, statement: &str) -> Count {
-    stage.sql("BEGIN").await;
-    let done = stage.db.execute(statement, &[]).await;
+async fn tampered(env: &TestEnv, load: &Load, collected: &Collected, statement: &str) -> Count {
+    env.sql("BEGIN").await;
+    let done = env.db.execute(statement, &[]).await;
     assert_eq!(done.expect("done"), 1, "{statement}");
-    let count = collected.reckon(load, &stage.db).await;
-    stage.sql("ROLLBACK").await;
+    let count = collected.reckon(load, &env.db).await;
+    env.sql("ROLLBACK").await;
     count
 }
 
 #[tokio::test]
 async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
-    let mut stage = Stage::new().await;
-    stage.set("REVERT__POLICY", "cumulative");
-    let worker = stage.start_worker().await;
-    let load = Load::mixed(&stage, 1, 300).await;
-    load.publish(&stage).await;
-    let mut collected = collect(&stage, &load, vec![worker]).await;
-    let count = collected.reckon(&load, &stage.db).await;
+    let mut env = TestEnv::new().await;
+    env.set("REVERT__POLICY", "cumulative");
+    let worker = env.start_worker().await;
+    let load = Load::mixed(&env, 1, 300).await;
+    load.publish(&env).await;
+    let mut collected = collect(&env, &load, vec![worker]).await;
+    let count = collected.reckon(&load, &env.db).await;
     assert!(count.is_clean(), "{}", count.told());
 
     let of = |leg: &str| format!("id = (SELECT {leg} FROM revertd.outcomes WHERE id = {APPLIED})");
@@ -63,11 +63,11 @@ async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
             "differing",
         ),
     ] {
-        let count = tampered(&stage, &load, &collected, &statement).await;
+        let count = tampered(&env, &load, &collected, &statement).await;
         assert!(column(&count, wrong) > 0, "{statement}: {count:?}");
     }
 
-    let correlation = stage
+    let correlation = env
         .db
         .query_one(
             &format!("SELECT message_id FROM revertd.outcomes WHERE id = {APPLIED}"),
@@ -82,7 +82,7 @@ async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
     });
     let key = sent.expect("sent").request.correlation();
     let told = collected.events.remove(&key).expect("answered");
-    let count = collected.reckon(&load, &stage.db).await;
+    let count = collected.reckon(&load, &env.db).await;
     assert_eq!((count.unanswered, count.lost), (1, 0), "{}", count.told());
     let mut two = told.clone();
     two.push(told[0].clone());
@@ -91,10 +91,10 @@ async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
         .replace("\"remaining\":\"", "\"remaining\":\"1")
         .into();
     collected.events.insert(key.clone(), two);
-    assert!(collected.reckon(&load, &stage.db).await.differing > 0);
+    assert!(collected.reckon(&load, &env.db).await.differing > 0);
     collected.events.insert(key, told);
-    assert!(collected.reckon(&load, &stage.db).await.is_clean());
-    stage.teardown().await;
+    assert!(collected.reckon(&load, &env.db).await.is_clean());
+    env.teardown().await;
 }
 
 fn column(count: &Count, name: &str) -> usize {

@@ -19,20 +19,20 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
     for round in 0..rounds {
         // Queues of its own: RabbitMQ may keep a consumer of a dead node on the books of a queue, and give it messages
         // when the queue's next leader dies.
-        let mut stage = Stage::on(servers.clone()).await;
-        stage.set("WORKER__BATCH_MAX", "20");
-        let workers = vec![stage.start_worker().await, stage.start_worker().await];
+        let mut env = TestEnv::on(servers.clone()).await;
+        env.set("WORKER__BATCH_MAX", "20");
+        let workers = vec![env.start_worker().await, env.start_worker().await];
         let dice = seed.wrapping_add(round);
         // Nothing of a plain load climbs the ladder: what is on a rung when a node goes may rest there for three
         // minutes or more, since the broker itself publishes it from there.
         let is_plain = !full() || round + 1 < rounds;
         let load = if is_plain {
-            Load::plain(&stage, dice, 1000).await
+            Load::plain(&env, dice, 1000).await
         } else {
-            Load::mixed(&stage, dice, 1000).await
+            Load::mixed(&env, dice, 1000).await
         };
         // First the node that leads the work queue, then one that does not.
-        let leader = leader(&instance, &stage.name("work"));
+        let leader = leader(&instance, &env.name("work"));
         let mut nodes = NODES.iter().cycle().skip_while(|node| **node != leader);
         let victim = if round % 2 == 0 {
             nodes.next()
@@ -41,18 +41,18 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
         };
         let victim = victim.expect("a cycle");
         let fault = async {
-            eventually("work goes on", async || outcomes(&stage).await > 0).await;
+            eventually("work goes on", async || outcomes(&env).await > 0).await;
             instance.act("kill", victim).await;
         };
-        tokio::join!(load.publish(&stage), fault);
-        let mut audit = Audit::of(&stage);
+        tokio::join!(load.publish(&env), fault);
+        let mut audit = Audit::of(&env);
         assert!(
             !is_plain || audit.await_answers(&load).await,
             "two of three nodes answer everything"
         );
         instance.act("start-one", victim).await;
         audit.await_answers(&load).await;
-        count += audit.collect(workers).await.reckon(&load, &stage.db).await;
+        count += audit.collect(workers).await.reckon(&load, &env.db).await;
     }
     report(
         "cluster: a node killed",
@@ -61,8 +61,8 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
     );
 }
 
-async fn outcomes(stage: &Stage) -> i64 {
-    stage.count("SELECT count(*) FROM revertd.outcomes").await
+async fn outcomes(env: &TestEnv) -> i64 {
+    env.count("SELECT count(*) FROM revertd.outcomes").await
 }
 
 /// The node that leads a queue. The name of a node begins with its kind.

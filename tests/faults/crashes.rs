@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::support::audit::{Count, audit};
 use crate::support::load::{Load, Nature, Sent};
 use crate::support::report::{full, report, seed};
-use crate::support::{Request, Stage, WorkerProcess, eventually};
+use crate::support::{Request, TestEnv, WorkerProcess, eventually};
 
 /// Requests that are published before a look at the victim.
 const PART: usize = 60;
@@ -19,8 +19,8 @@ fn rounds() -> usize {
 }
 
 /// A worker that crashes at `seam` once it has passed it `passes` times.
-fn victim(stage: &Stage, seam: &str, passes: u64) -> WorkerProcess {
-    let mut command = stage.command(&["worker"]);
+fn victim(env: &TestEnv, seam: &str, passes: u64) -> WorkerProcess {
+    let mut command = env.command(&["worker"]);
     command.env("FAILPOINTS", format!("{seam}={passes}*off->return"));
     WorkerProcess::spawn(command)
 }
@@ -34,24 +34,24 @@ async fn assert_aborted(victim: &mut WorkerProcess) {
 /// Crashes again and again at one seam; counts.
 async fn crash_at(seam: &str) {
     let seed = seed();
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "20");
-    let steady = stage.start_worker().await;
-    let load = Load::mixed(&stage, seed, rounds() * PART * 2).await;
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "20");
+    let steady = env.start_worker().await;
+    let load = Load::mixed(&env, seed, rounds() * PART * 2).await;
     let mut parts = load.parts(PART).cycle();
     for round in 0..rounds() {
-        let mut victim = victim(&stage, seam, (seed + round as u64) % 4);
+        let mut victim = victim(&env, seam, (seed + round as u64) % 4);
         victim.ready().await;
         while !victim.has_ended() {
-            load.publish_part(&stage, parts.next().expect("it cycles"))
+            load.publish_part(&env, parts.next().expect("it cycles"))
                 .await;
         }
         assert_aborted(&mut victim).await;
     }
-    load.publish(&stage).await;
-    let count = audit(&stage, &load, vec![steady]).await;
+    load.publish(&env).await;
+    let count = audit(&env, &load, vec![steady]).await;
     report(&format!("crash: {seam}"), rounds(), count);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
@@ -102,23 +102,23 @@ async fn a_crash_after_the_acknowledgement() {
 #[tokio::test]
 async fn a_crash_during_a_graceful_stop() {
     let seed = seed();
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "20");
-    let steady = stage.start_worker().await;
-    let load = Load::mixed(&stage, seed, rounds() * PART * 2).await;
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "20");
+    let steady = env.start_worker().await;
+    let load = Load::mixed(&env, seed, rounds() * PART * 2).await;
     let mut parts = load.parts(PART).cycle();
     for _ in 0..rounds() {
-        let mut victim = victim(&stage, seam::STOPPING, 0);
+        let mut victim = victim(&env, seam::STOPPING, 0);
         victim.ready().await;
-        load.publish_part(&stage, parts.next().expect("it cycles"))
+        load.publish_part(&env, parts.next().expect("it cycles"))
             .await;
         victim.signal("TERM");
         assert_aborted(&mut victim).await;
     }
-    load.publish(&stage).await;
-    let count = audit(&stage, &load, vec![steady]).await;
+    load.publish(&env).await;
+    let count = audit(&env, &load, vec![steady]).await;
     report("crash: stopping", rounds(), count);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// What a schema consists of, as text.
@@ -143,13 +143,13 @@ async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend
     let mut count = Count::default();
     let runs = if full() { 30 } else { 3 };
     for run in 0..runs {
-        let stage = Stage::new().await;
-        let whole = schema(&stage).await;
+        let env = TestEnv::new().await;
+        let whole = schema(&env).await;
         let revert = "DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx";
-        stage.sql(revert).await;
+        env.sql(revert).await;
         // Several at once, as a fleet starts: the first crashes at one of three seams.
-        let mut crashing = victim(&stage, seam::MIGRATING, run % 3);
-        let mut others = [stage.spawn_worker(), stage.spawn_worker()];
+        let mut crashing = victim(&env, seam::MIGRATING, run % 3);
+        let mut others = [env.spawn_worker(), env.spawn_worker()];
         // It may find the work done, and then has no reason to crash.
         eventually("it crashes or works", async || {
             crashing.has_ended() || crashing.log().contains(" ready ")
@@ -158,12 +158,12 @@ async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend
         for other in &mut others {
             other.ready().await;
         }
-        assert_eq!(schema(&stage).await, whole, "run {run}");
+        assert_eq!(schema(&env).await, whole, "run {run}");
         drop(crashing);
-        let load = Load::mixed(&stage, seed + run, 100).await;
-        load.publish(&stage).await;
-        count += audit(&stage, &load, others.into()).await;
-        stage.teardown().await;
+        let load = Load::mixed(&env, seed + run, 100).await;
+        load.publish(&env).await;
+        count += audit(&env, &load, others.into()).await;
+        env.teardown().await;
     }
     report(
         "crash: migrating",
@@ -172,8 +172,8 @@ async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend
     );
 }
 
-async fn schema(stage: &Stage) -> String {
-    let row = stage.db.query_one(SCHEMA, &[]).await.expect("read");
+async fn schema(env: &TestEnv) -> String {
+    let row = env.db.query_one(SCHEMA, &[]).await.expect("read");
     row.get(0)
 }
 
@@ -182,14 +182,14 @@ async fn schema(stage: &Stage) -> String {
 async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_neighbour_along() {
     const MARK: &str = "this body crashes";
     let seed = seed();
-    let stage = Stage::new().await;
-    let start = |stage: &Stage| {
-        let mut command = stage.command(&["worker"]);
+    let env = TestEnv::new().await;
+    let start = |env: &TestEnv| {
+        let mut command = env.command(&["worker"]);
         command.env("FAILPOINTS", format!("{}=return({MARK})", seam::READING));
         WorkerProcess::spawn(command)
     };
-    stage.start_worker().await.stop().await;
-    let mut load = Load::mixed(&stage, seed, if full() { 20_000 } else { 1500 }).await;
+    env.start_worker().await.stop().await;
+    let mut load = Load::mixed(&env, seed, if full() { 20_000 } else { 1500 }).await;
     let third = load.requests.len() / 3;
     for n in [1, third, 2 * third] {
         let request = Request::raw(format!("{{\"n\": {n}, \"x\": \"{MARK}\"}}"));
@@ -201,9 +201,9 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
             },
         );
     }
-    load.publish(&stage).await;
-    let mut answers = stage.listen().await;
-    let mut workers = vec![start(&stage), start(&stage)];
+    load.publish(&env).await;
+    let mut answers = env.listen().await;
+    let mut workers = vec![start(&env), start(&env)];
     let mut crashes = 0;
     // As a service manager does, what ends is started again, until each of them is given up.
     let given_up = async {
@@ -223,7 +223,7 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
             for worker in &mut workers {
                 if worker.has_ended() {
                     crashes += 1;
-                    *worker = start(&stage);
+                    *worker = start(&env);
                 }
             }
             sleep(Duration::from_millis(10)).await;
@@ -234,7 +234,7 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
         () = restarting => {}
     }
     assert!(crashes >= 3, "they crash what reads them: {crashes}");
-    let count = audit(&stage, &load, workers).await;
+    let count = audit(&env, &load, workers).await;
     report("poison: a message that crashes", crashes, count);
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -7,16 +7,16 @@ use crate::instance::Instance;
 use crate::support::audit::audit;
 use crate::support::load::Load;
 use crate::support::report::{full, report, seed};
-use crate::support::{Stage, eventually};
+use crate::support::{TestEnv, eventually};
 
 fn size() -> usize {
     if full() { 6000 } else { 600 }
 }
 
 /// Makes every so-manieth statement that writes fail, so often in all, each with the next of these SQLSTATEs.
-async fn trouble(stage: &Stage, every: usize, times: usize, states: &[&str]) {
+async fn trouble(env: &TestEnv, every: usize, times: usize, states: &[&str]) {
     let states = states.join("','");
-    stage
+    env
         .sql(&format!(
             "CREATE SEQUENCE public.statements;
              CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -38,14 +38,14 @@ async fn trouble(stage: &Stage, every: usize, times: usize, states: &[&str]) {
 
 /// A load through two workers whose statements fail for these causes.
 async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "20");
-    let load = Load::mixed(&stage, seed(), size()).await;
-    trouble(&stage, every, times, states).await;
-    let workers = vec![stage.start_worker().await, stage.start_worker().await];
-    load.publish(&stage).await;
-    let count = audit(&stage, &load, workers).await;
-    let failed = stage
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "20");
+    let load = Load::mixed(&env, seed(), size()).await;
+    trouble(&env, every, times, states).await;
+    let workers = vec![env.start_worker().await, env.start_worker().await];
+    load.publish(&env).await;
+    let count = audit(&env, &load, workers).await;
+    let failed = env
         .count("SELECT last_value FROM public.statements")
         .await
         / i64::try_from(every).expect("few");
@@ -55,7 +55,7 @@ async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
         times.min(usize::try_from(failed).expect("positive")),
         count,
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
@@ -88,14 +88,14 @@ async fn a_server_that_is_out_of_order_for_a_while_is_waited_for() {
 /// A table that is locked for longer than a statement may take.
 #[tokio::test]
 async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "50");
-    let load = Load::mixed(&stage, seed(), size()).await;
-    let mut worker = stage.start_worker().await;
-    stage
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "50");
+    let load = Load::mixed(&env, seed(), size()).await;
+    let mut worker = env.start_worker().await;
+    env
         .sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
         .await;
-    load.publish(&stage).await;
+    load.publish(&env).await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revertd' \
                    AND wait_event_type = 'Lock' AND datname = current_database()";
     if full() {
@@ -104,31 +104,31 @@ async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
         // The server's own timer, set off early.
         eventually("it waits for the lock", async || {
             // Within a transaction, what was seen once is seen again.
-            stage.sql("SELECT pg_stat_clear_snapshot()").await;
-            stage.count(waiting).await > 0
+            env.sql("SELECT pg_stat_clear_snapshot()").await;
+            env.count(waiting).await > 0
         })
         .await;
         let cancel = format!(
             "SELECT pg_cancel_backend(pid) {}",
             &waiting["SELECT count(*) ".len()..]
         );
-        stage.sql(&cancel).await;
+        env.sql(&cancel).await;
         worker.logged("took too long").await;
     }
-    stage.sql("COMMIT").await;
-    let count = audit(&stage, &load, vec![worker]).await;
+    env.sql("COMMIT").await;
+    let count = audit(&env, &load, vec![worker]).await;
     report("database: statement timeout", 1, count);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn two_transactions_in_each_others_way_are_told_apart_by_the_server_and_tried_again() {
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "200");
-    stage.set("WORKER__CONCURRENCY", "2");
-    let load = Load::mixed(&stage, seed(), size()).await;
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "200");
+    env.set("WORKER__CONCURRENCY", "2");
+    let load = Load::mixed(&env, seed(), size()).await;
     // Whoever writes an entry first asks for one of two locks, and then for the other: in no order.
-    stage
+    env
         .sql(
             "CREATE FUNCTION embrace() RETURNS trigger LANGUAGE plpgsql AS $$
              DECLARE first int := floor(random() * 2);
@@ -145,13 +145,13 @@ async fn two_transactions_in_each_others_way_are_told_apart_by_the_server_and_tr
              END $$;",
         )
         .await;
-    let workers = vec![stage.start_worker().await, stage.start_worker().await];
-    load.publish(&stage).await;
-    let count = audit(&stage, &load, workers).await;
+    let workers = vec![env.start_worker().await, env.start_worker().await];
+    load.publish(&env).await;
+    let count = audit(&env, &load, workers).await;
     let met = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-    eventually("there were deadlocks", async || stage.count(met).await > 0).await;
+    eventually("there were deadlocks", async || env.count(met).await > 0).await;
     report("database: real deadlocks", 1, count);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// A file system of 48 MiB, gone with the test.
@@ -196,8 +196,8 @@ impl Drop for SmallDisk {
 }
 
 /// The server wants tables in a folder that belongs to its user, as its own files do.
-async fn give_to_server(stage: &Stage, folder: &std::path::Path) {
-    let row = stage.db.query_one("SHOW data_directory", &[]).await;
+async fn give_to_server(env: &TestEnv, folder: &std::path::Path) {
+    let row = env.db.query_one("SHOW data_directory", &[]).await;
     let like: String = row.expect("shown").get(0);
     let done = Command::new("chown")
         .arg(format!("--reference={like}"))
@@ -211,31 +211,31 @@ async fn a_full_disk_is_waited_for() {
     let seed = seed();
     let disk = SmallDisk::mount();
     let (instance, servers) = Instance::start();
-    let mut stage = Stage::on(servers).await;
-    stage.set("WORKER__BATCH_MAX", "100");
+    let mut env = TestEnv::on(servers).await;
+    env.set("WORKER__BATCH_MAX", "100");
     // The ledger and the outcomes move to it; the server's own files stay where they are.
     let room = disk.0.join("tables");
     std::fs::create_dir(&room).expect("created");
-    give_to_server(&stage, &room).await;
-    stage
+    give_to_server(&env, &room).await;
+    env
         .sql(&format!(
             "CREATE TABLESPACE small LOCATION '{}'",
             room.display()
         ))
         .await;
     for table in ["billing_transactions", "revertd.outcomes"] {
-        stage
+        env
             .sql(&format!("ALTER TABLE {table} SET TABLESPACE small"))
             .await;
     }
-    let load = Load::mixed(&stage, seed, size().max(2000)).await;
-    let mut worker = stage.start_worker().await;
+    let load = Load::mixed(&env, seed, size().max(2000)).await;
+    let mut worker = env.start_worker().await;
     disk.fill();
-    load.publish(&stage).await;
+    load.publish(&env).await;
     worker.logged("is out of disk space").await;
     disk.make_room();
-    let count = audit(&stage, &load, vec![worker]).await;
+    let count = audit(&env, &load, vec![worker]).await;
     report("database: full disk", 1, count);
-    drop(stage);
+    drop(env);
     drop(instance);
 }

@@ -22,8 +22,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 const P99: Duration = Duration::from_secs(1);
 
 /// When each event came, by correlation id.
-async fn listen(stage: &Stage, events: usize) -> BTreeMap<String, Instant> {
-    let connection = connect_amqp(&stage.servers.amqp).await;
+async fn listen(env: &TestEnv, events: usize) -> BTreeMap<String, Instant> {
+    let connection = connect_amqp(&env.servers.amqp).await;
     let channel = connection.create_channel().await.expect("a channel");
     let qos = BasicQosOptions { global: false };
     channel.basic_qos(1000, qos).await.expect("set");
@@ -31,7 +31,7 @@ async fn listen(stage: &Stage, events: usize) -> BTreeMap<String, Instant> {
         no_ack: true,
         ..Default::default()
     };
-    let queue = stage.name("replies");
+    let queue = env.name("replies");
     let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
     let mut consumer = consumer.await.expect("consumed");
     let mut came = BTreeMap::new();
@@ -52,21 +52,21 @@ async fn listen(stage: &Stage, events: usize) -> BTreeMap<String, Instant> {
 async fn unreadable_messages_delay_nobody() {
     let seconds = sized(10, 60);
     let count = seconds * RATE as usize;
-    let (stage, worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
+    let (env, worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
     let mut requests = Vec::new();
     for _ in 0..count {
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         requests.push(Request::revert(customer.account, usage, 20));
     }
     let mut unreadable = 0x0080u16.to_be_bytes().to_vec();
     short(&mut unreadable, b"\xff\xfe");
     let spoiling = async {
-        let mut raw = RawConnection::open(&stage.servers.amqp).await;
+        let mut raw = RawConnection::open(&env.servers.amqp).await;
         let mut pace = interval(Duration::from_secs(1));
         for _ in 0..seconds {
             pace.tick().await;
-            let exchange = stage.name("requests");
+            let exchange = env.name("requests");
             raw.publish(&exchange, b"revert", &unreadable, b"0123456789")
                 .await;
             raw.confirmed().await;
@@ -78,20 +78,20 @@ async fn unreadable_messages_delay_nobody() {
         for request in &requests {
             pace.tick().await;
             published.push((request.correlation(), Instant::now()));
-            stage.publish(request).await;
+            env.publish(request).await;
         }
         published
     };
-    let (came, published, ()) = tokio::join!(listen(&stage, count), publishing, spoiling);
+    let (came, published, ()) = tokio::join!(listen(&env, count), publishing, spoiling);
     let latencies = published
         .iter()
         .map(|(id, at)| came[id].duration_since(*at));
     let mut latencies: Vec<Duration> = latencies.collect();
     latencies.sort();
     let (p99, longest) = (latencies[count * 99 / 100], latencies[count - 1]);
-    let dead = stage.name("dead");
+    let dead = env.name("dead");
     eventually("all of them are dead letters", async || {
-        stage.depth(&dead).await as usize == seconds
+        env.depth(&dead).await as usize == seconds
     })
     .await;
     assert!(p99 < P99, "p99 {p99:?}, longest {longest:?}");
@@ -112,7 +112,7 @@ async fn unreadable_messages_delay_nobody() {
         requests,
         &measured,
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// The most memory that a process ever had, in MiB.
@@ -128,22 +128,22 @@ fn peak(worker: &WorkerProcess) -> u64 {
 
 /// Fills the queue with bodies that are no requests, and looks how much memory the worker needs for them.
 async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
-    let (stage, mut first) = Stage::with_worker().await;
+    let (env, mut first) = TestEnv::with_worker().await;
     assert!(first.stop().await.success());
-    let mut raw = RawConnection::open(&stage.servers.amqp).await;
-    let (exchange, body) = (stage.name("requests"), vec![b'x'; bytes]);
+    let mut raw = RawConnection::open(&env.servers.amqp).await;
+    let (exchange, body) = (env.name("requests"), vec![b'x'; bytes]);
     for _ in 0..count {
         raw.publish(&exchange, b"revert", &0u16.to_be_bytes(), &body)
             .await;
         raw.confirmed().await;
     }
-    let mut worker = stage.start_worker().await;
-    let dead = stage.name("dead");
+    let mut worker = env.start_worker().await;
+    let dead = env.name("dead");
     eventually("all of them are dead letters", async || {
-        stage.depth(&dead).await as usize == count
+        env.depth(&dead).await as usize == count
     })
     .await;
-    let usage = stage.usage(stage.customer().await.account, 20).await;
+    let usage = env.usage(env.customer().await.account, 20).await;
     assert!(!usage.is_nil(), "the servers are well");
     let peak = peak(&worker);
     assert!(worker.stop().await.success());
@@ -156,7 +156,7 @@ async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
         ..Count::default()
     };
     report_measured(what, 1, requests, &format!("peak memory {peak} MiB"));
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// Most memory that large bodies may take, in MiB: less than `config/kubernetes.yaml` gives a worker.
@@ -175,28 +175,28 @@ async fn bodies_of_60_mib_need_little_memory() {
 /// Processes that start on a full queue share it, and return nothing to each other.
 #[tokio::test(flavor = "multi_thread")]
 async fn three_processes_start_on_a_full_queue() {
-    let (stage, mut first) = Stage::with_worker().await;
+    let (env, mut first) = TestEnv::with_worker().await;
     assert!(first.stop().await.success());
-    let load = Load::plain(&stage, seed(), sized(6000, 100_000)).await;
-    load.publish(&stage).await;
+    let load = Load::plain(&env, seed(), sized(6000, 100_000)).await;
+    load.publish(&env).await;
     let began = Instant::now();
     let mut workers = vec![
-        stage.spawn_worker(),
-        stage.spawn_worker(),
-        stage.spawn_worker(),
+        env.spawn_worker(),
+        env.spawn_worker(),
+        env.spawn_worker(),
     ];
     for worker in &mut workers {
         worker.ready().await;
     }
-    stage.told(load.requests.len()).await;
+    env.told(load.requests.len()).await;
     let took = began.elapsed();
     let logs: Vec<_> = workers.iter().map(WorkerProcess::log_handle).collect();
-    let count = audit(&stage, &load, workers).await;
+    let count = audit(&env, &load, workers).await;
     for log in logs {
         let log = log();
         assert!(log.contains("redelivered=0 "), "nothing comes twice: {log}");
     }
     let measured = format!("all answered after {:.1} s", took.as_secs_f64());
     report_measured("three processes start on a full queue", 3, count, &measured);
-    stage.teardown().await;
+    env.teardown().await;
 }

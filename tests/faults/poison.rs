@@ -37,12 +37,12 @@ async fn poison_ends_where_it_belongs_and_costs_no_neighbour() {
     } else {
         (1500, 800)
     };
-    let (stage, seed) = (Stage::new().await, seed());
-    let mut workers = vec![stage.start_worker().await, stage.start_worker().await];
-    let load = Load::mixed(&stage, seed, neighbours).await;
-    let poison = Poisoning::prepare(&stage, seed, count).await;
-    tokio::join!(load.publish(&stage), poison.publish(&stage));
-    let mut harvest = Harvest::new(&stage, &poison).await;
+    let (env, seed) = (TestEnv::new().await, seed());
+    let mut workers = vec![env.start_worker().await, env.start_worker().await];
+    let load = Load::mixed(&env, seed, neighbours).await;
+    let poison = Poisoning::prepare(&env, seed, count).await;
+    tokio::join!(load.publish(&env), poison.publish(&env));
+    let mut harvest = Harvest::new(&env, &poison).await;
     harvest.await_answers(&load).await;
     harvest.await_quiet().await;
     for worker in &mut workers {
@@ -51,10 +51,10 @@ async fn poison_ends_where_it_belongs_and_costs_no_neighbour() {
     }
     harvest.reap().await;
     harvest.hand_back().await;
-    let mut findings = audit(&stage, &load, Vec::new()).await;
-    findings += harvest.verdicts.judge(&stage, &poison).await;
+    let mut findings = audit(&env, &load, Vec::new()).await;
+    findings += harvest.verdicts.judge(&env, &poison).await;
     report("poison", 1, findings);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// Poisonous messages, drawn anew whenever they are looked at: all of them at once would be too much to keep.
@@ -71,19 +71,19 @@ pub struct Poisoning {
 }
 
 impl Poisoning {
-    async fn prepare(stage: &Stage, seed: u64, count: usize) -> Self {
-        let customer = stage.customer().await;
+    async fn prepare(env: &TestEnv, seed: u64, count: usize) -> Self {
+        let customer = env.customer().await;
         let insert = "INSERT INTO billing_transactions (account_id, type, source, amount) \
             SELECT $1, 'debit', 'api.usage', 20 FROM generate_series(1, $2::bigint) RETURNING id";
         let usages = i64::try_from(count / 4).expect("small");
-        let rows = stage.db.query(insert, &[&customer.account, &usages]).await;
+        let rows = env.db.query(insert, &[&customer.account, &usages]).await;
         // In an order of their own, so that the same seed draws the same messages but for these ids.
         let usages = rows
             .expect("inserted")
             .iter()
             .map(|row| row.get(0))
             .collect();
-        let servers = &stage.servers;
+        let servers = &env.servers;
         let url = servers.publisher.as_ref().unwrap_or(&servers.amqp);
         let login = url::Url::parse(url).expect("a URL");
         Self {
@@ -93,7 +93,7 @@ impl Poisoning {
             usages,
             user: login.username().to_owned(),
             url: url.clone(),
-            queue: stage.name("dead"),
+            queue: env.name("dead"),
         }
     }
 
@@ -108,9 +108,9 @@ impl Poisoning {
         )
     }
 
-    async fn publish(&self, stage: &Stage) {
+    async fn publish(&self, env: &TestEnv) {
         let mut raw = RawConnection::open(&self.url).await;
-        let (mut brewery, exchange) = (self.brewery(), stage.name("requests"));
+        let (mut brewery, exchange) = (self.brewery(), env.name("requests"));
         for number in 0..self.count {
             let poison = brewery.brew(number);
             raw.publish(
@@ -131,7 +131,7 @@ impl Poisoning {
 /// What comes out of the queues: of the poison, read as bytes, since no client can read it all; of the neighbours,
 /// kept as it is.
 struct Harvest<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnv,
     raw: RawConnection,
     verdicts: Verdicts,
     /// By the exchange through which they came.
@@ -139,10 +139,10 @@ struct Harvest<'a> {
 }
 
 impl<'a> Harvest<'a> {
-    async fn new(stage: &'a Stage, poison: &Poisoning) -> Self {
+    async fn new(env: &'a TestEnv, poison: &Poisoning) -> Self {
         Self {
-            stage,
-            raw: RawConnection::open(&stage.servers.amqp).await,
+            env,
+            raw: RawConnection::open(&env.servers.amqp).await,
             verdicts: Verdicts::new(poison),
             neighbours: Vec::new(),
         }
@@ -151,7 +151,7 @@ impl<'a> Harvest<'a> {
     /// Takes everything that is there at present.
     async fn reap(&mut self) {
         for last in ["replies", "dead"] {
-            for message in self.raw.take_all(&self.stage.name(last)).await {
+            for message in self.raw.take_all(&self.env.name(last)).await {
                 match number(&message.id()) {
                     Some(number) if last == "dead" => self.verdicts.dead(number, &message),
                     Some(number) => self.verdicts.told(number, &message),
@@ -204,8 +204,8 @@ impl<'a> Harvest<'a> {
         let mut quiet = 0;
         eventually("the queues stay empty", async || {
             let mut left = 0;
-            for queue in self.stage.waiting_queues() {
-                left += self.stage.depth(&queue).await;
+            for queue in self.env.waiting_queues() {
+                left += self.env.depth(&queue).await;
             }
             quiet = if left == 0 { quiet + 1 } else { 0 };
             quiet == QUIET_LOOKS
@@ -216,7 +216,7 @@ impl<'a> Harvest<'a> {
     /// Puts back what belongs to the neighbours, as it came.
     async fn hand_back(&mut self) {
         for (index, (last, message)) in self.neighbours.drain(..).enumerate() {
-            let exchange = self.stage.name(last);
+            let exchange = self.env.name(last);
             self.raw
                 .publish(
                     &exchange,

@@ -9,11 +9,11 @@ use crate::instance::Instance;
 use crate::support::audit::audit;
 use crate::support::load::Load;
 use crate::support::report::{full, report, seed};
-use crate::support::{Stage, WorkerProcess};
+use crate::support::{TestEnv, WorkerProcess};
 
 /// Kills one of the workers every second or two and starts another in its place, until `done`.
 async fn kill_and_replace(
-    stage: &Stage,
+    env: &TestEnv,
     workers: &mut [WorkerProcess],
     seed: u64,
     done: impl AsyncFn() -> bool,
@@ -27,7 +27,7 @@ async fn kill_and_replace(
         }
         let victim = kills % workers.len();
         workers[victim].kill();
-        workers[victim] = stage.spawn_worker();
+        workers[victim] = env.spawn_worker();
         kills += 1;
     }
 }
@@ -36,24 +36,24 @@ async fn kill_and_replace(
 async fn a_storm_comes_out_exactly() {
     let seed = seed();
     let (instance, servers) = Instance::start();
-    let mut stage = Stage::on(servers).await;
-    stage.set("WORKER__BATCH_MAX", "200");
+    let mut env = TestEnv::on(servers).await;
+    env.set("WORKER__BATCH_MAX", "200");
     let distinct = if full() { 100_000 } else { 6000 };
-    let load = Load::mixed(&stage, seed, distinct).await;
+    let load = Load::mixed(&env, seed, distinct).await;
     let mut workers = Vec::new();
     for _ in 0..3 {
-        workers.push(stage.start_worker().await);
+        workers.push(env.start_worker().await);
     }
     let published = std::sync::atomic::AtomicBool::new(false);
     // Everything at least twice, and not one right after the other.
     let flood = async {
-        load.publish(&stage).await;
-        load.publish(&stage).await;
+        load.publish(&env).await;
+        load.publish(&env).await;
         published.store(true, std::sync::atomic::Ordering::Release);
     };
     let idle =
-        async || published.load(std::sync::atomic::Ordering::Acquire) && stage.waiting().await == 0;
-    let kills = kill_and_replace(&stage, &mut workers, seed, idle);
+        async || published.load(std::sync::atomic::Ordering::Acquire) && env.waiting().await == 0;
+    let kills = kill_and_replace(&env, &mut workers, seed, idle);
     let restarts = async {
         let mut later = interval(Duration::from_secs(if full() { 15 } else { 3 }));
         later.tick().await;
@@ -67,7 +67,7 @@ async fn a_storm_comes_out_exactly() {
     for worker in &mut workers {
         worker.ready().await;
     }
-    let count = audit(&stage, &load, workers).await;
+    let count = audit(&env, &load, workers).await;
     report(
         "storm: 3 processes, kill -9, both servers restarted",
         kills + 2,

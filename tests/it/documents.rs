@@ -81,21 +81,21 @@ fn examples() -> Vec<Example> {
 
 #[tokio::test]
 async fn the_examples_of_the_document_happen() {
-    let mut stage = Stage::new().await;
-    stage.set("AUTHORIZATION__MODE", "grants");
-    stage.sql(&ledger_of_the_examples()).await;
-    let login = stage.login();
+    let mut env = TestEnv::new().await;
+    env.set("AUTHORIZATION__MODE", "grants");
+    env.sql(&ledger_of_the_examples()).await;
+    let login = env.login();
     let org = "0a000000-0000-4000-8000-000000000001";
-    let granted = stage.command(&["grants", "add", &login, org]).output();
+    let granted = env.command(&["grants", "add", &login, org]).output();
     assert!(granted.expect("runs").status.success());
-    let _worker = stage.start_worker().await;
-    let mut events = stage.events().await;
+    let _worker = env.start_worker().await;
+    let mut events = env.events().await;
     for example in examples() {
         let mut request = example.request;
         if example.has_client {
             request.properties = request.properties.with_user_id(login.as_str().into());
         }
-        stage.publish(&request).await;
+        env.publish(&request).await;
         let mut event = events.answer(&request).await.json();
         if login != "revertd" {
             // The client is part of an event's id.
@@ -103,7 +103,7 @@ async fn the_examples_of_the_document_happen() {
         }
         assert_eq!(timeless(&event), timeless(&example.event));
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// The JSON objects in README.md's blocks that are events.
@@ -143,8 +143,8 @@ fn the_events_in_the_readme_are_those_of_the_document() {
 
 #[tokio::test]
 async fn what_the_readme_says_of_submit_happens() {
-    let (stage, _worker) = Stage::with_worker().await;
-    stage.sql(&ledger_of_the_examples()).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    env.sql(&ledger_of_the_examples()).await;
     let block = Regex::new(r"(?ms)^```sh\n(revertd submit.*?)^```\n\n```\n(.*?)^```$")
         .expect("an expression");
     let time = Regex::new(r"\d{4}-\d\d-\d\dT[0-9:.]+Z").expect("an expression");
@@ -163,12 +163,12 @@ async fn what_the_readme_says_of_submit_happens() {
         let output = std::process::Command::new("sh")
             .args(["-c", &found[1]])
             .env_clear()
-            .envs(stage.environment())
+            .envs(env.environment())
             .env("PATH", format!("{folder}:/usr/bin:/bin"))
             .output()
             .expect("a shell");
         let told = String::from_utf8_lossy(&output.stdout);
         assert_eq!(foreseen(&told), foreseen(&found[2]));
     }
-    stage.teardown().await;
+    env.teardown().await;
 }

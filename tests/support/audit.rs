@@ -11,7 +11,7 @@ use super::load::{Load, Sent};
 use super::observed::Told;
 use super::collected::Collected;
 use super::worker::WorkerProcess;
-use super::{Stage, with_database};
+use super::{TestEnv, with_database};
 
 pub use super::report::{Count, Wrong};
 
@@ -25,36 +25,36 @@ const GONE: std::time::Duration = std::time::Duration::from_secs(30);
 /// Workers that may be started to finish what the last ones left.
 const SUCCESSORS: usize = 5;
 
-/// Between two looks; less than the stage's shortest rung.
+/// Between two looks; less than the environment's shortest rung.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Waits until everything is answered and the queues are drained, stops the workers, reads events and dead
 /// letters to the end, and compares all with the model. Servers may have been restarted meanwhile.
-pub async fn audit(stage: &Stage, load: &Load, workers: Vec<WorkerProcess>) -> Count {
-    let collected = collect(stage, load, workers).await;
-    let url = with_database(&stage.servers.database, &stage.database);
+pub async fn audit(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> Count {
+    let collected = collect(env, load, workers).await;
+    let url = with_database(&env.servers.database, &env.database);
     collected.reckon(load, &reconnected(&url).await).await
 }
 
 /// All of [`audit`] but the comparison.
-pub async fn collect(stage: &Stage, load: &Load, workers: Vec<WorkerProcess>) -> Collected {
-    let mut audit = Audit::of(stage);
+pub async fn collect(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> Collected {
+    let mut audit = Audit::of(env);
     audit.await_answers(load).await;
     audit.collect(workers).await
 }
 
 /// The steps of [`collect`], for a test that does something between them.
 pub struct Audit<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnv,
     line: Line,
     collected: Collected,
 }
 
 impl<'a> Audit<'a> {
-    pub fn of(stage: &'a Stage) -> Self {
+    pub fn of(env: &'a TestEnv) -> Self {
         Self {
-            stage,
-            line: Line::new(&stage.servers.amqp),
+            env,
+            line: Line::new(&env.servers.amqp),
             collected: Collected::default(),
         }
     }
@@ -96,7 +96,7 @@ impl<'a> Audit<'a> {
             if self.is_quiet().await {
                 break;
             }
-            let successor = self.stage.start_worker().await;
+            let successor = self.env.start_worker().await;
             self.await_quiet().await;
             self.stop(vec![successor]).await;
         }
@@ -137,7 +137,7 @@ impl<'a> Audit<'a> {
     /// Messages in the work queue and on the rungs. Those in a worker's hands show only when it is gone.
     async fn left_behind(&mut self) -> Vec<(String, u32)> {
         let mut left = Vec::new();
-        for queue in self.stage.waiting_queues() {
+        for queue in self.env.waiting_queues() {
             left.push((queue.clone(), self.depth(&queue).await));
         }
         left
@@ -159,7 +159,7 @@ impl<'a> Audit<'a> {
 
     async fn read_to_the_end(&mut self) {
         for last in ["replies", "dead"] {
-            let queue = self.stage.name(last);
+            let queue = self.env.name(last);
             while self.depth(&queue).await > 0 {
                 self.read(last).await;
             }
@@ -170,7 +170,7 @@ impl<'a> Audit<'a> {
     /// killed for long; what they hold shows as a request without an answer.
     async fn consumers_gone(&mut self) {
         let deadline = Instant::now() + GONE;
-        while self.stage.consumers().await > 0 && Instant::now() < deadline {
+        while self.env.consumers().await > 0 && Instant::now() < deadline {
             sleep(LOOK).await;
         }
     }
@@ -178,7 +178,7 @@ impl<'a> Audit<'a> {
     /// Takes what is in a queue at present. It is acknowledged only when it is here, so that a broker
     /// that fails meanwhile delivers it again; that it came twice then makes no difference.
     async fn read(&mut self, last: &str) {
-        let queue = self.stage.name(last);
+        let queue = self.env.name(last);
         let letters = Mutex::new(Vec::new());
         let take = async |channel: &lapin::Channel| take_all(channel, &queue, &letters).await;
         self.line.insist("a queue is read", take).await;

@@ -104,7 +104,7 @@ pub fn check(exchange: &str, letter: &Letter) {
 pub fn complaints(exchange: &str, letter: &Letter) -> Vec<String> {
     let content_type = letter.properties.content_type().as_ref();
     let is_event = content_type.is_some_and(|kind| kind.as_str() == "application/cloudevents+json");
-    // The last part of the name, in the document as on a stage.
+    // The last part of the name, in the document as on an environment.
     let kind = exchange.rsplit('.').next();
     if kind == Some("dead") {
         of_dead_letter(exchange, letter)
@@ -121,7 +121,7 @@ fn of_dead_letter(exchange: &str, letter: &Letter) -> Vec<String> {
         None => "brokersDeadLetter",
     };
     let mut complaints = of_envelope(name, letter);
-    // In the document as on a stage, exchange and queue have one name, which is the key too.
+    // In the document as on an environment, exchange and queue have one name, which is the key too.
     if letter.routing_key != exchange {
         complaints.push(format!("the routing key is {}", letter.routing_key));
     }

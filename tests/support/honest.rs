@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use uuid::Uuid;
 
 use super::report::{Count, Waits, Wrong, full};
-use super::{Mailbox, Request, Stage};
+use super::{Mailbox, Request, TestEnv};
 
 /// One request every so often: 50 a second.
 const EVERY: Duration = Duration::from_millis(20);
@@ -30,13 +30,13 @@ pub struct Honest {
 impl Honest {
     /// Sends some of them before the fault, on an account of their own: a worker begins slowly, and
     /// a machine may be busy.
-    pub async fn new(stage: &Stage) -> Self {
+    pub async fn new(env: &TestEnv) -> Self {
         let mut honest = Self {
-            account: stage.customer().await.account,
-            events: stage.listen().await,
+            account: env.customer().await.account,
+            events: env.listen().await,
             before: Duration::ZERO,
         };
-        let (unanswered, waits) = honest.send(stage, 100).await;
+        let (unanswered, waits) = honest.send(env, 100).await;
         assert!(unanswered.is_empty(), "without a fault, all are answered");
         println!("honest requests before: {waits}");
         honest.before = waits.p99();
@@ -45,9 +45,9 @@ impl Honest {
 
     /// Sends them beside the fault. A request without an event is found as unanswered, and so are
     /// waits that are longer than before by more than the bound.
-    pub async fn ask(mut self, stage: &Stage) -> (Count, Waits) {
+    pub async fn ask(mut self, env: &TestEnv) -> (Count, Waits) {
         let requests = if full() { 3000 } else { 250 };
-        let (unanswered, waits) = self.send(stage, requests).await;
+        let (unanswered, waits) = self.send(env, requests).await;
         println!("honest requests beside: {requests} asked, {waits}");
         let mut count = Count {
             requests,
@@ -64,10 +64,10 @@ impl Honest {
     }
 
     /// The correlation ids of those that are not answered, and how long the others waited.
-    async fn send(&mut self, stage: &Stage, count: usize) -> (Vec<String>, Waits) {
+    async fn send(&mut self, env: &TestEnv, count: usize) -> (Vec<String>, Waits) {
         let mut requests = Vec::new();
         for _ in 0..count {
-            let usage = stage.usage(self.account, 20).await;
+            let usage = env.usage(self.account, 20).await;
             requests.push(Request::revert(self.account, usage, 5));
         }
         let mut next = requests.into_iter();
@@ -90,7 +90,7 @@ impl Honest {
                 _ = ticks.tick(), if next.len() > 0 => {
                     let request = next.next().expect("there is one");
                     sent.insert(request.correlation(), Instant::now());
-                    stage.publish(&request).await;
+                    env.publish(&request).await;
                     deadline = Instant::now() + LAST;
                 }
             }

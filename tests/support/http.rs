@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{PATIENCE, Stage, WorkerProcess, documents};
+use super::{PATIENCE, TestEnv, WorkerProcess, documents};
 
 /// Where the operation is.
 pub const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
@@ -25,7 +25,7 @@ pub struct GatewayProcess {
     pub address: SocketAddr,
 }
 
-impl Stage {
+impl TestEnv {
     /// Starts a gateway on a port of its own and waits until it listens.
     pub async fn start_gateway(&self) -> GatewayProcess {
         let mut process = self.spawn_gateway();

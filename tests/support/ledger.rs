@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Stage;
+use super::TestEnv;
 
 pub const PLATFORM: Uuid = Uuid::nil();
 
@@ -30,7 +30,7 @@ pub struct Row {
     pub user_id: Option<String>,
 }
 
-impl Stage {
+impl TestEnv {
     pub async fn customer(&self) -> Customer {
         let org = self.org().await;
         Customer {

@@ -6,7 +6,7 @@ use lapin::{BasicProperties, Confirmation};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Stage;
+use super::TestEnv;
 
 /// A letter to be put into the queue.
 #[derive(Clone, Debug)]
@@ -79,8 +79,8 @@ impl Draft {
     }
 }
 
-impl Stage {
-    /// Puts letters into the dead-letter queue, as a worker under the stage's login would have.
+impl TestEnv {
+    /// Puts letters into the dead-letter queue, as a worker under the environment's login would have.
     pub async fn dead_letter(&self, drafts: &[Draft]) {
         let user = self.login();
         for window in drafts.chunks(500) {

@@ -7,7 +7,7 @@ use super::line::Line;
 use super::mix::Mix;
 use super::model::{Asked, Policy};
 use super::world::World;
-use super::{Request, Stage};
+use super::{Request, TestEnv};
 
 /// Messages in flight before their confirms are awaited.
 const WINDOW: usize = 300;
@@ -47,26 +47,26 @@ impl Nature {
 }
 
 impl Load {
-    /// A load of `count` requests of every kind, under the stage's policy; the same for the same seed. The
-    /// ledger that they meet is put into the stage's database.
-    pub async fn mixed(stage: &Stage, seed: u64, count: usize) -> Self {
-        let load = Mix::new(policy(stage), seed).load(count);
-        load.world.insert(&stage.db).await;
+    /// A load of `count` requests of every kind, under the environment's policy; the same for the same seed. The
+    /// ledger that they meet is put into the environment's database.
+    pub async fn mixed(env: &TestEnv, seed: u64, count: usize) -> Self {
+        let load = Mix::new(policy(env), seed).load(count);
+        load.world.insert(&env.db).await;
         load
     }
 
     /// The same, but only reverts of usages that are there, each decided at its first attempt: nothing
     /// climbs the ladder, nothing is dead-lettered.
-    pub async fn plain(stage: &Stage, seed: u64, count: usize) -> Self {
-        let load = Mix::new(policy(stage), seed).plain_load(count);
-        load.world.insert(&stage.db).await;
+    pub async fn plain(env: &TestEnv, seed: u64, count: usize) -> Self {
+        let load = Mix::new(policy(env), seed).plain_load(count);
+        load.world.insert(&env.db).await;
         load
     }
 
     /// Publishes everything until it is confirmed, whatever becomes of the broker; about every third request
     /// twice.
-    pub async fn publish(&self, stage: &Stage) {
-        self.publish_part(stage, &self.requests).await;
+    pub async fn publish(&self, env: &TestEnv) {
+        self.publish_part(env, &self.requests).await;
     }
 
     /// The requests in parts of so many.
@@ -75,9 +75,9 @@ impl Load {
     }
 
     /// Publishes some of the requests, as [`Load::publish`] does.
-    pub async fn publish_part(&self, stage: &Stage, part: &[Sent]) {
-        let exchange = stage.name("requests");
-        let mut line = Line::new(&stage.servers.amqp);
+    pub async fn publish_part(&self, env: &TestEnv, part: &[Sent]) {
+        let exchange = env.name("requests");
+        let mut line = Line::new(&env.servers.amqp);
         for (index, window) in part.chunks(WINDOW).enumerate() {
             let copies = window.iter().skip(index % 3).step_by(3);
             let messages: Vec<_> = window.iter().chain(copies).collect();
@@ -89,8 +89,8 @@ impl Load {
     }
 }
 
-fn policy(stage: &Stage) -> Policy {
-    match stage.setting("REVERT__POLICY") {
+fn policy(env: &TestEnv) -> Policy {
+    match env.setting("REVERT__POLICY") {
         Some("cumulative") => Policy::Cumulative,
         _ => Policy::Once,
     }

@@ -1,4 +1,4 @@
-//! A stage for black-box tests: a database and broker names of its own on real servers, the worker as a
+//! An environment for black-box tests: a database and broker names of its own on real servers, the worker as a
 //! process, a publisher, and the queues that the worker fills.
 //!
 //! Servers are those of `REVERTD_DATABASE__URL` and `REVERTD_AMQP__URL`; without them, `tests/support/servers`
@@ -118,7 +118,7 @@ pub fn manage(arguments: &[&str]) -> String {
 }
 
 /// A database and broker names of one test.
-pub struct Stage {
+pub struct TestEnv {
     pub servers: Servers,
     pub prefix: String,
     pub database: String,
@@ -128,8 +128,8 @@ pub struct Stage {
     environment: Vec<(String, String)>,
 }
 
-impl Stage {
-    /// A stage on the shared servers. The schema is there; no worker runs, and no queue is declared.
+impl TestEnv {
+    /// An environment on the shared servers. The schema is there; no worker runs, and no queue is declared.
     pub async fn new() -> Self {
         Self::on(Servers::shared()).await
     }
@@ -176,7 +176,7 @@ impl Stage {
         let channel = connection.create_channel().await.expect("a channel");
         let confirm = ConfirmSelectOptions { nowait: false };
         channel.confirm_select(confirm).await.expect("confirms");
-        let stage = Self {
+        let env = Self {
             db: connect_db(&database_url).await,
             servers,
             prefix,
@@ -185,33 +185,33 @@ impl Stage {
             connection,
             environment,
         };
-        let migrated = stage.command(&["migrate"]).output().expect("runs");
+        let migrated = env.command(&["migrate"]).output().expect("runs");
         let said = String::from_utf8_lossy(&migrated.stderr);
         assert!(migrated.status.success(), "migrate: {said}");
-        stage
+        env
     }
 
-    /// A stage whose worker already runs.
+    /// An environment whose worker already runs.
     pub async fn with_worker() -> (Self, WorkerProcess) {
         Self::with_worker_set(&[]).await
     }
 
     /// The same with settings of its own.
     pub async fn with_worker_set(settings: &[(&str, &str)]) -> (Self, WorkerProcess) {
-        let mut stage = Self::new().await;
+        let mut env = Self::new().await;
         for (name, value) in settings {
-            stage.set(name, value);
+            env.set(name, value);
         }
-        let worker = stage.start_worker().await;
-        (stage, worker)
+        let worker = env.start_worker().await;
+        (env, worker)
     }
 
-    /// A stage whose requests are decided in the order in which they were published. Its processes have one
+    /// An environment whose requests are decided in the order in which they were published. Its processes have one
     /// worker each: of several, each could take a part of what waits.
     pub async fn in_order() -> Self {
-        let mut stage = Self::new().await;
-        stage.set("WORKER__CONCURRENCY", "1");
-        stage
+        let mut env = Self::new().await;
+        env.set("WORKER__CONCURRENCY", "1");
+        env
     }
 
     /// Sets a configuration key for what is started from here on: `REVERT__POLICY`, `cumulative`.
@@ -227,7 +227,7 @@ impl Stage {
         set.map(|(_, value)| value.as_str())
     }
 
-    /// The variables that configure what is started on this stage.
+    /// The variables that configure what is started on this env.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.environment.clone()
     }
@@ -237,7 +237,7 @@ impl Stage {
         format!("{}.{last}", self.prefix)
     }
 
-    /// The program, with this stage's configuration and nothing else.
+    /// The program, with this environment's configuration and nothing else.
     pub fn command(&self, arguments: &[&str]) -> Program {
         let mut program = Program::new(arguments);
         for (name, value) in &self.environment {
@@ -436,7 +436,7 @@ impl Stage {
 
     /// The work queue and every rung of the ladder.
     pub fn waiting_queues(&self) -> Vec<String> {
-        let delays = self.setting("RETRY__DELAYS").expect("set by every stage");
+        let delays = self.setting("RETRY__DELAYS").expect("set by every environment");
         let rungs = delays
             .split(',')
             .map(|delay| self.name(&format!("retry.{delay}")));
@@ -457,7 +457,7 @@ impl Stage {
         .await;
     }
 
-    /// Removes what the stage made on the servers.
+    /// Removes what the environment made on the servers.
     pub async fn teardown(self) {
         let told = ["replies", "denied", "dead"].map(|last| self.name(last));
         for queue in self.waiting_queues().into_iter().chain(told) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Stage, with_database};
+use super::{TestEnv, with_database};
 
 mod faults;
 mod line;
@@ -214,7 +214,7 @@ impl Drop for Proxy {
     }
 }
 
-impl Stage {
+impl TestEnv {
     /// Puts a proxy between the workers started from here on and the database; the test itself goes past it.
     pub fn proxy_database(&mut self) -> Proxy {
         let url = with_database(&self.servers.database, &self.database);

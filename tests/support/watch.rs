@@ -5,9 +5,9 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Queue};
 
 use super::line::Line;
-use super::{Mailbox, Stage, eventually};
+use super::{Mailbox, TestEnv, eventually};
 
-impl Stage {
+impl TestEnv {
     /// Messages ready in the work queue and on the rungs.
     pub async fn waiting(&self) -> u32 {
         let mut line = Line::new(&self.servers.amqp);

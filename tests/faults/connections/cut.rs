@@ -34,12 +34,12 @@ async fn cut_everywhere(fault: &str, server: Server) {
     ])
     .await;
     let seed = seed();
-    let load = Load::mixed(&network.stage, seed, requests).await;
+    let load = Load::mixed(&network.env, seed, requests).await;
     let proxy = network.proxy(server);
     let mut runs = 0;
-    tokio::join!(load.publish(&network.stage), async {
+    tokio::join!(load.publish(&network.env), async {
         // How much a connection carries, from its opening to the end of a few small batches.
-        let mut worker = network.stage.start_worker().await;
+        let mut worker = network.env.start_worker().await;
         until(PATIENCE, "the first requests are decided", async || {
             network.outcomes().await >= 30
         })
@@ -62,7 +62,7 @@ async fn cut_everywhere(fault: &str, server: Server) {
             }
         }
     });
-    let last = network.stage.start_worker().await;
+    let last = network.env.start_worker().await;
     let count = network.count(&load, vec![last]).await;
     report(fault, runs, count);
 }
@@ -72,7 +72,7 @@ async fn cut(network: &Network, server: Server, direction: Direction, after: u64
     let proxy = network.proxy(server);
     let cuts = proxy.cuts();
     proxy.end_after(direction, after, ending);
-    let mut worker = network.stage.spawn_worker();
+    let mut worker = network.env.spawn_worker();
     let what = format!("{server:?} is cut after {after} bytes {direction:?}");
     until(PATIENCE, &what, async || proxy.cuts() > cuts).await;
     network.progress(PATIENCE).await;

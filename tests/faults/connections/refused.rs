@@ -13,11 +13,11 @@ const PATIENCE: Duration = Duration::from_mins(1);
 async fn refused_connections_are_tried_until_they_are_taken() {
     let (rounds, requests) = if full() { (6, 6_000) } else { (1, 1_000) };
     let network = Network::new(&[("WORKER__BATCH_MAX", "20")]).await;
-    let load = Load::mixed(&network.stage, seed(), requests).await;
+    let load = Load::mixed(&network.env, seed(), requests).await;
     network.database.refuse(true);
     network.broker.refuse(true);
-    let worker = network.stage.spawn_worker();
-    tokio::join!(load.publish(&network.stage), async {
+    let worker = network.env.spawn_worker();
+    tokio::join!(load.publish(&network.env), async {
         for server in [Server::Database, Server::Broker] {
             let proxy = network.proxy(server);
             until(PATIENCE, "it is tried again", async || proxy.refused() >= 3).await;

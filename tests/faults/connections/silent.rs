@@ -72,9 +72,9 @@ async fn silence_of_either_server_is_noticed_within_a_minute() {
 async fn a_connection_that_only_the_server_knows_to_have_ended() {
     let forgotten = async |server, heartbeat| {
         let network = Network::hearing(heartbeat, &[("WORKER__BATCH_MAX", "20")]).await;
-        let load = Load::mixed(&network.stage, seed(), 500).await;
-        let worker = network.stage.start_worker().await;
-        tokio::join!(load.publish(&network.stage), async {
+        let load = Load::mixed(&network.env, seed(), 500).await;
+        let worker = network.env.start_worker().await;
+        tokio::join!(load.publish(&network.env), async {
             network.progress(NOTICED).await;
             network.proxy(server).end(Ending::ClientForgotten);
             let took = paused(&worker, 0, NOTICED).await;
@@ -100,13 +100,13 @@ async fn a_connection_that_only_the_server_knows_to_have_ended() {
 async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
     let starting = async |after_bytes| {
         let network = Network::new(&[]).await;
-        let load = Load::mixed(&network.stage, seed(), 100).await;
+        let load = Load::mixed(&network.env, seed(), 100).await;
         let proxy = &network.database;
         proxy.end_after(Direction::ToClient, after_bytes, Ending::ClientForgotten);
-        let worker = network.stage.spawn_worker();
+        let worker = network.env.spawn_worker();
         let took = paused(&worker, 0, NOTICED).await;
         println!("silent after {after_bytes} bytes of a start: noticed after {took:?}");
-        load.publish(&network.stage).await;
+        load.publish(&network.env).await;
         network.count(&load, vec![worker]).await
     };
     // Within the login, and among the questions.
@@ -126,7 +126,7 @@ async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
     );
 }
 
-/// All at once, each on a stage of its own: they do little but wait.
+/// All at once, each on an environment of its own: they do little but wait.
 async fn all(silences: &[Silence]) -> (usize, Count) {
     let mut sum = Count::default();
     for count in join_all(silences.iter().map(Silence::run)).await {
@@ -142,9 +142,9 @@ impl Silence {
             &[("WORKER__BATCH_MAX", "20"), ("WORKER__CONCURRENCY", "1")],
         )
         .await;
-        let load = Load::mixed(&network.stage, seed(), 300).await;
-        let worker = network.stage.start_worker().await;
-        tokio::join!(load.publish(&network.stage), async {
+        let load = Load::mixed(&network.env, seed(), 300).await;
+        let worker = network.env.start_worker().await;
+        tokio::join!(load.publish(&network.env), async {
             if !self.idle {
                 network.progress(NOTICED).await;
             }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Poisoning;
 use super::bodies::asks_for;
 use super::messages::Fate;
-use crate::support::Stage;
+use crate::support::TestEnv;
 use crate::support::raw::RawMessage;
 use crate::support::report::{Count, Wrong};
 
@@ -103,7 +103,7 @@ impl Verdicts {
     }
 
     /// Compares what was seen with what may be, and with the ledger.
-    pub async fn judge(&self, stage: &Stage, poison: &Poisoning) -> Count {
+    pub async fn judge(&self, env: &TestEnv, poison: &Poisoning) -> Count {
         let mut count = Count {
             requests: poison.count,
             ..Count::default()
@@ -150,12 +150,12 @@ impl Verdicts {
                 found(Wrong::Twice, "was granted what it did not ask for");
             }
         }
-        self.compare_ledger(stage, poison, &mut count).await;
+        self.compare_ledger(env, poison, &mut count).await;
         count
     }
 
     /// Each usage of the poison's account is given back as its events say, and once.
-    async fn compare_ledger(&self, stage: &Stage, poison: &Poisoning, count: &mut Count) {
+    async fn compare_ledger(&self, env: &TestEnv, poison: &Poisoning, count: &mut Count) {
         let granted = self.seen.iter().filter_map(|seen| seen.reverted);
         // The same request may be told several times, as that of another message with its id.
         let granted: HashMap<_, _> = granted.collect();
@@ -164,7 +164,7 @@ impl Verdicts {
             poison.account
         );
         let mut written = HashMap::new();
-        for row in stage.rows(&condition).await {
+        for row in env.rows(&condition).await {
             let usage = row.metadata["revert_request_using"].as_str();
             let usage: Uuid = usage.expect("a text").parse().expect("a UUID");
             if written.insert(usage, row.amount).is_some() {
@@ -175,7 +175,7 @@ impl Verdicts {
             let text = format!("the ledger has {written:?}, the events tell {granted:?}");
             count.found(Wrong::Differing, text);
         }
-        let legs = stage
+        let legs = env
             .count(&format!(
                 "SELECT count(*) FROM revertd.outcomes o \
                  JOIN billing_transactions c ON c.id = o.transaction_id AND c.amount = o.amount \

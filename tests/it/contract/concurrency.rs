@@ -7,15 +7,15 @@ use crate::support::*;
 #[tokio::test]
 async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once() {
     for (policy, each, applied) in [("once", 20, 1), ("cumulative", 3, 6)] {
-        let mut stage = Stage::new().await;
-        stage.set("REVERT__POLICY", policy);
-        stage.set("WORKER__BATCH_MAX", "3");
-        let mut workers = [stage.start_worker().await, stage.start_worker().await];
-        let (mut events, customer) = (stage.events().await, stage.customer().await);
+        let mut env = TestEnv::new().await;
+        env.set("REVERT__POLICY", policy);
+        env.set("WORKER__BATCH_MAX", "3");
+        let mut workers = [env.start_worker().await, env.start_worker().await];
+        let (mut events, customer) = (env.events().await, env.customer().await);
         let mut requests = Vec::new();
         let mut usages = Vec::new();
         for _ in 0..12 {
-            usages.push(stage.usage(customer.account, 20).await);
+            usages.push(env.usage(customer.account, 20).await);
         }
         for round in 0..12 {
             for usage in &usages {
@@ -26,7 +26,7 @@ async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once(
                 let body =
                     json!({"billing_id": customer.account, "usage_id": spelled, "amount": each});
                 let request = Request::json(&body).id(&uuid::Uuid::new_v4().to_string());
-                stage.publish(&request).await;
+                env.publish(&request).await;
                 requests.push(request);
             }
         }
@@ -37,7 +37,7 @@ async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once(
         }
         assert_eq!(reverted, usages.len() * applied, "{policy}");
         for usage in usages {
-            assert_eq!(stage.reverts(usage).await.len(), 2 * applied, "{policy}");
+            assert_eq!(env.reverts(usage).await.len(), 2 * applied, "{policy}");
         }
         for worker in &mut workers {
             assert!(worker.stop().await.success());
@@ -47,26 +47,26 @@ async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once(
                 "decided at once, whoever was first: {log}"
             );
         }
-        stage.assert_ledger_is_sound().await;
-        stage.teardown().await;
+        env.assert_ledger_is_sound().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn one_id_for_two_usages_sent_to_two_processes_is_one_request() {
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "1");
-    let _one = stage.start_worker().await;
-    let _two = stage.start_worker().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "1");
+    let _one = env.start_worker().await;
+    let _two = env.start_worker().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let mut pairs = Vec::new();
     for index in 0..50 {
         let id = format!("pair-{index}");
         let mut pair = Vec::new();
         for _ in 0..2 {
-            let usage = stage.usage(customer.account, 20).await;
+            let usage = env.usage(customer.account, 20).await;
             let request = Request::revert(customer.account, usage, 5).id(&id);
-            stage.publish(&request).await;
+            env.publish(&request).await;
             pair.push(request);
         }
         pairs.push(pair);
@@ -79,18 +79,18 @@ async fn one_id_for_two_usages_sent_to_two_processes_is_one_request() {
         verdicts.sort();
         assert_eq!(verdicts, ["REQUEST_ID_REUSED", "usage.reverted"]);
     }
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 /// Another worker that has taken part of a usage, in the middle of its commit.
 async fn taking(
-    stage: &Stage,
+    env: &TestEnv,
     account: uuid::Uuid,
     usage: uuid::Uuid,
     amount: i64,
 ) -> tokio_postgres::Client {
-    let other = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let other = connect_db(&with_database(&env.servers.database, &env.database)).await;
     let ids = [0, 1, 2].map(|_| uuid::Uuid::new_v4());
     other
         .batch_execute(&format!(
@@ -110,23 +110,23 @@ async fn taking(
 
 #[tokio::test]
 async fn a_refusal_rests_only_on_what_was_really_taken() {
-    let mut stage = Stage::in_order().await;
-    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
-    stage.set("REVERT__POLICY", "cumulative");
-    stage.start_worker().await.stop().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
-    let other = taking(&stage, account, usage, 6).await;
+    let mut env = TestEnv::in_order().await;
+    env.set("DATABASE__LOCK_TIMEOUT", "30s");
+    env.set("REVERT__POLICY", "cumulative");
+    env.start_worker().await.stop().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let (account, usage) = (customer.account, env.usage(customer.account, 20).await);
+    let other = taking(&env, account, usage, 6).await;
     // 15 would fit, and 10 then not; but 15 loses to the other's 6, and 10 fits after all.
     let requests = [15, 10].map(|amount| Request::revert(account, usage, amount));
     for request in &requests {
-        stage.publish(request).await;
+        env.publish(request).await;
     }
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND wait_event_type = 'Lock' AND application_name = 'revertd'";
     eventually("the worker waits for the other", async || {
-        stage.count(waiting).await == 1
+        env.count(waiting).await == 1
     })
     .await;
     other.batch_execute("COMMIT").await.expect("committed");
@@ -136,28 +136,28 @@ async fn a_refusal_rests_only_on_what_was_really_taken() {
     assert_eq!(metadata["remaining"], "14");
     let applied = events.answer(&requests[1]).await.json();
     assert_eq!(applied["data"]["remaining"], "4");
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_decided_instead() {
-    let mut stage = Stage::in_order().await;
-    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
-    stage.set("REVERT__POLICY", "cumulative");
-    stage.start_worker().await.stop().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
-    let other = taking(&stage, account, usage, 3).await;
+    let mut env = TestEnv::in_order().await;
+    env.set("DATABASE__LOCK_TIMEOUT", "30s");
+    env.set("REVERT__POLICY", "cumulative");
+    env.start_worker().await.stop().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let (account, usage) = (customer.account, env.usage(customer.account, 20).await);
+    let other = taking(&env, account, usage, 3).await;
     let requests = [5, 5, 8].map(|amount| Request::revert(account, usage, amount));
     for request in &requests {
-        stage.publish(request).await;
+        env.publish(request).await;
     }
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND wait_event_type = 'Lock' AND application_name = 'revertd'";
     eventually("the worker waits for the other", async || {
-        stage.count(waiting).await == 1
+        env.count(waiting).await == 1
     })
     .await;
     other.batch_execute("COMMIT").await.expect("committed");
@@ -168,35 +168,35 @@ async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_de
     }
     assert_eq!(told, [Some("8".into()), Some("13".into()), None]);
     let left = Request::revert(account, usage, 7);
-    stage.publish(&left).await;
+    env.publish(&left).await;
     assert_eq!(
         events.answer(&left).await.json()["data"]["remaining"],
         "0",
         "nothing is forgotten"
     );
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_batch_keeps_its_order_where_another_worker_took_as_much_as_its_first_request_would_have()
 {
-    let mut stage = Stage::in_order().await;
-    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
-    stage.set("REVERT__POLICY", "cumulative");
-    stage.start_worker().await.stop().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
-    let other = taking(&stage, account, usage, 5).await;
+    let mut env = TestEnv::in_order().await;
+    env.set("DATABASE__LOCK_TIMEOUT", "30s");
+    env.set("REVERT__POLICY", "cumulative");
+    env.start_worker().await.stop().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let (account, usage) = (customer.account, env.usage(customer.account, 20).await);
+    let other = taking(&env, account, usage, 5).await;
     let requests = [5, 5, 8].map(|amount| Request::revert(account, usage, amount));
     for request in &requests {
-        stage.publish(request).await;
+        env.publish(request).await;
     }
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND wait_event_type = 'Lock' AND application_name = 'revertd'";
     eventually("the worker waits for the other", async || {
-        stage.count(waiting).await == 1
+        env.count(waiting).await == 1
     })
     .await;
     other.batch_execute("COMMIT").await.expect("committed");
@@ -207,13 +207,13 @@ async fn a_batch_keeps_its_order_where_another_worker_took_as_much_as_its_first_
     }
     // The second, as the second of its usage, would stand as well with the other's revert before it.
     assert_eq!(told, [Some("10".into()), Some("15".into()), None]);
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn the_constraints_refuse_what_the_statement_would_never_write() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     let insert = |values: &str| {
         format!(
             "INSERT INTO revertd.outcomes (id, content, org_id, account_id, decided_at, client, usage_id, \
@@ -223,7 +223,7 @@ async fn the_constraints_refuse_what_the_statement_would_never_write() {
         )
     };
     let one = "uuid_nil(), 5, 20, 0, uuid_generate_v4(), uuid_generate_v4(), 0, true";
-    stage.sql(&insert(one)).await;
+    env.sql(&insert(one)).await;
     for (values, constraint) in [
         (one, "outcomes_revert_no"),
         (
@@ -267,7 +267,7 @@ async fn the_constraints_refuse_what_the_statement_would_never_write() {
             "outcomes_within_usage",
         ),
     ] {
-        let error = stage
+        let error = env
             .db
             .batch_execute(&insert(values))
             .await
@@ -277,10 +277,10 @@ async fn the_constraints_refuse_what_the_statement_would_never_write() {
             .and_then(|error| error.constraint().map(str::to_owned));
         assert_eq!(violated.as_deref(), Some(constraint), "{values}");
     }
-    stage
+    env
         .sql(&insert(
             "uuid_nil(), 15, 20, 5, uuid_generate_v4(), uuid_generate_v4(), 1, true",
         ))
         .await;
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -33,74 +33,74 @@ const FRONTIERS_TABLES: &str = "
     CREATE INDEX billing_transactions_account_id_idx ON billing_transactions (account_id);
 ";
 
-/// A stage whose tables are Frontier's, in the schema `frontier`.
-async fn beside_frontier() -> Stage {
-    let mut stage = Stage::new().await;
-    stage
+/// An environment whose tables are Frontier's, in the schema `frontier`.
+async fn beside_frontier() -> TestEnv {
+    let mut env = TestEnv::new().await;
+    env
         .sql("DROP SCHEMA revertd CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA frontier")
         .await;
-    let database = &stage.database;
-    stage
+    let database = &env.database;
+    env
         .sql(&format!(
             "ALTER DATABASE {database} SET search_path = frontier"
         ))
         .await;
-    stage.sql("SET search_path = frontier").await;
-    stage.sql(FRONTIERS_TABLES).await;
-    stage.set("LEDGER__SCHEMA", "frontier");
-    stage.set("LEDGER__MANAGE", "false");
-    stage
+    env.sql("SET search_path = frontier").await;
+    env.sql(FRONTIERS_TABLES).await;
+    env.set("LEDGER__SCHEMA", "frontier");
+    env.set("LEDGER__MANAGE", "false");
+    env
 }
 
 #[tokio::test]
 async fn on_frontiers_own_tables_revertd_works_and_adds_one_index() {
-    let stage = beside_frontier().await;
+    let env = beside_frontier().await;
     let shape = "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'frontier'";
     let (before, indexes) = (
-        stage.count(shape).await,
-        stage
+        env.count(shape).await,
+        env
             .count("SELECT count(*) FROM pg_indexes WHERE schemaname = 'frontier'")
             .await,
     );
-    let _worker = stage.start_worker().await;
-    assert_eq!(stage.count(shape).await, before);
-    let after = stage
+    let _worker = env.start_worker().await;
+    assert_eq!(env.count(shape).await, before);
+    let after = env
         .count("SELECT count(*) FROM pg_indexes WHERE schemaname = 'frontier'")
         .await;
     assert_eq!(after, indexes + 1);
     let references = "SELECT count(*) FROM pg_constraint c JOIN pg_class r ON r.oid = c.confrelid \
         WHERE c.contype = 'f' AND c.connamespace = 'revertd'::regnamespace \
             AND r.relnamespace <> 'revertd'::regnamespace";
-    assert_eq!(stage.count(references).await, 0);
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let usage = stage.usage(customer.account, 20).await;
+    assert_eq!(env.count(references).await, 0);
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let usage = env.usage(customer.account, 20).await;
     let request = Request::revert(customer.account, usage, 5);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     // Frontier deletes an account with its entries, and nothing of ours is in the way.
-    stage
+    env
         .sql(&format!(
             "DELETE FROM billing_transactions WHERE account_id = '{0}'; \
              DELETE FROM billing_customers WHERE id = '{0}'",
             customer.account
         ))
         .await;
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn frontiers_reverts_count_under_every_id_and_spelling() {
     for managed in [false, true] {
-        let stage = if managed {
-            Stage::new().await
+        let env = if managed {
+            TestEnv::new().await
         } else {
             beside_frontier().await
         };
-        let _worker = stage.start_worker().await;
-        let (mut events, customer) = (stage.events().await, stage.customer().await);
+        let _worker = env.start_worker().await;
+        let (mut events, customer) = (env.events().await, env.customer().await);
         let account = customer.account;
         for style in 0..6 {
-            let usage = stage.usage(account, 20).await;
+            let usage = env.usage(account, 20).await;
             let spelled = match style {
                 2 => usage.to_string().to_uppercase(),
                 3 => usage.simple().to_string(),
@@ -112,31 +112,31 @@ async fn frontiers_reverts_count_under_every_id_and_spelling() {
                 1 => format!("{spelled}:{account}"),
                 _ => format!("{spelled}:0:{account}"),
             };
-            let revert = stage.frontier_revert(&name, account, &spelled, 7).await;
+            let revert = env.frontier_revert(&name, account, &spelled, 7).await;
             let request = Request::revert(account, usage, 5);
-            stage.publish(&request).await;
+            env.publish(&request).await;
             let event = events.answer(&request).await;
             assert_eq!(event.verdict(), "ALREADY_REVERTED", "{spelled}");
             let metadata = &event.json()["data"]["error"]["details"][0]["metadata"];
             assert_eq!(metadata["transaction_id"], json!(revert));
             assert_eq!(metadata["amount"], "7");
             let request = Request::revert(account, revert, 5);
-            stage.publish(&request).await;
+            env.publish(&request).await;
             assert_eq!(events.answer(&request).await.verdict(), "REVERT_OF_REVERT");
         }
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn cumulative_counts_frontiers_part_and_continues_its_numbers() {
-    let mut stage = beside_frontier().await;
-    stage.set("REVERT__POLICY", "cumulative");
-    let _worker = stage.start_worker().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let mut env = beside_frontier().await;
+    env.set("REVERT__POLICY", "cumulative");
+    let _worker = env.start_worker().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let account = customer.account;
-    let usage = stage.usage(account, 20).await;
-    stage
+    let usage = env.usage(account, 20).await;
+    env
         .frontier_revert(
             &format!("{usage}:0:{account}"),
             account,
@@ -146,7 +146,7 @@ async fn cumulative_counts_frontiers_part_and_continues_its_numbers() {
         .await;
     let mut ask = async |amount| {
         let request = Request::revert(account, usage, amount);
-        stage.publish(&request).await;
+        env.publish(&request).await;
         events.answer(&request).await
     };
     assert_eq!(ask(14).await.verdict(), "AMOUNT_EXCEEDS_USAGE");
@@ -157,7 +157,7 @@ async fn cumulative_counts_frontiers_part_and_continues_its_numbers() {
         format!("{usage}:1:{account}").as_bytes(),
     );
     assert_eq!(event["data"]["transaction_id"], json!(second));
-    stage
+    env
         .frontier_revert(
             &format!("{usage}:2:{account}"),
             account,
@@ -167,18 +167,18 @@ async fn cumulative_counts_frontiers_part_and_continues_its_numbers() {
         .await;
     assert_eq!(ask(3).await.verdict(), "AMOUNT_EXCEEDS_USAGE");
     assert_eq!(ask(2).await.json()["data"]["remaining"], "0");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_entry_that_frontier_commits_meanwhile_makes_the_request_be_decided_anew() {
-    let mut stage = beside_frontier().await;
-    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
-    let _worker = stage.start_worker().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let mut env = beside_frontier().await;
+    env.set("DATABASE__LOCK_TIMEOUT", "30s");
+    let _worker = env.start_worker().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let account = customer.account;
-    let usage = stage.usage(account, 20).await;
-    let frontier = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let usage = env.usage(account, 20).await;
+    let frontier = connect_db(&with_database(&env.servers.database, &env.database)).await;
     let id = uuid::Uuid::new_v5(
         &ledger::NAMESPACE,
         format!("{usage}:0:{account}").as_bytes(),
@@ -191,59 +191,59 @@ async fn an_entry_that_frontier_commits_meanwhile_makes_the_request_be_decided_a
         .await
         .expect("inserted");
     let request = Request::revert(account, usage, 5);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND wait_event_type = 'Lock' AND application_name = 'revertd'";
     eventually("the worker waits for Frontier", async || {
-        stage.count(waiting).await == 1
+        env.count(waiting).await == 1
     })
     .await;
     frontier.batch_execute("COMMIT").await.expect("committed");
     assert_eq!(events.answer(&request).await.verdict(), "ALREADY_REVERTED");
     assert_eq!(
-        stage
+        env
             .count("SELECT count(*) FROM revertd.outcomes WHERE refusal IS NULL")
             .await,
         0
     );
-    assert_eq!(stage.reverts(usage).await.len(), 1, "Frontier's alone");
-    stage.teardown().await;
+    assert_eq!(env.reverts(usage).await.len(), 1, "Frontier's alone");
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn tables_that_do_not_fit_are_named() {
-    let mut stage = Stage::new().await;
-    stage.set("LEDGER__SCHEMA", "elsewhere");
-    stage.set("LEDGER__MANAGE", "false");
-    let run = |stage: &Stage| {
-        let output = stage.command(&["migrate"]).output().expect("runs");
+    let mut env = TestEnv::new().await;
+    env.set("LEDGER__SCHEMA", "elsewhere");
+    env.set("LEDGER__MANAGE", "false");
+    let run = |env: &TestEnv| {
+        let output = env.command(&["migrate"]).output().expect("runs");
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     assert!(
-        run(&stage).contains("organizations.id is missing"),
+        run(&env).contains("organizations.id is missing"),
         "{}",
-        run(&stage)
+        run(&env)
     );
-    stage.set("LEDGER__SCHEMA", "public");
-    stage
+    env.set("LEDGER__SCHEMA", "public");
+    env
         .sql("ALTER TABLE billing_transactions ALTER amount TYPE numeric")
         .await;
     assert!(
-        run(&stage).contains("billing_transactions.amount is numeric, not int8"),
+        run(&env).contains("billing_transactions.amount is numeric, not int8"),
         "{}",
-        run(&stage)
+        run(&env)
     );
-    stage
+    env
         .sql(
             "ALTER TABLE billing_transactions ALTER amount TYPE bigint; \
              ALTER TABLE billing_transactions ADD invoice uuid NOT NULL",
         )
         .await;
     assert!(
-        run(&stage).contains("billing_transactions.invoice must be given"),
+        run(&env).contains("billing_transactions.invoice must be given"),
         "{}",
-        run(&stage)
+        run(&env)
     );
-    stage.teardown().await;
+    env.teardown().await;
 }

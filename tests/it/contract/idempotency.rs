@@ -6,44 +6,44 @@ use crate::support::*;
 
 #[tokio::test]
 async fn a_request_delivered_many_times_in_one_batch_and_later_is_one_request() {
-    let stage = Stage::new().await;
-    stage.start_worker().await.stop().await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let request = Request::revert(customer.account, usage, 5);
     let too_much = Request::revert(customer.account, usage, 50);
     for _ in 0..10 {
-        stage.publish(&request).await;
-        stage.publish(&too_much).await;
+        env.publish(&request).await;
+        env.publish(&too_much).await;
     }
-    let _worker = stage.start_worker().await;
-    stage.publish(&request).await;
-    stage.publish(&too_much).await;
+    let _worker = env.start_worker().await;
+    env.publish(&request).await;
+    env.publish(&too_much).await;
     for request in [&request, &too_much] {
         let first = events.answer(request).await;
         for _ in 0..10 {
             assert_eq!(events.answer(request).await.body, first.body);
         }
     }
-    assert_eq!(stage.reverts(usage).await.len(), 2);
+    assert_eq!(env.reverts(usage).await.len(), 2);
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         2
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn without_a_message_id_a_success_is_remembered_and_a_refusal_is_not() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
     let usage = uuid::Uuid::new_v4();
     let body = json!({"billing_id": customer.account, "usage_id": usage, "amount": 5});
     let ask = async |events: &mut Mailbox| {
         let request = Request::json(&body).once();
-        stage.publish(&request).await;
+        env.publish(&request).await;
         events.answer(&request).await
     };
     let refused = ask(&mut events).await;
@@ -53,7 +53,7 @@ async fn without_a_message_id_a_success_is_remembered_and_a_refusal_is_not() {
         refused.json()["id"],
         "the same cause, the same id"
     );
-    stage
+    env
         .entry(
             usage,
             customer.account,
@@ -67,22 +67,22 @@ async fn without_a_message_id_a_success_is_remembered_and_a_refusal_is_not() {
     assert_eq!(applied.verdict(), "usage.reverted");
     assert_eq!(ask(&mut events).await.body, applied.body);
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         1
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn of_two_contents_under_one_id_in_a_batch_the_first_is_the_request() {
-    let stage = Stage::in_order().await;
-    stage.start_worker().await.stop().await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
+    let env = TestEnv::in_order().await;
+    env.start_worker().await.stop().await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
     // In both orders of the usages' ids, by which the statement sorts.
     let mut usages = [
-        stage.usage(customer.account, 20).await,
-        stage.usage(customer.account, 20).await,
+        env.usage(customer.account, 20).await,
+        env.usage(customer.account, 20).await,
     ];
     usages.sort();
     let [low, high] = usages;
@@ -93,9 +93,9 @@ async fn of_two_contents_under_one_id_in_a_batch_the_first_is_the_request() {
         Request::revert(customer.account, high, 5).id("two"),
     ];
     for request in &requests {
-        stage.publish(request).await;
+        env.publish(request).await;
     }
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     let mut verdicts = Vec::new();
     let mut reused = Vec::new();
     for request in &requests {
@@ -115,9 +115,9 @@ async fn of_two_contents_under_one_id_in_a_batch_the_first_is_the_request() {
         ]
     );
     for (request, event) in reused {
-        stage.publish(&request).await;
+        env.publish(&request).await;
         assert_eq!(events.answer(&request).await.body, event.body);
     }
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }

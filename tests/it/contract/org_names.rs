@@ -6,21 +6,21 @@ use uuid::Uuid;
 use crate::support::ledger::Customer;
 use crate::support::*;
 
-async fn name(stage: &Stage, table: &str, id: Uuid, name: &str) {
+async fn name(env: &TestEnv, table: &str, id: Uuid, name: &str) {
     let named = format!("UPDATE {table} SET name = $1 WHERE id = $2");
-    let done = stage.db.execute(&named, &[&name, &id]).await;
+    let done = env.db.execute(&named, &[&name, &id]).await;
     assert_eq!(done.expect("named"), 1);
 }
 
 /// The verdict on a request for 5 of a usage on that account, which is referred to as `names` says.
-async fn ask(stage: &Stage, events: &mut Mailbox, account: Uuid, names: &Value) -> Letter {
-    let request = request(stage, account, names).await;
-    stage.publish(&request).await;
+async fn ask(env: &TestEnv, events: &mut Mailbox, account: Uuid, names: &Value) -> Letter {
+    let request = request(env, account, names).await;
+    env.publish(&request).await;
     events.answer(&request).await
 }
 
-async fn request(stage: &Stage, account: Uuid, names: &Value) -> Request {
-    let usage = stage.usage(account, 20).await;
+async fn request(env: &TestEnv, account: Uuid, names: &Value) -> Request {
+    let usage = env.usage(account, 20).await;
     let mut body = names.clone();
     (body["usage_id"], body["amount"]) = (json!(usage), json!(5));
     Request::json(&body).id(&Uuid::new_v4().to_string())
@@ -28,9 +28,9 @@ async fn request(stage: &Stage, account: Uuid, names: &Value) -> Request {
 
 #[tokio::test]
 async fn the_default_account_is_the_newest_active_one() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let org = stage.org().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let org = env.org().await;
     let mut accounts = Vec::new();
     for (days, rest) in [
         (5, "id = id"),
@@ -38,8 +38,8 @@ async fn the_default_account_is_the_newest_active_one() {
         (2, "state = 'disabled'"),
         (1, "deleted_at = now()"),
     ] {
-        let account = stage.account(org).await;
-        stage
+        let account = env.account(org).await;
+        env
             .sql(&format!(
                 "UPDATE billing_customers SET created_at = now() - interval '{days} days', {rest} \
                  WHERE id = '{account}'"
@@ -47,26 +47,26 @@ async fn the_default_account_is_the_newest_active_one() {
             .await;
         accounts.push(account);
     }
-    let project = stage.project(org).await;
+    let project = env.project(org).await;
     for names in [json!({"org_id": org}), json!({"project_id": project})] {
-        let event = ask(&stage, &mut events, accounts[1], &names).await;
+        let event = ask(&env, &mut events, accounts[1], &names).await;
         assert_eq!(event.verdict(), "usage.reverted", "{names}");
         assert_eq!(event.json()["data"]["billing_id"], json!(accounts[1]));
     }
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_org_and_a_project_go_by_name_as_well() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let Customer { org, account } = stage.customer().await;
-    let project = stage.project(org).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let Customer { org, account } = env.customer().await;
+    let project = env.project(org).await;
     // Sixteen bytes, as an id has; and characters that are no letters.
     for (of_org, of_project) in [("sixteen-letters!", "x"), ("a' OR b\"$1\\", "größe 🦀")] {
-        name(&stage, "organizations", org, of_org).await;
-        name(&stage, "projects", project, of_project).await;
+        name(&env, "organizations", org, of_org).await;
+        name(&env, "projects", project, of_project).await;
         for names in [
             json!({"org_id": of_org}),
             json!({"orgId": of_org}),
@@ -77,28 +77,28 @@ async fn an_org_and_a_project_go_by_name_as_well() {
             json!({"org_id": org.simple().to_string()}),
             json!({"org_id": org.urn().to_string()}),
         ] {
-            let event = ask(&stage, &mut events, account, &names).await;
+            let event = ask(&env, &mut events, account, &names).await;
             assert_eq!(event.verdict(), "usage.reverted", "{names}");
             assert_eq!(event.routing_key, format!("result.{org}"), "{names}");
             assert_eq!(event.json()["data"]["org_id"], json!(org), "{names}");
         }
     }
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_name_that_is_not_there_or_of_another_org_is_not_found() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let Customer { org, account } = stage.customer().await;
-    let (other, gone) = (stage.customer().await.org, stage.org().await);
-    let (project, closed) = (stage.project(other).await, stage.project(org).await);
-    name(&stage, "organizations", other, "other").await;
-    name(&stage, "organizations", gone, "gone").await;
-    name(&stage, "projects", project, "others-project").await;
-    name(&stage, "projects", closed, "closed").await;
-    stage
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let Customer { org, account } = env.customer().await;
+    let (other, gone) = (env.customer().await.org, env.org().await);
+    let (project, closed) = (env.project(other).await, env.project(org).await);
+    name(&env, "organizations", other, "other").await;
+    name(&env, "organizations", gone, "gone").await;
+    name(&env, "projects", project, "others-project").await;
+    name(&env, "projects", closed, "closed").await;
+    env
         .sql(&format!(
             "UPDATE organizations SET deleted_at = now() WHERE id = '{gone}'; \
              UPDATE projects SET deleted_at = now() WHERE id = '{closed}'"
@@ -118,19 +118,19 @@ async fn a_name_that_is_not_there_or_of_another_org_is_not_found() {
         json!({"billing_id": account, "project_id": "others-project"}),
         json!({"billing_id": account, "project_id": "nothing"}),
     ] {
-        let event = ask(&stage, &mut events, account, &names).await;
+        let event = ask(&env, &mut events, account, &names).await;
         assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND", "{names}");
         assert_eq!(event.routing_key, "error.unknown", "{names}");
         assert_eq!(event.json()["data"].get("org_id"), None, "{names}");
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_name_that_no_org_can_have_breaks_a_rule() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let account = stage.customer().await.account;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let account = env.customer().await.account;
     let (long, longest) = ("é".repeat(256), "é".repeat(255));
     for wrong in [
         json!(long),
@@ -140,29 +140,29 @@ async fn a_name_that_no_org_can_have_breaks_a_rule() {
         json!(["a"]),
     ] {
         for field in ["org_id", "project_id"] {
-            let event = ask(&stage, &mut events, account, &json!({field: wrong})).await;
+            let event = ask(&env, &mut events, account, &json!({field: wrong})).await;
             assert_eq!(event.verdict(), "INVALID_FIELD", "{field} {wrong}");
             let violations = &event.json()["data"]["error"]["details"][1]["fieldViolations"];
             assert_eq!(violations[0]["field"], field, "{wrong}");
         }
     }
-    let event = ask(&stage, &mut events, account, &json!({"org_id": longest})).await;
+    let event = ask(&env, &mut events, account, &json!({"org_id": longest})).await;
     assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_grant_is_asked_for_the_org_that_is_named() {
-    let (stage, _worker) = Stage::with_worker_set(&[("AUTHORIZATION__MODE", "grants")]).await;
-    let mut events = stage.events().await;
-    let Customer { org, account } = stage.customer().await;
-    let (other, gone) = (stage.customer().await, stage.org().await);
-    name(&stage, "organizations", org, "mine").await;
-    name(&stage, "organizations", other.org, "other").await;
-    name(&stage, "organizations", gone, "gone").await;
-    let publisher = stage.publisher().await;
+    let (env, _worker) = TestEnv::with_worker_set(&[("AUTHORIZATION__MODE", "grants")]).await;
+    let mut events = env.events().await;
+    let Customer { org, account } = env.customer().await;
+    let (other, gone) = (env.customer().await, env.org().await);
+    name(&env, "organizations", org, "mine").await;
+    name(&env, "organizations", other.org, "other").await;
+    name(&env, "organizations", gone, "gone").await;
+    let publisher = env.publisher().await;
     let client = &publisher.user;
-    stage
+    env
         .sql(&format!(
             "UPDATE organizations SET deleted_at = now() WHERE id = '{gone}'; \
              INSERT INTO revertd.grants (client, org_id, granted_by) VALUES \
@@ -175,18 +175,18 @@ async fn a_grant_is_asked_for_the_org_that_is_named() {
         ("nowhere", account, "ORG_NOT_GRANTED"),
         ("gone", account, "BILLING_ACCOUNT_NOT_FOUND"),
     ] {
-        let request = request(&stage, of, &json!({"org_id": named})).await;
+        let request = request(&env, of, &json!({"org_id": named})).await;
         publisher.publish(request.clone()).await;
         assert_eq!(events.answer(&request).await.verdict(), verdict, "{named}");
     }
-    stage
+    env
         .sql(&format!(
             "INSERT INTO revertd.grants (client, granted_by) VALUES ('{client}', 'test')"
         ))
         .await;
-    let request = request(&stage, account, &json!({"org_id": "nowhere"})).await;
+    let request = request(&env, account, &json!({"org_id": "nowhere"})).await;
     publisher.publish(request.clone()).await;
     let event = events.answer(&request).await;
     assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND");
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -8,10 +8,10 @@ use crate::support::ledger::NAMESPACE;
 use crate::support::*;
 
 /// A usage of 20 on an account of its own, and the ledger's policy.
-async fn usage_of(stage: &mut Stage, policy: &str, amount: i64) -> (Uuid, Uuid) {
-    stage.set("REVERT__POLICY", policy);
-    let account = stage.customer().await.account;
-    (account, stage.usage(account, amount).await)
+async fn usage_of(env: &mut TestEnv, policy: &str, amount: i64) -> (Uuid, Uuid) {
+    env.set("REVERT__POLICY", policy);
+    let account = env.customer().await.account;
+    (account, env.usage(account, amount).await)
 }
 
 /// The id that Frontier gives the n-th entry on a usage.
@@ -20,23 +20,23 @@ fn entry_id(usage: Uuid, n: u32, account: Uuid) -> Uuid {
 }
 
 /// A debit of a reporter who set the metadata so that it names a usage.
-async fn debit_that_names(stage: &Stage, account: Uuid, usage: Uuid) {
+async fn debit_that_names(env: &TestEnv, account: Uuid, usage: Uuid) {
     let metadata = json!({"revert_request_using": usage});
     let id = Uuid::new_v4();
-    stage
+    env
         .entry(id, account, "debit", "api.usage", 1, &metadata)
         .await;
 }
 
 /// Both legs of a revert as Frontier writes it, in a transaction of its own that is still open.
 async fn frontier_reverting(
-    stage: &Stage,
+    env: &TestEnv,
     account: Uuid,
     usage: Uuid,
     n: u32,
     amount: i64,
 ) -> tokio_postgres::Client {
-    let frontier = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let frontier = connect_db(&with_database(&env.servers.database, &env.database)).await;
     let id = entry_id(usage, n, account);
     frontier
         .batch_execute(&format!(
@@ -50,8 +50,8 @@ async fn frontier_reverting(
     frontier
 }
 
-async fn set_created_at(stage: &Stage, id: Uuid, time: &str) {
-    stage
+async fn set_created_at(env: &TestEnv, id: Uuid, time: &str) {
+    env
         .sql(&format!(
             "UPDATE billing_transactions SET created_at = {time} WHERE id = '{id}'"
         ))
@@ -59,8 +59,8 @@ async fn set_created_at(stage: &Stage, id: Uuid, time: &str) {
 }
 
 /// What `revertd verify` finds.
-fn verified(stage: &Stage) -> Vec<String> {
-    let output = stage
+fn verified(env: &TestEnv) -> Vec<String> {
+    let output = env
         .command(&["verify", "--output", "json"])
         .output()
         .expect("runs");
@@ -70,8 +70,8 @@ fn verified(stage: &Stage) -> Vec<String> {
 }
 
 /// What customers were given back of a usage.
-async fn given_back(stage: &Stage, usage: Uuid) -> i64 {
-    let reverts = stage.reverts(usage).await;
+async fn given_back(env: &TestEnv, usage: Uuid) -> i64 {
+    let reverts = env.reverts(usage).await;
     let credits = reverts
         .iter()
         .filter(|row| row.kind.as_deref() == Some("credit"));
@@ -80,55 +80,55 @@ async fn given_back(stage: &Stage, usage: Uuid) -> i64 {
 
 #[tokio::test]
 async fn both_writers_number_a_revert_alike_beside_a_debit() {
-    let mut stage = Stage::new().await;
-    let (account, usage) = usage_of(&mut stage, "once", 20).await;
-    debit_that_names(&stage, account, usage).await;
+    let mut env = TestEnv::new().await;
+    let (account, usage) = usage_of(&mut env, "once", 20).await;
+    debit_that_names(&env, account, usage).await;
     // Frontier counts the debit, too.
-    let frontier = frontier_reverting(&stage, account, usage, 1, 20).await;
+    let frontier = frontier_reverting(&env, account, usage, 1, 20).await;
     let asked = [request("x", usage, account, 20)];
-    let deciding = decide(&stage, &asked);
+    let deciding = decide(&env, &asked);
     let committing = async {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
             AND wait_event_type = 'Lock' AND application_name = 'revertd'";
         eventually("revertd waits for Frontier", async || {
-            stage.count(waiting).await == 1
+            env.count(waiting).await == 1
         })
         .await;
         frontier.batch_execute("COMMIT").await.expect("committed");
     };
     let (verdicts, ()) = tokio::join!(deciding, committing);
     assert_eq!(verdicts, ["ALREADY_REVERTED"]);
-    assert_eq!(given_back(&stage, usage).await, 20);
-    stage.teardown().await;
+    assert_eq!(given_back(&env, usage).await, 20);
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_debit_that_names_a_usage_gives_nothing_back() {
     for policy in ["once", "cumulative"] {
-        let mut stage = Stage::new().await;
-        let (account, usage) = usage_of(&mut stage, policy, 20).await;
-        debit_that_names(&stage, account, usage).await;
-        let verdicts = decide(&stage, &[request("x", usage, account, 20)]).await;
+        let mut env = TestEnv::new().await;
+        let (account, usage) = usage_of(&mut env, policy, 20).await;
+        debit_that_names(&env, account, usage).await;
+        let verdicts = decide(&env, &[request("x", usage, account, 20)]).await;
         assert_eq!(verdicts, ["APPLIED"], "{policy}");
-        let reverts = stage.reverts(usage).await;
+        let reverts = env.reverts(usage).await;
         let ids: Vec<_> = reverts.iter().map(|row| row.id).collect();
         assert!(ids.contains(&entry_id(usage, 1, account)), "{policy}");
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn a_partial_revert_follows_all_rows_that_frontier_counts() {
-    let mut stage = Stage::new().await;
-    let (account, usage) = usage_of(&mut stage, "cumulative", 20).await;
+    let mut env = TestEnv::new().await;
+    let (account, usage) = usage_of(&mut env, "cumulative", 20).await;
     assert_eq!(
-        decide(&stage, &[request("a", usage, account, 5)]).await,
+        decide(&env, &[request("a", usage, account, 5)]).await,
         ["APPLIED"]
     );
     // A debit that was reported again with the metadata of that revert.
-    debit_that_names(&stage, account, usage).await;
+    debit_that_names(&env, account, usage).await;
     let name = format!("{usage}:2:{account}");
-    stage
+    env
         .frontier_revert(&name, account, &usage.to_string(), 1)
         .await;
     let next = [
@@ -136,40 +136,40 @@ async fn a_partial_revert_follows_all_rows_that_frontier_counts() {
         request("c", usage, account, 12),
         request("d", usage, account, 1),
     ];
-    let verdicts = decide(&stage, &next).await;
+    let verdicts = decide(&env, &next).await;
     assert_eq!(verdicts, ["APPLIED", "APPLIED", "AMOUNT_EXCEEDS_USAGE"]);
-    assert_eq!(given_back(&stage, usage).await, 20);
-    stage.teardown().await;
+    assert_eq!(given_back(&env, usage).await, 20);
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_deleted_entry_of_others_leaves_room_and_no_dead_end() {
-    let mut stage = Stage::new().await;
-    let (account, usage) = usage_of(&mut stage, "cumulative", 20).await;
-    let one = async |id: &str, amount| decide(&stage, &[request(id, usage, account, amount)]).await;
+    let mut env = TestEnv::new().await;
+    let (account, usage) = usage_of(&mut env, "cumulative", 20).await;
+    let one = async |id: &str, amount| decide(&env, &[request(id, usage, account, amount)]).await;
     assert_eq!(one("a", 5).await, ["APPLIED"]);
     let name = format!("{usage}:1:{account}");
-    stage
+    env
         .frontier_revert(&name, account, &usage.to_string(), 3)
         .await;
     assert_eq!(one("b", 2).await, ["APPLIED"]);
-    stage
+    env
         .sql("DELETE FROM billing_transactions WHERE amount = 3")
         .await;
     assert_eq!(one("c", 1).await, ["APPLIED"]);
     assert_eq!(one("d", 13).await, ["AMOUNT_EXCEEDS_USAGE"]);
     assert_eq!(one("e", 12).await, ["APPLIED"]);
     assert_eq!(one("f", 1).await, ["AMOUNT_EXCEEDS_USAGE"]);
-    assert_eq!(given_back(&stage, usage).await, 20);
-    assert_eq!(verified(&stage), Vec::<String>::new());
-    stage.teardown().await;
+    assert_eq!(given_back(&env, usage).await, 20);
+    assert_eq!(verified(&env), Vec::<String>::new());
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_id_that_is_taken_is_passed_over() {
     for policy in ["once", "cumulative"] {
-        let mut stage = Stage::new().await;
-        let (account, usage) = usage_of(&mut stage, policy, 20).await;
+        let mut env = TestEnv::new().await;
+        let (account, usage) = usage_of(&mut env, policy, 20).await;
         // Whoever reports a usage chooses its id.
         let other_leg = |id: Uuid| {
             let text = id.to_string();
@@ -177,7 +177,7 @@ async fn an_id_that_is_taken_is_passed_over() {
         };
         let [first, second, fourth] = [0, 1, 3].map(|n| entry_id(usage, n, account));
         for id in [first, other_leg(second), fourth] {
-            stage
+            env
                 .entry(id, account, "debit", "api.usage", 1, &json!({}))
                 .await;
         }
@@ -191,7 +191,7 @@ async fn an_id_that_is_taken_is_passed_over() {
             "APPLIED"
         };
         assert_eq!(
-            decide(&stage, &asked).await,
+            decide(&env, &asked).await,
             ["APPLIED", second],
             "{policy}"
         );
@@ -199,36 +199,36 @@ async fn an_id_that_is_taken_is_passed_over() {
             "SELECT count(*) FROM revertd.outcomes WHERE transaction_id = '{}'",
             entry_id(usage, 2, account)
         );
-        assert_eq!(stage.count(&ids).await, 1, "{policy}");
-        assert_eq!(verified(&stage), Vec::<String>::new(), "{policy}");
-        stage.teardown().await;
+        assert_eq!(env.count(&ids).await, 1, "{policy}");
+        assert_eq!(verified(&env), Vec::<String>::new(), "{policy}");
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn an_id_of_an_entry_that_is_gone_is_not_used_again() {
-    let mut stage = Stage::new().await;
-    let (account, usage) = usage_of(&mut stage, "cumulative", 20).await;
+    let mut env = TestEnv::new().await;
+    let (account, usage) = usage_of(&mut env, "cumulative", 20).await;
     assert_eq!(
-        decide(&stage, &[request("a", usage, account, 5)]).await,
+        decide(&env, &[request("a", usage, account, 5)]).await,
         ["APPLIED"]
     );
-    stage
+    env
         .sql(&format!(
             "DELETE FROM billing_transactions WHERE metadata ->> 'revert_request_using' = '{usage}'"
         ))
         .await;
     assert_eq!(
-        decide(&stage, &[request("b", usage, account, 15)]).await,
+        decide(&env, &[request("b", usage, account, 15)]).await,
         ["APPLIED"]
     );
     assert_eq!(
-        decide(&stage, &[request("c", usage, account, 1)]).await,
+        decide(&env, &[request("c", usage, account, 1)]).await,
         ["AMOUNT_EXCEEDS_USAGE"]
     );
     let ids = "SELECT count(DISTINCT transaction_id) FROM revertd.outcomes WHERE refusal IS NULL";
-    assert_eq!(stage.count(ids).await, 2);
-    stage.teardown().await;
+    assert_eq!(env.count(ids).await, 2);
+    env.teardown().await;
 }
 
 #[tokio::test]
@@ -239,25 +239,25 @@ async fn a_time_that_no_event_can_tell_is_left_out() {
         "'0044-03-15 BC'",
         "'10000-01-01'",
     ] {
-        let (stage, _worker) = Stage::with_worker().await;
-        let mut events = stage.events().await;
-        let account = stage.customer().await.account;
-        let usage = stage.usage(account, 20).await;
+        let (env, _worker) = TestEnv::with_worker().await;
+        let mut events = env.events().await;
+        let account = env.customer().await.account;
+        let usage = env.usage(account, 20).await;
         let name = format!("{usage}:0:{account}");
-        let others = stage
+        let others = env
             .frontier_revert(&name, account, &usage.to_string(), 5)
             .await;
-        set_created_at(&stage, others, time).await;
+        set_created_at(&env, others, time).await;
         let asked = Request::revert(account, usage, 5).id("x");
         for _ in 0..2 {
-            stage.publish(&asked).await;
+            env.publish(&asked).await;
             let event = events.answer(&asked).await;
             assert_eq!(event.verdict(), "ALREADY_REVERTED", "{time}");
             let metadata = &event.json()["data"]["error"]["details"][0]["metadata"];
             let told = json!({"transaction_id": others, "amount": "5"});
             assert_eq!(metadata, &told, "{time}");
         }
-        let output = stage
+        let output = env
             .command(&["status", &usage.to_string()])
             .output()
             .expect("runs");
@@ -267,28 +267,28 @@ async fn a_time_that_no_event_can_tell_is_left_out() {
         );
         assert!(output.status.success(), "{time}: {told} {wrong}");
         assert!(told.contains(&others.to_string()), "{time}: {told}");
-        assert_eq!(verified(&stage), Vec::<String>::new(), "{time}");
-        stage.teardown().await;
+        assert_eq!(verified(&env), Vec::<String>::new(), "{time}");
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn an_outcome_that_was_stored_without_a_time_is_read() {
-    let mut stage = Stage::new().await;
-    let (account, usage) = usage_of(&mut stage, "once", 20).await;
+    let mut env = TestEnv::new().await;
+    let (account, usage) = usage_of(&mut env, "once", 20).await;
     let name = format!("{usage}:0:{account}");
-    stage
+    env
         .frontier_revert(&name, account, &usage.to_string(), 5)
         .await;
     let asked = [request("x", usage, account, 5)];
-    assert_eq!(decide(&stage, &asked).await, ["ALREADY_REVERTED"]);
-    stage
+    assert_eq!(decide(&env, &asked).await, ["ALREADY_REVERTED"]);
+    env
         .sql(
             "UPDATE revertd.outcomes SET refusal_metadata = refusal_metadata || '{\"time\": null}'",
         )
         .await;
-    assert_eq!(decide(&stage, &asked).await, ["ALREADY_REVERTED"]);
-    stage.teardown().await;
+    assert_eq!(decide(&env, &asked).await, ["ALREADY_REVERTED"]);
+    env.teardown().await;
 }
 
 #[tokio::test]
@@ -299,11 +299,11 @@ async fn sums_beyond_an_int64_refuse() {
         ("cumulative", i64::MAX, "AMOUNT_EXCEEDS_USAGE"),
         ("cumulative", i64::MIN, "AMOUNT_EXCEEDS_USAGE"),
     ] {
-        let mut stage = Stage::new().await;
-        let (account, usage) = usage_of(&mut stage, policy, usage_amount).await;
+        let mut env = TestEnv::new().await;
+        let (account, usage) = usage_of(&mut env, policy, usage_amount).await;
         for n in [0, 1] {
             let name = format!("{usage}:{n}:{account}");
-            stage
+            env
                 .frontier_revert(&name, account, &usage.to_string(), i64::MAX)
                 .await;
         }
@@ -311,13 +311,13 @@ async fn sums_beyond_an_int64_refuse() {
             request("a", usage, account, 1),
             request("b", usage, account, i64::MAX),
         ];
-        let verdicts = decide(&stage, &asked).await;
+        let verdicts = decide(&env, &asked).await;
         assert_eq!(verdicts, [refused; 2], "{policy} {usage_amount}");
-        let findings = verified(&stage);
+        let findings = verified(&env);
         let excess = |finding: &String| finding.contains("EXCESS_WITH_OTHERS");
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert!(findings.iter().all(excess), "{findings:?}");
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 
@@ -325,25 +325,25 @@ async fn sums_beyond_an_int64_refuse() {
 async fn a_usage_of_nothing_or_less_leaves_nothing_to_give_back() {
     for policy in ["once", "cumulative"] {
         for amount in [0, -1, i64::MIN] {
-            let mut stage = Stage::new().await;
-            let (account, usage) = usage_of(&mut stage, policy, amount).await;
+            let mut env = TestEnv::new().await;
+            let (account, usage) = usage_of(&mut env, policy, amount).await;
             let asked = [
                 request("a", usage, account, 1),
                 request("b", usage, account, i64::MAX),
             ];
-            let verdicts = decide(&stage, &asked).await;
+            let verdicts = decide(&env, &asked).await;
             assert_eq!(verdicts, ["AMOUNT_EXCEEDS_USAGE"; 2], "{policy} {amount}");
-            stage.teardown().await;
+            env.teardown().await;
         }
     }
 }
 
 #[tokio::test]
 async fn a_credit_below_zero_leaves_no_more_to_give_back() {
-    let mut stage = Stage::new().await;
-    let (account, usage) = usage_of(&mut stage, "cumulative", 20).await;
+    let mut env = TestEnv::new().await;
+    let (account, usage) = usage_of(&mut env, "cumulative", 20).await;
     let name = format!("{usage}:0:{account}");
-    stage
+    env
         .frontier_revert(&name, account, &usage.to_string(), -10)
         .await;
     let asked = [
@@ -352,25 +352,25 @@ async fn a_credit_below_zero_leaves_no_more_to_give_back() {
         request("c", usage, account, 1),
     ];
     let exceeds = "AMOUNT_EXCEEDS_USAGE";
-    assert_eq!(decide(&stage, &asked).await, [exceeds, "APPLIED", exceeds]);
-    stage.teardown().await;
+    assert_eq!(decide(&env, &asked).await, [exceeds, "APPLIED", exceeds]);
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_entry_is_never_dated_before_its_usage() {
-    let stage = Stage::new().await;
-    let account = stage.customer().await.account;
+    let env = TestEnv::new().await;
+    let account = env.customer().await.account;
     for ahead in ["now() + interval '1 hour'", "'infinity'"] {
-        let usage = stage.usage(account, 20).await;
-        set_created_at(&stage, usage, ahead).await;
-        let verdicts = decide(&stage, &[request(ahead, usage, account, 5)]).await;
+        let usage = env.usage(account, 20).await;
+        set_created_at(&env, usage, ahead).await;
+        let verdicts = decide(&env, &[request(ahead, usage, account, 5)]).await;
         assert_eq!(verdicts, ["APPLIED"], "{ahead}");
         let dated = format!(
             "SELECT count(*) FROM billing_transactions r JOIN billing_transactions u ON u.id = '{usage}' \
              WHERE r.metadata ->> 'revert_request_using' = '{usage}' AND r.created_at = u.created_at"
         );
-        assert_eq!(stage.count(&dated).await, 2, "both legs, {ahead}");
+        assert_eq!(env.count(&dated).await, 2, "both legs, {ahead}");
     }
-    assert_eq!(verified(&stage), Vec::<String>::new());
-    stage.teardown().await;
+    assert_eq!(verified(&env), Vec::<String>::new());
+    env.teardown().await;
 }

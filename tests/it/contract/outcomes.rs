@@ -7,13 +7,13 @@ use crate::support::ledger::Customer;
 use crate::support::*;
 
 /// Publishes, and returns the event; a refusal must leave the ledger as it was and no letter behind.
-async fn refusal(stage: &Stage, events: &mut Mailbox, request: Request) -> Letter {
-    let before = stage
+async fn refusal(env: &TestEnv, events: &mut Mailbox, request: Request) -> Letter {
+    let before = env
         .count("SELECT count(*) FROM billing_transactions")
         .await;
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let event = events.answer(&request).await;
-    let after = stage
+    let after = env
         .count("SELECT count(*) FROM billing_transactions")
         .await;
     assert_eq!(before, after, "a refusal writes no entry");
@@ -27,21 +27,21 @@ fn error(event: &Letter) -> Value {
 
 #[tokio::test]
 async fn a_revert_writes_both_legs_and_tells_everything() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let Customer { org, account } = stage.customer().await;
-    stage.purchase(account, 100).await;
-    let usage = stage.usage(account, 20).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let Customer { org, account } = env.customer().await;
+    env.purchase(account, 100).await;
+    let usage = env.usage(account, 20).await;
     let body = json!({"billing_id": account, "usage_id": usage, "amount": "5", "reason": "the job failed"});
     let request = Request::json(&body).id("job-1");
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let event = events.answer(&request).await;
 
     let id = Uuid::new_v5(
         &ledger::NAMESPACE,
         format!("{usage}:0:{account}").as_bytes(),
     );
-    let legs = stage.reverts(usage).await;
+    let legs = env.reverts(usage).await;
     let [customer, platform] = &legs[..] else {
         panic!("two legs, not {legs:?}")
     };
@@ -59,7 +59,7 @@ async fn a_revert_writes_both_legs_and_tells_everything() {
         assert_eq!(leg.user_id.as_deref(), Some("user-1"));
         assert_eq!(leg.metadata, metadata);
     }
-    assert_eq!(stage.balance(account).await, 85);
+    assert_eq!(env.balance(account).await, 85);
 
     assert_eq!(event.routing_key, format!("result.{org}"));
     let shown = event.json();
@@ -93,18 +93,18 @@ async fn a_revert_writes_both_legs_and_tells_everything() {
     assert_eq!(text(properties.app_id()).as_deref(), Some("revertd"));
     assert_eq!(*properties.delivery_mode(), Some(2));
     assert!(properties.timestamp().is_some());
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn every_way_to_name_an_account_leads_to_it() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let Customer { org, account } = stage.customer().await;
-    let project = stage.project(org).await;
-    let older = stage.account(org).await;
-    stage
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let Customer { org, account } = env.customer().await;
+    let project = env.project(org).await;
+    let older = env.account(org).await;
+    env
         .sql(&format!(
             "UPDATE billing_customers SET created_at = now() - interval '1 day' WHERE id = '{older}'"
         ))
@@ -120,13 +120,13 @@ async fn every_way_to_name_an_account_leads_to_it() {
         json!({"billing_id": account, "project_id": project}),
         json!({"billing_id": account.to_string().to_uppercase(), "org_id": "", "project_id": null}),
     ] {
-        let usage = stage.usage(account, 20).await;
+        let usage = env.usage(account, 20).await;
         let mut body = names.clone();
         body["usageId"] = json!(usage.to_string().to_uppercase());
         body["amount"] = json!(20);
         body["unknown"] = json!({"x": [1]});
         let request = Request::json(&body);
-        stage.publish(&request).await;
+        env.publish(&request).await;
         let event = events.answer(&request).await;
         assert_eq!(event.verdict(), "usage.reverted", "{names}");
         assert_eq!(
@@ -136,14 +136,14 @@ async fn every_way_to_name_an_account_leads_to_it() {
         );
         assert_eq!(event.json()["data"]["remaining"], "0", "{names}");
     }
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn row_1_what_is_no_object_fails_and_is_dead_lettered() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
+    let (env, _worker) = TestEnv::with_worker().await;
+    let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
     let over = format!("{{\"x\":\"{}\"}}", "x".repeat(64 * 1024));
     let bodies: Vec<Vec<u8>> = vec![
         b"rubbish".to_vec(),
@@ -156,7 +156,7 @@ async fn row_1_what_is_no_object_fails_and_is_dead_lettered() {
     for body in bodies {
         let shown = String::from_utf8_lossy(&body[..body.len().min(20)]).into_owned();
         let request = Request::raw(body).id("bad-1");
-        stage.publish(&request).await;
+        env.publish(&request).await;
         let event = events.answer(&request).await;
         assert_eq!(event.json()["type"], "usage.revert.failed", "{shown}");
         assert_eq!(event.routing_key, "error.unknown");
@@ -179,19 +179,19 @@ async fn row_1_what_is_no_object_fails_and_is_dead_lettered() {
         assert!(letter.text_header("x-first-attempt-at").is_some());
     }
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         0
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn row_3_every_violation_is_listed() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
     let org = Uuid::new_v4();
     let body = json!({"usage_id": "x", "amount": "1e3", "org_id": org, "reason": 5});
-    let event = refusal(&stage, &mut events, Request::json(&body)).await;
+    let event = refusal(&env, &mut events, Request::json(&body)).await;
     assert_eq!(error(&event)["code"], 3);
     assert_eq!(event.verdict(), "INVALID_FIELD");
     let details = &error(&event)["details"];
@@ -214,34 +214,34 @@ async fn row_3_every_violation_is_listed() {
     );
 
     let nul = Request::json(&json!({"usage_id": org, "amount": 1, "org_id": org})).id("a\0b");
-    let event = refusal(&stage, &mut events, nul).await;
+    let event = refusal(&env, &mut events, nul).await;
     assert_eq!(event.verdict(), "INVALID_FIELD");
     assert_eq!(
         error(&event)["details"][1]["fieldViolations"][0]["field"],
         "message_id"
     );
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         0
     );
-    assert_eq!(stage.depth(&stage.name("dead")).await, 0);
-    stage.teardown().await;
+    assert_eq!(env.depth(&env.name("dead")).await, 0);
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn row_5_what_is_deleted_disabled_or_of_another_org_is_not_found() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let ours = stage.customer().await;
-    let other = stage.customer().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let ours = env.customer().await;
+    let other = env.customer().await;
     let (project, other_project) = (
-        stage.project(ours.org).await,
-        stage.project(other.org).await,
+        env.project(ours.org).await,
+        env.project(other.org).await,
     );
-    let gone = stage.customer().await;
-    let deleted = stage.account(ours.org).await;
-    let deleted_project = stage.project(ours.org).await;
-    let disabled = stage.customer().await;
+    let gone = env.customer().await;
+    let deleted = env.account(ours.org).await;
+    let deleted_project = env.project(ours.org).await;
+    let disabled = env.customer().await;
     let now = "deleted_at = now()";
     for statement in [
         format!("UPDATE organizations SET {now} WHERE id = '{}'", gone.org),
@@ -258,9 +258,9 @@ async fn row_5_what_is_deleted_disabled_or_of_another_org_is_not_found() {
             ours.org
         ),
     ] {
-        stage.sql(&statement).await;
+        env.sql(&statement).await;
     }
-    let usage = stage.usage(ours.account, 20).await;
+    let usage = env.usage(ours.account, 20).await;
     let nobody = Uuid::new_v4();
     for (names, why) in [
         (json!({"billing_id": nobody}), "no such account"),
@@ -301,51 +301,51 @@ async fn row_5_what_is_deleted_disabled_or_of_another_org_is_not_found() {
         let mut body = names.clone();
         body["usage_id"] = json!(usage);
         body["amount"] = json!(1);
-        let event = refusal(&stage, &mut events, Request::json(&body).id(why)).await;
+        let event = refusal(&env, &mut events, Request::json(&body).id(why)).await;
         assert_eq!(event.verdict(), "BILLING_ACCOUNT_NOT_FOUND", "{why}");
         assert_eq!(error(&event)["code"], 5);
     }
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         0,
         "not admitted, so not remembered"
     );
-    let usage = stage.usage(disabled.account, 20).await;
+    let usage = env.usage(disabled.account, 20).await;
     let request = Request::revert(disabled.account, usage, 20);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let event = events.answer(&request).await;
     assert_eq!(
         event.verdict(),
         "usage.reverted",
         "a disabled account that is named"
     );
-    let usage = stage.usage(ours.account, 20).await;
+    let usage = env.usage(ours.account, 20).await;
     let body = json!({"usage_id": usage, "amount": 20, "project_id": project});
     let request = Request::json(&body);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 #[allow(clippy::too_many_lines, reason = "a line for each row of the table")]
 async fn rows_6_to_12_are_refused_with_their_code_and_remembered() {
-    let (stage, _worker) = Stage::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
-    let mut events = stage.events().await;
-    let Customer { org, account } = stage.customer().await;
-    let other = stage.customer().await;
-    let usage = stage.usage(account, 20).await;
-    let others = stage.usage(other.account, 20).await;
-    let purchase = stage.purchase(account, 20).await;
-    let old = stage.usage(account, 20).await;
-    stage
+    let (env, _worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
+    let mut events = env.events().await;
+    let Customer { org, account } = env.customer().await;
+    let other = env.customer().await;
+    let usage = env.usage(account, 20).await;
+    let others = env.usage(other.account, 20).await;
+    let purchase = env.purchase(account, 20).await;
+    let old = env.usage(account, 20).await;
+    env
         .sql(&format!(
             "UPDATE billing_transactions SET created_at = now() - interval '25 hours' WHERE id = '{old}'"
         ))
         .await;
-    let reverted = stage.usage(account, 20).await;
+    let reverted = env.usage(account, 20).await;
     let first = Request::revert(account, reverted, 5).id("first");
-    stage.publish(&first).await;
+    env.publish(&first).await;
     let success = events.answer(&first).await.json();
     let revert = success["data"]["transaction_id"]
         .as_str()
@@ -415,11 +415,11 @@ async fn rows_6_to_12_are_refused_with_their_code_and_remembered() {
         ),
     ] {
         let request = request.id(id);
-        let event = refusal(&stage, &mut events, request.clone()).await;
+        let event = refusal(&env, &mut events, request.clone()).await;
         assert_eq!(event.verdict(), reason, "{id}");
         assert_eq!(error(&event)["code"], code, "{id}");
         assert_eq!(event.routing_key, format!("error.{org}"), "{id}");
-        let again = refusal(&stage, &mut events, request).await;
+        let again = refusal(&env, &mut events, request).await;
         assert_eq!(again.body, event.body, "{id}: the same event again");
         let metadata = &error(&event)["details"][0]["metadata"];
         match id {
@@ -436,19 +436,19 @@ async fn rows_6_to_12_are_refused_with_their_code_and_remembered() {
         }
     }
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         11
     );
-    assert_eq!(stage.depth(&stage.name("dead")).await, 0);
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    assert_eq!(env.depth(&env.name("dead")).await, 0);
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_usage_is_what_its_row_says_whatever_its_reporter_wrote_into_it() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let Customer { account, .. } = stage.customer().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let Customer { account, .. } = env.customer().await;
     for metadata in [
         json!({"revert_request_using": Uuid::new_v4()}),
         json!({"revert_reason": "forged", "revert_request_using": 7}),
@@ -457,23 +457,23 @@ async fn a_usage_is_what_its_row_says_whatever_its_reporter_wrote_into_it() {
         json!("revert_request_using"),
     ] {
         let usage = Uuid::new_v4();
-        stage
+        env
             .entry(usage, account, "debit", "system.revert.x", 20, &metadata)
             .await;
-        stage
+        env
             .sql(&format!(
                 "UPDATE billing_transactions SET source = NULL, description = NULL, user_id = NULL \
                  WHERE id = '{usage}'"
             ))
             .await;
         let request = Request::revert(account, usage, 20);
-        stage.publish(&request).await;
+        env.publish(&request).await;
         assert_eq!(
             events.answer(&request).await.verdict(),
             "usage.reverted",
             "{metadata}"
         );
-        let legs = stage.reverts(usage).await;
+        let legs = env.reverts(usage).await;
         assert_eq!(legs.len(), 2, "{metadata}");
         for leg in legs {
             assert_eq!(leg.metadata, json!({"revert_request_using": usage}));
@@ -483,18 +483,18 @@ async fn a_usage_is_what_its_row_says_whatever_its_reporter_wrote_into_it() {
         }
     }
     let typeless = Uuid::new_v4();
-    stage
+    env
         .entry(typeless, account, "debit", "x", 20, &json!({}))
         .await;
-    stage
+    env
         .sql(&format!(
             "UPDATE billing_transactions SET type = NULL WHERE id = '{typeless}'"
         ))
         .await;
     let request = Request::revert(account, typeless, 20);
     assert_eq!(
-        refusal(&stage, &mut events, request).await.verdict(),
+        refusal(&env, &mut events, request).await.verdict(),
         "NOT_A_USAGE"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }

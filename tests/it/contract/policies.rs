@@ -6,20 +6,20 @@ use crate::support::*;
 
 #[tokio::test]
 async fn cumulative_reverts_add_up_to_the_usage_and_a_refused_one_takes_nothing() {
-    let mut stage = Stage::in_order().await;
-    stage.set("REVERT__POLICY", "cumulative");
-    let mut worker = stage.start_worker().await;
+    let mut env = TestEnv::in_order().await;
+    env.set("REVERT__POLICY", "cumulative");
+    let mut worker = env.start_worker().await;
     assert!(worker.stop().await.success());
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let requests: Vec<_> = [5, 18, 10, 6, 5, 1]
         .map(|amount| Request::revert(customer.account, usage, amount))
         .into();
     for request in &requests {
-        stage.publish(request).await;
+        env.publish(request).await;
     }
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     let mut told = Vec::new();
     for request in &requests {
         let event = events.answer(request).await;
@@ -43,7 +43,7 @@ async fn cumulative_reverts_add_up_to_the_usage_and_a_refused_one_takes_nothing(
         told,
         expected.map(|(verdict, remaining)| (verdict.into(), remaining.into()))
     );
-    let ids: Vec<_> = stage
+    let ids: Vec<_> = env
         .reverts(usage)
         .await
         .iter()
@@ -56,42 +56,42 @@ async fn cumulative_reverts_add_up_to_the_usage_and_a_refused_one_takes_nothing(
             "{n}"
         );
     }
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn cumulative_needs_a_message_id() {
-    let (stage, _worker) = Stage::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let (env, _worker) = TestEnv::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let request =
         Request::json(&json!({"billing_id": customer.account, "usage_id": usage, "amount": 5}));
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let event = events.answer(&request).await;
     assert_eq!(event.verdict(), "INVALID_FIELD");
     let violation = &event.json()["data"]["error"]["details"][1]["fieldViolations"][0];
     assert_eq!(violation["field"], "message_id");
-    assert!(stage.reverts(usage).await.is_empty());
-    stage.teardown().await;
+    assert!(env.reverts(usage).await.is_empty());
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn once_gives_the_first_that_fits_and_names_it_to_the_others() {
-    let stage = Stage::in_order().await;
-    let mut worker = stage.start_worker().await;
+    let env = TestEnv::in_order().await;
+    let mut worker = env.start_worker().await;
     assert!(worker.stop().await.success());
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let requests: Vec<_> = [25, 5, 20, 25]
         .map(|amount| Request::revert(customer.account, usage, amount))
         .into();
     for request in &requests {
-        stage.publish(request).await;
+        env.publish(request).await;
     }
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     let mut verdicts = Vec::new();
     for request in &requests {
         let event = events.answer(request).await;
@@ -110,43 +110,43 @@ async fn once_gives_the_first_that_fits_and_names_it_to_the_others() {
             "ALREADY_REVERTED"
         ]
     );
-    assert_eq!(stage.reverts(usage).await.len(), 2);
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    assert_eq!(env.reverts(usage).await.len(), 2);
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_change_of_policy_counts_from_then_on() {
-    let (mut stage, mut worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let mut ask = async |stage: &Stage, amount| {
+    let (mut env, mut worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let mut ask = async |env: &TestEnv, amount| {
         let request = Request::revert(customer.account, usage, amount);
-        stage.publish(&request).await;
+        env.publish(&request).await;
         events.answer(&request).await.verdict()
     };
-    assert_eq!(ask(&stage, 5).await, "usage.reverted");
-    assert_eq!(ask(&stage, 5).await, "ALREADY_REVERTED");
+    assert_eq!(ask(&env, 5).await, "usage.reverted");
+    assert_eq!(ask(&env, 5).await, "ALREADY_REVERTED");
     worker.stop().await;
-    stage.set("REVERT__POLICY", "cumulative");
-    let mut worker = stage.start_worker().await;
-    assert_eq!(ask(&stage, 10).await, "usage.reverted");
-    assert_eq!(ask(&stage, 6).await, "AMOUNT_EXCEEDS_USAGE");
+    env.set("REVERT__POLICY", "cumulative");
+    let mut worker = env.start_worker().await;
+    assert_eq!(ask(&env, 10).await, "usage.reverted");
+    assert_eq!(ask(&env, 6).await, "AMOUNT_EXCEEDS_USAGE");
     worker.stop().await;
-    stage.set("REVERT__POLICY", "once");
-    let _worker = stage.start_worker().await;
-    assert_eq!(ask(&stage, 5).await, "ALREADY_REVERTED");
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.set("REVERT__POLICY", "once");
+    let _worker = env.start_worker().await;
+    assert_eq!(ask(&env, 5).await, "ALREADY_REVERTED");
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn the_largest_amounts_there_are_do_not_overflow() {
-    let (stage, _worker) = Stage::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, i64::MAX).await;
+    let (env, _worker) = TestEnv::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, i64::MAX).await;
     for (amount, verdict) in [
         (i64::MAX - 1, "usage.reverted"),
         (i64::MAX, "AMOUNT_EXCEEDS_USAGE"),
@@ -155,8 +155,8 @@ async fn the_largest_amounts_there_are_do_not_overflow() {
         (1, "AMOUNT_EXCEEDS_USAGE"),
     ] {
         let request = Request::revert(customer.account, usage, amount);
-        stage.publish(&request).await;
+        env.publish(&request).await;
         assert_eq!(events.answer(&request).await.verdict(), verdict, "{amount}");
     }
-    stage.teardown().await;
+    env.teardown().await;
 }

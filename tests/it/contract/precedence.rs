@@ -8,25 +8,25 @@ use crate::support::*;
 
 #[tokio::test]
 async fn the_first_row_of_the_table_decides() {
-    let (stage, _worker) = Stage::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
+    let (env, _worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
     let account = customer.account;
-    let (usage, nobody) = (stage.usage(account, 20).await, Uuid::new_v4());
+    let (usage, nobody) = (env.usage(account, 20).await, Uuid::new_v4());
     let first = Request::revert(account, usage, 5).id("taken");
-    stage.publish(&first).await;
+    env.publish(&first).await;
     let success = events.answer(&first).await.json();
     let revert: Uuid = success["data"]["transaction_id"]
         .as_str()
         .expect("an id")
         .parse()
         .expect("a uuid");
-    let old = stage.usage(account, 20).await;
+    let old = env.usage(account, 20).await;
     let reverted_old = Request::revert(account, old, 1);
-    stage.publish(&reverted_old).await;
+    env.publish(&reverted_old).await;
     events.answer(&reverted_old).await;
-    let purchase = stage.purchase(account, 20).await;
-    stage
+    let purchase = env.purchase(account, 20).await;
+    env
         .sql(&format!(
             "UPDATE billing_transactions SET created_at = now() - interval '25 hours' \
              WHERE id IN ('{old}', '{purchase}', '{revert}')"
@@ -66,53 +66,53 @@ async fn the_first_row_of_the_table_decides() {
             "ALREADY_REVERTED",
         ),
     ] {
-        stage.publish(&request).await;
+        env.publish(&request).await;
         assert_eq!(events.answer(&request).await.verdict(), reason);
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_stored_outcome_answers_before_everything_else() {
-    let (mut stage, mut worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let (mut env, mut worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let request = Request::revert(customer.account, usage, 5);
-    let anonymous = stage.usage(customer.account, 20).await;
+    let anonymous = env.usage(customer.account, 20).await;
     let body = json!({"billing_id": customer.account, "usage_id": anonymous, "amount": 5});
     let nameless = Request::json(&body);
     for request in [&request, &nameless] {
-        stage.publish(request).await;
+        env.publish(request).await;
     }
     let (first, second) = (
         events.answer(&request).await,
         events.answer(&nameless).await,
     );
     assert!(worker.stop().await.success());
-    stage
+    env
         .sql(&format!(
             "UPDATE billing_customers SET deleted_at = now() WHERE id = '{}'; \
              DELETE FROM billing_transactions",
             customer.account
         ))
         .await;
-    stage.set("REVERT__POLICY", "cumulative");
-    stage.set("REVERT__MAX_AGE", "1ms");
-    let _worker = stage.start_worker().await;
+    env.set("REVERT__POLICY", "cumulative");
+    env.set("REVERT__MAX_AGE", "1ms");
+    let _worker = env.start_worker().await;
     for (request, event) in [(&request, &first), (&nameless, &second)] {
-        stage.publish(request).await;
+        env.publish(request).await;
         assert_eq!(events.answer(request).await.body, event.body);
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_is_not_content_does_not_make_another_request() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
-    let (account, usage) = (customer.account, stage.usage(customer.account, 20).await);
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
+    let (account, usage) = (customer.account, env.usage(customer.account, 20).await);
     let one = format!(r#"{{"billing_id":"{account}","usage_id":"{usage}","amount":5}}"#);
     let other = format!(
         r#"{{ "amount":"5", "usageId":"{}", "billingId":"{account}", "reason":"", "new":[] }}"#,
@@ -122,10 +122,10 @@ async fn what_is_not_content_does_not_make_another_request() {
     let second = Request::raw(other)
         .id("same")
         .header("x", AMQPValue::Boolean(true));
-    stage.publish(&first).await;
+    env.publish(&first).await;
     let event = events.answer(&first).await;
-    stage.publish(&second).await;
+    env.publish(&second).await;
     assert_eq!(events.answer(&second).await.body, event.body);
-    assert_eq!(stage.reverts(usage).await.len(), 2);
-    stage.teardown().await;
+    assert_eq!(env.reverts(usage).await.len(), 2);
+    env.teardown().await;
 }

@@ -22,14 +22,14 @@ fn on_a_rung(account: Uuid, usage: Uuid) -> Request {
         .header("x-first-attempt-at", text("2026-01-02T03:04:05Z"))
 }
 
-fn grant(stage: &Stage, client: &str) {
-    let granted = stage.command(&["grants", "add", client, "*"]).output();
+fn grant(env: &TestEnv, client: &str) {
+    let granted = env.command(&["grants", "add", client, "*"]).output();
     assert!(granted.expect("runs").status.success());
 }
 
 /// Runs a command that must succeed; what it prints is JSON.
-fn shown(stage: &Stage, arguments: &[&str]) -> Value {
-    let output = stage
+fn shown(env: &TestEnv, arguments: &[&str]) -> Value {
+    let output = env
         .command(&[arguments, &["--output", "json"]].concat())
         .output()
         .expect("runs");
@@ -40,16 +40,16 @@ fn shown(stage: &Stage, arguments: &[&str]) -> Value {
 #[tokio::test]
 async fn a_former_logins_request_waits_until_it_is_trusted() {
     for (mode, policy) in [("grants", "once"), ("broker", "cumulative")] {
-        let mut stage = Stage::new().await;
-        stage.set("AUTHORIZATION__MODE", mode);
-        stage.set("REVERT__POLICY", policy);
-        stage.set(LISTEN.0, LISTEN.1);
-        grant(&stage, CLIENT);
-        grant(&stage, &stage.login());
-        let mut worker = stage.start_worker().await;
-        let (mut events, former) = (stage.events().await, stage.publisher().await);
-        let customer = stage.customer().await;
-        let usage = stage.usage(customer.account, 20).await;
+        let mut env = TestEnv::new().await;
+        env.set("AUTHORIZATION__MODE", mode);
+        env.set("REVERT__POLICY", policy);
+        env.set(LISTEN.0, LISTEN.1);
+        grant(&env, CLIENT);
+        grant(&env, &env.login());
+        let mut worker = env.start_worker().await;
+        let (mut events, former) = (env.events().await, env.publisher().await);
+        let customer = env.customer().await;
+        let usage = env.usage(customer.account, 20).await;
         let waiting = on_a_rung(customer.account, usage);
         former.publish(waiting.clone()).await;
         let telemetry = Telemetry::of(&mut worker).await;
@@ -62,46 +62,46 @@ async fn a_former_logins_request_waits_until_it_is_trusted() {
         })
         .await;
         // It keeps nobody else waiting.
-        let other = Request::revert(customer.account, stage.usage(customer.account, 20).await, 5);
+        let other = Request::revert(customer.account, env.usage(customer.account, 20).await, 5);
         let properties = other.properties.clone();
-        let properties = properties.with_user_id(stage.login().as_str().into());
+        let properties = properties.with_user_id(env.login().as_str().into());
         let other = Request {
             properties,
             ..other
         };
-        stage.publish(&other).await;
+        env.publish(&other).await;
         assert_eq!(events.answer(&other).await.verdict(), "usage.reverted");
-        assert!(stage.reverts(usage).await.is_empty());
+        assert!(env.reverts(usage).await.is_empty());
         assert!(worker.stop().await.success());
         let log = worker.log();
         assert_eq!(log.matches("amqp.trusted_users").count(), 1, "{log}");
 
-        stage.set("AMQP__TRUSTED_USERS", &format!("nobody,{}", former.user));
-        let _worker = stage.start_worker().await;
+        env.set("AMQP__TRUSTED_USERS", &format!("nobody,{}", former.user));
+        let _worker = env.start_worker().await;
         // The first event of it at all, and its own client's.
         let event = events.answer(&waiting).await;
         assert_eq!(event.verdict(), "usage.reverted");
         let of_client = format!(
             "SELECT count(*) FROM revertd.outcomes WHERE usage_id = '{usage}' AND client = '{CLIENT}'"
         );
-        assert_eq!(stage.count(&of_client).await, 1);
+        assert_eq!(env.count(&of_client).await, 1);
         former.publish(waiting.clone()).await;
         assert_eq!(events.answer(&waiting).await.body, event.body);
         assert_eq!(
-            stage.reverts(usage).await.len(),
+            env.reverts(usage).await.len(),
             2,
             "both legs of one revert"
         );
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn a_publishers_claim_is_not_believed_by_a_later_word() {
-    let (mut stage, mut worker) = Stage::with_worker_set(&[(LISTEN.0, LISTEN.1)]).await;
-    let (publisher, mut events) = (stage.publisher().await, stage.events().await);
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let (mut env, mut worker) = TestEnv::with_worker_set(&[(LISTEN.0, LISTEN.1)]).await;
+    let (publisher, mut events) = (env.publisher().await, env.events().await);
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let forged = on_a_rung(customer.account, usage);
     publisher.publish(forged.clone()).await;
     let telemetry = Telemetry::of(&mut worker).await;
@@ -115,7 +115,7 @@ async fn a_publishers_claim_is_not_believed_by_a_later_word() {
     .await;
     // What a worker's own login publishes is believed, but for what it only passed on.
     assert!(worker.stop().await.success());
-    let mut rung = stage.mailbox(&stage.name("work")).await;
+    let mut rung = env.mailbox(&env.name("work")).await;
     let passed_on = rung.answer(&forged).await;
     drop(rung);
     assert_eq!(
@@ -138,14 +138,14 @@ async fn a_publishers_claim_is_not_believed_by_a_later_word() {
         properties: passed_on.properties,
     };
     let old = passed_on.header("x-untrusted-since", text("2026-01-02T03:04:05Z"));
-    let mut worker = stage.start_worker().await;
-    stage.publish(&old).await;
+    let mut worker = env.start_worker().await;
+    env.publish(&old).await;
     let event = events.answer(&forged).await;
     assert_eq!(event.verdict(), "RETRIES_EXHAUSTED");
     assert!(!String::from_utf8_lossy(&event.body).contains(CLIENT));
     assert!(worker.stop().await.success());
-    assert!(stage.reverts(usage).await.is_empty());
-    let listed = shown(&stage, &["dead-letters", "list"]);
+    assert!(env.reverts(usage).await.is_empty());
+    let listed = shown(&env, &["dead-letters", "list"]);
     assert_eq!(
         (
             &listed["client"],
@@ -155,37 +155,37 @@ async fn a_publishers_claim_is_not_believed_by_a_later_word() {
         (&json!(CLIENT), &json!(publisher.user), &json!(2))
     );
     let id = listed["id"].as_str().expect("an id").to_owned();
-    let (_, told, _) = letters(&stage, &["show", &id]);
+    let (_, told, _) = letters(&env, &["show", &id]);
     assert!(told.contains("by whose word alone"), "{told}");
-    let replayed = shown(&stage, &["dead-letters", "replay", "--all", "--yes"]);
+    let replayed = shown(&env, &["dead-letters", "replay", "--all", "--yes"]);
     assert_eq!(replayed["left"], json!({"of_another_login": 1}));
     // Once it is trusted, it can be replayed, for its client.
-    stage.set("AMQP__TRUSTED_USERS", &publisher.user);
-    let replayed = shown(&stage, &["dead-letters", "replay", "--all", "--yes"]);
+    env.set("AMQP__TRUSTED_USERS", &publisher.user);
+    let replayed = shown(&env, &["dead-letters", "replay", "--all", "--yes"]);
     assert_eq!(replayed["replayed"], 1, "{replayed}");
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     assert_eq!(events.answer(&forged).await.verdict(), "usage.reverted");
     let of_client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'somebody'";
-    assert_eq!(stage.count(of_client).await, 1);
-    stage.teardown().await;
+    assert_eq!(env.count(of_client).await, 1);
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_replay_under_an_operators_login_waits_until_it_is_trusted() {
-    let (mut stage, mut worker) = Stage::with_worker().await;
-    let (operator, mut events) = (stage.publisher().await, stage.events().await);
+    let (mut env, mut worker) = TestEnv::with_worker().await;
+    let (operator, mut events) = (env.publisher().await, env.events().await);
     assert!(worker.stop().await.success());
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let replayed = Request::revert(customer.account, usage, 5)
         .header("x-client", text(CLIENT))
         .header("x-replayed", AMQPValue::Boolean(true));
-    stage.set("RETRY__DELAYS", "100ms,1h,200ms");
-    let mut worker = stage.start_worker().await;
+    env.set("RETRY__DELAYS", "100ms,1h,200ms");
+    let mut worker = env.start_worker().await;
     operator.publish(replayed.clone()).await;
-    let rung = stage.name("retry.1h");
+    let rung = env.name("retry.1h");
     eventually("it waits on the longest rung", async || {
-        stage.depth(&rung).await == 1
+        env.depth(&rung).await == 1
     })
     .await;
     let id = replayed
@@ -193,7 +193,7 @@ async fn a_replay_under_an_operators_login_waits_until_it_is_trusted() {
         .message_id()
         .clone()
         .expect("it has one");
-    let told = shown(&stage, &["status", "--request", id.as_str()]);
+    let told = shown(&env, &["status", "--request", id.as_str()]);
     let waits = &told["waiting"][0];
     assert_eq!(
         (
@@ -205,23 +205,23 @@ async fn a_replay_under_an_operators_login_waits_until_it_is_trusted() {
     );
     assert_eq!(waits["attempts"], 0);
     assert!(worker.stop().await.success());
-    stage.set("AMQP__TRUSTED_USERS", &operator.user);
-    let mut worker = stage.start_worker().await;
+    env.set("AMQP__TRUSTED_USERS", &operator.user);
+    let mut worker = env.start_worker().await;
     operator.publish(replayed.clone()).await;
     assert_eq!(events.answer(&replayed).await.verdict(), "usage.reverted");
     let of_client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'somebody'";
-    assert_eq!(stage.count(of_client).await, 1);
+    assert_eq!(env.count(of_client).await, 1);
     assert!(worker.stop().await.success());
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_expired_request_is_its_publishers_whatever_it_claims() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let (publisher, mut events) = (stage.publisher().await, stage.events().await);
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let (publisher, mut events) = (env.publisher().await, env.events().await);
     assert!(worker.stop().await.success());
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let request = Request::revert(customer.account, usage, 5).header("x-client", text("forged"));
     let properties = request.properties.clone().with_expiration("1".into());
     let expiring = Request {
@@ -230,14 +230,14 @@ async fn an_expired_request_is_its_publishers_whatever_it_claims() {
     };
     publisher.publish(expiring).await;
     eventually("it expired", async || {
-        stage.depth(&stage.name("dead")).await == 1
+        env.depth(&env.name("dead")).await == 1
     })
     .await;
-    let replayed = shown(&stage, &["dead-letters", "replay", "--all", "--yes"]);
+    let replayed = shown(&env, &["dead-letters", "replay", "--all", "--yes"]);
     assert_eq!(replayed["replayed"], 1, "{replayed}");
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     let client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'";
-    assert_eq!(stage.count(client).await, 1);
-    stage.teardown().await;
+    assert_eq!(env.count(client).await, 1);
+    env.teardown().await;
 }

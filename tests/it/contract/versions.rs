@@ -11,27 +11,27 @@ use crate::support::*;
 const REASON: &str = "TOO_MANY_REVERTS";
 
 /// A stored refusal of a request, made one of a reason that this version does not know.
-async fn refused(stage: &Stage, account: Uuid) -> (Request, Letter) {
-    let mut events = stage.events().await;
+async fn refused(env: &TestEnv, account: Uuid) -> (Request, Letter) {
+    let mut events = env.events().await;
     let request = Request::revert(account, Uuid::new_v4(), 5);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let event = events.answer(&request).await;
     assert_eq!(event.verdict(), "USAGE_NOT_FOUND");
     (request, event)
 }
 
 /// The next event, which the documents of this version can't describe.
-async fn later_event(stage: &Stage) -> Letter {
-    let queue = stage.name("replies");
-    let letter = stage.peek(&queue).await;
+async fn later_event(env: &TestEnv) -> Letter {
+    let queue = env.name("replies");
+    let letter = env.peek(&queue).await;
     let options = lapin::options::QueuePurgeOptions::default();
-    let purged = stage.channel.queue_purge(queue.as_str().into(), options);
+    let purged = env.channel.queue_purge(queue.as_str().into(), options);
     purged.await.expect("purged");
     letter
 }
 
-fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
-    let output = stage.command(arguments).output().expect("runs");
+fn run(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
+    let output = env.command(arguments).output().expect("runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code().expect("no signal"),
@@ -42,46 +42,46 @@ fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
 
 #[tokio::test]
 async fn a_refusal_is_stored_with_its_code_and_words() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let (request, event) = refused(&stage, customer.account).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let (request, event) = refused(&env, customer.account).await;
     let words = "SELECT count(*) FROM revertd.outcomes WHERE refusal_code = 5
         AND refusal_message = 'no such usage in this billing account'";
-    assert_eq!(stage.count(words).await, 1);
-    let mut events = stage.events().await;
-    stage.publish(&request).await;
+    assert_eq!(env.count(words).await, 1);
+    let mut events = env.events().await;
+    env.publish(&request).await;
     assert_eq!(events.answer(&request).await.body, event.body);
     // A version from before stored neither; the event is the same, to the byte.
-    stage
+    env
         .sql("UPDATE revertd.outcomes SET refusal_code = NULL, refusal_message = NULL")
         .await;
-    stage.publish(&request).await;
+    env.publish(&request).await;
     assert_eq!(events.answer(&request).await.body, event.body);
     // One that words it otherwise stored its own words, which stay.
-    stage
+    env
         .sql("UPDATE revertd.outcomes SET refusal_code = 5, refusal_message = 'other words'")
         .await;
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let other = events.answer(&request).await.json();
     assert_eq!(other["data"]["error"]["message"], "other words");
     assert_eq!(other["id"], event.json()["id"]);
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_later_versions_refusal_is_told_as_it_is_stored() {
-    let (stage, mut worker) = Stage::with_worker_set(&[(LISTEN.0, LISTEN.1)]).await;
-    let customer = stage.customer().await;
-    let (request, _) = refused(&stage, customer.account).await;
-    stage
+    let (env, mut worker) = TestEnv::with_worker_set(&[(LISTEN.0, LISTEN.1)]).await;
+    let customer = env.customer().await;
+    let (request, _) = refused(&env, customer.account).await;
+    env
         .sql(&format!(
             "UPDATE revertd.outcomes SET refusal = '{REASON}', refusal_code = 8, refusal_message = 'too many',
                 refusal_metadata = '{{\"limit\": \"3\"}}'"
         ))
         .await;
-    stage.publish(&request).await;
-    let event = later_event(&stage).await;
+    env.publish(&request).await;
+    let event = later_event(&env).await;
     let error = &event.json()["data"]["error"];
     assert_eq!(
         *error,
@@ -95,36 +95,36 @@ async fn a_later_versions_refusal_is_told_as_it_is_stored() {
     assert!(!telemetry.metrics().await.values("reason").contains(REASON));
 
     let id = request.properties.message_id().clone().expect("it has one");
-    let (_, told, _) = run(&stage, &["status", "--request", id.as_str(), "--no-queues"]);
+    let (_, told, _) = run(&env, &["status", "--request", id.as_str(), "--no-queues"]);
     assert!(
         told.contains("TOO_MANY_REVERTS: too many, limit 3"),
         "{told}"
     );
-    let (status, told, said) = run(&stage, &["verify"]);
+    let (status, told, said) = run(&env, &["verify"]);
     assert_eq!(status, 0, "{told}{said}");
-    let (status, _, said) = run(&stage, &["events", "republish", "--yes"]);
+    let (status, _, said) = run(&env, &["events", "republish", "--yes"]);
     assert_eq!(status, 0, "{said}");
-    assert_eq!(later_event(&stage).await.body, event.body);
-    stage.teardown().await;
+    assert_eq!(later_event(&env).await.body, event.body);
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_cannot_be_told_is_its_requests_failure() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let (request, _) = refused(&stage, customer.account).await;
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let (request, _) = refused(&env, customer.account).await;
     // As before outcomes had words, or with a constraint dropped.
-    stage
+    env
         .sql(&format!(
             "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_refusal_known;
              UPDATE revertd.outcomes SET refusal = '{REASON}', refusal_code = NULL, refusal_message = NULL"
         ))
         .await;
-    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
-    let usage = stage.usage(customer.account, 20).await;
+    let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
+    let usage = env.usage(customer.account, 20).await;
     let other = Request::revert(customer.account, usage, 5);
-    stage.publish(&request).await;
-    stage.publish(&other).await;
+    env.publish(&request).await;
+    env.publish(&other).await;
     assert_eq!(events.answer(&other).await.verdict(), "usage.reverted");
     let failed = events.answer(&request).await;
     assert_eq!(failed.verdict(), "RETRIES_EXHAUSTED");
@@ -136,13 +136,13 @@ async fn what_cannot_be_told_is_its_requests_failure() {
     );
     let id = request.properties.message_id().clone().expect("it has one");
     let (_, told, _) = run(
-        &stage,
+        &env,
         &["status", "--request", id.as_str(), "--output", "json"],
     );
     let told: Value = serde_json::from_str(&told).expect("JSON");
     assert_eq!(told["outcomes"][0]["refusal"]["reason"], REASON);
     let (status, told, said) = run(
-        &stage,
+        &env,
         &["events", "republish", "--yes", "--output", "json"],
     );
     assert_eq!(status, 1, "{said}");
@@ -152,14 +152,14 @@ async fn what_cannot_be_told_is_its_requests_failure() {
         (&json!(1), &json!(1))
     );
     assert!(worker.stop().await.success());
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_refusal_that_nobody_could_tell_is_not_stored() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    refused(&stage, customer.account).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    refused(&env, customer.account).await;
     for (set, constraint) in [
         (
             "refusal = 'LATER', refusal_code = NULL, refusal_message = NULL",
@@ -172,7 +172,7 @@ async fn a_refusal_that_nobody_could_tell_is_not_stored() {
         ("refusal_message = ''", "words"),
     ] {
         let update = format!("UPDATE revertd.outcomes SET {set}");
-        let error = stage.db.batch_execute(&update).await.expect_err(set);
+        let error = env.db.batch_execute(&update).await.expect_err(set);
         let violated = error.as_db_error().and_then(|error| error.constraint());
         assert_eq!(
             violated,
@@ -180,8 +180,8 @@ async fn a_refusal_that_nobody_could_tell_is_not_stored() {
             "{set}"
         );
     }
-    stage
+    env
         .sql("UPDATE revertd.outcomes SET refusal = 'LATER_2', refusal_code = 10")
         .await;
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -12,7 +12,7 @@ use revertd::settings::Settings;
 use tokio::runtime::{Builder, Runtime};
 
 use super::model::{Case, Id, Kind, WRITERS};
-use crate::support::Stage;
+use crate::support::TestEnv;
 use crate::support::draw::{Draw, named};
 use crate::support::model::{Asked, Content, Policy};
 use crate::support::observed::{Told, legs, outcomes};
@@ -27,7 +27,7 @@ const ATTEMPTS: u32 = 20;
 /// A database, and writers for each policy.
 pub struct Writers {
     runtime: Runtime,
-    stage: Stage,
+    env: TestEnv,
     once: Vec<Writer>,
     cumulative: Vec<Writer>,
 }
@@ -54,9 +54,9 @@ impl Writers {
             .enable_all()
             .build()
             .expect("a runtime");
-        let stage = runtime.block_on(Stage::new());
+        let env = runtime.block_on(TestEnv::new());
         let writers = |policy: &str| {
-            let mut environment = stage.environment();
+            let mut environment = env.environment();
             for (key, value) in [
                 ("REVERTD_REVERT__POLICY", policy),
                 ("REVERTD_REVERT__MAX_AGE", "720h"),
@@ -77,19 +77,19 @@ impl Writers {
             once: writers("once"),
             cumulative: writers("cumulative"),
             runtime,
-            stage,
+            env,
         }
     }
 
     pub fn done(self) {
         drop((self.once, self.cumulative));
-        self.runtime.block_on(self.stage.teardown());
+        self.runtime.block_on(self.env.teardown());
     }
 
     /// Runs a case in an empty ledger, and compares what came of it with the model.
     pub fn run(&self, case: &Case) -> Count {
         self.runtime.block_on(async {
-            self.stage
+            self.env
                 .sql(
                     "DELETE FROM revertd.outcomes; DELETE FROM billing_transactions; \
                      DELETE FROM billing_customers; DELETE FROM projects; DELETE FROM organizations",
@@ -97,7 +97,7 @@ impl Writers {
                 .await;
             let mut draw = Draw::new(case.policy, case.dice);
             let asked = ask(case, &mut draw);
-            draw.world.insert(&self.stage.db).await;
+            draw.world.insert(&self.env.db).await;
             let batches = batches(case, &asked, &mut draw);
             let writers = match case.policy {
                 Policy::Once => &self.once,
@@ -127,7 +127,7 @@ impl Writers {
                     count.found(Wrong::Unanswered, format!("{asked:?}"));
                 }
             }
-            let db = &self.stage.db;
+            let db = &self.env.db;
             let checked = check(&Observed {
                 world: &draw.world,
                 asked: &asked.iter().collect::<Vec<_>>(),

@@ -9,13 +9,13 @@ use crate::support::ledger::Customer;
 use crate::support::*;
 
 /// The request exchange as it is without an alternate exchange.
-pub async fn declare_plain(stage: &Stage) {
+pub async fn declare_plain(env: &TestEnv) {
     let options = ExchangeDeclareOptions {
         durable: true,
         ..Default::default()
     };
-    let requests = stage.name("requests");
-    let declared = stage.channel.exchange_declare(
+    let requests = env.name("requests");
+    let declared = env.channel.exchange_declare(
         requests.as_str().into(),
         ExchangeKind::Direct,
         options,
@@ -25,9 +25,9 @@ pub async fn declare_plain(stage: &Stage) {
 }
 
 /// Publishes by some key, as who knows nothing of it: not mandatory.
-pub async fn publish_by(stage: &Stage, key: &str, request: &Request) {
-    let requests = stage.name("requests");
-    let confirm = stage.channel.basic_publish(
+pub async fn publish_by(env: &TestEnv, key: &str, request: &Request) {
+    let requests = env.name("requests");
+    let confirm = env.channel.basic_publish(
         requests.as_str().into(),
         key.into(),
         BasicPublishOptions::default(),
@@ -39,31 +39,31 @@ pub async fn publish_by(stage: &Stage, key: &str, request: &Request) {
 
 #[tokio::test]
 async fn a_request_arrives_by_any_routing_key() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let Customer { org, account } = stage.customer().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let Customer { org, account } = env.customer().await;
     for key in ["", "reverts", "billing.usage.revert"] {
-        let usage = stage.usage(account, 5).await;
+        let usage = env.usage(account, 5).await;
         let request = Request::revert(account, usage, 5).id(&format!("by {key}"));
-        publish_by(&stage, key, &request).await;
+        publish_by(&env, key, &request).await;
         let event = events.next().await;
         assert_eq!(event.verdict(), "usage.reverted", "{key}");
         assert_eq!(event.routing_key, format!("result.{org}"));
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_exchange_without_an_alternate_is_told() {
-    let stage = Stage::new().await;
-    declare_plain(&stage).await;
-    let mut worker = stage.start_worker().await;
+    let env = TestEnv::new().await;
+    declare_plain(&env).await;
+    let mut worker = env.start_worker().await;
     worker.stop().await;
-    let (log, requests) = (worker.log(), stage.name("requests"));
+    let (log, requests) = (worker.log(), env.name("requests"));
     let policy = format!(
         "--apply-to exchanges revertd-any '^{}$' '{{\"alternate-exchange\": \"{}\"}}'",
         requests.replace('.', "\\."),
-        stage.name("any")
+        env.name("any")
     );
     let warned = log.lines().filter(|line| line.contains("WARN"));
     let warned: Vec<_> = warned.collect();
@@ -72,21 +72,21 @@ async fn an_exchange_without_an_alternate_is_told() {
     assert!(warned[0].contains("confirmed and dropped"), "{log}");
     assert!(warned[0].contains("rabbitmqctl set_policy"), "{log}");
     assert!(warned[0].contains(&policy), "{log}");
-    let report = doctor(&stage, &[]);
+    let report = doctor(&env, &[]);
     let id = "amqp-alternate-exchange";
     report.says(id, "warning", "confirmed and dropped", &policy);
     assert!(report.has("amqp-topology", "ok"), "{report:?}");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_pool_that_declares_nothing_needs_it() {
-    let mut stage = Stage::new().await;
-    stage.start_worker().await.stop().await;
-    stage.delete_exchange(&stage.name("any")).await;
-    stage.set("TOPOLOGY__DECLARE", "false");
-    let log = crate::operator::startup::refused(&stage).await;
-    assert!(log.contains(&stage.name("any")), "{log}");
-    doctor(&stage, &[]).says("amqp-topology", "error", &stage.name("any"), "create it");
-    stage.teardown().await;
+    let mut env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    env.delete_exchange(&env.name("any")).await;
+    env.set("TOPOLOGY__DECLARE", "false");
+    let log = crate::operator::startup::refused(&env).await;
+    assert!(log.contains(&env.name("any")), "{log}");
+    doctor(&env, &[]).says("amqp-topology", "error", &env.name("any"), "create it");
+    env.teardown().await;
 }

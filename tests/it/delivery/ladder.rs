@@ -16,16 +16,16 @@ fn text(text: &str) -> AMQPValue {
 
 #[tokio::test]
 async fn a_revert_that_overtook_its_usage_finds_it_on_the_ladder() {
-    let (stage, _worker) = Stage::with_worker_set(&[("RETRY__DELAYS", "2s,100ms")]).await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (env, _worker) = TestEnv::with_worker_set(&[("RETRY__DELAYS", "2s,100ms")]).await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let usage = Uuid::new_v4();
     let request = Request::revert(customer.account, usage, 5);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     eventually("it waits", async || {
-        stage.depth(&stage.name("retry.2s")).await == 1
+        env.depth(&env.name("retry.2s")).await == 1
     })
     .await;
-    stage
+    env
         .entry(
             usage,
             customer.account,
@@ -36,22 +36,22 @@ async fn a_revert_that_overtook_its_usage_finds_it_on_the_ladder() {
         )
         .await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_unknown_usage_is_looked_for_as_often_as_configured_then_refused_for_good() {
-    let (stage, mut worker) =
-        Stage::with_worker_set(&[("RETRY__USAGE_NOT_FOUND_ATTEMPTS", "5")]).await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (env, mut worker) =
+        TestEnv::with_worker_set(&[("RETRY__USAGE_NOT_FOUND_ATTEMPTS", "5")]).await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let usage = Uuid::new_v4();
     let request = Request::revert(customer.account, usage, 5);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let event = events.answer(&request).await;
     assert_eq!(event.verdict(), "USAGE_NOT_FOUND");
     assert_eq!(event.json()["type"], "usage.revert.rejected");
     // Sticky: the usage that comes later does not change the answer.
-    stage
+    env
         .entry(
             usage,
             customer.account,
@@ -61,19 +61,19 @@ async fn an_unknown_usage_is_looked_for_as_often_as_configured_then_refused_for_
             &json!({}),
         )
         .await;
-    stage.publish(&request).await;
+    env.publish(&request).await;
     assert_eq!(events.answer(&request).await.body, event.body);
     assert!(worker.stop().await.success());
     let log = worker.log();
     assert!(log.contains("retried=5 "), "{log}");
     assert!(log.contains("rejected=2 "), "{log}");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn x_max_attempts_and_zero_retries_answer_at_once_and_nonsense_is_ignored() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let request = || Request::revert(customer.account, Uuid::new_v4(), 5);
     for (request, retries) in [
         (request().header("x-max-attempts", long(1)), 0),
@@ -91,41 +91,41 @@ async fn x_max_attempts_and_zero_retries_answer_at_once_and_nonsense_is_ignored(
         ),
         (request().header("x-attempts", long(4_000_000_000)), 0),
     ] {
-        let before = stage.count("SELECT count(*) FROM revertd.outcomes").await;
-        stage.publish(&request).await;
+        let before = env.count("SELECT count(*) FROM revertd.outcomes").await;
+        env.publish(&request).await;
         assert_eq!(
             events.answer(&request).await.verdict(),
             "USAGE_NOT_FOUND",
             "{retries}"
         );
         assert_eq!(
-            stage.count("SELECT count(*) FROM revertd.outcomes").await,
+            env.count("SELECT count(*) FROM revertd.outcomes").await,
             before + 1
         );
     }
     assert!(worker.stop().await.success());
     assert!(worker.log().contains("retried=23 "), "{}", worker.log());
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn another_logins_request_stays_its_own_on_the_ladder_in_the_dead_letters_and_replayed() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
-    let publisher = stage.publisher().await;
-    let customer = stage.customer().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
+    let publisher = env.publisher().await;
+    let customer = env.customer().await;
 
     // The ladder: the client is still the publisher when the outcome is stored.
     let request = Request::revert(customer.account, Uuid::new_v4(), 5).id("theirs");
     publisher.publish(request.clone()).await;
     assert_eq!(events.answer(&request).await.verdict(), "USAGE_NOT_FOUND");
     let client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'";
-    assert_eq!(stage.count(client).await, 1);
+    assert_eq!(env.count(client).await, 1);
 
     // The same message id from another client is another request.
-    let usage = stage.usage(customer.account, 20).await;
+    let usage = env.usage(customer.account, 20).await;
     let ours = Request::revert(customer.account, usage, 5).id("theirs");
-    stage.publish(&ours).await;
+    env.publish(&ours).await;
     let applied = events.answer(&ours).await;
     assert_eq!(applied.verdict(), "usage.reverted");
 
@@ -139,7 +139,7 @@ async fn another_logins_request_stays_its_own_on_the_ladder_in_the_dead_letters_
     assert_eq!(letter.text_header("x-client").as_deref(), Some("publisher"));
 
     // A request that is stored as theirs, replayed under our own user with x-client.
-    let own = stage.count("SELECT count(*) FROM revertd.outcomes").await;
+    let own = env.count("SELECT count(*) FROM revertd.outcomes").await;
     let worker_user = letter
         .properties
         .user_id()
@@ -148,11 +148,11 @@ async fn another_logins_request_stays_its_own_on_the_ladder_in_the_dead_letters_
         .clone();
     let mut replayed = request.clone().header("x-client", text("publisher"));
     replayed.properties = replayed.properties.with_user_id(worker_user);
-    stage.publish(&replayed).await;
+    env.publish(&replayed).await;
     let answer = events.answer(&replayed).await;
     assert_eq!(answer.verdict(), "USAGE_NOT_FOUND");
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         own,
         "the stored outcome"
     );
@@ -166,18 +166,18 @@ async fn another_logins_request_stays_its_own_on_the_ladder_in_the_dead_letters_
         "REQUEST_ID_REUSED",
         "it is the publisher's request of that id"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_would_make_the_broker_act_is_not_passed_on() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
-    let customer = stage.customer().await;
-    let array = |name: &str| AMQPValue::FieldArray(FieldArray::from(vec![text(&stage.name(name))]));
+    let (env, _worker) = TestEnv::with_worker().await;
+    let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
+    let customer = env.customer().await;
+    let array = |name: &str| AMQPValue::FieldArray(FieldArray::from(vec![text(&env.name(name))]));
     let mut death = FieldTable::default();
     death
-        .insert("queue".into(), text(&stage.name("work")))
+        .insert("queue".into(), text(&env.name("work")))
         .insert("reason".into(), text("expired"))
         .insert("count".into(), long(7))
         .insert("exchange".into(), text(""))
@@ -204,10 +204,10 @@ async fn what_would_make_the_broker_act_is_not_passed_on() {
     };
     // Through every rung, although the broker would take the forged deaths for a cycle and drop it.
     let request = forge(Request::revert(customer.account, Uuid::new_v4(), 5));
-    stage.publish(&request).await;
+    env.publish(&request).await;
     assert_eq!(events.answer(&request).await.verdict(), "USAGE_NOT_FOUND");
     let rubbish = forge(Request::raw("rubbish"));
-    stage.publish(&rubbish).await;
+    env.publish(&rubbish).await;
     assert_eq!(events.answer(&rubbish).await.verdict(), "MALFORMED_REQUEST");
     let letter = dead.answer(&rubbish).await;
     assert_eq!(letter.text_header("x-kept").as_deref(), Some("kept"));
@@ -219,32 +219,32 @@ async fn what_would_make_the_broker_act_is_not_passed_on() {
         assert_eq!(letter.header(header), None, "{header}");
     }
     assert_eq!(*letter.properties.expiration(), None);
-    assert_eq!(stage.depth(&stage.name("dead")).await, 0, "no copies");
-    stage.teardown().await;
+    assert_eq!(env.depth(&env.name("dead")).await, 0, "no copies");
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lettered_alone() {
-    let stage = Stage::new().await;
-    stage.start_worker().await.stop().await;
-    let (mut events, mut dead) = (stage.events().await, stage.dead_letters().await);
-    let customer = stage.customer().await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
+    let customer = env.customer().await;
     // A rule of somebody else's on their table, that one usage breaks.
-    let bad = stage.usage(customer.account, 666).await;
-    stage
+    let bad = env.usage(customer.account, 666).await;
+    env
         .sql("ALTER TABLE billing_transactions ADD CONSTRAINT whim CHECK (type <> 'credit' OR amount <> 666) NOT VALID")
         .await;
     let bad = Request::revert(customer.account, bad, 666);
     let mut good = Vec::new();
     for index in 0..40 {
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         good.push(Request::revert(customer.account, usage, 20));
-        stage.publish(&good[index]).await;
+        env.publish(&good[index]).await;
         if index == 20 {
-            stage.publish(&bad).await;
+            env.publish(&bad).await;
         }
     }
-    let mut worker = stage.start_worker().await;
+    let mut worker = env.start_worker().await;
     for request in &good {
         assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
     }
@@ -261,10 +261,10 @@ async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lette
     assert_eq!(letter.header("x-attempts"), Some(long(4)), "three rungs");
     assert_eq!(letter.body, bad.body);
     // It has no outcome yet: replayed, it may still succeed.
-    stage
+    env
         .sql("ALTER TABLE billing_transactions DROP CONSTRAINT whim")
         .await;
-    stage.publish(&bad).await;
+    env.publish(&bad).await;
     assert_eq!(events.answer(&bad).await.verdict(), "usage.reverted");
     assert!(worker.stop().await.success());
     assert!(
@@ -272,19 +272,19 @@ async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lette
         "the bad one alone: {}",
         worker.log()
     );
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn headers_nested_as_deep_as_a_frame_allows_are_one_message_like_any_other() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    raw::publish_with_nested_header(&stage, 25_000).await;
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    raw::publish_with_nested_header(&env, 25_000).await;
     for _ in 0..3 {
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         let request = Request::revert(customer.account, usage, 20);
-        stage.publish(&request).await;
+        env.publish(&request).await;
         assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     }
     assert!(worker.stop().await.success(), "{}", worker.log());
@@ -293,33 +293,33 @@ async fn headers_nested_as_deep_as_a_frame_allows_are_one_message_like_any_other
         "it is answered: {}",
         worker.log()
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn properties_that_are_not_utf8_pass_without_losing_a_neighbour() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let mut requests = Vec::new();
     for index in 0..300 {
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         requests.push(Request::revert(customer.account, usage, 20));
         if index == 150 {
-            raw::publish_with_message_id(&stage, b"\xff\xfe").await;
+            raw::publish_with_message_id(&env, b"\xff\xfe").await;
         }
-        stage.publish(&requests[index]).await;
+        env.publish(&requests[index]).await;
     }
     for request in &requests {
         assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
     }
     // The broker removes it, since no client can read it.
     eventually("it is dead-lettered", async || {
-        stage.depth(&stage.name("dead")).await == 1
+        env.depth(&env.name("dead")).await == 1
     })
     .await;
-    let usage = stage.usage(customer.account, 20).await;
+    let usage = env.usage(customer.account, 20).await;
     let after = Request::revert(customer.account, usage, 20);
-    stage.publish(&after).await;
+    env.publish(&after).await;
     assert_eq!(events.answer(&after).await.verdict(), "usage.reverted");
     assert!(worker.stop().await.success());
     assert!(
@@ -327,6 +327,6 @@ async fn properties_that_are_not_utf8_pass_without_losing_a_neighbour() {
         "{}",
         worker.log()
     );
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }

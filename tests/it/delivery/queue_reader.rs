@@ -12,19 +12,19 @@ use crate::support::*;
 /// Far below what a frame is waited for (30 s): a queue that has nothing more is asked, not waited for.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A stage whose dead-letter queue has three letters, counted and not yet read.
-async fn counted() -> (Stage, Browse) {
-    let (stage, mut worker) = Stage::with_worker().await;
+/// An environment whose dead-letter queue has three letters, counted and not yet read.
+async fn counted() -> (TestEnv, Browse) {
+    let (env, mut worker) = TestEnv::with_worker().await;
     assert!(worker.stop().await.success());
-    let queue = stage.name("dead");
+    let queue = env.name("dead");
     for body in ["one", "two", "three"] {
-        stage.publish_to(&queue, &Request::raw(body)).await;
+        env.publish_to(&queue, &Request::raw(body)).await;
     }
-    let settings = Settings::load_from(None, stage.environment()).expect("valid");
+    let settings = Settings::load_from(None, env.environment()).expect("valid");
     let browse = Browse::open(&settings, &queue, 100).await;
     let browse = browse.expect("opens");
     assert_eq!(browse.waiting(), 3);
-    (stage, browse)
+    (env, browse)
 }
 
 /// What is left to be read.
@@ -41,23 +41,23 @@ async fn bodies(browse: &mut Browse) -> Vec<String> {
 
 #[tokio::test]
 async fn what_was_counted_and_is_gone_is_not_waited_for() {
-    let (stage, mut browse) = counted().await;
-    let queue = stage.name("dead");
-    let purging = stage
+    let (env, mut browse) = counted().await;
+    let queue = env.name("dead");
+    let purging = env
         .channel
         .queue_purge(queue.as_str().into(), QueuePurgeOptions::default());
     assert_eq!(purging.await.expect("emptied"), 3);
     assert_eq!(bodies(&mut browse).await, Vec::<String>::new());
     assert_eq!(browse.missing(), 3);
     browse.close().await.expect("closes");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_another_reader_holds_is_left_to_him_and_the_rest_is_read() {
-    let (stage, mut browse) = counted().await;
-    let queue = stage.name("dead");
-    let getting = stage
+    let (env, mut browse) = counted().await;
+    let queue = env.name("dead");
+    let getting = env
         .channel
         .basic_get(queue.as_str().into(), BasicGetOptions { no_ack: false });
     let held = getting.await.expect("answers").expect("a letter");
@@ -71,8 +71,8 @@ async fn what_another_reader_holds_is_left_to_him_and_the_rest_is_read() {
     };
     held.delivery.acker.nack(requeue).await.expect("returned");
     eventually("all three are there again", async || {
-        stage.depth(&queue).await == 3
+        env.depth(&queue).await == 3
     })
     .await;
-    stage.teardown().await;
+    env.teardown().await;
 }

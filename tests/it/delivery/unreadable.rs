@@ -42,10 +42,10 @@ fn carbon() -> Vec<u8> {
 
 #[tokio::test]
 async fn unreadable_messages_are_rejected_among_others() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let mut raw = RawConnection::open(&stage.servers.amqp).await;
-    let exchange = stage.name("requests");
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let mut raw = RawConnection::open(&env.servers.amqp).await;
+    let exchange = env.name("requests");
     let mut requests = Vec::new();
     let bad = unreadable();
     for properties in &bad {
@@ -55,18 +55,18 @@ async fn unreadable_messages_are_rejected_among_others() {
         raw.publish(&exchange, b"revert", properties, b"{}").await;
         raw.publish(&exchange, TEXT, &carbon(), b"{}").await;
         raw.confirmed().await;
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         let request = Request::revert(customer.account, usage, 20);
-        stage.publish(&request).await;
+        env.publish(&request).await;
         requests.push(request);
     }
     for request in &requests {
         assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
     }
-    let dead = stage.name("dead");
+    let dead = env.name("dead");
     let rejected = u32::try_from(3 * bad.len()).expect("few");
     eventually("all are dead letters", async || {
-        stage.depth(&dead).await == rejected
+        env.depth(&dead).await == rejected
     })
     .await;
     for letter in raw.take_all(&dead).await {
@@ -77,6 +77,6 @@ async fn unreadable_messages_are_rejected_among_others() {
     assert!(log.contains("properties can't be parsed"), "{log}");
     assert!(!log.contains("paused"), "nothing waits for them: {log}");
     assert!(log.contains("redelivered=0 "), "nor comes twice: {log}");
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{ledger_of_the_examples, timeless};
-use crate::support::Stage;
+use crate::support::TestEnv;
 use crate::support::documents::answers::{complaints, openapi};
 use crate::support::documents::asyncapi;
 use crate::support::http::{Call, PATH, PUBLISHER};
@@ -59,14 +59,14 @@ fn call(request: &Value) -> Call {
 
 #[tokio::test]
 async fn the_examples_happen() {
-    let mut stage = Stage::new().await;
-    stage.set("AUTHORIZATION__MODE", "grants");
-    stage.sql(&ledger_of_the_examples()).await;
+    let mut env = TestEnv::new().await;
+    env.set("AUTHORIZATION__MODE", "grants");
+    env.sql(&ledger_of_the_examples()).await;
     let org = "0a000000-0000-4000-8000-000000000001";
-    let granted = stage.command(&["grants", "add", PUBLISHER.0, org]).output();
+    let granted = env.command(&["grants", "add", PUBLISHER.0, org]).output();
     assert!(granted.expect("runs").status.success());
-    let _worker = stage.start_worker().await;
-    let gateway = stage.start_gateway().await;
+    let _worker = env.start_worker().await;
+    let gateway = env.start_gateway().await;
     let mut asked = 0;
     for example in examples() {
         let Some(call) = &example.asked else {
@@ -83,7 +83,7 @@ async fn the_examples_happen() {
         asked > requests.as_object().expect("examples").len(),
         "each request is answered"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[test]

@@ -93,18 +93,18 @@ fn the_names_are_the_defaults_of_the_configuration() {
 #[tokio::test]
 async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
     let settings = [("RETRY__DELAYS", "1s,5s,30s,2m,10m")];
-    let (stage, _worker) = Stage::with_worker_set(&settings).await;
+    let (env, _worker) = TestEnv::with_worker_set(&settings).await;
     let named = |name: &str| match name.strip_prefix("usage.reverts") {
-        Some("") => stage.name("work"),
-        Some(".events") => stage.name("replies"),
-        Some(rest) => format!("{}{rest}", stage.prefix),
+        Some("") => env.name("work"),
+        Some(".events") => env.name("replies"),
+        Some(rest) => format!("{}{rest}", env.prefix),
         None => name.to_owned(),
     };
     let channels = asyncapi().text["channels"].as_object().expect("channels");
     for channel in channels.values() {
         let exchange = &asyncapi().resolved(&channel["bindings"])["amqp"]["exchange"];
         let name = match exchange["name"].as_str().expect("a name") {
-            "usage.reverts" => stage.name("requests"),
+            "usage.reverts" => env.name("requests"),
             name => named(name),
         };
         let kind = match exchange["type"].as_str().expect("a type") {
@@ -124,7 +124,7 @@ async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
             arguments.insert("alternate-exchange".into(), alternate);
         }
         let declared =
-            stage
+            env
                 .channel
                 .exchange_declare(name.as_str().into(), kind, options, arguments);
         declared
@@ -152,11 +152,11 @@ async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
             durable: true,
             ..Default::default()
         };
-        let declared = stage
+        let declared = env
             .channel
             .queue_declare(name.as_str().into(), options, arguments)
             .await;
         declared.unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
     }
-    stage.teardown().await;
+    env.teardown().await;
 }

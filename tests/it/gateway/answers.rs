@@ -8,15 +8,15 @@ use crate::support::*;
 
 #[tokio::test]
 async fn a_revert_is_answered_with_an_empty_object_and_entered_once() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let gateway = stage.start_gateway().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let gateway = env.start_gateway().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let call = Call::revert(customer.account, usage, 15)
         .key("job 1")
         .header("traceparent", trace);
-    let mut events = stage.events().await;
+    let mut events = env.events().await;
     for _ in 0..3 {
         let reply = gateway.send(&call).await;
         assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
@@ -32,7 +32,7 @@ async fn a_revert_is_answered_with_an_empty_object_and_entered_once() {
         assert_eq!(event.text_header("traceparent").as_deref(), Some(trace));
         assert_eq!(event.json()["data"]["request_id"], "job 1");
     }
-    assert_eq!(stage.entries(usage).await, 1);
+    assert_eq!(env.entries(usage).await, 1);
 
     let other = Call::revert(customer.account, usage, 14).key("job 1");
     let reply = gateway.send(&other).await;
@@ -44,27 +44,27 @@ async fn a_revert_is_answered_with_an_empty_object_and_entered_once() {
     assert_eq!(reply.json()["details"][0]["metadata"]["amount"], "15");
     let id = reply.header("x-request-id").expect("it has one");
     assert!(Uuid::try_parse(id).is_ok(), "{id}");
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn each_refusal_has_its_status() {
-    let (stage, mut worker) = Stage::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let purchase = stage.purchase(customer.account, 20).await;
-    let old = stage.usage(customer.account, 20).await;
-    stage
+    let (env, mut worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let purchase = env.purchase(customer.account, 20).await;
+    let old = env.usage(customer.account, 20).await;
+    env
         .sql(&format!(
             "UPDATE billing_transactions SET created_at = now() - interval '2 days' WHERE id = '{old}'"
         ))
         .await;
-    let done = stage.usage(customer.account, 20).await;
-    let gateway = stage.start_gateway().await;
+    let done = env.usage(customer.account, 20).await;
+    let gateway = env.start_gateway().await;
     let revert = |usage, amount| Call::revert(customer.account, usage, amount);
     assert_eq!(gateway.send(&revert(done, 20)).await.status, 200);
-    let reverted = stage.reverts(done).await;
+    let reverted = env.reverts(done).await;
     let entry: Uuid = reverted[0].id;
     let (nobody, unknown) = (Uuid::new_v4(), Uuid::new_v4());
     for (call, status, reason) in [
@@ -89,33 +89,33 @@ async fn each_refusal_has_its_status() {
     // An unknown usage was refused at once: nothing was put on the ladder.
     assert!(worker.stop().await.success());
     assert!(worker.log().contains("retried=0"), "{}", worker.log());
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_request_that_fails_by_itself_is_answered_500() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    stage
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    env
         .sql(
             "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
              $$ BEGIN RAISE EXCEPTION USING ERRCODE = '22000'; END $$; \
              CREATE TRIGGER fails BEFORE INSERT ON billing_transactions FOR EACH ROW EXECUTE FUNCTION fails()",
         )
         .await;
-    let gateway = stage.start_gateway().await;
+    let gateway = env.start_gateway().await;
     let reply = gateway
         .send(&Call::revert(customer.account, usage, 5))
         .await;
     assert_eq!(reply.verdict(), (500, "RETRIES_EXHAUSTED".into()));
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_is_no_such_request_is_told_so() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
+    let env = TestEnv::new().await;
+    let gateway = env.start_gateway().await;
     let sound = Call::post("{}");
     let to = |method: &str, path: &str| Call {
         method: method.into(),
@@ -181,13 +181,13 @@ async fn what_is_no_such_request_is_told_so() {
     line.write(format!("{head}1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n").as_bytes())
         .await;
     assert_eq!(line.reply().await.verdict(), (400, "INVALID_FIELD".into()));
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn every_violation_is_told_and_nothing_malformed_is_published() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let gateway = stage.start_gateway().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let gateway = env.start_gateway().await;
     let reply = gateway
         .send(&Call::post(r#"{"usage_id": "x", "amount": 0}"#))
         .await;
@@ -235,24 +235,24 @@ async fn every_violation_is_told_and_nothing_malformed_is_published() {
     }
     let not_utf_8 = gateway.send(&Call::post(&b"{\"\xff\":1}"[..])).await;
     assert_eq!(not_utf_8.verdict(), (400, "MALFORMED_REQUEST".into()));
-    assert_eq!(stage.depth(&stage.name("dead")).await, 0);
-    assert_eq!(stage.depth(&stage.name("replies")).await, 0);
+    assert_eq!(env.depth(&env.name("dead")).await, 0);
+    assert_eq!(env.depth(&env.name("replies")).await, 0);
     // A field that nobody knows is ignored, however deep; the worker copes as well.
     let ignored = sound("5", &format!(r#","x":{deep}"#));
     let reply = gateway.send(&Call::post(ignored)).await;
     assert_eq!(reply.verdict(), (404, "BILLING_ACCOUNT_NOT_FOUND".into()));
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn cumulative_needs_an_idempotency_key() {
-    let (mut stage, _worker) = Stage::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
-    stage.set("GATEWAY__TIMEOUT", "1ms");
-    let impatient = stage.start_gateway().await;
-    stage.set("GATEWAY__TIMEOUT", "10s");
-    let gateway = stage.start_gateway().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let (mut env, _worker) = TestEnv::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
+    env.set("GATEWAY__TIMEOUT", "1ms");
+    let impatient = env.start_gateway().await;
+    env.set("GATEWAY__TIMEOUT", "10s");
+    let gateway = env.start_gateway().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let call = Call::revert(customer.account, usage, 5);
     for gateway in [&impatient, &gateway] {
         let reply = gateway.send(&call).await;
@@ -266,16 +266,16 @@ async fn cumulative_needs_an_idempotency_key() {
     let late = impatient.send(&keyed).await;
     assert_eq!(late.verdict(), (504, "NO_ANSWER_IN_TIME".into()));
     assert_eq!(gateway.send(&keyed).await.status, 200);
-    assert_eq!(stage.entries(usage).await, 1);
-    stage.teardown().await;
+    assert_eq!(env.entries(usage).await, 1);
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_number_too_large_and_half_a_pair_are_json() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let gateway = stage.start_gateway().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let usage = stage.usage(customer.account, 20).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let gateway = env.start_gateway().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let usage = env.usage(customer.account, 20).await;
     let body = |more: &str| {
         let account = customer.account;
         format!(r#"{{"billing_id":"{account}","usage_id":"{usage}",{more}}}"#)
@@ -284,24 +284,24 @@ async fn a_number_too_large_and_half_a_pair_are_json() {
         let reply = gateway.send(&Call::post(body(wrong))).await;
         assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()), "{wrong}");
         let request = Request::raw(body(wrong)).id(wrong);
-        stage.publish(&request).await;
+        env.publish(&request).await;
         assert_eq!(events.answer(&request).await.verdict(), "INVALID_FIELD");
     }
-    assert_eq!(stage.depth(&stage.name("dead")).await, 0);
+    assert_eq!(env.depth(&env.name("dead")).await, 0);
     let sound = body(r#""amount":5,"x":[1e400,"\ud800"],"\udfff":-1e-400"#);
     let request = Request::raw(sound).id("sound");
-    stage.publish(&request).await;
+    env.publish(&request).await;
     assert_eq!(
         events.correlated(&request.correlation()).await.verdict(),
         "usage.reverted"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_key_or_an_id_of_another_form_is_refused_or_ignored() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
+    let env = TestEnv::new().await;
+    let gateway = env.start_gateway().await;
     let field = |reply: &Reply| -> Value {
         reply.json()["details"][1]["fieldViolations"][0]["field"].clone()
     };
@@ -336,5 +336,5 @@ async fn a_key_or_an_id_of_another_form_is_refused_or_ignored() {
         (reply.header("x-request-id"), reply.header("x-injected")),
         (Some("a"), None)
     );
-    stage.teardown().await;
+    env.teardown().await;
 }

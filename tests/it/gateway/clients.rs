@@ -5,8 +5,8 @@ use crate::support::*;
 
 #[tokio::test]
 async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
-    let stage = Stage::new().await;
-    let mut gateway = stage.start_gateway().await;
+    let env = TestEnv::new().await;
+    let mut gateway = env.start_gateway().await;
     let with = |value: &str| {
         Call::post("{}")
             .without("Authorization")
@@ -60,15 +60,15 @@ async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
     // Each wrong secret was asked about once; malformed ones never.
     assert!(log.contains("logins_refused=2"), "{log}");
     assert!(!log.contains("nobody") && !log.contains("WARN"), "{log}");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_client_may_do_what_the_broker_lets_it_do() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let mut gateway = stage.start_gateway().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let mut gateway = env.start_gateway().await;
     let call = Call::revert(customer.account, usage, 5);
     let (reader, stranger) = (("reader", "s:é 😀"), ("stranger", "yT5-nGf0_uJ3xRz8bW"));
     logs::secret(stranger.1);
@@ -87,11 +87,11 @@ async fn a_client_may_do_what_the_broker_lets_it_do() {
     let forbidden = call.clone().by(reader);
     let both = tokio::join!(gateway.send(&forbidden), gateway.send(&forbidden));
     assert_eq!((both.0.status, both.1.status), (403, 403));
-    assert_eq!(stage.entries(usage).await, 0);
+    assert_eq!(env.entries(usage).await, 0);
     assert_eq!(gateway.send(&call).await.status, 200);
     // The request bears the client that the broker knows it by.
     assert_eq!(
-        stage
+        env
             .count("SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'")
             .await,
         1
@@ -104,21 +104,21 @@ async fn a_client_may_do_what_the_broker_lets_it_do() {
         "{log}"
     );
     assert!(!log.contains("s:é") && !log.contains("s:\\u"), "{log}");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn the_smallest_permissions_of_the_readme_are_enough() {
-    let (mut stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let mut url = url::Url::parse(&stage.servers.amqp).expect("a URL");
+    let (mut env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let mut url = url::Url::parse(&env.servers.amqp).expect("a URL");
     url.set_username("gateway").expect("a user");
     url.set_password(Some("eD9_mVq4-sLh7kPc2A"))
         .expect("a password");
     logs::password_of(url.as_str());
-    stage.set("AMQP__URL", url.as_str());
-    let gateway = stage.start_gateway().await;
+    env.set("AMQP__URL", url.as_str());
+    let gateway = env.start_gateway().await;
     assert_eq!(
         gateway
             .send(&Call::revert(customer.account, usage, 5))
@@ -126,22 +126,22 @@ async fn the_smallest_permissions_of_the_readme_are_enough() {
             .status,
         200
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_answer_that_the_worker_did_not_send_is_dropped() {
-    let (mut stage, mut worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let (mut env, mut worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     assert!(worker.stop().await.success());
-    stage.set("GATEWAY__TIMEOUT", "60s");
-    let gateway = stage.start_gateway().await;
+    env.set("GATEWAY__TIMEOUT", "60s");
+    let gateway = env.start_gateway().await;
     let mut line = gateway.connect().await;
     line.write(&Call::revert(customer.account, usage, 5).key("mine").bytes())
         .await;
     // Whoever could read the request knows the queue; a client knows the key that it sent.
-    let request = stage.peek(&stage.name("work")).await;
+    let request = env.peek(&env.name("work")).await;
     let queue = request.properties.reply_to().clone().expect("it has one");
     let told = request.properties.message_id().clone().expect("it has one");
     assert_eq!(told.as_str(), "mine");
@@ -162,10 +162,10 @@ async fn an_answer_that_the_worker_did_not_send_is_dropped() {
             Some(id) => answer.properties.with_correlation_id(id.into()),
             None => lapin::BasicProperties::default(),
         };
-        stage.publish_to(queue.as_str(), &answer).await;
+        env.publish_to(queue.as_str(), &answer).await;
     }
     assert!(line.is_silent(std::time::Duration::from_millis(300)).await);
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     assert_eq!(line.reply().await.status, 200);
-    stage.teardown().await;
+    env.teardown().await;
 }

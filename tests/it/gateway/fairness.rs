@@ -22,22 +22,22 @@ async fn ask(gateway: &GatewayProcess, from: Ipv4Addr, call: &Call, times: usize
 }
 
 /// The login of the gateway itself, as a client.
-fn other_client(stage: &Stage) -> (String, String) {
-    let url = url::Url::parse(&stage.servers.amqp).expect("a URL");
+fn other_client(env: &TestEnv) -> (String, String) {
+    let url = url::Url::parse(&env.servers.amqp).expect("a URL");
     let password = logs::decoded(url.password().expect("it has one"));
     (url.username().to_owned(), password)
 }
 
 #[tokio::test]
 async fn bodies_that_do_not_come_keep_no_other_login_out() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let gateway = stage.start_gateway().await;
-    let (id, secret) = other_client(&stage);
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let gateway = env.start_gateway().await;
+    let (id, secret) = other_client(&env);
     let honest = |usage| Call::revert(customer.account, usage, 5).by((&id, &secret));
     let mut usages = Vec::new();
     for _ in 0..20 {
-        usages.push(stage.usage(customer.account, 20).await);
+        usages.push(env.usage(customer.account, 20).await);
     }
     let stalled = Call::post("{        }").bytes();
     let stalled = &stalled[..stalled.len() - 9];
@@ -68,13 +68,13 @@ async fn bodies_that_do_not_come_keep_no_other_login_out() {
     assert!(told.contains_key(&(429, "TOO_MANY_REQUESTS".into())));
     assert_eq!(told.get(&(408, "BODY_TIMEOUT".into())), Some(&100));
     assert_eq!(told.len(), 2);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn connections_of_one_address_keep_no_other_out() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
+    let env = TestEnv::new().await;
+    let gateway = env.start_gateway().await;
     let crowd = Ipv4Addr::new(127, 0, 0, 2);
     let mut lines = Vec::new();
     for _ in 0..2600 {
@@ -91,5 +91,5 @@ async fn connections_of_one_address_keep_no_other_out() {
     let line = "event=\"connections_closed\"";
     assert_eq!(log.matches(line).count(), 1, "{log}");
     drop(lines);
-    stage.teardown().await;
+    env.teardown().await;
 }

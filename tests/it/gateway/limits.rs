@@ -6,26 +6,26 @@ use std::time::{Duration, Instant};
 use crate::support::http::*;
 use crate::support::*;
 
-/// A stage with its queues and no worker, so that a request that is taken stays in work.
-async fn stage_without_worker(settings: &[(&str, &str)]) -> Stage {
-    let (stage, mut worker) = Stage::with_worker_set(settings).await;
+/// An environment with its queues and no worker, so that a request that is taken stays in work.
+async fn stage_without_worker(settings: &[(&str, &str)]) -> TestEnv {
+    let (env, mut worker) = TestEnv::with_worker_set(settings).await;
     assert!(worker.stop().await.success());
-    stage
+    env
 }
 
 #[tokio::test]
 async fn more_requests_than_may_be_in_work_are_refused_at_once() {
     let settings = [("GATEWAY__MAX_IN_FLIGHT", "1"), ("GATEWAY__TIMEOUT", "60s")];
-    let stage = stage_without_worker(&settings).await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let gateway = stage.start_gateway().await;
+    let env = stage_without_worker(&settings).await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let gateway = env.start_gateway().await;
     let call = Call::revert(customer.account, usage, 5);
     // An address has one connection of the two.
     let address = |n| Ipv4Addr::new(127, 0, 0, n);
     let mut line = gateway.connect_from(address(2)).await;
     line.write(&call.bytes()).await;
-    stage.peek(&stage.name("work")).await;
+    env.peek(&env.name("work")).await;
     let reader = call.clone().by(("reader", "s:é 😀"));
     for (n, call, status, reason) in [
         (3, &call, 429, "TOO_MANY_REQUESTS"),
@@ -43,17 +43,17 @@ async fn more_requests_than_may_be_in_work_are_refused_at_once() {
             .status,
         401
     );
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     assert_eq!(line.reply().await.status, 200);
     assert_eq!(gateway.send_from(address(6), &call).await.status, 409);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn further_connections_wait_until_one_ends() {
-    let mut stage = Stage::new().await;
-    stage.set("GATEWAY__MAX_IN_FLIGHT", "1");
-    let gateway = stage.start_gateway().await;
+    let mut env = TestEnv::new().await;
+    env.set("GATEWAY__MAX_IN_FLIGHT", "1");
+    let gateway = env.start_gateway().await;
     let bytes = Call::post("{}").bytes();
     let address = |n| Ipv4Addr::new(127, 0, 0, n);
     let mut lines = [
@@ -72,17 +72,17 @@ async fn further_connections_wait_until_one_ends() {
     );
     drop(lines);
     assert_eq!(third.reply().await.status, 400);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_connection_carries_many_requests_also_sent_ahead() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let gateway = stage.start_gateway().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let gateway = env.start_gateway().await;
     let mut usages = Vec::new();
     for _ in 0..5 {
-        usages.push(stage.usage(customer.account, 20).await);
+        usages.push(env.usage(customer.account, 20).await);
     }
     let ahead: Vec<u8> = usages
         .iter()
@@ -105,13 +105,13 @@ async fn a_connection_carries_many_requests_also_sent_ahead() {
     line.write(&Call::revert(customer.account, usages[0], 5).bytes())
         .await;
     assert_eq!(line.reply().await.status, 409);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_client_that_dawdles_is_cut_off() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
+    let env = TestEnv::new().await;
+    let gateway = env.start_gateway().await;
     let call = Call::post("{}");
     let (mut nothing, mut head, mut idle, mut body) = (
         gateway.connect().await,
@@ -152,13 +152,13 @@ async fn a_client_that_dawdles_is_cut_off() {
     let mut line = gateway.connect().await;
     line.write(&bytes[..bytes.len() - 4]).await;
     assert_eq!(line.reply().await.status, 401);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_off() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
+    let env = TestEnv::new().await;
+    let gateway = env.start_gateway().await;
     let mut line = gateway.connect().await;
     let many = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
     eventually("the connection is cut off", async || {
@@ -167,13 +167,13 @@ async fn a_client_that_never_reads_is_cut_off() {
     })
     .await;
     assert_eq!(gateway.send(&Call::post("{}")).await.status, 400);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_head_that_is_no_head_or_too_large_is_refused() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
+    let env = TestEnv::new().await;
+    let gateway = env.start_gateway().await;
     let large = Call::post("{}").header("X-Large", &"x".repeat(20_000));
     let many = (0..200).fold(Call::post("{}"), |call, n| {
         call.header(&format!("X-{n}"), "x")
@@ -202,5 +202,5 @@ async fn a_head_that_is_no_head_or_too_large_is_refused() {
         assert!(told.starts_with(said), "{told}");
     }
     assert_eq!(gateway.send(&Call::post("{}")).await.status, 400);
-    stage.teardown().await;
+    env.teardown().await;
 }

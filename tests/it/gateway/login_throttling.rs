@@ -32,9 +32,9 @@ async fn guess(gateway: &GatewayProcess, until: Instant, guesser: usize) -> (u32
 
 #[tokio::test]
 async fn who_guesses_waits_and_keeps_no_other_address_from_the_id() {
-    let mut stage = Stage::new().await;
-    stage.set(LISTEN.0, LISTEN.1);
-    let mut gateway = stage.start_gateway().await;
+    let mut env = TestEnv::new().await;
+    env.set(LISTEN.0, LISTEN.1);
+    let mut gateway = env.start_gateway().await;
     let telemetry = Telemetry::of(&mut gateway.process).await;
     let until = Instant::now() + GUESSING;
     let guessers = (0..16).map(|guesser| guess(&gateway, until, guesser));
@@ -77,5 +77,5 @@ async fn who_guesses_waits_and_keeps_no_other_address_from_the_id() {
             .expect("a pattern");
     assert_eq!(line.find_iter(&log).count(), 1, "{log}");
     assert!(!log.contains("guess-"), "{log}");
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -27,10 +27,10 @@ fn shell(command: &str) -> (i32, String) {
 
 #[tokio::test]
 async fn the_printed_command_works_with_a_client_id_and_secret() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let gateway = stage.start_gateway().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let gateway = env.start_gateway().await;
     // Only the port differs, since tests share the machine.
     let address = gateway.address.to_string();
     let command = PRINTED.replace("127.0.0.1:7400", &address);
@@ -59,23 +59,23 @@ async fn the_printed_command_works_with_a_client_id_and_secret() {
         )
         .replace("\"amount\": \"string\"", "\"amount\": \"15\"");
     assert_eq!(shell(&filled), (0, "{} 200".into()));
-    assert_eq!(stage.entries(usage).await, 1);
+    assert_eq!(env.entries(usage).await, 1);
 
     let (_, told) = shell(&filled.replace("-u 'publisher:pH3%8sNd+6yB/e1Kc'", ""));
     assert!(
         told.ends_with(" 401") && told.contains("CLIENT_UNKNOWN"),
         "{told}"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn it_listens_where_the_printed_command_looks_for_it() {
-    let stage = Stage::new().await;
-    let output = stage.command(&["config", "--output", "json"]).output();
+    let env = TestEnv::new().await;
+    let output = env.command(&["config", "--output", "json"]).output();
     let told: serde_json::Value =
         serde_json::from_slice(&output.expect("runs").stdout).expect("JSON");
     assert_eq!(told["gateway"]["listen"], "127.0.0.1:7400");
     assert!(PRINTED.contains("http://127.0.0.1:7400/"));
-    stage.teardown().await;
+    env.teardown().await;
 }

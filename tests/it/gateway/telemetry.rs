@@ -7,12 +7,12 @@ use crate::support::*;
 
 #[tokio::test]
 async fn answers_are_timed_by_status_and_it_is_ready_with_a_reply_queue() {
-    let (mut stage, _worker) = Stage::with_worker().await;
-    stage.set(LISTEN.0, LISTEN.1);
-    let proxy = stage.proxy_amqp();
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let mut gateway = stage.start_gateway().await;
+    let (mut env, _worker) = TestEnv::with_worker().await;
+    env.set(LISTEN.0, LISTEN.1);
+    let proxy = env.proxy_amqp();
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let mut gateway = env.start_gateway().await;
     let telemetry = Telemetry::of(&mut gateway.process).await;
     telemetry.ready().await;
     assert_eq!(telemetry.get("/healthz").await.0, 200);
@@ -35,5 +35,5 @@ async fn answers_are_timed_by_status_and_it_is_ready_with_a_reply_queue() {
     telemetry.not_ready("the broker: ").await;
     proxy.refuse(false);
     telemetry.ready().await;
-    stage.teardown().await;
+    env.teardown().await;
 }

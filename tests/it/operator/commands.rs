@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
+fn run(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
     let Output {
         status,
         stdout,
         stderr,
-    } = stage.command(arguments).output().expect("runs");
+    } = env.command(arguments).output().expect("runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (
         status.code().expect("no signal"),
@@ -22,9 +22,9 @@ fn run(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
 
 #[tokio::test]
 async fn submit_prints_the_event_and_ends_as_it_says() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await.to_string();
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await.to_string();
     let (org, account) = (customer.org.to_string(), customer.account.to_string());
     let first = [
         "submit",
@@ -39,14 +39,14 @@ async fn submit_prints_the_event_and_ends_as_it_says() {
         "--reason",
         "the job failed",
     ];
-    let (status, told, _) = run(&stage, &first);
+    let (status, told, _) = run(&env, &first);
     assert_eq!(status, 0);
     assert!(
         told.starts_with("usage.reverted: 5 of 20 given back, 15 remain (request job-7"),
         "{told}"
     );
 
-    let (status, told, _) = run(&stage, &[&first[..], &["--output", "json"]].concat());
+    let (status, told, _) = run(&env, &[&first[..], &["--output", "json"]].concat());
     let event: Value = serde_json::from_str(&told).expect("the event, alone");
     assert_eq!(
         (status, &event["data"]["reason"]),
@@ -62,14 +62,14 @@ async fn submit_prints_the_event_and_ends_as_it_says() {
         "--billing-id",
         &account,
     ];
-    let (status, told, _) = run(&stage, &again);
+    let (status, told, _) = run(&env, &again);
     assert_eq!(status, 1);
     assert!(
         told.contains("ALREADY_REVERTED") && told.contains("amount 5"),
         "{told}"
     );
 
-    let (status, told, _) = run(&stage, &["submit", "--usage-id", "x", "--amount", "-1"]);
+    let (status, told, _) = run(&env, &["submit", "--usage-id", "x", "--amount", "-1"]);
     assert_eq!(status, 1);
     for said in [
         "INVALID_FIELD",
@@ -79,7 +79,7 @@ async fn submit_prints_the_event_and_ends_as_it_says() {
     ] {
         assert!(told.contains(said), "{told}");
     }
-    let (status, told, _) = run(&stage, &["submit", "--body", "rubbish"]);
+    let (status, told, _) = run(&env, &["submit", "--body", "rubbish"]);
     assert_eq!(status, 1);
     assert!(
         told.starts_with("usage.revert.failed: MALFORMED_REQUEST"),
@@ -96,27 +96,27 @@ async fn submit_prints_the_event_and_ends_as_it_says() {
         "--message-id",
         "later",
     ];
-    let (status, told, said) = run(&stage, &unanswered);
+    let (status, told, said) = run(&env, &unanswered);
     assert_eq!((status, told.as_str()), (3, ""));
     assert!(said.contains("--message-id later"), "{said}");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn submit_before_any_worker_says_so() {
-    let stage = Stage::new().await;
-    let (status, _, said) = run(&stage, &["submit", "--body", "{}"]);
+    let env = TestEnv::new().await;
+    let (status, _, said) = run(&env, &["submit", "--body", "{}"]);
     assert_eq!(status, 1);
     assert!(
         said.contains("t.") && said.contains("revertd worker"),
         "{said}"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn wrong_usage_ends_with_2_and_says_how() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     for arguments in [
         &["nonsense"][..],
         &["submit"],
@@ -125,7 +125,7 @@ async fn wrong_usage_ends_with_2_and_says_how() {
         &["submit", "--body", "{}", "--max-attempts", "0"],
         &["config", "--output", "xml"],
     ] {
-        let (status, _, said) = run(&stage, arguments);
+        let (status, _, said) = run(&env, arguments);
         assert_eq!(status, 2, "{arguments:?}");
         assert!(said.contains("--help"), "{said}");
     }
@@ -136,44 +136,44 @@ async fn wrong_usage_ends_with_2_and_says_how() {
         &["gateway", "--help"],
         &["--version"],
     ] {
-        assert_eq!(run(&stage, arguments).0, 0, "{arguments:?}");
+        assert_eq!(run(&env, arguments).0, 0, "{arguments:?}");
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn config_prints_what_is_in_force_and_hides_the_passwords() {
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "17");
-    stage.set("DATABASE__URL", "postgres://me:hunter2@db/x");
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "17");
+    env.set("DATABASE__URL", "postgres://me:hunter2@db/x");
     logs::secret("hunter2");
-    let (status, told, _) = run(&stage, &["config"]);
+    let (status, told, _) = run(&env, &["config"]);
     assert_eq!(status, 0);
     assert!(
         told.contains("batch_max = 17") && told.contains("postgres://me:***@db/x"),
         "{told}"
     );
     assert!(!told.contains("hunter2"));
-    let (_, told, _) = run(&stage, &["config", "--output", "json"]);
+    let (_, told, _) = run(&env, &["config", "--output", "json"]);
     let parsed: Value = serde_json::from_str(&told).expect("JSON");
     assert_eq!(parsed["worker"]["batch_max"], 17);
     // What it prints is a configuration.
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), run(&stage, &["config"]).1).expect("written");
+    std::fs::write(file.path(), run(&env, &["config"]).1).expect("written");
     let path = file.path().to_str().expect("UTF-8");
-    assert_eq!(run(&stage, &["config", "--config", path]).0, 0);
-    stage.teardown().await;
+    assert_eq!(run(&env, &["config", "--config", path]).0, 0);
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn migrate_run_by_many_at_once_does_it_once() {
-    let stage = Stage::new().await;
-    stage
+    let env = TestEnv::new().await;
+    env
         .sql("DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx")
         .await;
     let many: Vec<_> = (0..6)
         .map(|_| {
-            let mut command = stage.command(&["migrate", "--output", "json"]);
+            let mut command = env.command(&["migrate", "--output", "json"]);
             std::thread::spawn(move || command.output().expect("runs"))
         })
         .collect();
@@ -195,14 +195,14 @@ async fn migrate_run_by_many_at_once_does_it_once() {
         "the migrations, and the index"
     );
     // A half-built index, as a crash leaves it, is replaced.
-    stage
+    env
         .sql(
             "UPDATE pg_index SET indisvalid = false \
              WHERE indexrelid = 'billing_transactions_revertd_idx'::regclass",
         )
         .await;
     assert_eq!(
-        run(&stage, &["migrate"]),
+        run(&env, &["migrate"]),
         (
             0,
             "applied billing_transactions_revertd_idx\n".into(),
@@ -211,6 +211,6 @@ async fn migrate_run_by_many_at_once_does_it_once() {
     );
     let valid = "SELECT count(*) FROM pg_index WHERE indisvalid \
         AND indexrelid = 'billing_transactions_revertd_idx'::regclass";
-    assert_eq!(stage.count(valid).await, 1);
-    stage.teardown().await;
+    assert_eq!(env.count(valid).await, 1);
+    env.teardown().await;
 }

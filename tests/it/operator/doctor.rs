@@ -19,8 +19,8 @@ use report::doctor;
 
 #[tokio::test]
 async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
-    let stage = Stage::new().await;
-    let before = doctor(&stage, &[]);
+    let env = TestEnv::new().await;
+    let before = doctor(&env, &[]);
     assert_eq!(before.status, 0, "{before:?}");
     before.says(
         "amqp-topology",
@@ -28,8 +28,8 @@ async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
         "not there yet",
         "revertd worker",
     );
-    stage.start_worker().await.stop().await;
-    let report = doctor(&stage, &[]);
+    env.start_worker().await.stop().await;
+    let report = doctor(&env, &[]);
     assert_eq!(
         (report.status, report.count("errors")),
         (0, 0),
@@ -78,20 +78,20 @@ async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
         );
     }
     // It changed nothing: whoever looks again finds the same.
-    assert_eq!(doctor(&stage, &[]).ids(), report.ids());
-    let all = format!("all {} constraints", created(&stage).await);
+    assert_eq!(doctor(&env, &[]).ids(), report.ids());
+    let all = format!("all {} constraints", created(&env).await);
     report.says("database-objects", "ok", &all, "");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// How many objects the migrations made, by the database's own word. The index of a constraint goes with it.
-async fn created(stage: &Stage) -> i64 {
+async fn created(env: &TestEnv) -> i64 {
     let objects = include_str!("../../../src/ledger/objects.sql");
     let query = format!(
         "WITH o AS ({objects}) SELECT count(*) FROM o WHERE table_name <> 'schema_history' AND fault IS NULL AND \
          NOT (kind = 'index' AND name IN (SELECT name FROM o WHERE kind = 'constraint'))"
     );
-    stage.count(&query).await
+    env.count(&query).await
 }
 
 /// Much that can be wrong with a database.
@@ -189,21 +189,21 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
 
 #[tokio::test]
 async fn every_trouble_that_is_there_is_found_at_once() {
-    let mut stage = Stage::new().await;
-    stage.set("AUTHORIZATION__MODE", "grants");
-    stage.sql(TROUBLES).await;
-    let blocker = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let mut env = TestEnv::new().await;
+    env.set("AUTHORIZATION__MODE", "grants");
+    env.sql(TROUBLES).await;
+    let blocker = connect_db(&with_database(&env.servers.database, &env.database)).await;
     let lock = "BEGIN; LOCK TABLE billing_customers IN SHARE MODE";
     blocker.batch_execute(lock).await.expect("locked");
-    let work = stage.name("work");
+    let work = env.name("work");
     let mut arguments = FieldTable::default();
     arguments.insert(
         "x-queue-type".into(),
         AMQPValue::LongString("quorum".into()),
     );
-    declare(&stage, &work, arguments).await;
+    declare(&env, &work, arguments).await;
 
-    let report = doctor(&stage, &[]);
+    let report = doctor(&env, &[]);
     assert_eq!(report.status, 1, "{report:?}");
     for (id, status, seen, remedy) in FOUND {
         report.says(id, status, seen, remedy);
@@ -224,15 +224,15 @@ async fn every_trouble_that_is_there_is_found_at_once() {
         assert!(report.has(id, "ok"), "{id}: {report:?}");
     }
     drop(blocker);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
-async fn declare(stage: &Stage, queue: &str, arguments: FieldTable) {
+async fn declare(env: &TestEnv, queue: &str, arguments: FieldTable) {
     let options = QueueDeclareOptions {
         durable: true,
         ..Default::default()
     };
-    let declared = stage
+    let declared = env
         .channel
         .queue_declare(queue.into(), options, arguments);
     declared.await.expect("declared");
@@ -254,34 +254,34 @@ async fn the_worker_does_not_start_where_the_database_lets_wrong_rows_in() {
             "outcomes_revert_no",
         ),
     ] {
-        let stage = Stage::new().await;
-        stage.sql(plant).await;
-        let log = refused(&stage).await;
+        let env = TestEnv::new().await;
+        env.sql(plant).await;
+        let log = refused(&env).await;
         assert!(
             log.contains("not fit for money") && log.contains(said),
             "{log}"
         );
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn only_what_is_missing_of_a_grant_is_told() {
-    let stage = Stage::new().await;
-    let role = Role::new(&stage, "worker", &stage.database).await;
+    let env = TestEnv::new().await;
+    let role = Role::new(&env, "worker", &env.database).await;
     for statement in documented("worker") {
-        stage
-            .sql(&role.own(&statement, "worker", &stage.database))
+        env
+            .sql(&role.own(&statement, "worker", &env.database))
             .await;
     }
     let name = &role.name;
-    stage
+    env
         .sql(&format!(
             "REVOKE INSERT ON revertd.outcomes FROM {name}; REVOKE DELETE ON revertd.suspects FROM {name}; \
              REVOKE SELECT (name) ON organizations FROM {name}"
         ))
         .await;
-    let report = doctor(&stage, &[("DATABASE__URL", &role.url)]);
+    let report = doctor(&env, &[("DATABASE__URL", &role.url)]);
     assert_eq!(report.count("errors"), 3, "{report:?}");
     for (what, table) in [
         ("INSERT", "revertd.outcomes"),
@@ -292,37 +292,37 @@ async fn only_what_is_missing_of_a_grant_is_told() {
         let remedy = format!("GRANT {what} ON {table} TO {name};");
         report.says("database-permissions", "error", &seen, &remedy);
     }
-    drop_role(&stage, &role).await;
-    stage.teardown().await;
+    drop_role(&env, &role).await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn each_missing_grant_is_told_as_the_statement_that_gives_it() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     let all = documented("worker");
     assert!(all.len() > 5, "{all:?}");
     for missing in &all {
-        let role = Role::new(&stage, "worker", &stage.database).await;
+        let role = Role::new(&env, "worker", &env.database).await;
         for statement in all.iter().filter(|statement| *statement != missing) {
-            stage
-                .sql(&role.own(statement, "worker", &stage.database))
+            env
+                .sql(&role.own(statement, "worker", &env.database))
                 .await;
         }
-        let report = doctor(&stage, &[("DATABASE__URL", &role.url)]);
+        let report = doctor(&env, &[("DATABASE__URL", &role.url)]);
         assert_eq!(report.status, 1, "without {missing}: {report:?}");
-        let statement = role.own(missing, "worker", &stage.database);
+        let statement = role.own(missing, "worker", &env.database);
         // Everybody may use the schema public.
         let statement = statement.replace("SCHEMA public, revertd", "SCHEMA revertd");
         report.says("database-permissions", "error", &role.name, &statement);
-        drop_role(&stage, &role).await;
+        drop_role(&env, &role).await;
     }
-    let role = Role::new(&stage, "worker", &stage.database).await;
+    let role = Role::new(&env, "worker", &env.database).await;
     for statement in &all {
-        stage
-            .sql(&role.own(statement, "worker", &stage.database))
+        env
+            .sql(&role.own(statement, "worker", &env.database))
             .await;
     }
-    let report = doctor(&stage, &[("DATABASE__URL", &role.url)]);
+    let report = doctor(&env, &[("DATABASE__URL", &role.url)]);
     assert_eq!(report.count("errors"), 0, "{report:?}");
     report.says(
         "database-transactions",
@@ -331,13 +331,13 @@ async fn each_missing_grant_is_told_as_the_statement_that_gives_it() {
         "GRANT pg_read_all_stats",
     );
     let name = &role.name;
-    stage
+    env
         .sql(&format!(
             "ALTER ROLE {name} CONNECTION LIMIT 3; ALTER ROLE {name} SET default_transaction_read_only = on;
              ALTER ROLE {name} SET synchronous_commit = off"
         ))
         .await;
-    let report = doctor(&stage, &[("DATABASE__URL", &role.url)]);
+    let report = doctor(&env, &[("DATABASE__URL", &role.url)]);
     report.says(
         "database-connections",
         "error",
@@ -351,13 +351,13 @@ async fn each_missing_grant_is_told_as_the_statement_that_gives_it() {
         "default_transaction_read_only",
     );
     report.says("database-synchronous-commit", "ok", "off by default", "");
-    drop_role(&stage, &role).await;
-    stage.teardown().await;
+    drop_role(&env, &role).await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_fails_first_is_told_and_what_depends_on_it_is_not_tried() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     logs::secret("sesame");
     let vacant = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = vacant.local_addr().expect("bound").port();
@@ -374,8 +374,8 @@ async fn what_fails_first_is_told_and_what_depends_on_it_is_not_tried() {
     let nowhere = |url: &mut url::Url| url.set_host(Some("nowhere.invalid")).expect("a host");
     let closed = |url: &mut url::Url| url.set_port(Some(port)).expect("a port");
     let encrypted = |url: &mut url::Url| url.set_query(Some("sslmode=verify-full"));
-    let (database, amqp) = (stage.setting("DATABASE__URL"), &stage.servers.amqp);
-    let database = database.expect("set by every stage");
+    let (database, amqp) = (env.setting("DATABASE__URL"), &env.servers.amqp);
+    let database = database.expect("set by every environment");
     let amqps = amqp.replacen("amqp://", "amqps://", 1);
     for (key, url, id, seen) in [
         (
@@ -423,7 +423,7 @@ async fn what_fails_first_is_told_and_what_depends_on_it_is_not_tried() {
             "refuses the virtual host",
         ),
     ] {
-        let report = doctor(&stage, &[(key, &url)]);
+        let report = doctor(&env, &[(key, &url)]);
         assert_eq!(report.status, 1, "{report:?}");
         report.says(id, "error", seen, " ");
         assert_eq!(report.count("errors"), 1, "{id}: {report:?}");
@@ -439,22 +439,22 @@ async fn what_fails_first_is_told_and_what_depends_on_it_is_not_tried() {
         assert!(report.has(other, "ok"), "{id}: {report:?}");
         assert!(!format!("{report:?}").contains("sesame"), "{report:?}");
     }
-    let report = doctor(&stage, &[("WORKER__BATCHMAX", "1")]);
+    let report = doctor(&env, &[("WORKER__BATCHMAX", "1")]);
     assert_eq!(report.status, 1);
     report.says("configuration", "error", "batchmax", "");
     assert!(report.has("database-state", "skipped"));
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_login_that_may_not_is_told_what_it_may_not() {
-    let mut stage = Stage::new().await;
-    stage.start_worker().await.stop().await;
-    let mut url = url::Url::parse(&stage.servers.amqp).expect("a URL");
+    let mut env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    let mut url = url::Url::parse(&env.servers.amqp).expect("a URL");
     url.set_username("reader").expect("a user");
     url.set_password(Some("s:é 😀")).expect("a password");
-    let reader = doctor(&stage, &[("AMQP__URL", url.as_str())]);
-    let (replies, dead) = (stage.name("replies"), stage.name("dead"));
+    let reader = doctor(&env, &[("AMQP__URL", url.as_str())]);
+    let (replies, dead) = (env.name("replies"), env.name("dead"));
     for exchange in ["amq.default", &replies, &dead] {
         let seen = format!(
             "may not write to the {}",
@@ -467,14 +467,14 @@ async fn a_login_that_may_not_is_told_what_it_may_not() {
         reader.says("amqp-permissions", "error", &seen, "set_permissions");
     }
     reader.says("amqp-permissions", "ok", "may read the work queue", "");
-    let bind = format!("may not bind the queue {}", stage.name("work"));
+    let bind = format!("may not bind the queue {}", env.name("work"));
     reader.says("amqp-permissions", "error", &bind, "set_permissions");
     reader.says("amqp-topology", "error", "forbids declaring", "Permissions");
     url.set_username("gateway").expect("a user");
     url.set_password(Some("eD9_mVq4-sLh7kPc2A"))
         .expect("a password");
     logs::password_of(url.as_str());
-    let gateway = doctor(&stage, &[("AMQP__URL", url.as_str())]);
+    let gateway = doctor(&env, &[("AMQP__URL", url.as_str())]);
     gateway.says(
         "amqp-permissions",
         "error",
@@ -482,12 +482,12 @@ async fn a_login_that_may_not_is_told_what_it_may_not() {
         "set_permissions",
     );
     // Nothing was left behind, nor taken.
-    for queue in [stage.name("work"), replies, dead.clone()] {
-        assert_eq!(stage.depth(&queue).await, 0, "{queue}");
+    for queue in [env.name("work"), replies, dead.clone()] {
+        assert_eq!(env.depth(&queue).await, 0, "{queue}");
     }
-    stage.delete_queue(&dead).await;
-    stage.set("TOPOLOGY__DECLARE", "false");
-    let report = doctor(&stage, &[]);
+    env.delete_queue(&dead).await;
+    env.set("TOPOLOGY__DECLARE", "false");
+    let report = doctor(&env, &[]);
     report.says(
         "amqp-topology",
         "error",
@@ -495,13 +495,13 @@ async fn a_login_that_may_not_is_told_what_it_may_not() {
         "topology.declare = true",
     );
     report.says("amqp-topology", "ok", "arguments are not compared", "");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn it_prints_a_line_a_check_and_bears_a_reader_who_leaves() {
-    let stage = Stage::new().await;
-    let output = stage.command(&["doctor"]).output().expect("runs");
+    let env = TestEnv::new().await;
+    let output = env.command(&["doctor"]).output().expect("runs");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{text}");
     for line in text.lines() {
@@ -522,10 +522,10 @@ async fn it_prints_a_line_a_check_and_bears_a_reader_who_leaves() {
     let piped = Command::new("bash")
         .args(["-c", &script])
         .env_clear()
-        .envs(stage.environment())
+        .envs(env.environment())
         .output()
         .expect("bash is there");
     assert_eq!(String::from_utf8_lossy(&piped.stdout), "0\n");
     assert_eq!(String::from_utf8_lossy(&piped.stderr), "");
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -38,13 +38,13 @@ pub struct Role {
 }
 
 impl Role {
-    pub async fn new(stage: &Stage, kind: &str, database: &str) -> Self {
-        let name = format!("{}_{kind}", stage.database);
+    pub async fn new(env: &TestEnv, kind: &str, database: &str) -> Self {
+        let name = format!("{}_{kind}", env.database);
         let password = Uuid::new_v4();
-        stage
+        env
             .sql(&format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'"))
             .await;
-        let mut url = url::Url::parse(&stage.servers.database).expect("a URL");
+        let mut url = url::Url::parse(&env.servers.database).expect("a URL");
         url.set_username(&name).expect("a user");
         url.set_password(Some(&password.to_string()))
             .expect("a password");
@@ -56,11 +56,11 @@ impl Role {
     }
 
     /// One with what the worker is documented to need.
-    pub async fn worker(stage: &Stage) -> Self {
-        let role = Self::new(stage, "worker", &stage.database).await;
+    pub async fn worker(env: &TestEnv) -> Self {
+        let role = Self::new(env, "worker", &env.database).await;
         for statement in documented("worker") {
-            let statement = role.own(&statement, "worker", &stage.database);
-            stage.sql(&statement).await;
+            let statement = role.own(&statement, "worker", &env.database);
+            env.sql(&statement).await;
         }
         role
     }
@@ -73,78 +73,78 @@ impl Role {
     }
 }
 
-fn run(stage: &Stage, role: &Role, arguments: &[&str]) -> Output {
-    let mut command = stage.command(arguments);
+fn run(env: &TestEnv, role: &Role, arguments: &[&str]) -> Output {
+    let mut command = env.command(arguments);
     command.env("REVERTD_DATABASE__URL", &role.url);
     command.output().expect("runs")
 }
 
-pub async fn drop_role(stage: &Stage, role: &Role) {
+pub async fn drop_role(env: &TestEnv, role: &Role) {
     let name = &role.name;
-    stage
+    env
         .sql(&format!("DROP OWNED BY {name}; DROP ROLE {name}"))
         .await;
 }
 
 #[tokio::test]
 async fn the_migrator_needs_what_the_readme_says() {
-    let stage = Stage::new().await;
-    let database = format!("{}_m", stage.database);
-    stage.sql(&format!("CREATE DATABASE {database}")).await;
-    let role = Role::new(&stage, "migrator", &database).await;
-    let output = run(&stage, &role, &["migrate"]);
+    let env = TestEnv::new().await;
+    let database = format!("{}_m", env.database);
+    env.sql(&format!("CREATE DATABASE {database}")).await;
+    let role = Role::new(&env, "migrator", &database).await;
+    let output = run(&env, &role, &["migrate"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         !output.status.success() && said.contains("Permissions"),
         "{said}"
     );
-    let admin = connect_db(&with_database(&stage.servers.database, &database)).await;
+    let admin = connect_db(&with_database(&env.servers.database, &database)).await;
     for statement in documented("migrator") {
         let statement = role.own(&statement, "migrator", &database);
         admin.batch_execute(&statement).await.expect("granted");
     }
     for _ in 0..2 {
-        let output = run(&stage, &role, &["migrate"]);
+        let output = run(&env, &role, &["migrate"]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
     }
     drop(admin);
-    stage
+    env
         .sql(&format!("DROP DATABASE {database} WITH (FORCE)"))
         .await;
-    drop_role(&stage, &role).await;
-    stage.teardown().await;
+    drop_role(&env, &role).await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_worker_needs_every_one_of_its_grants() {
-    let mut stage = Stage::new().await;
-    stage.set("DATABASE__MIGRATE_ON_START", "false");
+    let mut env = TestEnv::new().await;
+    env.set("DATABASE__MIGRATE_ON_START", "false");
     let all = documented("worker");
     assert!(all.len() > 5, "{all:?}");
     for missing in &all {
-        let role = Role::new(&stage, "worker", &stage.database).await;
+        let role = Role::new(&env, "worker", &env.database).await;
         for statement in all.iter().filter(|statement| *statement != missing) {
-            stage
-                .sql(&role.own(statement, "worker", &stage.database))
+            env
+                .sql(&role.own(statement, "worker", &env.database))
                 .await;
         }
-        let output = run(&stage, &role, &["worker"]);
+        let output = run(&env, &role, &["worker"]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "without {missing}: {said}");
         assert!(said.contains("Permissions"), "without {missing}: {said}");
-        drop_role(&stage, &role).await;
+        drop_role(&env, &role).await;
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// Reverts that a policy hides would be given once more.
 #[tokio::test]
 async fn a_worker_from_whom_rows_are_hidden_does_not_start() {
-    let mut stage = Stage::new().await;
-    stage.set("DATABASE__MIGRATE_ON_START", "false");
-    let role = Role::worker(&stage).await;
-    stage
+    let mut env = TestEnv::new().await;
+    env.set("DATABASE__MIGRATE_ON_START", "false");
+    let role = Role::worker(&env).await;
+    env
         .sql(
             "ALTER TABLE billing_transactions ENABLE ROW LEVEL SECURITY;
              CREATE POLICY seen ON billing_transactions FOR SELECT USING (NOT metadata ? 'revert_request_using');
@@ -152,27 +152,27 @@ async fn a_worker_from_whom_rows_are_hidden_does_not_start() {
         )
         .await;
     for command in ["worker", "doctor"] {
-        let output = run(&stage, &role, &[command]);
+        let output = run(&env, &role, &[command]);
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains("row-level security"), "{text}");
     }
-    drop_role(&stage, &role).await;
-    stage.teardown().await;
+    drop_role(&env, &role).await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_operator_grants_and_can_do_nothing_else() {
-    let stage = Stage::new().await;
-    let role = Role::new(&stage, "operator", &stage.database).await;
+    let env = TestEnv::new().await;
+    let role = Role::new(&env, "operator", &env.database).await;
     for statement in documented("operator") {
         let statement = statement.split("--").next().unwrap_or_default().trim();
-        stage
-            .sql(&role.own(statement, "operator", &stage.database))
+        env
+            .sql(&role.own(statement, "operator", &env.database))
             .await;
     }
-    let org = stage.org().await.to_string();
+    let org = env.org().await.to_string();
     for arguments in [
         &["grants", "add", "render", &org][..],
         &["grants", "add", "render", "*"],
@@ -180,12 +180,12 @@ async fn an_operator_grants_and_can_do_nothing_else() {
         &["pause", "--why", "a look at the ledger"],
         &["resume"],
     ] {
-        let output = run(&stage, &role, arguments);
+        let output = run(&env, &role, arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {said}");
         assert!(!said.contains("no such org"), "{arguments:?}: {said}");
     }
-    let listed = run(&stage, &role, &["grants", "list", "--output", "json"]);
+    let listed = run(&env, &role, &["grants", "list", "--output", "json"]);
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     assert_eq!(listed[0]["org"], json!(org));
     assert_eq!(listed[0]["granted_as"], json!(role.name));
@@ -204,23 +204,23 @@ async fn an_operator_grants_and_can_do_nothing_else() {
         assert!(is_forbidden(&db, statement).await, "{statement}");
     }
     drop(db);
-    drop_role(&stage, &role).await;
-    stage.teardown().await;
+    drop_role(&env, &role).await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_auditor_needs_every_one_of_its_grants_and_can_only_read() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     let all = documented("auditor");
     assert!(all.len() > 3, "{all:?}");
     for missing in all.iter().map(Some).chain([None]) {
-        let role = Role::new(&stage, "auditor", &stage.database).await;
+        let role = Role::new(&env, "auditor", &env.database).await;
         for statement in all.iter().filter(|statement| Some(*statement) != missing) {
-            stage
-                .sql(&role.own(statement, "auditor", &stage.database))
+            env
+                .sql(&role.own(statement, "auditor", &env.database))
                 .await;
         }
-        let output = run(&stage, &role, &["verify"]);
+        let output = run(&env, &role, &["verify"]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(
             output.status.success(),
@@ -242,9 +242,9 @@ async fn an_auditor_needs_every_one_of_its_grants_and_can_only_read() {
             assert!(is_forbidden(&db, statement).await, "{statement}");
         }
         drop(db);
-        drop_role(&stage, &role).await;
+        drop_role(&env, &role).await;
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 async fn is_forbidden(db: &tokio_postgres::Client, statement: &str) -> bool {
@@ -309,11 +309,11 @@ impl Host {
         }
     }
 
-    fn url(&self, stage: &Stage, user: &str) -> String {
+    fn url(&self, env: &TestEnv, user: &str) -> String {
         let name = format!("{}-{user}", self.name);
         let found = self.users.iter().find(|(user, _)| *user == name);
         let (_, password) = found.expect("a documented login");
-        let mut url = url::Url::parse(&stage.servers.amqp).expect("a URL");
+        let mut url = url::Url::parse(&env.servers.amqp).expect("a URL");
         url.set_username(&name).expect("a user");
         url.set_password(Some(password)).expect("a password");
         url.set_path(&self.name);
@@ -356,9 +356,9 @@ fn topics(host: &str, org: Uuid) -> Vec<Value> {
 }
 
 /// The program with default names, in that host, as those two roles.
-fn program(stage: &Stage, database: &str, amqp: &str, arguments: &[&str]) -> Program {
-    let mut command = stage.command(arguments);
-    for (name, _) in stage.environment() {
+fn program(env: &TestEnv, database: &str, amqp: &str, arguments: &[&str]) -> Program {
+    let mut command = env.command(arguments);
+    for (name, _) in env.environment() {
         if name.starts_with("REVERTD_TOPOLOGY__") || name == "REVERTD_AUTHORIZATION__MODE" {
             command.env_remove(name);
         }
@@ -372,23 +372,23 @@ fn program(stage: &Stage, database: &str, amqp: &str, arguments: &[&str]) -> Pro
 
 #[tokio::test]
 async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_add() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     let host = Host::new();
-    let role = Role::worker(&stage).await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let submitter = host.url(&stage, "submitter");
+    let role = Role::worker(&env).await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let submitter = host.url(&env, "submitter");
     let login = format!("{}-submitter", host.name);
-    stage
+    env
         .sql(&format!(
             "INSERT INTO revertd.grants (client, org_id, granted_by) VALUES ('{login}', '{}', 'test')",
             customer.org
         ))
         .await;
     let mut worker = WorkerProcess::spawn(program(
-        &stage,
+        &env,
         &role.url,
-        &host.url(&stage, "worker"),
+        &host.url(&env, "worker"),
         &["worker"],
     ));
     worker.ready().await;
@@ -396,7 +396,7 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
         let body = json!({"billing_id": customer.account, "usage_id": usage, "amount": 20});
         let arguments = ["submit", "--body", &body.to_string()];
         program(
-            &stage,
+            &env,
             "postgres://nobody@nowhere/x",
             &submitter,
             &arguments,
@@ -416,7 +416,7 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains("USAGE_NOT_FOUND"), "{told}");
     let rubbish = ["submit", "--body", "rubbish"];
-    let output = program(&stage, &role.url, &submitter, &rubbish)
+    let output = program(&env, &role.url, &submitter, &rubbish)
         .output()
         .expect("runs");
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -424,15 +424,15 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
     assert!(worker.stop().await.success(), "{}", worker.log());
     // Without declaring anything.
     let mut command = program(
-        &stage,
+        &env,
         &role.url,
-        &host.url(&stage, "worker-nodeclare"),
+        &host.url(&env, "worker-nodeclare"),
         &["worker"],
     );
     command.env("REVERTD_TOPOLOGY__DECLARE", "false");
     let mut worker = WorkerProcess::spawn(command);
     worker.ready().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let usage = env.usage(customer.account, 20).await;
     assert!(submit(usage).status.success(), "{}", worker.log());
     assert!(worker.stop().await.success(), "{}", worker.log());
 
@@ -461,22 +461,22 @@ async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_
     }
     drop(db);
 
-    a_republisher_only_tells_again(&stage, &host).await;
-    only_what_is_granted(&stage, &host).await;
-    drop_role(&stage, &role).await;
+    a_republisher_only_tells_again(&env, &host).await;
+    only_what_is_granted(&env, &host).await;
+    drop_role(&env, &role).await;
     host.remove();
-    stage.teardown().await;
+    env.teardown().await;
 }
 
-async fn a_republisher_only_tells_again(stage: &Stage, host: &Host) {
-    let teller = Role::new(stage, "republisher", &stage.database).await;
+async fn a_republisher_only_tells_again(env: &TestEnv, host: &Host) {
+    let teller = Role::new(env, "republisher", &env.database).await;
     for statement in documented("republisher") {
-        let statement = teller.own(&statement, "republisher", &stage.database);
-        stage.sql(&statement).await;
+        let statement = teller.own(&statement, "republisher", &env.database);
+        env.sql(&statement).await;
     }
     let republish = ["events", "republish", "--yes"];
-    let amqp = host.url(stage, "republisher");
-    let output = program(stage, &teller.url, &amqp, &republish).output();
+    let amqp = host.url(env, "republisher");
+    let output = program(env, &teller.url, &amqp, &republish).output();
     let output = output.expect("runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -488,11 +488,11 @@ async fn a_republisher_only_tells_again(stage: &Stage, host: &Host) {
         assert!(is_forbidden(&db, statement).await, "{statement}");
     }
     drop(db);
-    drop_role(stage, &teller).await;
+    drop_role(env, &teller).await;
 }
 
 /// A client can publish requests, and neither read nor write anything else; a consumer can only read the events.
-async fn only_what_is_granted(stage: &Stage, host: &Host) {
+async fn only_what_is_granted(env: &TestEnv, host: &Host) {
     for (user, exchange, may) in [
         ("client", "usage.reverts", true),
         ("client", "usage.reverts.replies", false),
@@ -502,7 +502,7 @@ async fn only_what_is_granted(stage: &Stage, host: &Host) {
         ("gateway", "usage.reverts", false),
         ("republisher", "usage.reverts", false),
     ] {
-        let connection = login(&host.url(stage, user)).await;
+        let connection = login(&host.url(env, user)).await;
         let channel = connection.create_channel().await.expect("a channel");
         let confirm = ConfirmSelectOptions { nowait: false };
         channel.confirm_select(confirm).await.expect("confirms");
@@ -525,7 +525,7 @@ async fn only_what_is_granted(stage: &Stage, host: &Host) {
         ("client", "usage.reverts.dead", false),
         ("gateway", "usage.reverts.events", false),
     ] {
-        let connection = login(&host.url(stage, user)).await;
+        let connection = login(&host.url(env, user)).await;
         let channel = connection.create_channel().await.expect("a channel");
         let options = BasicConsumeOptions::default();
         let consuming =

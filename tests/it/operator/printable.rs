@@ -21,14 +21,14 @@ fn prints(text: &str) {
 
 #[tokio::test]
 async fn what_does_not_print_is_spelled_out_in_output() {
-    let stage = Stage::new().await;
-    stage.start_worker().await.stop().await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("letters");
     let saved = file.to_str().expect("UTF-8");
     let draft = Draft::of(format!("{{\"reason\": \"{SILENT}\"}}").as_bytes());
     let draft = draft.id(SILENT).client(SILENT).reason(SILENT);
-    stage.dead_letter(&[draft]).await;
+    env.dead_letter(&[draft]).await;
     let discard = ["dead-letters", "discard", "--all", "--yes", "--why", "x"];
     let discard = [&discard[..], &["--save", saved]].concat();
     for arguments in [
@@ -47,7 +47,7 @@ async fn what_does_not_print_is_spelled_out_in_output() {
         &["pause", "--why", HIDDEN, "--output", "json"],
         &discard,
     ] {
-        let output = stage.command(arguments).output().expect("runs");
+        let output = env.command(arguments).output().expect("runs");
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert!(!out.is_empty() || !err.is_empty(), "{arguments:?}");
         prints(&out);
@@ -58,20 +58,20 @@ async fn what_does_not_print_is_spelled_out_in_output() {
     let letter: Value = serde_json::from_str(&saved).expect("an object");
     assert_eq!(letter["client"], SILENT);
     assert_eq!(letter["message_id"], SILENT);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_does_not_print_is_spelled_out_in_logs() {
     for format in ["json", "text"] {
-        let mut stage = Stage::new().await;
-        stage.set("TELEMETRY__LOG_FORMAT", format);
-        let mut worker = stage.spawn_worker();
+        let mut env = TestEnv::new().await;
+        env.set("TELEMETRY__LOG_FORMAT", format);
+        let mut worker = env.spawn_worker();
         worker.logged("ready").await;
-        stage.publish(&Request::raw("{").id(SILENT)).await;
+        env.publish(&Request::raw("{").id(SILENT)).await;
         worker.logged("dead-lettered").await;
         let why = ["pause", "--why", HIDDEN];
-        assert!(stage.command(&why).output().expect("runs").status.success());
+        assert!(env.command(&why).output().expect("runs").status.success());
         worker.logged("an operator").await;
         worker.stop().await;
         let log = worker.log();
@@ -84,7 +84,7 @@ async fn what_does_not_print_is_spelled_out_in_logs() {
             assert!(lines.iter().any(|line| line["message_id"] == SILENT));
             assert!(lines.iter().any(|line| line["why"] == HIDDEN));
         }
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 

@@ -7,29 +7,29 @@ use uuid::Uuid;
 
 use crate::support::*;
 
-fn republish(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
+fn republish(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
     let all = [&["events", "republish"], arguments].concat();
-    let output = stage.command(&all).output().expect("runs");
+    let output = env.command(&all).output().expect("runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     let status = output.status.code().expect("no signal");
     (status, text(output.stdout), text(output.stderr))
 }
 
 /// An outcome of each kind that is stored, and its event by the event's id. Two are another client's.
-async fn everything(stage: &Stage, events: &mut Mailbox) -> BTreeMap<String, Letter> {
-    let publisher = stage.publisher().await;
-    let customer = stage.customer().await;
+async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Letter> {
+    let publisher = env.publisher().await;
+    let customer = env.customer().await;
     let account = customer.account;
     let mut usages = Vec::new();
     for _ in 0..5 {
-        usages.push(stage.usage(account, 20).await);
+        usages.push(env.usage(account, 20).await);
     }
-    let purchase = stage.purchase(account, 100).await;
+    let purchase = env.purchase(account, 100).await;
     let old = format!(
         "UPDATE billing_transactions SET created_at = now() - interval '2 hours' WHERE id = '{}'",
         usages[4]
     );
-    stage.sql(&old).await;
+    env.sql(&old).await;
     let revert = Uuid::new_v5(
         &ledger::NAMESPACE,
         format!("{}:0:{account}", usages[0]).as_bytes(),
@@ -50,7 +50,7 @@ async fn everything(stage: &Stage, events: &mut Mailbox) -> BTreeMap<String, Let
         (plain(usages[0], 5), "ALREADY_REVERTED"),
         (plain(usages[3], 21), "AMOUNT_EXCEEDS_USAGE"),
     ] {
-        stage.publish(&request).await;
+        env.publish(&request).await;
         let event = events.answer(&request).await;
         assert_eq!(event.verdict(), verdict);
         told.insert(id(&event), event);
@@ -62,7 +62,7 @@ async fn everything(stage: &Stage, events: &mut Mailbox) -> BTreeMap<String, Let
     }
     // Nothing is stored of what is refused before it is admitted.
     let stranger = Request::revert(Uuid::new_v4(), usages[3], 1);
-    stage.publish(&stranger).await;
+    env.publish(&stranger).await;
     assert_eq!(
         events.answer(&stranger).await.verdict(),
         "BILLING_ACCOUNT_NOT_FOUND"
@@ -75,20 +75,20 @@ fn id(event: &Letter) -> String {
 }
 
 /// What was published, in its order, once the program is done.
-async fn published(stage: &Stage, events: &mut Mailbox, count: usize) -> Vec<Letter> {
+async fn published(env: &TestEnv, events: &mut Mailbox, count: usize) -> Vec<Letter> {
     let letters = events.take(count).await;
-    assert_eq!(stage.depth(&stage.name("replies")).await, 0);
+    assert_eq!(env.depth(&env.name("replies")).await, 0);
     letters
 }
 
 #[tokio::test]
 async fn every_stored_outcome_is_told_again_to_the_byte() {
-    let (stage, mut worker) = Stage::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
-    let mut events = stage.events().await;
-    let told = everything(&stage, &mut events).await;
+    let (env, mut worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
+    let mut events = env.events().await;
+    let told = everything(&env, &mut events).await;
     assert!(worker.stop().await.success());
     assert_eq!(told.len(), 12);
-    let (status, out, said) = republish(&stage, &["--yes", "--output", "json"]);
+    let (status, out, said) = republish(&env, &["--yes", "--output", "json"]);
     let mut result: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{said}"));
     let keys = result["routing_keys"].take();
     let mut under = std::collections::BTreeMap::new();
@@ -99,7 +99,7 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
     let expected = json!({"published": true, "usage.reverted": 4, "usage.revert.rejected": 8, "unroutable": 0, "untold": 0,
         "routing_keys": null, "of_further_keys": 0});
     assert_eq!((status, result), (0, expected));
-    let again = published(&stage, &mut events, 12).await;
+    let again = published(&env, &mut events, 12).await;
     let mut times = Vec::new();
     for event in &again {
         let first = told.get(&id(event)).expect("a known event");
@@ -116,22 +116,22 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
         times.push(event.json()["time"].as_str().expect("text").to_owned());
     }
     assert!(times.is_sorted(), "{times:?}");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
-    let (stage, mut worker) = Stage::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
-    let mut events = stage.events().await;
-    let told = everything(&stage, &mut events).await;
+    let (env, mut worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
+    let mut events = env.events().await;
+    let told = everything(&env, &mut events).await;
     assert!(worker.stop().await.success());
-    let (status, out, said) = republish(&stage, &[]);
+    let (status, out, said) = republish(&env, &[]);
     assert_eq!((status, out.as_str()), (2, ""));
     assert!(said.contains("add --yes"), "{said}");
-    let (status, out, _) = republish(&stage, &["--dry-run"]);
+    let (status, out, _) = republish(&env, &["--dry-run"]);
     let line = "would publish 12 events: 4 usage.reverted, 8 usage.revert.rejected\n";
     assert_eq!((status, out.as_str()), (0, line));
-    assert_eq!(stage.depth(&stage.name("replies")).await, 0, "nothing yet");
+    assert_eq!(env.depth(&env.name("replies")).await, 0, "nothing yet");
 
     let any = told.values().next().expect("some").json();
     let org = any["data"]["org_id"].as_str().expect("text").to_owned();
@@ -139,7 +139,7 @@ async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
     let middle =
         "SELECT to_char(decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
         FROM revertd.outcomes ORDER BY decided_at OFFSET 5 LIMIT 1";
-    let middle: String = stage.db.query_one(middle, &[]).await.expect("read").get(0);
+    let middle: String = env.db.query_one(middle, &[]).await.expect("read").get(0);
     for (filter, count) in [
         (&["--client", "publisher"][..], 2),
         (&["--request", "first"], 2),
@@ -151,29 +151,29 @@ async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
         (&["--since", "1h"], 12),
         (&["--until", "1h"], 0),
     ] {
-        let (status, out, said) = republish(&stage, &[filter, &["--yes"]].concat());
+        let (status, out, said) = republish(&env, &[filter, &["--yes"]].concat());
         assert_eq!(status, 0, "{filter:?}: {said}");
         assert!(
             out.contains(&format!(" {count} events")),
             "{filter:?}: {out}"
         );
-        for event in published(&stage, &mut events, count).await {
+        for event in published(&env, &mut events, count).await {
             assert_eq!(event.body, told[&id(&event)].body);
         }
     }
-    let (status, _, said) = republish(&stage, &["--since", "soon"]);
+    let (status, _, said) = republish(&env, &["--since", "soon"]);
     assert!(status == 2 && said.contains("--help"), "{said}");
 
     // Nobody is there to hear it: it says so.
-    let queue = stage.name("replies");
+    let queue = env.name("replies");
     let delete = lapin::options::QueueDeleteOptions::default();
-    let deleted = stage
+    let deleted = env
         .channel
         .queue_delete(queue.as_str().into(), delete)
         .await;
     deleted.expect("deleted");
-    let (status, _, said) = republish(&stage, &["--yes"]);
+    let (status, _, said) = republish(&env, &["--yes"]);
     assert_eq!(status, 1);
     assert!(said.contains("no queue is bound for 12 of them"), "{said}");
-    stage.teardown().await;
+    env.teardown().await;
 }

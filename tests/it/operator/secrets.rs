@@ -11,13 +11,13 @@ const PAYLOAD: &str = "zq81-the-words-of-a-body";
 #[tokio::test]
 async fn everything_that_can_be_logged_holds_no_secret_and_no_body() {
     logs::payload(PAYLOAD);
-    let stage = Stage::new().await;
-    let mut command = stage.command(&["worker"]);
+    let env = TestEnv::new().await;
+    let mut command = env.command(&["worker"]);
     command.env("RUST_LOG", "trace");
     let mut worker = WorkerProcess::spawn(command);
     worker.ready().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let usage = stage.usage(customer.account, 20).await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let usage = env.usage(customer.account, 20).await;
     let body = |id: &str, account| json!({"usage_id": id, "amount": 5, "billing_id": account, "reason": PAYLOAD, PAYLOAD: 1});
     let (usage, missing) = (usage.to_string(), uuid::Uuid::new_v4());
     let (good, invalid) = (
@@ -35,7 +35,7 @@ async fn everything_that_can_be_logged_holds_no_secret_and_no_body() {
         Request::json(&good).reply_to("replies.nobody"),
     ];
     for request in &requests {
-        stage.publish(request).await;
+        env.publish(request).await;
         events.answer(request).await;
     }
     assert!(worker.stop().await.success());
@@ -45,11 +45,11 @@ async fn everything_that_can_be_logged_holds_no_secret_and_no_body() {
         lines("TRACE") > 0 && lines("DEBUG") > 0,
         "all of it is logged"
     );
-    for address in [&stage.servers.database, &stage.servers.amqp] {
+    for address in [&env.servers.database, &env.servers.amqp] {
         let url = url::Url::parse(address).expect("a URL");
         let password = logs::decoded(url.password().expect("a password"));
         assert!(password == url.username() || !log.contains(&password));
     }
     assert!(!log.contains(PAYLOAD));
-    stage.teardown().await;
+    env.teardown().await;
 }

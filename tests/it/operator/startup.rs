@@ -6,8 +6,8 @@ use lapin::types::FieldTable;
 use crate::support::*;
 
 /// Starts the worker, which must end by itself, and returns what it said.
-pub async fn refused(stage: &Stage) -> String {
-    let mut worker = stage.spawn_worker();
+pub async fn refused(env: &TestEnv) -> String {
+    let mut worker = env.spawn_worker();
     let status = worker.ended().await;
     assert_eq!(status.code(), Some(1), "{}", worker.log());
     let log = worker.log();
@@ -25,13 +25,13 @@ pub async fn refused(stage: &Stage) -> String {
 
 #[tokio::test]
 async fn what_ends_a_start_is_said_once_and_as_the_log_is_written() {
-    let mut stage = Stage::new().await;
-    stage.set("DATABASE__MIGRATE_ON_START", "false");
-    stage.sql("DROP SCHEMA revertd CASCADE").await;
-    let log = refused(&stage).await;
+    let mut env = TestEnv::new().await;
+    env.set("DATABASE__MIGRATE_ON_START", "false");
+    env.sql("DROP SCHEMA revertd CASCADE").await;
+    let log = refused(&env).await;
     assert_eq!(log.matches("revertd migrate").count(), 1, "{log}");
-    stage.set("TELEMETRY__LOG_FORMAT", "json");
-    let mut worker = stage.spawn_worker();
+    env.set("TELEMETRY__LOG_FORMAT", "json");
+    let mut worker = env.spawn_worker();
     assert_eq!(worker.ended().await.code(), Some(1));
     let log = worker.log();
     let lines = log.lines().map(|line| -> serde_json::Value {
@@ -42,7 +42,7 @@ async fn what_ends_a_start_is_said_once_and_as_the_log_is_written() {
     assert_eq!(fatal[0]["level"], "ERROR");
     let message = fatal[0]["message"].as_str().expect("a text");
     assert_eq!(message.matches("revertd migrate").count(), 1, "{log}");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
@@ -99,92 +99,92 @@ async fn what_needs_somebody_is_said_and_ends_the_start() {
         ),
         ("WORKER__BATCHMAX", "1".into(), &["batchmax", "worker"]),
     ] {
-        let mut stage = Stage::new().await;
-        stage.set(key, &value);
+        let mut env = TestEnv::new().await;
+        env.set(key, &value);
         if key == "DATABASE__MIGRATE_ON_START" {
-            stage.sql("DROP SCHEMA revertd CASCADE").await;
+            env.sql("DROP SCHEMA revertd CASCADE").await;
         }
-        let log = refused(&stage).await;
+        let log = refused(&env).await;
         for said in said {
             assert!(log.contains(said), "{key}={value}: {log}");
         }
         assert!(!log.contains("sesame"), "{log}");
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn a_queue_that_is_there_with_other_arguments_is_named() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     let options = QueueDeclareOptions {
         durable: true,
         ..Default::default()
     };
-    let name = stage.name("work");
-    stage
+    let name = env.name("work");
+    env
         .channel
         .queue_declare(name.as_str().into(), options, FieldTable::default())
         .await
         .expect("declared");
-    let log = refused(&stage).await;
+    let log = refused(&env).await;
     assert!(
         log.contains(&name) && log.contains("other arguments"),
         "{log}"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn without_declare_what_is_missing_is_named_and_what_is_there_is_used() {
-    let mut stage = Stage::new().await;
-    stage.start_worker().await.stop().await;
-    stage.set("TOPOLOGY__DECLARE", "false");
-    stage.start_worker().await.stop().await;
-    let rung = stage.name("retry.200ms");
+    let mut env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    env.set("TOPOLOGY__DECLARE", "false");
+    env.start_worker().await.stop().await;
+    let rung = env.name("retry.200ms");
     let options = lapin::options::QueueDeleteOptions::default();
-    stage
+    env
         .channel
         .queue_delete(rung.as_str().into(), options)
         .await
         .expect("deleted");
-    let log = refused(&stage).await;
+    let log = refused(&env).await;
     assert!(
         log.contains(&rung) && log.contains("topology.declare"),
         "{log}"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_missing_grant_is_said() {
-    let mut stage = Stage::new().await;
-    let role = format!("r_{}", &stage.database[2..]);
-    stage
+    let mut env = TestEnv::new().await;
+    let role = format!("r_{}", &env.database[2..]);
+    env
         .sql(&format!(
             "CREATE ROLE {role} LOGIN PASSWORD 'sesame'; GRANT USAGE ON SCHEMA revertd TO {role}"
         ))
         .await;
     let mut url =
-        url::Url::parse(&with_database(&stage.servers.database, &stage.database)).expect("a URL");
+        url::Url::parse(&with_database(&env.servers.database, &env.database)).expect("a URL");
     url.set_username(&role).expect("a user");
     url.set_password(Some("sesame")).expect("a password");
-    stage.set("DATABASE__URL", url.as_str());
-    stage.set("DATABASE__MIGRATE_ON_START", "false");
-    let log = refused(&stage).await;
+    env.set("DATABASE__URL", url.as_str());
+    env.set("DATABASE__MIGRATE_ON_START", "false");
+    let log = refused(&env).await;
     assert!(
         log.contains("permission denied") && log.contains("Permissions"),
         "{log}"
     );
-    stage
+    env
         .sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_said_and_waited_for() {
     for key in ["DATABASE__URL", "AMQP__URL"] {
-        let mut stage = Stage::new().await;
+        let mut env = TestEnv::new().await;
         let vacant = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = vacant.local_addr().expect("bound").port();
         drop(vacant);
@@ -192,8 +192,8 @@ async fn a_server_that_is_not_there_is_said_and_waited_for() {
             "AMQP__URL" => format!("amqp://x:sesame@127.0.0.1:{port}/%2f"),
             _ => format!("postgres://x:sesame@127.0.0.1:{port}/x"),
         };
-        stage.set(key, &url);
-        let mut worker = stage.spawn_worker();
+        env.set(key, &url);
+        let mut worker = env.spawn_worker();
         worker.logged("is it running").await;
         let log = worker.log();
         assert!(
@@ -202,30 +202,30 @@ async fn a_server_that_is_not_there_is_said_and_waited_for() {
         );
         assert!(!log.contains("sesame"), "{log}");
         assert!(worker.stop().await.success(), "a stop ends the wait");
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn a_stop_finishes_what_is_in_hand_and_nothing_is_done_twice() {
     for signal in ["TERM", "INT"] {
-        let stage = Stage::new().await;
-        let mut worker = stage.start_worker().await;
-        let (mut events, customer) = (stage.events().await, stage.customer().await);
+        let env = TestEnv::new().await;
+        let mut worker = env.start_worker().await;
+        let (mut events, customer) = (env.events().await, env.customer().await);
         let mut requests = Vec::new();
         for _ in 0..400 {
-            let usage = stage.usage(customer.account, 20).await;
+            let usage = env.usage(customer.account, 20).await;
             requests.push(Request::revert(customer.account, usage, 20));
         }
         for request in &requests[..200] {
-            stage.publish(request).await;
+            env.publish(request).await;
         }
         worker.signal(signal);
         for request in &requests[200..] {
-            stage.publish(request).await;
+            env.publish(request).await;
         }
         assert!(worker.ended().await.success(), "{}", worker.log());
-        let mut next = stage.start_worker().await;
+        let mut next = env.start_worker().await;
         for request in &requests {
             assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
         }
@@ -239,28 +239,28 @@ async fn a_stop_finishes_what_is_in_hand_and_nothing_is_done_twice() {
                 .expect("a number")
         };
         assert_eq!(reverted(&worker) + reverted(&next), requests.len());
-        stage.assert_ledger_is_sound().await;
-        stage.teardown().await;
+        env.assert_ledger_is_sound().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn a_stop_that_can_not_finish_ends_in_time_and_a_second_signal_ends_it_at_once() {
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__SHUTDOWN_TIMEOUT", "300ms");
-    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
-    let mut worker = stage.start_worker().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let usage = stage.usage(customer.account, 20).await;
-    let another = stage.usage(customer.account, 20).await;
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__SHUTDOWN_TIMEOUT", "300ms");
+    env.set("DATABASE__LOCK_TIMEOUT", "30s");
+    let mut worker = env.start_worker().await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let usage = env.usage(customer.account, 20).await;
+    let another = env.usage(customer.account, 20).await;
     let request = Request::revert(customer.account, usage, 20);
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND wait_event_type = 'Lock' AND application_name = 'revertd'";
-    let blocker = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+    let blocker = connect_db(&with_database(&env.servers.database, &env.database)).await;
     let lock = "BEGIN; LOCK TABLE billing_transactions";
     blocker.batch_execute(lock).await.expect("locked");
-    stage.publish(&request).await;
-    eventually("it waits", async || stage.count(waiting).await == 1).await;
+    env.publish(&request).await;
+    eventually("it waits", async || env.count(waiting).await == 1).await;
     let status = worker.stop().await;
     assert_eq!(status.code(), Some(1));
     assert!(
@@ -270,21 +270,21 @@ async fn a_stop_that_can_not_finish_ends_in_time_and_a_second_signal_ends_it_at_
     );
 
     blocker.batch_execute("COMMIT").await.expect("released");
-    stage.set("WORKER__SHUTDOWN_TIMEOUT", "5m");
-    let mut worker = stage.start_worker().await;
+    env.set("WORKER__SHUTDOWN_TIMEOUT", "5m");
+    let mut worker = env.start_worker().await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     blocker.batch_execute(lock).await.expect("locked");
     let request = Request::revert(customer.account, another, 20);
-    stage.publish(&request).await;
-    eventually("it waits again", async || stage.count(waiting).await == 1).await;
+    env.publish(&request).await;
+    eventually("it waits again", async || env.count(waiting).await == 1).await;
     worker.signal("TERM");
     worker.logged("stopping").await;
     worker.signal("TERM");
     assert_eq!(worker.ended().await.code(), Some(143));
 
     blocker.batch_execute("COMMIT").await.expect("released");
-    let _worker = stage.start_worker().await;
+    let _worker = env.start_worker().await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }

@@ -7,8 +7,8 @@ use crate::operator::dead_letters::letters;
 use crate::support::letters::Draft;
 use crate::support::*;
 
-fn status(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
-    let output = stage
+fn status(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
+    let output = env
         .command(&[&["status"], arguments].concat())
         .output()
         .expect("runs");
@@ -17,19 +17,19 @@ fn status(stage: &Stage, arguments: &[&str]) -> (i32, String, String) {
     (status, text(output.stdout), text(output.stderr))
 }
 
-fn object(stage: &Stage, arguments: &[&str]) -> Value {
-    let (_, told, said) = status(stage, &[arguments, &["--output", "json"]].concat());
+fn object(env: &TestEnv, arguments: &[&str]) -> Value {
+    let (_, told, said) = status(env, &[arguments, &["--output", "json"]].concat());
     serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}{said}"))
 }
 
 #[tokio::test]
 async fn a_decided_request_is_told_with_its_entries_and_its_event() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let (mut events, publisher) = (stage.events().await, stage.publisher().await);
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let (mut events, publisher) = (env.events().await, env.publisher().await);
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     let name = usage.to_string();
-    let (code, told, _) = status(&stage, &[&name]);
+    let (code, told, _) = status(&env, &[&name]);
     assert_eq!(code, 0, "the usage is known");
     assert!(
         told.contains("the usage") && told.contains("no request for it"),
@@ -40,9 +40,9 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
     publisher.publish(request.clone()).await;
     let event = events.answer(&request).await.json();
     let again = Request::revert(customer.account, usage, 5).id("job-2");
-    stage.publish(&again).await;
+    env.publish(&again).await;
     let refused = events.answer(&again).await.json();
-    let (code, told, said) = status(&stage, &[&name]);
+    let (code, told, said) = status(&env, &[&name]);
     assert_eq!((code, said.as_str()), (0, ""));
     for line in [
         "request job-1 of client publisher: 15 of usage",
@@ -57,7 +57,7 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
     }
     assert_eq!(told.matches("reverts it\n").count(), 2, "both legs: {told}");
 
-    let shown = object(&stage, &["--request", "job-1"]);
+    let shown = object(&env, &["--request", "job-1"]);
     assert_eq!(shown["outcomes"].as_array().map(Vec::len), Some(1));
     assert_eq!(
         shown["outcomes"][0]["event"],
@@ -67,14 +67,14 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
     assert_eq!(shown["entries"].as_array().map(Vec::len), Some(3));
     for (client, found) in [("publisher", 0), ("other", 1), ("", 1)] {
         assert_eq!(
-            status(&stage, &["--request", "job-1", "--client", client]).0,
+            status(&env, &["--request", "job-1", "--client", client]).0,
             found,
             "{client}"
         );
     }
     // Of another writer's, the customer's leg.
-    let other = stage.usage(customer.account, 20).await;
-    let theirs = stage
+    let other = env.usage(customer.account, 20).await;
+    let theirs = env
         .frontier_revert(
             "theirs",
             customer.account,
@@ -82,34 +82,34 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
             20,
         )
         .await;
-    let (_, told, _) = status(&stage, &[&other.to_string()]);
+    let (_, told, _) = status(&env, &[&other.to_string()]);
     assert!(
         told.contains(&format!("entry {theirs}: reverts it, by another writer")),
         "{told}"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// An operator has a login that the worker's own messages are not of.
 #[tokio::test]
 async fn under_another_login_a_rung_shows_the_client() {
-    let (stage, worker) = Stage::with_worker_set(&[("RETRY__DELAYS", "60s")]).await;
-    let (publisher, customer) = (stage.publisher().await, stage.customer().await);
+    let (env, worker) = TestEnv::with_worker_set(&[("RETRY__DELAYS", "60s")]).await;
+    let (publisher, customer) = (env.publisher().await, env.customer().await);
     let user = publisher.user.clone();
     let request = Request::revert(customer.account, Uuid::new_v4(), 5).id("early");
     publisher.publish(request.reply_to("somebody")).await;
-    let rung = stage.name("retry.1m");
-    eventually("it waits", async || stage.depth(&rung).await == 1).await;
+    let rung = env.name("retry.1m");
+    eventually("it waits", async || env.depth(&rung).await == 1).await;
     drop(worker);
-    let amqp = stage.servers.publisher.clone().expect("another login");
+    let amqp = env.servers.publisher.clone().expect("another login");
     let run = |arguments: &[&str]| {
-        let mut command = stage.command(&[&["status", "--request", "early"], arguments].concat());
+        let mut command = env.command(&[&["status", "--request", "early"], arguments].concat());
         command.env("REVERTD_AMQP__URL", &amqp);
         let output = command.output().expect("runs");
         String::from_utf8(output.stdout).expect("UTF-8")
     };
     let told = run(&["--client", &user]);
-    let (worker, client) = (stage.login(), &user);
+    let (worker, client) = (env.login(), &user);
     let waits = format!(
         "request early of client {client}, put there by {worker}, waits on {rung} for its next attempt"
     );
@@ -117,43 +117,43 @@ async fn under_another_login_a_rung_shows_the_client() {
     assert!(told.contains("reply_to somebody"), "{told}");
     let told = run(&["--client", &worker]);
     assert!(told.contains("nothing"), "{told}");
-    let own = object(&stage, &["--request", "early"]);
+    let own = object(&env, &["--request", "early"]);
     assert_eq!(own["waiting"][0]["client"], user.as_str());
     assert_eq!(own["waiting"][0]["client_claimed_by"], Value::Null);
     assert_eq!(own["waiting"][0]["reply_to_refused"], "somebody");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
-    let (stage, mut worker) = Stage::with_worker_set(&[("RETRY__DELAYS", "60s,5m")]).await;
-    let customer = stage.customer().await;
+    let (env, mut worker) = TestEnv::with_worker_set(&[("RETRY__DELAYS", "60s,5m")]).await;
+    let customer = env.customer().await;
     let usage = Uuid::new_v4();
     let name = usage.to_string();
-    assert_eq!(status(&stage, &[&name]).0, 1, "nothing is known");
+    assert_eq!(status(&env, &[&name]).0, 1, "nothing is known");
     let request = Request::revert(customer.account, usage, 5).id("early");
-    stage.publish(&request).await;
-    let rung = stage.name("retry.1m");
-    eventually("it waits", async || stage.depth(&rung).await == 1).await;
-    let (code, told, said) = status(&stage, &[&name]);
+    env.publish(&request).await;
+    let rung = env.name("retry.1m");
+    eventually("it waits", async || env.depth(&rung).await == 1).await;
+    let (code, told, said) = status(&env, &[&name]);
     assert_eq!(code, 0, "{said}");
     assert!(
         told.contains(&format!("request early of client - waits on {rung}")),
         "{told}"
     );
     assert_eq!(
-        object(&stage, &["--request", "early"])["waiting"][0]["queue"],
+        object(&env, &["--request", "early"])["waiting"][0]["queue"],
         rung
     );
-    let unseen = object(&stage, &[&name, "--no-queues"]);
+    let unseen = object(&env, &[&name, "--no-queues"]);
     assert_eq!(unseen["waiting"], json!([]));
     worker.stop().await;
 
-    stage
+    env
         .dead_letter(&[Draft::new(customer.account, usage, 5).id("dead")])
         .await;
-    raw::publish_with_message_id(&stage, b"\xff\xfe").await;
-    let shown = object(&stage, &[&name]);
+    raw::publish_with_message_id(&env, b"\xff\xfe").await;
+    let shown = object(&env, &[&name]);
     let letter = &shown["waiting"][1];
     assert_eq!(
         (&letter["dead"], &letter["reason"]),
@@ -164,34 +164,34 @@ async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
         (&json!("render"), &json!(4))
     );
     // What operators did is told, too.
-    let (code, _, said) = letters(&stage, &["discard", "dead", "--why", "it is moot", "--yes"]);
+    let (code, _, said) = letters(&env, &["discard", "dead", "--why", "it is moot", "--yes"]);
     assert_eq!(code, 0, "{said}");
-    let (code, told, _) = status(&stage, &["--request", "dead", "--client", "render"]);
+    let (code, told, _) = status(&env, &["--request", "dead", "--client", "render"]);
     assert_eq!(code, 0, "{told}");
     assert!(
         told.contains("discard of its dead letter by alice") && told.contains("it is moot"),
         "{told}"
     );
-    let deleting = stage.channel.queue_delete(
+    let deleting = env.channel.queue_delete(
         rung.as_str().into(),
         lapin::options::QueueDeleteOptions::default(),
     );
     deleting.await.expect("deleted");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_can_not_be_seen_is_said_and_wrong_usage_too() {
-    let stage = Stage::new().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await.to_string();
+    let env = TestEnv::new().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await.to_string();
     // No worker was ever there, and so no queue.
-    let (code, told, said) = status(&stage, &[&usage]);
+    let (code, told, said) = status(&env, &[&usage]);
     assert_eq!(code, 0, "{told}");
     assert_eq!(said.matches("not seen: ").count(), 4, "{said}");
     assert!(said.contains("revertd worker"), "{said}");
     assert_eq!(
-        object(&stage, &[&usage])["unseen"].as_array().map(Vec::len),
+        object(&env, &[&usage])["unseen"].as_array().map(Vec::len),
         Some(4)
     );
     for wrong in [
@@ -201,17 +201,17 @@ async fn what_can_not_be_seen_is_said_and_wrong_usage_too() {
         &[&usage, "--request", "x"],
         &[&usage, "--client", "x"],
     ] {
-        assert_eq!(status(&stage, wrong).0, 2, "{wrong:?}");
+        assert_eq!(status(&env, wrong).0, 2, "{wrong:?}");
     }
-    let paused = stage.command(&["pause", "--why", "moving"]).output();
+    let paused = env.command(&["pause", "--why", "moving"]).output();
     assert!(paused.expect("runs").status.success());
-    let (_, told, _) = status(&stage, &[&usage, "--no-queues"]);
+    let (_, told, _) = status(&env, &[&usage, "--no-queues"]);
     assert!(
         told.contains("the fleet is paused by ") && told.contains("moving"),
         "{told}"
     );
-    stage.sql("DROP SCHEMA revertd CASCADE").await;
-    let (code, _, said) = status(&stage, &[&usage]);
+    env.sql("DROP SCHEMA revertd CASCADE").await;
+    let (code, _, said) = status(&env, &[&usage]);
     assert!(code == 1 && said.contains("revertd migrate"), "{said}");
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -14,14 +14,14 @@ use crate::support::*;
 mod mistakes;
 
 /// The status, what was told, and what was said on standard error.
-pub fn submit(stage: &Stage, file: &Path, arguments: &[&str]) -> (i32, String, String) {
+pub fn submit(env: &TestEnv, file: &Path, arguments: &[&str]) -> (i32, String, String) {
     let path = file.to_str().expect("UTF-8");
     let all = [
         &["submit", "--file", path, "--max-attempts", "1"],
         arguments,
     ]
     .concat();
-    let output = stage.command(&all).output().expect("runs");
+    let output = env.command(&all).output().expect("runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     let status = output.status.code().expect("no signal");
     (status, text(output.stdout), text(output.stderr))
@@ -46,10 +46,10 @@ pub fn counts(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
 }
 
 /// A folder, and a file in it with a revert of 5 of each of so many usages of 20.
-async fn reverts(stage: &Stage, account: Uuid, count: usize) -> (TempDir, Vec<Value>) {
+async fn reverts(env: &TestEnv, account: Uuid, count: usize) -> (TempDir, Vec<Value>) {
     let mut lines = Vec::with_capacity(count);
     for _ in 0..count {
-        let usage = stage.usage(account, 20).await;
+        let usage = env.usage(account, 20).await;
         lines.push(json!({"usage_id": usage, "amount": 5, "billing_id": account}));
     }
     (TempDir::new().expect("a folder"), lines)
@@ -60,17 +60,17 @@ fn write(path: &Path, lines: &[Value]) {
     std::fs::write(path, lines.join("\n")).expect("written");
 }
 
-pub async fn entries(stage: &Stage) -> i64 {
-    stage
+pub async fn entries(env: &TestEnv) -> i64 {
+    env
         .count("SELECT count(*) FROM billing_transactions WHERE metadata ? 'revert_request_using'")
         .await
 }
 
 #[tokio::test]
 async fn a_file_is_answered_line_by_line_and_again_alike() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let (folder, mut lines) = reverts(&stage, customer.account, 300).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let (folder, mut lines) = reverts(&env, customer.account, 300).await;
     let (file, failed) = (
         folder.path().join("reverts.ndjson"),
         folder.path().join("failed"),
@@ -88,7 +88,7 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
         "--window",
         "50",
     ];
-    let (status, told, said) = submit(&stage, &file, &failed_to);
+    let (status, told, said) = submit(&env, &file, &failed_to);
     assert_eq!(status, 1, "{said}");
     for said in [
         "line 301: usage.revert.rejected: USAGE_NOT_FOUND",
@@ -98,10 +98,10 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
     ] {
         assert!(told.contains(said), "{told}");
     }
-    assert_eq!(entries(&stage).await, 600);
+    assert_eq!(entries(&env).await, 600);
     let mine =
         "SELECT count(*) FROM revertd.outcomes WHERE message_id = 'mine' AND refusal IS NULL";
-    assert_eq!(stage.count(mine).await, 1);
+    assert_eq!(env.count(mine).await, 1);
     let kept = objects(&std::fs::read_to_string(&failed).expect("written"));
     assert_eq!(kept.len(), 2);
     assert_eq!(kept[0]["failed"]["reason"], "USAGE_NOT_FOUND");
@@ -112,17 +112,17 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
     assert_eq!(kept[1]["message_id"], "more");
 
     // The same again answers the same, and writes nothing.
-    let first = objects(&submit(&stage, &file, &["--output", "json"]).1);
-    let again = objects(&submit(&stage, &file, &["--output", "json"]).1);
+    let first = objects(&submit(&env, &file, &["--output", "json"]).1);
+    let again = objects(&submit(&env, &file, &["--output", "json"]).1);
     let events = |told: &[Value]| -> BTreeMap<u64, Value> {
         let of = |line: &Value| Some((line["line"].as_u64()?, line["event"].clone()));
         told.iter().filter_map(of).collect()
     };
     assert_eq!(events(&first), events(&again));
     assert_eq!(events(&again).len(), 302);
-    assert_eq!(entries(&stage).await, 600);
+    assert_eq!(entries(&env).await, 600);
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         302
     );
 
@@ -132,10 +132,10 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
         .expect("text")
         .parse()
         .expect("a UUID");
-    stage
+    env
         .entry(late, customer.account, "debit", "api.usage", 20, &json!({}))
         .await;
-    let (status, told, _) = submit(&stage, &failed, &["--output", "json"]);
+    let (status, told, _) = submit(&env, &failed, &["--output", "json"]);
     assert_eq!(
         (status, summary(&told)),
         (
@@ -143,20 +143,20 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
             counts(&[("ALREADY_REVERTED", 1), ("USAGE_NOT_FOUND", 1)])
         )
     );
-    let (status, told, _) = submit(&stage, &failed, &["--batch", "second", "--output", "json"]);
+    let (status, told, _) = submit(&env, &failed, &["--batch", "second", "--output", "json"]);
     assert_eq!(
         (status, summary(&told)),
         (1, counts(&[("ALREADY_REVERTED", 1), ("usage.reverted", 1)]))
     );
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_table_with_a_header_is_read_as_well() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let (folder, lines) = reverts(&stage, customer.account, 3).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let (folder, lines) = reverts(&env, customer.account, 3).await;
     let file = folder.path().join("reverts.CSV");
     let mut text =
         String::from("\u{feff}usageId,amount,billing_id,project_id,reason,message_id,note\r\n");
@@ -168,7 +168,7 @@ async fn a_table_with_a_header_is_read_as_well() {
         text.push_str(&line);
     }
     std::fs::write(&file, text).expect("written");
-    let (status, told, said) = submit(&stage, &file, &["--output", "json"]);
+    let (status, told, said) = submit(&env, &file, &["--output", "json"]);
     assert_eq!(
         (status, summary(&told)),
         (0, counts(&[("usage.reverted", 3)])),
@@ -180,19 +180,19 @@ async fn a_table_with_a_header_is_read_as_well() {
         assert_eq!(line["line"] == 4, third, "{line}");
     }
     std::fs::write(&file, "usage_id,amount,amount\n").expect("written");
-    let (status, _, said) = submit(&stage, &file, &[]);
+    let (status, _, said) = submit(&env, &file, &[]);
     assert!(
         status == 1 && said.contains("two columns named amount"),
         "{said}"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let (folder, lines) = reverts(&stage, customer.account, 2).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let (folder, lines) = reverts(&env, customer.account, 2).await;
     let file = folder.path().join("reverts.ndjson");
     let text = format!(
         "{}\n\nrubbish\n{}\n{{\"usage_id\": \"x\", \"amount\": 0}}\n{{\"amount\": \"{}\"}}\n{}\n",
@@ -202,7 +202,7 @@ async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
         lines[1],
     );
     std::fs::write(&file, text).expect("written");
-    let (status, told, said) = submit(&stage, &file, &[]);
+    let (status, told, said) = submit(&env, &file, &[]);
     assert_eq!((status, told.as_str()), (1, ""));
     for expected in [
         "line 3: the body is not valid JSON",
@@ -213,8 +213,8 @@ async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
     ] {
         assert!(said.contains(expected), "{said}");
     }
-    assert_eq!(entries(&stage).await, 0);
-    let (status, told, _) = submit(&stage, &file, &["--skip-invalid", "--output", "json"]);
+    assert_eq!(entries(&env).await, 0);
+    let (status, told, _) = submit(&env, &file, &["--skip-invalid", "--output", "json"]);
     assert_eq!(
         (status, summary(&told)),
         (1, counts(&[("INVALID_LINE", 4), ("usage.reverted", 2)]))
@@ -227,24 +227,24 @@ async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
         &["submit", "--file", "x", "--rate", "0"],
     ] {
         assert_eq!(
-            stage.command(wrong).output().expect("runs").status.code(),
+            env.command(wrong).output().expect("runs").status.code(),
             Some(2),
             "{wrong:?}"
         );
     }
-    let (status, _, said) = submit(&stage, Path::new("/nowhere/at/all"), &[]);
+    let (status, _, said) = submit(&env, Path::new("/nowhere/at/all"), &[]);
     assert!(
         status == 1 && said.contains("cannot read /nowhere/at/all"),
         "{said}"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let (folder, mut lines) = reverts(&stage, customer.account, 120).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let (folder, mut lines) = reverts(&env, customer.account, 120).await;
     let file = folder.path().join("reverts.ndjson");
     let account = customer.account;
     let first = lines[0]["usage_id"].clone();
@@ -258,7 +258,7 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
     );
     write(&file, &lines);
     let dry = ["--dry-run", "--output", "json"];
-    let (status, told, said) = submit(&stage, &file, &dry);
+    let (status, told, said) = submit(&env, &file, &dry);
     assert_eq!(status, 1, "{said}");
     let expected = counts(&[
         ("usage.reverted", 120),
@@ -267,13 +267,13 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
         ("BILLING_ACCOUNT_NOT_FOUND", 1),
     ]);
     assert_eq!(summary(&told), expected);
-    assert_eq!(entries(&stage).await, 0);
+    assert_eq!(entries(&env).await, 0);
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         0
     );
     let foreseen = objects(&told);
-    let (status, told, _) = submit(&stage, &file, &["--output", "json"]);
+    let (status, told, _) = submit(&env, &file, &["--output", "json"]);
     assert_eq!((status, summary(&told)), (1, expected));
     // But for their times, the events are those that were foreseen.
     let mut came = objects(&told);
@@ -291,7 +291,7 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
         assert_eq!(line["event"], foreseen);
     }
     // And afterwards it says that all is done, which leaves nothing to do.
-    let told = objects(&submit(&stage, &file, &dry).1);
+    let told = objects(&submit(&env, &file, &dry).1);
     let before = |line: &&Value| line["decided_before"] == true;
     assert_eq!(
         told.iter().filter(before).count(),
@@ -300,11 +300,11 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
     );
 
     // Where what an earlier line takes is out of sight, it says so.
-    let (folder, mut lines) = reverts(&stage, account, 101).await;
+    let (folder, mut lines) = reverts(&env, account, 101).await;
     lines.push(json!({"usage_id": lines[0]["usage_id"], "amount": 1, "billing_id": account}));
     let file = folder.path().join("more.ndjson");
     write(&file, &lines);
-    let (_, told, _) = submit(&stage, &file, &["--dry-run"]);
+    let (_, told, _) = submit(&env, &file, &["--dry-run"]);
     assert!(
         told.contains("line 102: would be answered usage.reverted"),
         "{told}"
@@ -317,14 +317,14 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
         told.contains("102 requests, none sent (--dry-run)"),
         "{told}"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_was_left_is_done_by_running_it_again() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let (folder, lines) = reverts(&stage, customer.account, 40).await;
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let (folder, lines) = reverts(&env, customer.account, 40).await;
     let (file, failed) = (
         folder.path().join("reverts.ndjson"),
         folder.path().join("failed"),
@@ -342,7 +342,7 @@ async fn what_was_left_is_done_by_running_it_again() {
         "--output",
         "json",
     ];
-    let (status, told, said) = submit(&stage, &file, &arguments);
+    let (status, told, said) = submit(&env, &file, &arguments);
     assert_eq!(
         (status, summary(&told)),
         (3, counts(&[("NO_ANSWER_IN_TIME", 10), ("NOT_SENT", 30)]))
@@ -356,10 +356,10 @@ async fn what_was_left_is_done_by_running_it_again() {
     }
 
     // Interrupted, it finishes what is on its way.
-    let mut worker = stage.start_worker().await;
+    let mut worker = env.start_worker().await;
     let path = file.to_str().expect("UTF-8");
     let arguments = ["submit", "--file", path, "--rate", "10", "--output", "json"];
-    let mut command = stage.command(&arguments).bare();
+    let mut command = env.command(&arguments).bare();
     let began = Instant::now();
     let child = command
         .stdout(Stdio::piped())
@@ -367,7 +367,7 @@ async fn what_was_left_is_done_by_running_it_again() {
         .spawn()
         .expect("starts");
     eventually("some more are reverted", async || {
-        stage.count("SELECT count(*) FROM revertd.outcomes").await >= 14
+        env.count("SELECT count(*) FROM revertd.outcomes").await >= 14
     })
     .await;
     assert!(
@@ -388,27 +388,27 @@ async fn what_was_left_is_done_by_running_it_again() {
     );
     assert_eq!(told.values().sum::<u64>(), 40);
 
-    let (status, told, _) = submit(&stage, &file, &["--output", "json"]);
+    let (status, told, _) = submit(&env, &file, &["--output", "json"]);
     assert_eq!(
         (status, summary(&told)),
         (0, counts(&[("usage.reverted", 40)]))
     );
-    assert_eq!(entries(&stage).await, 80, "each once");
+    assert_eq!(entries(&env).await, 80, "each once");
     assert!(worker.stop().await.success());
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_reader_who_has_seen_enough_does_not_stop_it() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let (folder, lines) = reverts(&stage, customer.account, 200).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let (folder, lines) = reverts(&env, customer.account, 200).await;
     let file = folder.path().join("reverts.ndjson");
     write(&file, &lines);
     let path = file.to_str().expect("UTF-8");
     let arguments = ["submit", "--file", path, "--output", "json"];
-    let mut command = stage.command(&arguments).bare();
+    let mut command = env.command(&arguments).bare();
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -418,28 +418,28 @@ async fn a_reader_who_has_seen_enough_does_not_stop_it() {
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    assert_eq!(entries(&stage).await, 400);
-    stage.teardown().await;
+    assert_eq!(entries(&env).await, 400);
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn an_id_may_be_as_long_as_the_broker_takes_and_the_file_must_be_one() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let (folder, mut lines) = reverts(&stage, customer.account, 12).await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let (folder, mut lines) = reverts(&env, customer.account, 12).await;
     for (number, line) in lines.iter_mut().enumerate() {
         line["message_id"] = json!(format!("{number:0255}"));
     }
     let file = folder.path().join("reverts.ndjson");
     write(&file, &lines);
-    let (status, told, said) = submit(&stage, &file, &["--output", "json"]);
+    let (status, told, said) = submit(&env, &file, &["--output", "json"]);
     assert_eq!(
         (status, summary(&told)),
         (0, counts(&[("usage.reverted", 12)])),
         "{said}"
     );
-    let (status, told, said) = submit(&stage, Path::new("/dev/stdin"), &[]);
+    let (status, told, said) = submit(&env, Path::new("/dev/stdin"), &[]);
     assert_eq!((status, told.as_str()), (1, ""));
     assert!(said.contains("no regular file"), "{said}");
-    stage.teardown().await;
+    env.teardown().await;
 }

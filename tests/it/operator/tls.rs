@@ -22,29 +22,29 @@ fn with(url: &str, login: (&str, Option<&str>), port: Option<u16>, query: Option
     url.to_string()
 }
 
-fn database_url(stage: &Stage) -> String {
-    with_database(&stage.servers.database, &stage.database)
+fn database_url(env: &TestEnv) -> String {
+    with_database(&env.servers.database, &env.database)
 }
 
-/// A stage whose worker speaks TLS to both servers, whose authority it is told.
-async fn encrypted() -> Stage {
-    let mut stage = Stage::new().await;
-    stage.set("AMQP__URL", &amqps_url());
-    stage.set("AMQP__CA_FILE", &ca_file());
+/// An environment whose worker speaks TLS to both servers, whose authority it is told.
+async fn encrypted() -> TestEnv {
+    let mut env = TestEnv::new().await;
+    env.set("AMQP__URL", &amqps_url());
+    env.set("AMQP__CA_FILE", &ca_file());
     let url = with(
-        &database_url(&stage),
+        &database_url(&env),
         ("", None),
         None,
         Some("sslmode=verify-full"),
     );
-    stage.set("DATABASE__URL", &url);
-    stage.set("DATABASE__CA_FILE", &ca_file());
-    stage
+    env.set("DATABASE__URL", &url);
+    env.set("DATABASE__CA_FILE", &ca_file());
+    env
 }
 
 /// Sessions of the worker, encrypted or not.
-async fn sessions(stage: &Stage, encrypted: bool) -> i64 {
-    stage
+async fn sessions(env: &TestEnv, encrypted: bool) -> i64 {
+    env
         .count(&format!(
             "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl = {encrypted} \
              AND datname = current_database() AND application_name = 'revertd'"
@@ -53,13 +53,13 @@ async fn sessions(stage: &Stage, encrypted: bool) -> i64 {
 }
 
 /// Publishes `count` requests, each of which can be reverted.
-async fn publish(stage: &Stage, count: usize) -> Vec<Request> {
-    let customer = stage.customer().await;
+async fn publish(env: &TestEnv, count: usize) -> Vec<Request> {
+    let customer = env.customer().await;
     let mut requests = Vec::new();
     for _ in 0..count {
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         let request = Request::revert(customer.account, usage, 20);
-        stage.publish(&request).await;
+        env.publish(&request).await;
         requests.push(request);
     }
     requests
@@ -73,28 +73,28 @@ async fn answered(events: &mut Mailbox, requests: &[Request]) {
 
 #[tokio::test]
 async fn a_request_is_reverted_and_answered_over_tls_on_both_sides() {
-    let stage = encrypted().await;
-    let mut worker = stage.start_worker().await;
-    let mut events = stage.events().await;
-    let requests = publish(&stage, 20).await;
+    let env = encrypted().await;
+    let mut worker = env.start_worker().await;
+    let mut events = env.events().await;
+    let requests = publish(&env, 20).await;
     answered(&mut events, &requests).await;
-    assert!(sessions(&stage, true).await > 0);
-    assert_eq!(sessions(&stage, false).await, 0);
+    assert!(sessions(&env, true).await > 0);
+    assert_eq!(sessions(&env, false).await, 0);
     assert!(!worker.log().contains("not encrypted"), "{}", worker.log());
 
     let body = String::from_utf8(requests[0].body.clone()).expect("JSON");
-    let asked = stage.command(&["submit", "--body", &body]).output();
+    let asked = env.command(&["submit", "--body", &body]).output();
     let told = String::from_utf8(asked.expect("runs").stdout).expect("UTF-8");
     assert!(told.contains("ALREADY_REVERTED"), "{told}");
     assert!(worker.stop().await.success());
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn several_hosts_and_pairs_of_libpq_do_for_tls_too() {
-    let mut stage = encrypted().await;
-    let url = url::Url::parse(&database_url(&stage)).expect("a URL");
+    let mut env = encrypted().await;
+    let url = url::Url::parse(&database_url(&env)).expect("a URL");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let vacant = listener.local_addr().expect("bound").port();
     drop(listener);
@@ -104,24 +104,24 @@ async fn several_hosts_and_pairs_of_libpq_do_for_tls_too() {
         url.port().expect("a port"),
         url.username(),
         url.password().expect("a password"),
-        stage.database,
+        env.database,
         ca_file(),
     );
-    stage.set("DATABASE__URL", &pairs);
-    let mut worker = stage.start_worker().await;
-    let mut events = stage.events().await;
-    answered(&mut events, &publish(&stage, 3).await).await;
-    assert_eq!(sessions(&stage, false).await, 0);
+    env.set("DATABASE__URL", &pairs);
+    let mut worker = env.start_worker().await;
+    let mut events = env.events().await;
+    answered(&mut events, &publish(&env, 3).await).await;
+    assert_eq!(sessions(&env, false).await, 0);
     assert!(worker.stop().await.success());
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn the_authorities_of_the_system_are_trusted_where_none_is_named_and_only_there() {
-    let mut stage = Stage::new().await;
+    let mut env = TestEnv::new().await;
     let query = Some("sslmode=verify-full");
-    let url = with(&database_url(&stage), ("", None), None, query);
-    stage.set("DATABASE__URL", &url);
+    let url = with(&database_url(&env), ("", None), None, query);
+    env.set("DATABASE__URL", &url);
     let stranger = Authority::stranger().client("x");
     for (system, named, trusted) in [
         (ca_file(), None, true),
@@ -129,7 +129,7 @@ async fn the_authorities_of_the_system_are_trusted_where_none_is_named_and_only_
         (stranger.ca(), Some(ca_file()), true),
         (ca_file(), Some(stranger.ca()), false),
     ] {
-        let mut command = stage.command(&["migrate"]);
+        let mut command = env.command(&["migrate"]);
         command.env("SSL_CERT_FILE", system);
         if let Some(named) = named {
             command.env("REVERTD_DATABASE__CA_FILE", named);
@@ -140,14 +140,14 @@ async fn the_authorities_of_the_system_are_trusted_where_none_is_named_and_only_
         let why = "no trusted authority signed";
         assert!(trusted || said.contains(why), "{said}");
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
-/// A stage whose worker shows certificates at both servers, and the role that it has at the database.
-async fn certified() -> (Stage, String, [Issued; 2]) {
-    let mut stage = encrypted().await;
-    let role = format!("c_{}", &stage.database[2..]);
-    stage
+/// An environment whose worker shows certificates at both servers, and the role that it has at the database.
+async fn certified() -> (TestEnv, String, [Issued; 2]) {
+    let mut env = encrypted().await;
+    let role = format!("c_{}", &env.database[2..]);
+    env
         .sql(&format!(
             "CREATE ROLE {role} LOGIN IN ROLE certified; GRANT USAGE ON SCHEMA public, revertd TO {role}; \
              GRANT ALL ON ALL TABLES IN SCHEMA public, revertd TO {role}"
@@ -156,50 +156,50 @@ async fn certified() -> (Stage, String, [Issued; 2]) {
     let authority = Authority::of_the_servers();
     let [at_broker, at_database] = [authority.client("certified"), authority.client(&role)];
     let external = Some("auth_mechanism=external");
-    stage.set(
+    env.set(
         "AMQP__URL",
         &with(&amqps_url(), ("certified", None), None, external),
     );
-    stage.set("AMQP__CERT_FILE", &at_broker.cert());
-    stage.set("AMQP__KEY_FILE", &at_broker.key());
+    env.set("AMQP__CERT_FILE", &at_broker.cert());
+    env.set("AMQP__KEY_FILE", &at_broker.key());
     let query = Some("sslmode=verify-full");
-    let url = with(&database_url(&stage), (&role, None), None, query);
-    stage.set("DATABASE__URL", &url);
-    stage.set("DATABASE__CERT_FILE", &at_database.cert());
-    stage.set("DATABASE__KEY_FILE", &at_database.key());
-    stage.set("DATABASE__MIGRATE_ON_START", "false");
-    (stage, role, [at_broker, at_database])
+    let url = with(&database_url(&env), (&role, None), None, query);
+    env.set("DATABASE__URL", &url);
+    env.set("DATABASE__CERT_FILE", &at_database.cert());
+    env.set("DATABASE__KEY_FILE", &at_database.key());
+    env.set("DATABASE__MIGRATE_ON_START", "false");
+    (env, role, [at_broker, at_database])
 }
 
-async fn teardown_with_role(stage: Stage, role: &str) {
+async fn teardown_with_role(env: TestEnv, role: &str) {
     let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");
-    stage.sql(&drop).await;
-    stage.teardown().await;
+    env.sql(&drop).await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn certificates_log_in_at_both_servers_without_any_password() {
-    let (stage, role, _files) = certified().await;
-    let mut worker = stage.start_worker().await;
-    let mut events = stage.events().await;
-    answered(&mut events, &publish(&stage, 3).await).await;
+    let (env, role, _files) = certified().await;
+    let mut worker = env.start_worker().await;
+    let mut events = env.events().await;
+    answered(&mut events, &publish(&env, 3).await).await;
     // A retry bears the worker's own user, which the broker knows from the certificate.
-    let unknown = Request::revert(stage.customer().await.account, uuid::Uuid::new_v4(), 20);
-    stage.publish(&unknown).await;
+    let unknown = Request::revert(env.customer().await.account, uuid::Uuid::new_v4(), 20);
+    env.publish(&unknown).await;
     assert_eq!(events.answer(&unknown).await.verdict(), "USAGE_NOT_FOUND");
     assert!(worker.stop().await.success());
-    teardown_with_role(stage, &role).await;
+    teardown_with_role(env, &role).await;
 }
 
 #[tokio::test]
 async fn a_user_that_is_not_the_certificates_is_said_at_the_start() {
-    let (mut stage, role, _files) = certified().await;
+    let (mut env, role, _files) = certified().await;
     let external = Some("auth_mechanism=external");
-    stage.set(
+    env.set(
         "AMQP__URL",
         &with(&amqps_url(), ("revertd", None), None, external),
     );
-    let log = refused(&stage).await;
+    let log = refused(&env).await;
     for said in [
         "'revertd'",
         "'certified'",
@@ -208,52 +208,52 @@ async fn a_user_that_is_not_the_certificates_is_said_at_the_start() {
     ] {
         assert!(log.contains(said), "{said}: {log}");
     }
-    teardown_with_role(stage, &role).await;
+    teardown_with_role(env, &role).await;
 }
 
 #[tokio::test]
 async fn a_certificate_that_a_server_does_not_accept_ends_the_start() {
     let stranger = Authority::stranger();
     for section in ["AMQP", "DATABASE"] {
-        let (mut stage, role, _files) = certified().await;
+        let (mut env, role, _files) = certified().await;
         let name = if section == "AMQP" {
             "certified"
         } else {
             &role
         };
         let unknown = stranger.client(name);
-        stage.set(&format!("{section}__CERT_FILE"), &unknown.cert());
-        stage.set(&format!("{section}__KEY_FILE"), &unknown.key());
-        let log = refused(&stage).await;
+        env.set(&format!("{section}__CERT_FILE"), &unknown.cert());
+        env.set(&format!("{section}__KEY_FILE"), &unknown.key());
+        let log = refused(&env).await;
         assert!(log.contains("refuses our certificate"), "{section}: {log}");
         let key = format!("{}.cert_file", section.to_lowercase());
         assert!(log.contains(&key), "{log}");
-        teardown_with_role(stage, &role).await;
+        teardown_with_role(env, &role).await;
     }
 }
 
 #[tokio::test]
 async fn unreadable_messages_are_rejected_over_tls() {
-    let (stage, role, _files) = certified().await;
-    stage.start_worker().await.stop().await;
-    let mut raw = RawConnection::open(&stage.servers.amqp).await;
+    let (env, role, _files) = certified().await;
+    env.start_worker().await.stop().await;
+    let mut raw = RawConnection::open(&env.servers.amqp).await;
     let mut properties = 0x0080u16.to_be_bytes().to_vec();
     short(&mut properties, b"\xff\xfe");
-    raw.publish(&stage.name("requests"), b"revert", &properties, b"{}")
+    raw.publish(&env.name("requests"), b"revert", &properties, b"{}")
         .await;
     raw.confirmed().await;
-    raw.publish(&stage.name("requests"), b"revert", &properties, b"{}")
+    raw.publish(&env.name("requests"), b"revert", &properties, b"{}")
         .await;
     raw.confirmed().await;
-    let requests = publish(&stage, 3).await;
-    let mut worker = stage.start_worker().await;
-    answered(&mut stage.events().await, &requests).await;
+    let requests = publish(&env, 3).await;
+    let mut worker = env.start_worker().await;
+    answered(&mut env.events().await, &requests).await;
     eventually("both are dead letters", async || {
-        stage.depth(&stage.name("dead")).await == 2
+        env.depth(&env.name("dead")).await == 2
     })
     .await;
     assert!(worker.stop().await.success());
-    teardown_with_role(stage, &role).await;
+    teardown_with_role(env, &role).await;
 }
 
 #[tokio::test]
@@ -281,55 +281,55 @@ async fn a_server_that_can_not_be_verified_ends_the_start() {
         ),
     ];
     for (section, shown, said) in cases {
-        let mut stage = encrypted().await;
+        let mut env = encrypted().await;
         let key = format!("{section}__URL");
-        let url = stage.setting(&key).expect("set").to_owned();
+        let url = env.setting(&key).expect("set").to_owned();
         let asked = if section == "AMQP" {
             Asked::AtOnce
         } else {
             Asked::Postgres
         };
         let clear = if section == "AMQP" {
-            &stage.servers.amqp
+            &env.servers.amqp
         } else {
-            &stage.servers.database
+            &env.servers.database
         };
         let clear = url::Url::parse(clear).expect("a URL");
         let server = format!("127.0.0.1:{}", clear.port().expect("a port"));
         let proxy = TlsProxy::to(&server, asked, &shown).await;
-        stage.set(&key, &with(&url, ("", None), Some(proxy.port()), None));
-        let log = refused(&stage).await;
+        env.set(&key, &with(&url, ("", None), Some(proxy.port()), None));
+        let log = refused(&env).await;
         assert!(log.contains(said), "{section}, {said}: {log}");
         let at = format!("127.0.0.1:{}", proxy.port());
         assert!(log.contains(&at), "{log}");
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn a_proxy_with_a_good_certificate_is_as_good_as_the_server() {
     let shown = Authority::of_the_servers().server(&["localhost"]);
-    let mut stage = encrypted().await;
-    let clear = url::Url::parse(&stage.servers.amqp).expect("a URL");
+    let mut env = encrypted().await;
+    let clear = url::Url::parse(&env.servers.amqp).expect("a URL");
     let server = format!("127.0.0.1:{}", clear.port().expect("a port"));
     let proxy = TlsProxy::to(&server, Asked::AtOnce, &shown).await;
     let url = with(&amqps_url(), ("", None), Some(proxy.port()), None);
-    stage.set("AMQP__URL", &url.replace("127.0.0.1", "localhost"));
-    stage.start_worker().await.stop().await;
-    stage.teardown().await;
+    env.set("AMQP__URL", &url.replace("127.0.0.1", "localhost"));
+    env.start_worker().await.stop().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn nothing_is_sent_in_the_clear_to_a_server_that_does_not_encrypt() {
     let shown = Authority::of_the_servers().server(&["127.0.0.1"]);
-    let mut stage = encrypted().await;
-    let plain = url::Url::parse(&stage.servers.amqp).expect("a URL").port();
-    stage.set("AMQP__URL", &with(&amqps_url(), ("", None), plain, None));
-    let log = refused(&stage).await;
+    let mut env = encrypted().await;
+    let plain = url::Url::parse(&env.servers.amqp).expect("a URL").port();
+    env.set("AMQP__URL", &with(&amqps_url(), ("", None), plain, None));
+    let log = refused(&env).await;
     assert!(log.contains("does not speak TLS"), "{log}");
 
     let encrypting = url::Url::parse(&amqps_url()).expect("a URL").port();
-    let mut clear = Stage::new().await;
+    let mut clear = TestEnv::new().await;
     clear.set(
         "AMQP__URL",
         &with(&clear.servers.amqp, ("", None), encrypting, None),
@@ -341,52 +341,52 @@ async fn nothing_is_sent_in_the_clear_to_a_server_that_does_not_encrypt() {
     );
     clear.teardown().await;
 
-    stage.set("AMQP__URL", &amqps_url());
+    env.set("AMQP__URL", &amqps_url());
     let proxy = TlsProxy::to("127.0.0.1:1", Asked::PostgresDeclines, &shown).await;
-    let url = stage.setting("DATABASE__URL").expect("set").to_owned();
-    stage.set(
+    let url = env.setting("DATABASE__URL").expect("set").to_owned();
+    env.set(
         "DATABASE__URL",
         &with(&url, ("", None), Some(proxy.port()), None),
     );
-    let log = refused(&stage).await;
+    let log = refused(&env).await;
     assert!(
         log.contains("does not encrypt") && log.contains("ssl = on"),
         "{log}"
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_goes_over_a_network_in_the_clear_is_warned_of() {
-    let mut stage = Stage::new().await;
-    stage.set("DATABASE__URL", "postgres://me@nowhere.invalid/x");
-    let migrated = stage.command(&["migrate"]).output().expect("runs");
+    let mut env = TestEnv::new().await;
+    env.set("DATABASE__URL", "postgres://me@nowhere.invalid/x");
+    let migrated = env.command(&["migrate"]).output().expect("runs");
     let said = String::from_utf8_lossy(&migrated.stderr);
     assert!(
         said.contains("not encrypted") && said.contains("nowhere.invalid"),
         "{said}"
     );
     assert_eq!(said.matches("sslmode=verify-full").count(), 1, "{said}");
-    stage.set("DATABASE__URL", &database_url(&stage));
-    stage.set("AMQP__URL", "amqp://me@nowhere.invalid/%2f");
-    let mut worker = stage.spawn_worker();
+    env.set("DATABASE__URL", &database_url(&env));
+    env.set("AMQP__URL", "amqp://me@nowhere.invalid/%2f");
+    let mut worker = env.spawn_worker();
     worker.logged("paused").await;
     let log = worker.log();
     assert_eq!(log.matches("is not encrypted").count(), 1, "{log}");
     assert!(log.contains("use amqps://"), "{log}");
     worker.stop().await;
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn passwords_come_from_files_and_a_restart_takes_up_new_ones() {
-    let mut stage = Stage::new().await;
-    let (instance, user) = (instance(), stage.database.clone());
+    let mut env = TestEnv::new().await;
+    let (instance, user) = (instance(), env.database.clone());
     let ctl =
         |arguments: &[&str]| manage(&[&["ctl", instance.as_str(), "rabbit"], arguments].concat());
     ctl(&["add_user", &user, "thyme"]);
     ctl(&["set_permissions", &user, ".*", ".*", ".*"]);
-    stage
+    env
         .sql(&format!(
             "CREATE ROLE r_{user} LOGIN PASSWORD 'thyme%41 /@'; GRANT USAGE ON SCHEMA public, revertd TO r_{user}; \
              GRANT ALL ON ALL TABLES IN SCHEMA public, revertd TO r_{user}"
@@ -398,33 +398,33 @@ async fn passwords_come_from_files_and_a_restart_takes_up_new_ones() {
         std::fs::write(&path, text).expect("written");
         path.display().to_string()
     };
-    let url = with(&stage.servers.amqp, (&user, None), None, None);
-    stage.set("AMQP__URL", &url);
-    stage.set("AMQP__PASSWORD_FILE", &file("amqp", "thyme\n"));
+    let url = with(&env.servers.amqp, (&user, None), None, None);
+    env.set("AMQP__URL", &url);
+    env.set("AMQP__PASSWORD_FILE", &file("amqp", "thyme\n"));
     let role = format!("r_{user}");
-    let url = with(&database_url(&stage), (&role, None), None, None);
-    stage.set("DATABASE__URL", &url);
-    stage.set("DATABASE__PASSWORD_FILE", &file("database", "thyme%41 /@"));
-    stage.set("DATABASE__MIGRATE_ON_START", "false");
+    let url = with(&database_url(&env), (&role, None), None, None);
+    env.set("DATABASE__URL", &url);
+    env.set("DATABASE__PASSWORD_FILE", &file("database", "thyme%41 /@"));
+    env.set("DATABASE__MIGRATE_ON_START", "false");
 
-    let mut worker = stage.start_worker().await;
-    let mut events = stage.events().await;
-    let mut requests = publish(&stage, 20).await;
+    let mut worker = env.start_worker().await;
+    let mut events = env.events().await;
+    let mut requests = publish(&env, 20).await;
     // The servers change while it works; what is connected stays so, and what waits is not lost.
     ctl(&["change_password", &user, "sesame%41 /@"]);
-    stage
+    env
         .sql(&format!("ALTER ROLE {role} PASSWORD 'sesame'"))
         .await;
-    requests.extend(publish(&stage, 20).await);
+    requests.extend(publish(&env, 20).await);
     // Where it needs one more connection by now, what it has in hand goes back.
     worker.stop().await;
-    requests.extend(publish(&stage, 20).await);
+    requests.extend(publish(&env, 20).await);
 
     for (name, right, said) in [
         ("database", "sesame\r\n", "database.password_file"),
         ("amqp", "sesame%41 /@\n", "amqp.password_file"),
     ] {
-        let log = refused(&stage).await;
+        let log = refused(&env).await;
         assert!(
             log.contains("refuses the login") && log.contains(said),
             "{log}"
@@ -432,24 +432,24 @@ async fn passwords_come_from_files_and_a_restart_takes_up_new_ones() {
         assert!(!log.contains("thyme"), "{log}");
         file(name, right);
     }
-    let mut worker = stage.start_worker().await;
+    let mut worker = env.start_worker().await;
     answered(&mut events, &requests).await;
     assert!(worker.stop().await.success());
     assert!(!worker.log().contains("sesame"), "{}", worker.log());
-    stage.assert_ledger_is_sound().await;
+    env.assert_ledger_is_sound().await;
     assert_eq!(
-        stage.count("SELECT count(*) FROM revertd.outcomes").await,
+        env.count("SELECT count(*) FROM revertd.outcomes").await,
         i64::try_from(requests.len()).expect("few"),
     );
 
     std::fs::remove_file(folder.path().join("amqp")).expect("removed");
-    let log = refused(&stage).await;
+    let log = refused(&env).await;
     assert!(log.contains("amqp.password_file: cannot read"), "{log}");
-    stage
+    env
         .sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;
     ctl(&["delete_user", &user]);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
@@ -462,17 +462,17 @@ async fn a_file_that_does_not_hold_what_it_should_ends_the_start() {
         ("AMQP__KEY_FILE", shown.cert(), "amqp.key_file"),
         ("DATABASE__KEY_FILE", other.key(), "don't do together"),
     ] {
-        let mut stage = encrypted().await;
+        let mut env = encrypted().await;
         for section in ["AMQP", "DATABASE"] {
-            stage.set(&format!("{section}__CERT_FILE"), &shown.cert());
-            stage.set(&format!("{section}__KEY_FILE"), &shown.key());
+            env.set(&format!("{section}__CERT_FILE"), &shown.cert());
+            env.set(&format!("{section}__KEY_FILE"), &shown.key());
         }
-        stage.set(key, &file);
-        let log = refused(&stage).await;
+        env.set(key, &file);
+        let log = refused(&env).await;
         assert!(log.contains(said) && log.contains(&file), "{key}: {log}");
         let secret = std::fs::read_to_string(shown.key()).expect("PEM");
         let lines = secret.lines().filter(|line| !line.starts_with("-----"));
         assert!(lines.into_iter().all(|line| !log.contains(line)), "{log}");
-        stage.teardown().await;
+        env.teardown().await;
     }
 }

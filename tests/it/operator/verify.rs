@@ -11,7 +11,7 @@ use crate::support::*;
 
 /// A ledger in which everything happened that may, and all of it is right.
 struct Sound {
-    stage: Stage,
+    env: TestEnv,
     /// Reverted in two parts.
     parts: Uuid,
     /// Reverted once, wholly.
@@ -22,21 +22,21 @@ struct Sound {
 
 impl Sound {
     async fn new() -> Self {
-        let mut stage = Stage::new().await;
-        let customer = stage.customer().await;
+        let mut env = TestEnv::new().await;
+        let customer = env.customer().await;
         let account = customer.account;
         let mut usages = Vec::new();
         for _ in 0..4 {
-            usages.push(stage.usage(account, 20).await);
+            usages.push(env.usage(account, 20).await);
         }
         let (parts, whole, shared) = (usages[0], usages[1], usages[2]);
         let name = format!("{shared}:0:{account}");
-        stage
+        env
             .frontier_revert(&name, account, &shared.to_string(), 5)
             .await;
-        let purchase = stage.purchase(account, 100).await;
-        let mut worker = stage.start_worker().await;
-        let mut events = stage.events().await;
+        let purchase = env.purchase(account, 100).await;
+        let mut worker = env.start_worker().await;
+        let mut events = env.events().await;
         let again = Request::revert(account, whole, 20).id("again");
         for (request, verdict) in [
             (again.clone(), "usage.reverted"),
@@ -51,12 +51,12 @@ impl Sound {
             ),
             (Request::revert(account, purchase, 1), "NOT_A_USAGE"),
         ] {
-            stage.publish(&request).await;
+            env.publish(&request).await;
             assert_eq!(events.answer(&request).await.verdict(), verdict);
         }
         assert!(worker.stop().await.success());
-        stage.set("REVERT__POLICY", "cumulative");
-        let mut worker = stage.start_worker().await;
+        env.set("REVERT__POLICY", "cumulative");
+        let mut worker = env.start_worker().await;
         for (usage, amount, verdict) in [
             (parts, 5, "usage.reverted"),
             (parts, 6, "usage.reverted"),
@@ -64,12 +64,12 @@ impl Sound {
             (shared, 10, "usage.reverted"),
         ] {
             let request = Request::revert(account, usage, amount);
-            stage.publish(&request).await;
+            env.publish(&request).await;
             assert_eq!(events.answer(&request).await.verdict(), verdict);
         }
         assert!(worker.stop().await.success());
         Self {
-            stage,
+            env,
             parts,
             whole,
             shared,
@@ -89,18 +89,18 @@ impl Sound {
 
     /// A copy of the database, with something done to it, and what `verify` says of that.
     async fn after(&self, copy: &str, sql: &str) -> (i32, Vec<Value>) {
-        let url = with_database(&self.stage.servers.database, copy);
+        let url = with_database(&self.env.servers.database, copy);
         let db = connect_db(&url).await;
         let sql = self.fill(sql);
         db.batch_execute(&sql)
             .await
             .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        verify(&self.stage, &url, &[])
+        verify(&self.env, &url, &[])
     }
 }
 
-fn verify(stage: &Stage, url: &str, arguments: &[&str]) -> (i32, Vec<Value>) {
-    let output = stage
+fn verify(env: &TestEnv, url: &str, arguments: &[&str]) -> (i32, Vec<Value>) {
+    let output = env
         .command(&[&["verify", "--output", "json"], arguments].concat())
         .env("REVERTD_DATABASE__URL", url)
         .output()
@@ -356,9 +356,9 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
 #[tokio::test]
 async fn every_kind_of_corruption_is_found_and_nothing_else() {
     let sound = Sound::new().await;
-    let stage = &sound.stage;
-    let url = with_database(&stage.servers.database, &stage.database);
-    let (status, lines) = verify(stage, &url, &[]);
+    let env = &sound.env;
+    let url = with_database(&env.servers.database, &env.database);
+    let (status, lines) = verify(env, &url, &[]);
     assert_eq!((status, codes(&lines)), (0, BTreeSet::new()), "{lines:?}");
     let summary = &lines[lines.len() - 1]["summary"];
     assert_eq!(
@@ -366,16 +366,16 @@ async fn every_kind_of_corruption_is_found_and_nothing_else() {
         (&9.into(), &10.into())
     );
 
-    let admin = connect_db(&stage.servers.database).await;
-    let copy = format!("{}_v", stage.database);
+    let admin = connect_db(&env.servers.database).await;
+    let copy = format!("{}_v", env.database);
     let mut planted = BTreeSet::new();
     for (sql, expected) in CORRUPTIONS {
         let connected = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
-            stage.database
+            env.database
         );
         admin.batch_execute(&connected).await.expect("told to go");
-        let create = format!("CREATE DATABASE {copy} TEMPLATE {}", stage.database);
+        let create = format!("CREATE DATABASE {copy} TEMPLATE {}", env.database);
         eventually("the original is free", async || {
             admin.batch_execute(&create).await.is_ok()
         })
@@ -396,24 +396,24 @@ async fn every_kind_of_corruption_is_found_and_nothing_else() {
     }
     let known: BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.code()).collect();
     assert_eq!(planted, known, "each kind is planted");
-    sound.stage.teardown().await;
+    sound.env.teardown().await;
 }
 
 #[tokio::test]
 async fn it_runs_beside_workers_in_parts_and_sees_one_moment() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let (customer, mut events) = (stage.customer().await, stage.events().await);
-    let url = with_database(&stage.servers.database, &stage.database);
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let (customer, mut events) = (env.customer().await, env.events().await);
+    let url = with_database(&env.servers.database, &env.database);
     let mut requests = Vec::new();
     for _ in 0..200 {
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         requests.push(Request::revert(customer.account, usage, 5));
     }
     for chunk in requests.chunks(50) {
         for request in chunk {
-            stage.publish(request).await;
+            env.publish(request).await;
         }
-        let (status, lines) = verify(&stage, &url, &[]);
+        let (status, lines) = verify(&env, &url, &[]);
         assert_eq!(status, 0, "{lines:?}");
     }
     for request in &requests {
@@ -426,23 +426,23 @@ async fn it_runs_beside_workers_in_parts_and_sees_one_moment() {
         &["--from", "4", "--to", "b"],
         &["--from", "c0000000-0000"],
     ] {
-        let (status, lines) = verify(&stage, &url, part);
+        let (status, lines) = verify(&env, &url, part);
         let summary = &lines[lines.len() - 1]["summary"];
         assert_eq!((status, &summary["balance_checked"]), (0, &false.into()));
         outcomes += summary["outcomes"].as_i64().expect("a number");
     }
     assert_eq!(outcomes, 200, "each part once");
     for wrong in [&["--from", "x"][..], &["--from", "2", "--to", "1"]] {
-        let output = stage.command(&[&["verify"], wrong].concat()).output();
+        let output = env.command(&[&["verify"], wrong].concat()).output();
         assert_eq!(output.expect("runs").status.code(), Some(2));
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_reader_who_has_seen_enough_may_go() {
-    let stage = Stage::new().await;
-    stage
+    let env = TestEnv::new().await;
+    env
         .sql(
             "INSERT INTO billing_transactions (id, account_id, type, amount, metadata)
              SELECT overlay(gen_random_uuid()::text PLACING '8' FROM 15 FOR 1)::uuid, uuid_nil(), 'debit', 1,
@@ -450,7 +450,7 @@ async fn a_reader_who_has_seen_enough_may_go() {
              FROM generate_series(1, 5000)",
         )
         .await;
-    let mut command = stage.command(&["verify"]).bare();
+    let mut command = env.command(&["verify"]).bare();
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -466,5 +466,5 @@ async fn a_reader_who_has_seen_enough_may_go() {
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    stage.teardown().await;
+    env.teardown().await;
 }

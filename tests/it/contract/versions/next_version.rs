@@ -127,9 +127,9 @@ fn with_the_new_one(line: &str) -> Vec<String> {
 }
 
 /// A worker of the later version.
-async fn later_worker(stage: &Stage, binary: &Path) -> WorkerProcess {
+async fn later_worker(env: &TestEnv, binary: &Path) -> WorkerProcess {
     let mut program = Program::of(binary, &["worker"]);
-    for (name, value) in stage.environment() {
+    for (name, value) in env.environment() {
         program.env(name, value);
     }
     let mut worker = WorkerProcess::spawn(program);
@@ -140,43 +140,43 @@ async fn later_worker(stage: &Stage, binary: &Path) -> WorkerProcess {
 #[tokio::test]
 async fn both_builds_tell_what_either_stored() {
     let later = build();
-    let stage = Stage::new().await;
-    let customer = stage.customer().await;
+    let env = TestEnv::new().await;
+    let customer = env.customer().await;
     let (locked, open) = (
-        stage.usage(customer.account, 20).await,
-        stage.usage(customer.account, 20).await,
+        env.usage(customer.account, 20).await,
+        env.usage(customer.account, 20).await,
     );
     let lock = format!(
         "UPDATE billing_transactions SET metadata = '{{\"locked\": true}}' WHERE id = '{locked}'"
     );
-    stage.sql(&lock).await;
+    env.sql(&lock).await;
     let refused = Request::revert(customer.account, locked, 5);
     let reverted = Request::revert(customer.account, open, 5);
 
-    let mut worker = later_worker(&stage, &later).await;
-    stage.publish(&refused).await;
-    let refusal = later_event(&stage).await;
+    let mut worker = later_worker(&env, &later).await;
+    env.publish(&refused).await;
+    let refusal = later_event(&env).await;
     let detail = &refusal.json()["data"]["error"]["details"][0]["reason"];
     assert_eq!(*detail, json!(REASON));
     assert!(worker.stop().await.success());
 
     // This version does not know the refusal, and tells it.
-    let mut worker = stage.start_worker().await;
-    stage.publish(&refused).await;
-    assert_eq!(later_event(&stage).await.body, refusal.body);
-    stage.publish(&reverted).await;
-    let success = later_event(&stage).await;
+    let mut worker = env.start_worker().await;
+    env.publish(&refused).await;
+    assert_eq!(later_event(&env).await.body, refusal.body);
+    env.publish(&reverted).await;
+    let success = later_event(&env).await;
     assert_eq!(success.verdict(), "usage.reverted");
 
     // Side by side, whoever of them gets it.
-    let mut other = later_worker(&stage, &later).await;
+    let mut other = later_worker(&env, &later).await;
     for _ in 0..20 {
         for (request, event) in [(&refused, &refusal), (&reverted, &success)] {
-            stage.publish(request).await;
-            assert_eq!(later_event(&stage).await.body, event.body);
+            env.publish(request).await;
+            assert_eq!(later_event(&env).await.body, event.body);
         }
     }
-    let (status, told, said) = run(&stage, &["verify"]);
+    let (status, told, said) = run(&env, &["verify"]);
     assert_eq!(status, 0, "{told}{said}");
     let log = worker.log() + &other.log();
     assert!(
@@ -184,5 +184,5 @@ async fn both_builds_tell_what_either_stored() {
         "{log}"
     );
     assert!(worker.stop().await.success() && other.stop().await.success());
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -12,31 +12,31 @@ use crate::support::*;
 /// Two windows of letters on usages of their own.
 const LETTERS: usize = 250;
 
-async fn stage() -> (Stage, Vec<Uuid>) {
-    let stage = quiet().await;
-    let customer = stage.customer().await;
+async fn env() -> (TestEnv, Vec<Uuid>) {
+    let env = quiet().await;
+    let customer = env.customer().await;
     let (mut usages, mut drafts) = (Vec::new(), Vec::new());
     for _ in 0..LETTERS {
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         usages.push(usage);
         drafts.push(Draft::new(customer.account, usage, 20));
     }
-    stage.dead_letter(&drafts).await;
-    (stage, usages)
+    env.dead_letter(&drafts).await;
+    (env, usages)
 }
 
-fn kill(stage: &Stage, failpoint: &str, arguments: &[&str]) {
-    let mut command = command(stage, arguments);
+fn kill(env: &TestEnv, failpoint: &str, arguments: &[&str]) {
+    let mut command = command(env, arguments);
     let output = command.env("FAILPOINTS", failpoint).output().expect("runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(6), "{failpoint}: {said}");
 }
 
 async fn is_decided_once(failpoint: &str) {
-    let (stage, usages) = stage().await;
-    kill(&stage, failpoint, &["replay", "--all", "--yes"]);
-    let dead = async || stage.depth(&stage.name("dead")).await as usize;
-    let work = async || stage.depth(&stage.name("work")).await as usize;
+    let (env, usages) = env().await;
+    kill(&env, failpoint, &["replay", "--all", "--yes"]);
+    let dead = async || env.depth(&env.name("dead")).await as usize;
+    let work = async || env.depth(&env.name("work")).await as usize;
     // Each is in one of the queues at least, whenever one looks.
     assert!(
         dead().await + work().await >= LETTERS || {
@@ -47,13 +47,13 @@ async fn is_decided_once(failpoint: &str) {
             true
         }
     );
-    let (status, told, said) = letters(&stage, &["replay", "--all", "--yes"]);
+    let (status, told, said) = letters(&env, &["replay", "--all", "--yes"]);
     assert_eq!(status, 0, "{told}{said}");
     eventually("none is left", async || dead().await == 0).await;
     let copies = work().await;
     assert!(copies >= LETTERS, "{copies}");
-    let mut events = stage.events().await;
-    let mut worker = stage.start_worker().await;
+    let mut events = env.events().await;
+    let mut worker = env.start_worker().await;
     let answers = events.take(copies).await;
     let ids: BTreeSet<_> = answers
         .iter()
@@ -70,20 +70,20 @@ async fn is_decided_once(failpoint: &str) {
             .all(|event| event.verdict() == "usage.reverted")
     );
     worker.stop().await;
-    let decided = stage
+    let decided = env
         .count("SELECT count(*) FROM revertd.outcomes WHERE refusal IS NULL AND client = 'render'")
         .await;
     assert_eq!(decided, i64::try_from(LETTERS).expect("few"));
     for usage in usages {
-        assert_eq!(stage.reverts(usage).await.len(), 2, "both legs, once");
+        assert_eq!(env.reverts(usage).await.len(), 2, "both legs, once");
     }
     let noted = "SELECT count(DISTINCT usage_id) FROM revertd.intervention_letters";
-    assert_eq!(stage.count(noted).await, decided, "before it is done");
+    assert_eq!(env.count(noted).await, decided, "before it is done");
     let done = "SELECT count(*) FROM revertd.intervention_parts";
-    let parts = stage.count(done).await;
+    let parts = env.count(done).await;
     assert!(parts >= 1, "{parts}");
-    stage.assert_ledger_is_sound().await;
-    stage.teardown().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
@@ -108,25 +108,25 @@ async fn after_taking_off_the_queue() {
 
 #[tokio::test]
 async fn a_discard_that_is_killed_has_thrown_away_nothing_that_is_not_noted_and_saved() {
-    let (stage, _) = stage().await;
+    let (env, _) = env().await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("saved");
     let path = file.to_str().expect("UTF-8");
     let discard = ["discard", "--all", "--yes", "--why", "x", "--save", path];
-    kill(&stage, "letters-published=return", &discard);
+    kill(&env, "letters-published=return", &discard);
     eventually("all are back", async || {
-        stage.depth(&stage.name("dead")).await as usize == LETTERS
+        env.depth(&env.name("dead")).await as usize == LETTERS
     })
     .await;
     let saved = std::fs::read_to_string(&file).expect("saved");
     assert_eq!(saved.lines().count(), 200, "the first window");
     let noted = "SELECT count(*) FROM revertd.intervention_letters";
-    assert_eq!(stage.count(noted).await, 200);
+    assert_eq!(env.count(noted).await, 200);
     assert_eq!(
-        stage
+        env
             .count("SELECT count(*) FROM revertd.intervention_parts")
             .await,
         0
     );
-    stage.teardown().await;
+    env.teardown().await;
 }

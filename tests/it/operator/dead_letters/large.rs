@@ -11,9 +11,9 @@ use crate::support::*;
 
 const LARGE: usize = 100 << 20;
 
-fn run(stage: &Stage, arguments: &[&str]) -> Output {
+fn run(env: &TestEnv, arguments: &[&str]) -> Output {
     let arguments = [&["dead-letters"], arguments].concat();
-    stage.command(&arguments).output().expect("runs")
+    env.command(&arguments).output().expect("runs")
 }
 
 fn text(output: &Output) -> String {
@@ -22,10 +22,10 @@ fn text(output: &Output) -> String {
 }
 
 /// Puts such letters into the queue, one after the other: in memory there is one body.
-async fn large(stage: &Stage, count: usize, body: &[u8]) {
-    let queue = stage.name("dead");
+async fn large(env: &TestEnv, count: usize, body: &[u8]) {
+    let queue = env.name("dead");
     for _ in 0..count {
-        let confirm = stage.channel.basic_publish(
+        let confirm = env.channel.basic_publish(
             "".into(),
             queue.as_str().into(),
             BasicPublishOptions::default(),
@@ -39,24 +39,24 @@ async fn large(stage: &Stage, count: usize, body: &[u8]) {
 
 #[tokio::test]
 async fn large_letters_are_listed_and_discarded() {
-    let stage = Stage::new().await;
-    stage.start_worker().await.stop().await;
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
     let body = vec![b'x'; LARGE];
-    large(&stage, 10, &body).await;
-    let listed = run(&stage, &["list"]);
+    large(&env, 10, &body).await;
+    let listed = run(&env, &["list"]);
     assert!(text(&listed).contains("10 letters"), "{}", text(&listed));
     assert!(listed.status.success());
-    let discarded = run(&stage, &["discard", "--all", "--yes", "--why", "too large"]);
+    let discarded = run(&env, &["discard", "--all", "--yes", "--why", "too large"]);
     let said = text(&discarded);
     assert!(said.contains("discarded 10 letters"), "{said}");
     assert!(discarded.status.success());
 
     // Among many small ones.
     for _ in 0..2 {
-        stage.dead_letter(&vec![Draft::of(b"{}"); 69]).await;
-        large(&stage, 1, &body).await;
+        env.dead_letter(&vec![Draft::of(b"{}"); 69]).await;
+        large(&env, 1, &body).await;
     }
-    let listed = run(&stage, &["list", "--output", "json"]);
+    let listed = run(&env, &["list", "--output", "json"]);
     let said = text(&listed);
     assert!(listed.status.success(), "{said}");
     let sizes = said.lines().map(|line| {
@@ -65,34 +65,34 @@ async fn large_letters_are_listed_and_discarded() {
     });
     let (large, small): (Vec<_>, Vec<_>) = sizes.partition(|size| *size == LARGE as u64);
     assert_eq!((large.len(), small.len()), (2, 138));
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// The second letter is counted, and gone once the first is taken off the head.
 #[tokio::test]
 async fn letters_that_were_counted_and_not_read_are_told() {
-    let stage = Stage::new().await;
-    stage.start_worker().await.stop().await;
-    let queue = stage.name("dead");
+    let env = TestEnv::new().await;
+    env.start_worker().await.stop().await;
+    let queue = env.name("dead");
     let mut expiring = Request::raw("{}").id("expiring");
     expiring.properties = expiring.properties.with_expiration("1".into());
-    stage
+    env
         .publish_to(&queue, &Request::raw("{}").id("kept"))
         .await;
-    stage.publish_to(&queue, &expiring).await;
+    env.publish_to(&queue, &expiring).await;
     for arguments in [&["list"][..], &["show", "expiring"]] {
-        let output = run(&stage, arguments);
+        let output = run(&env, arguments);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         let told = said.contains("1 of the 2 letters");
         assert!(told, "{arguments:?}: {said}");
         assert!(!said.contains("no letters"), "{arguments:?}: {said}");
-        stage.publish_to(&queue, &expiring).await;
+        env.publish_to(&queue, &expiring).await;
     }
-    let discarded = run(&stage, &["discard", "--all", "--yes", "--why", "x"]);
+    let discarded = run(&env, &["discard", "--all", "--yes", "--why", "x"]);
     let said = text(&discarded);
     assert!(said.contains("discarded 1 letter"), "{said}");
     assert!(said.contains("1 of the 2 letters"), "{said}");
     assert_eq!(discarded.status.code(), Some(1), "{said}");
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -104,11 +104,11 @@ const PLANTS: [(&str, &str, &str); 16] = [
 
 #[tokio::test]
 async fn what_is_another_thing_under_its_name_is_found() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     for (plant, _, _) in PLANTS {
-        stage.sql(plant).await;
+        env.sql(plant).await;
     }
-    let report = doctor(&stage, &[]);
+    let report = doctor(&env, &[]);
     for (_, seen, remedy) in PLANTS {
         let id = if seen.starts_with("table") {
             "database-unlogged"
@@ -120,10 +120,10 @@ async fn what_is_another_thing_under_its_name_is_found() {
     assert_eq!(report.count("errors"), PLANTS.len() as u64, "{report:#?}");
     let key = "UPDATE pg_index SET indisvalid = false
                WHERE indrelid = 'billing_transactions'::regclass AND indisprimary";
-    stage.sql(key).await;
+    env.sql(key).await;
     let seen = "billing_transactions.id has no unique index";
-    doctor(&stage, &[]).says("database-frontier", "error", seen, "ARCHITECTURE.md");
-    stage.teardown().await;
+    doctor(&env, &[]).says("database-frontier", "error", seen, "ARCHITECTURE.md");
+    env.teardown().await;
 }
 
 #[tokio::test]
@@ -140,24 +140,24 @@ async fn the_worker_does_not_start_beside_what_only_has_the_name_of_a_guard() {
         if others.iter().any(|other| said.contains(other)) {
             continue;
         }
-        let stage = Stage::new().await;
-        stage.sql(plant).await;
-        let log = refused(&stage).await;
+        let env = TestEnv::new().await;
+        env.sql(plant).await;
+        let log = refused(&env).await;
         assert!(
             log.contains("not fit for money") && log.contains(said),
             "{said}: {log}"
         );
-        stage.teardown().await;
+        env.teardown().await;
     }
 }
 
 #[tokio::test]
 async fn what_a_missing_migration_creates_is_not_told_as_missing() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     let before =
         "DROP TABLE revertd.control; DELETE FROM revertd.schema_history WHERE name = 'control'";
-    stage.sql(before).await;
-    let report = doctor(&stage, &[]);
+    env.sql(before).await;
+    let report = doctor(&env, &[]);
     assert_eq!(report.count("errors"), 0, "{report:#?}");
     report.says(
         "database-schema",
@@ -171,20 +171,20 @@ async fn what_a_missing_migration_creates_is_not_told_as_missing() {
         "up to date",
         "revertd migrate",
     );
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn what_a_later_release_has_replaced_is_no_fault() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     let later = "INSERT INTO revertd.schema_history (version, name, applied_on, checksum)
                      VALUES (99, 'later', '2026-01-01T00:00:00Z', '1');
                  CREATE OR REPLACE FUNCTION revertd.give_way() RETURNS boolean LANGUAGE plpgsql VOLATILE AS
                      $$ BEGIN RAISE EXCEPTION 'wait' USING ERRCODE = 'serialization_failure'; END $$";
-    stage.sql(later).await;
-    let report = doctor(&stage, &[]);
+    env.sql(later).await;
+    let report = doctor(&env, &[]);
     assert_eq!(report.count("errors"), 0, "{report:#?}");
     report.says("database-schema", "ok", "newer than this program's", "");
-    stage.start_worker().await.stop().await;
-    stage.teardown().await;
+    env.start_worker().await.stop().await;
+    env.teardown().await;
 }

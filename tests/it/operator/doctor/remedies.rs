@@ -7,22 +7,22 @@ use super::doctor;
 
 #[tokio::test]
 async fn grants_of_a_role_whose_name_needs_quotes_can_be_given_as_they_are_told() {
-    let stage = Stage::new().await;
-    let name = format!("{}-Worker", stage.database);
+    let env = TestEnv::new().await;
+    let name = format!("{}-Worker", env.database);
     let password = Uuid::new_v4();
-    stage
+    env
         .sql(&format!(
             "CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'"
         ))
         .await;
-    let mut url = url::Url::parse(&stage.servers.database).expect("a URL");
+    let mut url = url::Url::parse(&env.servers.database).expect("a URL");
     url.set_username(&name).expect("a user");
     url.set_password(Some(&password.to_string()))
         .expect("a password");
-    url.set_path(&stage.database);
+    url.set_path(&env.database);
     let as_role = [("DATABASE__URL", url.as_str())];
     for status in ["error", "skipped"] {
-        let report = doctor(&stage, &as_role);
+        let report = doctor(&env, &as_role);
         let grants = report.remedies(status);
         let grants: Vec<_> = grants
             .iter()
@@ -30,19 +30,19 @@ async fn grants_of_a_role_whose_name_needs_quotes_can_be_given_as_they_are_told(
             .collect();
         assert!(!grants.is_empty(), "{report:#?}");
         for grant in grants {
-            stage.sql(grant).await;
+            env.sql(grant).await;
         }
     }
-    let report = doctor(&stage, &as_role);
+    let report = doctor(&env, &as_role);
     assert_eq!(report.count("errors"), 0, "{report:#?}");
     assert!(report.has("database-transactions", "ok"), "{report:#?}");
-    stage
+    env
         .sql(&format!("ALTER ROLE \"{name}\" CONNECTION LIMIT 3"))
         .await;
     let statement = format!("ALTER ROLE \"{name}\" CONNECTION LIMIT");
-    doctor(&stage, &as_role).says("database-connections", "error", "limit of 3", &statement);
-    stage
+    doctor(&env, &as_role).says("database-connections", "error", "limit of 3", &statement);
+    env
         .sql(&format!("DROP OWNED BY \"{name}\"; DROP ROLE \"{name}\""))
         .await;
-    stage.teardown().await;
+    env.teardown().await;
 }

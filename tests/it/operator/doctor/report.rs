@@ -13,9 +13,9 @@ pub struct Report {
     printed: Value,
 }
 
-/// Runs it on that stage, with settings of its own.
-pub fn doctor(stage: &Stage, settings: &[(&str, &str)]) -> Report {
-    let mut command = stage.command(&["doctor", "--output", "json"]);
+/// Runs it on that environment, with settings of its own.
+pub fn doctor(env: &TestEnv, settings: &[(&str, &str)]) -> Report {
+    let mut command = env.command(&["doctor", "--output", "json"]);
     for (key, value) in settings {
         command.env(format!("REVERTD_{key}"), value);
     }

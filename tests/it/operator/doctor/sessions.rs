@@ -7,8 +7,8 @@ use super::doctor;
 
 #[tokio::test]
 async fn who_waits_for_a_lock_keeps_workers_waiting_and_nobody_keeps_the_doctor() {
-    let stage = Stage::new().await;
-    let url = with_database(&stage.servers.database, &stage.database);
+    let env = TestEnv::new().await;
+    let url = with_database(&env.servers.database, &env.database);
     let (reader, changer) = (connect_db(&url).await, connect_db(&url).await);
     let read = "BEGIN; SELECT FROM billing_transactions LIMIT 1";
     reader.batch_execute(read).await.expect("read");
@@ -18,9 +18,9 @@ async fn who_waits_for_a_lock_keeps_workers_waiting_and_nobody_keeps_the_doctor(
     });
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'
                    AND relation = 'billing_transactions'::regclass";
-    eventually("the change waits", async || stage.count(waiting).await == 1).await;
+    eventually("the change waits", async || env.count(waiting).await == 1).await;
     let began = Instant::now();
-    let report = doctor(&stage, &[]);
+    let report = doctor(&env, &[]);
     let seen = "waits for AccessExclusiveLock on public.billing_transactions";
     report.says("database-locks", "warning", seen, "pg_terminate_backend");
     report.says("database-permissions", "error", "lock timeout", "locks");
@@ -31,13 +31,13 @@ async fn who_waits_for_a_lock_keeps_workers_waiting_and_nobody_keeps_the_doctor(
     );
     drop(reader);
     changing.await.expect("no panic");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn many_old_transactions_hide_no_lock() {
-    let stage = Stage::new().await;
-    let url = with_database(&stage.servers.database, &stage.database);
+    let env = TestEnv::new().await;
+    let url = with_database(&env.servers.database, &env.database);
     let mut holders = Vec::new();
     for _ in 0..11 {
         let holder = connect_db(&url).await;
@@ -48,7 +48,7 @@ async fn many_old_transactions_hide_no_lock() {
     let query = include_str!("../../../../src/ledger/doctor/sessions.sql");
     // Every transaction is old at once.
     let query = format!("PREPARE q (text, float8) AS {query}; EXECUTE q ('public', -1)");
-    let messages = stage.db.simple_query(&query).await.expect("asked");
+    let messages = env.db.simple_query(&query).await.expect("asked");
     let kinds: Vec<_> = messages
         .iter()
         .filter_map(|message| match message {
@@ -64,5 +64,5 @@ async fn many_old_transactions_hide_no_lock() {
         );
     }
     drop(holders);
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -6,16 +6,16 @@ use super::*;
 #[allow(clippy::too_many_lines, reason = "one story, told in order")]
 #[tokio::test]
 async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replays_them() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     let host = Host::new();
-    let role = Role::new(&stage, "clerk", &stage.database).await;
-    let worker_role = Role::new(&stage, "worker", &stage.database).await;
-    let replayer = host.url(&stage, "worker-replay");
-    let submitter = host.url(&stage, "submitter");
-    rubbish_is_dead_lettered(&stage, &host, &worker_role).await;
-    let clerk = host.url(&stage, "clerk");
+    let role = Role::new(&env, "clerk", &env.database).await;
+    let worker_role = Role::new(&env, "worker", &env.database).await;
+    let replayer = host.url(&env, "worker-replay");
+    let submitter = host.url(&env, "submitter");
+    rubbish_is_dead_lettered(&env, &host, &worker_role).await;
+    let clerk = host.url(&env, "clerk");
     let letters = |login: &str, arguments: &[&str]| {
-        let output = program(&stage, &role.url, login, arguments)
+        let output = program(&env, &role.url, login, arguments)
             .output()
             .expect("runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -61,8 +61,8 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
     );
     for statement in documented("dead-letters") {
         let statement = statement.split("--").next().unwrap_or_default().trim();
-        stage
-            .sql(&role.own(statement, "clerk", &stage.database))
+        env
+            .sql(&role.own(statement, "clerk", &env.database))
             .await;
     }
     let (status, told, said) = letters(&clerk, &["status", "--request", "rubbish"]);
@@ -108,7 +108,7 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
         status == Some(0) && told.contains("replayed 1 letter"),
         "{told}{said}"
     );
-    let mut command = program(&stage, &worker_role.url, &replayer, &["worker"]);
+    let mut command = program(&env, &worker_role.url, &replayer, &["worker"]);
     command.env("REVERTD_TOPOLOGY__DECLARE", "false");
     let mut worker = WorkerProcess::spawn(command);
     worker.logged("dead-lettered").await;
@@ -123,11 +123,11 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
         "SELECT count(*) FROM revertd.interventions WHERE done_as = '{}'",
         role.name
     );
-    assert_eq!(stage.count(&runs).await, 2, "a replay and a discard");
-    drop_role(&stage, &role).await;
-    drop_role(&stage, &worker_role).await;
+    assert_eq!(env.count(&runs).await, 2, "a replay and a discard");
+    drop_role(&env, &role).await;
+    drop_role(&env, &worker_role).await;
     host.remove();
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 /// The clerk adds, and changes nothing.
@@ -151,28 +151,28 @@ async fn what_was_noted_stays(role: &Role) {
 }
 
 /// By a worker under the login that replays, after one that declares.
-async fn rubbish_is_dead_lettered(stage: &Stage, host: &Host, worker_role: &Role) {
+async fn rubbish_is_dead_lettered(env: &TestEnv, host: &Host, worker_role: &Role) {
     for statement in documented("worker") {
-        let statement = worker_role.own(&statement, "worker", &stage.database);
-        stage.sql(&statement).await;
+        let statement = worker_role.own(&statement, "worker", &env.database);
+        env.sql(&statement).await;
     }
     let declaring = program(
-        stage,
+        env,
         &worker_role.url,
-        &host.url(stage, "worker"),
+        &host.url(env, "worker"),
         &["worker"],
     );
     let mut worker = WorkerProcess::spawn(declaring);
     worker.ready().await;
     worker.stop().await;
-    let replayer = host.url(stage, "worker-replay");
-    let mut command = program(stage, &worker_role.url, &replayer, &["worker"]);
+    let replayer = host.url(env, "worker-replay");
+    let mut command = program(env, &worker_role.url, &replayer, &["worker"]);
     command.env("REVERTD_TOPOLOGY__DECLARE", "false");
     let mut worker = WorkerProcess::spawn(command);
     worker.ready().await;
     let rubbish = ["submit", "--body", "rubbish", "--message-id", "rubbish"];
-    let submitter = host.url(stage, "submitter");
-    let told = program(stage, &worker_role.url, &submitter, &rubbish)
+    let submitter = host.url(env, "submitter");
+    let told = program(env, &worker_role.url, &submitter, &rubbish)
         .output()
         .expect("runs");
     let told = String::from_utf8_lossy(&told.stdout).into_owned();

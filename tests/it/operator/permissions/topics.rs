@@ -27,21 +27,21 @@ fn is_forbidden<T>(done: Result<T, lapin::Error>) -> bool {
 
 #[tokio::test]
 async fn a_confined_subscriber_sees_its_org_alone() {
-    let stage = Stage::new().await;
-    let (own, other) = (stage.customer().await, stage.customer().await);
+    let env = TestEnv::new().await;
+    let (own, other) = (env.customer().await, env.customer().await);
     let host = Host::confined_to(own.org);
-    let role = Role::worker(&stage).await;
-    stage
+    let role = Role::worker(&env).await;
+    env
         .sql(&format!(
             "INSERT INTO revertd.grants (client, granted_by) VALUES ('{}-submitter', 'test')",
             host.name
         ))
         .await;
-    let amqp = host.url(&stage, "worker");
-    let mut worker = WorkerProcess::spawn(program(&stage, &role.url, &amqp, &["worker"]));
+    let amqp = host.url(&env, "worker");
+    let mut worker = WorkerProcess::spawn(program(&env, &role.url, &amqp, &["worker"]));
     worker.ready().await;
 
-    let connection = connect_amqp(&host.url(&stage, "subscriber")).await;
+    let connection = connect_amqp(&host.url(&env, "subscriber")).await;
     let subscriber = channel(&connection).await;
     let options = QueueDeclareOptions::default();
     let declared = subscriber.queue_declare("billing.mine".into(), options, FieldTable::default());
@@ -89,12 +89,12 @@ async fn a_confined_subscriber_sees_its_org_alone() {
     let key = format!("*.{}", own.org);
     bind(subscriber.clone(), key).await.expect("its own org");
     for customer in [&other, &own] {
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         let body = json!({"org_id": customer.org, "usage_id": usage, "amount": 20});
         let arguments = ["submit", "--body", &body.to_string()];
-        let submitter = host.url(&stage, "submitter");
+        let submitter = host.url(&env, "submitter");
         let nowhere = "postgres://nobody@nowhere/x";
-        let output = program(&stage, nowhere, &submitter, &arguments).output();
+        let output = program(&env, nowhere, &submitter, &arguments).output();
         assert!(output.expect("runs").status.success(), "{}", worker.log());
     }
     let mut seen = Vec::new();
@@ -110,6 +110,6 @@ async fn a_confined_subscriber_sees_its_org_alone() {
     assert_eq!(seen, [Some(own.org.to_string())]);
     assert!(worker.stop().await.success());
     host.remove();
-    super::drop_role(&stage, &role).await;
-    stage.teardown().await;
+    super::drop_role(&env, &role).await;
+    env.teardown().await;
 }

@@ -13,7 +13,7 @@ use crate::support::*;
 
 /// A worker, an account, and a file of that name and content in a folder of its own.
 struct Table {
-    stage: Stage,
+    env: TestEnv,
     _worker: WorkerProcess,
     account: Uuid,
     usages: Vec<Uuid>,
@@ -22,14 +22,14 @@ struct Table {
 
 impl Table {
     async fn new(usages: usize) -> Self {
-        let (stage, worker) = Stage::with_worker().await;
-        let account = stage.customer().await.account;
+        let (env, worker) = TestEnv::with_worker().await;
+        let account = env.customer().await.account;
         let mut made = Vec::with_capacity(usages);
         for _ in 0..usages {
-            made.push(stage.usage(account, 20).await);
+            made.push(env.usage(account, 20).await);
         }
         Self {
-            stage,
+            env,
             _worker: worker,
             account,
             usages: made,
@@ -65,25 +65,25 @@ async fn a_lines_own_id_counts_whatever_else_the_line_says() {
         let line = format!(
             r#"{{"note":{note},"message_id":"mine","usage_id":"{usage}","amount":5,"billing_id":"{account}"}}"#
         );
-        let (status, told, said) = submit(&table.stage, &table.file("f.ndjson", &line), &[]);
+        let (status, told, said) = submit(&table.env, &table.file("f.ndjson", &line), &[]);
         assert_eq!(status, 0, "{told}{said}");
     }
     let own = "SELECT count(*) FROM revertd.outcomes WHERE message_id = 'mine'";
-    assert_eq!(table.stage.count(own).await, 1);
-    assert_eq!(entries(&table.stage).await, 2);
+    assert_eq!(table.env.count(own).await, 1);
+    assert_eq!(entries(&table.env).await, 2);
     for id in [
         r#""message_id":"a","messageId":"b""#,
         r#""message_id":"a","message_id":"a""#,
         r#""message_id":7"#,
     ] {
         let line = format!(r#"{{{id},"usage_id":"{usage}","amount":5,"billing_id":"{account}"}}"#);
-        let (status, _, said) = submit(&table.stage, &table.file("g.ndjson", &line), &[]);
+        let (status, _, said) = submit(&table.env, &table.file("g.ndjson", &line), &[]);
         assert!(
             status == 1 && said.contains("line 1: message_id must be a text"),
             "{said}"
         );
     }
-    table.stage.teardown().await;
+    table.env.teardown().await;
 }
 
 #[tokio::test]
@@ -93,21 +93,21 @@ async fn one_id_for_two_things_is_a_mistake_of_the_file() {
     let line = |id: &str, usage: usize| json!({"message_id": id, "usage_id": table.usages[usage], "amount": 5, "billing_id": account});
     let text = format!("{}\n{}\n{}\n", line("d", 0), line("d", 1), line("e", 2));
     let file = table.file("f.ndjson", &text);
-    let (status, _, said) = submit(&table.stage, &file, &[]);
+    let (status, _, said) = submit(&table.env, &file, &[]);
     assert!(
         status == 1
             && said.contains("line 2: has the id of line 1, and asks for something else")
             && said.contains("nothing was sent"),
         "{said}"
     );
-    assert_eq!(entries(&table.stage).await, 0);
+    assert_eq!(entries(&table.env).await, 0);
     let skip = ["--skip-invalid", "--output", "json"];
-    let (status, told, _) = submit(&table.stage, &file, &skip);
+    let (status, told, _) = submit(&table.env, &file, &skip);
     let expected = counts(&[("INVALID_LINE", 1), ("usage.reverted", 2)]);
     assert_eq!((status, summary(&told)), (1, expected.clone()));
-    let (status, told, _) = submit(&table.stage, &file, &[&skip[..], &["--dry-run"]].concat());
+    let (status, told, _) = submit(&table.env, &file, &[&skip[..], &["--dry-run"]].concat());
     assert_eq!((status, summary(&told)), (1, expected));
-    table.stage.teardown().await;
+    table.env.teardown().await;
 }
 
 #[tokio::test]
@@ -133,29 +133,29 @@ async fn a_table_without_its_header_or_with_an_open_quote_sends_nothing() {
         ),
     ] {
         let file = table.file("f.csv", text);
-        let (status, told, said) = submit(&table.stage, &file, &["--skip-invalid"]);
+        let (status, told, said) = submit(&table.env, &file, &["--skip-invalid"]);
         assert!(status == 1 && said.contains(why), "{why}: {told}{said}");
         assert_eq!(told, "");
     }
-    assert_eq!(entries(&table.stage).await, 0);
+    assert_eq!(entries(&table.env).await, 0);
     // Lines may end in any of three ways.
     for (end, first) in [("\r", 0), ("\r\n", 3), ("\n", 6)] {
         let rows: Vec<_> = table.usages[first..first + 3].to_vec();
         let row = |usage: &Uuid| format!("{usage},5,{}{end}", table.account);
         let text =
             format!("usage_id,amount,billing_id{end}") + &rows.iter().map(row).collect::<String>();
-        let (status, told, said) = submit(&table.stage, &table.file("g.csv", &text), &[]);
+        let (status, told, said) = submit(&table.env, &table.file("g.csv", &text), &[]);
         assert!(
             status == 0 && told.starts_with("3 requests\n"),
             "{told}{said}"
         );
     }
-    let (status, told, said) = submit(&table.stage, &table.file("h.csv", header), &[]);
+    let (status, told, said) = submit(&table.env, &table.file("h.csv", header), &[]);
     assert!(
         status == 0 && told == "0 requests\n" && said.contains("has no requests"),
         "{told}{said}"
     );
-    table.stage.teardown().await;
+    table.env.teardown().await;
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn what_is_left_is_all_in_its_file_or_the_file_stays_as_it_was() {
     // The broker is not there: nothing was sent, and nothing is known better than yesterday.
     let name = file.to_str().expect("UTF-8");
     let output = table
-        .stage
+        .env
         .command(&["submit", "--file", name, "--failed", path])
         .env("REVERTD_AMQP__URL", "amqp://127.0.0.1:1")
         .output()
@@ -181,7 +181,7 @@ async fn what_is_left_is_all_in_its_file_or_the_file_stays_as_it_was() {
     assert_eq!(kept(), "of yesterday\n");
     // The screen can't be written to: what is on its way is finished, and all of the rest is in the file.
     let output = table
-        .stage
+        .env
         .command(&[
             "submit",
             "--file",
@@ -210,7 +210,7 @@ async fn what_is_left_is_all_in_its_file_or_the_file_stays_as_it_was() {
     );
     assert_eq!(objects(&kept()).len(), 60, "{said}");
     // The file can't be written: how many were asked is told.
-    let (status, told, said) = submit(&table.stage, &file, &["--failed", "/dev/full"]);
+    let (status, told, said) = submit(&table.env, &file, &["--failed", "/dev/full"]);
     assert!(
         status == 1 && told.contains("60 requests\n") && said.contains("No space left"),
         "{told}{said}"
@@ -222,11 +222,11 @@ async fn what_is_left_is_all_in_its_file_or_the_file_stays_as_it_was() {
     let link = table.folder.path().join("link.csv");
     fs::hard_link(&file, &link).expect("linked");
     submit(
-        &table.stage,
+        &table.env,
         &file,
         &["--failed", link.to_str().expect("UTF-8")],
     );
     let now = fs::read_to_string(&file).expect("there");
     assert!(now.ends_with(&unknown), "{now}");
-    table.stage.teardown().await;
+    table.env.teardown().await;
 }

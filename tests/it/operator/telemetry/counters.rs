@@ -20,9 +20,9 @@ fn published_ago(request: Request, seconds: i64) -> Request {
 
 #[tokio::test]
 async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
-    let (stage, mut worker) = Stage::with_worker_set(&[LISTEN]).await;
+    let (env, mut worker) = TestEnv::with_worker_set(&[LISTEN]).await;
     let telemetry = Telemetry::of(&mut worker).await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let before = telemetry.metrics().await;
     for reason in ["ALREADY_REVERTED", "MALFORMED_REQUEST"] {
         assert!(
@@ -32,7 +32,7 @@ async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
         );
     }
 
-    let usage = stage.usage(customer.account, 20).await;
+    let usage = env.usage(customer.account, 20).await;
     let first = published_ago(Request::revert(customer.account, usage, 5), 60);
     let requests = [
         first.clone(),
@@ -44,7 +44,7 @@ async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
         Request::raw("no JSON"),
     ];
     for request in &requests {
-        stage.publish(request).await;
+        env.publish(request).await;
         events.answer(request).await;
     }
     telemetry.shows("revertd_in_flight_messages", &[], 0).await;
@@ -78,9 +78,9 @@ async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
         let labels = [("messaging_destination_name", to), ("error_type", "")];
         page.count("messaging_client_sent_messages_total", &labels)
     };
-    assert_eq!(sent(&stage.name("replies")), 6);
-    assert_eq!(sent(&stage.name("dead")), 1);
-    assert_eq!(sent(&stage.name("retry.100ms")), 1);
+    assert_eq!(sent(&env.name("replies")), 6);
+    assert_eq!(sent(&env.name("dead")), 1);
+    assert_eq!(sent(&env.name("retry.100ms")), 1);
     // Those that wait on the ladder are settled once, at its end.
     assert_eq!(page.count("revertd_request_duration_seconds_count", &[]), 6);
     let ladder = page.sum("revertd_request_duration_seconds_sum", &[]);
@@ -97,16 +97,16 @@ async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
     assert_eq!((batches, publishes), (9, 9));
 
     // An event that nobody is bound for, and a copy that may not be had.
-    stage
+    env
         .channel
         .queue_delete(
-            stage.name("replies").as_str().into(),
+            env.name("replies").as_str().into(),
             QueueDeleteOptions::default(),
         )
         .await
         .expect("deleted");
-    let last = Request::revert(customer.account, usage, 5).reply_to(&stage.name("work"));
-    stage.publish(&last).await;
+    let last = Request::revert(customer.account, usage, 5).reply_to(&env.name("work"));
+    env.publish(&last).await;
     let unroutable = [("error_type", "unroutable")];
     telemetry
         .shows("messaging_client_sent_messages_total", &unroutable, 1)
@@ -119,20 +119,20 @@ async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
     let log = worker.log();
     let told = log.lines().find(|line| line.contains("reply_to_refused"));
     assert!(
-        told.is_some_and(|line| line.contains(&stage.name("work"))),
+        told.is_some_and(|line| line.contains(&env.name("work"))),
         "{log}"
     );
     // The line that ends the process reads the same counters.
     let tally = "reverted=2 rejected=4 retried=3 dead_lettered=1 redelivered=0 unroutable=1 replies_failed=1";
     assert!(worker.log().contains(tally), "{}", worker.log());
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn labels_take_no_value_from_a_request() {
-    let (stage, mut worker) = Stage::with_worker_set(&[LISTEN]).await;
+    let (env, mut worker) = TestEnv::with_worker_set(&[LISTEN]).await;
     let telemetry = Telemetry::of(&mut worker).await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let count = async || telemetry.metrics().await.text.lines().count();
     // The queues appear once they were looked at.
     telemetry.shows("revertd_consuming", &[], 1).await;
@@ -148,12 +148,12 @@ async fn labels_take_no_value_from_a_request() {
     let marker = "no-label-of-mine";
     for number in 0..5 {
         let id = format!("{marker}-{number}");
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         let request = Request::revert(customer.account, usage, 5)
             .id(&id)
             .reply_to(&format!("replies.{id}"))
             .header(&id, lapin::types::AMQPValue::Boolean(true));
-        stage.publish(&request).await;
+        env.publish(&request).await;
         events.answer(&request).await;
     }
     assert_eq!(count().await, before, "no series more than before");
@@ -166,24 +166,24 @@ async fn labels_take_no_value_from_a_request() {
         assert!(!page.text.contains(&secret), "{secret}");
     }
     drop(worker);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn depths_of_queues_are_shown_and_a_missing_queue_is_absent() {
-    let mut stage = Stage::new().await;
+    let mut env = TestEnv::new().await;
     let (name, value) = LISTEN;
-    stage.set(name, value);
-    stage.set("RETRY__DELAYS", "10m");
-    let mut worker = stage.start_worker().await;
+    env.set(name, value);
+    env.set("RETRY__DELAYS", "10m");
+    let mut worker = env.start_worker().await;
     let telemetry = Telemetry::of(&mut worker).await;
-    let customer = stage.customer().await;
-    let depth = |queue: &str| [("queue", stage.name(queue))];
+    let customer = env.customer().await;
+    let depth = |queue: &str| [("queue", env.name(queue))];
     for _ in 0..3 {
         let request = Request::revert(customer.account, Uuid::new_v4(), 5);
-        stage.publish(&request).await;
+        env.publish(&request).await;
     }
-    stage.publish(&Request::raw("no JSON")).await;
+    env.publish(&Request::raw("no JSON")).await;
     let shows = async |queue: &str, kind: &str, count: i64| {
         let [(key, name)] = &depth(queue);
         let labels = [(*key, name.as_str()), ("kind", kind)];
@@ -194,8 +194,8 @@ async fn depths_of_queues_are_shown_and_a_missing_queue_is_absent() {
     shows("retry.10m", "retry", 3).await;
     shows("dead", "dead_letter", 1).await;
     shows("work", "work", 0).await;
-    let gone = stage.name("dead");
-    stage
+    let gone = env.name("dead");
+    env
         .channel
         .queue_delete(gone.as_str().into(), QueueDeleteOptions::default())
         .await
@@ -213,5 +213,5 @@ async fn depths_of_queues_are_shown_and_a_missing_queue_is_absent() {
     assert_eq!(telemetry.readiness().await, Ok(()));
     assert!(!worker.log().contains("paused"), "{}", worker.log());
     drop(worker);
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -27,7 +27,7 @@ fn named(text: &str) -> BTreeSet<String> {
 
 /// Pages of a worker and of a gateway.
 async fn pages() -> [Page; 2] {
-    let (stage, mut worker) = Stage::with_worker_set(&[LISTEN]).await;
+    let (env, mut worker) = TestEnv::with_worker_set(&[LISTEN]).await;
     let telemetry = Telemetry::of(&mut worker).await;
     eventually("the queues were looked at", async || {
         let page = telemetry.metrics().await;
@@ -35,11 +35,11 @@ async fn pages() -> [Page; 2] {
     })
     .await;
     let page = telemetry.metrics().await;
-    let mut gateway = stage.start_gateway().await;
+    let mut gateway = env.start_gateway().await;
     let telemetry = Telemetry::of(&mut gateway.process).await;
     let pages = [page, telemetry.metrics().await];
     drop((worker, gateway));
-    stage.teardown().await;
+    env.teardown().await;
     pages
 }
 

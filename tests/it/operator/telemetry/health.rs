@@ -8,8 +8,8 @@ use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
 /// Exit status and output of `revertd health` where `telemetry.listen` is `listen`.
-async fn health(stage: &Stage, listen: &str, output: &str) -> (Option<i32>, String) {
-    let mut command = stage.command(&["health", "--output", output]);
+async fn health(env: &TestEnv, listen: &str, output: &str) -> (Option<i32>, String) {
+    let mut command = env.command(&["health", "--output", output]);
     command.env("REVERTD_TELEMETRY__LISTEN", listen);
     let run = tokio::task::spawn_blocking(move || command.output());
     let run = run.await.expect("no panic").expect("runs");
@@ -19,25 +19,25 @@ async fn health(stage: &Stage, listen: &str, output: &str) -> (Option<i32>, Stri
 
 #[tokio::test]
 async fn health_is_0_while_the_process_is_ready() {
-    let mut stage = Stage::new().await;
-    stage.set(LISTEN.0, LISTEN.1);
-    let proxy = stage.proxy_amqp();
-    let mut worker = stage.start_worker().await;
-    let mut gateway = stage.start_gateway().await;
+    let mut env = TestEnv::new().await;
+    env.set(LISTEN.0, LISTEN.1);
+    let proxy = env.proxy_amqp();
+    let mut worker = env.start_worker().await;
+    let mut gateway = env.start_gateway().await;
     let worker = Telemetry::of(&mut worker).await;
     let gateway = Telemetry::of(&mut gateway.process).await;
     for telemetry in [&worker, &gateway] {
         telemetry.ready().await;
         let at = telemetry.address();
         assert_eq!(
-            health(&stage, at, "text").await,
+            health(&env, at, "text").await,
             (Some(0), "ready\n".into())
         );
         let json = (Some(0), "{\"ready\":true}\n".into());
-        assert_eq!(health(&stage, at, "json").await, json);
+        assert_eq!(health(&env, at, "json").await, json);
         // As in a container: the process was told to listen on every address.
         let everywhere = at.replace("127.0.0.1", "0.0.0.0");
-        assert_eq!(health(&stage, &everywhere, "text").await.0, Some(0));
+        assert_eq!(health(&env, &everywhere, "text").await.0, Some(0));
     }
     proxy.refuse(true);
     proxy.end(Ending::Reset);
@@ -46,16 +46,16 @@ async fn health_is_0_while_the_process_is_ready() {
         (&gateway, "the broker: "),
     ] {
         telemetry.not_ready(why).await;
-        let (status, said) = health(&stage, telemetry.address(), "text").await;
+        let (status, said) = health(&env, telemetry.address(), "text").await;
         assert_eq!(status, Some(1));
         assert!(said.starts_with(&format!("not ready: {why}")), "{said}");
     }
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn health_is_1_where_no_revertd_answers() {
-    let stage = Stage::new().await;
+    let env = TestEnv::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let other = listener.local_addr().expect("an address").to_string();
     tokio::spawn(async move {
@@ -71,16 +71,16 @@ async fn health_is_1_where_no_revertd_answers() {
         ("127.0.0.1:1", "no process serves telemetry on 127.0.0.1:1"),
         ("127.0.0.1:0", "leaves its port to the system"),
     ] {
-        let (status, said) = health(&stage, listen, "text").await;
+        let (status, said) = health(&env, listen, "text").await;
         assert_eq!(status, Some(1), "{said}");
         assert!(
             said.starts_with("not ready: ") && said.contains(why),
             "{said}"
         );
     }
-    let unset = stage.command(&["health"]).output().expect("runs");
+    let unset = env.command(&["health"]).output().expect("runs");
     assert_eq!(unset.status.code(), Some(1));
     let said = String::from_utf8(unset.stderr).expect("UTF-8");
     assert!(said.contains("telemetry.listen is not set"), "{said}");
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -39,7 +39,7 @@ fn resident_kib(pid: u32) -> u64 {
 
 #[tokio::test]
 async fn heads_and_connections_of_the_port_are_bounded() {
-    let (stage, mut worker) = Stage::with_worker_set(&[LISTEN]).await;
+    let (env, mut worker) = TestEnv::with_worker_set(&[LISTEN]).await;
     let telemetry = Telemetry::of(&mut worker).await;
     telemetry.ready().await;
     let address = telemetry.address().parse().expect("an address");
@@ -73,12 +73,12 @@ async fn heads_and_connections_of_the_port_are_bounded() {
     // Another address is answered beside them.
     assert_eq!(telemetry.get("/healthz").await.0, 200);
     drop(crowd);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_head_of_the_port_follows_the_rules_of_http() {
-    let (stage, mut worker) = Stage::with_worker_set(&[LISTEN]).await;
+    let (env, mut worker) = TestEnv::with_worker_set(&[LISTEN]).await;
     let telemetry = Telemetry::of(&mut worker).await;
     let address = telemetry.address().parse().expect("an address");
     let large = "x".repeat(20_000);
@@ -93,5 +93,5 @@ async fn a_head_of_the_port_follows_the_rules_of_http() {
         let told = answer(address, request.as_bytes()).await;
         assert!(told.starts_with(&format!("HTTP/1.1 {status} ")), "{told}");
     }
-    stage.teardown().await;
+    env.teardown().await;
 }

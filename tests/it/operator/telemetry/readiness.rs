@@ -6,13 +6,13 @@ use crate::support::*;
 
 #[tokio::test]
 async fn ready_only_with_a_consumer_and_a_database_and_it_says_why_not() {
-    let mut stage = Stage::new().await;
+    let mut env = TestEnv::new().await;
     let (name, value) = LISTEN;
-    stage.set(name, value);
-    let (database, broker) = (stage.proxy_database(), stage.proxy_amqp());
+    env.set(name, value);
+    let (database, broker) = (env.proxy_database(), env.proxy_amqp());
     database.refuse(true);
     broker.refuse(true);
-    let mut worker = stage.spawn_worker();
+    let mut worker = env.spawn_worker();
     let telemetry = Telemetry::of(&mut worker).await;
     telemetry.not_ready("paused: the database: ").await;
     assert_eq!(telemetry.get("/healthz").await.0, 200);
@@ -55,7 +55,7 @@ async fn ready_only_with_a_consumer_and_a_database_and_it_says_why_not() {
     database.set(Conditions::silent(&[Direction::ToServer]));
     telemetry.not_ready("the database: ").await;
     let (_, why) = telemetry.get("/readyz").await;
-    let url = url::Url::parse(&stage.servers.database).expect("a URL");
+    let url = url::Url::parse(&env.servers.database).expect("a URL");
     let password = url.password().expect("tests use one");
     assert!(!why.contains(password) && !why.contains("://"), "{why}");
     assert!(
@@ -69,17 +69,17 @@ async fn ready_only_with_a_consumer_and_a_database_and_it_says_why_not() {
     telemetry.ready().await;
     assert!(worker.stop().await.success());
     drop((database, broker));
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_worker_that_stops_is_not_ready_but_alive() {
-    let mut stage = Stage::new().await;
+    let mut env = TestEnv::new().await;
     let (name, value) = LISTEN;
-    stage.set(name, value);
-    stage.set("WORKER__SHUTDOWN_TIMEOUT", "30s");
-    let broker = stage.proxy_amqp();
-    let mut worker = stage.start_worker().await;
+    env.set(name, value);
+    env.set("WORKER__SHUTDOWN_TIMEOUT", "30s");
+    let broker = env.proxy_amqp();
+    let mut worker = env.start_worker().await;
     let telemetry = Telemetry::of(&mut worker).await;
     telemetry.ready().await;
     // What a stop asks of the broker is not answered for a while.
@@ -90,22 +90,22 @@ async fn a_worker_that_stops_is_not_ready_but_alive() {
     assert_eq!(telemetry.get("/nothing").await.0, 404);
     worker.kill();
     drop(broker);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn requests_in_hand_and_their_age_are_shown_while_the_database_fails() {
-    let mut stage = Stage::new().await;
+    let mut env = TestEnv::new().await;
     let (name, value) = LISTEN;
-    stage.set(name, value);
-    let database = stage.proxy_database();
-    let mut worker = stage.start_worker().await;
+    env.set(name, value);
+    let database = env.proxy_database();
+    let mut worker = env.start_worker().await;
     let telemetry = Telemetry::of(&mut worker).await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let usage = stage.usage(customer.account, 20).await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let usage = env.usage(customer.account, 20).await;
     database.set(Conditions::silent(&[Direction::ToClient]));
     let request = Request::revert(customer.account, usage, 5);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     telemetry.shows("revertd_in_flight_messages", &[], 1).await;
     database.refuse(true);
     database.end(crate::support::proxy::Ending::Reset);
@@ -139,20 +139,20 @@ async fn requests_in_hand_and_their_age_are_shown_while_the_database_fails() {
     telemetry.shows("revertd_redeliveries_total", &[], 1).await;
     drop(worker);
     drop(database);
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_port_that_cannot_be_had_stops_the_start() {
-    let mut stage = Stage::new().await;
+    let mut env = TestEnv::new().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
-    stage.set("TELEMETRY__LISTEN", &address);
-    let output = stage.command(&["worker"]).output().expect("it runs");
+    env.set("TELEMETRY__LISTEN", &address);
+    let output = env.command(&["worker"]).output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let expected = format!("revertd: telemetry.listen: cannot listen on {address}: ");
     assert!(said.contains(&expected), "{said}");
     assert!(said.contains("choose an address"), "{said}");
-    stage.teardown().await;
+    env.teardown().await;
 }

@@ -16,27 +16,27 @@ fn hex(bytes: &[u8]) -> String {
         .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// A stage whose worker sends its spans soon.
-async fn exporting(endpoint: &str) -> (Stage, WorkerProcess) {
-    let mut stage = Stage::new().await;
-    stage.set("TELEMETRY__OTLP_ENDPOINT", endpoint);
-    let mut command = stage.command(&["worker"]);
+/// An environment whose worker sends its spans soon.
+async fn exporting(endpoint: &str) -> (TestEnv, WorkerProcess) {
+    let mut env = TestEnv::new().await;
+    env.set("TELEMETRY__OTLP_ENDPOINT", endpoint);
+    let mut command = env.command(&["worker"]);
     command.env("OTEL_BSP_SCHEDULE_DELAY", "50");
     let mut worker = WorkerProcess::spawn(command);
     worker.ready().await;
-    (stage, worker)
+    (env, worker)
 }
 
 #[tokio::test]
 async fn a_sampled_request_goes_on_under_a_span_that_the_batch_is_linked_to() {
     let collector = Collector::start().await;
-    let (stage, mut worker) = exporting(&collector.endpoint).await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let usage = stage.usage(customer.account, 20).await;
+    let (env, mut worker) = exporting(&collector.endpoint).await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let usage = env.usage(customer.account, 20).await;
     let trace = trace_id();
     let parent = traceparent(&trace, "01");
     let request = traced(Request::revert(customer.account, usage, 5), &parent);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let event = events.answer(&request).await;
     let told = event.text_header("traceparent").expect("one");
     let fields: Vec<_> = told.split('-').collect();
@@ -48,7 +48,7 @@ async fn a_sampled_request_goes_on_under_a_span_that_the_batch_is_linked_to() {
     let of_trace = |span: &Span| hex(&span.trace_id) == trace;
     let spans = collector.wait_for("the request's span", 1, of_trace).await;
     let own = &spans[0];
-    let work = stage.name("work");
+    let work = env.name("work");
     assert_eq!(own.name, format!("process {work}"));
     assert_eq!(own.kind, SpanKind::Consumer as i32);
     assert_eq!(hex(&own.parent_span_id), "b7ad6b7169203331");
@@ -74,7 +74,7 @@ async fn a_sampled_request_goes_on_under_a_span_that_the_batch_is_linked_to() {
     let names: Vec<_> = steps.iter().map(|span| span.name.as_str()).collect();
     assert_eq!(
         names,
-        ["apply", &format!("publish {}", stage.name("replies"))]
+        ["apply", &format!("publish {}", env.name("replies"))]
     );
     for step in &steps {
         assert!(step.start_time_unix_nano >= batch.start_time_unix_nano);
@@ -82,24 +82,24 @@ async fn a_sampled_request_goes_on_under_a_span_that_the_batch_is_linked_to() {
         assert!(step.end_time_unix_nano > step.start_time_unix_nano);
     }
     assert!(worker.stop().await.success());
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn a_request_that_is_not_sampled_leaves_its_traceparent_as_it_is_and_no_span() {
     let collector = Collector::start().await;
-    let (stage, mut worker) = exporting(&collector.endpoint).await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let usage = stage.usage(customer.account, 20).await;
+    let (env, mut worker) = exporting(&collector.endpoint).await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let usage = env.usage(customer.account, 20).await;
     let trace = trace_id();
     let parent = traceparent(&trace, "00");
     let request = traced(Request::revert(customer.account, usage, 5), &parent);
-    stage.publish(&request).await;
+    env.publish(&request).await;
     let event = events.answer(&request).await;
     assert_eq!(event.text_header("traceparent"), Some(parent));
     // The same request, traced now: the event's body is the same to the byte.
     let sampled = traced(request.clone(), &traceparent(&trace_id(), "01"));
-    stage.publish(&sampled).await;
+    env.publish(&sampled).await;
     let again = events.answer(&sampled).await;
     assert_eq!(again.body, event.body);
     assert_ne!(again.text_header("traceparent"), sampled_header(&sampled));
@@ -108,7 +108,7 @@ async fn a_request_that_is_not_sampled_leaves_its_traceparent_as_it_is_and_no_sp
     let spans = collector.spans();
     assert!(!spans.is_empty());
     assert!(spans.iter().all(|span| hex(&span.trace_id) != trace));
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 fn sampled_header(request: &Request) -> Option<String> {
@@ -122,12 +122,12 @@ fn sampled_header(request: &Request) -> Option<String> {
 #[tokio::test]
 async fn a_retried_request_stays_in_its_trace_and_a_dead_letter_is_an_error() {
     let collector = Collector::start().await;
-    let (stage, mut worker) = exporting(&collector.endpoint).await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (env, mut worker) = exporting(&collector.endpoint).await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let trace = trace_id();
     let request = Request::revert(customer.account, Uuid::new_v4(), 5);
     let request = traced(request, &traceparent(&trace, "01"));
-    stage.publish(&request).await;
+    env.publish(&request).await;
     assert_eq!(events.answer(&request).await.verdict(), "USAGE_NOT_FOUND");
     let of_trace = |span: &Span| hex(&span.trace_id) == trace;
     let attempts = collector.wait_for("four attempts", 4, of_trace).await;
@@ -138,7 +138,7 @@ async fn a_retried_request_stays_in_its_trace_and_a_dead_letter_is_an_error() {
     );
     let malformed = trace_id();
     let request = traced(Request::raw("no JSON"), &traceparent(&malformed, "01"));
-    stage.publish(&request).await;
+    env.publish(&request).await;
     events.answer(&request).await;
     let of_trace = |span: &Span| hex(&span.trace_id) == malformed;
     let spans = collector
@@ -148,7 +148,7 @@ async fn a_retried_request_stays_in_its_trace_and_a_dead_letter_is_an_error() {
     assert_eq!(status.code, StatusCode::Error as i32);
     assert_eq!(status.message, "MALFORMED_REQUEST");
     assert!(worker.stop().await.success());
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
@@ -156,13 +156,13 @@ async fn a_collector_that_is_not_there_hinders_nothing_and_is_warned_about_once(
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let endpoint = format!("http://{}", nobody.local_addr().expect("bound"));
     drop(nobody);
-    let (stage, mut worker) = exporting(&endpoint).await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (env, mut worker) = exporting(&endpoint).await;
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let ask = async |events: &mut Mailbox| {
-        let usage = stage.usage(customer.account, 20).await;
+        let usage = env.usage(customer.account, 20).await;
         let request = Request::revert(customer.account, usage, 5);
         let request = traced(request, &traceparent(&trace_id(), "01"));
-        stage.publish(&request).await;
+        env.publish(&request).await;
         assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     };
     ask(&mut events).await;
@@ -174,18 +174,18 @@ async fn a_collector_that_is_not_there_hinders_nothing_and_is_warned_about_once(
     let log = worker.log();
     assert_eq!(log.matches("spans are dropped").count(), 1, "{log}");
     assert!(log.contains(&endpoint), "{log}");
-    stage.teardown().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn lines_about_a_traced_request_bear_its_trace_id_and_a_success_has_no_line() {
-    let mut stage = Stage::new().await;
-    stage.set("TELEMETRY__LOG_FORMAT", "json");
-    let mut worker = WorkerProcess::spawn(stage.command(&["worker"]));
+    let mut env = TestEnv::new().await;
+    env.set("TELEMETRY__LOG_FORMAT", "json");
+    let mut worker = WorkerProcess::spawn(env.command(&["worker"]));
     worker.logged("\"ready\"").await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
+    let (mut events, customer) = (env.events().await, env.customer().await);
     let before = worker.log().lines().count();
-    let usage = stage.usage(customer.account, 20).await;
+    let usage = env.usage(customer.account, 20).await;
     let good = traced(
         Request::revert(customer.account, usage, 5),
         &traceparent(&trace_id(), "01"),
@@ -194,16 +194,16 @@ async fn lines_about_a_traced_request_bear_its_trace_id_and_a_success_has_no_lin
     let bad = traced(Request::raw("no JSON"), &traceparent(&dead, "00"));
     let also_bad = Request::raw("nor here").id(untraced);
     for request in [&good, &bad, &also_bad] {
-        stage.publish(request).await;
+        env.publish(request).await;
         events.answer(request).await;
     }
     let delete = lapin::options::QueueDeleteOptions::default();
-    stage
+    env
         .channel
-        .queue_delete(stage.name("replies").as_str().into(), delete)
+        .queue_delete(env.name("replies").as_str().into(), delete)
         .await
         .expect("deleted");
-    stage
+    env
         .publish(&traced(good.clone(), &traceparent(&lost, "00")))
         .await;
     worker.logged("no queue is bound").await;
@@ -225,5 +225,5 @@ async fn lines_about_a_traced_request_bear_its_trace_id_and_a_success_has_no_lin
     assert!(second.starts_with("no queue is bound"), "{second}");
     assert_eq!(**second_trace, Value::from(lost));
     drop(worker);
-    stage.teardown().await;
+    env.teardown().await;
 }
