@@ -22,14 +22,14 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
         let mut env = TestEnv::on(servers.clone()).await;
         env.set("WORKER__BATCH_MAX", "20");
         let workers = vec![env.start_worker().await, env.start_worker().await];
-        let dice = seed.wrapping_add(round);
+        let rng = seed.wrapping_add(round);
         // Nothing of a plain load climbs the ladder: what is on a rung when a node goes may rest there for three
         // minutes or more, since the broker itself publishes it from there.
         let is_plain = !full() || round + 1 < rounds;
         let load = if is_plain {
-            Load::plain(&env, dice, 1000).await
+            Load::plain(&env, rng, 1000).await
         } else {
-            Load::mixed(&env, dice, 1000).await
+            Load::mixed(&env, rng, 1000).await
         };
         // First the node that leads the work queue, then one that does not.
         let leader = leader(&instance, &env.name("work"));

@@ -1,4 +1,4 @@
-//! Seeded dice that found orgs and accounts, and make usages on them.
+//! Generates orgs, accounts and usages from a seed.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::model::{Content, Policy};
 use super::world::{Account, Kind, Posting, World};
 
-/// The dice, and the ledger that they made so far.
+/// The random numbers, and the ledger generated so far.
 pub struct Draw {
-    pub dice: StdRng,
+    pub rng: StdRng,
     pub world: World,
 }
 
@@ -17,7 +17,7 @@ impl Draw {
     /// The same orgs and accounts for the same seed.
     pub fn new(policy: Policy, seed: u64) -> Self {
         let mut draw = Self {
-            dice: StdRng::seed_from_u64(seed),
+            rng: StdRng::seed_from_u64(seed),
             world: World::empty(policy),
         };
         draw.found_orgs();
@@ -43,14 +43,14 @@ impl Draw {
 
     /// A new usage of some amount.
     pub fn usage(&mut self) -> (Uuid, i64) {
-        let amount = self.dice.random_range(1..=1000);
+        let amount = self.rng.random_range(1..=1000);
         (self.usage_of(amount), amount)
     }
 
     /// A new usage of that amount.
     pub fn usage_of(&mut self, amount: i64) -> Uuid {
         let (id, account) = (self.id(), self.account());
-        let form = self.dice.random_range(0..12);
+        let form = self.rng.random_range(0..12);
         let posting = Posting::usage(account.id, amount, form);
         self.world.postings.insert(id, posting);
         id
@@ -87,11 +87,11 @@ impl Draw {
     }
 
     pub fn account(&mut self) -> Account {
-        self.world.accounts[self.dice.random_range(0..self.world.accounts.len())]
+        self.world.accounts[self.rng.random_range(0..self.world.accounts.len())]
     }
 
     pub fn id(&mut self) -> Uuid {
-        uuid::Builder::from_random_bytes(self.dice.random()).into_uuid()
+        uuid::Builder::from_random_bytes(self.rng.random()).into_uuid()
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a mixed load consists of: requests that conflict, exceed, repeat and break rules, drawn by seeded
-//! dice.
+//! Generates a mixed load from a seed: requests that conflict, exceed the usage, repeat an id or
+//! break a rule.
 
 use std::collections::VecDeque;
 
@@ -42,7 +42,7 @@ impl Mix {
     /// Reverts of usages that are there, a third of them in conflict.
     pub fn plain_load(mut self, count: usize) -> Load {
         while self.sent.len() < count {
-            if self.draw.dice.random_ratio(1, 3) {
+            if self.draw.rng.random_ratio(1, 3) {
                 self.conflicting();
             } else {
                 self.plain();
@@ -59,7 +59,7 @@ impl Mix {
     }
 
     fn next(&mut self) {
-        match self.draw.dice.random_range(0..100) {
+        match self.draw.rng.random_range(0..100) {
             0..34 => self.conflicting(),
             34..62 => self.plain(),
             62..67 => self.exceeding(),
@@ -78,8 +78,8 @@ impl Mix {
 
     fn plain(&mut self) {
         let (usage, amount) = self.draw.usage();
-        let part = self.draw.dice.random_range(1..=amount);
-        let taken = if self.draw.dice.random() {
+        let part = self.draw.rng.random_range(1..=amount);
+        let taken = if self.draw.rng.random() {
             amount
         } else {
             part
@@ -90,28 +90,28 @@ impl Mix {
 
     /// One of several requests on a usage, now and then more than remains of it.
     fn conflicting(&mut self) {
-        if self.hot.len() < HOT || self.draw.dice.random_ratio(1, 5) {
+        if self.hot.len() < HOT || self.draw.rng.random_ratio(1, 5) {
             let (usage, _) = self.draw.usage();
             self.hot.push_back(usage);
         }
         if self.hot.len() > HOT {
             self.hot.pop_front();
         }
-        let usage = self.hot[self.draw.dice.random_range(0..self.hot.len())];
+        let usage = self.hot[self.draw.rng.random_range(0..self.hot.len())];
         let whole = self.draw.world.postings[&usage].amount;
-        let most = if self.draw.dice.random_ratio(1, 6) {
+        let most = if self.draw.rng.random_ratio(1, 6) {
             whole + 5
         } else {
             whole / 2 + 1
         };
-        let amount = self.draw.dice.random_range(1..=most);
+        let amount = self.draw.rng.random_range(1..=most);
         let content = self.draw.content(usage, amount);
         self.ask(content, true);
     }
 
     fn exceeding(&mut self) {
         let (usage, amount) = self.draw.usage();
-        let huge = if self.draw.dice.random() {
+        let huge = if self.draw.rng.random() {
             i64::MAX
         } else {
             amount + 1
@@ -124,9 +124,9 @@ impl Mix {
     fn unknown(&mut self) {
         let (usage, account) = (self.draw.id(), self.draw.account());
         let content = named(account, usage, 5);
-        let named = self.draw.dice.random_ratio(4, 5);
+        let named = self.draw.rng.random_ratio(4, 5);
         self.ask(content, named);
-        if self.draw.dice.random_ratio(1, 3) {
+        if self.draw.rng.random_ratio(1, 3) {
             let last = self.sent.last_mut().expect("asked above");
             last.request = last.request.clone().once();
         }
@@ -147,7 +147,7 @@ impl Mix {
         let Some(earlier) = self.earlier() else {
             return self.plain();
         };
-        let (usage, amount) = if self.draw.dice.random() {
+        let (usage, amount) = if self.draw.rng.random() {
             self.draw.usage()
         } else {
             (
@@ -175,15 +175,15 @@ impl Mix {
 
     fn without_message_id(&mut self) {
         let (usage, amount) = self.draw.usage();
-        let most = if self.draw.dice.random_ratio(1, 4) {
+        let most = if self.draw.rng.random_ratio(1, 4) {
             amount + 5
         } else {
             amount
         };
-        let taken = self.draw.dice.random_range(1..=most);
+        let taken = self.draw.rng.random_range(1..=most);
         let content = self.draw.content(usage, taken);
         self.ask(content, false);
-        if self.draw.dice.random_ratio(1, 3) {
+        if self.draw.rng.random_ratio(1, 3) {
             self.hot.push_back(usage);
         }
     }
@@ -195,14 +195,14 @@ impl Mix {
             billing: None,
             ..named(account, usage, amount)
         };
-        match self.draw.dice.random_range(0..5) {
+        match self.draw.rng.random_range(0..5) {
             0 => content.billing = Some(other),
             1 => content.org = Some(other),
             2 => content.project = Some(other),
             3 => content.billing = Some(PLATFORM),
             _ => content.billing = Some(self.draw.world.deleted[0].id),
         }
-        if self.draw.dice.random_ratio(1, 4) {
+        if self.draw.rng.random_ratio(1, 4) {
             let orgs = self.draw.world.orgs.iter().copied();
             content.org = orgs.clone().find(|org| *org != account.org);
             content.project = None;
@@ -213,7 +213,7 @@ impl Mix {
 
     fn no_usage(&mut self) {
         let (mut account, id) = (self.draw.account(), self.draw.id());
-        let posting = if self.draw.dice.random() {
+        let posting = if self.draw.rng.random() {
             Posting::purchase(account.id, 50)
         } else {
             let (usage, _) = self.draw.usage();
@@ -228,11 +228,11 @@ impl Mix {
     /// By a Frontier that spelled the usage's id in upper case.
     fn partly_given_back_by_frontier(&mut self) {
         let (usage, amount) = self.draw.usage();
-        let part = self.draw.dice.random_range(1..=amount);
+        let part = self.draw.rng.random_range(1..=amount);
         let id = self.draw.id();
         self.draw.world.give_back(usage, &[part], &[id]);
         self.hot.push_back(usage);
-        let asked = self.draw.dice.random_range(1..=amount);
+        let asked = self.draw.rng.random_range(1..=amount);
         let content = self.draw.content(usage, asked);
         self.ask(content, true);
     }
@@ -241,16 +241,16 @@ impl Mix {
         let (usage, amount) = (self.draw.id(), 5);
         let account = self.draw.account();
         let content = named(account, usage, amount);
-        let (body, fields) = invalid(&content, &mut self.draw.dice);
+        let (body, fields) = invalid(&content, &mut self.draw.rng);
         let request = self.message(body, Some(&format!("invalid-{usage}")));
         let nature = Nature::Invalid(fields);
         self.sent.push(Sent { request, nature });
     }
 
     fn unreadable(&mut self) {
-        let body = malformed(&mut self.draw.dice);
+        let body = malformed(&mut self.draw.rng);
         let id = format!("malformed-{}", self.draw.id());
-        let named = self.draw.dice.random_ratio(3, 4);
+        let named = self.draw.rng.random_ratio(3, 4);
         let request = self.message(body, named.then_some(id.as_str()));
         let nature = Nature::Malformed;
         self.sent.push(Sent { request, nature });
@@ -268,7 +268,7 @@ impl Mix {
     }
 
     fn send(&mut self, asked: Asked) {
-        let body = spelled(&asked.content, &mut self.draw.dice);
+        let body = spelled(&asked.content, &mut self.draw.rng);
         let request = self.message(body, asked.message_id.as_deref());
         let nature = Nature::Asked(asked);
         self.sent.push(Sent { request, nature });
@@ -287,7 +287,7 @@ impl Mix {
         let oldest = self.sent.len().saturating_sub(300);
         let index = self
             .draw
-            .dice
+            .rng
             .random_range(oldest..self.sent.len().max(oldest + 1));
         match &self.sent.get(index)?.nature {
             Nature::Asked(asked) => Some(asked.clone()).filter(|asked| asked.message_id.is_some()),

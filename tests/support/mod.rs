@@ -227,7 +227,7 @@ impl TestEnv {
         set.map(|(_, value)| value.as_str())
     }
 
-    /// The variables that configure what is started on this env.
+    /// The variables that configure what is started in this environment.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.environment.clone()
     }

@@ -90,7 +90,7 @@ pub fn sized(quick: usize, in_full: usize) -> usize {
     if full() { in_full } else { quick }
 }
 
-/// The seed of this run's dice: `REVERTD_FAULTS_SEED`, or a new one; printed, so that it can be run again.
+/// The seed of this run's random numbers: `REVERTD_FAULTS_SEED`, or a new one; printed, so that it can be run again.
 pub fn seed() -> u64 {
     let given = std::env::var("REVERTD_FAULTS_SEED").ok();
     let seed = given.map_or_else(random, |text| {

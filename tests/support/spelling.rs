@@ -8,14 +8,14 @@ use uuid::Uuid;
 use super::model::Content;
 
 /// A body that says `content`, plainly three times in four.
-pub fn spelled(content: &Content, dice: &mut StdRng) -> Vec<u8> {
-    let plain = dice.random_ratio(3, 4);
+pub fn spelled(content: &Content, rng: &mut StdRng) -> Vec<u8> {
+    let plain = rng.random_ratio(3, 4);
     let mut pairs = vec![
         (
-            key("usage_id", "usageId", plain, dice),
-            id(content.usage, plain, dice),
+            key("usage_id", "usageId", plain, rng),
+            id(content.usage, plain, rng),
         ),
-        ("amount", amount(content.amount, plain, dice)),
+        ("amount", amount(content.amount, plain, rng)),
     ];
     for (snake, camel, value) in [
         ("billing_id", "billingId", content.billing),
@@ -23,28 +23,28 @@ pub fn spelled(content: &Content, dice: &mut StdRng) -> Vec<u8> {
         ("project_id", "projectId", content.project),
     ] {
         if let Some(value) = value {
-            pairs.push((key(snake, camel, plain, dice), id(value, plain, dice)));
-        } else if !plain && dice.random_ratio(1, 4) {
+            pairs.push((key(snake, camel, plain, rng), id(value, plain, rng)));
+        } else if !plain && rng.random_ratio(1, 4) {
             // Absent, in other words.
-            let absent = if dice.random() { "null" } else { "\"\"" };
-            pairs.push((key(snake, camel, plain, dice), absent.into()));
+            let absent = if rng.random() { "null" } else { "\"\"" };
+            pairs.push((key(snake, camel, plain, rng), absent.into()));
         }
     }
     if let Some(reason) = &content.reason {
         pairs.push(("reason", Value::from(reason.as_str()).to_string()));
     }
     if !plain {
-        if dice.random() {
+        if rng.random() {
             pairs.push(("trace", r#"{"deep": [1, {"usage_id": 2}]}"#.into()));
         }
-        let start = dice.random_range(0..pairs.len());
+        let start = rng.random_range(0..pairs.len());
         pairs.rotate_left(start);
     }
     object(&pairs, if plain { "" } else { "\n " })
 }
 
 /// A body that breaks a rule of the fields, and the fields that are then named.
-pub fn invalid(content: &Content, dice: &mut StdRng) -> (Vec<u8>, Vec<&'static str>) {
+pub fn invalid(content: &Content, rng: &mut StdRng) -> (Vec<u8>, Vec<&'static str>) {
     let usage = format!("\"{}\"", content.usage);
     let billing = format!("\"{}\"", content.usage);
     let of = |usage: &str, amount: &str, more: &[(&'static str, &str)]| {
@@ -56,7 +56,7 @@ pub fn invalid(content: &Content, dice: &mut StdRng) -> (Vec<u8>, Vec<&'static s
         object(&pairs, "")
     };
     let account = ("billing_id", billing.as_str());
-    match dice.random_range(0..9) {
+    match rng.random_range(0..9) {
         0 => (of(&usage, "0", &[account]), vec!["amount"]),
         1 => (of(&usage, "-5", &[account]), vec!["amount"]),
         2 => (of(&usage, "1.5", &[account]), vec!["amount"]),
@@ -82,7 +82,7 @@ pub fn invalid(content: &Content, dice: &mut StdRng) -> (Vec<u8>, Vec<&'static s
 }
 
 /// A body that is no JSON object.
-pub fn malformed(dice: &mut StdRng) -> Vec<u8> {
+pub fn malformed(rng: &mut StdRng) -> Vec<u8> {
     let bodies: [&[u8]; 6] = [
         b"",
         b"[]",
@@ -91,23 +91,23 @@ pub fn malformed(dice: &mut StdRng) -> Vec<u8> {
         b"{} {}",
         b"{\"a\": \"\xff\"}",
     ];
-    bodies[dice.random_range(0..bodies.len())].to_vec()
+    bodies[rng.random_range(0..bodies.len())].to_vec()
 }
 
-fn key<'a>(snake: &'a str, camel: &'a str, plain: bool, dice: &mut StdRng) -> &'a str {
-    if plain || dice.random() { snake } else { camel }
+fn key<'a>(snake: &'a str, camel: &'a str, plain: bool, rng: &mut StdRng) -> &'a str {
+    if plain || rng.random() { snake } else { camel }
 }
 
-fn id(id: Uuid, plain: bool, dice: &mut StdRng) -> String {
-    if plain || dice.random() {
+fn id(id: Uuid, plain: bool, rng: &mut StdRng) -> String {
+    if plain || rng.random() {
         format!("\"{id}\"")
     } else {
         format!("\"{}\"", id.to_string().to_uppercase())
     }
 }
 
-fn amount(amount: i64, plain: bool, dice: &mut StdRng) -> String {
-    if plain || dice.random() {
+fn amount(amount: i64, plain: bool, rng: &mut StdRng) -> String {
+    if plain || rng.random() {
         amount.to_string()
     } else {
         format!("\"{amount}\"")

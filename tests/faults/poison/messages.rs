@@ -1,4 +1,4 @@
-//! Poisonous messages, drawn by seeded dice, and what may become of each.
+//! Poison messages, generated from a seed, and the result that each must have.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -54,7 +54,7 @@ pub fn number(id: &str) -> Option<usize> {
 
 /// Draws messages. A share of `unreadable` in 1,000 can't be read.
 pub struct Brewery<'a> {
-    dice: StdRng,
+    rng: StdRng,
     account: Uuid,
     usages: &'a [Uuid],
     user: &'a str,
@@ -74,7 +74,7 @@ impl<'a> Brewery<'a> {
         unreadable: u32,
     ) -> Self {
         Self {
-            dice: StdRng::seed_from_u64(seed),
+            rng: StdRng::seed_from_u64(seed),
             account,
             usages,
             user,
@@ -84,11 +84,11 @@ impl<'a> Brewery<'a> {
     }
 
     pub fn brew(&mut self, number: usize) -> Poison {
-        let usage = self.usages[self.dice.random_range(0..self.usages.len())];
-        let body = body(self.account, usage, &mut self.dice);
+        let usage = self.usages[self.rng.random_range(0..self.usages.len())];
+        let body = body(self.account, usage, &mut self.rng);
         let tag = format!("{PREFIX}{number}");
         let mut properties = Properties::default();
-        if self.dice.random_ratio(9, 10) {
+        if self.rng.random_ratio(9, 10) {
             properties.correlation_id = Some(tag.clone().into_bytes());
         } else {
             properties.message_id = Some(tag.clone().into_bytes());
@@ -99,7 +99,7 @@ impl<'a> Brewery<'a> {
             Some(_) => Fate::AnsweredOrExpired,
             None => Fate::Answered,
         };
-        if self.dice.random_ratio(self.unreadable, 1000) {
+        if self.rng.random_ratio(self.unreadable, 1000) {
             fate = Fate::Unreadable;
             properties.expiration = None;
             routing_key = self.spoil(&mut properties, &tag);
@@ -115,18 +115,18 @@ impl<'a> Brewery<'a> {
     }
 
     fn draw(&mut self, properties: &mut Properties) {
-        let dice = &mut self.dice;
-        let mut maybe = |once_in: u32| dice.random_ratio(1, once_in);
+        let rng = &mut self.rng;
+        let mut maybe = |once_in: u32| rng.random_ratio(1, once_in);
         let (ids, texts, headers) = (maybe(2), maybe(4), maybe(2));
         let (expires, numbers, replies) = (maybe(25), maybe(3), maybe(10));
         if ids && properties.message_id.is_none() {
-            let shared = self.dice.random_range(0..50);
-            properties.message_id = Some(match self.dice.random_range(0..6) {
+            let shared = self.rng.random_range(0..50);
+            properties.message_id = Some(match self.rng.random_range(0..6) {
                 0 => Vec::new(),
                 1 => vec![0; 3],
                 2 => vec![b'x'; 255],
                 3 => format!("shared {shared}").into_bytes(),
-                _ => Uuid::from_u128(self.dice.random()).to_string().into_bytes(),
+                _ => Uuid::from_u128(self.rng.random()).to_string().into_bytes(),
             });
         }
         if texts {
@@ -139,14 +139,14 @@ impl<'a> Brewery<'a> {
         }
         if numbers {
             // The broker takes no others.
-            properties.delivery_mode = Some(self.dice.random_range(1..=2));
-            properties.priority = Some(self.dice.random());
-            properties.timestamp = Some(if self.dice.random() { u64::MAX } else { 0 });
+            properties.delivery_mode = Some(self.rng.random_range(1..=2));
+            properties.priority = Some(self.rng.random());
+            properties.timestamp = Some(if self.rng.random() { u64::MAX } else { 0 });
         }
         if headers {
-            properties.headers = Some(table(self.queue, &mut self.dice));
+            properties.headers = Some(table(self.queue, &mut self.rng));
         }
-        if self.dice.random() {
+        if self.rng.random() {
             properties.user_id = Some(self.user.as_bytes().to_vec());
         }
         if replies {
@@ -158,7 +158,7 @@ impl<'a> Brewery<'a> {
                 self.queue,
                 "",
             ];
-            let queue = queues[self.dice.random_range(0..queues.len())];
+            let queue = queues[self.rng.random_range(0..queues.len())];
             properties.reply_to = Some(queue.as_bytes().to_vec());
         }
         if expires {
@@ -166,7 +166,7 @@ impl<'a> Brewery<'a> {
             // the message: a publisher can do that to itself.
             properties.headers = None;
             let times = ["0", "1", "50", "4000000000"];
-            let time = times[self.dice.random_range(0..times.len())];
+            let time = times[self.rng.random_range(0..times.len())];
             properties.expiration = Some(time.as_bytes().to_vec());
         }
     }
@@ -175,7 +175,7 @@ impl<'a> Brewery<'a> {
     fn spoil(&mut self, properties: &mut Properties, tag: &str) -> Vec<u8> {
         let spoiled = Some(NOT_UTF8.to_vec());
         let tagged = Some([tag.as_bytes(), NOT_UTF8].concat());
-        match self.dice.random_range(0..9) {
+        match self.rng.random_range(0..9) {
             0 => properties.correlation_id = tagged,
             1 if properties.correlation_id.is_some() => properties.message_id = tagged,
             2 => properties.content_type = spoiled,
@@ -192,15 +192,15 @@ impl<'a> Brewery<'a> {
                 properties.headers = Some(table);
                 return NOT_UTF8.to_vec();
             }
-            _ => properties.headers = Some(misnamed(self.queue, &mut self.dice)),
+            _ => properties.headers = Some(misnamed(self.queue, &mut self.rng)),
         }
         b"revert".to_vec()
     }
 
     /// Short text, however odd; it is UTF-8.
     fn text(&mut self) -> Vec<u8> {
-        let size = self.dice.random_range(0..120);
-        let mut text: Vec<u8> = noise(size, &mut self.dice);
+        let size = self.rng.random_range(0..120);
+        let mut text: Vec<u8> = noise(size, &mut self.rng);
         for byte in &mut text {
             *byte &= 0x7f;
         }

@@ -24,8 +24,8 @@ pub const WRITERS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Case {
     pub policy: Policy,
-    /// Seed of the dice that draw ids, accounts and spellings.
-    pub dice: u64,
+    /// Seed from which ids, accounts and encodings are generated.
+    pub seed: u64,
     pub usages: Vec<Usage>,
     pub asks: Vec<Ask>,
     /// Indexes of asks beyond the first delivery of each, and where they are put.
@@ -115,9 +115,9 @@ fn case() -> impl Strategy<Value = Case> {
         prop::collection::vec(1..=50_usize, 1..8),
     )
         .prop_map(
-            |(policy, dice, usages, asks, again, writers, batches)| Case {
+            |(policy, seed, usages, asks, again, writers, batches)| Case {
                 policy,
-                dice,
+                seed,
                 usages,
                 asks,
                 again,
@@ -139,8 +139,8 @@ fn whatever_concurrent_writers_decide_the_contract_decides_one_after_another() {
         failure_persistence: None,
         ..ProptestConfig::default()
     };
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(config, rng);
+    let seed = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, seed);
     let (total, failed) = (
         RefCell::new(Count::default()),
         RefCell::new(Count::default()),

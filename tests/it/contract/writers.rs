@@ -95,7 +95,7 @@ impl Writers {
                      DELETE FROM billing_customers; DELETE FROM projects; DELETE FROM organizations",
                 )
                 .await;
-            let mut draw = Draw::new(case.policy, case.dice);
+            let mut draw = Draw::new(case.policy, case.seed);
             let asked = ask(case, &mut draw);
             draw.world.insert(&self.env.db).await;
             let batches = batches(case, &asked, &mut draw);
@@ -227,7 +227,7 @@ fn batches(case: &Case, asked: &[Asked], draw: &mut Draw) -> Vec<Vec<Vec<Deliver
             message_id: asked[ask].message_id.clone(),
             ..Envelope::default()
         };
-        let body = spelled(&asked[ask].content, &mut draw.dice);
+        let body = spelled(&asked[ask].content, &mut draw.rng);
         queues[*writer].push_back(Delivery {
             ask,
             envelope,
