@@ -75,7 +75,7 @@ impl Collected {
                 count.found(Wrong::Unanswered, text);
             }
         }
-        let (outcomes, legs) = (outcomes(db, &load.world).await, legs(db, &load.world).await);
+        let (outcomes, legs) = (outcomes(db, &load.ledger).await, legs(db, &load.ledger).await);
         let stored: HashSet<_> = outcomes
             .iter()
             .map(|outcome| (&outcome.message_id, outcome.usage, outcome.amount))
@@ -88,7 +88,7 @@ impl Collected {
             }
         }
         let observed = Observed {
-            world: &load.world,
+            ledger: &load.ledger,
             asked: &asked,
             events: &events,
             outcomes: &outcomes,

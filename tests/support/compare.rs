@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::model::{Asked, Policy};
 use super::observed::{Leg, Told, usage_of};
 use super::report::{Count, Wrong};
-use super::world::World;
+use super::initial_ledger::InitialLedger;
 
 /// An event says what it must, but for its id and the words of an error.
 pub fn compare_event(
@@ -55,7 +55,7 @@ pub fn compare_event(
 
 /// Every applied revert has its two legs as Frontier would write them, and nothing else is there.
 pub fn compare_legs(
-    world: &World,
+    ledger: &InitialLedger,
     legs: &[Leg],
     expected: impl Iterator<Item = Leg>,
     count: &mut Count,
@@ -84,11 +84,11 @@ pub fn compare_legs(
         }
     }
     for (usage, (total, times)) in given {
-        let whole = world
+        let whole = ledger
             .postings
             .get(&usage)
             .map_or(0, |posting| posting.amount);
-        let once = world.policy == Policy::Once;
+        let once = ledger.policy == Policy::Once;
         if total > whole || once && times > 1 {
             let text =
                 format!("usage {usage} of {whole} was given back {times} times, {total} in all");

@@ -5,16 +5,16 @@ use serde_json::{Value, json};
 use super::ledger::PLATFORM;
 use super::model::{Answer, Asked, Revert, Verdict};
 use super::observed::Leg;
-use super::world::World;
+use super::initial_ledger::InitialLedger;
 
 /// The two legs of a revert, as Frontier writes them.
 pub fn expected_legs(
-    world: &World,
+    ledger: &InitialLedger,
     asked: &Asked,
     answer: &Answer,
     revert: &Revert,
 ) -> Option<[Leg; 2]> {
-    let usage = world.postings.get(&asked.content.usage)?;
+    let usage = ledger.postings.get(&asked.content.usage)?;
     let mut metadata = match &usage.metadata {
         Value::Object(map) => map.clone(),
         _ => serde_json::Map::new(),

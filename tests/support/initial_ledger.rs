@@ -17,7 +17,7 @@ fn frontiers_time(minutes: i64) -> String {
 
 /// What is in the ledger.
 #[derive(Clone, Debug)]
-pub struct World {
+pub struct InitialLedger {
     pub policy: Policy,
     pub orgs: Vec<Uuid>,
     /// Id and org.
@@ -106,7 +106,7 @@ impl Posting {
     }
 }
 
-impl World {
+impl InitialLedger {
     /// Lets Frontier give back `parts` of a usage; `ids` are those of its entries.
     pub fn give_back(&mut self, usage: Uuid, parts: &[i64], ids: &[Uuid]) {
         let account = self.postings[&usage].account;

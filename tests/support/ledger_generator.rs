@@ -5,23 +5,23 @@ use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
 use super::model::{Content, Policy};
-use super::world::{Account, Kind, Posting, World};
+use super::initial_ledger::{Account, Kind, Posting, InitialLedger};
 
 /// The random numbers, and the ledger generated so far.
-pub struct Draw {
+pub struct LedgerGenerator {
     pub rng: StdRng,
-    pub world: World,
+    pub ledger: InitialLedger,
 }
 
-impl Draw {
+impl LedgerGenerator {
     /// The same orgs and accounts for the same seed.
     pub fn new(policy: Policy, seed: u64) -> Self {
-        let mut draw = Self {
+        let mut generator = Self {
             rng: StdRng::seed_from_u64(seed),
-            world: World::empty(policy),
+            ledger: InitialLedger::empty(policy),
         };
-        draw.found_orgs();
-        draw
+        generator.found_orgs();
+        generator
     }
 
     /// Four orgs: each with a disabled account, newer than its default; an older one; a project; a deleted
@@ -29,15 +29,15 @@ impl Draw {
     fn found_orgs(&mut self) {
         for _ in 0..4 {
             let org = self.id();
-            self.world.orgs.push(org);
+            self.ledger.orgs.push(org);
             let project = self.id();
-            self.world.projects.push((project, org));
+            self.ledger.projects.push((project, org));
             for active in [true, true, false] {
                 let id = self.id();
-                self.world.accounts.push(Account { id, org, active });
+                self.ledger.accounts.push(Account { id, org, active });
             }
             let (id, active) = (self.id(), true);
-            self.world.deleted.push(Account { id, org, active });
+            self.ledger.deleted.push(Account { id, org, active });
         }
     }
 
@@ -52,23 +52,23 @@ impl Draw {
         let (id, account) = (self.id(), self.account());
         let form = self.rng.random_range(0..12);
         let posting = Posting::usage(account.id, amount, form);
-        self.world.postings.insert(id, posting);
+        self.ledger.postings.insert(id, posting);
         id
     }
 
     /// A content on a known usage. How the account is named depends on the usage alone, so that two
     /// contents of one id always differ in usage or amount, by which their outcomes are told apart.
     pub fn content(&mut self, usage: Uuid, amount: i64) -> Content {
-        let posting = &self.world.postings[&usage];
+        let posting = &self.ledger.postings[&usage];
         debug_assert!(matches!(posting.kind, Kind::Usage { .. }));
         let owner = posting.account;
         let of = |account: &&Account| account.id == owner;
-        let account = *self.world.accounts.iter().find(of).expect("known");
+        let account = *self.ledger.accounts.iter().find(of).expect("known");
         let mut content = named(account, usage, amount);
         let default = |other: &&Account| other.org == account.org && other.active;
-        let is_default = self.world.accounts.iter().rfind(default).expect("one").id == account.id;
+        let is_default = self.ledger.accounts.iter().rfind(default).expect("one").id == account.id;
         let project = self
-            .world
+            .ledger
             .projects
             .iter()
             .find(|(_, org)| *org == account.org);
@@ -87,7 +87,7 @@ impl Draw {
     }
 
     pub fn account(&mut self) -> Account {
-        self.world.accounts[self.rng.random_range(0..self.world.accounts.len())]
+        self.ledger.accounts[self.rng.random_range(0..self.ledger.accounts.len())]
     }
 
     pub fn id(&mut self) -> Uuid {

@@ -4,9 +4,9 @@ use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
 
 use super::line::Line;
-use super::mix::Mix;
+use super::request_generator::RequestGenerator;
 use super::model::{Asked, Policy};
-use super::world::World;
+use super::initial_ledger::InitialLedger;
 use super::{Request, TestEnv};
 
 /// Messages in flight before their confirms are awaited.
@@ -14,7 +14,7 @@ const WINDOW: usize = 300;
 
 /// Requests, and the ledger that they meet.
 pub struct Load {
-    pub world: World,
+    pub ledger: InitialLedger,
     pub requests: Vec<Sent>,
 }
 
@@ -50,16 +50,16 @@ impl Load {
     /// A load of `count` requests of every kind, under the environment's policy; the same for the same seed. The
     /// ledger that they meet is put into the environment's database.
     pub async fn mixed(env: &TestEnv, seed: u64, count: usize) -> Self {
-        let load = Mix::new(policy(env), seed).load(count);
-        load.world.insert(&env.db).await;
+        let load = RequestGenerator::new(policy(env), seed).load(count);
+        load.ledger.insert(&env.db).await;
         load
     }
 
     /// The same, but only reverts of usages that are there, each decided at its first attempt: nothing
     /// climbs the ladder, nothing is dead-lettered.
     pub async fn plain(env: &TestEnv, seed: u64, count: usize) -> Self {
-        let load = Mix::new(policy(env), seed).plain_load(count);
-        load.world.insert(&env.db).await;
+        let load = RequestGenerator::new(policy(env), seed).plain_load(count);
+        load.ledger.insert(&env.db).await;
         load
     }
 

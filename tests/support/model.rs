@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use super::ledger::NAMESPACE;
-use super::world::{Kind, World};
+use super::initial_ledger::{Kind, InitialLedger};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -92,7 +92,7 @@ struct Given {
 
 /// All that decides the next request.
 pub struct Model<'a> {
-    world: &'a World,
+    ledger: &'a InitialLedger,
     given: HashMap<Uuid, Vec<Given>>,
     owners: HashMap<Identity, (Content, Answer)>,
     reused: HashMap<(Identity, Content), Answer>,
@@ -100,9 +100,9 @@ pub struct Model<'a> {
 
 impl<'a> Model<'a> {
     /// The ledger before the first request.
-    pub fn new(world: &'a World) -> Self {
+    pub fn new(ledger: &'a InitialLedger) -> Self {
         let mut given: HashMap<Uuid, Vec<Given>> = HashMap::new();
-        for (id, posting) in &world.postings {
+        for (id, posting) in &ledger.postings {
             if let Kind::Revert { of, at } = &posting.kind {
                 given.entry(*of).or_default().push(Given {
                     entry: *id,
@@ -117,7 +117,7 @@ impl<'a> Model<'a> {
             reverts.sort_by(|one, other| (&one.at, one.entry).cmp(&(&other.at, other.entry)));
         }
         Self {
-            world,
+            ledger,
             given,
             owners: HashMap::new(),
             reused: HashMap::new(),
@@ -180,11 +180,11 @@ impl<'a> Model<'a> {
     /// The contract's table, row by row; with it the account and its org.
     fn judge(&self, asked: &Asked, identity: &Identity) -> (Option<(Uuid, Uuid)>, Verdict) {
         let content = &asked.content;
-        let once = self.world.policy == Policy::Once;
+        let once = self.ledger.policy == Policy::Once;
         if !once && asked.message_id.is_none() {
             return (None, refused("INVALID_FIELD", &[]));
         }
-        let Some((account, org)) = self.world.account_of(content) else {
+        let Some((account, org)) = self.ledger.account_of(content) else {
             return (None, refused("BILLING_ACCOUNT_NOT_FOUND", &[]));
         };
         let verdict = if self.owners.contains_key(identity) {
@@ -196,7 +196,7 @@ impl<'a> Model<'a> {
     }
 
     fn judge_usage(&self, content: &Content, account: Uuid, once: bool) -> Verdict {
-        let posting = self.world.postings.get(&content.usage);
+        let posting = self.ledger.postings.get(&content.usage);
         let Some(usage) = posting.filter(|posting| posting.account == account) else {
             return refused("USAGE_NOT_FOUND", &[]);
         };

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::model::{Answer, Revert, Verdict};
-use super::world::World;
+use super::initial_ledger::InitialLedger;
 
 /// A stored outcome: the columns that tell whose it is, and its answer.
 #[derive(Clone, Debug)]
@@ -41,9 +41,9 @@ pub struct Told {
     pub body: Vec<u8>,
 }
 
-/// The outcomes of requests for the world's accounts.
-pub async fn outcomes(db: &Client, world: &World) -> Vec<Stored> {
-    let accounts: Vec<_> = world.accounts.iter().map(|account| account.id).collect();
+/// The outcomes of requests for the ledger's accounts.
+pub async fn outcomes(db: &Client, ledger: &InitialLedger) -> Vec<Stored> {
+    let accounts: Vec<_> = ledger.accounts.iter().map(|account| account.id).collect();
     let query = "SELECT client, message_id, usage_id, amount, reason, org_id, account_id, \
             to_char(decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
             refusal, refusal_metadata, transaction_id, platform_transaction_id, revert_no, usage_amount, \
@@ -87,19 +87,19 @@ pub async fn outcomes(db: &Client, world: &World) -> Vec<Stored> {
     rows.iter().map(read).collect()
 }
 
-/// Legs on the world's accounts, or of its usages, but those that were there before.
-pub async fn legs(db: &Client, world: &World) -> Vec<Leg> {
+/// Legs on the ledger's accounts, or of its usages, but those that were there before.
+pub async fn legs(db: &Client, ledger: &InitialLedger) -> Vec<Leg> {
     let query = "SELECT id, account_id, type, source, amount, description, metadata, user_id, \
             to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
         FROM billing_transactions WHERE metadata ? 'revert_request_using'";
     let rows = db.query(query, &[]).await.expect("read");
     let ours = |leg: &Leg| {
-        let of = usage_of(leg).is_some_and(|usage| world.postings.contains_key(&usage));
-        let on = world
+        let of = usage_of(leg).is_some_and(|usage| ledger.postings.contains_key(&usage));
+        let on = ledger
             .accounts
             .iter()
             .any(|account| Some(account.id) == leg.account);
-        (of || on) && !world.postings.contains_key(&leg.id)
+        (of || on) && !ledger.postings.contains_key(&leg.id)
     };
     let read = |row: &tokio_postgres::Row| Leg {
         id: row.get(0),

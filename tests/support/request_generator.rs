@@ -7,26 +7,26 @@ use rand::RngExt;
 use uuid::Uuid;
 
 use super::Request;
-use super::draw::{Draw, named};
+use super::ledger_generator::{LedgerGenerator, named};
 use super::ledger::PLATFORM;
 use super::load::{Load, Nature, Sent};
 use super::model::{Asked, Content, Policy};
 use super::spelling::{invalid, malformed, spelled};
-use super::world::Posting;
+use super::initial_ledger::Posting;
 
 /// Usages that several requests ask for at about the same time.
 const HOT: usize = 12;
 
-pub struct Mix {
-    draw: Draw,
+pub struct RequestGenerator {
+    generator: LedgerGenerator,
     sent: Vec<Sent>,
     hot: VecDeque<Uuid>,
 }
 
-impl Mix {
+impl RequestGenerator {
     pub fn new(policy: Policy, seed: u64) -> Self {
         Self {
-            draw: Draw::new(policy, seed),
+            generator: LedgerGenerator::new(policy, seed),
             sent: Vec::new(),
             hot: VecDeque::new(),
         }
@@ -42,7 +42,7 @@ impl Mix {
     /// Reverts of usages that are there, a third of them in conflict.
     pub fn plain_load(mut self, count: usize) -> Load {
         while self.sent.len() < count {
-            if self.draw.rng.random_ratio(1, 3) {
+            if self.generator.rng.random_ratio(1, 3) {
                 self.conflicting();
             } else {
                 self.plain();
@@ -53,13 +53,13 @@ impl Mix {
 
     fn done(self) -> Load {
         Load {
-            world: self.draw.world,
+            ledger: self.generator.ledger,
             requests: self.sent,
         }
     }
 
     fn next(&mut self) {
-        match self.draw.rng.random_range(0..100) {
+        match self.generator.rng.random_range(0..100) {
             0..34 => self.conflicting(),
             34..62 => self.plain(),
             62..67 => self.exceeding(),
@@ -77,67 +77,67 @@ impl Mix {
     }
 
     fn plain(&mut self) {
-        let (usage, amount) = self.draw.usage();
-        let part = self.draw.rng.random_range(1..=amount);
-        let taken = if self.draw.rng.random() {
+        let (usage, amount) = self.generator.usage();
+        let part = self.generator.rng.random_range(1..=amount);
+        let taken = if self.generator.rng.random() {
             amount
         } else {
             part
         };
-        let content = self.draw.content(usage, taken);
+        let content = self.generator.content(usage, taken);
         self.ask(content, true);
     }
 
     /// One of several requests on a usage, now and then more than remains of it.
     fn conflicting(&mut self) {
-        if self.hot.len() < HOT || self.draw.rng.random_ratio(1, 5) {
-            let (usage, _) = self.draw.usage();
+        if self.hot.len() < HOT || self.generator.rng.random_ratio(1, 5) {
+            let (usage, _) = self.generator.usage();
             self.hot.push_back(usage);
         }
         if self.hot.len() > HOT {
             self.hot.pop_front();
         }
-        let usage = self.hot[self.draw.rng.random_range(0..self.hot.len())];
-        let whole = self.draw.world.postings[&usage].amount;
-        let most = if self.draw.rng.random_ratio(1, 6) {
+        let usage = self.hot[self.generator.rng.random_range(0..self.hot.len())];
+        let whole = self.generator.ledger.postings[&usage].amount;
+        let most = if self.generator.rng.random_ratio(1, 6) {
             whole + 5
         } else {
             whole / 2 + 1
         };
-        let amount = self.draw.rng.random_range(1..=most);
-        let content = self.draw.content(usage, amount);
+        let amount = self.generator.rng.random_range(1..=most);
+        let content = self.generator.content(usage, amount);
         self.ask(content, true);
     }
 
     fn exceeding(&mut self) {
-        let (usage, amount) = self.draw.usage();
-        let huge = if self.draw.rng.random() {
+        let (usage, amount) = self.generator.usage();
+        let huge = if self.generator.rng.random() {
             i64::MAX
         } else {
             amount + 1
         };
-        let content = self.draw.content(usage, huge);
+        let content = self.generator.content(usage, huge);
         self.ask(content, true);
     }
 
     /// Looked for again and again; some ask for one attempt only.
     fn unknown(&mut self) {
-        let (usage, account) = (self.draw.id(), self.draw.account());
+        let (usage, account) = (self.generator.id(), self.generator.account());
         let content = named(account, usage, 5);
-        let named = self.draw.rng.random_ratio(4, 5);
+        let named = self.generator.rng.random_ratio(4, 5);
         self.ask(content, named);
-        if self.draw.rng.random_ratio(1, 3) {
+        if self.generator.rng.random_ratio(1, 3) {
             let last = self.sent.last_mut().expect("asked above");
             last.request = last.request.clone().once();
         }
     }
 
     fn of_another_account(&mut self) {
-        let (usage, amount) = self.draw.usage();
-        let owner = self.draw.world.postings[&usage].account;
-        let mut other = self.draw.account();
+        let (usage, amount) = self.generator.usage();
+        let owner = self.generator.ledger.postings[&usage].account;
+        let mut other = self.generator.account();
         while other.id == owner {
-            other = self.draw.account();
+            other = self.generator.account();
         }
         let content = named(other, usage, amount);
         self.ask(content, true);
@@ -147,8 +147,8 @@ impl Mix {
         let Some(earlier) = self.earlier() else {
             return self.plain();
         };
-        let (usage, amount) = if self.draw.rng.random() {
-            self.draw.usage()
+        let (usage, amount) = if self.generator.rng.random() {
+            self.generator.usage()
         } else {
             (
                 earlier.content.usage,
@@ -161,7 +161,7 @@ impl Mix {
                 ..earlier.content
             }
         } else {
-            self.draw.content(usage, amount)
+            self.generator.content(usage, amount)
         };
         self.send(Asked { content, ..earlier });
     }
@@ -174,36 +174,36 @@ impl Mix {
     }
 
     fn without_message_id(&mut self) {
-        let (usage, amount) = self.draw.usage();
-        let most = if self.draw.rng.random_ratio(1, 4) {
+        let (usage, amount) = self.generator.usage();
+        let most = if self.generator.rng.random_ratio(1, 4) {
             amount + 5
         } else {
             amount
         };
-        let taken = self.draw.rng.random_range(1..=most);
-        let content = self.draw.content(usage, taken);
+        let taken = self.generator.rng.random_range(1..=most);
+        let content = self.generator.content(usage, taken);
         self.ask(content, false);
-        if self.draw.rng.random_ratio(1, 3) {
+        if self.generator.rng.random_ratio(1, 3) {
             self.hot.push_back(usage);
         }
     }
 
     fn no_such_account(&mut self) {
-        let (usage, amount) = self.draw.usage();
-        let (account, other) = (self.draw.account(), self.draw.id());
+        let (usage, amount) = self.generator.usage();
+        let (account, other) = (self.generator.account(), self.generator.id());
         let mut content = Content {
             billing: None,
             ..named(account, usage, amount)
         };
-        match self.draw.rng.random_range(0..5) {
+        match self.generator.rng.random_range(0..5) {
             0 => content.billing = Some(other),
             1 => content.org = Some(other),
             2 => content.project = Some(other),
             3 => content.billing = Some(PLATFORM),
-            _ => content.billing = Some(self.draw.world.deleted[0].id),
+            _ => content.billing = Some(self.generator.ledger.deleted[0].id),
         }
-        if self.draw.rng.random_ratio(1, 4) {
-            let orgs = self.draw.world.orgs.iter().copied();
+        if self.generator.rng.random_ratio(1, 4) {
+            let orgs = self.generator.ledger.orgs.iter().copied();
             content.org = orgs.clone().find(|org| *org != account.org);
             content.project = None;
             content.billing = Some(account.id);
@@ -212,45 +212,45 @@ impl Mix {
     }
 
     fn no_usage(&mut self) {
-        let (mut account, id) = (self.draw.account(), self.draw.id());
-        let posting = if self.draw.rng.random() {
+        let (mut account, id) = (self.generator.account(), self.generator.id());
+        let posting = if self.generator.rng.random() {
             Posting::purchase(account.id, 50)
         } else {
-            let (usage, _) = self.draw.usage();
-            account.id = self.draw.world.postings[&usage].account;
+            let (usage, _) = self.generator.usage();
+            account.id = self.generator.ledger.postings[&usage].account;
             Posting::revert(account.id, usage, &usage.to_string(), 1)
         };
-        self.draw.world.postings.insert(id, posting);
+        self.generator.ledger.postings.insert(id, posting);
         let content = named(account, id, 2);
         self.ask(content, true);
     }
 
     /// By a Frontier that spelled the usage's id in upper case.
     fn partly_given_back_by_frontier(&mut self) {
-        let (usage, amount) = self.draw.usage();
-        let part = self.draw.rng.random_range(1..=amount);
-        let id = self.draw.id();
-        self.draw.world.give_back(usage, &[part], &[id]);
+        let (usage, amount) = self.generator.usage();
+        let part = self.generator.rng.random_range(1..=amount);
+        let id = self.generator.id();
+        self.generator.ledger.give_back(usage, &[part], &[id]);
         self.hot.push_back(usage);
-        let asked = self.draw.rng.random_range(1..=amount);
-        let content = self.draw.content(usage, asked);
+        let asked = self.generator.rng.random_range(1..=amount);
+        let content = self.generator.content(usage, asked);
         self.ask(content, true);
     }
 
     fn breaking_a_rule(&mut self) {
-        let (usage, amount) = (self.draw.id(), 5);
-        let account = self.draw.account();
+        let (usage, amount) = (self.generator.id(), 5);
+        let account = self.generator.account();
         let content = named(account, usage, amount);
-        let (body, fields) = invalid(&content, &mut self.draw.rng);
+        let (body, fields) = invalid(&content, &mut self.generator.rng);
         let request = self.message(body, Some(&format!("invalid-{usage}")));
         let nature = Nature::Invalid(fields);
         self.sent.push(Sent { request, nature });
     }
 
     fn unreadable(&mut self) {
-        let body = malformed(&mut self.draw.rng);
-        let id = format!("malformed-{}", self.draw.id());
-        let named = self.draw.rng.random_ratio(3, 4);
+        let body = malformed(&mut self.generator.rng);
+        let id = format!("malformed-{}", self.generator.id());
+        let named = self.generator.rng.random_ratio(3, 4);
         let request = self.message(body, named.then_some(id.as_str()));
         let nature = Nature::Malformed;
         self.sent.push(Sent { request, nature });
@@ -258,7 +258,7 @@ impl Mix {
 
     /// Asks with a message id of its own, or without one.
     fn ask(&mut self, content: Content, named: bool) {
-        let message_id = named.then(|| self.draw.id().to_string());
+        let message_id = named.then(|| self.generator.id().to_string());
         let client = String::new();
         self.send(Asked {
             client,
@@ -268,14 +268,14 @@ impl Mix {
     }
 
     fn send(&mut self, asked: Asked) {
-        let body = spelled(&asked.content, &mut self.draw.rng);
+        let body = spelled(&asked.content, &mut self.generator.rng);
         let request = self.message(body, asked.message_id.as_deref());
         let nature = Nature::Asked(asked);
         self.sent.push(Sent { request, nature });
     }
 
     fn message(&mut self, body: Vec<u8>, message_id: Option<&str>) -> Request {
-        let request = Request::raw(body).correlated(&self.draw.id().to_string());
+        let request = Request::raw(body).correlated(&self.generator.id().to_string());
         match message_id {
             Some(id) => request.id(id),
             None => request,
@@ -286,7 +286,7 @@ impl Mix {
     fn earlier(&mut self) -> Option<Asked> {
         let oldest = self.sent.len().saturating_sub(300);
         let index = self
-            .draw
+            .generator
             .rng
             .random_range(oldest..self.sent.len().max(oldest + 1));
         match &self.sent.get(index)?.nature {

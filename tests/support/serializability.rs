@@ -14,11 +14,11 @@ use super::expected::{expected_event, expected_legs};
 use super::model::{Asked, Model, Verdict};
 use super::observed::{Leg, Stored, Told, texts};
 use super::report::{Count, Wrong};
-use super::world::{Kind, World};
+use super::initial_ledger::{Kind, InitialLedger};
 
 /// What was seen of requests; `events` are those of the request of the same index.
 pub struct Observed<'a> {
-    pub world: &'a World,
+    pub ledger: &'a InitialLedger,
     pub asked: &'a [&'a Asked],
     pub events: &'a [Vec<Told>],
     pub outcomes: &'a [Stored],
@@ -53,14 +53,14 @@ pub fn check(observed: &Observed<'_>) -> Checked {
     let mut groups: Vec<_> = copies.iter().collect();
     groups.sort_by_key(|(_, indexes)| indexes[0]);
     let mut ops = operations(observed, &groups, &mut count);
-    let order = serial_order(observed.world, &ops);
+    let order = serial_order(observed.ledger, &ops);
     let mut places = vec![None; observed.asked.len()];
     for (index, place) in &order {
         for copy in ops[*index].copies {
             places[*copy] = *place;
         }
     }
-    let mut model = Model::new(observed.world);
+    let mut model = Model::new(observed.ledger);
     let mut ids: HashMap<String, (&Asked, String)> = HashMap::new();
     for (index, _) in order {
         let op = &mut ops[index];
@@ -99,11 +99,11 @@ pub fn check(observed: &Observed<'_>) -> Checked {
     }
     let applied = ops.iter().filter_map(|op| match (&op.verdict, op.stored) {
         (Verdict::Applied(revert), Some(stored)) => {
-            expected_legs(observed.world, op.asked, &stored.answer, revert)
+            expected_legs(observed.ledger, op.asked, &stored.answer, revert)
         }
         _ => None,
     });
-    compare_legs(observed.world, observed.legs, applied.flatten(), &mut count);
+    compare_legs(observed.ledger, observed.legs, applied.flatten(), &mut count);
     Checked { count, places }
 }
 
@@ -200,9 +200,9 @@ fn operations<'a>(
 }
 
 /// Indexes of the operations in an order in which they can have happened, with their places.
-fn serial_order(world: &World, ops: &[Op<'_>]) -> Vec<(usize, Option<usize>)> {
+fn serial_order(ledger: &InitialLedger, ops: &[Op<'_>]) -> Vec<(usize, Option<usize>)> {
     let mut given: HashMap<Uuid, i64> = HashMap::new();
-    for posting in world.postings.values() {
+    for posting in ledger.postings.values() {
         if let Kind::Revert { of, .. } = posting.kind {
             *given.entry(of).or_default() += posting.amount;
         }
@@ -230,7 +230,7 @@ fn serial_order(world: &World, ops: &[Op<'_>]) -> Vec<(usize, Option<usize>)> {
         match reason {
             "ALREADY_REVERTED" => Some(2 * reverts.len()),
             "AMOUNT_EXCEEDS_USAGE" => {
-                let whole = world.postings.get(&usage)?.amount;
+                let whole = ledger.postings.get(&usage)?.amount;
                 let mut left = whole - given.get(&usage).copied().unwrap_or(0);
                 let remaining: i64 = metadata.get("remaining")?.parse().ok()?;
                 let mut lefts = vec![left.max(0)];

@@ -13,13 +13,13 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::model::{Case, Id, Kind, WRITERS};
 use crate::support::TestEnv;
-use crate::support::draw::{Draw, named};
+use crate::support::ledger_generator::{LedgerGenerator, named};
 use crate::support::model::{Asked, Content, Policy};
 use crate::support::observed::{Told, legs, outcomes};
 use crate::support::report::{Count, Wrong};
 use crate::support::serial::{Observed, check};
 use crate::support::spelling::spelled;
-use crate::support::world::{Kind as Posted, Posting};
+use crate::support::initial_ledger::{Kind as Posted, Posting};
 
 /// Attempts at a request after which its writer gives up.
 const ATTEMPTS: u32 = 20;
@@ -95,10 +95,10 @@ impl Writers {
                      DELETE FROM billing_customers; DELETE FROM projects; DELETE FROM organizations",
                 )
                 .await;
-            let mut draw = Draw::new(case.policy, case.seed);
-            let asked = ask(case, &mut draw);
-            draw.world.insert(&self.env.db).await;
-            let batches = batches(case, &asked, &mut draw);
+            let mut generator = LedgerGenerator::new(case.policy, case.seed);
+            let asked = ask(case, &mut generator);
+            generator.ledger.insert(&self.env.db).await;
+            let batches = batches(case, &asked, &mut generator);
             let writers = match case.policy {
                 Policy::Once => &self.once,
                 Policy::Cumulative => &self.cumulative,
@@ -129,11 +129,11 @@ impl Writers {
             }
             let db = &self.env.db;
             let checked = check(&Observed {
-                world: &draw.world,
+                ledger: &generator.ledger,
                 asked: &asked.iter().collect::<Vec<_>>(),
                 events: &events,
-                outcomes: &outcomes(db, &draw.world).await,
-                legs: &legs(db, &draw.world).await,
+                outcomes: &outcomes(db, &generator.ledger).await,
+                legs: &legs(db, &generator.ledger).await,
             });
             count += checked.count;
             check_delivery_order(&asked, &batches, &checked.places, &mut count);
@@ -143,16 +143,16 @@ impl Writers {
 }
 
 /// Draws the ledger, and the requests.
-fn ask(case: &Case, draw: &mut Draw) -> Vec<Asked> {
+fn ask(case: &Case, generator: &mut LedgerGenerator) -> Vec<Asked> {
     let mut plain: Vec<Content> = Vec::new();
     for usage in &case.usages {
-        let id = draw.usage_of(usage.amount);
-        let content = draw.content(id, usage.amount);
-        let (account, elsewhere) = (draw.account(), draw.id());
-        let posting = draw.world.postings.get_mut(&id).expect("made above");
+        let id = generator.usage_of(usage.amount);
+        let content = generator.content(id, usage.amount);
+        let (account, elsewhere) = (generator.account(), generator.id());
+        let posting = generator.ledger.postings.get_mut(&id).expect("made above");
         let owner = posting.account;
         let other = |id| {
-            let account = crate::support::world::Account { id, ..account };
+            let account = crate::support::initial_ledger::Account { id, ..account };
             named(account, content.usage, usage.amount)
         };
         plain.push(match usage.kind {
@@ -164,8 +164,8 @@ fn ask(case: &Case, draw: &mut Draw) -> Vec<Asked> {
             Kind::PartlyGivenBack => {
                 let parts = [(usage.amount / 3).max(1), usage.amount / 4];
                 let several = if parts[1] > 0 { 2 } else { 1 };
-                let ids = [draw.id(), draw.id()];
-                draw.world.give_back(id, &parts[..several], &ids);
+                let ids = [generator.id(), generator.id()];
+                generator.ledger.give_back(id, &parts[..several], &ids);
                 content
             }
             Kind::Purchase => {
@@ -178,18 +178,18 @@ fn ask(case: &Case, draw: &mut Draw) -> Vec<Asked> {
             }
             Kind::Unknown => {
                 let content = other(owner);
-                draw.world.postings.remove(&id);
+                generator.ledger.postings.remove(&id);
                 content
             }
             Kind::OfAnotherAccount => other(
-                draw.world
+                generator.ledger
                     .accounts
                     .iter()
                     .map(|account| account.id)
                     .find(|id| *id != owner)
                     .expect("several"),
             ),
-            Kind::WithoutAccount => other(draw.world.deleted[0].id),
+            Kind::WithoutAccount => other(generator.ledger.deleted[0].id),
         });
     }
     let mut asked = Vec::with_capacity(case.asks.len());
@@ -205,7 +205,7 @@ fn ask(case: &Case, draw: &mut Draw) -> Vec<Asked> {
             client: if ask.client { "desk" } else { "" }.into(),
             message_id: match ask.id {
                 Id::None => None,
-                Id::Own => Some(draw.id().to_string()),
+                Id::Own => Some(generator.id().to_string()),
                 Id::Shared(n) => Some(format!("shared {n}")),
             },
             content,
@@ -215,7 +215,7 @@ fn ask(case: &Case, draw: &mut Draw) -> Vec<Asked> {
 }
 
 /// The deliveries of each writer, in batches.
-fn batches(case: &Case, asked: &[Asked], draw: &mut Draw) -> Vec<Vec<Vec<Delivery>>> {
+fn batches(case: &Case, asked: &[Asked], generator: &mut LedgerGenerator) -> Vec<Vec<Vec<Delivery>>> {
     let mut order: Vec<usize> = (0..asked.len()).collect();
     for (which, place) in &case.again {
         order.insert(place.index(order.len() + 1), which.index(asked.len()));
@@ -227,7 +227,7 @@ fn batches(case: &Case, asked: &[Asked], draw: &mut Draw) -> Vec<Vec<Vec<Deliver
             message_id: asked[ask].message_id.clone(),
             ..Envelope::default()
         };
-        let body = spelled(&asked[ask].content, &mut draw.rng);
+        let body = spelled(&asked[ask].content, &mut generator.rng);
         queues[*writer].push_back(Delivery {
             ask,
             envelope,
