@@ -13,12 +13,12 @@ use tokio::runtime::{Builder, Runtime};
 use super::{TestEnv, with_database};
 
 mod faults;
-mod line;
+mod connection;
 mod postgres;
 
 pub use faults::{Conditions, Direction, Ending, Way};
 
-use line::Line;
+use connection::ProxiedConnection;
 
 /// One connection is to end after so many of its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ struct Shared {
     losses: Mutex<Option<Losses>>,
     applied: AtomicU64,
     lost: AtomicU64,
-    lines: Mutex<Vec<Arc<Line>>>,
+    connections: Mutex<Vec<Arc<ProxiedConnection>>>,
 }
 
 impl Proxy {
@@ -79,7 +79,7 @@ impl Proxy {
             losses: Mutex::default(),
             applied: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-            lines: Mutex::default(),
+            connections: Mutex::default(),
         });
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -93,7 +93,7 @@ impl Proxy {
         let context = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener).expect("bound");
         drop(context);
-        runtime.spawn(line::accept(listener, shared.clone()));
+        runtime.spawn(connection::accept(listener, shared.clone()));
         Self {
             address,
             shared,
@@ -123,8 +123,8 @@ impl Proxy {
 
     /// Sets the conditions of the connections that are open.
     pub fn set_open(&self, conditions: Conditions) {
-        for line in lock(&self.shared.lines).iter() {
-            line.conditions.send_replace(conditions);
+        for connection in lock(&self.shared.connections).iter() {
+            connection.conditions.send_replace(conditions);
         }
     }
 
@@ -135,8 +135,8 @@ impl Proxy {
 
     /// Ends every open connection.
     pub fn end(&self, ending: Ending) {
-        for line in lock(&self.shared.lines).iter() {
-            line.end(ending);
+        for connection in lock(&self.shared.connections).iter() {
+            connection.end(ending);
         }
     }
 
@@ -167,7 +167,7 @@ impl Proxy {
 
     /// Connections so far, without those that were refused.
     pub fn connections(&self) -> usize {
-        lock(&self.shared.lines).len()
+        lock(&self.shared.connections).len()
     }
 
     /// Connections that were refused.
@@ -187,21 +187,21 @@ impl Proxy {
 
     /// Bytes that passed in `direction`, of all connections.
     pub fn bytes(&self, direction: Direction) -> u64 {
-        let lines = lock(&self.shared.lines);
-        lines.iter().map(|line| line.carried(direction)).sum()
+        let connections = lock(&self.shared.connections);
+        connections.iter().map(|connection| connection.carried(direction)).sum()
     }
 
     /// The most bytes that one connection passed in `direction`.
     pub fn most_bytes(&self, direction: Direction) -> u64 {
-        let lines = lock(&self.shared.lines);
-        let each = lines.iter().map(|line| line.carried(direction));
+        let connections = lock(&self.shared.connections);
+        let each = connections.iter().map(|connection| connection.carried(direction));
         each.max().unwrap_or_default()
     }
 
     /// Statements that PostgreSQL was asked to prepare, for each connection in the order of their coming.
     pub fn parses(&self) -> Vec<u64> {
-        let lines = lock(&self.shared.lines);
-        lines.iter().map(|line| line.parses()).collect()
+        let connections = lock(&self.shared.connections);
+        connections.iter().map(|connection| connection.parses()).collect()
     }
 }
 

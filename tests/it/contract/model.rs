@@ -139,8 +139,8 @@ fn whatever_concurrent_writers_decide_the_contract_decides_one_after_another() {
         failure_persistence: None,
         ..ProptestConfig::default()
     };
-    let seed = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(config, seed);
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
     let (total, failed) = (
         RefCell::new(Count::default()),
         RefCell::new(Count::default()),

@@ -1,4 +1,4 @@
-//! One connection through the proxy: its two ways, and its end.
+//! One connection through the proxy: its two directions and its end.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::postgres::{Conversation, Verdict};
+use super::postgres::{PostgresSession, Verdict};
 use super::{Conditions, Direction, Ending, Shared, Way, lock};
 
 /// Pieces on their way in one direction; beyond them the sender is held back, as by any network.
@@ -20,28 +20,28 @@ const PIECES: usize = 64;
 /// Longest that a slow connection sends nothing between two pieces.
 const SLOW_STEP: Duration = Duration::from_millis(50);
 
-pub struct Line {
+pub struct ProxiedConnection {
     pub conditions: watch::Sender<Conditions>,
     ending: watch::Sender<Option<Ending>>,
     to_server: AtomicU64,
     to_client: AtomicU64,
-    conversation: Option<Conversation>,
+    postgres_session: Option<PostgresSession>,
 }
 
-impl Line {
+impl ProxiedConnection {
     pub fn carried(&self, direction: Direction) -> u64 {
         self.carrier(direction).load(Ordering::SeqCst)
     }
 
     pub fn parses(&self) -> u64 {
-        self.conversation.as_ref().map_or(0, Conversation::parses)
+        self.postgres_session.as_ref().map_or(0, PostgresSession::parses)
     }
 
     /// The first ending counts.
     pub fn end(&self, ending: Ending) {
-        self.ending.send_if_modified(|told| {
-            let first = told.is_none();
-            told.get_or_insert(ending);
+        self.ending.send_if_modified(|current| {
+            let first = current.is_none();
+            current.get_or_insert(ending);
             first
         });
     }
@@ -54,9 +54,9 @@ impl Line {
     }
 
     async fn ended(&self) -> Ending {
-        let mut told = self.ending.subscribe();
-        let told = told.wait_for(Option::is_some).await;
-        told.ok().and_then(|ending| *ending).expect("just seen")
+        let mut ending = self.ending.subscribe();
+        let ending = ending.wait_for(Option::is_some).await;
+        ending.ok().and_then(|ending| *ending).expect("just seen")
     }
 }
 
@@ -68,19 +68,19 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             reset(client);
             continue;
         }
-        let line = Arc::new(Line {
+        let connection = Arc::new(ProxiedConnection {
             conditions: watch::Sender::new(*lock(&shared.for_new)),
             ending: watch::Sender::new(None),
             to_server: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
-            conversation: shared.speaks_postgres.then(Conversation::default),
+            postgres_session: shared.speaks_postgres.then(PostgresSession::default),
         });
-        lock(&shared.lines).push(line.clone());
-        tokio::spawn(serve(client, line, shared.clone()));
+        lock(&shared.connections).push(connection.clone());
+        tokio::spawn(serve(client, connection, shared.clone()));
     }
 }
 
-async fn serve(mut client: TcpStream, line: Arc<Line>, shared: Arc<Shared>) {
+async fn serve(mut client: TcpStream, connection: Arc<ProxiedConnection>, shared: Arc<Shared>) {
     let Ok(mut server) = TcpStream::connect(&shared.server).await else {
         reset(client);
         return;
@@ -93,7 +93,7 @@ async fn serve(mut client: TcpStream, line: Arc<Line>, shared: Arc<Shared>) {
         let (from_server, to_server) = server.split();
         let carry = |direction| Carry {
             direction,
-            line: &line,
+            connection: &connection,
             shared: &shared,
         };
         let both = async {
@@ -105,13 +105,13 @@ async fn serve(mut client: TcpStream, line: Arc<Line>, shared: Arc<Shared>) {
         };
         tokio::select! {
             biased;
-            told = line.ended() => told,
+            ending = connection.ended() => ending,
             passed = both => passed,
         }
     };
     match ending {
         Ending::Close => {
-            // Whoever is gone already need not be told.
+            // A side that is already gone returns an error here.
             let _ = client.shutdown().await;
             let _ = server.shutdown().await;
         }
@@ -142,10 +142,10 @@ async fn forget(socket: TcpStream) {
     drop(socket);
 }
 
-/// One direction of a line.
+/// One direction of a connection.
 struct Carry<'a> {
     direction: Direction,
-    line: &'a Line,
+    connection: &'a ProxiedConnection,
     shared: &'a Shared,
 }
 
@@ -183,8 +183,8 @@ impl Carry<'_> {
     async fn pass(&self, came: Instant, piece: &[u8], to: &mut WriteHalf<'_>) -> io::Result<()> {
         self.audible().await;
         sleep_until(came + self.way().delay).await;
-        if let Some(conversation) = &self.line.conversation {
-            match conversation.hear(self.direction, piece, self.shared) {
+        if let Some(postgres_session) = &self.connection.postgres_session {
+            match postgres_session.read_piece(self.direction, piece, self.shared) {
                 Verdict::Pass => {}
                 Verdict::Lose => return Ok(()),
                 Verdict::LoseAndEnd(ending) => return self.end(ending).await,
@@ -203,21 +203,21 @@ impl Carry<'_> {
         let cut = armed.filter(|cut| cut.direction == self.direction)?;
         let left = cut
             .after_bytes
-            .checked_sub(self.line.carried(self.direction))?;
+            .checked_sub(self.connection.carried(self.direction))?;
         let left = usize::try_from(left).ok().filter(|left| *left <= length)?;
         *armed = None;
         self.shared.cuts.fetch_add(1, Ordering::SeqCst);
         Some((left, cut.ending))
     }
 
-    /// Ends the line, and with it whoever waits here.
+    /// Ends the connection and every task that waits for it.
     async fn end(&self, ending: Ending) -> io::Result<()> {
-        self.line.end(ending);
+        self.connection.end(ending);
         std::future::pending().await
     }
 
     async fn write(&self, bytes: &[u8], to: &mut WriteHalf<'_>) -> io::Result<()> {
-        let carrier = self.line.carrier(self.direction);
+        let carrier = self.connection.carrier(self.direction);
         let mut left = bytes;
         while let Some(rate) = self.way().bytes_per_second.filter(|_| !left.is_empty()) {
             let step = (f64::from(rate) * SLOW_STEP.as_secs_f64()).max(1.0);
@@ -235,13 +235,13 @@ impl Carry<'_> {
     }
 
     fn way(&self) -> Way {
-        self.line.conditions.borrow().of(self.direction)
+        self.connection.conditions.borrow().of(self.direction)
     }
 
     async fn audible(&self) {
-        let mut conditions = self.line.conditions.subscribe();
-        let heard = |conditions: &Conditions| !conditions.of(self.direction).silent;
-        // The sender is the line's own, so it is there.
-        let _ = conditions.wait_for(heard).await;
+        let mut conditions = self.connection.conditions.subscribe();
+        let passes = |conditions: &Conditions| !conditions.of(self.direction).silent;
+        // The sender is the connection's own, so it is there.
+        let _ = conditions.wait_for(passes).await;
     }
 }

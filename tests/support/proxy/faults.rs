@@ -58,11 +58,11 @@ impl Conditions {
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Both sides are told in order (FIN).
+    /// Both sides get an orderly end (FIN).
     Close,
-    /// Both sides are told harshly (RST).
+    /// Both sides get a reset (RST).
     Reset,
-    /// The client is told harshly. The server is told nothing, and hears no more of the connection.
+    /// The client gets a reset. The server gets nothing at all, and no more bytes.
     ServerForgotten,
     /// The other way round.
     ClientForgotten,
