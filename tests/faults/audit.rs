@@ -14,7 +14,7 @@ async fn tampered(env: &TestEnv, load: &Load, collected: &Collected, statement: 
     env.sql("BEGIN").await;
     let done = env.db.execute(statement, &[]).await;
     assert_eq!(done.expect("done"), 1, "{statement}");
-    let count = collected.reckon(load, &env.db).await;
+    let count = collected.compare_with_model(load, &env.db).await;
     env.sql("ROLLBACK").await;
     count
 }
@@ -27,8 +27,8 @@ async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
     let load = Load::mixed(&env, 1, 300).await;
     load.publish(&env).await;
     let mut collected = collect(&env, &load, vec![worker]).await;
-    let count = collected.reckon(&load, &env.db).await;
-    assert!(count.is_clean(), "{}", count.told());
+    let count = collected.compare_with_model(&load, &env.db).await;
+    assert!(count.is_clean(), "{}", count.describe());
 
     let of = |leg: &str| format!("id = (SELECT {leg} FROM revertd.outcomes WHERE id = {APPLIED})");
     let (customer, platform) = (of("transaction_id"), of("platform_transaction_id"));
@@ -82,8 +82,8 @@ async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
     });
     let key = sent.expect("sent").request.correlation();
     let told = collected.events.remove(&key).expect("answered");
-    let count = collected.reckon(&load, &env.db).await;
-    assert_eq!((count.unanswered, count.lost), (1, 0), "{}", count.told());
+    let count = collected.compare_with_model(&load, &env.db).await;
+    assert_eq!((count.unanswered, count.lost), (1, 0), "{}", count.describe());
     let mut two = told.clone();
     two.push(told[0].clone());
     two[1].body = String::from_utf8(told[0].body.clone())
@@ -91,9 +91,9 @@ async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
         .replace("\"remaining\":\"", "\"remaining\":\"1")
         .into();
     collected.events.insert(key.clone(), two);
-    assert!(collected.reckon(&load, &env.db).await.differing > 0);
+    assert!(collected.compare_with_model(&load, &env.db).await.differing > 0);
     collected.events.insert(key, told);
-    assert!(collected.reckon(&load, &env.db).await.is_clean());
+    assert!(collected.compare_with_model(&load, &env.db).await.is_clean());
     env.teardown().await;
 }
 

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::instance::Instance;
 use crate::support::audit::audit;
-use crate::support::line::Line;
+use crate::support::reconnect::ReconnectingChannel;
 use crate::support::load::Load;
 use crate::support::report::{full, report, seed};
 use crate::support::{TestEnv, eventually};
@@ -141,7 +141,7 @@ async fn connections_and_channels_closed_by_the_broker_are_opened_again() {
     let kill_channels = "[exit(Pid, kill) || Pid <- rabbit_channel:list_local()].";
     let faults = async {
         for round in 0..rounds {
-            env.told(round * load.requests.len() / (rounds + 1)).await;
+            env.await_events(round * load.requests.len() / (rounds + 1)).await;
             if round % 2 == 0 {
                 instance.control(&["close_all_connections", "fault"]).await;
             } else {
@@ -162,13 +162,13 @@ async fn what_is_deleted_under_load_is_declared_again() {
     env.set("WORKER__BATCH_MAX", "20");
     let load = Load::mixed(&env, seed(), size()).await;
     let workers = vec![env.start_worker().await, env.start_worker().await];
-    let mut line = Line::new(&env.servers.amqp);
+    let mut broker = ReconnectingChannel::new(&env.servers.amqp);
     let rounds = if full() { 10 } else { 1 };
     let faults = async {
         for _ in 0..rounds {
             for exchange in ["replies", "dead", "requests"] {
                 let name = env.name(exchange);
-                line.insist("deleted", async |channel| {
+                broker.retry("deleted", async |channel| {
                     channel
                         .exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default())
                         .await
@@ -184,7 +184,7 @@ async fn what_is_deleted_under_load_is_declared_again() {
                 "work",
             ] {
                 let name = env.name(queue);
-                line.insist("deleted", async |channel| {
+                broker.retry("deleted", async |channel| {
                     channel
                         .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
                         .await

@@ -52,7 +52,7 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
         );
         instance.act("start-one", victim).await;
         audit.await_answers(&load).await;
-        count += audit.collect(workers).await.reckon(&load, &env.db).await;
+        count += audit.collect(workers).await.compare_with_model(&load, &env.db).await;
     }
     report(
         "cluster: a node killed",

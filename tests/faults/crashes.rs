@@ -202,7 +202,7 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
         );
     }
     load.publish(&env).await;
-    let mut answers = env.listen().await;
+    let mut answers = env.subscribe().await;
     let mut workers = vec![start(&env), start(&env)];
     let mut crashes = 0;
     // As a service manager does, what ends is started again, until each of them is given up.

@@ -1,4 +1,4 @@
-//! A request, row, lock or queue that fails, beside honest requests that have nothing to do with
+//! A request, row, lock or queue that fails, beside unrelated requests that have nothing to do with
 //! it: these are answered as if it were not there.
 
 use lapin::options::{
@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::instance::Instance;
-use crate::support::honest::Honest;
+use crate::support::unrelated::UnrelatedRequests;
 use crate::support::report::{Wrong, report_beside, sized};
 use crate::support::{Request, TestEnv, WorkerProcess, connect_db, eventually, with_database};
 
@@ -39,7 +39,7 @@ async fn mark(env: &TestEnv, usages: &[(Uuid, &str)]) {
     }
 }
 
-/// Requests on usages of one account that is not the honest ones'.
+/// Requests on usages of one account that is not the unrelated requests'.
 async fn requests(env: &TestEnv, count: usize) -> Vec<(Uuid, Uuid, Request)> {
     let account = env.customer().await.account;
     let mut all = Vec::new();
@@ -108,11 +108,11 @@ async fn a_statement_that_one_request_fails_delays_no_other() {
     let marked: Vec<_> = marked.map(|(bad, state)| (bad.1, state)).collect();
     mark(&env, &marked).await;
     let mut worker = env.start_worker().await;
-    let honest = Honest::new(&env).await;
+    let unrelated = UnrelatedRequests::new(&env).await;
     for (_, _, request) in &bad {
         env.publish(request).await;
     }
-    let (mut count, waits) = honest.ask(&env).await;
+    let (mut count, waits) = unrelated.send_during_fault(&env).await;
     let mut dead = env.dead_letters().await;
     for (_, usage, request) in &bad {
         let letter = dead.answer(request).await;
@@ -137,11 +137,11 @@ async fn beside_locks(fault: &str, locks: usize) {
     let bad = requests(&env, locks).await;
     let other = hold(&env, &bad).await;
     let mut worker = env.start_worker().await;
-    let honest = Honest::new(&env).await;
+    let unrelated = UnrelatedRequests::new(&env).await;
     for (_, _, request) in &bad {
         env.publish(request).await;
     }
-    let (count, waits) = honest.ask(&env).await;
+    let (count, waits) = unrelated.send_during_fault(&env).await;
     other.batch_execute("ROLLBACK").await.expect("rolled back");
     assert!(!worker.log().contains("paused"), "{}", worker.log());
     assert!(worker.stop().await.success());
@@ -167,9 +167,9 @@ async fn a_request_without_room_delays_no_other_and_is_not_counted_at_once() {
     let bad = requests(&env, 1).await;
     mark(&env, &[(bad[0].1, "53100")]).await;
     let mut worker = env.start_worker().await;
-    let honest = Honest::new(&env).await;
+    let unrelated = UnrelatedRequests::new(&env).await;
     env.publish(&bad[0].2).await;
-    let (count, waits) = honest.ask(&env).await;
+    let (count, waits) = unrelated.send_during_fault(&env).await;
     assert!(worker.stop().await.success());
     report_beside("beside: a request without room", 1, count, &waits);
     env.teardown().await;
@@ -180,7 +180,7 @@ async fn a_stored_row_that_can_not_be_read_delays_no_other() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let bad = requests(&env, 1).await;
     let (_, usage, request) = &bad[0];
-    let mut events = env.listen().await;
+    let mut events = env.subscribe().await;
     env.publish(request).await;
     assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
     env
@@ -188,9 +188,9 @@ async fn a_stored_row_that_can_not_be_read_delays_no_other() {
             "UPDATE revertd.outcomes SET decided_at = 'infinity' WHERE usage_id = '{usage}'"
         ))
         .await;
-    let honest = Honest::new(&env).await;
+    let unrelated = UnrelatedRequests::new(&env).await;
     env.publish(request).await;
-    let (mut count, waits) = honest.ask(&env).await;
+    let (mut count, waits) = unrelated.send_during_fault(&env).await;
     let letter = env.dead_letters().await.answer(request).await;
     if letter.text_header("x-error-reason").as_deref() != Some("RETRIES_EXHAUSTED") {
         count.found(Wrong::Differing, format!("the dead letter of {usage}"));
@@ -200,7 +200,7 @@ async fn a_stored_row_that_can_not_be_read_delays_no_other() {
     env.teardown().await;
 }
 
-/// Requests of an org whose subscriber's queue does not take events, beside honest ones: their
+/// Requests of an org whose subscriber's queue does not take events, beside unrelated requests: their
 /// events are in revertd's own queue in the end, and no attempt is counted.
 async fn beside_untaken_events(
     fault: &str,
@@ -214,11 +214,11 @@ async fn beside_untaken_events(
         let usage = env.usage(account, 20).await;
         untaken.push(Request::revert(account, usage, 5));
     }
-    let honest = Honest::new(&env).await;
+    let unrelated = UnrelatedRequests::new(&env).await;
     for request in &untaken {
         env.publish(request).await;
     }
-    let (mut count, waits) = honest.ask(&env).await;
+    let (mut count, waits) = unrelated.send_during_fault(&env).await;
     env.drained().await;
     let mut events = env.events().await;
     for request in &untaken {
@@ -272,12 +272,12 @@ async fn a_dead_letter_queue_that_is_full_delays_no_request() {
     let mut env = TestEnv::new().await;
     env.set("TOPOLOGY__DEAD_LETTER_QUEUE_MAX_BYTES", "1KiB");
     let mut worker = env.start_worker().await;
-    let honest = Honest::new(&env).await;
+    let unrelated = UnrelatedRequests::new(&env).await;
     let rubbish: Vec<_> = (0..40).map(|_| Request::raw("x".repeat(500))).collect();
     for request in &rubbish {
         env.publish(request).await;
     }
-    let (mut count, waits) = honest.ask(&env).await;
+    let (mut count, waits) = unrelated.send_during_fault(&env).await;
     let mut events = env.events().await;
     for request in &rubbish {
         if events.answer(request).await.verdict() != "MALFORMED_REQUEST" {
@@ -343,11 +343,11 @@ async fn a_rung_that_is_full_delays_no_request() {
     env.set("TOPOLOGY__RETRY_QUEUE_MAX_BYTES", "1KiB");
     let mut worker = env.start_worker().await;
     fill(&env, &env.name("retry.1h")).await;
-    let honest = Honest::new(&env).await;
+    let unrelated = UnrelatedRequests::new(&env).await;
     let account = env.customer().await.account;
     let waiting = Request::revert(account, Uuid::new_v4(), 5);
     env.publish(&waiting).await;
-    let (count, waits) = honest.ask(&env).await;
+    let (count, waits) = unrelated.send_during_fault(&env).await;
     let next = env.name("retry.2h");
     eventually("it waits on the next rung", async || {
         env.depth(&next).await == 1

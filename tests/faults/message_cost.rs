@@ -14,11 +14,11 @@ use crate::support::load::Load;
 use crate::support::raw::{RawConnection, short};
 use crate::support::*;
 
-/// Honest requests a second, and how long nothing may come.
+/// UnrelatedRequests requests a second, and how long nothing may come.
 const RATE: u32 = 50;
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Longest that 99 of 100 honest requests may wait.
+/// Longest that 99 of 100 unrelated requests may wait.
 const P99: Duration = Duration::from_secs(1);
 
 /// When each event came, by correlation id.
@@ -188,7 +188,7 @@ async fn three_processes_start_on_a_full_queue() {
     for worker in &mut workers {
         worker.ready().await;
     }
-    env.told(load.requests.len()).await;
+    env.await_events(load.requests.len()).await;
     let took = began.elapsed();
     let logs: Vec<_> = workers.iter().map(WorkerProcess::log_handle).collect();
     let count = audit(&env, &load, workers).await;

@@ -16,7 +16,7 @@ use self::messages::{Brewery, number};
 use self::verdict::Verdicts;
 use crate::report::{full, report, seed};
 use crate::support::audit::audit;
-use crate::support::line::RECOVERY;
+use crate::support::reconnect::RECOVERY;
 use crate::support::load::Load;
 use crate::support::raw::{RawConnection, RawMessage};
 use crate::support::*;

@@ -126,7 +126,7 @@ async fn both_servers_killed_at_once_under_load() {
     let rounds = sized(1, 5);
     let fault = async {
         for round in 0..rounds {
-            env.told(size * (2 * round + 1) / rounds / 3).await;
+            env.await_events(size * (2 * round + 1) / rounds / 3).await;
             instance.do_to("kill", "pg");
             instance.do_to("kill", "rabbit");
             instance.do_to("start-one", "rabbit");

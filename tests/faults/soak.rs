@@ -51,7 +51,7 @@ async fn holding(env: &TestEnv, pid: u32) -> Option<Holding> {
     };
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
     let url = with_database(&env.servers.database, &env.database);
-    let sessions = crate::support::line::reconnected(&url)
+    let sessions = crate::support::reconnect::reconnect_db(&url)
         .await
         .query_one(
             "SELECT count(*) FROM pg_stat_activity \

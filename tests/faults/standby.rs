@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use crate::instance::Instance;
 use crate::report::{full, report, seed};
 use crate::support::audit::{Count, audit};
-use crate::support::line::reconnected;
+use crate::support::reconnect::reconnect_db;
 use crate::support::load::Load;
 use crate::support::*;
 
@@ -46,18 +46,18 @@ impl Pair {
 
     async fn follow(&mut self) {
         self.env.servers.database.clone_from(&self.standby);
-        self.env.db = self.reconnected().await;
+        self.env.db = self.reconnect_db().await;
     }
 
     /// A session with the server that is asked, which may have been restarted.
-    async fn reconnected(&self) -> Client {
+    async fn reconnect_db(&self) -> Client {
         let env = &self.env;
-        reconnected(&with_database(&env.servers.database, &env.database)).await
+        reconnect_db(&with_database(&env.servers.database, &env.database)).await
     }
 
     /// Waits until a commit waits for the standby.
     async fn waits(&self) {
-        let db = self.reconnected().await;
+        let db = self.reconnect_db().await;
         eventually("a commit waits for the standby", async || {
             let waiting = db.query_one(WAITING, &[]).await.expect("read");
             waiting.get::<_, i64>(0) > 0
@@ -83,7 +83,7 @@ async fn a_standby_takes_over_from_a_primary_that_is_killed() {
         let load = Load::mixed(&pair.env, seed.wrapping_add(run), 3000).await;
         let (env, instance) = (&pair.env, &pair.instance);
         let fault = async {
-            env.told(500).await;
+            env.await_events(500).await;
             instance.act("kill", "pg").await;
             instance.promote().await;
         };
@@ -126,12 +126,12 @@ async fn a_primary_that_becomes_read_only_is_waited_for_and_one_that_is_demoted_
     let load = Load::mixed(&pair.env, seed(), if full() { 6000 } else { 3000 }).await;
     let (env, instance) = (&pair.env, &pair.instance);
     let fault = async {
-        env.told(300).await;
+        env.await_events(300).await;
         read_only(env, true).await;
         worker.logged("paused: the database").await;
         read_only(env, false).await;
         let so_far = env.depth(&env.name("replies")).await as usize;
-        env.told(so_far + 300).await;
+        env.await_events(so_far + 300).await;
         instance.switchover().await;
     };
     tokio::join!(load.publish(env), fault);
@@ -207,10 +207,10 @@ async fn a_refusal_is_as_durable_as_the_entry_it_names() {
     pair.instance.act("stop-one", "pg2").await;
     // Frontier's commit is given up while it waits: its entry is there, on the primary alone.
     let name = format!("{usage}:0:{account}");
-    let spelled = usage.to_string();
-    let reverting = pair.env.frontier_revert(&name, account, &spelled, 5);
+    let usage_id = usage.to_string();
+    let reverting = pair.env.frontier_revert(&name, account, &usage_id, 5);
     let giving_up = async {
-        let db = pair.reconnected().await;
+        let db = pair.reconnect_db().await;
         let give_up = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
             WHERE datname = current_database() AND wait_event = 'SyncRep'";
         // Each leg is a commit of its own.
@@ -266,7 +266,7 @@ async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
     pair.instance.act("start-one", "pg").await;
     let fresh = pair.env.spawn_worker();
     pair.waits().await;
-    pair.env.db = pair.reconnected().await;
+    pair.env.db = pair.reconnect_db().await;
     let there = pair.env.count("SELECT count(*) FROM revertd.outcomes");
     assert!(there.await > 0, "the primary alone has outcomes");
     assert_eq!(pair.events().await, 0, "nothing is told");

@@ -6,7 +6,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
-use super::line::{Line, RECOVERY, reconnected, take_all};
+use super::reconnect::{ReconnectingChannel, RECOVERY, reconnect_db, drain_queue};
 use super::load::{Load, Sent};
 use super::observed::Told;
 use super::collected::Collected;
@@ -33,7 +33,7 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 pub async fn audit(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> Count {
     let collected = collect(env, load, workers).await;
     let url = with_database(&env.servers.database, &env.database);
-    collected.reckon(load, &reconnected(&url).await).await
+    collected.compare_with_model(load, &reconnect_db(&url).await).await
 }
 
 /// All of [`audit`] but the comparison.
@@ -46,7 +46,7 @@ pub async fn collect(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) ->
 /// The steps of [`collect`], for a test that does something between them.
 pub struct Audit<'a> {
     env: &'a TestEnv,
-    line: Line,
+    broker: ReconnectingChannel,
     collected: Collected,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Audit<'a> {
     pub fn of(env: &'a TestEnv) -> Self {
         Self {
             env,
-            line: Line::new(&env.servers.amqp),
+            broker: ReconnectingChannel::new(&env.servers.amqp),
             collected: Collected::default(),
         }
     }
@@ -154,7 +154,7 @@ impl<'a> Audit<'a> {
                 .await?;
             Ok(declared.message_count())
         };
-        self.line.insist(queue, depth).await
+        self.broker.retry(queue, depth).await
     }
 
     async fn read_to_the_end(&mut self) {
@@ -180,8 +180,8 @@ impl<'a> Audit<'a> {
     async fn read(&mut self, last: &str) {
         let queue = self.env.name(last);
         let letters = Mutex::new(Vec::new());
-        let take = async |channel: &lapin::Channel| take_all(channel, &queue, &letters).await;
-        self.line.insist("a queue is read", take).await;
+        let take = async |channel: &lapin::Channel| drain_queue(channel, &queue, &letters).await;
+        self.broker.retry("a queue is read", take).await;
         for letter in letters.into_inner().expect("nobody panics with it") {
             let correlation = letter.correlation().unwrap_or("without a correlation id");
             if last == "dead" {

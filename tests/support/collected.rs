@@ -9,7 +9,7 @@ use super::compare::{compare_invalid, compare_reason};
 use super::load::{Load, Nature};
 use super::observed::{Told, legs, outcomes};
 use super::report::{Count, Wrong};
-use super::serial::{Observed, check};
+use super::serializability::{Observed, check};
 
 /// Everything that came out of the queues.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub struct Collected {
 
 impl Collected {
     /// Compares with the model, and with what the database holds.
-    pub async fn reckon(&self, load: &Load, db: &Client) -> Count {
+    pub async fn compare_with_model(&self, load: &Load, db: &Client) -> Count {
         let mut count = self.count.clone();
         count.requests = load.requests.len();
         let none = Vec::new();

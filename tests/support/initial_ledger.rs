@@ -94,13 +94,13 @@ impl Posting {
         }
     }
 
-    /// A revert as Frontier writes one; `spelled` is the usage's id as its caller spelled it.
-    pub fn revert(account: Uuid, usage: Uuid, spelled: &str, amount: i64) -> Self {
+    /// A revert as Frontier writes one; `usage_id` is spelled as the caller of Frontier spelled it.
+    pub fn revert(account: Uuid, usage: Uuid, usage_id: &str, amount: i64) -> Self {
         let at = frontiers_time(20);
         Self {
             kind: Kind::Revert { of: usage, at },
             source: Some("system.revert.api.usage".into()),
-            metadata: json!({"revert_request_using": spelled}),
+            metadata: json!({"revert_request_using": usage_id}),
             ..Self::usage(account, amount, 0)
         }
     }
@@ -110,8 +110,8 @@ impl InitialLedger {
     /// Lets Frontier give back `parts` of a usage; `ids` are those of its entries.
     pub fn give_back(&mut self, usage: Uuid, parts: &[i64], ids: &[Uuid]) {
         let account = self.postings[&usage].account;
-        // By a caller who spelled it as Frontier does, or in upper case: the latter Frontier does not count.
-        let spelled = match usage.as_u128() % 2 {
+        // The caller spelled the id as Frontier does, or in upper case, which Frontier does not count.
+        let usage_id = match usage.as_u128() % 2 {
             0 => usage.to_string(),
             _ => usage.to_string().to_uppercase(),
         };
@@ -119,7 +119,7 @@ impl InitialLedger {
             let at = frontiers_time(minutes);
             let revert = Posting {
                 kind: Kind::Revert { of: usage, at },
-                ..Posting::revert(account, usage, &spelled, *part)
+                ..Posting::revert(account, usage, &usage_id, *part)
             };
             self.postings.insert(*id, revert);
         }

@@ -3,7 +3,7 @@
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
 
-use super::line::Line;
+use super::reconnect::ReconnectingChannel;
 use super::request_generator::RequestGenerator;
 use super::model::{Asked, Policy};
 use super::initial_ledger::InitialLedger;
@@ -77,11 +77,11 @@ impl Load {
     /// Publishes some of the requests, as [`Load::publish`] does.
     pub async fn publish_part(&self, env: &TestEnv, part: &[Sent]) {
         let exchange = env.name("requests");
-        let mut line = Line::new(&env.servers.amqp);
+        let mut broker = ReconnectingChannel::new(&env.servers.amqp);
         for (index, window) in part.chunks(WINDOW).enumerate() {
             let copies = window.iter().skip(index % 3).step_by(3);
             let messages: Vec<_> = window.iter().chain(copies).collect();
-            line.insist("the broker takes requests", async |channel| {
+            broker.retry("the broker takes requests", async |channel| {
                 publish_window(channel, &exchange, &messages).await
             })
             .await;

@@ -27,11 +27,11 @@ pub mod compare;
 pub mod documents;
 pub mod ledger_generator;
 pub mod expected;
-pub mod honest;
+pub mod unrelated;
 pub mod http;
 pub mod ledger;
-pub mod letters;
-pub mod line;
+pub mod dead_letters;
+pub mod reconnect;
 pub mod load;
 pub mod logs;
 pub mod request_generator;
@@ -43,10 +43,10 @@ pub mod raw;
 pub mod collected;
 pub mod report;
 pub mod scrape;
-pub mod serial;
-pub mod spelling;
+pub mod serializability;
+pub mod request_bodies;
 pub mod tls;
-pub mod watch;
+pub mod progress;
 pub mod worker;
 pub mod initial_ledger;
 
@@ -556,7 +556,7 @@ impl Request {
     }
 
     /// Answered at once where the usage is unknown.
-    pub fn once(self) -> Self {
+    pub fn single_attempt(self) -> Self {
         self.header("x-max-attempts", AMQPValue::LongInt(1))
     }
 

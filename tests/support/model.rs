@@ -86,7 +86,8 @@ struct Given {
     amount: i64,
     at: String,
     by_others: bool,
-    /// Whether Frontier counts it for the number in the id of the next entry: it is spelled as Frontier spells it.
+    /// Whether Frontier counts it for the number in the id of the next entry: only where the
+    /// usage id is spelled as Frontier spells it.
     counted: bool,
 }
 

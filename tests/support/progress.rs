@@ -4,16 +4,16 @@ use lapin::options::*;
 use lapin::types::FieldTable;
 use lapin::{Channel, Queue};
 
-use super::line::Line;
+use super::reconnect::ReconnectingChannel;
 use super::{Mailbox, TestEnv, eventually};
 
 impl TestEnv {
     /// Messages ready in the work queue and on the rungs.
     pub async fn waiting(&self) -> u32 {
-        let mut line = Line::new(&self.servers.amqp);
+        let mut broker = ReconnectingChannel::new(&self.servers.amqp);
         let mut waiting = 0;
         for queue in self.waiting_queues() {
-            waiting += depth(&mut line, &queue).await;
+            waiting += depth(&mut broker, &queue).await;
         }
         waiting
     }
@@ -21,22 +21,22 @@ impl TestEnv {
     /// How many consume the work queue.
     pub async fn consumers(&self) -> u32 {
         let queue = self.name("work");
-        let mut line = Line::new(&self.servers.amqp);
-        declared(&mut line, &queue).await.consumer_count()
+        let mut broker = ReconnectingChannel::new(&self.servers.amqp);
+        declared(&mut broker, &queue).await.consumer_count()
     }
 
     /// Waits until so many events were told.
-    pub async fn told(&self, at_least: usize) {
+    pub async fn await_events(&self, at_least: usize) {
         let queue = self.name("replies");
-        let mut line = Line::new(&self.servers.amqp);
+        let mut broker = ReconnectingChannel::new(&self.servers.amqp);
         eventually("events are told", async || {
-            depth(&mut line, &queue).await as usize >= at_least
+            depth(&mut broker, &queue).await as usize >= at_least
         })
         .await;
     }
 
     /// A consumer of the events to come, which takes them from nobody else.
-    pub async fn listen(&self) -> Mailbox {
+    pub async fn subscribe(&self) -> Mailbox {
         let options = QueueDeclareOptions {
             exclusive: true,
             ..Default::default()
@@ -60,11 +60,11 @@ impl TestEnv {
     }
 }
 
-async fn depth(line: &mut Line, queue: &str) -> u32 {
-    declared(line, queue).await.message_count()
+async fn depth(broker: &mut ReconnectingChannel, queue: &str) -> u32 {
+    declared(broker, queue).await.message_count()
 }
 
-async fn declared(line: &mut Line, queue: &str) -> Queue {
+async fn declared(broker: &mut ReconnectingChannel, queue: &str) -> Queue {
     let passive = QueueDeclareOptions {
         passive: true,
         ..Default::default()
@@ -74,5 +74,5 @@ async fn declared(line: &mut Line, queue: &str) -> Queue {
             .queue_declare(queue.into(), passive, FieldTable::default())
             .await
     };
-    line.insist(queue, declare).await
+    broker.retry(queue, declare).await
 }

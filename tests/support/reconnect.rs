@@ -29,12 +29,12 @@ const MOST_AT_ONCE: u32 = 20_000;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A channel in confirm mode, opened again when it broke.
-pub struct Line {
+pub struct ReconnectingChannel {
     urls: String,
     open: Option<(Connection, Channel)>,
 }
 
-impl Line {
+impl ReconnectingChannel {
     /// To one of several addresses, separated by commas.
     pub fn new(urls: &str) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Line {
 
     /// Does `work` on the channel, anew on another one each time that it fails or does not answer. What
     /// it did the first time may have been done all the same.
-    pub async fn insist<T>(
+    pub async fn retry<T>(
         &mut self,
         what: &str,
         work: impl AsyncFn(&Channel) -> lapin::Result<T>,
@@ -81,7 +81,7 @@ impl Line {
 }
 
 /// A session with PostgreSQL, waited for while it is away.
-pub async fn reconnected(url: &str) -> Client {
+pub async fn reconnect_db(url: &str) -> Client {
     let deadline = Instant::now() + RECOVERY;
     loop {
         match timeout(ANSWER, tokio_postgres::connect(url, NoTls)).await {
@@ -101,7 +101,7 @@ pub async fn reconnected(url: &str) -> Client {
 
 /// Takes what is in a queue at present, up to a bound. A letter is kept before it is acknowledged, so that a broker that
 /// fails meanwhile can only deliver it once more.
-pub async fn take_all(
+pub async fn drain_queue(
     channel: &Channel,
     queue: &str,
     kept: &Mutex<Vec<Letter>>,

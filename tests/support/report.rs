@@ -57,7 +57,7 @@ impl Count {
     }
 
     /// The findings as a failing test shows them.
-    pub fn told(&self) -> String {
+    pub fn describe(&self) -> String {
         let mut text = String::new();
         for finding in self.findings.iter().take(SHOWN) {
             let _ = writeln!(text, "  {finding}");
@@ -165,5 +165,5 @@ pub fn report_measured(fault: &str, runs: usize, count: Count, measured: &str) {
         // One write, so that lines of several processes do not mix.
         file.write_all(line.as_bytes()).expect("written");
     }
-    assert!(count.is_clean(), "{fault}:\n{}", count.told());
+    assert!(count.is_clean(), "{fault}:\n{}", count.describe());
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::model::Content;
 
 /// A body that says `content`, plainly three times in four.
-pub fn spelled(content: &Content, rng: &mut StdRng) -> Vec<u8> {
+pub fn encode(content: &Content, rng: &mut StdRng) -> Vec<u8> {
     let plain = rng.random_ratio(3, 4);
     let mut pairs = vec![
         (

@@ -11,7 +11,7 @@ use super::ledger_generator::{LedgerGenerator, named};
 use super::ledger::PLATFORM;
 use super::load::{Load, Nature, Sent};
 use super::model::{Asked, Content, Policy};
-use super::spelling::{invalid, malformed, spelled};
+use super::request_bodies::{invalid, malformed, encode};
 use super::initial_ledger::Posting;
 
 /// Usages that several requests ask for at about the same time.
@@ -128,7 +128,7 @@ impl RequestGenerator {
         self.ask(content, named);
         if self.generator.rng.random_ratio(1, 3) {
             let last = self.sent.last_mut().expect("asked above");
-            last.request = last.request.clone().once();
+            last.request = last.request.clone().single_attempt();
         }
     }
 
@@ -225,7 +225,7 @@ impl RequestGenerator {
         self.ask(content, true);
     }
 
-    /// By a Frontier that spelled the usage's id in upper case.
+    /// Frontier reverted a part of the usage, with the usage id in upper case.
     fn partly_given_back_by_frontier(&mut self) {
         let (usage, amount) = self.generator.usage();
         let part = self.generator.rng.random_range(1..=amount);
@@ -268,7 +268,7 @@ impl RequestGenerator {
     }
 
     fn send(&mut self, asked: Asked) {
-        let body = spelled(&asked.content, &mut self.generator.rng);
+        let body = encode(&asked.content, &mut self.generator.rng);
         let request = self.message(body, asked.message_id.as_deref());
         let nature = Nature::Asked(asked);
         self.sent.push(Sent { request, nature });

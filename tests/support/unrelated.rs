@@ -20,35 +20,35 @@ const LAST: Duration = Duration::from_secs(20);
 const BOUND: Duration = Duration::from_secs(1);
 
 /// Reverts of usages that are there, each of its own.
-pub struct Honest {
+pub struct UnrelatedRequests {
     account: Uuid,
     events: Mailbox,
     /// What 99 of 100 waited at most without the fault.
     before: Duration,
 }
 
-impl Honest {
+impl UnrelatedRequests {
     /// Sends some of them before the fault, on an account of their own: a worker begins slowly, and
     /// a machine may be busy.
     pub async fn new(env: &TestEnv) -> Self {
-        let mut honest = Self {
+        let mut unrelated = Self {
             account: env.customer().await.account,
-            events: env.listen().await,
+            events: env.subscribe().await,
             before: Duration::ZERO,
         };
-        let (unanswered, waits) = honest.send(env, 100).await;
+        let (unanswered, waits) = unrelated.send(env, 100).await;
         assert!(unanswered.is_empty(), "without a fault, all are answered");
-        println!("honest requests before: {waits}");
-        honest.before = waits.p99();
-        honest
+        println!("unrelated requests before: {waits}");
+        unrelated.before = waits.p99();
+        unrelated
     }
 
     /// Sends them beside the fault. A request without an event is found as unanswered, and so are
     /// waits that are longer than before by more than the bound.
-    pub async fn ask(mut self, env: &TestEnv) -> (Count, Waits) {
+    pub async fn send_during_fault(mut self, env: &TestEnv) -> (Count, Waits) {
         let requests = if full() { 3000 } else { 250 };
         let (unanswered, waits) = self.send(env, requests).await;
-        println!("honest requests beside: {requests} asked, {waits}");
+        println!("unrelated requests beside: {requests} asked, {waits}");
         let mut count = Count {
             requests,
             ..Count::default()
@@ -57,7 +57,7 @@ impl Honest {
             count.found(Wrong::Unanswered, format!("no event for {id}"));
         }
         if waits.p99() > self.before + BOUND {
-            let text = format!("honest requests wait too long: {waits}");
+            let text = format!("unrelated requests wait too long: {waits}");
             count.found(Wrong::Other, text);
         }
         (count, waits)

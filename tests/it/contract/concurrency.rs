@@ -19,12 +19,12 @@ async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once(
         }
         for round in 0..12 {
             for usage in &usages {
-                let spelled = match round % 2 {
+                let usage_id = match round % 2 {
                     0 => usage.to_string(),
                     _ => usage.to_string().to_uppercase(),
                 };
                 let body =
-                    json!({"billing_id": customer.account, "usage_id": spelled, "amount": each});
+                    json!({"billing_id": customer.account, "usage_id": usage_id, "amount": each});
                 let request = Request::json(&body).id(&uuid::Uuid::new_v4().to_string());
                 env.publish(&request).await;
                 requests.push(request);

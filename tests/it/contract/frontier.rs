@@ -101,7 +101,7 @@ async fn frontiers_reverts_count_under_every_id_and_spelling() {
         let account = customer.account;
         for style in 0..6 {
             let usage = env.usage(account, 20).await;
-            let spelled = match style {
+            let usage_id = match style {
                 2 => usage.to_string().to_uppercase(),
                 3 => usage.simple().to_string(),
                 4 => usage.urn().to_string(),
@@ -109,14 +109,14 @@ async fn frontiers_reverts_count_under_every_id_and_spelling() {
                 _ => usage.to_string(),
             };
             let name = match style {
-                1 => format!("{spelled}:{account}"),
-                _ => format!("{spelled}:0:{account}"),
+                1 => format!("{usage_id}:{account}"),
+                _ => format!("{usage_id}:0:{account}"),
             };
-            let revert = env.frontier_revert(&name, account, &spelled, 7).await;
+            let revert = env.frontier_revert(&name, account, &usage_id, 7).await;
             let request = Request::revert(account, usage, 5);
             env.publish(&request).await;
             let event = events.answer(&request).await;
-            assert_eq!(event.verdict(), "ALREADY_REVERTED", "{spelled}");
+            assert_eq!(event.verdict(), "ALREADY_REVERTED", "{usage_id}");
             let metadata = &event.json()["data"]["error"]["details"][0]["metadata"];
             assert_eq!(metadata["transaction_id"], json!(revert));
             assert_eq!(metadata["amount"], "7");

@@ -179,7 +179,7 @@ async fn a_grant_is_for_one_org() {
             "ORG_NOT_GRANTED",
         ),
     ] {
-        let request = by(&names, foreign).once();
+        let request = by(&names, foreign).single_attempt();
         let event = ask(&mut events, &client, &request).await;
         assert_eq!(event.verdict(), reason, "{names}");
     }

@@ -42,7 +42,7 @@ async fn without_a_message_id_a_success_is_remembered_and_a_refusal_is_not() {
     let usage = uuid::Uuid::new_v4();
     let body = json!({"billing_id": customer.account, "usage_id": usage, "amount": 5});
     let ask = async |events: &mut Mailbox| {
-        let request = Request::json(&body).once();
+        let request = Request::json(&body).single_attempt();
         env.publish(&request).await;
         events.answer(&request).await
     };

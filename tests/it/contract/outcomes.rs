@@ -366,19 +366,19 @@ async fn rows_6_to_12_are_refused_with_their_code_and_remembered() {
         ),
         (
             "7a",
-            Request::revert(account, Uuid::new_v4(), 5).once(),
+            Request::revert(account, Uuid::new_v4(), 5).single_attempt(),
             "USAGE_NOT_FOUND",
             5,
         ),
         (
             "7b",
-            Request::revert(account, others, 5).once(),
+            Request::revert(account, others, 5).single_attempt(),
             "USAGE_NOT_FOUND",
             5,
         ),
         (
             "7c",
-            Request::revert(account, platform, 5).once(),
+            Request::revert(account, platform, 5).single_attempt(),
             "USAGE_NOT_FOUND",
             5,
         ),

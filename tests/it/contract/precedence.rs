@@ -49,7 +49,7 @@ async fn the_first_row_of_the_table_decides() {
             "REQUEST_ID_REUSED",
         ),
         (
-            Request::revert(account, nobody, i64::MAX).once(),
+            Request::revert(account, nobody, i64::MAX).single_attempt(),
             "USAGE_NOT_FOUND",
         ),
         (

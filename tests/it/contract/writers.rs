@@ -17,8 +17,8 @@ use crate::support::ledger_generator::{LedgerGenerator, named};
 use crate::support::model::{Asked, Content, Policy};
 use crate::support::observed::{Told, legs, outcomes};
 use crate::support::report::{Count, Wrong};
-use crate::support::serial::{Observed, check};
-use crate::support::spelling::spelled;
+use crate::support::serializability::{Observed, check};
+use crate::support::request_bodies::encode;
 use crate::support::initial_ledger::{Kind as Posted, Posting};
 
 /// Attempts at a request after which its writer gives up.
@@ -227,7 +227,7 @@ fn batches(case: &Case, asked: &[Asked], generator: &mut LedgerGenerator) -> Vec
             message_id: asked[ask].message_id.clone(),
             ..Envelope::default()
         };
-        let body = spelled(&asked[ask].content, &mut generator.rng);
+        let body = encode(&asked[ask].content, &mut generator.rng);
         queues[*writer].push_back(Delivery {
             ask,
             envelope,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::http::*;
 use crate::support::*;
 
-/// Longer than any honest call may take beside a crowd, on a busy machine.
+/// Longest that a call of another client may take, also on a busy machine.
 const LATEST: Duration = Duration::from_secs(5);
 
 /// Asks so many times, each over a connection of its own, and tells how long the longest took.
@@ -34,7 +34,7 @@ async fn bodies_that_do_not_come_keep_no_other_login_out() {
     let customer = env.customer().await;
     let gateway = env.start_gateway().await;
     let (id, secret) = other_client(&env);
-    let honest = |usage| Call::revert(customer.account, usage, 5).by((&id, &secret));
+    let other = |usage| Call::revert(customer.account, usage, 5).by((&id, &secret));
     let mut usages = Vec::new();
     for _ in 0..20 {
         usages.push(env.usage(customer.account, 20).await);
@@ -55,7 +55,7 @@ async fn bodies_that_do_not_come_keep_no_other_login_out() {
     let mut longest = Duration::ZERO;
     for usage in usages {
         let began = Instant::now();
-        assert_eq!(gateway.send(&honest(usage)).await.status, 200);
+        assert_eq!(gateway.send(&other(usage)).await.status, 200);
         longest = longest.max(began.elapsed());
     }
     println!("beside 1,000 stalled bodies, the longest of 20 calls took {longest:?}");
@@ -80,8 +80,8 @@ async fn connections_of_one_address_keep_no_other_out() {
     for _ in 0..2600 {
         lines.push(gateway.connect_from(crowd).await);
     }
-    let honest = Ipv4Addr::LOCALHOST;
-    let longest = ask(&gateway, honest, &Call::post("{}"), 20).await;
+    let other = Ipv4Addr::LOCALHOST;
+    let longest = ask(&gateway, other, &Call::post("{}"), 20).await;
     println!("beside 2,600 connections, the longest of 20 calls took {longest:?}");
     assert!(longest < LATEST, "{longest:?}");
     let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.process.pid()));

@@ -10,7 +10,7 @@ use lapin::{BasicProperties, Confirmation};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::letters::Draft;
+use crate::support::dead_letters::Draft;
 use crate::support::raw::{RawConnection, short};
 use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;

@@ -4,7 +4,7 @@
 use revertd::printable::is_printable;
 use serde_json::Value;
 
-use crate::support::letters::Draft;
+use crate::support::dead_letters::Draft;
 use crate::support::*;
 
 /// Controls (C0, DEL, C1), soft hyphen, Arabic letter mark, zero width, bidirectional, line separator, tag.

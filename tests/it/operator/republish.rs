@@ -43,7 +43,7 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Let
         (Request::json(&named).id("Ω"), "usage.reverted"),
         (Request::json(&nameless), "usage.reverted"),
         (plain(usages[3], 5).id("first"), "REQUEST_ID_REUSED"),
-        (plain(Uuid::new_v4(), 5).once(), "USAGE_NOT_FOUND"),
+        (plain(Uuid::new_v4(), 5).single_attempt(), "USAGE_NOT_FOUND"),
         (plain(revert, 5), "REVERT_OF_REVERT"),
         (plain(purchase, 5), "NOT_A_USAGE"),
         (plain(usages[4], 5), "REVERT_WINDOW_CLOSED"),

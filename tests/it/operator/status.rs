@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::operator::dead_letters::letters;
-use crate::support::letters::Draft;
+use crate::support::dead_letters::Draft;
 use crate::support::*;
 
 fn status(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {

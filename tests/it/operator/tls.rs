@@ -2,7 +2,7 @@
 
 use super::startup::refused;
 use crate::support::raw::{RawConnection, short};
-use crate::support::tls::{Asked, Authority, Issued, TlsProxy, amqps_url, ca_file, instance};
+use crate::support::tls::{TlsNegotiation, Authority, Issued, TlsProxy, amqps_url, ca_file, instance};
 use crate::support::*;
 
 /// `url` with other parts; an empty login leaves it as it is.
@@ -83,8 +83,8 @@ async fn a_request_is_reverted_and_answered_over_tls_on_both_sides() {
     assert!(!worker.log().contains("not encrypted"), "{}", worker.log());
 
     let body = String::from_utf8(requests[0].body.clone()).expect("JSON");
-    let asked = env.command(&["submit", "--body", &body]).output();
-    let told = String::from_utf8(asked.expect("runs").stdout).expect("UTF-8");
+    let output = env.command(&["submit", "--body", &body]).output();
+    let told = String::from_utf8(output.expect("runs").stdout).expect("UTF-8");
     assert!(told.contains("ALREADY_REVERTED"), "{told}");
     assert!(worker.stop().await.success());
     env.assert_ledger_is_sound().await;
@@ -284,10 +284,10 @@ async fn a_server_that_can_not_be_verified_ends_the_start() {
         let mut env = encrypted().await;
         let key = format!("{section}__URL");
         let url = env.setting(&key).expect("set").to_owned();
-        let asked = if section == "AMQP" {
-            Asked::AtOnce
+        let negotiation = if section == "AMQP" {
+            TlsNegotiation::Immediate
         } else {
-            Asked::Postgres
+            TlsNegotiation::Postgres
         };
         let clear = if section == "AMQP" {
             &env.servers.amqp
@@ -296,7 +296,7 @@ async fn a_server_that_can_not_be_verified_ends_the_start() {
         };
         let clear = url::Url::parse(clear).expect("a URL");
         let server = format!("127.0.0.1:{}", clear.port().expect("a port"));
-        let proxy = TlsProxy::to(&server, asked, &shown).await;
+        let proxy = TlsProxy::to(&server, negotiation, &shown).await;
         env.set(&key, &with(&url, ("", None), Some(proxy.port()), None));
         let log = refused(&env).await;
         assert!(log.contains(said), "{section}, {said}: {log}");
@@ -312,7 +312,7 @@ async fn a_proxy_with_a_good_certificate_is_as_good_as_the_server() {
     let mut env = encrypted().await;
     let clear = url::Url::parse(&env.servers.amqp).expect("a URL");
     let server = format!("127.0.0.1:{}", clear.port().expect("a port"));
-    let proxy = TlsProxy::to(&server, Asked::AtOnce, &shown).await;
+    let proxy = TlsProxy::to(&server, TlsNegotiation::Immediate, &shown).await;
     let url = with(&amqps_url(), ("", None), Some(proxy.port()), None);
     env.set("AMQP__URL", &url.replace("127.0.0.1", "localhost"));
     env.start_worker().await.stop().await;
@@ -342,7 +342,7 @@ async fn nothing_is_sent_in_the_clear_to_a_server_that_does_not_encrypt() {
     clear.teardown().await;
 
     env.set("AMQP__URL", &amqps_url());
-    let proxy = TlsProxy::to("127.0.0.1:1", Asked::PostgresDeclines, &shown).await;
+    let proxy = TlsProxy::to("127.0.0.1:1", TlsNegotiation::PostgresDeclines, &shown).await;
     let url = env.setting("DATABASE__URL").expect("set").to_owned();
     env.set(
         "DATABASE__URL",

@@ -46,7 +46,7 @@ impl Sound {
                 "REQUEST_ID_REUSED",
             ),
             (
-                Request::revert(account, Uuid::new_v4(), 1).once(),
+                Request::revert(account, Uuid::new_v4(), 1).single_attempt(),
                 "USAGE_NOT_FOUND",
             ),
             (Request::revert(account, purchase, 1), "NOT_A_USAGE"),
@@ -316,7 +316,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
          INSERT INTO billing_transactions SELECT * FROM legs",
         &["GUARD_BROKEN", "CHAIN_BROKEN", "REVERTS_EXCEED_USAGE", "OUTCOME_ID_UNEXPECTED"],
     ),
-    // Another writer's revert, spelled in its own way, with a platform's leg that is no sibling.
+    // A revert by another writer, with its own form of the id and an unrelated platform leg.
     (
         "INSERT INTO billing_transactions (id, account_id, type, amount, metadata)
          SELECT gen_random_uuid(), leg.account, leg.type, 1,

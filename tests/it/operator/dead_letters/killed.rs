@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use uuid::Uuid;
 
 use super::{command, letters, quiet};
-use crate::support::letters::Draft;
+use crate::support::dead_letters::Draft;
 use crate::support::*;
 
 /// Two windows of letters on usages of their own.

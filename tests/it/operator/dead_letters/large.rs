@@ -6,7 +6,7 @@ use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use serde_json::Value;
 
-use crate::support::letters::Draft;
+use crate::support::dead_letters::Draft;
 use crate::support::*;
 
 const LARGE: usize = 100 << 20;

@@ -40,7 +40,7 @@ async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
         first,
         Request::revert(customer.account, usage, 5),
         Request::revert(customer.account, Uuid::new_v4(), 5),
-        Request::revert(customer.account, Uuid::new_v4(), 5).once(),
+        Request::revert(customer.account, Uuid::new_v4(), 5).single_attempt(),
         Request::raw("no JSON"),
     ];
     for request in &requests {
