@@ -1,6 +1,6 @@
 //! The audit itself: what is wrong on purpose is found, and nothing else.
 
-use crate::report::Count;
+use crate::report::AuditResult;
 use crate::support::TestEnv;
 use crate::support::audit::collect;
 use crate::support::load::Load;
@@ -10,7 +10,7 @@ use crate::support::collected::Collected;
 const APPLIED: &str = "(SELECT id FROM revertd.outcomes WHERE revert_no = 0 ORDER BY id LIMIT 1)";
 
 /// What the audit finds where the database was tampered with.
-async fn tampered(env: &TestEnv, load: &Load, collected: &Collected, statement: &str) -> Count {
+async fn tampered(env: &TestEnv, load: &Load, collected: &Collected, statement: &str) -> AuditResult {
     env.sql("BEGIN").await;
     let done = env.db.execute(statement, &[]).await;
     assert_eq!(done.expect("done"), 1, "{statement}");
@@ -97,7 +97,7 @@ async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
     env.teardown().await;
 }
 
-fn column(count: &Count, name: &str) -> usize {
+fn column(count: &AuditResult, name: &str) -> usize {
     match name {
         "lost" => count.lost,
         "twice" => count.twice,

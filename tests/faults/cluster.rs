@@ -5,7 +5,7 @@
 
 use crate::instance::Instance;
 use crate::report::{full, report, seed};
-use crate::support::audit::{Audit, Count};
+use crate::support::audit::{Audit, AuditResult};
 use crate::support::load::Load;
 use crate::support::*;
 
@@ -15,7 +15,7 @@ const NODES: [&str; 3] = ["rabbit", "rabbit2", "rabbit3"];
 async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
     let (seed, rounds) = (seed(), if full() { 9 } else { 2 });
     let (instance, servers) = Instance::cluster();
-    let mut count = Count::default();
+    let mut count = AuditResult::default();
     for round in 0..rounds {
         // Queues of its own: RabbitMQ may keep a consumer of a dead node on the books of a queue, and give it messages
         // when the queue's next leader dies.

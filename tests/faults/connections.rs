@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::audit::{Count, audit};
+use crate::support::audit::{AuditResult, audit};
 use crate::support::load::Load;
 use crate::support::proxy::Proxy;
 use crate::support::report::report;
@@ -61,7 +61,7 @@ impl Network {
         self.env.count(query).await
     }
 
-    /// Waits until something more is decided than by now.
+    /// Latencies until something more is decided than by now.
     async fn progress(&self, limit: Duration) {
         let before = self.outcomes().await;
         until(limit, "work goes on", async || {
@@ -71,7 +71,7 @@ impl Network {
     }
 
     /// Counts, and removes the environment.
-    async fn count(self, load: &Load, workers: Vec<WorkerProcess>) -> Count {
+    async fn count(self, load: &Load, workers: Vec<WorkerProcess>) -> AuditResult {
         let count = audit(&self.env, load, workers).await;
         // With them go the connections that only a server still has, which would hold up its end.
         drop((self.database, self.broker));
@@ -96,7 +96,7 @@ async fn until(limit: Duration, what: &str, mut so: impl AsyncFnMut() -> bool) -
     began.elapsed()
 }
 
-/// Waits until a worker's log has more than `before` lines that say that it paused.
+/// Latencies until a worker's log has more than `before` lines that say that it paused.
 async fn paused(worker: &WorkerProcess, before: usize, limit: Duration) -> Duration {
     until(limit, "the worker notices", async || {
         pauses(&worker.log()) > before

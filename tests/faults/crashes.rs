@@ -6,8 +6,8 @@ use std::time::Duration;
 use revertd::seam;
 use tokio::time::sleep;
 
-use crate::support::audit::{Count, audit};
-use crate::support::load::{Load, Nature, Sent};
+use crate::support::audit::{AuditResult, audit};
+use crate::support::load::{Load, RequestKind, Sent};
 use crate::support::report::{full, report, seed};
 use crate::support::{Request, TestEnv, WorkerProcess, eventually};
 
@@ -140,7 +140,7 @@ const SCHEMA: &str = "
 #[tokio::test]
 async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend() {
     let seed = seed();
-    let mut count = Count::default();
+    let mut count = AuditResult::default();
     let runs = if full() { 30 } else { 3 };
     for run in 0..runs {
         let env = TestEnv::new().await;
@@ -197,7 +197,7 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
             n,
             Sent {
                 request,
-                nature: Nature::Unread,
+                kind: RequestKind::CrashesWorker,
             },
         );
     }
@@ -210,7 +210,7 @@ async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_ne
         for sent in load
             .requests
             .iter()
-            .filter(|sent| sent.nature == Nature::Unread)
+            .filter(|sent| sent.kind == RequestKind::CrashesWorker)
         {
             assert_eq!(
                 answers.answer(&sent.request).await.verdict(),

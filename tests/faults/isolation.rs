@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::instance::Instance;
 use crate::support::unrelated::UnrelatedRequests;
-use crate::support::report::{Wrong, report_beside, sized};
+use crate::support::report::{Finding, report_beside, sized};
 use crate::support::{Request, TestEnv, WorkerProcess, connect_db, eventually, with_database};
 
 /// Makes each insert of an entry fail whose usage is marked, with the state that it is marked with.
@@ -117,7 +117,7 @@ async fn a_statement_that_one_request_fails_delays_no_other() {
     for (_, usage, request) in &bad {
         let letter = dead.answer(request).await;
         if letter.text_header("x-error-reason").as_deref() != Some("RETRIES_EXHAUSTED") {
-            count.found(Wrong::Differing, format!("the dead letter of {usage}"));
+            count.found(Finding::Differing, format!("the dead letter of {usage}"));
         }
     }
     assert!(!worker.log().contains("paused"), "{}", worker.log());
@@ -193,7 +193,7 @@ async fn a_stored_row_that_can_not_be_read_delays_no_other() {
     let (mut count, waits) = unrelated.send_during_fault(&env).await;
     let letter = env.dead_letters().await.answer(request).await;
     if letter.text_header("x-error-reason").as_deref() != Some("RETRIES_EXHAUSTED") {
-        count.found(Wrong::Differing, format!("the dead letter of {usage}"));
+        count.found(Finding::Differing, format!("the dead letter of {usage}"));
     }
     assert!(worker.stop().await.success());
     report_beside("beside: a row that can't be read", 1, count, &waits);
@@ -223,7 +223,7 @@ async fn beside_untaken_events(
     let mut events = env.events().await;
     for request in &untaken {
         if events.answer(request).await.verdict() != "usage.reverted" {
-            count.found(Wrong::Differing, request.correlation());
+            count.found(Finding::Differing, request.correlation());
         }
     }
     assert!(worker.stop().await.success());
@@ -281,7 +281,7 @@ async fn a_dead_letter_queue_that_is_full_delays_no_request() {
     let mut events = env.events().await;
     for request in &rubbish {
         if events.answer(request).await.verdict() != "MALFORMED_REQUEST" {
-            count.found(Wrong::Differing, request.correlation());
+            count.found(Finding::Differing, request.correlation());
         }
     }
     env.drained().await;

@@ -8,7 +8,7 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::report::{Count, report_measured, seed, sized};
+use crate::report::{AuditResult, report_measured, seed, sized};
 use crate::support::audit::audit;
 use crate::support::load::Load;
 use crate::support::raw::{RawConnection, short};
@@ -97,9 +97,9 @@ async fn unreadable_messages_delay_nobody() {
     assert!(p99 < P99, "p99 {p99:?}, longest {longest:?}");
     let log = worker.log();
     assert!(!log.contains("paused"), "nothing waits for them: {log}");
-    let requests = Count {
+    let requests = AuditResult {
         requests: count,
-        ..Count::default()
+        ..AuditResult::default()
     };
     let measured = format!(
         "p99 {} ms, longest {} ms",
@@ -151,9 +151,9 @@ async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
         peak <= most_mib,
         "{peak} MiB for {count} bodies of {bytes} bytes"
     );
-    let requests = Count {
+    let requests = AuditResult {
         requests: count,
-        ..Count::default()
+        ..AuditResult::default()
     };
     report_measured(what, 1, requests, &format!("peak memory {peak} MiB"));
     env.teardown().await;

@@ -161,7 +161,7 @@ impl<'a> Harvest<'a> {
         }
     }
 
-    /// Waits until all are where they belong, or nothing comes any more.
+    /// Latencies until all are where they belong, or nothing comes any more.
     async fn await_answers(&mut self, load: &Load) {
         let mut deadline = Instant::now() + RECOVERY;
         let mut before = 0;
@@ -195,11 +195,11 @@ impl<'a> Harvest<'a> {
         let (told, dead) = (ids("replies"), ids("dead"));
         load.requests.iter().all(|sent| {
             let id = sent.request.correlation();
-            told.contains(&id) && (!sent.nature.is_dead_lettered() || dead.contains(&id))
+            told.contains(&id) && (!sent.kind.is_dead_lettered() || dead.contains(&id))
         })
     }
 
-    /// Waits until nothing is on its way to be told once more.
+    /// Latencies until nothing is on its way to be told once more.
     async fn await_quiet(&mut self) {
         let mut quiet = 0;
         eventually("the queues stay empty", async || {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::instance::Instance;
-use crate::support::audit::{Count, audit};
+use crate::support::audit::{AuditResult, audit};
 use crate::support::load::Load;
 use crate::support::report::{full, report, seed};
 use crate::support::{Servers, TestEnv, connect_db, with_database};
@@ -74,7 +74,7 @@ fn median(mut values: Vec<i64>) -> i64 {
 }
 
 /// Compares the second quarter with the last: what grows, grows on.
-fn assert_flat(samples: &[Holding], count: &mut Count) {
+fn assert_flat(samples: &[Holding], count: &mut AuditResult) {
     let quarter = samples.len() / 4;
     for (name, of, slack) in NUMBERS {
         let early = median(samples[quarter..2 * quarter].iter().map(of).collect());
@@ -166,7 +166,7 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
 }
 
 /// How long a part takes when all is well, with the load's publisher and the reader of its events beside.
-async fn bearable(servers: &Servers, seed: u64) -> (Duration, Count) {
+async fn bearable(servers: &Servers, seed: u64) -> (Duration, AuditResult) {
     let env = TestEnv::on(servers.clone()).await;
     let worker = env.start_worker().await;
     let load = Load::mixed(&env, seed, 20 * PART).await;

@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 
 use crate::instance::Instance;
 use crate::report::{full, report, seed};
-use crate::support::audit::{Count, audit};
+use crate::support::audit::{AuditResult, audit};
 use crate::support::reconnect::reconnect_db;
 use crate::support::load::Load;
 use crate::support::*;
@@ -55,7 +55,7 @@ impl Pair {
         reconnect_db(&with_database(&env.servers.database, &env.database)).await
     }
 
-    /// Waits until a commit waits for the standby.
+    /// Latencies until a commit waits for the standby.
     async fn waits(&self) {
         let db = self.reconnect_db().await;
         eventually("a commit waits for the standby", async || {
@@ -73,7 +73,7 @@ impl Pair {
 #[tokio::test]
 async fn a_standby_takes_over_from_a_primary_that_is_killed() {
     let (seed, runs) = (seed(), if full() { 5 } else { 1 });
-    let mut count = Count::default();
+    let mut count = AuditResult::default();
     for run in 0..runs {
         let mut pair = Pair::start().await;
         let workers = vec![

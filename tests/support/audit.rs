@@ -8,12 +8,12 @@ use tokio::time::{Instant, sleep};
 
 use super::reconnect::{ReconnectingChannel, RECOVERY, reconnect_db, drain_queue};
 use super::load::{Load, Sent};
-use super::observed::Told;
+use super::observed::ObservedEvent;
 use super::collected::Collected;
 use super::worker::WorkerProcess;
 use super::{TestEnv, with_database};
 
-pub use super::report::{Count, Wrong};
+pub use super::report::{AuditResult, Finding};
 
 /// Looks at the queues in a row that must find them empty. A message that climbs the ladder rests longer
 /// on a rung than lies between two looks, and so is seen.
@@ -28,9 +28,9 @@ const SUCCESSORS: usize = 5;
 /// Between two looks; less than the environment's shortest rung.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Waits until everything is answered and the queues are drained, stops the workers, reads events and dead
+/// Latencies until everything is answered and the queues are drained, stops the workers, reads events and dead
 /// letters to the end, and compares all with the model. Servers may have been restarted meanwhile.
-pub async fn audit(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> Count {
+pub async fn audit(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> AuditResult {
     let collected = collect(env, load, workers).await;
     let url = with_database(&env.servers.database, &env.database);
     collected.compare_with_model(load, &reconnect_db(&url).await).await
@@ -69,7 +69,7 @@ impl<'a> Audit<'a> {
             let answered = |sent: &Sent| {
                 let correlation = sent.request.correlation();
                 self.collected.events.contains_key(&correlation)
-                    && (!sent.nature.is_dead_lettered()
+                    && (!sent.kind.is_dead_lettered()
                         || self.collected.dead.contains_key(&correlation))
             };
             if load.requests.iter().all(answered) {
@@ -104,7 +104,7 @@ impl<'a> Audit<'a> {
         for (queue, left) in self.left_behind().await {
             for _ in 0..left {
                 let text = format!("a message is left in {queue}");
-                self.collected.count.found(Wrong::Unanswered, text);
+                self.collected.count.found(Finding::Unanswered, text);
             }
         }
         self.collected
@@ -115,7 +115,7 @@ impl<'a> Audit<'a> {
             let status = worker.stop().await;
             if !status.success() {
                 let text = format!("a worker ended with {status}");
-                self.collected.count.found(Wrong::Other, text);
+                self.collected.count.found(Finding::Other, text);
             }
         }
     }
@@ -124,7 +124,7 @@ impl<'a> Audit<'a> {
         self.left_behind().await.iter().all(|(_, left)| *left == 0)
     }
 
-    /// Waits until nothing is on its way, or something stays.
+    /// Latencies until nothing is on its way, or something stays.
     async fn await_quiet(&mut self) {
         let deadline = Instant::now() + RECOVERY;
         let mut quiet = 0;
@@ -198,7 +198,7 @@ impl<'a> Audit<'a> {
                 .events
                 .entry(correlation.to_owned())
                 .or_default();
-            let told = Told {
+            let told = ObservedEvent {
                 routing_key: letter.routing_key,
                 body: letter.body,
             };

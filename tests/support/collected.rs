@@ -6,24 +6,24 @@ use tokio_postgres::Client;
 
 use super::Letter;
 use super::compare::{compare_invalid, compare_reason};
-use super::load::{Load, Nature};
-use super::observed::{Told, legs, outcomes};
-use super::report::{Count, Wrong};
+use super::load::{Load, RequestKind};
+use super::observed::{ObservedEvent, legs, outcomes};
+use super::report::{AuditResult, Finding};
 use super::serializability::{Observed, check};
 
 /// Everything that came out of the queues.
 #[derive(Default)]
 pub struct Collected {
     /// Events by correlation id, each once.
-    pub events: HashMap<String, Vec<Told>>,
+    pub events: HashMap<String, Vec<ObservedEvent>>,
     pub dead: HashMap<String, Vec<Letter>>,
     /// What was found on the way.
-    pub count: Count,
+    pub count: AuditResult,
 }
 
 impl Collected {
     /// Compares with the model, and with what the database holds.
-    pub async fn compare_with_model(&self, load: &Load, db: &Client) -> Count {
+    pub async fn compare_with_model(&self, load: &Load, db: &Client) -> AuditResult {
         let mut count = self.count.clone();
         count.requests = load.requests.len();
         let none = Vec::new();
@@ -32,18 +32,18 @@ impl Collected {
             let correlation = sent.request.correlation();
             let told = self.events.get(&correlation).unwrap_or(&none);
             let dead = self.dead.contains_key(&correlation);
-            match &sent.nature {
-                Nature::Asked(request) => {
+            match &sent.kind {
+                RequestKind::Valid(request) => {
                     asked.push(request);
                     events.push(told.clone());
                 }
-                Nature::Invalid(fields) => {
+                RequestKind::Invalid(fields) => {
                     for told in told {
                         compare_invalid(told, fields, &mut count);
                     }
                 }
-                Nature::Malformed | Nature::Unread => {
-                    let reason = if sent.nature == Nature::Unread {
+                RequestKind::Malformed | RequestKind::CrashesWorker => {
+                    let reason = if sent.kind == RequestKind::CrashesWorker {
                         "RETRIES_EXHAUSTED"
                     } else {
                         "MALFORMED_REQUEST"
@@ -59,20 +59,20 @@ impl Collected {
                     });
                     if !kept {
                         let text = format!("{correlation} is {reason}, and no such dead letter");
-                        count.found(Wrong::Lost, text);
+                        count.found(Finding::Lost, text);
                     }
                 }
             }
-            if dead && !sent.nature.is_dead_lettered() {
-                let text = format!("{:?} is in the dead-letter queue", sent.nature);
-                count.found(Wrong::Other, text);
+            if dead && !sent.kind.is_dead_lettered() {
+                let text = format!("{:?} is in the dead-letter queue", sent.kind);
+                count.found(Finding::Other, text);
             }
             if told.is_empty() {
-                let text = format!("{correlation}: {:?}", sent.nature);
-                if matches!(sent.nature, Nature::Invalid(_)) && !dead {
-                    count.found(Wrong::Lost, text.clone());
+                let text = format!("{correlation}: {:?}", sent.kind);
+                if matches!(sent.kind, RequestKind::Invalid(_)) && !dead {
+                    count.found(Finding::Lost, text.clone());
                 }
-                count.found(Wrong::Unanswered, text);
+                count.found(Finding::Unanswered, text);
             }
         }
         let (outcomes, legs) = (outcomes(db, &load.ledger).await, legs(db, &load.ledger).await);
@@ -84,7 +84,7 @@ impl Collected {
             let content = &request.content;
             let is_stored = stored.contains(&(&request.message_id, content.usage, content.amount));
             if told.is_empty() && !is_stored {
-                count.found(Wrong::Lost, format!("{request:?}"));
+                count.found(Finding::Lost, format!("{request:?}"));
             }
         }
         let observed = Observed {
@@ -103,7 +103,7 @@ impl Collected {
         let received = self.events.keys().chain(self.dead.keys());
         for stranger in received.filter(|id| !ours.contains(*id)) {
             let text = format!("an event or dead letter that nobody asked for: {stranger}");
-            count.found(Wrong::Other, text);
+            count.found(Finding::Other, text);
         }
         count
     }

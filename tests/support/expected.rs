@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 use super::ledger::PLATFORM;
-use super::model::{Answer, Asked, Revert, Verdict};
+use super::model::{Answer, ValidRequest, Revert, Verdict};
 use super::observed::Leg;
 use super::initial_ledger::InitialLedger;
 
 /// The two legs of a revert, as Frontier writes them.
 pub fn expected_legs(
     ledger: &InitialLedger,
-    asked: &Asked,
+    asked: &ValidRequest,
     answer: &Answer,
     revert: &Revert,
 ) -> Option<[Leg; 2]> {
@@ -46,7 +46,7 @@ pub fn expected_legs(
 }
 
 /// The event of an answer, but for its id and the error's message, and its routing key.
-pub fn expected_event(asked: &Asked, answer: &Answer) -> (Value, String) {
+pub fn expected_event(asked: &ValidRequest, answer: &Answer) -> (Value, String) {
     let content = &asked.content;
     let (org, account) = (
         answer.org.or(content.org),

@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{PATIENCE, TestEnv, WorkerProcess, documents};
+use super::{TIMEOUT, TestEnv, WorkerProcess, documents};
 
 /// Where the operation is.
 pub const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
@@ -231,20 +231,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// The next answer.
     pub async fn reply(&mut self) -> Reply {
-        let reply = timeout(PATIENCE, self.read_reply(true)).await;
+        let reply = timeout(TIMEOUT, self.read_reply(true)).await;
         reply.expect("an answer in time")
     }
 
     /// The next answer, to a request that is answered without a body.
     pub async fn bare_reply(&mut self) -> Reply {
-        let reply = timeout(PATIENCE, self.read_reply(false)).await;
+        let reply = timeout(TIMEOUT, self.read_reply(false)).await;
         reply.expect("an answer in time")
     }
 
-    /// Waits until the server closes the connection, and returns what it still said.
+    /// Latencies until the server closes the connection, and returns what it still said.
     pub async fn ended(&mut self) -> String {
         let mut rest = Vec::new();
-        let read = timeout(PATIENCE, self.0.read_to_end(&mut rest)).await;
+        let read = timeout(TIMEOUT, self.0.read_to_end(&mut rest)).await;
         // A reset is an end too.
         let _ = read.expect("the end in time");
         String::from_utf8_lossy(&rest).into_owned()

@@ -5,7 +5,7 @@ use lapin::{Channel, Confirmation};
 
 use super::reconnect::ReconnectingChannel;
 use super::request_generator::RequestGenerator;
-use super::model::{Asked, Policy};
+use super::model::{ValidRequest, Policy};
 use super::initial_ledger::InitialLedger;
 use super::{Request, TestEnv};
 
@@ -21,27 +21,27 @@ pub struct Load {
 /// A request, and what is known of it.
 pub struct Sent {
     pub request: Request,
-    pub nature: Nature,
+    pub kind: RequestKind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Nature {
+pub enum RequestKind {
     /// Its fields break no rule.
-    Asked(Asked),
+    Valid(ValidRequest),
     /// `INVALID_FIELD`, with these fields named.
     Invalid(Vec<&'static str>),
     /// `MALFORMED_REQUEST`: goes to the dead-letter queue as well.
     Malformed,
     /// Stops whoever reads it: ends in the dead-letter queue unread.
-    Unread,
+    CrashesWorker,
 }
 
-impl Nature {
+impl RequestKind {
     /// Whether it ends in the dead-letter queue.
     pub fn is_dead_lettered(&self) -> bool {
         match self {
-            Self::Malformed | Self::Unread => true,
-            Self::Asked(_) | Self::Invalid(_) => false,
+            Self::Malformed | Self::CrashesWorker => true,
+            Self::Valid(_) | Self::Invalid(_) => false,
         }
     }
 }

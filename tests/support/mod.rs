@@ -54,7 +54,7 @@ pub use program::Program;
 pub use worker::WorkerProcess;
 
 /// Longest wait for something that must come; a test that meets it has failed.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Addresses of the servers.
 #[derive(Clone, Debug)]
@@ -443,7 +443,7 @@ impl TestEnv {
         std::iter::once(self.name("work")).chain(rungs).collect()
     }
 
-    /// Waits until the work queue and every rung are empty: nothing waits to be worked on. What is in a
+    /// Latencies until the work queue and every rung are empty: nothing waits to be worked on. What is in a
     /// worker's hands is not seen, so this follows the last event.
     pub async fn drained(&self) {
         eventually("the queues are drained", async || {
@@ -692,7 +692,7 @@ impl Mailbox {
     }
 
     async fn receive(&mut self) -> Letter {
-        let next = timeout(PATIENCE, self.consumer.next()).await;
+        let next = timeout(TIMEOUT, self.consumer.next()).await;
         let delivery = next
             .expect("a letter in time")
             .expect("the queue stays")
@@ -714,7 +714,7 @@ pub async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, asked)
+    timeout(TIMEOUT, asked)
         .await
         .unwrap_or_else(|_| panic!("never: {what}"));
 }

@@ -29,13 +29,13 @@ pub struct Content {
 
 /// A request whose fields break no rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Asked {
+pub struct ValidRequest {
     pub client: String,
     pub message_id: Option<String>,
     pub content: Content,
 }
 
-impl Asked {
+impl ValidRequest {
     /// What makes two requests one: client and message id; without one, client and content.
     fn identity(&self) -> Identity {
         let content = self.message_id.is_none().then(|| self.content.clone());
@@ -126,7 +126,7 @@ impl<'a> Model<'a> {
     }
 
     /// Answers the next request, at that time.
-    pub fn decide(&mut self, asked: &Asked, at: &str) -> Answer {
+    pub fn decide(&mut self, asked: &ValidRequest, at: &str) -> Answer {
         let identity = asked.identity();
         let reuse = (identity.clone(), asked.content.clone());
         if let Some((content, answer)) = self.owners.get(&identity) {
@@ -179,7 +179,7 @@ impl<'a> Model<'a> {
     }
 
     /// The contract's table, row by row; with it the account and its org.
-    fn judge(&self, asked: &Asked, identity: &Identity) -> (Option<(Uuid, Uuid)>, Verdict) {
+    fn judge(&self, asked: &ValidRequest, identity: &Identity) -> (Option<(Uuid, Uuid)>, Verdict) {
         let content = &asked.content;
         let once = self.ledger.policy == Policy::Once;
         if !once && asked.message_id.is_none() {

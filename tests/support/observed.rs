@@ -36,7 +36,7 @@ pub struct Leg {
 
 /// An event as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct ObservedEvent {
     pub routing_key: String,
     pub body: Vec<u8>,
 }

@@ -132,7 +132,7 @@ impl RawConnection {
         self.unconfirmed.insert(self.published);
     }
 
-    /// Waits until everything published is confirmed.
+    /// Latencies until everything published is confirmed.
     pub async fn confirmed(&mut self) {
         while !self.unconfirmed.is_empty() {
             let ack = self.expect((60, 80)).await;

@@ -13,7 +13,7 @@ const SHOWN: usize = 40;
 
 /// What became of the requests of one or several runs.
 #[derive(Clone, Debug, Default)]
-pub struct Count {
+pub struct AuditResult {
     /// Requests whose publishing was confirmed.
     pub requests: usize,
     /// Those with neither an outcome nor an event nor a dead letter.
@@ -31,7 +31,7 @@ pub struct Count {
 
 /// The column in which a finding counts.
 #[derive(Clone, Copy, Debug)]
-pub enum Wrong {
+pub enum Finding {
     Lost,
     Twice,
     Unanswered,
@@ -40,14 +40,14 @@ pub enum Wrong {
     Other,
 }
 
-impl Count {
-    pub fn found(&mut self, wrong: Wrong, text: impl Into<String>) {
+impl AuditResult {
+    pub fn found(&mut self, wrong: Finding, text: impl Into<String>) {
         match wrong {
-            Wrong::Lost => self.lost += 1,
-            Wrong::Twice => self.twice += 1,
-            Wrong::Unanswered => self.unanswered += 1,
-            Wrong::Differing => self.differing += 1,
-            Wrong::Other => {}
+            Finding::Lost => self.lost += 1,
+            Finding::Twice => self.twice += 1,
+            Finding::Unanswered => self.unanswered += 1,
+            Finding::Differing => self.differing += 1,
+            Finding::Other => {}
         }
         self.findings.push(format!("{wrong:?}: {}", text.into()));
     }
@@ -69,7 +69,7 @@ impl Count {
     }
 }
 
-impl AddAssign for Count {
+impl AddAssign for AuditResult {
     fn add_assign(&mut self, other: Self) {
         self.requests += other.requests;
         self.lost += other.lost;
@@ -102,9 +102,9 @@ pub fn seed() -> u64 {
 
 /// How long requests waited for their events.
 #[derive(Clone, Debug, Default)]
-pub struct Waits(Vec<Duration>);
+pub struct Latencies(Vec<Duration>);
 
-impl Waits {
+impl Latencies {
     pub fn new(mut waits: Vec<Duration>) -> Self {
         waits.sort_unstable();
         Self(waits)
@@ -121,7 +121,7 @@ impl Waits {
     }
 }
 
-impl fmt::Display for Waits {
+impl fmt::Display for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (p99, longest) = (self.p99().as_millis(), self.longest().as_millis());
         write!(
@@ -134,12 +134,12 @@ impl fmt::Display for Waits {
 
 /// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every finding
 /// unless the count is clean.
-pub fn report(fault: &str, runs: usize, count: Count) {
+pub fn report(fault: &str, runs: usize, count: AuditResult) {
     report_measured(fault, runs, count, "");
 }
 
 /// The same with how long requests waited that had nothing to do with the fault.
-pub fn report_beside(fault: &str, runs: usize, count: Count, waits: &Waits) {
+pub fn report_beside(fault: &str, runs: usize, count: AuditResult, waits: &Latencies) {
     let (p99, longest) = (waits.p99().as_millis(), waits.longest().as_millis());
     let measured = format!("p99 {p99} ms, longest {longest} ms");
     report_measured(fault, runs, count, &measured);
@@ -150,7 +150,7 @@ pub fn report_beside(fault: &str, runs: usize, count: Count, waits: &Waits) {
     clippy::needless_pass_by_value,
     reason = "a count that was reported is done with"
 )]
-pub fn report_measured(fault: &str, runs: usize, count: Count, measured: &str) {
+pub fn report_measured(fault: &str, runs: usize, count: AuditResult, measured: &str) {
     let line = format!(
         "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\t{measured}\n",
         count.requests, count.lost, count.twice, count.unanswered, count.differing

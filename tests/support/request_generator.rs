@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::Request;
 use super::ledger_generator::{LedgerGenerator, named};
 use super::ledger::PLATFORM;
-use super::load::{Load, Nature, Sent};
-use super::model::{Asked, Content, Policy};
+use super::load::{Load, RequestKind, Sent};
+use super::model::{ValidRequest, Content, Policy};
 use super::request_bodies::{invalid, malformed, encode};
 use super::initial_ledger::Posting;
 
@@ -163,7 +163,7 @@ impl RequestGenerator {
         } else {
             self.generator.content(usage, amount)
         };
-        self.send(Asked { content, ..earlier });
+        self.send(ValidRequest { content, ..earlier });
     }
 
     fn again_in_other_words(&mut self) {
@@ -243,8 +243,8 @@ impl RequestGenerator {
         let content = named(account, usage, amount);
         let (body, fields) = invalid(&content, &mut self.generator.rng);
         let request = self.message(body, Some(&format!("invalid-{usage}")));
-        let nature = Nature::Invalid(fields);
-        self.sent.push(Sent { request, nature });
+        let kind = RequestKind::Invalid(fields);
+        self.sent.push(Sent { request, kind });
     }
 
     fn unreadable(&mut self) {
@@ -252,26 +252,26 @@ impl RequestGenerator {
         let id = format!("malformed-{}", self.generator.id());
         let named = self.generator.rng.random_ratio(3, 4);
         let request = self.message(body, named.then_some(id.as_str()));
-        let nature = Nature::Malformed;
-        self.sent.push(Sent { request, nature });
+        let kind = RequestKind::Malformed;
+        self.sent.push(Sent { request, kind });
     }
 
     /// Asks with a message id of its own, or without one.
     fn ask(&mut self, content: Content, named: bool) {
         let message_id = named.then(|| self.generator.id().to_string());
         let client = String::new();
-        self.send(Asked {
+        self.send(ValidRequest {
             client,
             message_id,
             content,
         });
     }
 
-    fn send(&mut self, asked: Asked) {
+    fn send(&mut self, asked: ValidRequest) {
         let body = encode(&asked.content, &mut self.generator.rng);
         let request = self.message(body, asked.message_id.as_deref());
-        let nature = Nature::Asked(asked);
-        self.sent.push(Sent { request, nature });
+        let kind = RequestKind::Valid(asked);
+        self.sent.push(Sent { request, kind });
     }
 
     fn message(&mut self, body: Vec<u8>, message_id: Option<&str>) -> Request {
@@ -283,15 +283,15 @@ impl RequestGenerator {
     }
 
     /// A request of the last hundreds that has a message id.
-    fn earlier(&mut self) -> Option<Asked> {
+    fn earlier(&mut self) -> Option<ValidRequest> {
         let oldest = self.sent.len().saturating_sub(300);
         let index = self
             .generator
             .rng
             .random_range(oldest..self.sent.len().max(oldest + 1));
-        match &self.sent.get(index)?.nature {
-            Nature::Asked(asked) => Some(asked.clone()).filter(|asked| asked.message_id.is_some()),
-            Nature::Invalid(_) | Nature::Malformed | Nature::Unread => None,
+        match &self.sent.get(index)?.kind {
+            RequestKind::Valid(asked) => Some(asked.clone()).filter(|asked| asked.message_id.is_some()),
+            RequestKind::Invalid(_) | RequestKind::Malformed | RequestKind::CrashesWorker => None,
         }
     }
 }

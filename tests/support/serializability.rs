@@ -11,42 +11,42 @@ use uuid::Uuid;
 
 use super::compare::{compare_event, compare_legs, told_id};
 use super::expected::{expected_event, expected_legs};
-use super::model::{Asked, Model, Verdict};
-use super::observed::{Leg, Stored, Told, texts};
-use super::report::{Count, Wrong};
+use super::model::{ValidRequest, Model, Verdict};
+use super::observed::{Leg, Stored, ObservedEvent, texts};
+use super::report::{AuditResult, Finding};
 use super::initial_ledger::{Kind, InitialLedger};
 
 /// What was seen of requests; `events` are those of the request of the same index.
 pub struct Observed<'a> {
     pub ledger: &'a InitialLedger,
-    pub asked: &'a [&'a Asked],
-    pub events: &'a [Vec<Told>],
+    pub asked: &'a [&'a ValidRequest],
+    pub events: &'a [Vec<ObservedEvent>],
     pub outcomes: &'a [Stored],
     pub legs: &'a [Leg],
 }
 
 /// What came of the check.
 pub struct Checked {
-    pub count: Count,
+    pub count: AuditResult,
     /// For each request, its place among those of its usage, where it has one.
     pub places: Vec<Option<usize>>,
 }
 
 /// One decision: a stored outcome, or a refusal that was told without being stored.
 struct Op<'a> {
-    asked: &'a Asked,
+    asked: &'a ValidRequest,
     /// All requests that are this one.
     copies: &'a [usize],
     stored: Option<&'a Stored>,
-    events: Vec<(&'a Told, Value)>,
+    events: Vec<(&'a ObservedEvent, Value)>,
     at: String,
     verdict: Verdict,
 }
 
 /// Checks outcomes, events and entries against the model.
 pub fn check(observed: &Observed<'_>) -> Checked {
-    let mut count = Count::default();
-    let mut copies: HashMap<&Asked, Vec<usize>> = HashMap::new();
+    let mut count = AuditResult::default();
+    let mut copies: HashMap<&ValidRequest, Vec<usize>> = HashMap::new();
     for (index, asked) in observed.asked.iter().enumerate() {
         copies.entry(asked).or_default().push(index);
     }
@@ -61,15 +61,15 @@ pub fn check(observed: &Observed<'_>) -> Checked {
         }
     }
     let mut model = Model::new(observed.ledger);
-    let mut ids: HashMap<String, (&Asked, String)> = HashMap::new();
+    let mut ids: HashMap<String, (&ValidRequest, String)> = HashMap::new();
     for (index, _) in order {
         let op = &mut ops[index];
         let expected = model.decide(op.asked, &op.at);
         if let Some(stored) = op.stored {
             let same = stored.answer == expected;
             let wrong = match stored.answer.verdict {
-                Verdict::Applied(_) => Wrong::Twice,
-                Verdict::Refused { .. } => Wrong::Differing,
+                Verdict::Applied(_) => Finding::Twice,
+                Verdict::Refused { .. } => Finding::Differing,
             };
             if !same {
                 let text = format!(
@@ -83,7 +83,7 @@ pub fn check(observed: &Observed<'_>) -> Checked {
                 "{:?} was told {:?}, and nothing is stored",
                 op.asked, op.verdict
             );
-            count.found(Wrong::Lost, text);
+            count.found(Finding::Lost, text);
         }
         let answer = op.stored.map_or(&expected, |stored| &stored.answer);
         let (event, key) = expected_event(op.asked, answer);
@@ -93,7 +93,7 @@ pub fn check(observed: &Observed<'_>) -> Checked {
             let mine = (op.asked, reason_of(&op.verdict));
             if *ids.entry(id.clone()).or_insert_with(|| mine.clone()) != mine {
                 let text = format!("event {id} answers {:?}, and something else", op.asked);
-                count.found(Wrong::Differing, text);
+                count.found(Finding::Differing, text);
             }
         }
     }
@@ -110,8 +110,8 @@ pub fn check(observed: &Observed<'_>) -> Checked {
 /// Every distinct request with what is stored of it, or what was told.
 fn operations<'a>(
     observed: &Observed<'a>,
-    groups: &[(&&'a Asked, &'a Vec<usize>)],
-    count: &mut Count,
+    groups: &[(&&'a ValidRequest, &'a Vec<usize>)],
+    count: &mut AuditResult,
 ) -> Vec<Op<'a>> {
     let mut stored: HashMap<_, Vec<&Stored>> = HashMap::new();
     for outcome in observed.outcomes {
@@ -135,7 +135,7 @@ fn operations<'a>(
             &content.reason,
         );
         let outcomes = stored.remove(&key).unwrap_or_default();
-        let mut told: Vec<&Told> = copies
+        let mut told: Vec<&ObservedEvent> = copies
             .iter()
             .flat_map(|copy| &observed.events[*copy])
             .collect();
@@ -143,14 +143,14 @@ fn operations<'a>(
         told.dedup();
         for more in outcomes.iter().skip(1) {
             count.found(
-                Wrong::Twice,
+                Finding::Twice,
                 format!("{asked:?} has a second outcome: {more:?}"),
             );
         }
         if let Some(outcome) = outcomes.first() {
             if told.len() > 1 {
                 count.found(
-                    Wrong::Differing,
+                    Finding::Differing,
                     format!("{asked:?} has {} events", told.len()),
                 );
             }
@@ -170,11 +170,11 @@ fn operations<'a>(
             let (at, reason) = (event["time"].as_str(), error["reason"].as_str());
             let (Some(at), Some(reason)) = (at, reason) else {
                 let text = format!("{asked:?} was told {event}, and nothing is stored");
-                count.found(Wrong::Lost, text);
+                count.found(Finding::Lost, text);
                 continue;
             };
             if event["type"] == "usage.revert.failed" {
-                count.found(Wrong::Other, format!("{asked:?} was given up: {event}"));
+                count.found(Finding::Other, format!("{asked:?} was given up: {event}"));
                 continue;
             }
             ops.push(Op {
@@ -192,7 +192,7 @@ fn operations<'a>(
     }
     for outcome in stored.values().flatten() {
         count.found(
-            Wrong::Twice,
+            Finding::Twice,
             format!("an outcome that nobody asked for: {outcome:?}"),
         );
     }
@@ -261,7 +261,7 @@ fn serial_order(ledger: &InitialLedger, ops: &[Op<'_>]) -> Vec<(usize, Option<us
     order
 }
 
-fn json(told: &Told) -> Value {
+fn json(told: &ObservedEvent) -> Value {
     serde_json::from_slice(&told.body).unwrap_or_default()
 }
 

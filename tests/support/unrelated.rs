@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use uuid::Uuid;
 
-use super::report::{Count, Waits, Wrong, full};
+use super::report::{AuditResult, Latencies, Finding, full};
 use super::{Mailbox, Request, TestEnv};
 
 /// One request every so often: 50 a second.
@@ -45,26 +45,26 @@ impl UnrelatedRequests {
 
     /// Sends them beside the fault. A request without an event is found as unanswered, and so are
     /// waits that are longer than before by more than the bound.
-    pub async fn send_during_fault(mut self, env: &TestEnv) -> (Count, Waits) {
+    pub async fn send_during_fault(mut self, env: &TestEnv) -> (AuditResult, Latencies) {
         let requests = if full() { 3000 } else { 250 };
         let (unanswered, waits) = self.send(env, requests).await;
         println!("unrelated requests beside: {requests} asked, {waits}");
-        let mut count = Count {
+        let mut count = AuditResult {
             requests,
-            ..Count::default()
+            ..AuditResult::default()
         };
         for id in unanswered {
-            count.found(Wrong::Unanswered, format!("no event for {id}"));
+            count.found(Finding::Unanswered, format!("no event for {id}"));
         }
         if waits.p99() > self.before + BOUND {
             let text = format!("unrelated requests wait too long: {waits}");
-            count.found(Wrong::Other, text);
+            count.found(Finding::Other, text);
         }
         (count, waits)
     }
 
     /// The correlation ids of those that are not answered, and how long the others waited.
-    async fn send(&mut self, env: &TestEnv, count: usize) -> (Vec<String>, Waits) {
+    async fn send(&mut self, env: &TestEnv, count: usize) -> (Vec<String>, Latencies) {
         let mut requests = Vec::new();
         for _ in 0..count {
             let usage = env.usage(self.account, 20).await;
@@ -95,6 +95,6 @@ impl UnrelatedRequests {
                 }
             }
         }
-        (sent.into_keys().collect(), Waits::new(waits))
+        (sent.into_keys().collect(), Latencies::new(waits))
     }
 }

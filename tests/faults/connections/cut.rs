@@ -9,7 +9,7 @@ use crate::support::load::Load;
 use crate::support::proxy::{Direction, Ending};
 use crate::support::report::{full, seed};
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long the full form goes on with one direction of one server.
 const FULL: Duration = Duration::from_mins(1);
@@ -40,7 +40,7 @@ async fn cut_everywhere(fault: &str, server: Server) {
     tokio::join!(load.publish(&network.env), async {
         // How much a connection carries, from its opening to the end of a few small batches.
         let mut worker = network.env.start_worker().await;
-        until(PATIENCE, "the first requests are decided", async || {
+        until(TIMEOUT, "the first requests are decided", async || {
             network.outcomes().await >= 30
         })
         .await;
@@ -74,8 +74,8 @@ async fn cut(network: &Network, server: Server, direction: Direction, after: u64
     proxy.end_after(direction, after, ending);
     let mut worker = network.env.spawn_worker();
     let what = format!("{server:?} is cut after {after} bytes {direction:?}");
-    until(PATIENCE, &what, async || proxy.cuts() > cuts).await;
-    network.progress(PATIENCE).await;
+    until(TIMEOUT, &what, async || proxy.cuts() > cuts).await;
+    network.progress(TIMEOUT).await;
     // Should the stop be the first to meet the cut, it ends with a failure.
     worker.stop().await;
 }

@@ -11,7 +11,7 @@ use crate::support::report::{full, seed};
 /// How often one worker loses an answer before another takes its place: the waits between its tries grow.
 const LOSSES_OF_A_WORKER: u64 = 4;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What is delivered again goes to the same worker, or to one beside it that has nothing to complain of.
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn the_answer_to_a_commit_is_lost_again_and_again() {
         while network.database.lost() < losses {
             let enough = (network.database.lost() + LOSSES_OF_A_WORKER).min(losses);
             let mut losing = network.env.spawn_worker();
-            until(PATIENCE, "answers are lost", async || {
+            until(TIMEOUT, "answers are lost", async || {
                 network.database.lost() >= enough
             })
             .await;
@@ -67,17 +67,17 @@ async fn a_connection_that_only_the_worker_knows_to_have_ended() {
     tokio::join!(load.publish(&network.env), async {
         for _ in 0..rounds {
             // One that is idle when it ends is replaced without a word; what is in use makes a pause.
-            network.progress(PATIENCE).await;
+            network.progress(TIMEOUT).await;
             network.database.end(Ending::ServerForgotten);
-            network.progress(PATIENCE).await;
+            network.progress(TIMEOUT).await;
             // While it pauses, it has no connection to the broker that could end.
-            until(PATIENCE, "the worker works", async || {
+            until(TIMEOUT, "the worker works", async || {
                 is_ready(&worker.log())
             })
             .await;
             let before = pauses(&worker.log());
             network.broker.end(Ending::ServerForgotten);
-            paused(&worker, before, PATIENCE).await;
+            paused(&worker, before, TIMEOUT).await;
         }
     });
     let count = network.count(&load, vec![worker]).await;

@@ -7,7 +7,7 @@ use crate::support::load::Load;
 use crate::support::proxy::Ending;
 use crate::support::report::{full, seed};
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn refused_connections_are_tried_until_they_are_taken() {
@@ -20,25 +20,25 @@ async fn refused_connections_are_tried_until_they_are_taken() {
     tokio::join!(load.publish(&network.env), async {
         for server in [Server::Database, Server::Broker] {
             let proxy = network.proxy(server);
-            until(PATIENCE, "it is tried again", async || proxy.refused() >= 3).await;
+            until(TIMEOUT, "it is tried again", async || proxy.refused() >= 3).await;
             proxy.heal();
         }
         for _ in 0..rounds {
             for server in [Server::Broker, Server::Database] {
-                network.progress(PATIENCE).await;
+                network.progress(TIMEOUT).await;
                 let proxy = network.proxy(server);
                 let (refused, before) = (proxy.refused(), pauses(&worker.log()));
                 proxy.refuse(true);
                 proxy.end(Ending::Reset);
-                paused(&worker, before, PATIENCE).await;
-                until(PATIENCE, "it is tried again", async || {
+                paused(&worker, before, TIMEOUT).await;
+                until(TIMEOUT, "it is tried again", async || {
                     proxy.refused() > refused
                 })
                 .await;
                 proxy.heal();
             }
         }
-        network.progress(PATIENCE).await;
+        network.progress(TIMEOUT).await;
     });
     let count = network.count(&load, vec![worker]).await;
     report("connection: refused", 2 + 2 * rounds, count);

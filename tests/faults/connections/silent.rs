@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::{Network, Server, paused, report};
-use crate::support::audit::Count;
+use crate::support::audit::AuditResult;
 use crate::support::load::Load;
 use crate::support::proxy::{Conditions, Direction, Ending};
 use crate::support::report::{full, seed};
@@ -115,7 +115,7 @@ async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
     } else {
         vec![900]
     };
-    let mut count = Count::default();
+    let mut count = AuditResult::default();
     for one in join_all(points.iter().copied().map(starting)).await {
         count += one;
     }
@@ -127,8 +127,8 @@ async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
 }
 
 /// All at once, each on an environment of its own: they do little but wait.
-async fn all(silences: &[Silence]) -> (usize, Count) {
-    let mut sum = Count::default();
+async fn all(silences: &[Silence]) -> (usize, AuditResult) {
+    let mut sum = AuditResult::default();
     for count in join_all(silences.iter().map(Silence::run)).await {
         sum += count;
     }
@@ -136,7 +136,7 @@ async fn all(silences: &[Silence]) -> (usize, Count) {
 }
 
 impl Silence {
-    async fn run(&self) -> Count {
+    async fn run(&self) -> AuditResult {
         let network = Network::hearing(
             self.heartbeat,
             &[("WORKER__BATCH_MAX", "20"), ("WORKER__CONCURRENCY", "1")],

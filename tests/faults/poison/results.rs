@@ -10,7 +10,7 @@ use super::bodies::asks_for;
 use super::messages::Fate;
 use crate::support::TestEnv;
 use crate::support::raw::RawMessage;
-use crate::support::report::{Count, Wrong};
+use crate::support::report::{AuditResult, Finding};
 
 /// What was seen of all messages, by their numbers.
 pub struct Verdicts {
@@ -103,10 +103,10 @@ impl Verdicts {
     }
 
     /// Compares what was seen with what may be, and with the ledger.
-    pub async fn judge(&self, env: &TestEnv, poison: &Poisoning) -> Count {
-        let mut count = Count {
+    pub async fn judge(&self, env: &TestEnv, poison: &Poisoning) -> AuditResult {
+        let mut count = AuditResult {
             requests: poison.count,
-            ..Count::default()
+            ..AuditResult::default()
         };
         let mut brewery = poison.brewery();
         for (number, seen) in self.seen.iter().enumerate() {
@@ -121,33 +121,33 @@ impl Verdicts {
             };
             if !seen.is_settled(drawn.fate) {
                 let gone = seen.told.is_empty() && seen.given_up + seen.removed == 0;
-                let wrong = if gone { Wrong::Lost } else { Wrong::Unanswered };
+                let wrong = if gone { Finding::Lost } else { Finding::Unanswered };
                 found(wrong, "did not end where it belongs");
             }
             // Once redelivered, it may be taken at the word of a count that it forged: it harms itself alone.
             let forged = drawn.forges_a_count();
             if seen.told.len() > 1 && drawn.is_named && !forged {
-                found(Wrong::Differing, "was told in several ways");
+                found(Finding::Differing, "was told in several ways");
             }
             if drawn.fate == Fate::Answered && seen.removed > 0 {
-                found(Wrong::Other, "was removed by the broker, and can be read");
+                found(Finding::Other, "was removed by the broker, and can be read");
             }
             if seen.given_up > 0 && !seen.failed() {
                 found(
-                    Wrong::Other,
+                    Finding::Other,
                     "is a dead letter, and its event does not say so",
                 );
             }
             if drawn.fate == Fate::Unreadable && !seen.told.is_empty() {
-                found(Wrong::Other, "was answered, and can't be read");
+                found(Finding::Other, "was answered, and can't be read");
             }
             let mut reasons = seen.told.iter().map(|(_, reason)| reason);
             let given_up = reasons.any(|reason| reason == "RETRIES_EXHAUSTED");
             if given_up && !forged {
-                found(Wrong::Other, "was given up for the sake of others");
+                found(Finding::Other, "was given up for the sake of others");
             }
             if seen.reverted.is_some() && seen.reverted != asks_for(&drawn.body) {
-                found(Wrong::Twice, "was granted what it did not ask for");
+                found(Finding::Twice, "was granted what it did not ask for");
             }
         }
         self.compare_ledger(env, poison, &mut count).await;
@@ -155,7 +155,7 @@ impl Verdicts {
     }
 
     /// Each usage of the poison's account is given back as its events say, and once.
-    async fn compare_ledger(&self, env: &TestEnv, poison: &Poisoning, count: &mut Count) {
+    async fn compare_ledger(&self, env: &TestEnv, poison: &Poisoning, count: &mut AuditResult) {
         let granted = self.seen.iter().filter_map(|seen| seen.reverted);
         // The same request may be told several times, as that of another message with its id.
         let granted: HashMap<_, _> = granted.collect();
@@ -168,12 +168,12 @@ impl Verdicts {
             let usage = row.metadata["revert_request_using"].as_str();
             let usage: Uuid = usage.expect("a text").parse().expect("a UUID");
             if written.insert(usage, row.amount).is_some() {
-                count.found(Wrong::Twice, format!("usage {usage} of the poison"));
+                count.found(Finding::Twice, format!("usage {usage} of the poison"));
             }
         }
         if written != granted {
             let text = format!("the ledger has {written:?}, the events tell {granted:?}");
-            count.found(Wrong::Differing, text);
+            count.found(Finding::Differing, text);
         }
         let legs = env
             .count(&format!(
@@ -186,7 +186,7 @@ impl Verdicts {
             .await;
         if usize::try_from(legs).expect("a count") != written.len() {
             let text = format!("{legs} reverts with both legs, of {}", written.len());
-            count.found(Wrong::Differing, text);
+            count.found(Finding::Differing, text);
         }
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 
 use crate::support::model::Policy;
-use crate::support::report::{Count, full, report, seed};
+use crate::support::report::{AuditResult, full, report, seed};
 use super::writers::Writers;
 
 /// Cases of the quick form.
@@ -142,8 +142,8 @@ fn whatever_concurrent_writers_decide_the_contract_decides_one_after_another() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let (total, failed) = (
-        RefCell::new(Count::default()),
-        RefCell::new(Count::default()),
+        RefCell::new(AuditResult::default()),
+        RefCell::new(AuditResult::default()),
     );
     let (cases, start) = (RefCell::new(0), Instant::now());
     let done = runner.run(&case(), |case| {

@@ -14,9 +14,9 @@ use tokio::runtime::{Builder, Runtime};
 use super::model::{Case, Id, Kind, WRITERS};
 use crate::support::TestEnv;
 use crate::support::ledger_generator::{LedgerGenerator, named};
-use crate::support::model::{Asked, Content, Policy};
-use crate::support::observed::{Told, legs, outcomes};
-use crate::support::report::{Count, Wrong};
+use crate::support::model::{ValidRequest, Content, Policy};
+use crate::support::observed::{ObservedEvent, legs, outcomes};
+use crate::support::report::{AuditResult, Finding};
 use crate::support::serializability::{Observed, check};
 use crate::support::request_bodies::encode;
 use crate::support::initial_ledger::{Kind as Posted, Posting};
@@ -87,7 +87,7 @@ impl Writers {
     }
 
     /// Runs a case in an empty ledger, and compares what came of it with the model.
-    pub fn run(&self, case: &Case) -> Count {
+    pub fn run(&self, case: &Case) -> AuditResult {
         self.runtime.block_on(async {
             self.env
                 .sql(
@@ -103,9 +103,9 @@ impl Writers {
                 Policy::Once => &self.once,
                 Policy::Cumulative => &self.cumulative,
             };
-            let mut count = Count {
+            let mut count = AuditResult {
                 requests: asked.len(),
-                ..Count::default()
+                ..AuditResult::default()
             };
             let working = batches.iter().zip(writers).map(|(batches, writer)| {
                 tokio::spawn(work(writer.clone(), batches.clone()))
@@ -117,14 +117,14 @@ impl Writers {
                         Ok(told) => events[ask].push(told),
                         Err(failure) => {
                             let text = format!("{:?} failed: {failure}", asked[ask]);
-                            count.found(Wrong::Other, text);
+                            count.found(Finding::Other, text);
                         }
                     }
                 }
             }
             for (asked, told) in asked.iter().zip(&events) {
                 if told.is_empty() {
-                    count.found(Wrong::Unanswered, format!("{asked:?}"));
+                    count.found(Finding::Unanswered, format!("{asked:?}"));
                 }
             }
             let db = &self.env.db;
@@ -143,7 +143,7 @@ impl Writers {
 }
 
 /// Draws the ledger, and the requests.
-fn ask(case: &Case, generator: &mut LedgerGenerator) -> Vec<Asked> {
+fn ask(case: &Case, generator: &mut LedgerGenerator) -> Vec<ValidRequest> {
     let mut plain: Vec<Content> = Vec::new();
     for usage in &case.usages {
         let id = generator.usage_of(usage.amount);
@@ -201,7 +201,7 @@ fn ask(case: &Case, generator: &mut LedgerGenerator) -> Vec<Asked> {
         if ask.reason {
             content.reason = Some("asked twice".into());
         }
-        asked.push(Asked {
+        asked.push(ValidRequest {
             client: if ask.client { "desk" } else { "" }.into(),
             message_id: match ask.id {
                 Id::None => None,
@@ -215,7 +215,7 @@ fn ask(case: &Case, generator: &mut LedgerGenerator) -> Vec<Asked> {
 }
 
 /// The deliveries of each writer, in batches.
-fn batches(case: &Case, asked: &[Asked], generator: &mut LedgerGenerator) -> Vec<Vec<Vec<Delivery>>> {
+fn batches(case: &Case, asked: &[ValidRequest], generator: &mut LedgerGenerator) -> Vec<Vec<Vec<Delivery>>> {
     let mut order: Vec<usize> = (0..asked.len()).collect();
     for (which, place) in &case.again {
         order.insert(place.index(order.len() + 1), which.index(asked.len()));
@@ -247,7 +247,7 @@ fn batches(case: &Case, asked: &[Asked], generator: &mut LedgerGenerator) -> Vec
 }
 
 /// Decides the batches one after another; what is to be tried again comes as one more batch.
-async fn work(writer: Writer, batches: Vec<Vec<Delivery>>) -> Vec<(usize, Result<Told, String>)> {
+async fn work(writer: Writer, batches: Vec<Vec<Delivery>>) -> Vec<(usize, Result<ObservedEvent, String>)> {
     let (mut told, ladder) = (Vec::new(), writer.settings.ladder());
     let max_bytes = writer.settings.amqp.max_message_bytes.bytes();
     let mut batches = VecDeque::from(batches);
@@ -276,7 +276,7 @@ async fn work(writer: Writer, batches: Vec<Vec<Delivery>>) -> Vec<(usize, Result
             match dispose(envelope, &delivery.body, request, decision, &ladder, now) {
                 Disposition::Answer(event) => {
                     let (routing_key, body) = (event.routing_key, event.body);
-                    told.push((delivery.ask, Ok(Told { routing_key, body })));
+                    told.push((delivery.ask, Ok(ObservedEvent { routing_key, body })));
                 }
                 Disposition::Retry { .. } if delivery.envelope.attempts < ATTEMPTS => {
                     delivery.envelope.attempts += 1;
@@ -301,13 +301,13 @@ async fn work(writer: Writer, batches: Vec<Vec<Delivery>>) -> Vec<(usize, Result
 /// Requests of one writer on one usage are decided in the order of their delivery. Only those count that
 /// were delivered once and share their id with no other: the rest may have been decided elsewhere.
 fn check_delivery_order(
-    asked: &[Asked],
+    asked: &[ValidRequest],
     batches: &[Vec<Vec<Delivery>>],
     places: &[Option<usize>],
-    count: &mut Count,
+    count: &mut AuditResult,
 ) {
     let mut uses: HashMap<_, usize> = HashMap::new();
-    let identity = |asked: &Asked| match &asked.message_id {
+    let identity = |asked: &ValidRequest| match &asked.message_id {
         Some(id) => (asked.client.clone(), Some(id.clone()), None),
         None => (asked.client.clone(), None, Some(asked.content.clone())),
     };
@@ -324,7 +324,7 @@ fn check_delivery_order(
             let before = latest.insert(request.content.usage, place);
             if before.is_some_and(|before| before > place) {
                 let text = format!("{request:?} was decided before one delivered earlier");
-                count.found(Wrong::Differing, text);
+                count.found(Finding::Differing, text);
             }
         }
     }

@@ -62,7 +62,7 @@ async fn direct_reply_to_works() {
         .expect("consumed");
     let request = Request::revert(customer.account, usage, 5).reply_to(direct);
     env.publish(&request).await;
-    let reply = tokio::time::timeout(PATIENCE, futures_util::StreamExt::next(&mut replies)).await;
+    let reply = tokio::time::timeout(TIMEOUT, futures_util::StreamExt::next(&mut replies)).await;
     let reply = reply.expect("in time").expect("a reply").expect("received");
     let event: serde_json::Value = serde_json::from_slice(&reply.data).expect("JSON");
     assert_eq!(event["type"], "usage.reverted");

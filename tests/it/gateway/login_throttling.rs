@@ -1,4 +1,4 @@
-//! Wrong secrets at full speed: how many reach the broker, and who is hindered.
+//! Finding secrets at full speed: how many reach the broker, and who is hindered.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
