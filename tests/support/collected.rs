@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Client;
 
-use super::Letter;
+use super::Message;
 use super::compare::{compare_invalid, compare_reason};
 use super::load::{Load, RequestKind};
 use super::observed::{ObservedEvent, legs, outcomes};
@@ -16,7 +16,7 @@ use super::serializability::{Observed, check};
 pub struct Collected {
     /// Events by correlation id, each once.
     pub events: HashMap<String, Vec<ObservedEvent>>,
-    pub dead: HashMap<String, Vec<Letter>>,
+    pub dead: HashMap<String, Vec<Message>>,
     /// What was found on the way.
     pub count: AuditResult,
 }

@@ -343,7 +343,7 @@ impl TestEnv {
     }
 
     /// The first message of a queue, which stays there.
-    pub async fn peek(&self, queue: &str) -> Letter {
+    pub async fn peek(&self, queue: &str) -> Message {
         let channel = self.connection.create_channel().await.expect("a channel");
         let mut letter = None;
         eventually("there is one to look at", async || {
@@ -352,7 +352,7 @@ impl TestEnv {
                 .basic_get(queue.into(), options)
                 .await
                 .expect("read");
-            letter = taken.map(|message| Letter {
+            letter = taken.map(|message| Message {
                 routing_key: message.routing_key.to_string(),
                 properties: message.properties.clone(),
                 body: message.data.clone(),
@@ -590,13 +590,13 @@ async fn publish_on(channel: &Channel, exchange: &str, request: &Request) {
 
 /// What came out of a queue.
 #[derive(Clone, Debug)]
-pub struct Letter {
+pub struct Message {
     pub routing_key: String,
     pub properties: BasicProperties,
     pub body: Vec<u8>,
 }
 
-impl Letter {
+impl Message {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("events are JSON")
     }
@@ -640,12 +640,12 @@ impl Letter {
 pub struct Mailbox {
     _channel: Channel,
     consumer: SelectAll<Consumer>,
-    waiting: Vec<Letter>,
+    waiting: Vec<Message>,
 }
 
 impl Mailbox {
     /// The next letter, whichever.
-    pub async fn next(&mut self) -> Letter {
+    pub async fn next(&mut self) -> Message {
         if !self.waiting.is_empty() {
             return self.waiting.remove(0);
         }
@@ -658,7 +658,7 @@ impl Mailbox {
     }
 
     /// The next letter that answers `request`, which must be one by asyncapi.yaml where it succeeded.
-    pub async fn answer(&mut self, request: &Request) -> Letter {
+    pub async fn answer(&mut self, request: &Request) -> Message {
         let letter = self.correlated(&request.correlation()).await;
         let kind = letter.properties.kind().as_ref();
         if kind.is_some_and(|kind| kind.as_str() == "usage.reverted") {
@@ -668,8 +668,8 @@ impl Mailbox {
     }
 
     /// The next letter of that correlation id.
-    pub async fn correlated(&mut self, correlation: &str) -> Letter {
-        let fits = |letter: &Letter| letter.correlation() == Some(correlation);
+    pub async fn correlated(&mut self, correlation: &str) -> Message {
+        let fits = |letter: &Message| letter.correlation() == Some(correlation);
         if let Some(index) = self.waiting.iter().position(fits) {
             return self.waiting.remove(index);
         }
@@ -683,7 +683,7 @@ impl Mailbox {
     }
 
     /// The next `count` letters, in the order of their coming.
-    pub async fn take(&mut self, count: usize) -> Vec<Letter> {
+    pub async fn take(&mut self, count: usize) -> Vec<Message> {
         let mut letters = Vec::with_capacity(count);
         for _ in 0..count {
             letters.push(self.next().await);
@@ -691,13 +691,13 @@ impl Mailbox {
         letters
     }
 
-    async fn receive(&mut self) -> Letter {
+    async fn receive(&mut self) -> Message {
         let next = timeout(TIMEOUT, self.consumer.next()).await;
         let delivery = next
             .expect("a letter in time")
             .expect("the queue stays")
             .expect("received");
-        let letter = Letter {
+        let letter = Message {
             routing_key: delivery.routing_key.to_string(),
             properties: delivery.properties,
             body: delivery.data,

@@ -10,7 +10,7 @@ use lapin::{Channel, Connection};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
-use super::{Letter, try_connect_amqp};
+use super::{Message, try_connect_amqp};
 
 /// Longest that servers under a fault may make no progress; what takes longer is stuck. RabbitMQ itself waits three
 /// minutes before it tries a dead-lettering again that failed.
@@ -104,7 +104,7 @@ pub async fn reconnect_db(url: &str) -> Client {
 pub async fn drain_queue(
     channel: &Channel,
     queue: &str,
-    kept: &Mutex<Vec<Letter>>,
+    kept: &Mutex<Vec<Message>>,
 ) -> lapin::Result<()> {
     let passive = QueueDeclareOptions {
         passive: true,
@@ -132,7 +132,7 @@ pub async fn drain_queue(
     {
         let delivery = delivery?;
         last = delivery.delivery_tag;
-        kept.lock().expect("nobody panics with it").push(Letter {
+        kept.lock().expect("nobody panics with it").push(Message {
             routing_key: delivery.routing_key.to_string(),
             properties: delivery.properties,
             body: delivery.data,

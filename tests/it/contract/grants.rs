@@ -43,7 +43,7 @@ fn by(names: &Value, usage: Uuid) -> Request {
     Request::json(&body).id(&Uuid::new_v4().to_string())
 }
 
-async fn ask(events: &mut Mailbox, client: &Publisher, request: &Request) -> Letter {
+async fn ask(events: &mut Mailbox, client: &Publisher, request: &Request) -> Message {
     client.publish(request.clone()).await;
     events.answer(request).await
 }

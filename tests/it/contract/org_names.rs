@@ -13,7 +13,7 @@ async fn name(env: &TestEnv, table: &str, id: Uuid, name: &str) {
 }
 
 /// The verdict on a request for 5 of a usage on that account, which is referred to as `names` says.
-async fn ask(env: &TestEnv, events: &mut Mailbox, account: Uuid, names: &Value) -> Letter {
+async fn ask(env: &TestEnv, events: &mut Mailbox, account: Uuid, names: &Value) -> Message {
     let request = request(env, account, names).await;
     env.publish(&request).await;
     events.answer(&request).await

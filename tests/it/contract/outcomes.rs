@@ -7,7 +7,7 @@ use crate::support::ledger::Customer;
 use crate::support::*;
 
 /// Publishes, and returns the event; a refusal must leave the ledger as it was and no letter behind.
-async fn refusal(env: &TestEnv, events: &mut Mailbox, request: Request) -> Letter {
+async fn refusal(env: &TestEnv, events: &mut Mailbox, request: Request) -> Message {
     let before = env
         .count("SELECT count(*) FROM billing_transactions")
         .await;
@@ -21,7 +21,7 @@ async fn refusal(env: &TestEnv, events: &mut Mailbox, request: Request) -> Lette
     event
 }
 
-fn error(event: &Letter) -> Value {
+fn error(event: &Message) -> Value {
     event.json()["data"]["error"].clone()
 }
 

@@ -11,7 +11,7 @@ use crate::support::*;
 const REASON: &str = "TOO_MANY_REVERTS";
 
 /// A stored refusal of a request, made one of a reason that this version does not know.
-async fn refused(env: &TestEnv, account: Uuid) -> (Request, Letter) {
+async fn refused(env: &TestEnv, account: Uuid) -> (Request, Message) {
     let mut events = env.events().await;
     let request = Request::revert(account, Uuid::new_v4(), 5);
     env.publish(&request).await;
@@ -21,7 +21,7 @@ async fn refused(env: &TestEnv, account: Uuid) -> (Request, Letter) {
 }
 
 /// The next event, which the documents of this version can't describe.
-async fn later_event(env: &TestEnv) -> Letter {
+async fn later_event(env: &TestEnv) -> Message {
     let queue = env.name("replies");
     let letter = env.peek(&queue).await;
     let options = lapin::options::QueuePurgeOptions::default();

@@ -16,7 +16,7 @@ fn republish(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// An outcome of each kind that is stored, and its event by the event's id. Two are another client's.
-async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Letter> {
+async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Message> {
     let publisher = env.publisher().await;
     let customer = env.customer().await;
     let account = customer.account;
@@ -70,12 +70,12 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Let
     told
 }
 
-fn id(event: &Letter) -> String {
+fn id(event: &Message) -> String {
     event.json()["id"].as_str().expect("text").to_owned()
 }
 
 /// What was published, in its order, once the program is done.
-async fn published(env: &TestEnv, events: &mut Mailbox, count: usize) -> Vec<Letter> {
+async fn published(env: &TestEnv, events: &mut Mailbox, count: usize) -> Vec<Message> {
     let letters = events.take(count).await;
     assert_eq!(env.depth(&env.name("replies")).await, 0);
     letters
@@ -111,7 +111,7 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
         // What the request's own correlation id was is not stored: its message id stands for it.
         let id = event.json()["data"]["request_id"].as_str().map(Into::into);
         assert_eq!(*event.properties.correlation_id(), id);
-        let without = |letter: &Letter| letter.properties.clone().with_correlation_id("".into());
+        let without = |letter: &Message| letter.properties.clone().with_correlation_id("".into());
         assert_eq!(without(event), without(first));
         times.push(event.json()["time"].as_str().expect("text").to_owned());
     }
