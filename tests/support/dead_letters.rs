@@ -10,7 +10,7 @@ use super::TestEnv;
 
 /// A letter to be put into the queue.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub struct DeadLetter {
     pub body: Vec<u8>,
     pub message_id: Option<String>,
     pub client: String,
@@ -18,7 +18,7 @@ pub struct Draft {
     pub age_secs: i64,
 }
 
-impl Draft {
+impl DeadLetter {
     pub fn new(account: Uuid, usage: Uuid, amount: i64) -> Self {
         let body = json!({"billing_id": account, "usage_id": usage, "amount": amount});
         Self::of(body.to_string().as_bytes())
@@ -81,18 +81,18 @@ impl Draft {
 
 impl TestEnv {
     /// Puts letters into the dead-letter queue, as a worker under the environment's login would have.
-    pub async fn dead_letter(&self, drafts: &[Draft]) {
+    pub async fn put_dead_letters(&self, letters: &[DeadLetter]) {
         let user = self.login();
-        for window in drafts.chunks(500) {
+        for window in letters.chunks(500) {
             let mut confirms = Vec::new();
-            for draft in window {
+            for letter in window {
                 let queue = self.name("dead");
                 let publishing = self.channel.basic_publish(
                     "".into(),
                     queue.as_str().into(),
                     BasicPublishOptions::default(),
-                    &draft.body,
-                    draft.properties(&user),
+                    &letter.body,
+                    letter.properties(&user),
                 );
                 confirms.push(publishing.await.expect("written"));
             }
@@ -103,7 +103,7 @@ impl TestEnv {
     }
 
     /// A letter that the broker would have written for that reason, of a client that it authenticated.
-    pub async fn broker_letter(
+    pub async fn put_broker_dead_letter(
         &self,
         reason: &str,
         message_id: &str,

@@ -4,7 +4,7 @@ use lapin::types::{AMQPValue, FieldArray};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::operator::dead_letters::letters;
+use crate::operator::dead_letters::dead_letters;
 use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
@@ -155,7 +155,7 @@ async fn a_publishers_claim_is_not_believed_by_a_later_word() {
         (&json!(CLIENT), &json!(publisher.user), &json!(2))
     );
     let id = listed["id"].as_str().expect("an id").to_owned();
-    let (_, told, _) = letters(&env, &["show", &id]);
+    let (_, told, _) = dead_letters(&env, &["show", &id]);
     assert!(told.contains("by whose word alone"), "{told}");
     let replayed = shown(&env, &["dead-letters", "replay", "--all", "--yes"]);
     assert_eq!(replayed["left"], json!({"of_another_login": 1}));

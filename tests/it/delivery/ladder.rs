@@ -232,7 +232,7 @@ async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lette
     // A rule of somebody else's on their table, that one usage breaks.
     let bad = env.usage(customer.account, 666).await;
     env
-        .sql("ALTER TABLE billing_transactions ADD CONSTRAINT whim CHECK (type <> 'credit' OR amount <> 666) NOT VALID")
+        .sql("ALTER TABLE billing_transactions ADD CONSTRAINT test_rule CHECK (type <> 'credit' OR amount <> 666) NOT VALID")
         .await;
     let bad = Request::revert(customer.account, bad, 666);
     let mut good = Vec::new();
@@ -262,7 +262,7 @@ async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lette
     assert_eq!(letter.body, bad.body);
     // It has no outcome yet: replayed, it may still succeed.
     env
-        .sql("ALTER TABLE billing_transactions DROP CONSTRAINT whim")
+        .sql("ALTER TABLE billing_transactions DROP CONSTRAINT test_rule")
         .await;
     env.publish(&bad).await;
     assert_eq!(events.answer(&bad).await.verdict(), "usage.reverted");

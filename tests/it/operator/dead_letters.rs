@@ -10,7 +10,7 @@ use lapin::{BasicProperties, Confirmation};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::dead_letters::Draft;
+use crate::support::dead_letters::DeadLetter;
 use crate::support::raw::{RawConnection, short};
 use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
@@ -19,7 +19,7 @@ mod killed;
 mod large;
 
 /// Runs `revertd dead-letters`, without a terminal.
-pub fn letters(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
+pub fn dead_letters(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
     let mut program = env.command(&[&["dead-letters"], arguments].concat());
     let output = program.env("USER", "alice").output().expect("runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
@@ -53,7 +53,7 @@ fn acted(env: &TestEnv, arguments: &[&str]) -> Value {
 }
 
 /// An environment with its queues, and no worker.
-pub async fn quiet() -> TestEnv {
+pub async fn env_without_worker() -> TestEnv {
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     env
@@ -81,7 +81,7 @@ async fn a_body_that_is_too_large_is_cut_in_its_letter() {
     let listed = &listed(&env, &[])[0];
     assert_eq!(listed["cut_from_bytes"], 3_000_000);
     let id = listed["id"].as_str().expect("text");
-    let (_, shown, _) = letters(&env, &["show", id]);
+    let (_, shown, _) = dead_letters(&env, &["show", id]);
     assert!(
         shown.contains("the first 65536 of 3000000 bytes"),
         "{shown}"
@@ -107,18 +107,18 @@ async fn mixed(env: &TestEnv) -> (Uuid, Uuid, usize) {
     let usage = env.usage(customer.account, 20).await;
     let body = json!({"orgId": customer.org, "usageId": usage, "amount": "5"});
     env
-        .dead_letter(&[
-            Draft::new(customer.account, usage, 5).id("one"),
-            Draft::of(body.to_string().as_bytes()).id("two").age(7200),
-            Draft::of(b"rubbish")
+        .put_dead_letters(&[
+            DeadLetter::new(customer.account, usage, 5).id("one"),
+            DeadLetter::of(body.to_string().as_bytes()).id("two").age(7200),
+            DeadLetter::of(b"rubbish")
                 .id("three")
                 .reason("MALFORMED_REQUEST")
                 .client("other"),
         ])
         .await;
-    env.broker_letter("expired", "four", &body, None).await;
+    env.put_broker_dead_letter("expired", "four", &body, None).await;
     env
-        .broker_letter("delivery_limit", "five", &body, Some(&env.login()))
+        .put_broker_dead_letter("delivery_limit", "five", &body, Some(&env.login()))
         .await;
     unreadable(env, b"\xff\xfe").await;
     (customer.org, usage, 6)
@@ -126,15 +126,15 @@ async fn mixed(env: &TestEnv) -> (Uuid, Uuid, usize) {
 
 #[tokio::test]
 async fn list_counts_by_reason_and_client_and_its_filters_leave_the_others_out() {
-    let env = quiet().await;
-    let (status, told, said) = letters(&env, &["list"]);
+    let env = env_without_worker().await;
+    let (status, told, said) = dead_letters(&env, &["list"]);
     assert_eq!(
         (status, told.as_str(), said.as_str()),
         (0, "no letters\n", "")
     );
     let (org, usage, all) = mixed(&env).await;
     let (org, usage) = (org.to_string(), usage.to_string());
-    let (status, told, said) = letters(&env, &["list"]);
+    let (status, told, said) = dead_letters(&env, &["list"]);
     assert_eq!((status, said.as_str()), (0, ""), "{told}");
     let login = env.login();
     let lines: Vec<_> = told.lines().collect();
@@ -196,7 +196,7 @@ async fn list_counts_by_reason_and_client_and_its_filters_leave_the_others_out()
         .map(|group| group["letters"].as_u64().expect("a number"))
         .sum();
     assert_eq!((groups.len(), sum), (5, all as u64));
-    let (_, told, _) = letters(&env, &["list", "--limit", "4"]);
+    let (_, told, _) = dead_letters(&env, &["list", "--limit", "4"]);
     assert!(
         told.ends_with("and 2 more: --limit N, or --all\n"),
         "{told}"
@@ -224,7 +224,7 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
     env.publish(&reverted).await;
     let event = events.answer(&reverted).await;
     worker.stop().await;
-    let (status, told, said) = letters(&env, &["show", "two"]);
+    let (status, told, said) = dead_letters(&env, &["show", "two"]);
     assert_eq!(status, 0, "{said}");
     let usage = usage.to_string();
     for line in [
@@ -240,7 +240,7 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
     ] {
         assert!(told.contains(line), "{line}: {told}");
     }
-    let (_, told, _) = letters(&env, &["show", "two", "--output", "json"]);
+    let (_, told, _) = dead_letters(&env, &["show", "two", "--output", "json"]);
     let shown: Value = serde_json::from_str(&told).expect("JSON");
     assert_eq!(shown["properties"]["headers"]["x-attempts"], 4);
     assert!(
@@ -250,7 +250,7 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
     );
     assert_eq!(shown["known"]["outcomes"][0]["request_id"], "before");
     // What can't be read is shown as far as it can.
-    let (status, told, said) = letters(&env, &["show", "\u{fffd}\u{fffd}"]);
+    let (status, told, said) = dead_letters(&env, &["show", "\u{fffd}\u{fffd}"]);
     assert_eq!(status, 0, "{said}");
     assert!(
         told.contains("can't be read") && told.contains("body, 2 bytes"),
@@ -258,23 +258,23 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
     );
     // One id, two requests; and none.
     let same = [
-        Draft::of(b"{}").id("same").client("a"),
-        Draft::of(b"{}").id("same").client("b"),
+        DeadLetter::of(b"{}").id("same").client("a"),
+        DeadLetter::of(b"{}").id("same").client("b"),
     ];
-    env.dead_letter(&same).await;
-    let (status, _, said) = letters(&env, &["show", "same"]);
+    env.put_dead_letters(&same).await;
+    let (status, _, said) = dead_letters(&env, &["show", "same"]);
     assert_eq!(status, 1);
     assert!(
         said.contains("client a") && said.contains("client b"),
         "{said}"
     );
-    let (status, _, said) = letters(&env, &["show", "none"]);
+    let (status, _, said) = dead_letters(&env, &["show", "none"]);
     assert!(status == 1 && said.contains("dead-letters list"), "{said}");
     // A terminal obeys nothing that a stranger wrote.
     env
-        .dead_letter(&[Draft::of(b"\x1b[2J").id("\x1b[31m")])
+        .put_dead_letters(&[DeadLetter::of(b"\x1b[2J").id("\x1b[31m")])
         .await;
-    let (_, told, _) = letters(&env, &["show", "\x1b[31m"]);
+    let (_, told, _) = dead_letters(&env, &["show", "\x1b[31m"]);
     assert!(
         !told.contains('\x1b') && told.contains("\\u{1b}[2J"),
         "{told}"
@@ -289,17 +289,17 @@ async fn a_replay_is_decided_once_for_its_own_client_and_is_noted() {
     let (mut events, publisher) = (env.events().await, env.publisher().await);
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 666).await;
-    let whim = "ALTER TABLE billing_transactions ADD CONSTRAINT whim CHECK (type <> 'credit' OR amount <> 666) NOT VALID";
-    env.sql(whim).await;
+    let test_rule = "ALTER TABLE billing_transactions ADD CONSTRAINT test_rule CHECK (type <> 'credit' OR amount <> 666) NOT VALID";
+    env.sql(test_rule).await;
     let request = Request::revert(customer.account, usage, 666).id("theirs");
     publisher.publish(request.clone()).await;
     assert_eq!(events.answer(&request).await.verdict(), "RETRIES_EXHAUSTED");
     env
-        .sql("ALTER TABLE billing_transactions DROP CONSTRAINT whim")
+        .sql("ALTER TABLE billing_transactions DROP CONSTRAINT test_rule")
         .await;
     worker.stop().await;
 
-    let (status, told, said) = letters(&env, &["replay", "--all", "--dry-run"]);
+    let (status, told, said) = dead_letters(&env, &["replay", "--all", "--dry-run"]);
     assert_eq!(status, 0, "{said}");
     assert!(told.ends_with("would replay 1 letter\n"), "{told}");
     assert_eq!(env.depth(&env.name("work")).await, 0);
@@ -356,7 +356,7 @@ async fn a_replay_is_decided_once_for_its_own_client_and_is_noted() {
 
 #[tokio::test]
 async fn a_replay_takes_what_can_be_a_request_and_leaves_the_rest_in_place() {
-    let env = quiet().await;
+    let env = env_without_worker().await;
     let (_, _, all) = mixed(&env).await;
     let done = acted(&env, &["replay", "--all"]);
     assert_eq!(done["replayed"], 4, "{done}");
@@ -419,14 +419,14 @@ async fn a_replay_takes_what_can_be_a_request_and_leaves_the_rest_in_place() {
 
 #[tokio::test]
 async fn a_replay_that_the_broker_does_not_take_leaves_the_letters() {
-    let env = quiet().await;
+    let env = env_without_worker().await;
     mixed(&env).await;
     let work = env.name("work");
     let deleting = env
         .channel
         .queue_delete(work.as_str().into(), QueueDeleteOptions::default());
     deleting.await.expect("deleted");
-    let (status, told, said) = letters(&env, &["replay", "--all", "--yes"]);
+    let (status, told, said) = dead_letters(&env, &["replay", "--all", "--yes"]);
     assert_eq!(status, 1);
     assert!(
         said.contains("no queue is bound") && told.starts_with("replayed no letters"),
@@ -442,7 +442,7 @@ async fn a_replay_that_the_broker_does_not_take_leaves_the_letters() {
     // Nothing is done that can't be noted.
     env.sql("DROP TABLE revertd.intervention_letters").await;
     env.start_worker().await.stop().await;
-    let (status, _, said) = letters(&env, &["replay", "--all", "--yes"]);
+    let (status, _, said) = dead_letters(&env, &["replay", "--all", "--yes"]);
     assert_eq!((status, env.depth(&work).await), (1, 0), "{said}");
     env.teardown().await;
 }
@@ -453,10 +453,10 @@ async fn a_full_work_queue_stops_a_replay() {
     env.set("TOPOLOGY__WORK_QUEUE_MAX_BYTES", "1000");
     env.start_worker().await.stop().await;
     let (customer, work) = (env.customer().await, env.name("work"));
-    let drafts: Vec<_> = (0..100)
-        .map(|_| Draft::new(customer.account, Uuid::new_v4(), 5))
+    let queued: Vec<_> = (0..100)
+        .map(|_| DeadLetter::new(customer.account, Uuid::new_v4(), 5))
         .collect();
-    env.dead_letter(&drafts).await;
+    env.put_dead_letters(&queued).await;
     // Until it says so: it takes a few more than its bound.
     loop {
         let publishing = env.channel.basic_publish(
@@ -471,7 +471,7 @@ async fn a_full_work_queue_stops_a_replay() {
             break;
         }
     }
-    let (status, _, said) = letters(&env, &["replay", "--all", "--yes"]);
+    let (status, _, said) = dead_letters(&env, &["replay", "--all", "--yes"]);
     assert_eq!(status, 1);
     assert!(
         said.contains("is full") && said.contains("--rate"),
@@ -486,14 +486,14 @@ async fn a_full_work_queue_stops_a_replay() {
 
 #[tokio::test]
 async fn discard_says_why_saves_and_removes_what_nobody_can_read() {
-    let env = quiet().await;
+    let env = env_without_worker().await;
     let (_, _, all) = mixed(&env).await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("letters.ndjson");
     let path = file.to_str().expect("UTF-8");
-    let (status, _, said) = letters(&env, &["discard", "--all", "--yes"]);
+    let (status, _, said) = dead_letters(&env, &["discard", "--all", "--yes"]);
     assert!(status == 2 && said.contains("--why"), "{said}");
-    let (status, _, _) = letters(&env, &["discard", "--all", "--yes", "--why", " "]);
+    let (status, _, _) = dead_letters(&env, &["discard", "--all", "--yes", "--why", " "]);
     assert_eq!(status, 2);
     let rubbish = [
         "discard",
@@ -538,18 +538,18 @@ async fn discard_says_why_saves_and_removes_what_nobody_can_read() {
 
 #[tokio::test]
 async fn without_a_terminal_nothing_is_done_unless_told_so_and_wrong_usage_says_how() {
-    let env = quiet().await;
+    let env = env_without_worker().await;
     mixed(&env).await;
     for arguments in [
         &["replay", "--all"][..],
         &["discard", "--all", "--why", "x"],
         &["replay", "one"],
     ] {
-        let (status, told, said) = letters(&env, arguments);
+        let (status, told, said) = dead_letters(&env, arguments);
         assert_eq!((status, told.as_str()), (2, ""), "{said}");
         assert!(said.contains("--yes"), "{said}");
     }
-    let (status, _, said) = letters(&env, &["replay", "--yes"]);
+    let (status, _, said) = dead_letters(&env, &["replay", "--yes"]);
     assert!(status == 2 && said.contains("--all"), "{said}");
     for wrong in [
         &["list", "--reason", "nonsense"][..],
@@ -562,7 +562,7 @@ async fn without_a_terminal_nothing_is_done_unless_told_so_and_wrong_usage_says_
         &["replay", "--all", "one", "--yes"],
         &["replay", "--all", "--rate", "0"],
     ] {
-        let (status, _, said) = letters(&env, wrong);
+        let (status, _, said) = dead_letters(&env, wrong);
         assert_eq!(status, 2, "{wrong:?}");
         assert!(said.contains("--help"), "{said}");
     }
@@ -600,12 +600,12 @@ async fn without_a_terminal_nothing_is_done_unless_told_so_and_wrong_usage_says_
 
 #[tokio::test]
 async fn a_narrow_screen_and_a_reader_who_leaves_are_served() {
-    let env = quiet().await;
+    let env = env_without_worker().await;
     mixed(&env).await;
-    let long = Draft::of(b"{}")
+    let long = DeadLetter::of(b"{}")
         .id(&"i".repeat(200))
         .client(&"c".repeat(100));
-    env.dead_letter(&[long]).await;
+    env.put_dead_letters(&[long]).await;
     for arguments in [
         &["list"][..],
         &["show", "two"],
@@ -628,8 +628,8 @@ async fn a_narrow_screen_and_a_reader_who_leaves_are_served() {
             assert!(one == 5 && id >= 200, "all is there: {told}");
         }
     }
-    let many: Vec<_> = (0..2000).map(|_| Draft::of(&[b'x'; 100])).collect();
-    env.dead_letter(&many).await;
+    let many: Vec<_> = (0..2000).map(|_| DeadLetter::of(&[b'x'; 100])).collect();
+    env.put_dead_letters(&many).await;
     for arguments in [&["list", "--all"][..], &["list", "--output", "json"]] {
         let mut command = command(&env, arguments);
         let mut child = command
@@ -654,10 +654,10 @@ async fn a_narrow_screen_and_a_reader_who_leaves_are_served() {
 /// Starts a slow replay of `count` letters, and waits until the first is a request again.
 async fn under_way(env: &TestEnv, count: usize, stderr: Stdio) -> Child {
     let customer = env.customer().await;
-    let drafts: Vec<_> = (0..count)
-        .map(|_| Draft::new(customer.account, Uuid::new_v4(), 5))
+    let queued: Vec<_> = (0..count)
+        .map(|_| DeadLetter::new(customer.account, Uuid::new_v4(), 5))
         .collect();
-    env.dead_letter(&drafts).await;
+    env.put_dead_letters(&queued).await;
     let mut command = command(
         env,
         &[
@@ -678,9 +678,9 @@ async fn under_way(env: &TestEnv, count: usize, stderr: Stdio) -> Child {
 
 #[tokio::test]
 async fn what_arrives_while_a_replay_goes_on_is_for_the_next_one() {
-    let env = quiet().await;
+    let env = env_without_worker().await;
     let child = under_way(&env, 3, Stdio::piped()).await;
-    env.dead_letter(&[Draft::of(b"{}").id("late")]).await;
+    env.put_dead_letters(&[DeadLetter::of(b"{}").id("late")]).await;
     let output = child.wait_with_output().expect("ends");
     let done: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(
@@ -703,7 +703,7 @@ async fn an_interrupt_ends_a_replay_after_what_is_in_hand() {
 }
 
 async fn interrupted(stderr: Stdio) {
-    let env = quiet().await;
+    let env = env_without_worker().await;
     let child = under_way(&env, 20, stderr).await;
     let pid = child.id().to_string();
     let sent = std::process::Command::new("kill")
@@ -748,14 +748,14 @@ fn measured(mut command: std::process::Command) -> (u64, Vec<u8>) {
 async fn memory_does_not_grow_with_the_queue() {
     let count = std::env::var("REVERTD_TEST_LETTERS").ok();
     let count: usize = count.and_then(|count| count.parse().ok()).unwrap_or(3000);
-    let env = quiet().await;
+    let env = env_without_worker().await;
     let customer = env.customer().await;
-    let drafts: Vec<_> = (0..count)
-        .map(|_| Draft::new(customer.account, Uuid::new_v4(), 5))
+    let queued: Vec<_> = (0..count)
+        .map(|_| DeadLetter::new(customer.account, Uuid::new_v4(), 5))
         .collect();
-    env.dead_letter(&drafts[..count / 10]).await;
+    env.put_dead_letters(&queued[..count / 10]).await;
     let few = measured(command(&env, &["list", "--all"])).0;
-    env.dead_letter(&drafts[count / 10..]).await;
+    env.put_dead_letters(&queued[count / 10..]).await;
     for arguments in [
         &["list"][..],
         &["list", "--all"],

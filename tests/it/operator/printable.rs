@@ -4,7 +4,7 @@
 use revertd::printable::is_printable;
 use serde_json::Value;
 
-use crate::support::dead_letters::Draft;
+use crate::support::dead_letters::DeadLetter;
 use crate::support::*;
 
 /// Controls (C0, DEL, C1), soft hyphen, Arabic letter mark, zero width, bidirectional, line separator, tag.
@@ -26,9 +26,9 @@ async fn what_does_not_print_is_spelled_out_in_output() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("letters");
     let saved = file.to_str().expect("UTF-8");
-    let draft = Draft::of(format!("{{\"reason\": \"{SILENT}\"}}").as_bytes());
-    let draft = draft.id(SILENT).client(SILENT).reason(SILENT);
-    env.dead_letter(&[draft]).await;
+    let letter = DeadLetter::of(format!("{{\"reason\": \"{SILENT}\"}}").as_bytes());
+    let letter = letter.id(SILENT).client(SILENT).reason(SILENT);
+    env.put_dead_letters(&[letter]).await;
     let discard = ["dead-letters", "discard", "--all", "--yes", "--why", "x"];
     let discard = [&discard[..], &["--save", saved]].concat();
     for arguments in [

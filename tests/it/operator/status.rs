@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::operator::dead_letters::letters;
-use crate::support::dead_letters::Draft;
+use crate::operator::dead_letters::dead_letters;
+use crate::support::dead_letters::DeadLetter;
 use crate::support::*;
 
 fn status(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
@@ -150,7 +150,7 @@ async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
     worker.stop().await;
 
     env
-        .dead_letter(&[Draft::new(customer.account, usage, 5).id("dead")])
+        .put_dead_letters(&[DeadLetter::new(customer.account, usage, 5).id("dead")])
         .await;
     raw::publish_with_message_id(&env, b"\xff\xfe").await;
     let shown = object(&env, &[&name]);
@@ -164,7 +164,7 @@ async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
         (&json!("render"), &json!(4))
     );
     // What operators did is told, too.
-    let (code, _, said) = letters(&env, &["discard", "dead", "--why", "it is moot", "--yes"]);
+    let (code, _, said) = dead_letters(&env, &["discard", "dead", "--why", "it is moot", "--yes"]);
     assert_eq!(code, 0, "{said}");
     let (code, told, _) = status(&env, &["--request", "dead", "--client", "render"]);
     assert_eq!(code, 0, "{told}");

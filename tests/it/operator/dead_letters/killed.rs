@@ -5,23 +5,23 @@ use std::os::unix::process::ExitStatusExt;
 
 use uuid::Uuid;
 
-use super::{command, letters, quiet};
-use crate::support::dead_letters::Draft;
+use super::{command, letters, env_without_worker};
+use crate::support::dead_letters::DeadLetter;
 use crate::support::*;
 
 /// Two windows of letters on usages of their own.
 const LETTERS: usize = 250;
 
 async fn env() -> (TestEnv, Vec<Uuid>) {
-    let env = quiet().await;
+    let env = env_without_worker().await;
     let customer = env.customer().await;
-    let (mut usages, mut drafts) = (Vec::new(), Vec::new());
+    let (mut usages, mut queued) = (Vec::new(), Vec::new());
     for _ in 0..LETTERS {
         let usage = env.usage(customer.account, 20).await;
         usages.push(usage);
-        drafts.push(Draft::new(customer.account, usage, 20));
+        queued.push(DeadLetter::new(customer.account, usage, 20));
     }
-    env.dead_letter(&drafts).await;
+    env.put_dead_letters(&queued).await;
     (env, usages)
 }
 
@@ -47,7 +47,7 @@ async fn is_decided_once(failpoint: &str) {
             true
         }
     );
-    let (status, told, said) = letters(&env, &["replay", "--all", "--yes"]);
+    let (status, told, said) = dead_letters(&env, &["replay", "--all", "--yes"]);
     assert_eq!(status, 0, "{told}{said}");
     eventually("none is left", async || dead().await == 0).await;
     let copies = work().await;

@@ -6,7 +6,7 @@ use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use serde_json::Value;
 
-use crate::support::dead_letters::Draft;
+use crate::support::dead_letters::DeadLetter;
 use crate::support::*;
 
 const LARGE: usize = 100 << 20;
@@ -53,7 +53,7 @@ async fn large_letters_are_listed_and_discarded() {
 
     // Among many small ones.
     for _ in 0..2 {
-        env.dead_letter(&vec![Draft::of(b"{}"); 69]).await;
+        env.put_dead_letters(&vec![DeadLetter::of(b"{}"); 69]).await;
         large(&env, 1, &body).await;
     }
     let listed = run(&env, &["list", "--output", "json"]);
