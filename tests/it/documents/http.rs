@@ -6,7 +6,7 @@ use super::{ledger_of_the_examples, timeless};
 use crate::support::TestEnv;
 use crate::support::documents::answers::{complaints, openapi};
 use crate::support::documents::asyncapi;
-use crate::support::http::{Call, PATH, PUBLISHER};
+use crate::support::http::{HttpRequest, PATH, PUBLISHER};
 
 fn operation() -> &'static Value {
     openapi().at("/paths/~1v1beta1~1organizations~1billing~1usages~1revert/post")
@@ -17,7 +17,7 @@ struct Example {
     name: String,
     status: u16,
     answer: Value,
-    asked: Option<Call>,
+    asked: Option<HttpRequest>,
 }
 
 fn examples() -> Vec<Example> {
@@ -28,7 +28,7 @@ fn examples() -> Vec<Example> {
         for (name, example) in shown.into_iter().flatten() {
             let plain = requests
                 .get(name)
-                .map(|request| Call::post(request["value"].to_string()));
+                .map(|request| HttpRequest::post(request["value"].to_string()));
             let special = example.get("x-request").map(call);
             examples.push(Example {
                 name: name.clone(),
@@ -42,10 +42,10 @@ fn examples() -> Vec<Example> {
     examples
 }
 
-fn call(request: &Value) -> Call {
+fn call(request: &Value) -> HttpRequest {
     let mut call = match request["spaces"].as_u64() {
-        Some(spaces) => Call::post(" ".repeat(usize::try_from(spaces).expect("few"))),
-        None => Call::post(request["body"].as_str().unwrap_or_default()),
+        Some(spaces) => HttpRequest::post(" ".repeat(usize::try_from(spaces).expect("few"))),
+        None => HttpRequest::post(request["body"].as_str().unwrap_or_default()),
     };
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
         call = call

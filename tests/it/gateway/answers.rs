@@ -13,20 +13,20 @@ async fn a_revert_is_answered_with_an_empty_object_and_entered_once() {
     let usage = env.usage(customer.account, 20).await;
     let gateway = env.start_gateway().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let call = Call::revert(customer.account, usage, 15)
+    let request = HttpRequest::revert(customer.account, usage, 15)
         .key("job 1")
         .header("traceparent", trace);
     let mut events = env.events().await;
     for _ in 0..3 {
-        let reply = gateway.send(&call).await;
-        assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
+        let response = gateway.send(&request).await;
+        assert_eq!((response.status, response.body.as_str()), (200, "{}"));
         for (name, value) in [
             ("content-type", "application/json"),
             ("cache-control", "no-store"),
             ("x-request-id", "job 1"),
             ("traceparent", trace),
         ] {
-            assert_eq!(reply.header(name), Some(value), "{name}");
+            assert_eq!(response.header(name), Some(value), "{name}");
         }
         let event = events.next().await;
         assert_eq!(event.text_header("traceparent").as_deref(), Some(trace));
@@ -34,15 +34,15 @@ async fn a_revert_is_answered_with_an_empty_object_and_entered_once() {
     }
     assert_eq!(env.entries(usage).await, 1);
 
-    let other = Call::revert(customer.account, usage, 14).key("job 1");
-    let reply = gateway.send(&other).await;
-    assert_eq!(reply.verdict(), (400, "REQUEST_ID_REUSED".into()));
+    let other = HttpRequest::revert(customer.account, usage, 14).key("job 1");
+    let response = gateway.send(&other).await;
+    assert_eq!(response.verdict(), (400, "REQUEST_ID_REUSED".into()));
     // Without a key each is a request of its own.
-    let fresh = Call::revert(customer.account, usage, 15);
-    let reply = gateway.send(&fresh).await;
-    assert_eq!(reply.verdict(), (409, "ALREADY_REVERTED".into()));
-    assert_eq!(reply.json()["details"][0]["metadata"]["amount"], "15");
-    let id = reply.header("x-request-id").expect("it has one");
+    let fresh = HttpRequest::revert(customer.account, usage, 15);
+    let response = gateway.send(&fresh).await;
+    assert_eq!(response.verdict(), (409, "ALREADY_REVERTED".into()));
+    assert_eq!(response.json()["details"][0]["metadata"]["amount"], "15");
+    let id = response.header("x-request-id").expect("it has one");
     assert!(Uuid::try_parse(id).is_ok(), "{id}");
     env.assert_ledger_is_sound().await;
     env.teardown().await;
@@ -62,16 +62,16 @@ async fn each_refusal_has_its_status() {
         .await;
     let done = env.usage(customer.account, 20).await;
     let gateway = env.start_gateway().await;
-    let revert = |usage, amount| Call::revert(customer.account, usage, amount);
+    let revert = |usage, amount| HttpRequest::revert(customer.account, usage, amount);
     assert_eq!(gateway.send(&revert(done, 20)).await.status, 200);
     let reverted = env.reverts(done).await;
     let entry: Uuid = reverted[0].id;
     let (nobody, unknown) = (Uuid::new_v4(), Uuid::new_v4());
-    for (call, status, reason) in [
-        (Call::post("rubbish"), 400, "MALFORMED_REQUEST"),
-        (Call::post("{}"), 400, "INVALID_FIELD"),
+    for (request, status, reason) in [
+        (HttpRequest::post("rubbish"), 400, "MALFORMED_REQUEST"),
+        (HttpRequest::post("{}"), 400, "INVALID_FIELD"),
         (
-            Call::revert(nobody, usage, 5),
+            HttpRequest::revert(nobody, usage, 5),
             404,
             "BILLING_ACCOUNT_NOT_FOUND",
         ),
@@ -82,9 +82,9 @@ async fn each_refusal_has_its_status() {
         (revert(done, 5), 409, "ALREADY_REVERTED"),
         (revert(usage, 21), 400, "AMOUNT_EXCEEDS_USAGE"),
     ] {
-        let reply = gateway.send(&call).await;
-        assert_eq!(reply.verdict(), (status, reason.into()));
-        assert!(reply.json()["message"].is_string() && reply.json()["code"].is_i64());
+        let response = gateway.send(&request).await;
+        assert_eq!(response.verdict(), (status, reason.into()));
+        assert!(response.json()["message"].is_string() && response.json()["code"].is_i64());
     }
     // An unknown usage was refused at once: nothing was put on the ladder.
     assert!(worker.stop().await.success());
@@ -105,10 +105,10 @@ async fn a_request_that_fails_by_itself_is_answered_500() {
         )
         .await;
     let gateway = env.start_gateway().await;
-    let reply = gateway
-        .send(&Call::revert(customer.account, usage, 5))
+    let response = gateway
+        .send(&HttpRequest::revert(customer.account, usage, 5))
         .await;
-    assert_eq!(reply.verdict(), (500, "RETRIES_EXHAUSTED".into()));
+    assert_eq!(response.verdict(), (500, "RETRIES_EXHAUSTED".into()));
     env.teardown().await;
 }
 
@@ -116,13 +116,13 @@ async fn a_request_that_fails_by_itself_is_answered_500() {
 async fn what_is_no_such_request_is_told_so() {
     let env = TestEnv::new().await;
     let gateway = env.start_gateway().await;
-    let sound = Call::post("{}");
-    let to = |method: &str, path: &str| Call {
+    let sound = HttpRequest::post("{}");
+    let to = |method: &str, path: &str| HttpRequest {
         method: method.into(),
         path: path.into(),
         ..sound.clone()
     };
-    for (call, status, reason) in [
+    for (request, status, reason) in [
         (to("POST", "/"), 404, "PATH_NOT_FOUND"),
         (to("GET", "/v1beta1"), 404, "PATH_NOT_FOUND"),
         (to("POST", &format!("{PATH}/")), 404, "PATH_NOT_FOUND"),
@@ -156,16 +156,16 @@ async fn what_is_no_such_request_is_told_so() {
             417,
             "UNKNOWN_EXPECTATION",
         ),
-        (Call::post(vec![b' '; 64 * 1024 + 1]), 413, "BODY_TOO_LARGE"),
+        (HttpRequest::post(vec![b' '; 64 * 1024 + 1]), 413, "BODY_TOO_LARGE"),
     ] {
-        let reply = gateway.send(&call).await;
-        assert_eq!(reply.verdict(), (status, reason.into()));
-        assert_eq!(reply.header("allow"), (status == 405).then_some("POST"));
-        assert!(reply.header("x-request-id").is_some() && reply.header("cache-control").is_some());
+        let response = gateway.send(&request).await;
+        assert_eq!(response.verdict(), (status, reason.into()));
+        assert_eq!(response.header("allow"), (status == 405).then_some("POST"));
+        assert!(response.header("x-request-id").is_some() && response.header("cache-control").is_some());
     }
-    let mut line = gateway.connect().await;
-    line.write(&to("HEAD", PATH).bytes()).await;
-    assert_eq!(line.bare_reply().await.status, 405);
+    let mut connection = gateway.connect().await;
+    connection.write(&to("HEAD", PATH).bytes()).await;
+    assert_eq!(connection.reply_without_body().await.status, 405);
     // A body whose length nobody said is bounded all the same.
     let head = format!(
         "POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Type: application/json\r\n\
@@ -173,14 +173,14 @@ async fn what_is_no_such_request_is_told_so() {
         basic("publisher:pH3%8sNd+6yB/e1Kc")
     );
     let chunk = format!("{:x}\r\n{}\r\n", 32 * 1024, " ".repeat(32 * 1024));
-    let mut line = gateway.connect().await;
-    line.write(format!("{head}{chunk}{chunk}1\r\n \r\n0\r\n\r\n").as_bytes())
+    let mut connection = gateway.connect().await;
+    connection.write(format!("{head}{chunk}{chunk}1\r\n \r\n0\r\n\r\n").as_bytes())
         .await;
-    assert_eq!(line.reply().await.verdict(), (413, "BODY_TOO_LARGE".into()));
-    let mut line = gateway.connect().await;
-    line.write(format!("{head}1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n").as_bytes())
+    assert_eq!(connection.response().await.verdict(), (413, "BODY_TOO_LARGE".into()));
+    let mut connection = gateway.connect().await;
+    connection.write(format!("{head}1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n").as_bytes())
         .await;
-    assert_eq!(line.reply().await.verdict(), (400, "INVALID_FIELD".into()));
+    assert_eq!(connection.response().await.verdict(), (400, "INVALID_FIELD".into()));
     env.teardown().await;
 }
 
@@ -188,11 +188,11 @@ async fn what_is_no_such_request_is_told_so() {
 async fn every_violation_is_told_and_nothing_malformed_is_published() {
     let (env, _worker) = TestEnv::with_worker().await;
     let gateway = env.start_gateway().await;
-    let reply = gateway
-        .send(&Call::post(r#"{"usage_id": "x", "amount": 0}"#))
+    let response = gateway
+        .send(&HttpRequest::post(r#"{"usage_id": "x", "amount": 0}"#))
         .await;
-    assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()));
-    let json = reply.json();
+    assert_eq!(response.verdict(), (400, "INVALID_FIELD".into()));
+    let json = response.json();
     let violations = json["details"][1]["fieldViolations"]
         .as_array()
         .expect("a list");
@@ -224,23 +224,23 @@ async fn every_violation_is_told_and_nothing_malformed_is_published() {
         ("null".into(), "MALFORMED_REQUEST"),
         (String::new(), "MALFORMED_REQUEST"),
     ] {
-        let reply = gateway.send(&Call::post(body.clone())).await;
+        let response = gateway.send(&HttpRequest::post(body.clone())).await;
         let start: String = body.chars().take(60).collect();
-        assert_eq!(reply.verdict().0, 400, "{start}");
+        assert_eq!(response.verdict().0, 400, "{start}");
         assert!(
-            [reason, "MALFORMED_REQUEST"].contains(&reply.reason().as_str()),
+            [reason, "MALFORMED_REQUEST"].contains(&response.reason().as_str()),
             "{start}: {}",
-            reply.reason()
+            response.reason()
         );
     }
-    let not_utf_8 = gateway.send(&Call::post(&b"{\"\xff\":1}"[..])).await;
+    let not_utf_8 = gateway.send(&HttpRequest::post(&b"{\"\xff\":1}"[..])).await;
     assert_eq!(not_utf_8.verdict(), (400, "MALFORMED_REQUEST".into()));
     assert_eq!(env.depth(&env.name("dead")).await, 0);
     assert_eq!(env.depth(&env.name("replies")).await, 0);
     // A field that nobody knows is ignored, however deep; the worker copes as well.
     let ignored = sound("5", &format!(r#","x":{deep}"#));
-    let reply = gateway.send(&Call::post(ignored)).await;
-    assert_eq!(reply.verdict(), (404, "BILLING_ACCOUNT_NOT_FOUND".into()));
+    let response = gateway.send(&HttpRequest::post(ignored)).await;
+    assert_eq!(response.verdict(), (404, "BILLING_ACCOUNT_NOT_FOUND".into()));
     env.teardown().await;
 }
 
@@ -253,16 +253,16 @@ async fn cumulative_needs_an_idempotency_key() {
     let gateway = env.start_gateway().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
-    let call = Call::revert(customer.account, usage, 5);
+    let request = HttpRequest::revert(customer.account, usage, 5);
     for gateway in [&impatient, &gateway] {
-        let reply = gateway.send(&call).await;
-        assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()));
-        let violation = &reply.json()["details"][1]["fieldViolations"][0];
+        let response = gateway.send(&request).await;
+        assert_eq!(response.verdict(), (400, "INVALID_FIELD".into()));
+        let violation = &response.json()["details"][1]["fieldViolations"][0];
         assert_eq!(violation["field"], "Idempotency-Key");
         let why = violation["description"].to_string();
         assert!(why.contains("cumulative"), "{why}");
     }
-    let keyed = call.key("job-1");
+    let keyed = request.key("job-1");
     let late = impatient.send(&keyed).await;
     assert_eq!(late.verdict(), (504, "NO_ANSWER_IN_TIME".into()));
     assert_eq!(gateway.send(&keyed).await.status, 200);
@@ -281,8 +281,8 @@ async fn a_number_too_large_and_half_a_pair_are_json() {
         format!(r#"{{"billing_id":"{account}","usage_id":"{usage}",{more}}}"#)
     };
     for wrong in [r#""amount":1e400"#, r#""amount":5,"reason":"\ud800""#] {
-        let reply = gateway.send(&Call::post(body(wrong))).await;
-        assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()), "{wrong}");
+        let response = gateway.send(&HttpRequest::post(body(wrong))).await;
+        assert_eq!(response.verdict(), (400, "INVALID_FIELD".into()), "{wrong}");
         let request = Request::raw(body(wrong)).id(wrong);
         env.publish(&request).await;
         assert_eq!(events.answer(&request).await.verdict(), "INVALID_FIELD");
@@ -302,38 +302,38 @@ async fn a_number_too_large_and_half_a_pair_are_json() {
 async fn a_key_or_an_id_of_another_form_is_refused_or_ignored() {
     let env = TestEnv::new().await;
     let gateway = env.start_gateway().await;
-    let field = |reply: &Reply| -> Value {
-        reply.json()["details"][1]["fieldViolations"][0]["field"].clone()
+    let field = |response: &HttpResponse| -> Value {
+        response.json()["details"][1]["fieldViolations"][0]["field"].clone()
     };
     for key in ["", "é", "a\tb", &"k".repeat(256), &"k".repeat(10_000)] {
-        let reply = gateway.send(&Call::post("{}").key(key)).await;
-        assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()), "{key}");
-        assert_eq!(field(&reply), json!("Idempotency-Key"));
+        let response = gateway.send(&HttpRequest::post("{}").key(key)).await;
+        assert_eq!(response.verdict(), (400, "INVALID_FIELD".into()), "{key}");
+        assert_eq!(field(&response), json!("Idempotency-Key"));
     }
-    let reply = gateway
-        .send(&Call::post("{}").key("a").header("Idempotency-Key", "a"))
+    let response = gateway
+        .send(&HttpRequest::post("{}").key("a").header("Idempotency-Key", "a"))
         .await;
-    assert_eq!(field(&reply), json!("Idempotency-Key"));
-    let call = Call::post("{}").key("key").header("X-Request-Id", "mine");
+    assert_eq!(field(&response), json!("Idempotency-Key"));
+    let request = HttpRequest::post("{}").key("key").header("X-Request-Id", "mine");
     assert_eq!(
-        gateway.send(&call).await.header("x-request-id"),
+        gateway.send(&request).await.header("x-request-id"),
         Some("mine")
     );
-    let call = Call::post("{}")
+    let request = HttpRequest::post("{}")
         .key("key")
         .header("X-Request-Id", &"x".repeat(256));
     assert_eq!(
-        gateway.send(&call).await.header("x-request-id"),
+        gateway.send(&request).await.header("x-request-id"),
         Some("key")
     );
-    let call = Call::post("{}").header("traceparent", "00-rubbish");
-    assert_eq!(gateway.send(&call).await.header("traceparent"), None);
+    let request = HttpRequest::post("{}").header("traceparent", "00-rubbish");
+    assert_eq!(gateway.send(&request).await.header("traceparent"), None);
     // A header that ends early begins another one, which changes nothing: it is no header of the answer.
-    let reply = gateway
-        .send(&Call::post("{}").key("a\r\nX-Injected: 1"))
+    let response = gateway
+        .send(&HttpRequest::post("{}").key("a\r\nX-Injected: 1"))
         .await;
     assert_eq!(
-        (reply.header("x-request-id"), reply.header("x-injected")),
+        (response.header("x-request-id"), response.header("x-injected")),
         (Some("a"), None)
     );
     env.teardown().await;

@@ -8,18 +8,18 @@ async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
     let env = TestEnv::new().await;
     let mut gateway = env.start_gateway().await;
     let with = |value: &str| {
-        Call::post("{}")
+        HttpRequest::post("{}")
             .without("Authorization")
             .header("Authorization", value)
     };
     let expected = gateway
-        .send(&Call::post("{}").without("Authorization"))
+        .send(&HttpRequest::post("{}").without("Authorization"))
         .await;
     assert_eq!(expected.verdict(), (401, "CLIENT_UNKNOWN".into()));
     assert_eq!(expected.json()["code"], 16);
     let challenge = Some("Basic realm=\"revertd\", charset=\"UTF-8\"");
     assert_eq!(expected.header("www-authenticate"), challenge);
-    for call in [
+    for request in [
         with(""),
         with("Basic"),
         with("Bearer cHVibGlzaGVyOnBIMyU4c05kKzZ5Qi9lMUtj"),
@@ -34,18 +34,18 @@ async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
         with(&basic("nobody:pH3%8sNd+6yB/e1Kc")),
         with(&basic(format!("{}:s", "i".repeat(256)))),
         with(&basic(format!("publisher:{}", "s".repeat(4097)))),
-        Call::post("{}").header("Authorization", &basic("publisher:pH3%8sNd+6yB/e1Kc")),
+        HttpRequest::post("{}").header("Authorization", &basic("publisher:pH3%8sNd+6yB/e1Kc")),
     ] {
-        for call in [
-            call.clone(),
-            Call {
+        for request in [
+            request.clone(),
+            HttpRequest {
                 body: b"rubbish".to_vec(),
-                ..call
+                ..request
             },
         ] {
-            let reply = gateway.send(&call).await;
-            assert_eq!((reply.status, &reply.body), (401, &expected.body));
-            assert_eq!(reply.header("www-authenticate"), challenge);
+            let response = gateway.send(&request).await;
+            assert_eq!((response.status, &response.body), (401, &expected.body));
+            assert_eq!(response.header("www-authenticate"), challenge);
         }
     }
     assert_eq!(
@@ -69,26 +69,26 @@ async fn a_client_may_do_what_the_broker_lets_it_do() {
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
     let mut gateway = env.start_gateway().await;
-    let call = Call::revert(customer.account, usage, 5);
+    let request = HttpRequest::revert(customer.account, usage, 5);
     let (reader, stranger) = (("reader", "s:é 😀"), ("stranger", "yT5-nGf0_uJ3xRz8bW"));
     logs::secret(stranger.1);
     for _ in 0..2 {
-        let reply = gateway.send(&call.clone().by(reader)).await;
-        assert_eq!(reply.verdict(), (403, "PUBLISH_NOT_PERMITTED".into()));
+        let response = gateway.send(&request.clone().by(reader)).await;
+        assert_eq!(response.verdict(), (403, "PUBLISH_NOT_PERMITTED".into()));
         assert!(
-            reply.json()["message"]
+            response.json()["message"]
                 .as_str()
                 .expect("text")
                 .contains("set_permissions")
         );
-        let reply = gateway.send(&call.clone().by(stranger)).await;
-        assert_eq!(reply.verdict(), (403, "VIRTUAL_HOST_NOT_PERMITTED".into()));
+        let response = gateway.send(&request.clone().by(stranger)).await;
+        assert_eq!(response.verdict(), (403, "VIRTUAL_HOST_NOT_PERMITTED".into()));
     }
-    let forbidden = call.clone().by(reader);
+    let forbidden = request.clone().by(reader);
     let both = tokio::join!(gateway.send(&forbidden), gateway.send(&forbidden));
     assert_eq!((both.0.status, both.1.status), (403, 403));
     assert_eq!(env.entries(usage).await, 0);
-    assert_eq!(gateway.send(&call).await.status, 200);
+    assert_eq!(gateway.send(&request).await.status, 200);
     // The request bears the client that the broker knows it by.
     assert_eq!(
         env
@@ -121,7 +121,7 @@ async fn the_smallest_permissions_of_the_readme_are_enough() {
     let gateway = env.start_gateway().await;
     assert_eq!(
         gateway
-            .send(&Call::revert(customer.account, usage, 5))
+            .send(&HttpRequest::revert(customer.account, usage, 5))
             .await
             .status,
         200
@@ -137,8 +137,8 @@ async fn an_answer_that_the_worker_did_not_send_is_dropped() {
     assert!(worker.stop().await.success());
     env.set("GATEWAY__TIMEOUT", "60s");
     let gateway = env.start_gateway().await;
-    let mut line = gateway.connect().await;
-    line.write(&Call::revert(customer.account, usage, 5).key("mine").bytes())
+    let mut connection = gateway.connect().await;
+    connection.write(&HttpRequest::revert(customer.account, usage, 5).key("mine").bytes())
         .await;
     // Whoever could read the request knows the queue; a client knows the key that it sent.
     let request = env.peek(&env.name("work")).await;
@@ -164,8 +164,8 @@ async fn an_answer_that_the_worker_did_not_send_is_dropped() {
         };
         env.publish_to(queue.as_str(), &answer).await;
     }
-    assert!(line.is_silent(std::time::Duration::from_millis(300)).await);
+    assert!(connection.is_silent(std::time::Duration::from_millis(300)).await);
     let _worker = env.start_worker().await;
-    assert_eq!(line.reply().await.status, 200);
+    assert_eq!(connection.response().await.status, 200);
     env.teardown().await;
 }

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use crate::support::http::*;
 use crate::support::*;
 
-/// Longest that a call of another client may take, also on a busy machine.
+/// Longest that a request of another client may take, also on a busy machine.
 const LATEST: Duration = Duration::from_secs(5);
 
 /// Asks so many times, each over a connection of its own, and tells how long the longest took.
-async fn ask(gateway: &GatewayProcess, from: Ipv4Addr, call: &Call, times: usize) -> Duration {
+async fn ask(gateway: &GatewayProcess, from: Ipv4Addr, request: &HttpRequest, times: usize) -> Duration {
     let mut longest = Duration::ZERO;
     for _ in 0..times {
         let began = Instant::now();
-        let reply = gateway.send_from(from, call).await;
-        assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()));
+        let response = gateway.send_from(from, request).await;
+        assert_eq!(response.verdict(), (400, "INVALID_FIELD".into()));
         longest = longest.max(began.elapsed());
     }
     longest
@@ -34,23 +34,23 @@ async fn bodies_that_do_not_come_keep_no_other_login_out() {
     let customer = env.customer().await;
     let gateway = env.start_gateway().await;
     let (id, secret) = other_client(&env);
-    let other = |usage| Call::revert(customer.account, usage, 5).by((&id, &secret));
+    let other = |usage| HttpRequest::revert(customer.account, usage, 5).by((&id, &secret));
     let mut usages = Vec::new();
     for _ in 0..20 {
         usages.push(env.usage(customer.account, 20).await);
     }
-    let stalled = Call::post("{        }").bytes();
+    let stalled = HttpRequest::post("{        }").bytes();
     let stalled = &stalled[..stalled.len() - 9];
     // Its login is made, so that the crowd's requests are looked at at once.
-    assert_eq!(gateway.send(&Call::post("{}")).await.status, 400);
+    assert_eq!(gateway.send(&HttpRequest::post("{}")).await.status, 400);
     let mut crowd = Vec::new();
     for n in 0..1000u16 {
         // Not all from one address, which would be cut off as such.
         let [_, of] = (n % 10 + 1).to_be_bytes();
         let from = Ipv4Addr::new(127, 0, 1, of);
-        let mut line = gateway.connect_from(from).await;
-        line.write(stalled).await;
-        crowd.push(line);
+        let mut connection = gateway.connect_from(from).await;
+        connection.write(stalled).await;
+        crowd.push(connection);
     }
     let mut longest = Duration::ZERO;
     for usage in usages {
@@ -61,8 +61,8 @@ async fn bodies_that_do_not_come_keep_no_other_login_out() {
     println!("beside 1,000 stalled bodies, the longest of 20 calls took {longest:?}");
     assert!(longest < LATEST, "{longest:?}");
     let mut told = std::collections::BTreeMap::<_, u32>::new();
-    for mut line in crowd {
-        *told.entry(line.reply().await.verdict()).or_default() += 1;
+    for mut connection in crowd {
+        *told.entry(connection.response().await.verdict()).or_default() += 1;
     }
     println!("the crowd was told {told:?}");
     assert!(told.contains_key(&(429, "TOO_MANY_REQUESTS".into())));
@@ -81,7 +81,7 @@ async fn connections_of_one_address_keep_no_other_out() {
         lines.push(gateway.connect_from(crowd).await);
     }
     let other = Ipv4Addr::LOCALHOST;
-    let longest = ask(&gateway, other, &Call::post("{}"), 20).await;
+    let longest = ask(&gateway, other, &HttpRequest::post("{}"), 20).await;
     println!("beside 2,600 connections, the longest of 20 calls took {longest:?}");
     assert!(longest < LATEST, "{longest:?}");
     let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.process.pid()));

@@ -14,17 +14,17 @@ const GUESSING: Duration = Duration::from_secs(3);
 const MOST: u32 = 6;
 
 /// Guesses over connections of its own until the time is over. The last status and `Retry-After`.
-async fn guess(gateway: &GatewayProcess, until: Instant, guesser: usize) -> (u32, Option<Reply>) {
+async fn guess(gateway: &GatewayProcess, until: Instant, guesser: usize) -> (u32, Option<HttpResponse>) {
     let mut count = 0;
     let mut put_off = None;
-    let mut line = gateway.connect().await;
+    let mut connection = gateway.connect().await;
     while Instant::now() < until {
         let secret = format!("guess-{guesser}-{count}");
-        let call = Call::post("{}").by((PUBLISHER.0, &secret));
-        line.write(&call.bytes()).await;
-        let reply = line.reply().await;
-        assert!([401, 429].contains(&reply.status), "{reply:?}");
-        put_off = Some(reply).filter(|reply| reply.status == 429).or(put_off);
+        let request = HttpRequest::post("{}").by((PUBLISHER.0, &secret));
+        connection.write(&request.bytes()).await;
+        let response = connection.response().await;
+        assert!([401, 429].contains(&response.status), "{response:?}");
+        put_off = Some(response).filter(|response| response.status == 429).or(put_off);
         count += 1;
     }
     (count, put_off)
@@ -43,7 +43,7 @@ async fn who_guesses_waits_and_keeps_no_other_address_from_the_id() {
     // The right secret, from another address.
     let other = Ipv4Addr::new(127, 0, 0, 2);
     assert_eq!(
-        gateway.send_from(other, &Call::post("{}")).await.status,
+        gateway.send_from(other, &HttpRequest::post("{}")).await.status,
         400
     );
     let page = telemetry.metrics().await;
@@ -55,7 +55,7 @@ async fn who_guesses_waits_and_keeps_no_other_address_from_the_id() {
         .expect("a number");
     println!("of {tried} guesses in {GUESSING:?}, {asked} reached the broker");
     assert!((4..=MOST).contains(&asked), "{asked} of {tried}: {log}");
-    let put_off = guessed.into_iter().find_map(|(_, reply)| reply);
+    let put_off = guessed.into_iter().find_map(|(_, response)| response);
     let put_off = put_off.expect("some are put off");
     assert_eq!(put_off.verdict(), (429, "TOO_MANY_GUESSES".into()));
     let wait: u32 = put_off
@@ -72,10 +72,10 @@ async fn who_guesses_waits_and_keeps_no_other_address_from_the_id() {
         "{}",
         page.text
     );
-    let line =
+    let warning =
         Regex::new(r#"WARN.*event="logins_refused" refused=\d+ addresses="127.0.0.1 \(\d+\)""#)
             .expect("a pattern");
-    assert_eq!(line.find_iter(&log).count(), 1, "{log}");
+    assert_eq!(warning.find_iter(&log).count(), 1, "{log}");
     assert!(!log.contains("guess-"), "{log}");
     env.teardown().await;
 }

@@ -12,19 +12,19 @@ async fn without_a_worker_it_is_504_and_the_same_key_gives_the_answer_later() {
     assert!(worker.stop().await.success());
     env.set("GATEWAY__TIMEOUT", "300ms");
     let gateway = env.start_gateway().await;
-    let call = Call::revert(customer.account, usage, 5);
-    let reply = gateway.send(&call).await;
-    assert_eq!(reply.verdict(), (504, "NO_ANSWER_IN_TIME".into()));
-    let id = reply.request_id();
-    assert_eq!(reply.header("x-request-id"), Some(id.as_str()));
+    let request = HttpRequest::revert(customer.account, usage, 5);
+    let response = gateway.send(&request).await;
+    assert_eq!(response.verdict(), (504, "NO_ANSWER_IN_TIME".into()));
+    let id = response.request_id();
+    assert_eq!(response.header("x-request-id"), Some(id.as_str()));
     let named = gateway
-        .send(&call.clone().key("job-1").header("X-Request-Id", "mine"))
+        .send(&request.clone().key("job-1").header("X-Request-Id", "mine"))
         .await;
     assert_eq!((named.request_id().as_str(), named.status), ("job-1", 504));
     // The request went on.
     let _worker = env.start_worker().await;
     eventually("it is reverted", async || env.entries(usage).await == 1).await;
-    assert_eq!(gateway.send(&call.key(&id)).await.status, 200);
+    assert_eq!(gateway.send(&request.key(&id)).await.status, 200);
     assert_eq!(env.entries(usage).await, 1);
     env.teardown().await;
 }
@@ -35,31 +35,31 @@ async fn without_a_work_queue_it_is_503_and_says_what_to_do() {
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
     let mut gateway = env.start_gateway().await;
-    let call = Call::revert(customer.account, usage, 5).key("job-1");
+    let request = HttpRequest::revert(customer.account, usage, 5).key("job-1");
     // No exchange at all, which closes the channel; all who share it are told.
     let (one, two, three) = tokio::join!(
-        gateway.send(&call),
-        gateway.send(&call),
-        gateway.send(&call)
+        gateway.send(&request),
+        gateway.send(&request),
+        gateway.send(&request)
     );
-    for reply in [one, two, three] {
-        assert_eq!(reply.verdict(), (503, "NO_WORK_QUEUE".into()));
+    for response in [one, two, three] {
+        assert_eq!(response.verdict(), (503, "NO_WORK_QUEUE".into()));
         assert_eq!(
-            (reply.header("retry-after"), reply.request_id().as_str()),
+            (response.header("retry-after"), response.request_id().as_str()),
             (Some("1"), "job-1")
         );
     }
     let mut worker = env.start_worker().await;
-    assert_eq!(gateway.send(&call).await.status, 200);
+    assert_eq!(gateway.send(&request).await.status, 200);
     // An exchange without a queue: the message comes back, to whomever it belongs.
     assert!(worker.stop().await.success());
     env.delete_queue(&env.name("work")).await;
-    let calls = (0..20).map(|n| call.clone().key(&format!("lost-{n}")));
+    let calls = (0..20).map(|n| request.clone().key(&format!("lost-{n}")));
     let calls: Vec<_> = calls.collect();
-    let replies = futures_util::future::join_all(calls.iter().map(|call| gateway.send(call))).await;
-    for (n, reply) in replies.iter().enumerate() {
-        assert_eq!(reply.verdict(), (503, "NO_WORK_QUEUE".into()));
-        assert_eq!(reply.request_id(), format!("lost-{n}"));
+    let replies = futures_util::future::join_all(calls.iter().map(|request| gateway.send(request))).await;
+    for (n, response) in replies.iter().enumerate() {
+        assert_eq!(response.verdict(), (503, "NO_WORK_QUEUE".into()));
+        assert_eq!(response.request_id(), format!("lost-{n}"));
     }
     assert_eq!(gateway.stop().await, 0);
     let log = gateway.process.log();
@@ -89,7 +89,7 @@ async fn what_may_have_been_taken_is_not_told_as_not_taken() {
     let customer = env.customer().await;
     let gateway = env.start_gateway().await;
     let usage = env.usage(customer.account, 20).await;
-    let call = Call::revert(customer.account, usage, 5);
+    let request = HttpRequest::revert(customer.account, usage, 5);
     let (work, exchange) = (env.name("work"), env.name("requests"));
     let (not_taken, unknown) = ("NO_WORK_QUEUE".to_owned(), "OUTCOME_UNKNOWN".to_owned());
     assert!(worker.stop().await.success());
@@ -97,33 +97,33 @@ async fn what_may_have_been_taken_is_not_told_as_not_taken() {
     // The first message of a channel: taken, and its confirm is still to come when the broker closes the channel.
     log(&name, "suspend");
     let [mut first, mut second] = [gateway.connect().await, gateway.connect().await];
-    first.write(&call.clone().key("first").bytes()).await;
+    first.write(&request.clone().key("first").bytes()).await;
     is_so(&name, WAITING).await;
     env.delete_exchange(&exchange).await;
-    second.write(&call.clone().key("second").bytes()).await;
+    second.write(&request.clone().key("second").bytes()).await;
     log(&name, "resume");
     eventually("it was taken", async || env.depth(&work).await == 1).await;
-    assert_eq!(second.reply().await.verdict(), (503, not_taken.clone()));
+    assert_eq!(second.response().await.verdict(), (503, not_taken.clone()));
     let mut worker = env.start_worker().await;
-    assert_eq!(first.reply().await.status, 200);
+    assert_eq!(first.response().await.status, 200);
     // The queue knows the channel that comes after it.
-    assert_eq!(gateway.send(&call.clone().key("first")).await.status, 200);
+    assert_eq!(gateway.send(&request.clone().key("first")).await.status, 200);
     assert!(worker.stop().await.success());
 
     // A later one: which of the two is not taken, nobody can say.
     log(&name, "suspend");
     let mut later = gateway.connect().await;
-    later.write(&call.clone().key("first").bytes()).await;
+    later.write(&request.clone().key("first").bytes()).await;
     is_so(&name, UNCONFIRMED).await;
     env.delete_exchange(&exchange).await;
-    let last = gateway.send(&call.clone().key("last")).await;
-    let later = later.reply().await;
+    let last = gateway.send(&request.clone().key("last")).await;
+    let later = later.response().await;
     log(&name, "resume");
     eventually("it was taken", async || env.depth(&work).await == 1).await;
     assert_eq!(later.verdict(), (503, unknown.clone()));
     assert_eq!(last.verdict(), (503, unknown));
     // Alone, it is certain.
-    let alone = gateway.send(&call.key("alone")).await;
+    let alone = gateway.send(&request.key("alone")).await;
     assert_eq!(alone.verdict(), (503, not_taken));
     env.teardown().await;
     drop(broker);
@@ -156,13 +156,13 @@ async fn many_who_may_not_publish_are_all_told_so() {
     let env = TestEnv::new().await;
     let customer = env.customer().await;
     let gateway = env.start_gateway().await;
-    let call = Call::revert(customer.account, uuid::Uuid::new_v4(), 5);
+    let request = HttpRequest::revert(customer.account, uuid::Uuid::new_v4(), 5);
     let calls: Vec<_> = (0..10)
-        .map(|n| call.clone().key(&format!("n-{n}")))
+        .map(|n| request.clone().key(&format!("n-{n}")))
         .collect();
-    let replies = futures_util::future::join_all(calls.iter().map(|call| gateway.send(call))).await;
-    for reply in replies {
-        assert_eq!(reply.verdict(), (503, "NO_WORK_QUEUE".into()));
+    let replies = futures_util::future::join_all(calls.iter().map(|request| gateway.send(request))).await;
+    for response in replies {
+        assert_eq!(response.verdict(), (503, "NO_WORK_QUEUE".into()));
     }
     env.teardown().await;
 }
@@ -176,19 +176,19 @@ async fn a_full_work_queue_is_503() {
     assert!(worker.stop().await.success());
     env.set("GATEWAY__TIMEOUT", "100ms");
     let gateway = env.start_gateway().await;
-    let call = Call::revert(customer.account, usage, 5);
+    let request = HttpRequest::revert(customer.account, usage, 5);
     let mut last = None;
     eventually("the queue is full", async || {
-        let reply = gateway.send(&call).await;
-        let full = reply.status == 503;
-        assert!(full || reply.status == 504, "{reply:?}");
-        last = Some(reply);
+        let response = gateway.send(&request).await;
+        let full = response.status == 503;
+        assert!(full || response.status == 504, "{response:?}");
+        last = Some(response);
         full
     })
     .await;
-    let reply = last.expect("at least one");
-    assert_eq!(reply.verdict(), (503, "WORK_QUEUE_FULL".into()));
-    assert_eq!(reply.header("retry-after"), Some("1"));
+    let response = last.expect("at least one");
+    assert_eq!(response.verdict(), (503, "WORK_QUEUE_FULL".into()));
+    assert_eq!(response.header("retry-after"), Some("1"));
     env.teardown().await;
 }
 
@@ -202,22 +202,22 @@ async fn a_lost_broker_is_told_at_once_and_found_again() {
     let proxy = env.proxy_amqp();
     env.set("GATEWAY__TIMEOUT", "60s");
     let gateway = env.start_gateway().await;
-    let call = Call::revert(customer.account, usage, 5);
-    let mut line = gateway.connect().await;
-    line.write(&call.bytes()).await;
+    let request = HttpRequest::revert(customer.account, usage, 5);
+    let mut connection = gateway.connect().await;
+    connection.write(&request.bytes()).await;
     env.peek(&env.name("work")).await;
     proxy.refuse(true);
     proxy.end(Ending::Reset);
-    let reply = line.reply().await;
-    assert_eq!(reply.verdict(), (503, "OUTCOME_UNKNOWN".into()));
-    assert_eq!(reply.header("retry-after"), Some("1"));
-    let id = reply.request_id();
-    let reply = gateway.send(&call.clone().key(&id)).await;
-    assert_eq!(reply.verdict(), (503, "BROKER_UNAVAILABLE".into()));
+    let response = connection.response().await;
+    assert_eq!(response.verdict(), (503, "OUTCOME_UNKNOWN".into()));
+    assert_eq!(response.header("retry-after"), Some("1"));
+    let id = response.request_id();
+    let response = gateway.send(&request.clone().key(&id)).await;
+    assert_eq!(response.verdict(), (503, "BROKER_UNAVAILABLE".into()));
     proxy.refuse(false);
     env.set("AMQP__URL", &direct);
     let _worker = env.start_worker().await;
-    let again = call.key(&id);
+    let again = request.key(&id);
     eventually("the broker is found again", async || {
         gateway.send(&again).await.status == 200
     })
@@ -239,10 +239,10 @@ async fn a_stop_finishes_what_is_in_work_and_takes_no_more() {
     assert!(worker.stop().await.success());
     env.set("GATEWAY__TIMEOUT", "60s");
     let mut gateway = env.start_gateway().await;
-    let (mut line, mut idle) = (gateway.connect().await, gateway.connect().await);
-    idle.write(&Call::post("{}").bytes()).await;
-    assert_eq!(idle.reply().await.status, 400);
-    line.write(&Call::revert(customer.account, usage, 5).bytes())
+    let (mut connection, mut idle) = (gateway.connect().await, gateway.connect().await);
+    idle.write(&HttpRequest::post("{}").bytes()).await;
+    assert_eq!(idle.response().await.status, 400);
+    connection.write(&HttpRequest::revert(customer.account, usage, 5).bytes())
         .await;
     env.peek(&env.name("work")).await;
     gateway.process.signal("TERM");
@@ -255,8 +255,8 @@ async fn a_stop_finishes_what_is_in_work_and_takes_no_more() {
     .await;
     assert!(!gateway.process.has_ended());
     let _worker = env.start_worker().await;
-    assert_eq!(line.reply().await.status, 200);
-    assert_eq!(line.ended().await, "");
+    assert_eq!(connection.response().await.status, 200);
+    assert_eq!(connection.ended().await, "");
     assert!(gateway.process.ended().await.success());
     let log = gateway.process.log();
     assert!(

@@ -16,9 +16,9 @@ async fn answers_are_timed_by_status_and_it_is_ready_with_a_reply_queue() {
     let telemetry = Telemetry::of(&mut gateway.process).await;
     telemetry.ready().await;
     assert_eq!(telemetry.get("/healthz").await.0, 200);
-    let call = Call::revert(customer.account, usage, 5);
-    assert_eq!(gateway.send(&call).await.status, 200);
-    assert_eq!(gateway.send(&call).await.status, 409);
+    let request = HttpRequest::revert(customer.account, usage, 5);
+    assert_eq!(gateway.send(&request).await.status, 200);
+    assert_eq!(gateway.send(&request).await.status, 409);
     let count = "http_server_request_duration_seconds_count";
     let page = telemetry.metrics().await;
     for status in ["200", "409"] {

@@ -48,7 +48,7 @@ async fn it_serves_over_tls_and_nothing_else_beside() {
     env.set("GATEWAY__LISTEN", "0.0.0.0:0");
     let mut gateway = env.start_gateway().await;
     gateway.address.set_ip([127, 0, 0, 1].into());
-    let call = Call::revert(customer.account, usage, 5).key("job-1");
+    let request = HttpRequest::revert(customer.account, usage, 5).key("job-1");
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -63,12 +63,12 @@ async fn it_serves_over_tls_and_nothing_else_beside() {
         let stream = TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await;
-        let mut line = Wire::over(stream.expect("a handshake"));
-        line.write(&call.bytes()).await;
-        assert_eq!(line.reply().await.status, 200);
+        let mut connection = HttpConnection::over(stream.expect("a handshake"));
+        connection.write(&request.bytes()).await;
+        assert_eq!(connection.response().await.status, 200);
     }
     let mut plain = gateway.connect().await;
-    plain.write(&call.bytes()).await;
+    plain.write(&request.bytes()).await;
     assert!(!plain.ended().await.contains("HTTP"), "no HTTP in clear");
     let mut old = gateway.connect().await;
     old.write(&client_hello_of_tls_1_1()).await;
