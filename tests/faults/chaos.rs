@@ -25,9 +25,9 @@ async fn kill_and_replace(
         if done().await {
             return kills;
         }
-        let victim = kills % workers.len();
-        workers[victim].kill();
-        workers[victim] = env.spawn_worker();
+        let killed = kills % workers.len();
+        workers[killed].kill();
+        workers[killed] = env.spawn_worker();
         kills += 1;
     }
 }
@@ -58,9 +58,9 @@ async fn a_storm_comes_out_exactly() {
         let mut later = interval(Duration::from_secs(if full() { 15 } else { 3 }));
         later.tick().await;
         later.tick().await;
-        instance.act("restart", "rabbit").await;
+        instance.run_action("restart", "rabbit").await;
         later.tick().await;
-        instance.act("restart", "pg").await;
+        instance.run_action("restart", "pg").await;
     };
     let ((), kills, ()) = tokio::join!(flood, kills, restarts);
     println!("{kills} kills");

@@ -34,15 +34,15 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
         // First the node that leads the work queue, then one that does not.
         let leader = leader(&instance, &env.name("work"));
         let mut nodes = NODES.iter().cycle().skip_while(|node| **node != leader);
-        let victim = if round % 2 == 0 {
+        let node = if round % 2 == 0 {
             nodes.next()
         } else {
             nodes.nth(1)
         };
-        let victim = victim.expect("a cycle");
+        let node = node.expect("a cycle");
         let fault = async {
             eventually("work goes on", async || outcomes(&env).await > 0).await;
-            instance.act("kill", victim).await;
+            instance.run_action("kill", node).await;
         };
         tokio::join!(load.publish(&env), fault);
         let mut audit = Audit::of(&env);
@@ -50,7 +50,7 @@ async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
             !is_plain || audit.await_answers(&load).await,
             "two of three nodes answer everything"
         );
-        instance.act("start-one", victim).await;
+        instance.run_action("start-one", node).await;
         audit.await_answers(&load).await;
         count += audit.collect(workers).await.compare_with_model(&load, &env.db).await;
     }

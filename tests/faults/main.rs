@@ -7,17 +7,17 @@ mod support;
 
 mod audit;
 mod broker;
+mod chaos;
 mod cluster;
 mod connections;
 mod crashes;
 mod database;
 mod instance;
 mod isolation;
-mod neighbours;
+mod message_cost;
 mod poison;
 mod servers;
 mod soak;
 mod standby;
-mod storm;
 
 use support::report;

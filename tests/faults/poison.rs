@@ -1,19 +1,19 @@
 //! Poison: random and mutated bodies, properties and headers, among requests that have done nothing wrong.
 //!
 //! What the worker makes of each is its own business, as long as each ends where the contract says, nobody is
-//! given anything that no valid request asked for, and the neighbours are served as if nothing had been.
+//! given anything that no valid request asked for, and the others are served as if nothing had been.
 
 mod bodies;
 mod messages;
 mod properties;
 mod tables;
-mod verdict;
+mod results;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::messages::{Brewery, number};
-use self::verdict::Verdicts;
+use self::messages::{PoisonGenerator, number};
+use self::results::PoisonResults;
 use crate::report::{full, report, seed};
 use crate::support::audit::audit;
 use crate::support::reconnect::RECOVERY;
@@ -32,33 +32,33 @@ const UNREADABLE: u32 = 20;
 
 #[tokio::test]
 async fn poison_ends_where_it_belongs_and_costs_no_neighbour() {
-    let (count, neighbours) = if full() {
+    let (count, others) = if full() {
         (50_000, 10_000)
     } else {
         (1500, 800)
     };
     let (env, seed) = (TestEnv::new().await, seed());
     let mut workers = vec![env.start_worker().await, env.start_worker().await];
-    let load = Load::mixed(&env, seed, neighbours).await;
-    let poison = Poisoning::prepare(&env, seed, count).await;
+    let load = Load::mixed(&env, seed, others).await;
+    let poison = PoisonLoad::prepare(&env, seed, count).await;
     tokio::join!(load.publish(&env), poison.publish(&env));
-    let mut harvest = Harvest::new(&env, &poison).await;
-    harvest.await_answers(&load).await;
-    harvest.await_quiet().await;
+    let mut collector = PoisonCollector::new(&env, &poison).await;
+    collector.await_answers(&load).await;
+    collector.await_quiet().await;
     for worker in &mut workers {
         let status = worker.stop().await;
         assert!(status.success(), "{status}");
     }
-    harvest.reap().await;
-    harvest.hand_back().await;
+    collector.read_queues().await;
+    collector.put_back().await;
     let mut findings = audit(&env, &load, Vec::new()).await;
-    findings += harvest.verdicts.judge(&env, &poison).await;
+    findings += collector.results.compare(&env, &poison).await;
     report("poison", 1, findings);
     env.teardown().await;
 }
 
-/// Poisonous messages, drawn anew whenever they are looked at: all of them at once would be too much to keep.
-pub struct Poisoning {
+/// Poisonous messages, message anew whenever they are looked at: all of them at once would be too much to keep.
+pub struct PoisonLoad {
     count: usize,
     seed: u64,
     /// Whose usages they ask for: nobody else does.
@@ -70,7 +70,7 @@ pub struct Poisoning {
     queue: String,
 }
 
-impl Poisoning {
+impl PoisonLoad {
     async fn prepare(env: &TestEnv, seed: u64, count: usize) -> Self {
         let customer = env.customer().await;
         let insert = "INSERT INTO billing_transactions (account_id, type, source, amount) \
@@ -97,8 +97,8 @@ impl Poisoning {
         }
     }
 
-    fn brewery(&self) -> Brewery<'_> {
-        Brewery::new(
+    fn generator(&self) -> PoisonGenerator<'_> {
+        PoisonGenerator::new(
             self.seed,
             self.account,
             &self.usages,
@@ -110,9 +110,9 @@ impl Poisoning {
 
     async fn publish(&self, env: &TestEnv) {
         let mut raw = RawConnection::open(&self.url).await;
-        let (mut brewery, exchange) = (self.brewery(), env.name("requests"));
+        let (mut generator, exchange) = (self.generator(), env.name("requests"));
         for number in 0..self.count {
-            let poison = brewery.brew(number);
+            let poison = generator.generate(number);
             raw.publish(
                 &exchange,
                 &poison.routing_key,
@@ -128,34 +128,34 @@ impl Poisoning {
     }
 }
 
-/// What comes out of the queues: of the poison, read as bytes, since no client can read it all; of the neighbours,
+/// What comes out of the queues: of the poison, read as bytes, since no client can read it all; of the others,
 /// kept as it is.
-struct Harvest<'a> {
+struct PoisonCollector<'a> {
     env: &'a TestEnv,
     raw: RawConnection,
-    verdicts: Verdicts,
-    /// By the exchange through which they came.
-    neighbours: Vec<(&'static str, RawMessage)>,
+    results: PoisonResults,
+    /// By the exchange through which they received.
+    others: Vec<(&'static str, RawMessage)>,
 }
 
-impl<'a> Harvest<'a> {
-    async fn new(env: &'a TestEnv, poison: &Poisoning) -> Self {
+impl<'a> PoisonCollector<'a> {
+    async fn new(env: &'a TestEnv, poison: &PoisonLoad) -> Self {
         Self {
             env,
             raw: RawConnection::open(&env.servers.amqp).await,
-            verdicts: Verdicts::new(poison),
-            neighbours: Vec::new(),
+            results: PoisonResults::new(poison),
+            others: Vec::new(),
         }
     }
 
     /// Takes everything that is there at present.
-    async fn reap(&mut self) {
+    async fn read_queues(&mut self) {
         for last in ["replies", "dead"] {
             for message in self.raw.take_all(&self.env.name(last)).await {
                 match number(&message.id()) {
-                    Some(number) if last == "dead" => self.verdicts.dead(number, &message),
-                    Some(number) => self.verdicts.told(number, &message),
-                    None => self.neighbours.push((last, message)),
+                    Some(number) if last == "dead" => self.results.add_dead_letter(number, &message),
+                    Some(number) => self.results.add_event(number, &message),
+                    None => self.others.push((last, message)),
                 }
             }
         }
@@ -166,27 +166,27 @@ impl<'a> Harvest<'a> {
         let mut deadline = Instant::now() + RECOVERY;
         let mut before = 0;
         loop {
-            self.reap().await;
-            let came = self.neighbours.len() + self.verdicts.came();
-            // Every neighbour has an event, some also a dead letter, some several of each: whether they are the
+            self.read_queues().await;
+            let received = self.others.len() + self.results.received();
+            // Every other has an event, some also a dead letter, some several of each: whether they are the
             // right ones, the audit tells.
-            if self.verdicts.settled() && self.neighbours_answered(load) {
+            if self.results.settled() && self.others_answered(load) {
                 return;
             }
             if Instant::now() > deadline {
-                println!("not answered in time: {:?}", self.verdicts.unsettled());
+                println!("not answered in time: {:?}", self.results.unsettled());
                 return;
             }
-            if came > before {
-                (before, deadline) = (came, Instant::now() + RECOVERY);
+            if received > before {
+                (before, deadline) = (received, Instant::now() + RECOVERY);
             }
         }
     }
 
-    fn neighbours_answered(&self, load: &Load) -> bool {
+    fn others_answered(&self, load: &Load) -> bool {
         let ids = |wanted: &'static str| {
             let of = self
-                .neighbours
+                .others
                 .iter()
                 .filter(move |(last, _)| *last == wanted);
             of.map(|(_, message)| message.id())
@@ -213,9 +213,9 @@ impl<'a> Harvest<'a> {
         .await;
     }
 
-    /// Puts back what belongs to the neighbours, as it came.
-    async fn hand_back(&mut self) {
-        for (index, (last, message)) in self.neighbours.drain(..).enumerate() {
+    /// Puts back what belongs to the others, as it received.
+    async fn put_back(&mut self) {
+        for (index, (last, message)) in self.others.drain(..).enumerate() {
             let exchange = self.env.name(last);
             self.raw
                 .publish(

@@ -31,9 +31,9 @@ async fn kill_9_of_workers_under_load() {
     let fault = async {
         let rounds = sized(8, 40);
         for round in 1..=rounds {
-            let mut victim = env.start_worker().await;
+            let mut crashing = env.start_worker().await;
             decided(&env, round * size / rounds / 2).await;
-            victim.kill();
+            crashing.kill();
         }
     };
     tokio::join!(load.publish(&env), fault);
@@ -74,10 +74,10 @@ async fn rabbitmq_restarted_and_killed_under_load() {
         let rounds = sized(1, 4);
         for round in 0..rounds {
             decided(&env, size * (4 * round + 1) / rounds / 10).await;
-            instance.do_to("restart", "rabbit");
+            instance.run_action_blocking("restart", "rabbit");
             decided(&env, size * (4 * round + 4) / rounds / 10).await;
-            instance.do_to("kill", "rabbit");
-            instance.do_to("start-one", "rabbit");
+            instance.run_action_blocking("kill", "rabbit");
+            instance.run_action_blocking("start-one", "rabbit");
         }
     };
     tokio::join!(load.publish(&env), fault);
@@ -101,14 +101,14 @@ async fn postgresql_restarted_and_killed_under_load() {
             env.depth(&env.name("replies")).await > share(8)
         })
         .await;
-        instance.do_to("restart", "pg");
+        instance.run_action_blocking("restart", "pg");
         eventually("and on", async || {
             env.depth(&env.name("replies")).await > share(30)
         })
         .await;
-        instance.do_to("kill", "pg");
+        instance.run_action_blocking("kill", "pg");
         two.logged("paused: the database").await;
-        instance.do_to("start-one", "pg");
+        instance.run_action_blocking("start-one", "pg");
     };
     tokio::join!(load.publish(&env), fault);
     let count = audit(&env, &load, vec![one, two]).await;
@@ -127,10 +127,10 @@ async fn both_servers_killed_at_once_under_load() {
     let fault = async {
         for round in 0..rounds {
             env.await_events(size * (2 * round + 1) / rounds / 3).await;
-            instance.do_to("kill", "pg");
-            instance.do_to("kill", "rabbit");
-            instance.do_to("start-one", "rabbit");
-            instance.do_to("start-one", "pg");
+            instance.run_action_blocking("kill", "pg");
+            instance.run_action_blocking("kill", "rabbit");
+            instance.run_action_blocking("start-one", "rabbit");
+            instance.run_action_blocking("start-one", "pg");
         }
     };
     tokio::join!(load.publish(&env), fault);
@@ -151,10 +151,10 @@ async fn a_server_that_is_absent_at_the_start_is_waited_for() {
         ("pg", "waiting for the database"),
         ("rabbit", "paused: the broker"),
     ] {
-        instance.do_to("stop-one", server);
+        instance.run_action_blocking("stop-one", server);
         let mut worker = env.spawn_worker();
         worker.logged(said).await;
-        instance.do_to("start-one", server);
+        instance.run_action_blocking("start-one", server);
         workers.push(worker);
     }
     let count = audit(&env, &load, workers).await;
@@ -203,7 +203,7 @@ async fn while_the_database_is_away_nothing_is_counted_as_an_attempt_and_work_re
     env.set("WORKER__BATCH_MAX", "5");
     let mut worker = env.start_worker().await;
     let load = Load::plain(&env, seed(), 300).await;
-    instance.do_to("stop-one", "pg");
+    instance.run_action_blocking("stop-one", "pg");
     load.publish(&env).await;
     worker.logged("paused: the database").await;
     eventually("all wait in the queue", async || {
@@ -212,7 +212,7 @@ async fn while_the_database_is_away_nothing_is_counted_as_an_attempt_and_work_re
     .await;
     let most = env.most_redeliveries(&env.name("work")).await;
     assert!(most <= 1, "the channel closes once: {most} redeliveries");
-    instance.do_to("start-one", "pg");
+    instance.run_action_blocking("start-one", "pg");
     let log = worker.log_handle();
     let count = audit(&env, &load, vec![worker]).await;
     report("PostgreSQL away", 1, count);

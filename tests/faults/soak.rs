@@ -126,14 +126,14 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
             match faults % 6 {
                 0 => terminate_sessions(&env).await,
                 1 => drop(instance.control(&["close_all_connections", "soak"]).await),
-                2 => instance.act("restart", "pg").await,
-                3 => instance.act("restart", "rabbit").await,
-                4 => instance.act("kill", "pg").await,
-                _ => instance.act("kill", "rabbit").await,
+                2 => instance.run_action("restart", "pg").await,
+                3 => instance.run_action("restart", "rabbit").await,
+                4 => instance.run_action("kill", "pg").await,
+                _ => instance.run_action("kill", "rabbit").await,
             }
             if faults % 6 >= 4 {
                 let server = if faults % 6 == 4 { "pg" } else { "rabbit" };
-                instance.act("start-one", server).await;
+                instance.run_action("start-one", server).await;
             }
             faults += 1;
         }

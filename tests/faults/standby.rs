@@ -24,7 +24,7 @@ struct Pair {
 impl Pair {
     /// Workers know both servers, and work with whichever can be written to.
     async fn start() -> Self {
-        let (instance, servers) = Instance::pair();
+        let (instance, servers) = Instance::with_standby();
         let environment = instance.environment();
         let mut env = TestEnv::on(servers).await;
         let both = environment["REVERTD_TEST_DATABASE_NODES"]
@@ -84,7 +84,7 @@ async fn a_standby_takes_over_from_a_primary_that_is_killed() {
         let (env, instance) = (&pair.env, &pair.instance);
         let fault = async {
             env.await_events(500).await;
-            instance.act("kill", "pg").await;
+            instance.run_action("kill", "pg").await;
             instance.promote().await;
         };
         tokio::join!(load.publish(env), fault);
@@ -115,7 +115,7 @@ async fn a_standby_takes_over_from_a_primary_that_falls_silent() {
     workers.push(pair.env.start_worker().await);
     load.publish(&pair.env).await;
     let count = audit(&pair.env, &load, workers).await;
-    pair.instance.act("kill", "pg").await;
+    pair.instance.run_action("kill", "pg").await;
     report("standby: primary silent, standby promoted", 1, count);
 }
 
@@ -162,7 +162,7 @@ async fn an_outcome_that_no_standby_has_is_not_told_by_whoever_finds_it() {
         workers.push((name, pair.env.start_worker().await));
     }
     let load = Load::plain(&pair.env, seed(), 1).await;
-    pair.instance.act("stop-one", "pg2").await;
+    pair.instance.run_action("stop-one", "pg2").await;
     load.publish(&pair.env).await;
     // One worker decides, and hangs in its commit. It dies, and the server gives up the wait: the outcome is there
     // to be found, on the primary alone.
@@ -191,8 +191,8 @@ async fn an_outcome_that_no_standby_has_is_not_told_by_whoever_finds_it() {
         1
     );
     assert_eq!(pair.events().await, 0, "nothing is told");
-    pair.instance.act("kill", "pg").await;
-    pair.instance.act("start-one", "pg2").await;
+    pair.instance.run_action("kill", "pg").await;
+    pair.instance.run_action("start-one", "pg2").await;
     pair.promote().await;
     let count = audit(&pair.env, &load, vec![second]).await;
     report("standby: an outcome found that it lacks", 1, count);
@@ -204,7 +204,7 @@ async fn a_refusal_is_as_durable_as_the_entry_it_names() {
     let account = pair.env.customer().await.account;
     let usage = pair.env.usage(account, 20).await;
     let mut worker = pair.env.start_worker().await;
-    pair.instance.act("stop-one", "pg2").await;
+    pair.instance.run_action("stop-one", "pg2").await;
     // Frontier's commit is given up while it waits: its entry is there, on the primary alone.
     let name = format!("{usage}:0:{account}");
     let usage_id = usage.to_string();
@@ -229,7 +229,7 @@ async fn a_refusal_is_as_durable_as_the_entry_it_names() {
     pair.env.publish(&without_id).await;
     pair.waits().await;
     assert_eq!(pair.events().await, 0, "nothing is told");
-    pair.instance.act("start-one", "pg2").await;
+    pair.instance.run_action("start-one", "pg2").await;
     let mut events = pair.env.events().await;
     let event = events.answer(&without_id).await;
     assert_eq!(event.verdict(), "ALREADY_REVERTED");
@@ -242,7 +242,7 @@ async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
     let mut pair = Pair::start().await;
     let worker = pair.env.start_worker().await;
     let load = Load::plain(&pair.env, seed(), 300).await;
-    pair.instance.act("stop-one", "pg2").await;
+    pair.instance.run_action("stop-one", "pg2").await;
     load.publish(&pair.env).await;
     pair.waits().await;
     if full() {
@@ -262,16 +262,16 @@ async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
     let most = pair.env.most_redeliveries(&work).await;
     assert!(most <= 1, "only the first try is charged: {most}");
     // What was not replicated is there to be found after a restart, by whoever comes.
-    pair.instance.act("kill", "pg").await;
-    pair.instance.act("start-one", "pg").await;
+    pair.instance.run_action("kill", "pg").await;
+    pair.instance.run_action("start-one", "pg").await;
     let fresh = pair.env.spawn_worker();
     pair.waits().await;
     pair.env.db = pair.reconnect_db().await;
     let there = pair.env.count("SELECT count(*) FROM revertd.outcomes");
     assert!(there.await > 0, "the primary alone has outcomes");
     assert_eq!(pair.events().await, 0, "nothing is told");
-    pair.instance.act("kill", "pg").await;
-    pair.instance.act("start-one", "pg2").await;
+    pair.instance.run_action("kill", "pg").await;
+    pair.instance.run_action("start-one", "pg2").await;
     pair.promote().await;
     let count = audit(&pair.env, &load, vec![worker, fresh]).await;
     report("standby: missing, then promoted", 1, count);

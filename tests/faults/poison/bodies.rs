@@ -27,7 +27,7 @@ pub fn body(account: Uuid, usage: Uuid, rng: &mut StdRng) -> Vec<u8> {
             let mut bytes = plain.into_bytes();
             let at = rng.random_range(0..=bytes.len());
             let count = rng.random_range(1..40);
-            bytes.splice(at..at, noise(count, rng));
+            bytes.splice(at..at, random_bytes(count, rng));
             bytes
         }
         5 => with(&plain, &format!(r#""more":{}"#, nested(rng))),
@@ -60,7 +60,7 @@ pub fn body(account: Uuid, usage: Uuid, rng: &mut StdRng) -> Vec<u8> {
         9 => WHOLE[rng.random_range(0..WHOLE.len())].to_vec(),
         10 => {
             let count = rng.random_range(1..2000);
-            noise(count, rng)
+            random_bytes(count, rng)
         }
         11 => {
             let huge = rng.random_ratio(1, 50);
@@ -171,6 +171,6 @@ fn with(plain: &str, member: &str) -> Vec<u8> {
     format!("{open},{member}}}").into_bytes()
 }
 
-pub fn noise(count: usize, rng: &mut StdRng) -> Vec<u8> {
+pub fn random_bytes(count: usize, rng: &mut StdRng) -> Vec<u8> {
     (0..count).map(|_| rng.random()).collect()
 }

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
-use super::bodies::{body, noise};
+use super::bodies::{body, random_bytes};
 use super::properties::Properties;
 use super::tables::{misnamed, table};
 use crate::support::raw::long;
@@ -14,7 +14,7 @@ const NOT_UTF8: &[u8] = b"\xff\xfe";
 
 /// What must become of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum ExpectedEnd {
     /// It is answered by an event; by a dead letter too, where the event says that it failed.
     Answered,
     /// The same, or the broker dead-letters it first, since its publisher let it expire.
@@ -28,7 +28,7 @@ pub struct Poison {
     pub routing_key: Vec<u8>,
     pub properties: Vec<u8>,
     pub body: Vec<u8>,
-    pub fate: Fate,
+    pub expected: ExpectedEnd,
     /// Whether it has a message id: only then is a refusal remembered.
     pub is_named: bool,
 }
@@ -53,7 +53,7 @@ pub fn number(id: &str) -> Option<usize> {
 }
 
 /// Draws messages. A share of `unreadable` in 1,000 can't be read.
-pub struct Brewery<'a> {
+pub struct PoisonGenerator<'a> {
     rng: StdRng,
     account: Uuid,
     usages: &'a [Uuid],
@@ -62,7 +62,7 @@ pub struct Brewery<'a> {
     unreadable: u32,
 }
 
-impl<'a> Brewery<'a> {
+impl<'a> PoisonGenerator<'a> {
     /// `usages` of `account` are what valid bodies ask for; `user` is the publisher's login, `queue` some
     /// queue's name.
     pub fn new(
@@ -83,7 +83,7 @@ impl<'a> Brewery<'a> {
         }
     }
 
-    pub fn brew(&mut self, number: usize) -> Poison {
+    pub fn generate(&mut self, number: usize) -> Poison {
         let usage = self.usages[self.rng.random_range(0..self.usages.len())];
         let body = body(self.account, usage, &mut self.rng);
         let tag = format!("{PREFIX}{number}");
@@ -93,16 +93,16 @@ impl<'a> Brewery<'a> {
         } else {
             properties.message_id = Some(tag.clone().into_bytes());
         }
-        self.draw(&mut properties);
+        self.add_properties(&mut properties);
         let mut routing_key = b"revert".to_vec();
-        let mut fate = match properties.expiration {
-            Some(_) => Fate::AnsweredOrExpired,
-            None => Fate::Answered,
+        let mut expected = match properties.expiration {
+            Some(_) => ExpectedEnd::AnsweredOrExpired,
+            None => ExpectedEnd::Answered,
         };
         if self.rng.random_ratio(self.unreadable, 1000) {
-            fate = Fate::Unreadable;
+            expected = ExpectedEnd::Unreadable;
             properties.expiration = None;
-            routing_key = self.spoil(&mut properties, &tag);
+            routing_key = self.corrupt(&mut properties, &tag);
         }
         let named = properties.message_id.as_ref();
         Poison {
@@ -110,11 +110,11 @@ impl<'a> Brewery<'a> {
             routing_key,
             properties: properties.bytes(),
             body,
-            fate,
+            expected,
         }
     }
 
-    fn draw(&mut self, properties: &mut Properties) {
+    fn add_properties(&mut self, properties: &mut Properties) {
         let rng = &mut self.rng;
         let mut maybe = |once_in: u32| rng.random_ratio(1, once_in);
         let (ids, texts, headers) = (maybe(2), maybe(4), maybe(2));
@@ -172,17 +172,17 @@ impl<'a> Brewery<'a> {
     }
 
     /// Puts in something that is not UTF-8 where the client demands it. Returns the routing key.
-    fn spoil(&mut self, properties: &mut Properties, tag: &str) -> Vec<u8> {
-        let spoiled = Some(NOT_UTF8.to_vec());
+    fn corrupt(&mut self, properties: &mut Properties, tag: &str) -> Vec<u8> {
+        let corrupted = Some(NOT_UTF8.to_vec());
         let tagged = Some([tag.as_bytes(), NOT_UTF8].concat());
         match self.rng.random_range(0..9) {
             0 => properties.correlation_id = tagged,
             1 if properties.correlation_id.is_some() => properties.message_id = tagged,
-            2 => properties.content_type = spoiled,
-            3 => properties.content_encoding = spoiled,
-            4 => properties.reply_to = spoiled,
-            5 => properties.kind = spoiled,
-            6 => properties.app_id = spoiled,
+            2 => properties.content_type = corrupted,
+            3 => properties.content_encoding = corrupted,
+            4 => properties.reply_to = corrupted,
+            5 => properties.kind = corrupted,
+            6 => properties.app_id = corrupted,
             7 => {
                 // It comes by its carbon copy, under the key that it was published with.
                 let mut keys = vec![b'S'];
@@ -200,7 +200,7 @@ impl<'a> Brewery<'a> {
     /// Short text, however odd; it is UTF-8.
     fn text(&mut self) -> Vec<u8> {
         let size = self.rng.random_range(0..120);
-        let mut text: Vec<u8> = noise(size, &mut self.rng);
+        let mut text: Vec<u8> = random_bytes(size, &mut self.rng);
         for byte in &mut text {
             *byte &= 0x7f;
         }

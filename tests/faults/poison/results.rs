@@ -5,16 +5,16 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::Poisoning;
+use super::PoisonLoad;
 use super::bodies::asks_for;
-use super::messages::Fate;
+use super::messages::ExpectedEnd;
 use crate::support::TestEnv;
 use crate::support::raw::RawMessage;
 use crate::support::report::{AuditResult, Finding};
 
 /// What was seen of all messages, by their numbers.
-pub struct Verdicts {
-    fates: Vec<Fate>,
+pub struct PoisonResults {
+    expected: Vec<ExpectedEnd>,
     seen: Vec<Seen>,
 }
 
@@ -38,30 +38,30 @@ impl Seen {
         reasons.any(|reason| failures.contains(&reason))
     }
 
-    fn is_settled(&self, fate: Fate) -> bool {
+    fn is_settled(&self, expected: ExpectedEnd) -> bool {
         let answered = !self.told.is_empty() && (!self.failed() || self.given_up > 0);
-        match fate {
-            Fate::Answered => answered,
-            Fate::AnsweredOrExpired => answered || self.removed > 0,
-            Fate::Unreadable => self.removed > 0,
+        match expected {
+            ExpectedEnd::Answered => answered,
+            ExpectedEnd::AnsweredOrExpired => answered || self.removed > 0,
+            ExpectedEnd::Unreadable => self.removed > 0,
         }
     }
 }
 
-impl Verdicts {
-    pub fn new(poison: &Poisoning) -> Self {
-        let mut brewery = poison.brewery();
-        let fates: Vec<_> = (0..poison.count)
-            .map(|number| brewery.brew(number).fate)
+impl PoisonResults {
+    pub fn new(poison: &PoisonLoad) -> Self {
+        let mut generator = poison.generator();
+        let expected: Vec<_> = (0..poison.count)
+            .map(|number| generator.generate(number).expected)
             .collect();
         Self {
-            seen: vec![Seen::default(); fates.len()],
-            fates,
+            seen: vec![Seen::default(); expected.len()],
+            expected,
         }
     }
 
     /// An event.
-    pub fn told(&mut self, number: usize, message: &RawMessage) {
+    pub fn add_event(&mut self, number: usize, message: &RawMessage) {
         let event: Value = serde_json::from_slice(&message.body).expect("events are JSON");
         let reason = &event["data"]["error"]["details"][0]["reason"];
         let kind = reason.as_str().or(event["type"].as_str()).expect("a type");
@@ -76,9 +76,9 @@ impl Verdicts {
     }
 
     /// A dead letter.
-    pub fn dead(&mut self, number: usize, message: &RawMessage) {
+    pub fn add_dead_letter(&mut self, number: usize, message: &RawMessage) {
         let seen = &mut self.seen[number];
-        if self.fates[number] != Fate::Unreadable && message.headers_contain(b"x-first-attempt-at")
+        if self.expected[number] != ExpectedEnd::Unreadable && message.headers_contain(b"x-first-attempt-at")
         {
             seen.given_up += 1;
         } else {
@@ -87,7 +87,7 @@ impl Verdicts {
     }
 
     /// How much was seen, to tell whether more comes.
-    pub fn came(&self) -> usize {
+    pub fn received(&self) -> usize {
         let all = self.seen.iter();
         all.map(|seen| seen.told.len() + seen.given_up + seen.removed)
             .sum()
@@ -98,38 +98,38 @@ impl Verdicts {
     }
 
     pub fn unsettled(&self) -> Vec<usize> {
-        let of = |number: &usize| !self.seen[*number].is_settled(self.fates[*number]);
-        (0..self.fates.len()).filter(of).collect()
+        let of = |number: &usize| !self.seen[*number].is_settled(self.expected[*number]);
+        (0..self.expected.len()).filter(of).collect()
     }
 
     /// Compares what was seen with what may be, and with the ledger.
-    pub async fn judge(&self, env: &TestEnv, poison: &Poisoning) -> AuditResult {
+    pub async fn compare(&self, env: &TestEnv, poison: &PoisonLoad) -> AuditResult {
         let mut count = AuditResult {
             requests: poison.count,
             ..AuditResult::default()
         };
-        let mut brewery = poison.brewery();
+        let mut generator = poison.generator();
         for (number, seen) in self.seen.iter().enumerate() {
-            let drawn = brewery.brew(number);
+            let message = generator.generate(number);
             let mut found = |wrong, what: &str| {
-                let body: String = String::from_utf8_lossy(&drawn.body)
+                let body: String = String::from_utf8_lossy(&message.body)
                     .chars()
                     .take(300)
                     .collect();
-                let text = format!("poison {number} {what}: {:?}, {seen:?}: {body}", drawn.fate);
+                let text = format!("poison {number} {what}: {:?}, {seen:?}: {body}", message.expected);
                 count.found(wrong, text);
             };
-            if !seen.is_settled(drawn.fate) {
+            if !seen.is_settled(message.expected) {
                 let gone = seen.told.is_empty() && seen.given_up + seen.removed == 0;
                 let wrong = if gone { Finding::Lost } else { Finding::Unanswered };
                 found(wrong, "did not end where it belongs");
             }
             // Once redelivered, it may be taken at the word of a count that it forged: it harms itself alone.
-            let forged = drawn.forges_a_count();
-            if seen.told.len() > 1 && drawn.is_named && !forged {
+            let forged = message.forges_a_count();
+            if seen.told.len() > 1 && message.is_named && !forged {
                 found(Finding::Differing, "was told in several ways");
             }
-            if drawn.fate == Fate::Answered && seen.removed > 0 {
+            if message.expected == ExpectedEnd::Answered && seen.removed > 0 {
                 found(Finding::Other, "was removed by the broker, and can be read");
             }
             if seen.given_up > 0 && !seen.failed() {
@@ -138,7 +138,7 @@ impl Verdicts {
                     "is a dead letter, and its event does not say so",
                 );
             }
-            if drawn.fate == Fate::Unreadable && !seen.told.is_empty() {
+            if message.expected == ExpectedEnd::Unreadable && !seen.told.is_empty() {
                 found(Finding::Other, "was answered, and can't be read");
             }
             let mut reasons = seen.told.iter().map(|(_, reason)| reason);
@@ -146,7 +146,7 @@ impl Verdicts {
             if given_up && !forged {
                 found(Finding::Other, "was given up for the sake of others");
             }
-            if seen.reverted.is_some() && seen.reverted != asks_for(&drawn.body) {
+            if seen.reverted.is_some() && seen.reverted != asks_for(&message.body) {
                 found(Finding::Twice, "was granted what it did not ask for");
             }
         }
@@ -155,7 +155,7 @@ impl Verdicts {
     }
 
     /// Each usage of the poison's account is given back as its events say, and once.
-    async fn compare_ledger(&self, env: &TestEnv, poison: &Poisoning, count: &mut AuditResult) {
+    async fn compare_ledger(&self, env: &TestEnv, poison: &PoisonLoad, count: &mut AuditResult) {
         let granted = self.seen.iter().filter_map(|seen| seen.reverted);
         // The same request may be told several times, as that of another message with its id.
         let granted: HashMap<_, _> = granted.collect();

@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::bodies::noise;
+use super::bodies::random_bytes;
 use crate::support::raw::{long, short};
 
 /// What a worker reads in headers, or wrote there itself.
@@ -155,7 +155,7 @@ fn value(depth: usize, rng: &mut StdRng) -> Vec<u8> {
             let size = rng.random_range(0..600);
             let digits = rng.random_range(0..30);
             let text = match rng.random_range(0..3) {
-                0 => noise(size, rng),
+                0 => random_bytes(size, rng),
                 1 => vec![b'9'; digits],
                 _ => b"somebody else".to_vec(),
             };
