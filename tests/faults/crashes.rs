@@ -11,7 +11,7 @@ use crate::support::load::{Load, RequestKind, Sent};
 use crate::support::report::{full, report, seed};
 use crate::support::{Request, TestEnv, WorkerProcess, eventually};
 
-/// Requests that are published before a look at the crashing.
+/// Requests that are published before the crashing worker is checked.
 const PART: usize = 60;
 
 fn rounds() -> usize {
@@ -19,7 +19,7 @@ fn rounds() -> usize {
 }
 
 /// A worker that crashes at `seam` once it has passed it `passes` times.
-fn crashing(env: &TestEnv, seam: &str, passes: u64) -> WorkerProcess {
+fn start_crashing_worker(env: &TestEnv, seam: &str, passes: u64) -> WorkerProcess {
     let mut command = env.command(&["worker"]);
     command.env("FAILPOINTS", format!("{seam}={passes}*off->return"));
     WorkerProcess::spawn(command)
@@ -40,7 +40,7 @@ async fn crash_at(seam: &str) {
     let load = Load::mixed(&env, seed, rounds() * PART * 2).await;
     let mut parts = load.parts(PART).cycle();
     for round in 0..rounds() {
-        let mut crashing = crashing(&env, seam, (seed + round as u64) % 4);
+        let mut crashing = start_crashing_worker(&env, seam, (seed + round as u64) % 4);
         crashing.ready().await;
         while !crashing.has_ended() {
             load.publish_part(&env, parts.next().expect("it cycles"))
@@ -108,7 +108,7 @@ async fn a_crash_during_a_graceful_stop() {
     let load = Load::mixed(&env, seed, rounds() * PART * 2).await;
     let mut parts = load.parts(PART).cycle();
     for _ in 0..rounds() {
-        let mut crashing = crashing(&env, seam::STOPPING, 0);
+        let mut crashing = start_crashing_worker(&env, seam::STOPPING, 0);
         crashing.ready().await;
         load.publish_part(&env, parts.next().expect("it cycles"))
             .await;
@@ -148,7 +148,7 @@ async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend
         let revert = "DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx";
         env.sql(revert).await;
         // Several at once, as a fleet starts: the first crashes at one of three seams.
-        let mut crashing = crashing(&env, seam::MIGRATING, run % 3);
+        let mut crashing = start_crashing_worker(&env, seam::MIGRATING, run % 3);
         let mut others = [env.spawn_worker(), env.spawn_worker()];
         // It may find the work done, and then has no reason to crash.
         eventually("it crashes or works", async || {
