@@ -61,7 +61,7 @@ impl Network {
         self.env.count(query).await
     }
 
-    /// Latencies until something more is decided than by now.
+    /// Waits until something more is decided than by now.
     async fn progress(&self, limit: Duration) {
         let before = self.outcomes().await;
         until(limit, "work goes on", async || {
@@ -96,7 +96,7 @@ async fn until(limit: Duration, what: &str, mut so: impl AsyncFnMut() -> bool) -
     began.elapsed()
 }
 
-/// Latencies until a worker's log has more than `before` lines that say that it paused.
+/// Waits until a worker's log has more than `before` lines that say that it paused.
 async fn paused(worker: &WorkerProcess, before: usize, limit: Duration) -> Duration {
     until(limit, "the worker notices", async || {
         pauses(&worker.log()) > before

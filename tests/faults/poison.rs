@@ -161,7 +161,7 @@ impl<'a> PoisonCollector<'a> {
         }
     }
 
-    /// Latencies until all are where they belong, or nothing comes any more.
+    /// Waits until all are where they belong, or nothing comes any more.
     async fn await_answers(&mut self, load: &Load) {
         let mut deadline = Instant::now() + RECOVERY;
         let mut before = 0;
@@ -199,7 +199,7 @@ impl<'a> PoisonCollector<'a> {
         })
     }
 
-    /// Latencies until nothing is on its way to be told once more.
+    /// Waits until nothing is on its way to be told once more.
     async fn await_quiet(&mut self) {
         let mut quiet = 0;
         eventually("the queues stay empty", async || {

@@ -9,7 +9,7 @@ use crate::support::audit::audit;
 use crate::support::load::Load;
 use crate::support::*;
 
-/// Latencies until the outcomes have reached a share of what is to come: about eight in ten requests have one
+/// Waits until the outcomes have reached a share of what is to come: about eight in ten requests have one
 /// of their own.
 async fn decided(env: &TestEnv, at_least: usize) {
     let enough = async || outcomes(env).await >= at_least;

@@ -55,7 +55,7 @@ impl Pair {
         reconnect_db(&with_database(&env.servers.database, &env.database)).await
     }
 
-    /// Latencies until a commit waits for the standby.
+    /// Waits until a commit waits for the standby.
     async fn waits(&self) {
         let db = self.reconnect_db().await;
         eventually("a commit waits for the standby", async || {

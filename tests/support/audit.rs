@@ -28,7 +28,7 @@ const SUCCESSORS: usize = 5;
 /// Between two looks; less than the environment's shortest rung.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Latencies until everything is answered and the queues are drained, stops the workers, reads events and dead
+/// Waits until everything is answered and the queues are drained, stops the workers, reads events and dead
 /// letters to the end, and compares all with the model. Servers may have been restarted meanwhile.
 pub async fn audit(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> AuditResult {
     let collected = collect(env, load, workers).await;
@@ -124,7 +124,7 @@ impl<'a> Audit<'a> {
         self.left_behind().await.iter().all(|(_, left)| *left == 0)
     }
 
-    /// Latencies until nothing is on its way, or something stays.
+    /// Waits until nothing is on its way, or something stays.
     async fn await_quiet(&mut self) {
         let deadline = Instant::now() + RECOVERY;
         let mut quiet = 0;

@@ -241,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HttpConnection<S> {
         response.expect("an answer in time")
     }
 
-    /// Latencies until the server closes the connection, and returns what it still said.
+    /// Waits until the server closes the connection, and returns what it still said.
     pub async fn ended(&mut self) -> String {
         let mut rest = Vec::new();
         let read = timeout(TIMEOUT, self.0.read_to_end(&mut rest)).await;

@@ -443,7 +443,7 @@ impl TestEnv {
         std::iter::once(self.name("work")).chain(rungs).collect()
     }
 
-    /// Latencies until the work queue and every rung are empty: nothing waits to be worked on. What is in a
+    /// Waits until the work queue and every rung are empty: nothing waits to be worked on. What is in a
     /// worker's hands is not seen, so this follows the last event.
     pub async fn drained(&self) {
         eventually("the queues are drained", async || {

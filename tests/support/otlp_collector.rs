@@ -50,7 +50,7 @@ impl Collector {
         self.spans.lock().expect("nobody panics with it").clone()
     }
 
-    /// Latencies until there are spans that fit, and returns them.
+    /// Waits until there are spans that fit, and returns them.
     pub async fn wait_for(
         &self,
         what: &str,

@@ -25,7 +25,7 @@ impl TestEnv {
         declared(&mut broker, &queue).await.consumer_count()
     }
 
-    /// Latencies until so many events were told.
+    /// Waits until so many events were told.
     pub async fn await_events(&self, at_least: usize) {
         let queue = self.name("replies");
         let mut broker = ReconnectingChannel::new(&self.servers.amqp);

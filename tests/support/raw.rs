@@ -132,7 +132,7 @@ impl RawConnection {
         self.unconfirmed.insert(self.published);
     }
 
-    /// Latencies until everything published is confirmed.
+    /// Waits until everything published is confirmed.
     pub async fn confirmed(&mut self) {
         while !self.unconfirmed.is_empty() {
             let ack = self.expect((60, 80)).await;

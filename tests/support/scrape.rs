@@ -71,12 +71,12 @@ impl Telemetry {
         }
     }
 
-    /// Latencies until it is ready.
+    /// Waits until it is ready.
     pub async fn ready(&self) {
         eventually("it is ready", async || self.readiness().await.is_ok()).await;
     }
 
-    /// Latencies until it is not, for a reason that begins like that.
+    /// Waits until it is not, for a reason that begins like that.
     pub async fn not_ready(&self, why: &str) {
         eventually(&format!("it is not ready: {why}"), async || {
             self.readiness()
@@ -86,7 +86,7 @@ impl Telemetry {
         .await;
     }
 
-    /// Latencies until a series has that value.
+    /// Waits until a series has that value.
     pub async fn shows(&self, name: &str, labels: &[(&str, &str)], value: i64) {
         let what = format!("{name} {labels:?} is {value}");
         eventually(&what, async || {

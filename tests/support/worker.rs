@@ -53,17 +53,17 @@ impl WorkerProcess {
         self.child.id()
     }
 
-    /// Latencies until it consumes.
+    /// Waits until it consumes.
     pub async fn ready(&mut self) {
         self.logged(" ready").await;
     }
 
-    /// Latencies until a line of its log contains `text`.
+    /// Waits until a line of its log contains `text`.
     pub async fn logged(&mut self, text: &str) {
         self.logged_since(0, text).await;
     }
 
-    /// Latencies until a line of its log after so many bytes contains `text`.
+    /// Waits until a line of its log after so many bytes contains `text`.
     pub async fn logged_since(&mut self, bytes: usize, text: &str) {
         eventually(&format!("the worker logs {text:?}"), async || {
             let ended = self.has_ended();
@@ -88,7 +88,7 @@ impl WorkerProcess {
         self.child.try_wait().expect("a child").is_some()
     }
 
-    /// Latencies for its end.
+    /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
         eventually("the worker ends", async || {
             self.child.try_wait().expect("a child").is_some()

@@ -32,8 +32,8 @@ fn grants(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
 }
 
 fn grant(env: &TestEnv, action: &str, client: &str, org: &str) {
-    let (status, _, said) = grants(env, &[action, client, org]);
-    assert_eq!(status, 0, "{said}");
+    let (status, _, stderr) = grants(env, &[action, client, org]);
+    assert_eq!(status, 0, "{stderr}");
 }
 
 fn by(names: &Value, usage: Uuid) -> Request {
@@ -56,7 +56,7 @@ async fn without_a_grant_nobody_learns_what_there_is() {
     let (project, usage) = (env.project(org).await, env.usage(account, 20).await);
     let empty = env.org().await;
     let (nobody, nothing) = (Uuid::new_v4(), Uuid::new_v4());
-    let mut told = Vec::new();
+    let mut rejections = Vec::new();
     for (names, usage) in [
         (json!({"billing_id": account}), usage),
         (json!({"billing_id": account}), nothing),
@@ -85,11 +85,11 @@ async fn without_a_grant_nobody_learns_what_there_is() {
         assert_eq!(event.routing_key, format!("denied.{key}"));
         let mut fields: Vec<_> = data.keys().cloned().collect();
         fields.retain(|field| !["org_id", "billing_id"].contains(&field.as_str()));
-        told.push((data["error"].clone(), fields));
+        rejections.push((data["error"].clone(), fields));
     }
-    told.dedup();
-    assert_eq!(told.len(), 1, "the same words for all: {told:?}");
-    let (error, _) = &told[0];
+    rejections.dedup();
+    assert_eq!(stdout.len(), 1, "the same words for all: {stdout:?}");
+    let (error, _) = &rejections[0];
     assert_eq!(error["code"], 7);
     assert_eq!(error["details"][0]["metadata"], json!({}));
     let message = error["message"].as_str().expect("text");
@@ -412,46 +412,46 @@ async fn the_command_says_what_it_did() {
         grants(&env, &["list"]),
         (0, "no grants\n".into(), String::new())
     );
-    let (status, told, said) = grants(&env, &["add", "render", &org]);
-    assert_eq!((status, said.as_str()), (0, ""));
-    assert_eq!(told, format!("render may ask for org {org}\n"));
-    let (status, told, _) = grants(&env, &["add", "render", &org, "--by", "bob"]);
+    let (status, stdout, stderr) = grants(&env, &["add", "render", &org]);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert_eq!(stdout, format!("render may ask for org {org}\n"));
+    let (status, stdout, _) = grants(&env, &["add", "render", &org, "--by", "bob"]);
     assert_eq!(
-        (status, told),
+        (status, stdout),
         (0, format!("render already may ask for org {org}\n"))
     );
-    let (status, told, _) = grants(&env, &["add", "render", "*", "--output", "json"]);
-    assert_eq!((status, told.as_str()), (0, "{\"added\":true}\n"));
+    let (status, stdout, _) = grants(&env, &["add", "render", "*", "--output", "json"]);
+    assert_eq!((status, stdout.as_str()), (0, "{\"added\":true}\n"));
     let unknown = Uuid::new_v4().to_string();
-    let (status, _, said) = grants(&env, &["add", "other", &unknown, "--by", "bob"]);
-    assert!(status == 0 && said.contains("no such org"), "{said}");
+    let (status, _, stderr) = grants(&env, &["add", "other", &unknown, "--by", "bob"]);
+    assert!(status == 0 && stderr.contains("no such org"), "{stderr}");
 
-    let (_, told, _) = grants(&env, &["list"]);
-    let lines: Vec<_> = told.lines().collect();
-    assert_eq!(lines.len(), 4, "{told}");
+    let (_, stdout, _) = grants(&env, &["list"]);
+    let lines: Vec<_> = stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{stdout}");
     assert!(
         lines[1].starts_with(&unknown) && lines[1].ends_with("other (bob)"),
-        "{told}"
+        "{stdout}"
     );
     assert!(
         lines[2].starts_with('*') && lines[2].ends_with("render (alice)"),
-        "{told}"
+        "{stdout}"
     );
-    let (_, told, _) = grants(&env, &["list", "--client", "render", "--output", "json"]);
-    let listed: Value = serde_json::from_str(&told).expect("JSON");
+    let (_, stdout, _) = grants(&env, &["list", "--client", "render", "--output", "json"]);
+    let listed: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(listed[0]["org"], "*");
     assert_eq!(listed[1]["org"], json!(customer.org));
     assert_eq!(listed[1]["granted_by"], "alice");
     assert_eq!(listed[1]["granted_as"], "revertd");
-    let (_, told, _) = grants(&env, &["list", "--org", &org, "--output", "json"]);
-    let listed: Value = serde_json::from_str(&told).expect("JSON");
-    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{told}");
+    let (_, stdout, _) = grants(&env, &["list", "--org", &org, "--output", "json"]);
+    let listed: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{stdout}");
 
-    let (status, _, said) = grants(&env, &["remove", "render", &org]);
-    assert!(status == 0 && said.contains("every org"), "{said}");
-    let (status, told, said) = grants(&env, &["remove", "render", &org]);
-    assert_eq!((status, told.as_str()), (1, ""));
-    assert!(said.contains("render has no grant for org"), "{said}");
+    let (status, _, stderr) = grants(&env, &["remove", "render", &org]);
+    assert!(status == 0 && stderr.contains("every org"), "{stderr}");
+    let (status, stdout, stderr) = grants(&env, &["remove", "render", &org]);
+    assert_eq!((status, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("render has no grant for org"), "{stderr}");
     for wrong in [
         &["add", "render"][..],
         &["add", "render", "acme"],
@@ -464,7 +464,7 @@ async fn the_command_says_what_it_did() {
         assert_eq!(grants(&env, wrong).0, 2, "{wrong:?}");
     }
     env.sql("DROP SCHEMA revertd CASCADE").await;
-    let (status, _, said) = grants(&env, &["list"]);
-    assert!(status == 1 && said.contains("revertd migrate"), "{said}");
+    let (status, _, stderr) = grants(&env, &["list"]);
+    assert!(status == 1 && stderr.contains("revertd migrate"), "{stderr}");
     env.teardown().await;
 }

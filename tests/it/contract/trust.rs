@@ -33,8 +33,8 @@ fn shown(env: &TestEnv, arguments: &[&str]) -> Value {
         .command(&[arguments, &["--output", "json"]].concat())
         .output()
         .expect("runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"))
 }
 
 #[tokio::test]
@@ -155,8 +155,8 @@ async fn a_publishers_claim_is_not_believed_by_a_later_word() {
         (&json!(CLIENT), &json!(publisher.user), &json!(2))
     );
     let id = listed["id"].as_str().expect("an id").to_owned();
-    let (_, told, _) = dead_letters(&env, &["show", &id]);
-    assert!(told.contains("by whose word alone"), "{told}");
+    let (_, stdout, _) = dead_letters(&env, &["show", &id]);
+    assert!(stdout.contains("by whose word alone"), "{stdout}");
     let replayed = shown(&env, &["dead-letters", "replay", "--all", "--yes"]);
     assert_eq!(replayed["left"], json!({"of_another_login": 1}));
     // Once it is trusted, it can be replayed, for its client.
@@ -193,8 +193,8 @@ async fn a_replay_under_an_operators_login_waits_until_it_is_trusted() {
         .message_id()
         .clone()
         .expect("it has one");
-    let told = shown(&env, &["status", "--request", id.as_str()]);
-    let waits = &told["waiting"][0];
+    let stdout = shown(&env, &["status", "--request", id.as_str()]);
+    let waits = &stdout["waiting"][0];
     assert_eq!(
         (
             &waits["queue"],

@@ -95,15 +95,15 @@ async fn a_later_versions_refusal_is_told_as_it_is_stored() {
     assert!(!telemetry.metrics().await.values("reason").contains(REASON));
 
     let id = request.properties.message_id().clone().expect("it has one");
-    let (_, told, _) = run(&env, &["status", "--request", id.as_str(), "--no-queues"]);
+    let (_, stdout, _) = run(&env, &["status", "--request", id.as_str(), "--no-queues"]);
     assert!(
-        told.contains("TOO_MANY_REVERTS: too many, limit 3"),
-        "{told}"
+        stdout.contains("TOO_MANY_REVERTS: too many, limit 3"),
+        "{stdout}"
     );
-    let (status, told, said) = run(&env, &["verify"]);
-    assert_eq!(status, 0, "{told}{said}");
-    let (status, _, said) = run(&env, &["events", "republish", "--yes"]);
-    assert_eq!(status, 0, "{said}");
+    let (status, stdout, stderr) = run(&env, &["verify"]);
+    assert_eq!(status, 0, "{stdout}{stderr}");
+    let (status, _, stderr) = run(&env, &["events", "republish", "--yes"]);
+    assert_eq!(status, 0, "{stderr}");
     assert_eq!(later_event(&env).await.body, event.body);
     env.teardown().await;
 }
@@ -135,20 +135,20 @@ async fn what_cannot_be_told_is_its_requests_failure() {
         "{log}"
     );
     let id = request.properties.message_id().clone().expect("it has one");
-    let (_, told, _) = run(
+    let (_, stdout, _) = run(
         &env,
         &["status", "--request", id.as_str(), "--output", "json"],
     );
-    let told: Value = serde_json::from_str(&told).expect("JSON");
-    assert_eq!(told["outcomes"][0]["refusal"]["reason"], REASON);
-    let (status, told, said) = run(
+    let stdout: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(stdout["outcomes"][0]["refusal"]["reason"], REASON);
+    let (status, stdout, stderr) = run(
         &env,
         &["events", "republish", "--yes", "--output", "json"],
     );
-    assert_eq!(status, 1, "{said}");
-    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(status, 1, "{stderr}");
+    let stdout: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(
-        (&told["untold"], &told["usage.reverted"]),
+        (&stdout["untold"], &stdout["usage.reverted"]),
         (&json!(1), &json!(1))
     );
     assert!(worker.stop().await.success());

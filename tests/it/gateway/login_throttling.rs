@@ -1,4 +1,4 @@
-//! Finding secrets at full speed: how many reach the broker, and who is hindered.
+//! Wrong secrets at full speed: how many logins reach the broker, and which clients must wait.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};

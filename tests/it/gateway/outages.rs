@@ -129,7 +129,7 @@ async fn what_may_have_been_taken_is_not_told_as_not_taken() {
     drop(broker);
 }
 
-/// Latencies until that is so in the broker.
+/// Waits until that is so in the broker.
 async fn is_so(broker: &str, what: &str) {
     eventually("it is on its way", async || {
         manage(&["ctl", broker, "eval", what]).trim() == "true"

@@ -21,8 +21,8 @@ fn shell(command: &str) -> (i32, String) {
         .args(["-c", command])
         .output()
         .expect("a shell");
-    let told = String::from_utf8(output.stdout).expect("UTF-8");
-    (output.status.code().expect("no signal"), told)
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    (output.status.code().expect("no signal"), stdout)
 }
 
 #[tokio::test]
@@ -36,11 +36,11 @@ async fn the_printed_command_works_with_a_client_id_and_secret() {
     let command = PRINTED.replace("127.0.0.1:7400", &address);
     let command = format!("{command} -sS -u 'publisher:pH3%8sNd+6yB/e1Kc' -w ' %{{http_code}}'");
 
-    let (status, told) = shell(&command);
+    let (status, stdout) = shell(&command);
     assert_eq!(status, 0);
     assert!(
-        told.ends_with(" 400") && told.contains("INVALID_FIELD"),
-        "{told}"
+        stdout.ends_with(" 400") && stdout.contains("INVALID_FIELD"),
+        "{stdout}"
     );
 
     let filled = command
@@ -61,10 +61,10 @@ async fn the_printed_command_works_with_a_client_id_and_secret() {
     assert_eq!(shell(&filled), (0, "{} 200".into()));
     assert_eq!(env.entries(usage).await, 1);
 
-    let (_, told) = shell(&filled.replace("-u 'publisher:pH3%8sNd+6yB/e1Kc'", ""));
+    let (_, stdout) = shell(&filled.replace("-u 'publisher:pH3%8sNd+6yB/e1Kc'", ""));
     assert!(
-        told.ends_with(" 401") && told.contains("CLIENT_UNKNOWN"),
-        "{told}"
+        stdout.ends_with(" 401") && stdout.contains("CLIENT_UNKNOWN"),
+        "{stdout}"
     );
     env.teardown().await;
 }
@@ -73,9 +73,9 @@ async fn the_printed_command_works_with_a_client_id_and_secret() {
 async fn it_listens_where_the_printed_command_looks_for_it() {
     let env = TestEnv::new().await;
     let output = env.command(&["config", "--output", "json"]).output();
-    let told: serde_json::Value =
+    let stdout: serde_json::Value =
         serde_json::from_slice(&output.expect("runs").stdout).expect("JSON");
-    assert_eq!(told["gateway"]["listen"], "127.0.0.1:7400");
+    assert_eq!(stdout["gateway"]["listen"], "127.0.0.1:7400");
     assert!(PRINTED.contains("http://127.0.0.1:7400/"));
     env.teardown().await;
 }

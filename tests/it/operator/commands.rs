@@ -39,15 +39,15 @@ async fn submit_prints_the_event_and_ends_as_it_says() {
         "--reason",
         "the job failed",
     ];
-    let (status, told, _) = run(&env, &first);
+    let (status, stdout, _) = run(&env, &first);
     assert_eq!(status, 0);
     assert!(
-        told.starts_with("usage.reverted: 5 of 20 given back, 15 remain (request job-7"),
-        "{told}"
+        stdout.starts_with("usage.reverted: 5 of 20 given back, 15 remain (request job-7"),
+        "{stdout}"
     );
 
-    let (status, told, _) = run(&env, &[&first[..], &["--output", "json"]].concat());
-    let event: Value = serde_json::from_str(&told).expect("the event, alone");
+    let (status, stdout, _) = run(&env, &[&first[..], &["--output", "json"]].concat());
+    let event: Value = serde_json::from_str(&stdout).expect("the event, alone");
     assert_eq!(
         (status, &event["data"]["reason"]),
         (0, &json!("the job failed"))
@@ -62,28 +62,28 @@ async fn submit_prints_the_event_and_ends_as_it_says() {
         "--billing-id",
         &account,
     ];
-    let (status, told, _) = run(&env, &again);
+    let (status, stdout, _) = run(&env, &again);
     assert_eq!(status, 1);
     assert!(
-        told.contains("ALREADY_REVERTED") && told.contains("amount 5"),
-        "{told}"
+        stdout.contains("ALREADY_REVERTED") && stdout.contains("amount 5"),
+        "{stdout}"
     );
 
-    let (status, told, _) = run(&env, &["submit", "--usage-id", "x", "--amount", "-1"]);
+    let (status, stdout, _) = run(&env, &["submit", "--usage-id", "x", "--amount", "-1"]);
     assert_eq!(status, 1);
-    for said in [
+    for text in [
         "INVALID_FIELD",
         "usage_id must be",
         "amount must be",
         "billing_id one of",
     ] {
-        assert!(told.contains(said), "{told}");
+        assert!(stdout.contains(text), "{stdout}");
     }
-    let (status, told, _) = run(&env, &["submit", "--body", "rubbish"]);
+    let (status, stdout, _) = run(&env, &["submit", "--body", "rubbish"]);
     assert_eq!(status, 1);
     assert!(
-        told.starts_with("usage.revert.failed: MALFORMED_REQUEST"),
-        "{told}"
+        stdout.starts_with("usage.revert.failed: MALFORMED_REQUEST"),
+        "{stdout}"
     );
 
     assert!(worker.stop().await.success());
@@ -96,20 +96,20 @@ async fn submit_prints_the_event_and_ends_as_it_says() {
         "--message-id",
         "later",
     ];
-    let (status, told, said) = run(&env, &unanswered);
-    assert_eq!((status, told.as_str()), (3, ""));
-    assert!(said.contains("--message-id later"), "{said}");
+    let (status, stdout, stderr) = run(&env, &unanswered);
+    assert_eq!((status, stdout.as_str()), (3, ""));
+    assert!(stderr.contains("--message-id later"), "{stderr}");
     env.teardown().await;
 }
 
 #[tokio::test]
 async fn submit_before_any_worker_says_so() {
     let env = TestEnv::new().await;
-    let (status, _, said) = run(&env, &["submit", "--body", "{}"]);
+    let (status, _, stderr) = run(&env, &["submit", "--body", "{}"]);
     assert_eq!(status, 1);
     assert!(
-        said.contains("t.") && said.contains("revertd worker"),
-        "{said}"
+        stderr.contains("t.") && stderr.contains("revertd worker"),
+        "{stderr}"
     );
     env.teardown().await;
 }
@@ -125,9 +125,9 @@ async fn wrong_usage_ends_with_2_and_says_how() {
         &["submit", "--body", "{}", "--max-attempts", "0"],
         &["config", "--output", "xml"],
     ] {
-        let (status, _, said) = run(&env, arguments);
+        let (status, _, stderr) = run(&env, arguments);
         assert_eq!(status, 2, "{arguments:?}");
-        assert!(said.contains("--help"), "{said}");
+        assert!(stderr.contains("--help"), "{stderr}");
     }
     for arguments in [
         &["--help"][..],
@@ -147,15 +147,15 @@ async fn config_prints_what_is_in_force_and_hides_the_passwords() {
     env.set("WORKER__BATCH_MAX", "17");
     env.set("DATABASE__URL", "postgres://me:hunter2@db/x");
     logs::secret("hunter2");
-    let (status, told, _) = run(&env, &["config"]);
+    let (status, stdout, _) = run(&env, &["config"]);
     assert_eq!(status, 0);
     assert!(
-        told.contains("batch_max = 17") && told.contains("postgres://me:***@db/x"),
-        "{told}"
+        stdout.contains("batch_max = 17") && stdout.contains("postgres://me:***@db/x"),
+        "{stdout}"
     );
-    assert!(!told.contains("hunter2"));
-    let (_, told, _) = run(&env, &["config", "--output", "json"]);
-    let parsed: Value = serde_json::from_str(&told).expect("JSON");
+    assert!(!stdout.contains("hunter2"));
+    let (_, stdout, _) = run(&env, &["config", "--output", "json"]);
+    let parsed: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(parsed["worker"]["batch_max"], 17);
     // What it prints is a configuration.
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -185,8 +185,8 @@ async fn migrate_run_by_many_at_once_does_it_once() {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        applied += told["applied"].as_array().expect("a list").len();
+        let stdout: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        applied += stdout["applied"].as_array().expect("a list").len();
     }
     let migrations = std::fs::read_dir("migrations").expect("the folder is there");
     assert_eq!(

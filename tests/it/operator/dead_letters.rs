@@ -37,19 +37,19 @@ pub fn command(env: &TestEnv, arguments: &[&str]) -> std::process::Command {
 
 /// Runs it, and reads its JSON; it must succeed.
 fn listed(env: &TestEnv, arguments: &[&str]) -> Vec<Value> {
-    let (status, told, said) = letters(env, &[&["list", "--output", "json"], arguments].concat());
-    assert_eq!(status, 0, "{said}");
-    let lines = told.lines();
+    let (status, stdout, stderr) = letters(env, &[&["list", "--output", "json"], arguments].concat());
+    assert_eq!(status, 0, "{stderr}");
+    let lines = stdout.lines();
     lines
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect()
 }
 
 fn acted(env: &TestEnv, arguments: &[&str]) -> Value {
-    let (status, told, said) =
+    let (status, stdout, stderr) =
         letters(env, &[arguments, &["--yes", "--output", "json"]].concat());
-    assert_eq!(status, 0, "{arguments:?}: {told}{said}");
-    serde_json::from_str(&told).expect("JSON")
+    assert_eq!(status, 0, "{arguments:?}: {stdout}{stderr}");
+    serde_json::from_str(&stdout).expect("JSON")
 }
 
 /// An environment with its queues, and no worker.
@@ -127,18 +127,18 @@ async fn mixed(env: &TestEnv) -> (Uuid, Uuid, usize) {
 #[tokio::test]
 async fn list_counts_by_reason_and_client_and_its_filters_leave_the_others_out() {
     let env = env_without_worker().await;
-    let (status, told, said) = dead_letters(&env, &["list"]);
+    let (status, stdout, stderr) = dead_letters(&env, &["list"]);
     assert_eq!(
-        (status, told.as_str(), said.as_str()),
+        (status, stdout.as_str(), stderr.as_str()),
         (0, "no letters\n", "")
     );
     let (org, usage, all) = mixed(&env).await;
     let (org, usage) = (org.to_string(), usage.to_string());
-    let (status, told, said) = dead_letters(&env, &["list"]);
-    assert_eq!((status, said.as_str()), (0, ""), "{told}");
+    let (status, stdout, stderr) = dead_letters(&env, &["list"]);
+    assert_eq!((status, stderr.as_str()), (0, ""), "{stdout}");
     let login = env.login();
-    let lines: Vec<_> = told.lines().collect();
-    assert!(lines[0].starts_with("LETTERS  REASON"), "{told}");
+    let lines: Vec<_> = stdout.lines().collect();
+    assert!(lines[0].starts_with("LETTERS  REASON"), "{stdout}");
     let counts = &lines[1..6];
     for counted in [
         format!("2  {:<17}  render", "RETRIES_EXHAUSTED"),
@@ -149,11 +149,11 @@ async fn list_counts_by_reason_and_client_and_its_filters_leave_the_others_out()
     ] {
         assert!(
             counts.iter().any(|line| line.trim() == counted),
-            "{counted}: {told}"
+            "{counted}: {stdout}"
         );
     }
     assert_eq!(lines[6], format!("{all} letters"));
-    assert_eq!(lines.len(), 6 + 3 + all, "{told}");
+    assert_eq!(lines.len(), 6 + 3 + all, "{stdout}");
 
     let ids = |arguments: &[&str]| -> Vec<String> {
         let found = listed(&env, arguments);
@@ -196,10 +196,10 @@ async fn list_counts_by_reason_and_client_and_its_filters_leave_the_others_out()
         .map(|group| group["letters"].as_u64().expect("a number"))
         .sum();
     assert_eq!((groups.len(), sum), (5, all as u64));
-    let (_, told, _) = dead_letters(&env, &["list", "--limit", "4"]);
+    let (_, stdout, _) = dead_letters(&env, &["list", "--limit", "4"]);
     assert!(
-        told.ends_with("and 2 more: --limit N, or --all\n"),
-        "{told}"
+        stdout.ends_with("and 2 more: --limit N, or --all\n"),
+        "{stdout}"
     );
     // By a letter's own id, or its beginning.
     let five = &listed(&env, &["--id", "five"])[0];
@@ -224,8 +224,8 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
     env.publish(&reverted).await;
     let event = events.answer(&reverted).await;
     worker.stop().await;
-    let (status, told, said) = dead_letters(&env, &["show", "two"]);
-    assert_eq!(status, 0, "{said}");
+    let (status, stdout, stderr) = dead_letters(&env, &["show", "two"]);
+    assert_eq!(status, 0, "{stderr}");
     let usage = usage.to_string();
     for line in [
         "reason   RETRIES_EXHAUSTED",
@@ -238,10 +238,10 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
         event.json()["id"].as_str().expect("an id"),
         &usage,
     ] {
-        assert!(told.contains(line), "{line}: {told}");
+        assert!(stdout.contains(line), "{line}: {stdout}");
     }
-    let (_, told, _) = dead_letters(&env, &["show", "two", "--output", "json"]);
-    let shown: Value = serde_json::from_str(&told).expect("JSON");
+    let (_, stdout, _) = dead_letters(&env, &["show", "two", "--output", "json"]);
+    let shown: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(shown["properties"]["headers"]["x-attempts"], 4);
     assert!(
         shown["body"]
@@ -250,11 +250,11 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
     );
     assert_eq!(shown["known"]["outcomes"][0]["request_id"], "before");
     // What can't be read is shown as far as it can.
-    let (status, told, said) = dead_letters(&env, &["show", "\u{fffd}\u{fffd}"]);
-    assert_eq!(status, 0, "{said}");
+    let (status, stdout, stderr) = dead_letters(&env, &["show", "\u{fffd}\u{fffd}"]);
+    assert_eq!(status, 0, "{stderr}");
     assert!(
-        told.contains("can't be read") && told.contains("body, 2 bytes"),
-        "{told}"
+        stdout.contains("can't be read") && stdout.contains("body, 2 bytes"),
+        "{stdout}"
     );
     // One id, two requests; and none.
     let same = [
@@ -262,22 +262,22 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
         DeadLetter::of(b"{}").id("same").client("b"),
     ];
     env.put_dead_letters(&same).await;
-    let (status, _, said) = dead_letters(&env, &["show", "same"]);
+    let (status, _, stderr) = dead_letters(&env, &["show", "same"]);
     assert_eq!(status, 1);
     assert!(
-        said.contains("client a") && said.contains("client b"),
-        "{said}"
+        stderr.contains("client a") && stderr.contains("client b"),
+        "{stderr}"
     );
-    let (status, _, said) = dead_letters(&env, &["show", "none"]);
-    assert!(status == 1 && said.contains("dead-letters list"), "{said}");
+    let (status, _, stderr) = dead_letters(&env, &["show", "none"]);
+    assert!(status == 1 && stderr.contains("dead-letters list"), "{stderr}");
     // A terminal obeys nothing that a stranger wrote.
     env
         .put_dead_letters(&[DeadLetter::of(b"\x1b[2J").id("\x1b[31m")])
         .await;
-    let (_, told, _) = dead_letters(&env, &["show", "\x1b[31m"]);
+    let (_, stdout, _) = dead_letters(&env, &["show", "\x1b[31m"]);
     assert!(
-        !told.contains('\x1b') && told.contains("\\u{1b}[2J"),
-        "{told}"
+        !stdout.contains('\x1b') && stdout.contains("\\u{1b}[2J"),
+        "{stdout}"
     );
     env.teardown().await;
 }
@@ -299,9 +299,9 @@ async fn a_replay_is_decided_once_for_its_own_client_and_is_noted() {
         .await;
     worker.stop().await;
 
-    let (status, told, said) = dead_letters(&env, &["replay", "--all", "--dry-run"]);
-    assert_eq!(status, 0, "{said}");
-    assert!(told.ends_with("would replay 1 letter\n"), "{told}");
+    let (status, stdout, stderr) = dead_letters(&env, &["replay", "--all", "--dry-run"]);
+    assert_eq!(status, 0, "{stderr}");
+    assert!(stdout.ends_with("would replay 1 letter\n"), "{stdout}");
     assert_eq!(env.depth(&env.name("work")).await, 0);
     let done = acted(&env, &["replay", "theirs", "--why", "the rule is gone"]);
     assert_eq!((&done["replayed"], &done["left"]), (&json!(1), &json!({})));
@@ -426,11 +426,11 @@ async fn a_replay_that_the_broker_does_not_take_leaves_the_letters() {
         .channel
         .queue_delete(work.as_str().into(), QueueDeleteOptions::default());
     deleting.await.expect("deleted");
-    let (status, told, said) = dead_letters(&env, &["replay", "--all", "--yes"]);
+    let (status, stdout, stderr) = dead_letters(&env, &["replay", "--all", "--yes"]);
     assert_eq!(status, 1);
     assert!(
-        said.contains("no queue is bound") && told.starts_with("replayed no letters"),
-        "{told}{said}"
+        stderr.contains("no queue is bound") && stdout.starts_with("replayed no letters"),
+        "{stdout}{stderr}"
     );
     eventually("all are back", async || {
         env.depth(&env.name("dead")).await == 6
@@ -442,8 +442,8 @@ async fn a_replay_that_the_broker_does_not_take_leaves_the_letters() {
     // Nothing is done that can't be noted.
     env.sql("DROP TABLE revertd.intervention_letters").await;
     env.start_worker().await.stop().await;
-    let (status, _, said) = dead_letters(&env, &["replay", "--all", "--yes"]);
-    assert_eq!((status, env.depth(&work).await), (1, 0), "{said}");
+    let (status, _, stderr) = dead_letters(&env, &["replay", "--all", "--yes"]);
+    assert_eq!((status, env.depth(&work).await), (1, 0), "{stderr}");
     env.teardown().await;
 }
 
@@ -467,15 +467,15 @@ async fn a_full_work_queue_stops_a_replay() {
             BasicProperties::default(),
         );
         let confirm = publishing.await.expect("written").await;
-        if let Confirmation::Nack(_) = confirm.expect("told") {
+        if let Confirmation::Nack(_) = confirm.expect("confirmed") {
             break;
         }
     }
-    let (status, _, said) = dead_letters(&env, &["replay", "--all", "--yes"]);
+    let (status, _, stderr) = dead_letters(&env, &["replay", "--all", "--yes"]);
     assert_eq!(status, 1);
     assert!(
-        said.contains("is full") && said.contains("--rate"),
-        "{said}"
+        stderr.contains("is full") && stderr.contains("--rate"),
+        "{stderr}"
     );
     eventually("all are back", async || {
         env.depth(&env.name("dead")).await == 100
@@ -491,8 +491,8 @@ async fn discard_says_why_saves_and_removes_what_nobody_can_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("letters.ndjson");
     let path = file.to_str().expect("UTF-8");
-    let (status, _, said) = dead_letters(&env, &["discard", "--all", "--yes"]);
-    assert!(status == 2 && said.contains("--why"), "{said}");
+    let (status, _, stderr) = dead_letters(&env, &["discard", "--all", "--yes"]);
+    assert!(status == 2 && stderr.contains("--why"), "{stderr}");
     let (status, _, _) = dead_letters(&env, &["discard", "--all", "--yes", "--why", " "]);
     assert_eq!(status, 2);
     let rubbish = [
@@ -524,11 +524,11 @@ async fn discard_says_why_saves_and_removes_what_nobody_can_read() {
         WHERE action = 'discard' AND done_by = 'bob' AND why = 'rubbish' AND saved_to IS NOT NULL";
     assert_eq!(env.count(noted).await, 2);
     // A file that is there is not touched, and then nothing is thrown away.
-    let (status, _, said) = letters(
+    let (status, _, stderr) = letters(
         &env,
         &["discard", "--all", "--why", "x", "--yes", "--save", path],
     );
-    assert!(status == 1 && said.contains("name a new one"), "{said}");
+    assert!(status == 1 && stderr.contains("name a new one"), "{stderr}");
     assert_eq!(listed(&env, &[]).len(), all - 2);
     let done = acted(&env, &["discard", "--all", "--why", "x"]);
     assert_eq!(done["discarded"], all - 2);
@@ -545,12 +545,12 @@ async fn without_a_terminal_nothing_is_done_unless_told_so_and_wrong_usage_says_
         &["discard", "--all", "--why", "x"],
         &["replay", "one"],
     ] {
-        let (status, told, said) = dead_letters(&env, arguments);
-        assert_eq!((status, told.as_str()), (2, ""), "{said}");
-        assert!(said.contains("--yes"), "{said}");
+        let (status, stdout, stderr) = dead_letters(&env, arguments);
+        assert_eq!((status, stdout.as_str()), (2, ""), "{stderr}");
+        assert!(stderr.contains("--yes"), "{stderr}");
     }
-    let (status, _, said) = dead_letters(&env, &["replay", "--yes"]);
-    assert!(status == 2 && said.contains("--all"), "{said}");
+    let (status, _, stderr) = dead_letters(&env, &["replay", "--yes"]);
+    assert!(status == 2 && stderr.contains("--all"), "{stderr}");
     for wrong in [
         &["list", "--reason", "nonsense"][..],
         &["list", "--colour", "red"],
@@ -562,9 +562,9 @@ async fn without_a_terminal_nothing_is_done_unless_told_so_and_wrong_usage_says_
         &["replay", "--all", "one", "--yes"],
         &["replay", "--all", "--rate", "0"],
     ] {
-        let (status, _, said) = dead_letters(&env, wrong);
+        let (status, _, stderr) = dead_letters(&env, wrong);
         assert_eq!(status, 2, "{wrong:?}");
-        assert!(said.contains("--help"), "{said}");
+        assert!(stderr.contains("--help"), "{stderr}");
     }
     // A person who says yes, and one who does not.
     for (answer, status, left) in [("n", 1, 6), ("y", 0, 2)] {
@@ -586,9 +586,9 @@ async fn without_a_terminal_nothing_is_done_unless_told_so_and_wrong_usage_says_
         let mut input = child.stdin.take().expect("piped");
         std::io::Write::write_all(&mut input, format!("{answer}\n").as_bytes()).expect("written");
         let output = child.wait_with_output().expect("ends");
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.code(), Some(status), "{told}");
-        assert!(told.contains("replay 4 letters?"), "{told}");
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{stdout}");
+        assert!(stdout.contains("replay 4 letters?"), "{stdout}");
         eventually("the rest is back", async || {
             env.depth(&env.name("dead")).await == left
         })
@@ -615,17 +615,17 @@ async fn a_narrow_screen_and_a_reader_who_leaves_are_served() {
             .env("COLUMNS", "40")
             .output()
             .expect("runs");
-        let told = String::from_utf8(output.stdout).expect("UTF-8");
-        assert!(output.status.success(), "{told}");
-        for line in told.lines() {
+        let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(output.status.success(), "{stdout}");
+        for line in stdout.lines() {
             assert!(line.chars().count() <= 40, "{line:?} of {arguments:?}");
         }
         if arguments[0] == "list" {
             let (one, id) = (
-                told.matches("RETRIES_EXHAUSTED").count(),
-                told.matches('i').count(),
+                stdout.matches("RETRIES_EXHAUSTED").count(),
+                stdout.matches('i').count(),
             );
-            assert!(one == 5 && id >= 200, "all is there: {told}");
+            assert!(one == 5 && id >= 200, "all is there: {stdout}");
         }
     }
     let many: Vec<_> = (0..2000).map(|_| DeadLetter::of(&[b'x'; 100])).collect();
@@ -645,8 +645,8 @@ async fn a_narrow_screen_and_a_reader_who_leaves_are_served() {
             .read_exact(&mut first)
             .expect("read");
         let output = child.wait_with_output().expect("ends");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.is_empty(), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && stderr.is_empty(), "{stderr}");
     }
     env.teardown().await;
 }
@@ -727,9 +727,9 @@ fn measured(mut command: std::process::Command) -> (u64, Vec<u8>) {
     let status = format!("/proc/{}/status", child.id());
     let mut stdout = child.stdout.take().expect("piped");
     let reader = std::thread::spawn(move || {
-        let mut told = Vec::new();
-        stdout.read_to_end(&mut told).expect("read");
-        told
+        let mut stdout = Vec::new();
+        stdout.read_to_end(&mut stdout).expect("read");
+        stdout
     });
     let mut most = 0;
     while child.try_wait().expect("a child").is_none() {
@@ -762,7 +762,7 @@ async fn memory_does_not_grow_with_the_queue() {
         &["list", "--output", "json"],
     ] {
         let began = std::time::Instant::now();
-        let (most, told) = measured(command(&env, arguments));
+        let (most, stdout) = measured(command(&env, arguments));
         println!(
             "{arguments:?} of {count}: {most} KiB, {:?}",
             began.elapsed()
@@ -771,22 +771,22 @@ async fn memory_does_not_grow_with_the_queue() {
             most < few + few / 2 + 4096,
             "{few} KiB for a tenth, then {most}"
         );
-        let told = String::from_utf8(told).expect("UTF-8");
-        let first: Vec<_> = told.lines().take(6).collect();
+        let stdout = String::from_utf8(stdout).expect("UTF-8");
+        let first: Vec<_> = stdout.lines().take(6).collect();
         assert!(
-            told.contains(&format!("{count} letters\n")) || arguments.len() == 3,
+            stdout.contains(&format!("{count} letters\n")) || arguments.len() == 3,
             "{first:?}"
         );
-        let lines = told.lines().count();
+        let lines = stdout.lines().count();
         assert!(lines >= count || arguments.len() == 1, "{lines} {first:?}");
     }
     let began = std::time::Instant::now();
-    let (most, told) = measured(command(
+    let (most, stdout) = measured(command(
         &env,
         &["replay", "--all", "--yes", "--output", "json"],
     ));
     println!("replay of {count}: {most} KiB, {:?}", began.elapsed());
-    let done: Value = serde_json::from_slice(&told).expect("JSON");
+    let done: Value = serde_json::from_slice(&stdout).expect("JSON");
     assert_eq!(done["replayed"], count);
     assert!(
         most < few + few + 16 * 1024,

@@ -9,7 +9,7 @@ use crate::support::*;
 /// What a worker logs once it has nothing in hand any more.
 const PAUSED: &str = "paused: by an operator";
 
-fn told(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
+fn run(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
     let output = env.command(arguments).env("USER", "alice").output();
     let output = output.expect("runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
@@ -18,16 +18,16 @@ fn told(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
 }
 
 fn pause(env: &TestEnv) {
-    let (status, _, said) = told(env, &["pause", "--why", "moving the ledger"]);
-    assert_eq!((status, said.as_str()), (0, ""));
+    let (status, _, stderr) = run(env, &["pause", "--why", "moving the ledger"]);
+    assert_eq!((status, stderr.as_str()), (0, ""));
 }
 
 fn resume(env: &TestEnv) {
-    let (status, told, said) = told(env, &["resume"]);
-    assert_eq!((status, said.as_str()), (0, ""));
+    let (status, stdout, stderr) = run(env, &["resume"]);
+    assert_eq!((status, stderr.as_str()), (0, ""));
     assert!(
-        told.starts_with("resumed; it was paused by alice"),
-        "{told}"
+        stdout.starts_with("resumed; it was paused by alice"),
+        "{stdout}"
     );
 }
 
@@ -177,9 +177,9 @@ async fn a_schema_without_it_and_a_role_that_may_not_see_it_stop_the_start() {
         )
         .await;
     for arguments in [&["worker"][..], &["pause", "--why", "x"]] {
-        let (status, _, said) = told(&env, arguments);
+        let (status, _, stderr) = run(&env, arguments);
         assert_eq!(status, 1);
-        assert!(said.contains("run `revertd migrate`"), "{said}");
+        assert!(stderr.contains("run `revertd migrate`"), "{stderr}");
     }
     env.teardown().await;
 }
@@ -187,11 +187,11 @@ async fn a_schema_without_it_and_a_role_that_may_not_see_it_stop_the_start() {
 #[tokio::test]
 async fn who_paused_and_why_is_kept() {
     let env = TestEnv::new().await;
-    assert_eq!(told(&env, &["pause"]).0, 2, "a reason is required");
-    assert_eq!(told(&env, &["pause", "--why", " "]).0, 2);
-    let (status, out, _) = told(&env, &["resume"]);
+    assert_eq!(run(&env, &["pause"]).0, 2, "a reason is required");
+    assert_eq!(run(&env, &["pause", "--why", " "]).0, 2);
+    let (status, out, _) = run(&env, &["resume"]);
     assert_eq!((status, out.as_str()), (0, "it was not paused\n"));
-    let (_, out, _) = told(
+    let (_, out, _) = run(
         &env,
         &[
             "pause",
@@ -209,13 +209,13 @@ async fn who_paused_and_why_is_kept() {
         (&told_json["by"], &told_json["why"]),
         (&"bob".into(), &"an incident".into())
     );
-    let (status, out, said) = told(&env, &["pause", "--why", "another"]);
+    let (status, out, stderr) = run(&env, &["pause", "--why", "another"]);
     assert!(status == 0 && out.starts_with("paused by alice"), "{out}");
     assert!(
-        said.contains("paused already, by bob") && said.contains("an incident"),
-        "{said}"
+        stderr.contains("paused already, by bob") && stderr.contains("an incident"),
+        "{stderr}"
     );
-    let (_, out, _) = told(&env, &["resume", "--why", "all is well"]);
+    let (_, out, _) = run(&env, &["resume", "--why", "all is well"]);
     assert!(
         out.starts_with("resumed") && out.contains("another"),
         "{out}"

@@ -37,7 +37,7 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Mes
     let plain = |usage: Uuid, amount: i64| Request::revert(account, usage, amount);
     let named = json!({"org_id": customer.org, "usage_id": usages[1], "amount": "7", "reason": "Grüße, \"Ω\" \\ 🦀"});
     let nameless = json!({"billing_id": account, "usage_id": usages[2], "amount": 1});
-    let mut told = BTreeMap::new();
+    let mut published = BTreeMap::new();
     for (request, verdict) in [
         (plain(usages[0], 20).id("first"), "usage.reverted"),
         (Request::json(&named).id("Ω"), "usage.reverted"),
@@ -53,12 +53,12 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Mes
         env.publish(&request).await;
         let event = events.answer(&request).await;
         assert_eq!(event.verdict(), verdict);
-        told.insert(id(&event), event);
+        published.insert(id(&event), event);
     }
     for request in [plain(usages[3], 4), plain(usages[1], 4)] {
         publisher.publish(request.clone()).await;
         let event = events.answer(&request).await;
-        told.insert(id(&event), event);
+        published.insert(id(&event), event);
     }
     // Nothing is stored of what is refused before it is admitted.
     let stranger = Request::revert(Uuid::new_v4(), usages[3], 1);
@@ -67,7 +67,7 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Mes
         events.answer(&stranger).await.verdict(),
         "BILLING_ACCOUNT_NOT_FOUND"
     );
-    told
+    published
 }
 
 fn id(event: &Message) -> String {
@@ -85,14 +85,14 @@ async fn published(env: &TestEnv, events: &mut Mailbox, count: usize) -> Vec<Mes
 async fn every_stored_outcome_is_told_again_to_the_byte() {
     let (env, mut worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
     let mut events = env.events().await;
-    let told = everything(&env, &mut events).await;
+    let published = everything(&env, &mut events).await;
     assert!(worker.stop().await.success());
-    assert_eq!(told.len(), 12);
-    let (status, out, said) = republish(&env, &["--yes", "--output", "json"]);
-    let mut result: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{said}"));
+    assert_eq!(published.len(), 12);
+    let (status, out, stderr) = republish(&env, &["--yes", "--output", "json"]);
+    let mut result: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{stderr}"));
     let keys = result["routing_keys"].take();
     let mut under = std::collections::BTreeMap::new();
-    for event in told.values() {
+    for event in published.values() {
         *under.entry(event.routing_key.clone()).or_insert(0) += 1;
     }
     assert_eq!(keys, json!(under));
@@ -102,7 +102,7 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
     let again = published(&env, &mut events, 12).await;
     let mut times = Vec::new();
     for event in &again {
-        let first = told.get(&id(event)).expect("a known event");
+        let first = published.get(&id(event)).expect("a known event");
         assert_eq!(
             String::from_utf8_lossy(&event.body),
             String::from_utf8_lossy(&first.body)
@@ -123,17 +123,17 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
 async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
     let (env, mut worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
     let mut events = env.events().await;
-    let told = everything(&env, &mut events).await;
+    let published = everything(&env, &mut events).await;
     assert!(worker.stop().await.success());
-    let (status, out, said) = republish(&env, &[]);
+    let (status, out, stderr) = republish(&env, &[]);
     assert_eq!((status, out.as_str()), (2, ""));
-    assert!(said.contains("add --yes"), "{said}");
+    assert!(stderr.contains("add --yes"), "{stderr}");
     let (status, out, _) = republish(&env, &["--dry-run"]);
     let line = "would publish 12 events: 4 usage.reverted, 8 usage.revert.rejected\n";
     assert_eq!((status, out.as_str()), (0, line));
     assert_eq!(env.depth(&env.name("replies")).await, 0, "nothing yet");
 
-    let any = told.values().next().expect("some").json();
+    let any = published.values().next().expect("some").json();
     let org = any["data"]["org_id"].as_str().expect("text").to_owned();
     let elsewhere = Uuid::new_v4().to_string();
     let middle =
@@ -151,18 +151,18 @@ async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
         (&["--since", "1h"], 12),
         (&["--until", "1h"], 0),
     ] {
-        let (status, out, said) = republish(&env, &[filter, &["--yes"]].concat());
-        assert_eq!(status, 0, "{filter:?}: {said}");
+        let (status, out, stderr) = republish(&env, &[filter, &["--yes"]].concat());
+        assert_eq!(status, 0, "{filter:?}: {stderr}");
         assert!(
             out.contains(&format!(" {count} events")),
             "{filter:?}: {out}"
         );
         for event in published(&env, &mut events, count).await {
-            assert_eq!(event.body, told[&id(&event)].body);
+            assert_eq!(event.body, published[&id(&event)].body);
         }
     }
-    let (status, _, said) = republish(&env, &["--since", "soon"]);
-    assert!(status == 2 && said.contains("--help"), "{said}");
+    let (status, _, stderr) = republish(&env, &["--since", "soon"]);
+    assert!(status == 2 && stderr.contains("--help"), "{stderr}");
 
     // Nobody is there to hear it: it says so.
     let queue = env.name("replies");
@@ -172,8 +172,8 @@ async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
         .queue_delete(queue.as_str().into(), delete)
         .await;
     deleted.expect("deleted");
-    let (status, _, said) = republish(&env, &["--yes"]);
+    let (status, _, stderr) = republish(&env, &["--yes"]);
     assert_eq!(status, 1);
-    assert!(said.contains("no queue is bound for 12 of them"), "{said}");
+    assert!(stderr.contains("no queue is bound for 12 of them"), "{stderr}");
     env.teardown().await;
 }

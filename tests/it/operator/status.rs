@@ -18,8 +18,8 @@ fn status(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
 }
 
 fn object(env: &TestEnv, arguments: &[&str]) -> Value {
-    let (_, told, said) = status(env, &[arguments, &["--output", "json"]].concat());
-    serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}{said}"))
+    let (_, stdout, stderr) = status(env, &[arguments, &["--output", "json"]].concat());
+    serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"))
 }
 
 #[tokio::test]
@@ -29,11 +29,11 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
     let name = usage.to_string();
-    let (code, told, _) = status(&env, &[&name]);
+    let (code, stdout, _) = status(&env, &[&name]);
     assert_eq!(code, 0, "the usage is known");
     assert!(
-        told.contains("the usage") && told.contains("no request for it"),
-        "{told}"
+        stdout.contains("the usage") && stdout.contains("no request for it"),
+        "{stdout}"
     );
 
     let request = Request::revert(customer.account, usage, 15).id("job-1");
@@ -42,8 +42,8 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
     let again = Request::revert(customer.account, usage, 5).id("job-2");
     env.publish(&again).await;
     let refused = events.answer(&again).await.json();
-    let (code, told, said) = status(&env, &[&name]);
-    assert_eq!((code, said.as_str()), (0, ""));
+    let (code, stdout, stderr) = status(&env, &[&name]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
     for line in [
         "request job-1 of client publisher: 15 of usage",
         "usage.reverted: 15 of 20 given back, 5 remain",
@@ -53,9 +53,9 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
         refused["id"].as_str().expect("an id"),
         event["data"]["transaction_id"].as_str().expect("an id"),
     ] {
-        assert!(told.contains(line), "{line}: {told}");
+        assert!(stdout.contains(line), "{line}: {stdout}");
     }
-    assert_eq!(told.matches("reverts it\n").count(), 2, "both legs: {told}");
+    assert_eq!(stdout.matches("reverts it\n").count(), 2, "both legs: {stdout}");
 
     let shown = object(&env, &["--request", "job-1"]);
     assert_eq!(shown["outcomes"].as_array().map(Vec::len), Some(1));
@@ -82,10 +82,10 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
             20,
         )
         .await;
-    let (_, told, _) = status(&env, &[&other.to_string()]);
+    let (_, stdout, _) = status(&env, &[&other.to_string()]);
     assert!(
-        told.contains(&format!("entry {theirs}: reverts it, by another writer")),
-        "{told}"
+        stdout.contains(&format!("entry {theirs}: reverts it, by another writer")),
+        "{stdout}"
     );
     env.teardown().await;
 }
@@ -108,15 +108,15 @@ async fn under_another_login_a_rung_shows_the_client() {
         let output = command.output().expect("runs");
         String::from_utf8(output.stdout).expect("UTF-8")
     };
-    let told = run(&["--client", &user]);
+    let stdout = run(&["--client", &user]);
     let (worker, client) = (env.login(), &user);
     let waits = format!(
         "request early of client {client}, put there by {worker}, waits on {rung} for its next attempt"
     );
-    assert!(told.contains(&waits), "{told}");
-    assert!(told.contains("reply_to somebody"), "{told}");
-    let told = run(&["--client", &worker]);
-    assert!(told.contains("nothing"), "{told}");
+    assert!(stdout.contains(&waits), "{stdout}");
+    assert!(stdout.contains("reply_to somebody"), "{stdout}");
+    let stdout = run(&["--client", &worker]);
+    assert!(stdout.contains("nothing"), "{stdout}");
     let own = object(&env, &["--request", "early"]);
     assert_eq!(own["waiting"][0]["client"], user.as_str());
     assert_eq!(own["waiting"][0]["client_claimed_by"], Value::Null);
@@ -135,11 +135,11 @@ async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
     env.publish(&request).await;
     let rung = env.name("retry.1m");
     eventually("it waits", async || env.depth(&rung).await == 1).await;
-    let (code, told, said) = status(&env, &[&name]);
-    assert_eq!(code, 0, "{said}");
+    let (code, stdout, stderr) = status(&env, &[&name]);
+    assert_eq!(code, 0, "{stderr}");
     assert!(
-        told.contains(&format!("request early of client - waits on {rung}")),
-        "{told}"
+        stdout.contains(&format!("request early of client - waits on {rung}")),
+        "{stdout}"
     );
     assert_eq!(
         object(&env, &["--request", "early"])["waiting"][0]["queue"],
@@ -164,13 +164,13 @@ async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
         (&json!("render"), &json!(4))
     );
     // What operators did is told, too.
-    let (code, _, said) = dead_letters(&env, &["discard", "dead", "--why", "it is moot", "--yes"]);
-    assert_eq!(code, 0, "{said}");
-    let (code, told, _) = status(&env, &["--request", "dead", "--client", "render"]);
-    assert_eq!(code, 0, "{told}");
+    let (code, _, stderr) = dead_letters(&env, &["discard", "dead", "--why", "it is moot", "--yes"]);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, stdout, _) = status(&env, &["--request", "dead", "--client", "render"]);
+    assert_eq!(code, 0, "{stdout}");
     assert!(
-        told.contains("discard of its dead letter by alice") && told.contains("it is moot"),
-        "{told}"
+        stdout.contains("discard of its dead letter by alice") && stdout.contains("it is moot"),
+        "{stdout}"
     );
     let deleting = env.channel.queue_delete(
         rung.as_str().into(),
@@ -186,10 +186,10 @@ async fn what_can_not_be_seen_is_said_and_wrong_usage_too() {
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await.to_string();
     // No worker was ever there, and so no queue.
-    let (code, told, said) = status(&env, &[&usage]);
-    assert_eq!(code, 0, "{told}");
-    assert_eq!(said.matches("not seen: ").count(), 4, "{said}");
-    assert!(said.contains("revertd worker"), "{said}");
+    let (code, stdout, stderr) = status(&env, &[&usage]);
+    assert_eq!(code, 0, "{stdout}");
+    assert_eq!(stderr.matches("not seen: ").count(), 4, "{stderr}");
+    assert!(stderr.contains("revertd worker"), "{stderr}");
     assert_eq!(
         object(&env, &[&usage])["unseen"].as_array().map(Vec::len),
         Some(4)
@@ -205,13 +205,13 @@ async fn what_can_not_be_seen_is_said_and_wrong_usage_too() {
     }
     let paused = env.command(&["pause", "--why", "moving"]).output();
     assert!(paused.expect("runs").status.success());
-    let (_, told, _) = status(&env, &[&usage, "--no-queues"]);
+    let (_, stdout, _) = status(&env, &[&usage, "--no-queues"]);
     assert!(
-        told.contains("the fleet is paused by ") && told.contains("moving"),
-        "{told}"
+        stdout.contains("the fleet is paused by ") && stdout.contains("moving"),
+        "{stdout}"
     );
     env.sql("DROP SCHEMA revertd CASCADE").await;
-    let (code, _, said) = status(&env, &[&usage]);
-    assert!(code == 1 && said.contains("revertd migrate"), "{said}");
+    let (code, _, stderr) = status(&env, &[&usage]);
+    assert!(code == 1 && stderr.contains("revertd migrate"), "{stderr}");
     env.teardown().await;
 }

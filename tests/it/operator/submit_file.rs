@@ -27,14 +27,14 @@ pub fn submit(env: &TestEnv, file: &Path, arguments: &[&str]) -> (i32, String, S
     (status, text(output.stdout), text(output.stderr))
 }
 
-pub fn objects(told: &str) -> Vec<Value> {
+pub fn objects(stdout: &str) -> Vec<Value> {
     let read = |line: &str| serde_json::from_str(line).expect("an object a line");
-    told.lines().map(read).collect()
+    stdout.lines().map(read).collect()
 }
 
 /// The counts at the end of what was told as objects.
-pub fn summary(told: &str) -> BTreeMap<String, u64> {
-    let last = objects(told).pop().expect("a summary");
+pub fn summary(stdout: &str) -> BTreeMap<String, u64> {
+    let last = objects(stdout).pop().expect("a summary");
     serde_json::from_value(last["summary"].clone()).expect("counts")
 }
 
@@ -88,15 +88,15 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
         "--window",
         "50",
     ];
-    let (status, told, said) = submit(&env, &file, &failed_to);
-    assert_eq!(status, 1, "{said}");
-    for said in [
+    let (status, stdout, stderr) = submit(&env, &file, &failed_to);
+    assert_eq!(status, 1, "{stderr}");
+    for text in [
         "line 301: usage.revert.rejected: USAGE_NOT_FOUND",
         "line 302: usage.revert.rejected: ALREADY_REVERTED",
         "302 requests\n",
         "      300  usage.reverted\n",
     ] {
-        assert!(told.contains(said), "{told}");
+        assert!(stdout.contains(text), "{stdout}");
     }
     assert_eq!(entries(&env).await, 600);
     let mine =
@@ -114,9 +114,9 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
     // The same again answers the same, and writes nothing.
     let first = objects(&submit(&env, &file, &["--output", "json"]).1);
     let again = objects(&submit(&env, &file, &["--output", "json"]).1);
-    let events = |told: &[Value]| -> BTreeMap<u64, Value> {
+    let events = |stdout: &[Value]| -> BTreeMap<u64, Value> {
         let of = |line: &Value| Some((line["line"].as_u64()?, line["event"].clone()));
-        told.iter().filter_map(of).collect()
+        stdout.iter().filter_map(of).collect()
     };
     assert_eq!(events(&first), events(&again));
     assert_eq!(events(&again).len(), 302);
@@ -135,17 +135,17 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
     env
         .entry(late, customer.account, "debit", "api.usage", 20, &json!({}))
         .await;
-    let (status, told, _) = submit(&env, &failed, &["--output", "json"]);
+    let (status, stdout, _) = submit(&env, &failed, &["--output", "json"]);
     assert_eq!(
-        (status, summary(&told)),
+        (status, summary(&stdout)),
         (
             1,
             counts(&[("ALREADY_REVERTED", 1), ("USAGE_NOT_FOUND", 1)])
         )
     );
-    let (status, told, _) = submit(&env, &failed, &["--batch", "second", "--output", "json"]);
+    let (status, stdout, _) = submit(&env, &failed, &["--batch", "second", "--output", "json"]);
     assert_eq!(
-        (status, summary(&told)),
+        (status, summary(&stdout)),
         (1, counts(&[("ALREADY_REVERTED", 1), ("usage.reverted", 1)]))
     );
     env.assert_ledger_is_sound().await;
@@ -168,22 +168,22 @@ async fn a_table_with_a_header_is_read_as_well() {
         text.push_str(&line);
     }
     std::fs::write(&file, text).expect("written");
-    let (status, told, said) = submit(&env, &file, &["--output", "json"]);
+    let (status, stdout, stderr) = submit(&env, &file, &["--output", "json"]);
     assert_eq!(
-        (status, summary(&told)),
+        (status, summary(&stdout)),
         (0, counts(&[("usage.reverted", 3)])),
-        "{said}"
+        "{stderr}"
     );
-    for line in &objects(&told)[..3] {
+    for line in &objects(&stdout)[..3] {
         assert_eq!(line["event"]["data"]["reason"], "failed, \"twice\"");
         let third = line["event"]["data"]["request_id"] == "third";
         assert_eq!(line["line"] == 4, third, "{line}");
     }
     std::fs::write(&file, "usage_id,amount,amount\n").expect("written");
-    let (status, _, said) = submit(&env, &file, &[]);
+    let (status, _, stderr) = submit(&env, &file, &[]);
     assert!(
-        status == 1 && said.contains("two columns named amount"),
-        "{said}"
+        status == 1 && stderr.contains("two columns named amount"),
+        "{stderr}"
     );
     env.teardown().await;
 }
@@ -202,8 +202,8 @@ async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
         lines[1],
     );
     std::fs::write(&file, text).expect("written");
-    let (status, told, said) = submit(&env, &file, &[]);
-    assert_eq!((status, told.as_str()), (1, ""));
+    let (status, stdout, stderr) = submit(&env, &file, &[]);
+    assert_eq!((status, stdout.as_str()), (1, ""));
     for expected in [
         "line 3: the body is not valid JSON",
         "line 4: message_id must be",
@@ -211,12 +211,12 @@ async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
         "line 6: is longer than 65536 bytes",
         "4 lines are no requests, and nothing was sent",
     ] {
-        assert!(said.contains(expected), "{said}");
+        assert!(stderr.contains(expected), "{stderr}");
     }
     assert_eq!(entries(&env).await, 0);
-    let (status, told, _) = submit(&env, &file, &["--skip-invalid", "--output", "json"]);
+    let (status, stdout, _) = submit(&env, &file, &["--skip-invalid", "--output", "json"]);
     assert_eq!(
-        (status, summary(&told)),
+        (status, summary(&stdout)),
         (1, counts(&[("INVALID_LINE", 4), ("usage.reverted", 2)]))
     );
     for wrong in [
@@ -232,10 +232,10 @@ async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
             "{wrong:?}"
         );
     }
-    let (status, _, said) = submit(&env, Path::new("/nowhere/at/all"), &[]);
+    let (status, _, stderr) = submit(&env, Path::new("/nowhere/at/all"), &[]);
     assert!(
-        status == 1 && said.contains("cannot read /nowhere/at/all"),
-        "{said}"
+        status == 1 && stderr.contains("cannot read /nowhere/at/all"),
+        "{stderr}"
     );
     env.teardown().await;
 }
@@ -258,25 +258,25 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
     );
     write(&file, &lines);
     let dry = ["--dry-run", "--output", "json"];
-    let (status, told, said) = submit(&env, &file, &dry);
-    assert_eq!(status, 1, "{said}");
+    let (status, stdout, stderr) = submit(&env, &file, &dry);
+    assert_eq!(status, 1, "{stderr}");
     let expected = counts(&[
         ("usage.reverted", 120),
         ("ALREADY_REVERTED", 1),
         ("USAGE_NOT_FOUND", 1),
         ("BILLING_ACCOUNT_NOT_FOUND", 1),
     ]);
-    assert_eq!(summary(&told), expected);
+    assert_eq!(summary(&stdout), expected);
     assert_eq!(entries(&env).await, 0);
     assert_eq!(
         env.count("SELECT count(*) FROM revertd.outcomes").await,
         0
     );
-    let foreseen = objects(&told);
-    let (status, told, _) = submit(&env, &file, &["--output", "json"]);
-    assert_eq!((status, summary(&told)), (1, expected));
+    let foreseen = objects(&stdout);
+    let (status, stdout, _) = submit(&env, &file, &["--output", "json"]);
+    assert_eq!((status, summary(&stdout)), (1, expected));
     // But for their times, the events are those that were foreseen.
-    let mut came = objects(&told);
+    let mut came = objects(&stdout);
     came.pop();
     came.sort_by_key(|line| line["line"].as_u64());
     for (line, foreseen) in came.iter_mut().zip(&foreseen) {
@@ -291,10 +291,10 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
         assert_eq!(line["event"], foreseen);
     }
     // And afterwards it says that all is done, which leaves nothing to do.
-    let told = objects(&submit(&env, &file, &dry).1);
+    let stdout = objects(&submit(&env, &file, &dry).1);
     let before = |line: &&Value| line["decided_before"] == true;
     assert_eq!(
-        told.iter().filter(before).count(),
+        stdout.iter().filter(before).count(),
         122,
         "all but what is not stored"
     );
@@ -304,18 +304,18 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
     lines.push(json!({"usage_id": lines[0]["usage_id"], "amount": 1, "billing_id": account}));
     let file = folder.path().join("more.ndjson");
     write(&file, &lines);
-    let (_, told, _) = submit(&env, &file, &["--dry-run"]);
+    let (_, stdout, _) = submit(&env, &file, &["--dry-run"]);
     assert!(
-        told.contains("line 102: would be answered usage.reverted"),
-        "{told}"
+        stdout.contains("line 102: would be answered usage.reverted"),
+        "{stdout}"
     );
     assert!(
-        told.contains("(if line 1 leaves the usage as it is)"),
-        "{told}"
+        stdout.contains("(if line 1 leaves the usage as it is)"),
+        "{stdout}"
     );
     assert!(
-        told.contains("102 requests, none sent (--dry-run)"),
-        "{told}"
+        stdout.contains("102 requests, none sent (--dry-run)"),
+        "{stdout}"
     );
     env.teardown().await;
 }
@@ -342,12 +342,12 @@ async fn what_was_left_is_done_by_running_it_again() {
         "--output",
         "json",
     ];
-    let (status, told, said) = submit(&env, &file, &arguments);
+    let (status, stdout, stderr) = submit(&env, &file, &arguments);
     assert_eq!(
-        (status, summary(&told)),
+        (status, summary(&stdout)),
         (3, counts(&[("NO_ANSWER_IN_TIME", 10), ("NOT_SENT", 30)]))
     );
-    assert!(said.contains("is a worker running"), "{said}");
+    assert!(stderr.contains("is a worker running"), "{stderr}");
     let kept = objects(&std::fs::read_to_string(&failed).expect("written"));
     assert_eq!(kept.len(), 40);
     // They may be reverted yet: under another id they would be reverted twice.
@@ -381,16 +381,16 @@ async fn what_was_left_is_done_by_running_it_again() {
     assert!(sent.expect("kill is there").success());
     let output = child.wait_with_output().expect("ends");
     assert_eq!(output.status.code(), Some(3));
-    let told = summary(&String::from_utf8_lossy(&output.stdout));
+    let stdout = summary(&String::from_utf8_lossy(&output.stdout));
     assert_eq!(
-        told.keys().map(String::as_str).collect::<Vec<_>>(),
+        stdout.keys().map(String::as_str).collect::<Vec<_>>(),
         ["NOT_SENT", "usage.reverted"]
     );
-    assert_eq!(told.values().sum::<u64>(), 40);
+    assert_eq!(stdout.values().sum::<u64>(), 40);
 
-    let (status, told, _) = submit(&env, &file, &["--output", "json"]);
+    let (status, stdout, _) = submit(&env, &file, &["--output", "json"]);
     assert_eq!(
-        (status, summary(&told)),
+        (status, summary(&stdout)),
         (0, counts(&[("usage.reverted", 40)]))
     );
     assert_eq!(entries(&env).await, 80, "each once");
@@ -432,14 +432,14 @@ async fn an_id_may_be_as_long_as_the_broker_takes_and_the_file_must_be_one() {
     }
     let file = folder.path().join("reverts.ndjson");
     write(&file, &lines);
-    let (status, told, said) = submit(&env, &file, &["--output", "json"]);
+    let (status, stdout, stderr) = submit(&env, &file, &["--output", "json"]);
     assert_eq!(
-        (status, summary(&told)),
+        (status, summary(&stdout)),
         (0, counts(&[("usage.reverted", 12)])),
-        "{said}"
+        "{stderr}"
     );
-    let (status, told, said) = submit(&env, Path::new("/dev/stdin"), &[]);
-    assert_eq!((status, told.as_str()), (1, ""));
-    assert!(said.contains("no regular file"), "{said}");
+    let (status, stdout, stderr) = submit(&env, Path::new("/dev/stdin"), &[]);
+    assert_eq!((status, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("no regular file"), "{stderr}");
     env.teardown().await;
 }

@@ -84,8 +84,8 @@ async fn a_request_is_reverted_and_answered_over_tls_on_both_sides() {
 
     let body = String::from_utf8(requests[0].body.clone()).expect("JSON");
     let output = env.command(&["submit", "--body", &body]).output();
-    let told = String::from_utf8(output.expect("runs").stdout).expect("UTF-8");
-    assert!(told.contains("ALREADY_REVERTED"), "{told}");
+    let stdout = String::from_utf8(output.expect("runs").stdout).expect("UTF-8");
+    assert!(stdout.contains("ALREADY_REVERTED"), "{stdout}");
     assert!(worker.stop().await.success());
     env.assert_ledger_is_sound().await;
     env.teardown().await;
@@ -135,10 +135,10 @@ async fn the_authorities_of_the_system_are_trusted_where_none_is_named_and_only_
             command.env("REVERTD_DATABASE__CA_FILE", named);
         }
         let migrated = command.output().expect("runs");
-        let said = String::from_utf8_lossy(&migrated.stderr);
-        assert_eq!(migrated.status.success(), trusted, "{said}");
+        let stderr = String::from_utf8_lossy(&migrated.stderr);
+        assert_eq!(migrated.status.success(), trusted, "{stderr}");
         let why = "no trusted authority signed";
-        assert!(trusted || said.contains(why), "{said}");
+        assert!(trusted || stderr.contains(why), "{stderr}");
     }
     env.teardown().await;
 }
@@ -361,12 +361,12 @@ async fn what_goes_over_a_network_in_the_clear_is_warned_of() {
     let mut env = TestEnv::new().await;
     env.set("DATABASE__URL", "postgres://me@nowhere.invalid/x");
     let migrated = env.command(&["migrate"]).output().expect("runs");
-    let said = String::from_utf8_lossy(&migrated.stderr);
+    let stderr = String::from_utf8_lossy(&migrated.stderr);
     assert!(
-        said.contains("not encrypted") && said.contains("nowhere.invalid"),
-        "{said}"
+        stderr.contains("not encrypted") && stderr.contains("nowhere.invalid"),
+        "{stderr}"
     );
-    assert_eq!(said.matches("sslmode=verify-full").count(), 1, "{said}");
+    assert_eq!(stderr.matches("sslmode=verify-full").count(), 1, "{stderr}");
     env.set("DATABASE__URL", &database_url(&env));
     env.set("AMQP__URL", "amqp://me@nowhere.invalid/%2f");
     let mut worker = env.spawn_worker();

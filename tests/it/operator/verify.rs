@@ -105,12 +105,12 @@ fn verify(env: &TestEnv, url: &str, arguments: &[&str]) -> (i32, Vec<Value>) {
         .env("REVERTD_DATABASE__URL", url)
         .output()
         .expect("runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    let told = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     let read = |line: &str| serde_json::from_str(line).expect("an object a line");
     let status = output.status.code().expect("no signal");
-    let lines: Vec<Value> = told.lines().map(read).collect();
-    assert!(!lines.is_empty(), "{status}: {said}");
+    let lines: Vec<Value> = stdout.lines().map(read).collect();
+    assert!(!lines.is_empty(), "{status}: {stderr}");
     (status, lines)
 }
 

@@ -28,8 +28,8 @@ async fn env() -> (TestEnv, Vec<Uuid>) {
 fn kill(env: &TestEnv, failpoint: &str, arguments: &[&str]) {
     let mut command = command(env, arguments);
     let output = command.env("FAILPOINTS", failpoint).output().expect("runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.signal(), Some(6), "{failpoint}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "{failpoint}: {stderr}");
 }
 
 async fn is_decided_once(failpoint: &str) {
@@ -47,8 +47,8 @@ async fn is_decided_once(failpoint: &str) {
             true
         }
     );
-    let (status, told, said) = dead_letters(&env, &["replay", "--all", "--yes"]);
-    assert_eq!(status, 0, "{told}{said}");
+    let (status, stdout, stderr) = dead_letters(&env, &["replay", "--all", "--yes"]);
+    assert_eq!(status, 0, "{stdout}{stderr}");
     eventually("none is left", async || dead().await == 0).await;
     let copies = work().await;
     assert!(copies >= LETTERS, "{copies}");
@@ -62,7 +62,7 @@ async fn is_decided_once(failpoint: &str) {
     assert_eq!(
         ids.len(),
         LETTERS,
-        "an event each, however often it is told"
+        "one event for each, however often it is published"
     );
     assert!(
         answers

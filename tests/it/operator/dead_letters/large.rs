@@ -47,8 +47,8 @@ async fn large_letters_are_listed_and_discarded() {
     assert!(text(&listed).contains("10 letters"), "{}", text(&listed));
     assert!(listed.status.success());
     let discarded = run(&env, &["discard", "--all", "--yes", "--why", "too large"]);
-    let said = text(&discarded);
-    assert!(said.contains("discarded 10 letters"), "{said}");
+    let stderr = text(&discarded);
+    assert!(stderr.contains("discarded 10 letters"), "{stderr}");
     assert!(discarded.status.success());
 
     // Among many small ones.
@@ -57,9 +57,9 @@ async fn large_letters_are_listed_and_discarded() {
         large(&env, 1, &body).await;
     }
     let listed = run(&env, &["list", "--output", "json"]);
-    let said = text(&listed);
-    assert!(listed.status.success(), "{said}");
-    let sizes = said.lines().map(|line| {
+    let stderr = text(&listed);
+    assert!(listed.status.success(), "{stderr}");
+    let sizes = stderr.lines().map(|line| {
         let letter: Value = serde_json::from_str(line).expect("an object a line");
         letter["body_bytes"].as_u64().expect("a number")
     });
@@ -82,17 +82,17 @@ async fn letters_that_were_counted_and_not_read_are_told() {
     env.publish_to(&queue, &expiring).await;
     for arguments in [&["list"][..], &["show", "expiring"]] {
         let output = run(&env, arguments);
-        let said = text(&output);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-        let told = said.contains("1 of the 2 letters");
-        assert!(told, "{arguments:?}: {said}");
-        assert!(!said.contains("no letters"), "{arguments:?}: {said}");
+        let stderr = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+        let counted = stderr.contains("1 of the 2 letters");
+        assert!(counted, "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("no letters"), "{arguments:?}: {stderr}");
         env.publish_to(&queue, &expiring).await;
     }
     let discarded = run(&env, &["discard", "--all", "--yes", "--why", "x"]);
-    let said = text(&discarded);
-    assert!(said.contains("discarded 1 letter"), "{said}");
-    assert!(said.contains("1 of the 2 letters"), "{said}");
-    assert_eq!(discarded.status.code(), Some(1), "{said}");
+    let stderr = text(&discarded);
+    assert!(stderr.contains("discarded 1 letter"), "{stderr}");
+    assert!(stderr.contains("1 of the 2 letters"), "{stderr}");
+    assert_eq!(discarded.status.code(), Some(1), "{stderr}");
     env.teardown().await;
 }

@@ -65,8 +65,8 @@ async fn a_lines_own_id_counts_whatever_else_the_line_says() {
         let line = format!(
             r#"{{"note":{note},"message_id":"mine","usage_id":"{usage}","amount":5,"billing_id":"{account}"}}"#
         );
-        let (status, told, said) = submit(&table.env, &table.file("f.ndjson", &line), &[]);
-        assert_eq!(status, 0, "{told}{said}");
+        let (status, stdout, stderr) = submit(&table.env, &table.file("f.ndjson", &line), &[]);
+        assert_eq!(status, 0, "{stdout}{stderr}");
     }
     let own = "SELECT count(*) FROM revertd.outcomes WHERE message_id = 'mine'";
     assert_eq!(table.env.count(own).await, 1);
@@ -77,10 +77,10 @@ async fn a_lines_own_id_counts_whatever_else_the_line_says() {
         r#""message_id":7"#,
     ] {
         let line = format!(r#"{{{id},"usage_id":"{usage}","amount":5,"billing_id":"{account}"}}"#);
-        let (status, _, said) = submit(&table.env, &table.file("g.ndjson", &line), &[]);
+        let (status, _, stderr) = submit(&table.env, &table.file("g.ndjson", &line), &[]);
         assert!(
-            status == 1 && said.contains("line 1: message_id must be a text"),
-            "{said}"
+            status == 1 && stderr.contains("line 1: message_id must be a text"),
+            "{stderr}"
         );
     }
     table.env.teardown().await;
@@ -93,20 +93,20 @@ async fn one_id_for_two_things_is_a_mistake_of_the_file() {
     let line = |id: &str, usage: usize| json!({"message_id": id, "usage_id": table.usages[usage], "amount": 5, "billing_id": account});
     let text = format!("{}\n{}\n{}\n", line("d", 0), line("d", 1), line("e", 2));
     let file = table.file("f.ndjson", &text);
-    let (status, _, said) = submit(&table.env, &file, &[]);
+    let (status, _, stderr) = submit(&table.env, &file, &[]);
     assert!(
         status == 1
-            && said.contains("line 2: has the id of line 1, and asks for something else")
-            && said.contains("nothing was sent"),
-        "{said}"
+            && stderr.contains("line 2: has the id of line 1, and asks for something else")
+            && stderr.contains("nothing was sent"),
+        "{stderr}"
     );
     assert_eq!(entries(&table.env).await, 0);
     let skip = ["--skip-invalid", "--output", "json"];
-    let (status, told, _) = submit(&table.env, &file, &skip);
+    let (status, stdout, _) = submit(&table.env, &file, &skip);
     let expected = counts(&[("INVALID_LINE", 1), ("usage.reverted", 2)]);
-    assert_eq!((status, summary(&told)), (1, expected.clone()));
-    let (status, told, _) = submit(&table.env, &file, &[&skip[..], &["--dry-run"]].concat());
-    assert_eq!((status, summary(&told)), (1, expected));
+    assert_eq!((status, summary(&stdout)), (1, expected.clone()));
+    let (status, stdout, _) = submit(&table.env, &file, &[&skip[..], &["--dry-run"]].concat());
+    assert_eq!((status, summary(&stdout)), (1, expected));
     table.env.teardown().await;
 }
 
@@ -133,9 +133,9 @@ async fn a_table_without_its_header_or_with_an_open_quote_sends_nothing() {
         ),
     ] {
         let file = table.file("f.csv", text);
-        let (status, told, said) = submit(&table.env, &file, &["--skip-invalid"]);
-        assert!(status == 1 && said.contains(why), "{why}: {told}{said}");
-        assert_eq!(told, "");
+        let (status, stdout, stderr) = submit(&table.env, &file, &["--skip-invalid"]);
+        assert!(status == 1 && stderr.contains(why), "{why}: {stdout}{stderr}");
+        assert_eq!(stdout, "");
     }
     assert_eq!(entries(&table.env).await, 0);
     // Lines may end in any of three ways.
@@ -144,16 +144,16 @@ async fn a_table_without_its_header_or_with_an_open_quote_sends_nothing() {
         let row = |usage: &Uuid| format!("{usage},5,{}{end}", table.account);
         let text =
             format!("usage_id,amount,billing_id{end}") + &rows.iter().map(row).collect::<String>();
-        let (status, told, said) = submit(&table.env, &table.file("g.csv", &text), &[]);
+        let (status, stdout, stderr) = submit(&table.env, &table.file("g.csv", &text), &[]);
         assert!(
-            status == 0 && told.starts_with("3 requests\n"),
-            "{told}{said}"
+            status == 0 && stdout.starts_with("3 requests\n"),
+            "{stdout}{stderr}"
         );
     }
-    let (status, told, said) = submit(&table.env, &table.file("h.csv", header), &[]);
+    let (status, stdout, stderr) = submit(&table.env, &table.file("h.csv", header), &[]);
     assert!(
-        status == 0 && told == "0 requests\n" && said.contains("has no requests"),
-        "{told}{said}"
+        status == 0 && stdout == "0 requests\n" && stderr.contains("has no requests"),
+        "{stdout}{stderr}"
     );
     table.env.teardown().await;
 }
@@ -203,17 +203,17 @@ async fn what_is_left_is_all_in_its_file_or_the_file_stays_as_it_was() {
         .stderr(Stdio::piped())
         .output()
         .expect("runs");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        output.status.code() == Some(1) && said.contains("No space left"),
-        "{said}"
+        output.status.code() == Some(1) && stderr.contains("No space left"),
+        "{stderr}"
     );
-    assert_eq!(objects(&kept()).len(), 60, "{said}");
+    assert_eq!(objects(&kept()).len(), 60, "{stderr}");
     // The file can't be written: how many were asked is told.
-    let (status, told, said) = submit(&table.env, &file, &["--failed", "/dev/full"]);
+    let (status, stdout, stderr) = submit(&table.env, &file, &["--failed", "/dev/full"]);
     assert!(
-        status == 1 && told.contains("60 requests\n") && said.contains("No space left"),
-        "{told}{said}"
+        status == 1 && stdout.contains("60 requests\n") && stderr.contains("No space left"),
+        "{stdout}{stderr}"
     );
     // Nothing else is left behind.
     let names = fs::read_dir(table.folder.path()).expect("a folder").count();

@@ -46,9 +46,9 @@ async fn health_is_0_while_the_process_is_ready() {
         (&gateway, "the broker: "),
     ] {
         telemetry.not_ready(why).await;
-        let (status, said) = health(&env, telemetry.address(), "text").await;
+        let (status, stderr) = health(&env, telemetry.address(), "text").await;
         assert_eq!(status, Some(1));
-        assert!(said.starts_with(&format!("not ready: {why}")), "{said}");
+        assert!(stderr.starts_with(&format!("not ready: {why}")), "{stderr}");
     }
     env.teardown().await;
 }
@@ -71,16 +71,16 @@ async fn health_is_1_where_no_revertd_answers() {
         ("127.0.0.1:1", "no process serves telemetry on 127.0.0.1:1"),
         ("127.0.0.1:0", "leaves its port to the system"),
     ] {
-        let (status, said) = health(&env, listen, "text").await;
-        assert_eq!(status, Some(1), "{said}");
+        let (status, stderr) = health(&env, listen, "text").await;
+        assert_eq!(status, Some(1), "{stderr}");
         assert!(
-            said.starts_with("not ready: ") && said.contains(why),
-            "{said}"
+            stderr.starts_with("not ready: ") && stderr.contains(why),
+            "{stderr}"
         );
     }
     let unset = env.command(&["health"]).output().expect("runs");
     assert_eq!(unset.status.code(), Some(1));
-    let said = String::from_utf8(unset.stderr).expect("UTF-8");
-    assert!(said.contains("telemetry.listen is not set"), "{said}");
+    let stderr = String::from_utf8(unset.stderr).expect("UTF-8");
+    assert!(stderr.contains("telemetry.listen is not set"), "{stderr}");
     env.teardown().await;
 }

@@ -149,10 +149,10 @@ async fn a_port_that_cannot_be_had_stops_the_start() {
     let address = taken.local_addr().expect("bound").to_string();
     env.set("TELEMETRY__LISTEN", &address);
     let output = env.command(&["worker"]).output().expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
     let expected = format!("revertd: telemetry.listen: cannot listen on {address}: ");
-    assert!(said.contains(&expected), "{said}");
-    assert!(said.contains("choose an address"), "{said}");
+    assert!(stderr.contains(&expected), "{stderr}");
+    assert!(stderr.contains("choose an address"), "{stderr}");
     env.teardown().await;
 }
