@@ -75,7 +75,7 @@ fn id(event: &Message) -> String {
 }
 
 /// What was published, in its order, once the program is done.
-async fn published(env: &TestEnv, events: &mut Mailbox, count: usize) -> Vec<Message> {
+async fn receive_events(env: &TestEnv, events: &mut Mailbox, count: usize) -> Vec<Message> {
     let letters = events.take(count).await;
     assert_eq!(env.depth(&env.name("replies")).await, 0);
     letters
@@ -99,7 +99,7 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
     let expected = json!({"published": true, "usage.reverted": 4, "usage.revert.rejected": 8, "unroutable": 0, "untold": 0,
         "routing_keys": null, "of_further_keys": 0});
     assert_eq!((status, result), (0, expected));
-    let again = published(&env, &mut events, 12).await;
+    let again = receive_events(&env, &mut events, 12).await;
     let mut times = Vec::new();
     for event in &again {
         let first = published.get(&id(event)).expect("a known event");
@@ -157,7 +157,7 @@ async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
             out.contains(&format!(" {count} events")),
             "{filter:?}: {out}"
         );
-        for event in published(&env, &mut events, count).await {
+        for event in receive_events(&env, &mut events, count).await {
             assert_eq!(event.body, published[&id(&event)].body);
         }
     }

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::postgres::{PostgresSession, Verdict};
+use super::postgres::{PostgresSession, PieceAction};
 use super::{Conditions, Direction, Ending, Shared, Way, lock};
 
 /// Pieces on their way in one direction; beyond them the sender is held back, as by any network.
@@ -185,9 +185,9 @@ impl Carry<'_> {
         sleep_until(came + self.way().delay).await;
         if let Some(postgres_session) = &self.connection.postgres_session {
             match postgres_session.read_piece(self.direction, piece, self.shared) {
-                Verdict::Pass => {}
-                Verdict::Lose => return Ok(()),
-                Verdict::LoseAndEnd(ending) => return self.end(ending).await,
+                PieceAction::Pass => {}
+                PieceAction::Lose => return Ok(()),
+                PieceAction::LoseAndEnd(ending) => return self.end(ending).await,
             }
         }
         let Some((before, ending)) = self.cut_within(piece.len()) else {

@@ -13,7 +13,7 @@ use super::{Direction, Ending, Losses, Shared, lock};
 const PARAMETERS_OF_APPLY: u16 = 12;
 
 /// What the proxy does with a piece that it read.
-pub enum Verdict {
+pub enum PieceAction {
     Pass,
     Lose,
     LoseAndEnd(Ending),
@@ -58,12 +58,12 @@ impl PostgresSession {
     }
 
     /// Reads a piece before it is passed on.
-    pub fn read_piece(&self, direction: Direction, piece: &[u8], shared: &Shared) -> Verdict {
+    pub fn read_piece(&self, direction: Direction, piece: &[u8], shared: &Shared) -> PieceAction {
         let mut state = lock(&self.state);
         match direction {
             Direction::ToServer => {
                 self.read_client(&mut state, piece, shared);
-                Verdict::Pass
+                PieceAction::Pass
             }
             Direction::ToClient => state.read_server(piece, shared),
         }
@@ -96,7 +96,7 @@ impl PostgresSession {
 impl SessionState {
     /// The worker waits for each answer before it sends more, so all that comes while an answer is being lost
     /// is that answer.
-    fn read_server(&mut self, piece: &[u8], shared: &Shared) -> Verdict {
+    fn read_server(&mut self, piece: &[u8], shared: &Shared) -> PieceAction {
         self.server.bytes.extend_from_slice(piece);
         let losing = self.losing;
         while let Some((kind, payload)) = self.server.next() {
@@ -109,15 +109,15 @@ impl SessionState {
                         if self.succeeded {
                             shared.lost.fetch_add(1, Ordering::SeqCst);
                         }
-                        return Verdict::LoseAndEnd(losses.ending);
+                        return PieceAction::LoseAndEnd(losses.ending);
                     }
                 }
                 _ => {}
             }
         }
         match losing {
-            Some(_) => Verdict::Lose,
-            None => Verdict::Pass,
+            Some(_) => PieceAction::Lose,
+            None => PieceAction::Pass,
         }
     }
 }
