@@ -20,7 +20,7 @@ async fn tampered(env: &TestEnv, load: &Load, collected: &Collected, statement: 
 }
 
 #[tokio::test]
-async fn the_audit_finds_what_is_lost_doubled_unanswered_or_told_differently() {
+async fn the_audit_finds_lost_doubled_and_wrong_outcomes() {
     let mut env = TestEnv::new().await;
     env.set("REVERT__POLICY", "cumulative");
     let worker = env.start_worker().await;

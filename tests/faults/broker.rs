@@ -76,7 +76,7 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_memory_alarm_is_said_at_once_and_waited_for() {
+async fn a_memory_alarm_is_logged_and_waited_for() {
     let raise = ["set_vm_memory_high_watermark", "0.000001"];
     blocked(
         "broker: memory alarm",
@@ -87,7 +87,7 @@ async fn a_memory_alarm_is_said_at_once_and_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_alarm_is_said_at_once_and_waited_for() {
+async fn a_disk_alarm_is_logged_and_waited_for() {
     let raise = ["set_disk_free_limit", "100000GB"];
     blocked(
         "broker: disk alarm",
@@ -99,7 +99,7 @@ async fn a_disk_alarm_is_said_at_once_and_waited_for() {
 
 /// The broker loses patience with a worker that waits for a lock in the database.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_acknowledgement_that_comes_too_late_costs_nothing() {
+async fn a_consumer_timeout_loses_and_doubles_nothing() {
     let (instance, servers) = Instance::start();
     let set = "application:set_env(rabbit, consumer_timeout, 1000).";
     instance.control(&["eval", set]).await;
@@ -131,7 +131,7 @@ async fn an_acknowledgement_that_comes_too_late_costs_nothing() {
 
 /// All connections, or one channel of each, closed by the broker again and again.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_and_channels_closed_by_the_broker_are_opened_again() {
+async fn connections_closed_by_the_broker_are_reopened() {
     let (instance, servers) = Instance::start();
     let mut env = TestEnv::on(servers).await;
     env.set("WORKER__BATCH_MAX", "20");
@@ -157,7 +157,7 @@ async fn connections_and_channels_closed_by_the_broker_are_opened_again() {
 /// Under load, each thing that revertd declared is deleted in turn. The work queue goes with its requests, and a
 /// queue of letters with its letters, which is the deleter's doing: what goes is empty, or is published again.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deleted_under_load_is_declared_again() {
+async fn topology_deleted_under_load_is_declared_again() {
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "20");
     let load = Load::mixed(&env, seed(), size()).await;
@@ -204,7 +204,7 @@ async fn what_is_deleted_under_load_is_declared_again() {
 /// The worker may not write where events go. What was decided waits, and is not delivered again and again until it
 /// is given up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_permission_that_is_missing_for_a_while_gives_nothing_up() {
+async fn a_permission_revoked_for_a_while_loses_nothing() {
     let (instance, servers) = Instance::start();
     let mut env = TestEnv::on(servers).await;
     env.set("WORKER__BATCH_MAX", "20");
@@ -240,7 +240,7 @@ const FORGET: &str = "Name = rabbit_misc:r(<<\"/\">>, queue, <<\"QUEUE\">>), \
     length(rabbit_amqqueue:consumers(Queue)).";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_the_queue_forgot_is_opened_anew() {
+async fn a_consumer_that_the_queue_forgot_is_replaced() {
     let (instance, servers) = Instance::start();
     let env = TestEnv::on(servers).await;
     let worker = env.start_worker().await;

@@ -33,7 +33,7 @@ async fn kill_and_replace(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_comes_out_exactly() {
+async fn duplicates_survive_kills_and_restarts() {
     let seed = seed();
     let (instance, servers) = Instance::start();
     let mut env = TestEnv::on(servers).await;

@@ -12,7 +12,7 @@ use crate::support::*;
 const NODES: [&str; 3] = ["rabbit", "rabbit2", "rabbit3"];
 
 #[tokio::test]
-async fn nodes_of_a_cluster_are_killed_and_come_back_one_after_another() {
+async fn cluster_nodes_are_killed_one_after_another() {
     let (seed, rounds) = (seed(), if full() { 9 } else { 2 });
     let (instance, servers) = Instance::cluster();
     let mut count = AuditResult::default();

@@ -55,52 +55,52 @@ async fn crash_at(seam: &str) {
 }
 
 #[tokio::test]
-async fn a_crash_after_receipt() {
+async fn a_crash_after_receipt_loses_nothing() {
     crash_at(seam::RECEIVED).await;
 }
 
 #[tokio::test]
-async fn a_crash_before_the_statement() {
+async fn a_crash_before_the_statement_loses_nothing() {
     crash_at(seam::DECODED).await;
 }
 
 #[tokio::test]
-async fn a_crash_within_the_statement() {
+async fn a_crash_within_the_statement_loses_nothing() {
     crash_at(seam::DECIDING).await;
 }
 
 #[tokio::test]
-async fn a_crash_after_the_commit_before_the_first_publish() {
+async fn a_crash_between_commit_and_publish_loses_nothing() {
     crash_at(seam::DECIDED).await;
 }
 
 #[tokio::test]
-async fn a_crash_half_way_through_the_publishes() {
+async fn a_crash_amid_the_publishes_loses_nothing() {
     crash_at(seam::HALF_PUBLISHED).await;
 }
 
 #[tokio::test]
-async fn a_crash_before_the_confirms() {
+async fn a_crash_before_the_confirms_loses_nothing() {
     crash_at(seam::PUBLISHED).await;
 }
 
 #[tokio::test]
-async fn a_crash_after_the_confirms_before_the_acknowledgement() {
+async fn a_crash_between_confirm_and_ack_loses_nothing() {
     crash_at(seam::CONFIRMED).await;
 }
 
 #[tokio::test]
-async fn a_crash_between_the_publish_of_a_retry_or_a_dead_letter_and_the_acknowledgement() {
+async fn a_crash_between_retry_and_ack_loses_nothing() {
     crash_at(seam::PASSED_ON).await;
 }
 
 #[tokio::test]
-async fn a_crash_after_the_acknowledgement() {
+async fn a_crash_after_the_ack_loses_nothing() {
     crash_at(seam::SETTLED).await;
 }
 
 #[tokio::test]
-async fn a_crash_during_a_graceful_stop() {
+async fn a_crash_during_a_graceful_stop_loses_nothing() {
     let seed = seed();
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "20");
@@ -138,7 +138,7 @@ const SCHEMA: &str = "
     ) items";
 
 #[tokio::test]
-async fn a_crash_during_migration_leaves_nothing_that_the_next_one_does_not_mend() {
+async fn a_crashed_migration_is_completed_by_the_next() {
     let seed = seed();
     let mut count = AuditResult::default();
     let runs = if full() { 30 } else { 3 };
@@ -179,7 +179,7 @@ async fn schema(env: &TestEnv) -> String {
 
 /// A message that crashes every process that reads it, thrice, among good ones.
 #[tokio::test]
-async fn a_message_that_crashes_the_worker_ends_as_a_dead_letter_and_takes_no_neighbour_along() {
+async fn a_message_that_crashes_workers_is_dead_lettered() {
     const MARK: &str = "this body crashes";
     let seed = seed();
     let env = TestEnv::new().await;

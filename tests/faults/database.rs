@@ -59,7 +59,7 @@ async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
 }
 
 #[tokio::test]
-async fn serialization_failures_and_deadlocks_are_tried_again() {
+async fn serialization_failures_and_deadlocks_are_retried() {
     // Both legs of a statement count.
     forced(
         "database: serialization failures, deadlocks",
@@ -71,7 +71,7 @@ async fn serialization_failures_and_deadlocks_are_tried_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_out_of_order_for_a_while_is_waited_for() {
+async fn a_failing_database_is_waited_for() {
     // Cancelled, shutting down, crashing, out of memory, of disk, of connections, read-only, an I/O error.
     let states = [
         "57014", "57P01", "57P02", "53200", "53100", "53300", "25006", "58030",
@@ -87,7 +87,7 @@ async fn a_server_that_is_out_of_order_for_a_while_is_waited_for() {
 
 /// A table that is locked for longer than a statement may take.
 #[tokio::test]
-async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
+async fn a_statement_timeout_pauses_the_pool() {
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "50");
     let load = Load::mixed(&env, seed(), size()).await;
@@ -122,7 +122,7 @@ async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
 }
 
 #[tokio::test]
-async fn two_transactions_in_each_others_way_are_told_apart_by_the_server_and_tried_again() {
+async fn a_real_deadlock_is_resolved_and_retried() {
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "200");
     env.set("WORKER__CONCURRENCY", "2");

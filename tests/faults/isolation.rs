@@ -98,7 +98,7 @@ async fn subscribed(env: &TestEnv, key: &str, arguments: FieldTable) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_that_one_request_fails_delays_no_other() {
+async fn a_statement_failed_by_one_request_delays_no_other() {
     let env = TestEnv::new().await;
     // A class that nobody knows, a policy's, a cancelled statement, a missing column, a value out
     // of range.
@@ -155,14 +155,14 @@ async fn a_lock_on_one_usage_delays_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_on_many_usages_do_not_add_up() {
+async fn lock_timeouts_of_many_usages_do_not_add_up() {
     beside_locks("beside: locks on 50 usages", 50).await;
 }
 
 /// A request that the server says to have no room for: the server's fault only where it has none
 /// for others either.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_without_room_delays_no_other_and_is_not_counted_at_once() {
+async fn a_request_reported_disk_full_delays_no_other() {
     let env = TestEnv::new().await;
     let bad = requests(&env, 1).await;
     mark(&env, &[(bad[0].1, "53100")]).await;
@@ -176,7 +176,7 @@ async fn a_request_without_room_delays_no_other_and_is_not_counted_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stored_row_that_can_not_be_read_delays_no_other() {
+async fn an_undecodable_row_delays_no_other_request() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let bad = requests(&env, 1).await;
     let (_, usage, request) = &bad[0];
@@ -238,7 +238,7 @@ async fn beside_untaken_events(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscriber_whose_queue_refuses_delays_no_other_org() {
+async fn a_queue_that_rejects_publishes_delays_no_other_org() {
     let (env, worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let key = format!("result.{}", customer.org);
@@ -253,7 +253,7 @@ const SUSPEND: &str = "{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\
     sys:suspend(amqqueue:get_pid(Queue)).";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscriber_whose_queue_never_answers_delays_no_other_org() {
+async fn a_queue_that_never_confirms_delays_no_other_org() {
     let (instance, servers) = Instance::start();
     let env = TestEnv::on(servers).await;
     let worker = env.start_worker().await;
@@ -268,7 +268,7 @@ async fn a_subscriber_whose_queue_never_answers_delays_no_other_org() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_queue_that_is_full_delays_no_request() {
+async fn a_full_dead_letter_queue_delays_no_request() {
     let mut env = TestEnv::new().await;
     env.set("TOPOLOGY__DEAD_LETTER_QUEUE_MAX_BYTES", "1KiB");
     let mut worker = env.start_worker().await;
@@ -310,7 +310,7 @@ async fn fill(env: &TestEnv, rung: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rungs_that_are_all_full_pause_the_pool_and_nothing_is_counted() {
+async fn all_rungs_full_pauses_the_pool_uncounted() {
     let mut env = TestEnv::new().await;
     env.set("RETRY__DELAYS", "1h");
     env.set("TOPOLOGY__RETRY_QUEUE_MAX_BYTES", "1KiB");
@@ -337,7 +337,7 @@ async fn rungs_that_are_all_full_pause_the_pool_and_nothing_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rung_that_is_full_delays_no_request() {
+async fn a_full_rung_delays_no_request() {
     let mut env = TestEnv::new().await;
     env.set("RETRY__DELAYS", "1h,2h");
     env.set("TOPOLOGY__RETRY_QUEUE_MAX_BYTES", "1KiB");

@@ -49,7 +49,7 @@ async fn listen(env: &TestEnv, events: usize) -> BTreeMap<String, Instant> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unreadable_messages_delay_nobody() {
+async fn unreadable_messages_delay_no_other_message() {
     let seconds = sized(10, 60);
     let count = seconds * RATE as usize;
     let (env, worker) = TestEnv::with_worker().await;
@@ -163,7 +163,7 @@ async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
 const LIMIT: u64 = 96;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rubbish_of_65_kb_needs_little_memory() {
+async fn malformed_bodies_of_65_kb_need_little_memory() {
     bodies("rubbish, bodies of 65 kB", sized(1500, 6000), 65_000, LIMIT).await;
 }
 

@@ -31,7 +31,7 @@ const QUIET_LOOKS: usize = 12;
 const UNREADABLE: u32 = 20;
 
 #[tokio::test]
-async fn poison_ends_where_it_belongs_and_costs_no_neighbour() {
+async fn poison_ends_as_it_must_and_harms_no_request() {
     let (count, others) = if full() {
         (50_000, 10_000)
     } else {

@@ -22,7 +22,7 @@ async fn outcomes(env: &TestEnv) -> usize {
 }
 
 #[tokio::test]
-async fn kill_9_of_workers_under_load() {
+async fn kill_9_of_workers_under_load_loses_nothing() {
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "50");
     let steady = env.start_worker().await;
@@ -43,7 +43,7 @@ async fn kill_9_of_workers_under_load() {
 }
 
 #[tokio::test]
-async fn kill_9_of_the_only_worker_again_and_again() {
+async fn kill_9_of_the_only_worker_loses_nothing() {
     let mut env = TestEnv::new().await;
     env.set("REVERT__POLICY", "cumulative");
     env.start_worker().await.stop().await;
@@ -63,7 +63,7 @@ async fn kill_9_of_the_only_worker_again_and_again() {
 }
 
 #[tokio::test]
-async fn rabbitmq_restarted_and_killed_under_load() {
+async fn rabbitmq_restarted_and_killed_loses_nothing() {
     let (instance, servers) = Instance::start();
     let mut env = TestEnv::on(servers).await;
     env.set("WORKER__BATCH_MAX", "50");
@@ -86,7 +86,7 @@ async fn rabbitmq_restarted_and_killed_under_load() {
 }
 
 #[tokio::test]
-async fn postgresql_restarted_and_killed_under_load() {
+async fn postgresql_restarted_and_killed_loses_nothing() {
     let (instance, servers) = Instance::start();
     let mut env = TestEnv::on(servers).await;
     env.set("WORKER__BATCH_MAX", "50");
@@ -116,7 +116,7 @@ async fn postgresql_restarted_and_killed_under_load() {
 }
 
 #[tokio::test]
-async fn both_servers_killed_at_once_under_load() {
+async fn both_servers_killed_at_once_lose_nothing() {
     let (instance, servers) = Instance::start();
     let mut env = TestEnv::on(servers).await;
     env.set("WORKER__BATCH_MAX", "50");
@@ -139,7 +139,7 @@ async fn both_servers_killed_at_once_under_load() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_absent_at_the_start_is_waited_for() {
+async fn a_server_missing_at_startup_is_waited_for() {
     let (instance, servers) = Instance::start();
     let mut env = TestEnv::on(servers).await;
     env.set("WORKER__BATCH_MAX", "50");
@@ -163,7 +163,7 @@ async fn a_server_that_is_absent_at_the_start_is_waited_for() {
 
 /// All workers of a process share a consumer: what was in hand goes back at once.
 #[tokio::test]
-async fn a_crash_counts_one_delivery_however_many_workers_there_are() {
+async fn a_crash_counts_one_delivery_with_many_workers() {
     let mut env = TestEnv::new().await;
     env.set("WORKER__CONCURRENCY", "16");
     env.set("WORKER__BATCH_MAX", "5");
@@ -196,7 +196,7 @@ async fn a_crash_counts_one_delivery_however_many_workers_there_are() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_nothing_is_counted_as_an_attempt_and_work_resumes_by_itself() {
+async fn a_database_outage_counts_no_attempt() {
     let (instance, servers) = Instance::start();
     let mut env = TestEnv::on(servers).await;
     env.set("WORKER__CONCURRENCY", "16");
@@ -221,7 +221,7 @@ async fn while_the_database_is_away_nothing_is_counted_as_an_attempt_and_work_re
 }
 
 #[tokio::test]
-async fn backends_terminated_again_and_again_under_load() {
+async fn terminated_backends_lose_nothing() {
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "50");
     let worker = env.start_worker().await;
@@ -246,7 +246,7 @@ async fn backends_terminated_again_and_again_under_load() {
 }
 
 #[tokio::test]
-async fn queues_and_exchanges_deleted_while_running_are_there_again() {
+async fn deleted_queues_and_exchanges_are_declared_again() {
     let env = TestEnv::new().await;
     let mut worker = env.start_worker().await;
     let customer = env.customer().await;

@@ -89,7 +89,7 @@ fn assert_flat(samples: &[Holding], count: &mut AuditResult) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
+async fn a_process_under_constant_faults_does_not_grow() {
     let seed = seed();
     let (instance, servers) = Instance::start();
     let (each, mut count) = bearable(&servers, seed).await;

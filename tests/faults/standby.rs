@@ -71,7 +71,7 @@ impl Pair {
 }
 
 #[tokio::test]
-async fn a_standby_takes_over_from_a_primary_that_is_killed() {
+async fn a_standby_takes_over_from_a_killed_primary() {
     let (seed, runs) = (seed(), if full() { 5 } else { 1 });
     let mut count = AuditResult::default();
     for run in 0..runs {
@@ -97,7 +97,7 @@ async fn a_standby_takes_over_from_a_primary_that_is_killed() {
 
 /// A machine that hangs: connections are accepted, and nothing is answered.
 #[tokio::test]
-async fn a_standby_takes_over_from_a_primary_that_falls_silent() {
+async fn a_standby_takes_over_from_a_silent_primary() {
     let mut pair = Pair::start().await;
     let load = Load::plain(&pair.env, seed(), 600).await;
     let mut workers = Vec::new();
@@ -120,7 +120,7 @@ async fn a_standby_takes_over_from_a_primary_that_falls_silent() {
 }
 
 #[tokio::test]
-async fn a_primary_that_becomes_read_only_is_waited_for_and_one_that_is_demoted_is_left() {
+async fn a_read_only_primary_is_waited_for_a_demoted_left() {
     let mut pair = Pair::start().await;
     let mut worker = pair.env.start_worker().await;
     let load = Load::mixed(&pair.env, seed(), if full() { 6000 } else { 3000 }).await;
@@ -152,7 +152,7 @@ async fn read_only(env: &TestEnv, on: bool) {
 }
 
 #[tokio::test]
-async fn an_outcome_that_no_standby_has_is_not_told_by_whoever_finds_it() {
+async fn an_unreplicated_outcome_is_not_published() {
     let mut pair = Pair::start().await;
     let both = pair.env.setting("DATABASE__URL").expect("set").to_owned();
     let mut workers = Vec::new();
@@ -199,7 +199,7 @@ async fn an_outcome_that_no_standby_has_is_not_told_by_whoever_finds_it() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_as_durable_as_the_entry_it_names() {
+async fn a_refusal_is_published_only_once_its_entry_is_safe() {
     let pair = Pair::start().await;
     let account = pair.env.customer().await.account;
     let usage = pair.env.usage(account, 20).await;
@@ -238,7 +238,7 @@ async fn a_refusal_is_as_durable_as_the_entry_it_names() {
 }
 
 #[tokio::test]
-async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
+async fn commits_waiting_for_a_standby_publish_nothing() {
     let mut pair = Pair::start().await;
     let worker = pair.env.start_worker().await;
     let load = Load::plain(&pair.env, seed(), 300).await;

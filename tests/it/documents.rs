@@ -80,7 +80,7 @@ fn examples() -> Vec<Example> {
 }
 
 #[tokio::test]
-async fn the_examples_of_the_document_happen() {
+async fn the_examples_of_asyncapi_yaml_happen() {
     let mut env = TestEnv::new().await;
     env.set("AUTHORIZATION__MODE", "grants");
     env.sql(&ledger_of_the_examples()).await;
@@ -117,7 +117,7 @@ fn events_of_the_readme() -> Vec<Value> {
 }
 
 #[test]
-fn the_events_in_the_readme_are_those_of_the_document() {
+fn events_in_the_readme_are_those_of_asyncapi_yaml() {
     let documented: Vec<_> = examples()
         .into_iter()
         .map(|example| example.event)
@@ -142,7 +142,7 @@ fn the_events_in_the_readme_are_those_of_the_document() {
 }
 
 #[tokio::test]
-async fn what_the_readme_says_of_submit_happens() {
+async fn submit_behaves_as_the_readme_says() {
     let (env, _worker) = TestEnv::with_worker().await;
     env.sql(&ledger_of_the_examples()).await;
     let block = Regex::new(r"(?ms)^```sh\n(revertd submit.*?)^```\n\n```\n(.*?)^```$")

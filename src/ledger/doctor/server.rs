@@ -247,7 +247,7 @@ mod tests {
     use crate::check::Status;
 
     #[test]
-    fn a_server_that_forgets_what_it_confirmed_is_an_error() {
+    fn a_server_that_can_lose_commits_is_an_error() {
         for (fsync, status) in [(true, Status::Ok), (false, Status::Error)] {
             let mut checks = Checks::default();
             keeps_what_it_confirms(fsync, &mut checks);

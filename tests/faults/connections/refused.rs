@@ -10,7 +10,7 @@ use crate::support::report::{full, seed};
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn refused_connections_are_tried_until_they_are_taken() {
+async fn refused_connections_are_retried() {
     let (rounds, requests) = if full() { (6, 6_000) } else { (1, 1_000) };
     let network = Network::new(&[("WORKER__BATCH_MAX", "20")]).await;
     let load = Load::mixed(&network.env, seed(), requests).await;

@@ -32,7 +32,7 @@ struct Silence {
 
 /// With heartbeats of three seconds it takes six to nine.
 #[tokio::test]
-async fn a_silent_broker_is_noticed_by_heartbeats_alone() {
+async fn a_silent_broker_is_noticed_by_heartbeats() {
     let silences = DIRECTIONS.map(|directions| Silence {
         server: Server::Broker,
         directions,
@@ -45,7 +45,7 @@ async fn a_silent_broker_is_noticed_by_heartbeats_alone() {
 
 /// The timeouts are what they are in production, about half a minute.
 #[tokio::test]
-async fn silence_of_either_server_is_noticed_within_a_minute() {
+async fn a_silent_server_is_noticed_within_a_minute() {
     let mut silences = Vec::new();
     for server in [Server::Database, Server::Broker] {
         for directions in DIRECTIONS {
@@ -69,7 +69,7 @@ async fn silence_of_either_server_is_noticed_within_a_minute() {
 
 /// The server's side is gone, and nobody told the worker.
 #[tokio::test]
-async fn a_connection_that_only_the_server_knows_to_have_ended() {
+async fn a_half_open_connection_ended_at_the_server() {
     let forgotten = async |server, heartbeat| {
         let network = Network::hearing(heartbeat, &[("WORKER__BATCH_MAX", "20")]).await;
         let load = Load::mixed(&network.env, seed(), 500).await;
@@ -97,7 +97,7 @@ async fn a_connection_that_only_the_server_knows_to_have_ended() {
 
 /// A start asks the database a few questions over a connection of its own; here it falls silent among them.
 #[tokio::test]
-async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
+async fn a_database_silent_during_startup_is_retried() {
     let starting = async |after_bytes| {
         let network = Network::new(&[]).await;
         let load = Load::mixed(&network.env, seed(), 100).await;

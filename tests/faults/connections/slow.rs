@@ -11,7 +11,7 @@ use crate::support::report::{full, seed};
 const START: Duration = Duration::from_mins(2);
 
 #[tokio::test]
-async fn a_network_half_a_second_away_delays_and_nothing_more() {
+async fn half_a_second_of_latency_only_delays() {
     let way = Way {
         delay: Duration::from_millis(500),
         ..Way::default()
@@ -21,7 +21,7 @@ async fn a_network_half_a_second_away_delays_and_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_network_of_20_kilobytes_a_second_delays_and_nothing_more() {
+async fn 20_kilobytes_a_second_only_delay() {
     let way = Way {
         bytes_per_second: Some(20_000),
         ..Way::default()

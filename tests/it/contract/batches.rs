@@ -40,7 +40,7 @@ pub async fn decide(env: &TestEnv, requests: &[RevertRequest]) -> Vec<&'static s
 }
 
 #[tokio::test]
-async fn of_several_contents_of_an_id_one_is_applied_also_where_the_first_is_not_remembered() {
+async fn one_content_of_an_id_is_applied_in_a_batch() {
     let env = TestEnv::new().await;
     let customer = env.customer().await;
     let (nobody, account) = (Uuid::from_u128(404), customer.account);
@@ -71,7 +71,7 @@ async fn of_several_contents_of_an_id_one_is_applied_also_where_the_first_is_not
 }
 
 #[tokio::test]
-async fn contents_that_are_not_stored_are_decided_at_once() {
+async fn unstored_contents_of_an_id_are_decided_at_once() {
     let mut env = TestEnv::new().await;
     env.set("AUTHORIZATION__MODE", "grants");
     let account = env.customer().await.account;
@@ -92,7 +92,7 @@ async fn contents_that_are_not_stored_are_decided_at_once() {
 }
 
 #[tokio::test]
-async fn requests_of_an_id_and_of_a_usage_are_decided_in_the_order_of_delivery() {
+async fn requests_of_an_id_are_decided_in_delivery_order() {
     for swap in [false, true] {
         let env = TestEnv::new().await;
         let account = env.customer().await.account;
@@ -118,7 +118,7 @@ async fn requests_of_an_id_and_of_a_usage_are_decided_in_the_order_of_delivery()
 }
 
 #[tokio::test]
-async fn the_first_of_an_id_is_decided_before_another_however_their_usages_sort() {
+async fn the_first_request_of_an_id_is_decided_first() {
     let env = TestEnv::new().await;
     let account = env.customer().await.account;
     let mut usages = [

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::*;
 
 #[tokio::test]
-async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once() {
+async fn two_racing_processes_revert_a_usage_once() {
     for (policy, each, applied) in [("once", 20, 1), ("cumulative", 3, 6)] {
         let mut env = TestEnv::new().await;
         env.set("REVERT__POLICY", policy);
@@ -53,7 +53,7 @@ async fn two_processes_racing_on_one_usage_spelled_in_both_cases_revert_it_once(
 }
 
 #[tokio::test]
-async fn one_id_for_two_usages_sent_to_two_processes_is_one_request() {
+async fn one_id_sent_to_two_processes_is_one_request() {
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "1");
     let _one = env.start_worker().await;
@@ -109,7 +109,7 @@ async fn taking(
 }
 
 #[tokio::test]
-async fn a_refusal_rests_only_on_what_was_really_taken() {
+async fn a_refusal_names_only_committed_amounts() {
     let mut env = TestEnv::in_order().await;
     env.set("DATABASE__LOCK_TIMEOUT", "30s");
     env.set("REVERT__POLICY", "cumulative");
@@ -141,7 +141,7 @@ async fn a_refusal_rests_only_on_what_was_really_taken() {
 }
 
 #[tokio::test]
-async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_decided_instead() {
+async fn a_batch_follows_the_decision_of_another_worker() {
     let mut env = TestEnv::in_order().await;
     env.set("DATABASE__LOCK_TIMEOUT", "30s");
     env.set("REVERT__POLICY", "cumulative");
@@ -179,7 +179,7 @@ async fn requests_that_followed_one_of_their_batch_follow_what_another_worker_de
 }
 
 #[tokio::test]
-async fn a_batch_keeps_its_order_where_another_worker_took_as_much_as_its_first_request_would_have()
+async fn a_batch_keeps_its_order_beside_another_worker()
 {
     let mut env = TestEnv::in_order().await;
     env.set("DATABASE__LOCK_TIMEOUT", "30s");
@@ -212,7 +212,7 @@ async fn a_batch_keeps_its_order_where_another_worker_took_as_much_as_its_first_
 }
 
 #[tokio::test]
-async fn the_constraints_refuse_what_the_statement_would_never_write() {
+async fn constraints_refuse_rows_that_break_the_rules() {
     let env = TestEnv::new().await;
     let insert = |values: &str| {
         format!(

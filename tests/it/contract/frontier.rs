@@ -53,7 +53,7 @@ async fn beside_frontier() -> TestEnv {
 }
 
 #[tokio::test]
-async fn on_frontiers_own_tables_revertd_works_and_adds_one_index() {
+async fn revertd_adds_one_index_to_frontiers_tables() {
     let env = beside_frontier().await;
     let shape = "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'frontier'";
     let (before, indexes) = (
@@ -89,7 +89,7 @@ async fn on_frontiers_own_tables_revertd_works_and_adds_one_index() {
 }
 
 #[tokio::test]
-async fn frontiers_reverts_count_under_every_id_and_spelling() {
+async fn reverts_by_frontier_count_under_any_id() {
     for managed in [false, true] {
         let env = if managed {
             TestEnv::new().await
@@ -129,7 +129,7 @@ async fn frontiers_reverts_count_under_every_id_and_spelling() {
 }
 
 #[tokio::test]
-async fn cumulative_counts_frontiers_part_and_continues_its_numbers() {
+async fn cumulative_counts_reverts_by_frontier() {
     let mut env = beside_frontier().await;
     env.set("REVERT__POLICY", "cumulative");
     let _worker = env.start_worker().await;
@@ -171,7 +171,7 @@ async fn cumulative_counts_frontiers_part_and_continues_its_numbers() {
 }
 
 #[tokio::test]
-async fn an_entry_that_frontier_commits_meanwhile_makes_the_request_be_decided_anew() {
+async fn an_entry_committed_meanwhile_is_decided_again() {
     let mut env = beside_frontier().await;
     env.set("DATABASE__LOCK_TIMEOUT", "30s");
     let _worker = env.start_worker().await;
@@ -211,7 +211,7 @@ async fn an_entry_that_frontier_commits_meanwhile_makes_the_request_be_decided_a
 }
 
 #[tokio::test]
-async fn tables_that_do_not_fit_are_named() {
+async fn tables_that_do_not_fit_are_reported() {
     let mut env = TestEnv::new().await;
     env.set("LEDGER__SCHEMA", "elsewhere");
     env.set("LEDGER__MANAGE", "false");

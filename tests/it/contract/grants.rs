@@ -49,7 +49,7 @@ async fn ask(events: &mut Mailbox, client: &Publisher, request: &Request) -> Mes
 }
 
 #[tokio::test]
-async fn without_a_grant_nobody_learns_what_there_is() {
+async fn without_a_grant_nothing_is_revealed() {
     let (env, mut worker, client) = guarded().await;
     let mut events = env.events().await;
     let Customer { org, account } = env.customer().await;
@@ -106,7 +106,7 @@ async fn without_a_grant_nobody_learns_what_there_is() {
 }
 
 #[tokio::test]
-async fn a_grant_counts_from_the_next_batch_on_and_so_does_its_end() {
+async fn a_grant_and_its_end_count_from_the_next_batch() {
     let (env, _worker, client) = guarded().await;
     let mut events = env.events().await;
     let Customer { org, account } = env.customer().await;
@@ -187,7 +187,7 @@ async fn a_grant_is_for_one_org() {
 }
 
 #[tokio::test]
-async fn a_grant_for_every_org_is_one() {
+async fn a_wildcard_grant_covers_every_org() {
     let (env, _worker, client) = guarded().await;
     let mut events = env.events().await;
     grant(&env, "add", &client.user, "*");
@@ -211,7 +211,7 @@ async fn a_grant_for_every_org_is_one() {
 }
 
 #[tokio::test]
-async fn nobody_in_particular_may_ask_for_nothing() {
+async fn a_request_without_a_user_id_is_refused() {
     let (env, _worker, client) = guarded().await;
     let mut events = env.events().await;
     let customer = env.customer().await;
@@ -245,7 +245,7 @@ async fn nobody_in_particular_may_ask_for_nothing() {
 }
 
 #[tokio::test]
-async fn only_the_worker_may_say_for_whom_it_speaks() {
+async fn x_client_counts_only_from_the_workers_login() {
     let (env, _worker, client) = guarded().await;
     let mut events = env.events().await;
     let customer = env.customer().await;
@@ -306,7 +306,7 @@ async fn two_clients_with_one_message_id_are_two_requests() {
 }
 
 #[tokio::test]
-async fn a_stranger_in_the_batch_takes_nothing_from_its_neighbours() {
+async fn a_denied_request_takes_nothing_from_its_batch() {
     let mut env = TestEnv::new().await;
     env.set("AUTHORIZATION__MODE", "grants");
     env.start_worker().await.stop().await;
@@ -366,7 +366,7 @@ async fn the_ladder_remembers_the_client() {
 }
 
 #[tokio::test]
-async fn an_outcome_from_before_grants_were_asked_for_still_answers() {
+async fn an_outcome_from_before_grants_still_answers() {
     let (mut env, mut worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let customer = env.customer().await;
@@ -383,7 +383,7 @@ async fn an_outcome_from_before_grants_were_asked_for_still_answers() {
 }
 
 #[tokio::test]
-async fn what_is_refused_before_its_grant_is_looked_at_tells_nothing_either() {
+async fn earlier_refusals_reveal_nothing_either() {
     let mut env = TestEnv::new().await;
     env.set("AUTHORIZATION__MODE", "grants");
     env.set("REVERT__POLICY", "cumulative");
@@ -404,7 +404,7 @@ async fn what_is_refused_before_its_grant_is_looked_at_tells_nothing_either() {
 }
 
 #[tokio::test]
-async fn the_command_says_what_it_did() {
+async fn the_grants_command_prints_its_effect() {
     let env = TestEnv::new().await;
     let customer = env.customer().await;
     let org = customer.org.to_string();

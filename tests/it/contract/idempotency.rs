@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::*;
 
 #[tokio::test]
-async fn a_request_delivered_many_times_in_one_batch_and_later_is_one_request() {
+async fn a_request_delivered_many_times_is_one_request() {
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     let mut events = env.events().await;
@@ -35,7 +35,7 @@ async fn a_request_delivered_many_times_in_one_batch_and_later_is_one_request() 
 }
 
 #[tokio::test]
-async fn without_a_message_id_a_success_is_remembered_and_a_refusal_is_not() {
+async fn without_a_message_id_only_a_success_is_stored() {
     let (env, _worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let customer = env.customer().await;
@@ -74,7 +74,7 @@ async fn without_a_message_id_a_success_is_remembered_and_a_refusal_is_not() {
 }
 
 #[tokio::test]
-async fn of_two_contents_under_one_id_in_a_batch_the_first_is_the_request() {
+async fn the_first_of_two_contents_of_an_id_is_the_request() {
     let env = TestEnv::in_order().await;
     env.start_worker().await.stop().await;
     let mut events = env.events().await;

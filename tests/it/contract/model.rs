@@ -128,7 +128,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 #[test]
-fn whatever_concurrent_writers_decide_the_contract_decides_one_after_another() {
+fn concurrent_writers_decide_as_the_sequential_model() {
     let (writers, seed) = (Writers::new(), seed());
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_be_bytes());

@@ -58,7 +58,7 @@ async fn the_default_account_is_the_newest_active_one() {
 }
 
 #[tokio::test]
-async fn an_org_and_a_project_go_by_name_as_well() {
+async fn an_org_and_a_project_may_be_named() {
     let (env, _worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let Customer { org, account } = env.customer().await;
@@ -88,7 +88,7 @@ async fn an_org_and_a_project_go_by_name_as_well() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_there_or_of_another_org_is_not_found() {
+async fn an_unknown_name_or_one_of_another_org_is_not_found() {
     let (env, _worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let Customer { org, account } = env.customer().await;
@@ -127,7 +127,7 @@ async fn a_name_that_is_not_there_or_of_another_org_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_org_can_have_breaks_a_rule() {
+async fn an_impossible_name_is_an_invalid_field() {
     let (env, _worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let account = env.customer().await.account;
@@ -152,7 +152,7 @@ async fn a_name_that_no_org_can_have_breaks_a_rule() {
 }
 
 #[tokio::test]
-async fn a_grant_is_asked_for_the_org_that_is_named() {
+async fn the_grant_of_the_named_org_is_required() {
     let (env, _worker) = TestEnv::with_worker_set(&[("AUTHORIZATION__MODE", "grants")]).await;
     let mut events = env.events().await;
     let Customer { org, account } = env.customer().await;

@@ -79,7 +79,7 @@ async fn given_back(env: &TestEnv, usage: Uuid) -> i64 {
 }
 
 #[tokio::test]
-async fn both_writers_number_a_revert_alike_beside_a_debit() {
+async fn both_writers_number_a_revert_the_same() {
     let mut env = TestEnv::new().await;
     let (account, usage) = usage_of(&mut env, "once", 20).await;
     debit_that_names(&env, account, usage).await;
@@ -103,7 +103,7 @@ async fn both_writers_number_a_revert_alike_beside_a_debit() {
 }
 
 #[tokio::test]
-async fn a_debit_that_names_a_usage_gives_nothing_back() {
+async fn a_debit_that_names_a_usage_reverts_nothing() {
     for policy in ["once", "cumulative"] {
         let mut env = TestEnv::new().await;
         let (account, usage) = usage_of(&mut env, policy, 20).await;
@@ -118,7 +118,7 @@ async fn a_debit_that_names_a_usage_gives_nothing_back() {
 }
 
 #[tokio::test]
-async fn a_partial_revert_follows_all_rows_that_frontier_counts() {
+async fn the_number_of_a_revert_counts_all_rows() {
     let mut env = TestEnv::new().await;
     let (account, usage) = usage_of(&mut env, "cumulative", 20).await;
     assert_eq!(
@@ -143,7 +143,7 @@ async fn a_partial_revert_follows_all_rows_that_frontier_counts() {
 }
 
 #[tokio::test]
-async fn a_deleted_entry_of_others_leaves_room_and_no_dead_end() {
+async fn a_deleted_entry_of_another_writer_is_no_dead_end() {
     let mut env = TestEnv::new().await;
     let (account, usage) = usage_of(&mut env, "cumulative", 20).await;
     let one = async |id: &str, amount| decide(&env, &[request(id, usage, account, amount)]).await;
@@ -166,7 +166,7 @@ async fn a_deleted_entry_of_others_leaves_room_and_no_dead_end() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_taken_is_passed_over() {
+async fn a_taken_entry_id_is_skipped() {
     for policy in ["once", "cumulative"] {
         let mut env = TestEnv::new().await;
         let (account, usage) = usage_of(&mut env, policy, 20).await;
@@ -206,7 +206,7 @@ async fn an_id_that_is_taken_is_passed_over() {
 }
 
 #[tokio::test]
-async fn an_id_of_an_entry_that_is_gone_is_not_used_again() {
+async fn the_id_of_a_deleted_entry_is_not_reused() {
     let mut env = TestEnv::new().await;
     let (account, usage) = usage_of(&mut env, "cumulative", 20).await;
     assert_eq!(
@@ -232,7 +232,7 @@ async fn an_id_of_an_entry_that_is_gone_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn a_time_that_no_event_can_tell_is_left_out() {
+async fn a_time_outside_the_range_of_events_is_left_out() {
     for time in [
         "'infinity'",
         "'-infinity'",
@@ -273,7 +273,7 @@ async fn a_time_that_no_event_can_tell_is_left_out() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_was_stored_without_a_time_is_read() {
+async fn an_outcome_stored_without_a_time_is_read() {
     let mut env = TestEnv::new().await;
     let (account, usage) = usage_of(&mut env, "once", 20).await;
     let name = format!("{usage}:0:{account}");
@@ -292,7 +292,7 @@ async fn an_outcome_that_was_stored_without_a_time_is_read() {
 }
 
 #[tokio::test]
-async fn sums_beyond_an_int64_refuse() {
+async fn sums_above_int64_are_refused() {
     for (policy, usage_amount, refused) in [
         ("once", 20, "ALREADY_REVERTED"),
         ("cumulative", 20, "AMOUNT_EXCEEDS_USAGE"),
@@ -322,7 +322,7 @@ async fn sums_beyond_an_int64_refuse() {
 }
 
 #[tokio::test]
-async fn a_usage_of_nothing_or_less_leaves_nothing_to_give_back() {
+async fn a_usage_of_zero_or_less_cannot_be_reverted() {
     for policy in ["once", "cumulative"] {
         for amount in [0, -1, i64::MIN] {
             let mut env = TestEnv::new().await;
@@ -339,7 +339,7 @@ async fn a_usage_of_nothing_or_less_leaves_nothing_to_give_back() {
 }
 
 #[tokio::test]
-async fn a_credit_below_zero_leaves_no_more_to_give_back() {
+async fn a_negative_credit_does_not_raise_the_remainder() {
     let mut env = TestEnv::new().await;
     let (account, usage) = usage_of(&mut env, "cumulative", 20).await;
     let name = format!("{usage}:0:{account}");

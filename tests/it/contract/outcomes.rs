@@ -26,7 +26,7 @@ fn error(event: &Message) -> Value {
 }
 
 #[tokio::test]
-async fn a_revert_writes_both_legs_and_tells_everything() {
+async fn a_revert_writes_both_legs_and_a_full_event() {
     let (env, _worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let Customer { org, account } = env.customer().await;
@@ -98,7 +98,7 @@ async fn a_revert_writes_both_legs_and_tells_everything() {
 }
 
 #[tokio::test]
-async fn every_way_to_name_an_account_leads_to_it() {
+async fn every_way_to_name_an_account_finds_it() {
     let (env, _worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let Customer { org, account } = env.customer().await;
@@ -141,7 +141,7 @@ async fn every_way_to_name_an_account_leads_to_it() {
 }
 
 #[tokio::test]
-async fn row_1_what_is_no_object_fails_and_is_dead_lettered() {
+async fn row_1_a_malformed_body_fails_and_is_dead_lettered() {
     let (env, _worker) = TestEnv::with_worker().await;
     let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
     let over = format!("{{\"x\":\"{}\"}}", "x".repeat(64 * 1024));
@@ -229,7 +229,7 @@ async fn row_3_every_violation_is_listed() {
 }
 
 #[tokio::test]
-async fn row_5_what_is_deleted_disabled_or_of_another_org_is_not_found() {
+async fn row_5_a_deleted_or_foreign_account_is_not_found() {
     let (env, _worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let ours = env.customer().await;
@@ -329,7 +329,7 @@ async fn row_5_what_is_deleted_disabled_or_of_another_org_is_not_found() {
 
 #[tokio::test]
 #[allow(clippy::too_many_lines, reason = "a line for each row of the table")]
-async fn rows_6_to_12_are_refused_with_their_code_and_remembered() {
+async fn rows_6_to_12_are_refused_and_stored() {
     let (env, _worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
     let mut events = env.events().await;
     let Customer { org, account } = env.customer().await;
@@ -445,7 +445,7 @@ async fn rows_6_to_12_are_refused_with_their_code_and_remembered() {
 }
 
 #[tokio::test]
-async fn a_usage_is_what_its_row_says_whatever_its_reporter_wrote_into_it() {
+async fn metadata_of_a_usage_does_not_change_its_kind() {
     let (env, _worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let Customer { account, .. } = env.customer().await;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::*;
 
 #[tokio::test]
-async fn cumulative_reverts_add_up_to_the_usage_and_a_refused_one_takes_nothing() {
+async fn cumulative_reverts_add_up_to_the_usage() {
     let mut env = TestEnv::in_order().await;
     env.set("REVERT__POLICY", "cumulative");
     let mut worker = env.start_worker().await;
@@ -78,7 +78,7 @@ async fn cumulative_needs_a_message_id() {
 }
 
 #[tokio::test]
-async fn once_gives_the_first_that_fits_and_names_it_to_the_others() {
+async fn once_reverts_the_first_request_that_fits() {
     let env = TestEnv::in_order().await;
     let mut worker = env.start_worker().await;
     assert!(worker.stop().await.success());
@@ -116,7 +116,7 @@ async fn once_gives_the_first_that_fits_and_names_it_to_the_others() {
 }
 
 #[tokio::test]
-async fn a_change_of_policy_counts_from_then_on() {
+async fn a_change_of_policy_counts_from_the_next_batch() {
     let (mut env, mut worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let customer = env.customer().await;
@@ -142,7 +142,7 @@ async fn a_change_of_policy_counts_from_then_on() {
 }
 
 #[tokio::test]
-async fn the_largest_amounts_there_are_do_not_overflow() {
+async fn the_largest_amounts_do_not_overflow() {
     let (env, _worker) = TestEnv::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
     let mut events = env.events().await;
     let customer = env.customer().await;

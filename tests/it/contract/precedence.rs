@@ -108,7 +108,7 @@ async fn a_stored_outcome_answers_before_everything_else() {
 }
 
 #[tokio::test]
-async fn what_is_not_content_does_not_make_another_request() {
+async fn spelling_and_other_properties_are_not_content() {
     let (env, _worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let customer = env.customer().await;

@@ -38,7 +38,7 @@ fn shown(env: &TestEnv, arguments: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn a_former_logins_request_waits_until_it_is_trusted() {
+async fn a_request_of_a_former_login_waits_for_trust() {
     for (mode, policy) in [("grants", "once"), ("broker", "cumulative")] {
         let mut env = TestEnv::new().await;
         env.set("AUTHORIZATION__MODE", mode);
@@ -97,7 +97,7 @@ async fn a_former_logins_request_waits_until_it_is_trusted() {
 }
 
 #[tokio::test]
-async fn a_publishers_claim_is_not_believed_by_a_later_word() {
+async fn a_forged_x_client_is_never_trusted_later() {
     let (mut env, mut worker) = TestEnv::with_worker_set(&[(LISTEN.0, LISTEN.1)]).await;
     let (publisher, mut events) = (env.publisher().await, env.events().await);
     let customer = env.customer().await;
@@ -171,7 +171,7 @@ async fn a_publishers_claim_is_not_believed_by_a_later_word() {
 }
 
 #[tokio::test]
-async fn a_replay_under_an_operators_login_waits_until_it_is_trusted() {
+async fn a_replay_by_an_untrusted_operator_waits() {
     let (mut env, mut worker) = TestEnv::with_worker().await;
     let (operator, mut events) = (env.publisher().await, env.events().await);
     assert!(worker.stop().await.success());
@@ -216,7 +216,7 @@ async fn a_replay_under_an_operators_login_waits_until_it_is_trusted() {
 }
 
 #[tokio::test]
-async fn an_expired_request_is_its_publishers_whatever_it_claims() {
+async fn an_expired_request_belongs_to_its_publisher() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (publisher, mut events) = (env.publisher().await, env.events().await);
     assert!(worker.stop().await.success());

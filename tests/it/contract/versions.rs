@@ -41,7 +41,7 @@ fn run(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[tokio::test]
-async fn a_refusal_is_stored_with_its_code_and_words() {
+async fn a_refusal_is_stored_with_its_code_and_message() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let (request, event) = refused(&env, customer.account).await;
@@ -70,7 +70,7 @@ async fn a_refusal_is_stored_with_its_code_and_words() {
 }
 
 #[tokio::test]
-async fn a_later_versions_refusal_is_told_as_it_is_stored() {
+async fn a_refusal_of_a_later_version_is_told_as_stored() {
     let (env, mut worker) = TestEnv::with_worker_set(&[(LISTEN.0, LISTEN.1)]).await;
     let customer = env.customer().await;
     let (request, _) = refused(&env, customer.account).await;
@@ -109,7 +109,7 @@ async fn a_later_versions_refusal_is_told_as_it_is_stored() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_is_its_requests_failure() {
+async fn an_unpublishable_outcome_fails_its_request() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let (request, _) = refused(&env, customer.account).await;
@@ -156,7 +156,7 @@ async fn what_cannot_be_told_is_its_requests_failure() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_nobody_could_tell_is_not_stored() {
+async fn a_refusal_without_code_or_message_is_not_stored() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     refused(&env, customer.account).await;

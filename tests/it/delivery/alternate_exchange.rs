@@ -54,7 +54,7 @@ async fn a_request_arrives_by_any_routing_key() {
 }
 
 #[tokio::test]
-async fn an_exchange_without_an_alternate_is_told() {
+async fn an_exchange_without_an_alternate_is_reported() {
     let env = TestEnv::new().await;
     declare_plain(&env).await;
     let mut worker = env.start_worker().await;
@@ -80,7 +80,7 @@ async fn an_exchange_without_an_alternate_is_told() {
 }
 
 #[tokio::test]
-async fn a_pool_that_declares_nothing_needs_it() {
+async fn without_declare_the_alternate_exchange_is_required() {
     let mut env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     env.delete_exchange(&env.name("any")).await;

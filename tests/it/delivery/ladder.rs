@@ -15,7 +15,7 @@ fn text(text: &str) -> AMQPValue {
 }
 
 #[tokio::test]
-async fn a_revert_that_overtook_its_usage_finds_it_on_the_ladder() {
+async fn a_revert_that_overtook_its_usage_is_retried() {
     let (env, _worker) = TestEnv::with_worker_set(&[("RETRY__DELAYS", "2s,100ms")]).await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let usage = Uuid::new_v4();
@@ -40,7 +40,7 @@ async fn a_revert_that_overtook_its_usage_finds_it_on_the_ladder() {
 }
 
 #[tokio::test]
-async fn an_unknown_usage_is_looked_for_as_often_as_configured_then_refused_for_good() {
+async fn an_unknown_usage_is_retried_then_refused() {
     let (env, mut worker) =
         TestEnv::with_worker_set(&[("RETRY__USAGE_NOT_FOUND_ATTEMPTS", "5")]).await;
     let (mut events, customer) = (env.events().await, env.customer().await);
@@ -71,7 +71,7 @@ async fn an_unknown_usage_is_looked_for_as_often_as_configured_then_refused_for_
 }
 
 #[tokio::test]
-async fn x_max_attempts_and_zero_retries_answer_at_once_and_nonsense_is_ignored() {
+async fn x_max_attempts_1_answers_at_once() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let request = || Request::revert(customer.account, Uuid::new_v4(), 5);
@@ -109,7 +109,7 @@ async fn x_max_attempts_and_zero_retries_answer_at_once_and_nonsense_is_ignored(
 }
 
 #[tokio::test]
-async fn another_logins_request_stays_its_own_on_the_ladder_in_the_dead_letters_and_replayed() {
+async fn the_client_is_kept_on_the_ladder_and_in_replays() {
     let (env, _worker) = TestEnv::with_worker().await;
     let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
     let publisher = env.publisher().await;
@@ -170,7 +170,7 @@ async fn another_logins_request_stays_its_own_on_the_ladder_in_the_dead_letters_
 }
 
 #[tokio::test]
-async fn what_would_make_the_broker_act_is_not_passed_on() {
+async fn expiration_cc_and_bcc_are_not_passed_on() {
     let (env, _worker) = TestEnv::with_worker().await;
     let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
     let customer = env.customer().await;
@@ -224,7 +224,7 @@ async fn what_would_make_the_broker_act_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lettered_alone() {
+async fn a_failing_request_is_dead_lettered_alone() {
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
@@ -277,7 +277,7 @@ async fn a_request_whose_own_statement_fails_climbs_the_ladder_and_is_dead_lette
 }
 
 #[tokio::test]
-async fn headers_nested_as_deep_as_a_frame_allows_are_one_message_like_any_other() {
+async fn a_message_with_deeply_nested_headers_is_answered() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     raw::publish_with_nested_header(&env, 25_000).await;
@@ -297,7 +297,7 @@ async fn headers_nested_as_deep_as_a_frame_allows_are_one_message_like_any_other
 }
 
 #[tokio::test]
-async fn properties_that_are_not_utf8_pass_without_losing_a_neighbour() {
+async fn properties_that_are_not_utf8_lose_no_other_message() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let mut requests = Vec::new();

@@ -40,7 +40,7 @@ async fn bodies(browse: &mut Browse) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_counted_and_is_gone_is_not_waited_for() {
+async fn counted_messages_that_are_gone_are_not_awaited() {
     let (env, mut browse) = counted().await;
     let queue = env.name("dead");
     let purging = env
@@ -54,7 +54,7 @@ async fn what_was_counted_and_is_gone_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn what_another_reader_holds_is_left_to_him_and_the_rest_is_read() {
+async fn messages_held_by_another_reader_are_skipped() {
     let (env, mut browse) = counted().await;
     let queue = env.name("dead");
     let getting = env

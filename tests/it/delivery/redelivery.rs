@@ -8,7 +8,7 @@ async fn suspects(env: &TestEnv) -> i64 {
 }
 
 #[tokio::test]
-async fn returned_messages_are_answered_however_often() {
+async fn requeued_messages_are_answered_any_number_of_times() {
     let (env, mut worker) = TestEnv::with_worker().await;
     assert!(worker.stop().await.success());
     let (mut events, customer) = (env.events().await, env.customer().await);
@@ -33,7 +33,7 @@ async fn returned_messages_are_answered_however_often() {
 }
 
 #[tokio::test]
-async fn fresh_messages_are_never_noted() {
+async fn first_deliveries_are_not_in_the_crash_journal() {
     let (mut env, mut worker) = TestEnv::with_worker().await;
     assert!(worker.stop().await.success());
     // No row can be added, so that what notes anything fails.
@@ -104,7 +104,7 @@ impl HeldUp {
 }
 
 #[tokio::test]
-async fn a_crash_counts_against_what_was_alone() {
+async fn a_crash_counts_only_against_a_lone_message() {
     let mut held_up = HeldUp::new().await;
     held_up.worker.kill();
     assert_eq!(held_up.verdict().await, "RETRIES_EXHAUSTED");

@@ -22,7 +22,7 @@ async fn queue(env: &TestEnv, name: &str, arguments: &[(&str, AMQPValue)]) -> St
 }
 
 #[tokio::test]
-async fn the_event_goes_to_a_reply_queue_that_may_be_named() {
+async fn the_event_goes_to_an_allowed_reply_queue() {
     let (env, _worker) = TestEnv::with_worker().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     for name in [String::new(), format!("replies.{}", env.prefix)] {
@@ -76,7 +76,7 @@ async fn direct_reply_to_works() {
 }
 
 #[tokio::test]
-async fn a_reply_to_that_may_not_be_named_or_does_not_take_it_hinders_nothing() {
+async fn a_bad_reply_to_delays_nothing() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let (one, text) = (AMQPValue::LongInt(0), |text: &str| {
@@ -139,7 +139,7 @@ async fn a_reply_to_that_may_not_be_named_or_does_not_take_it_hinders_nothing() 
 }
 
 #[tokio::test]
-async fn the_trace_context_and_the_message_id_come_along() {
+async fn the_event_has_trace_context_and_message_id() {
     let (env, _worker) = TestEnv::with_worker().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -197,7 +197,7 @@ async fn refused_events(env: &TestEnv) -> (String, Vec<Request>) {
 }
 
 #[tokio::test]
-async fn a_full_queue_of_somebody_elses_delays_its_requests_and_nothing_is_lost() {
+async fn a_full_subscriber_queue_loses_nothing() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let (full, requests) = refused_events(&env).await;
@@ -219,7 +219,7 @@ async fn a_full_queue_of_somebody_elses_delays_its_requests_and_nothing_is_lost(
 }
 
 #[tokio::test]
-async fn nothing_is_acknowledged_before_its_event_is_confirmed() {
+async fn a_request_is_acknowledged_after_the_confirm() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (full, requests) = refused_events(&env).await;
     worker.logged("refused: a queue is full").await;

@@ -41,7 +41,7 @@ fn carbon() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn unreadable_messages_are_rejected_among_others() {
+async fn unreadable_messages_are_rejected_one_by_one() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let mut raw = RawConnection::open(&env.servers.amqp).await;

@@ -127,7 +127,7 @@ async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
 }
 
 #[tokio::test]
-async fn where_partial_reverts_add_up_only_a_usage_given_back_whole_is_archived() {
+async fn under_cumulative_only_whole_reverts_are_archived() {
     let (env, _worker) = TestEnv::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
     let mut events = env.events().await;
     let customer = env.customer().await;
@@ -173,7 +173,7 @@ async fn where_partial_reverts_add_up_only_a_usage_given_back_whole_is_archived(
 }
 
 #[tokio::test]
-async fn what_looks_back_sees_archived_outcomes() {
+async fn status_and_republish_see_archived_outcomes() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let account = env.customer().await.account;

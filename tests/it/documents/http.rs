@@ -58,7 +58,7 @@ fn call(request: &Value) -> HttpRequest {
 }
 
 #[tokio::test]
-async fn the_examples_happen() {
+async fn the_examples_of_openapi_yaml_happen() {
     let mut env = TestEnv::new().await;
     env.set("AUTHORIZATION__MODE", "grants");
     env.sql(&ledger_of_the_examples()).await;
@@ -87,7 +87,7 @@ async fn the_examples_happen() {
 }
 
 #[test]
-fn every_example_is_what_its_schema_says_and_nothing_else_is() {
+fn schemas_accept_their_examples_and_nothing_else() {
     for Example {
         name,
         status,
@@ -133,7 +133,7 @@ fn every_example_is_what_its_schema_says_and_nothing_else_is() {
 }
 
 #[test]
-fn a_request_is_the_same_as_in_asyncapi_yaml() {
+fn openapi_and_asyncapi_define_the_same_request() {
     for name in [
         "RevertRequest",
         "GivenUuid",

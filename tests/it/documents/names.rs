@@ -11,7 +11,7 @@ use crate::support::documents::asyncapi;
 use crate::support::*;
 
 #[test]
-fn the_reasons_and_codes_are_those_of_the_program() {
+fn documented_reasons_and_codes_are_those_of_the_code() {
     let source = include_str!("../../../src/outcome.rs");
     let pair = Regex::new(r#"=> \((\d+), "?([A-Z_]+)"?\)"#).expect("an expression");
     let coded: BTreeSet<(i64, String)> = pair
@@ -41,7 +41,7 @@ fn the_reasons_and_codes_are_those_of_the_program() {
 }
 
 #[test]
-fn the_names_are_the_defaults_of_the_configuration() {
+fn documented_names_are_the_configured_defaults() {
     let defaults: toml::Table =
         toml::from_str(include_str!("../../../config/revertd.toml")).expect("TOML");
     let topology = |key: &str| defaults["topology"][key].as_str().expect("a name");
@@ -91,7 +91,7 @@ fn the_names_are_the_defaults_of_the_configuration() {
 
 /// The broker refuses what is declared again otherwise than it was.
 #[tokio::test]
-async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
+async fn the_topology_is_declared_as_asyncapi_yaml_says() {
     let settings = [("RETRY__DELAYS", "1s,5s,30s,2m,10m")];
     let (env, _worker) = TestEnv::with_worker_set(&settings).await;
     let named = |name: &str| match name.strip_prefix("usage.reverts") {

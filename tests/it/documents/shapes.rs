@@ -124,7 +124,7 @@ fn letter(event: &Value, routing_key: &str) -> Message {
 }
 
 #[test]
-fn what_is_not_as_documented_is_noticed() {
+fn messages_that_break_the_schema_are_noticed() {
     let events: Vec<_> = examples()
         .into_iter()
         .map(|example| example.event)

@@ -7,7 +7,7 @@ use crate::support::http::*;
 use crate::support::*;
 
 #[tokio::test]
-async fn a_revert_is_answered_with_an_empty_object_and_entered_once() {
+async fn a_revert_is_answered_200_and_written_once() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -49,7 +49,7 @@ async fn a_revert_is_answered_with_an_empty_object_and_entered_once() {
 }
 
 #[tokio::test]
-async fn each_refusal_has_its_status() {
+async fn each_refusal_has_its_http_status() {
     let (env, mut worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -93,7 +93,7 @@ async fn each_refusal_has_its_status() {
 }
 
 #[tokio::test]
-async fn a_request_that_fails_by_itself_is_answered_500() {
+async fn a_request_that_exhausts_retries_is_answered_500() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -113,7 +113,7 @@ async fn a_request_that_fails_by_itself_is_answered_500() {
 }
 
 #[tokio::test]
-async fn what_is_no_such_request_is_told_so() {
+async fn a_wrong_path_method_or_media_type_is_refused() {
     let env = TestEnv::new().await;
     let gateway = env.start_gateway().await;
     let sound = HttpRequest::post("{}");
@@ -185,7 +185,7 @@ async fn what_is_no_such_request_is_told_so() {
 }
 
 #[tokio::test]
-async fn every_violation_is_told_and_nothing_malformed_is_published() {
+async fn every_violation_is_listed_and_nothing_published() {
     let (env, _worker) = TestEnv::with_worker().await;
     let gateway = env.start_gateway().await;
     let response = gateway
@@ -271,7 +271,7 @@ async fn cumulative_needs_an_idempotency_key() {
 }
 
 #[tokio::test]
-async fn a_number_too_large_and_half_a_pair_are_json() {
+async fn a_huge_number_and_a_lone_surrogate_are_json() {
     let (env, _worker) = TestEnv::with_worker().await;
     let gateway = env.start_gateway().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
@@ -299,7 +299,7 @@ async fn a_number_too_large_and_half_a_pair_are_json() {
 }
 
 #[tokio::test]
-async fn a_key_or_an_id_of_another_form_is_refused_or_ignored() {
+async fn an_invalid_key_is_refused_an_invalid_id_ignored() {
     let env = TestEnv::new().await;
     let gateway = env.start_gateway().await;
     let field = |response: &HttpResponse| -> Value {

@@ -4,7 +4,7 @@ use crate::support::http::*;
 use crate::support::*;
 
 #[tokio::test]
-async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
+async fn all_wrong_credentials_get_the_same_response() {
     let env = TestEnv::new().await;
     let mut gateway = env.start_gateway().await;
     let with = |value: &str| {
@@ -64,7 +64,7 @@ async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
 }
 
 #[tokio::test]
-async fn a_client_may_do_what_the_broker_lets_it_do() {
+async fn a_client_has_its_permissions_of_the_broker() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -108,7 +108,7 @@ async fn a_client_may_do_what_the_broker_lets_it_do() {
 }
 
 #[tokio::test]
-async fn the_smallest_permissions_of_the_readme_are_enough() {
+async fn the_documented_minimal_permissions_suffice() {
     let (mut env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -130,7 +130,7 @@ async fn the_smallest_permissions_of_the_readme_are_enough() {
 }
 
 #[tokio::test]
-async fn an_answer_that_the_worker_did_not_send_is_dropped() {
+async fn a_forged_reply_is_dropped() {
     let (mut env, mut worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;

@@ -29,7 +29,7 @@ fn other_client(env: &TestEnv) -> (String, String) {
 }
 
 #[tokio::test]
-async fn bodies_that_do_not_come_keep_no_other_login_out() {
+async fn stalled_bodies_do_not_block_other_logins() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let gateway = env.start_gateway().await;
@@ -72,7 +72,7 @@ async fn bodies_that_do_not_come_keep_no_other_login_out() {
 }
 
 #[tokio::test]
-async fn connections_of_one_address_keep_no_other_out() {
+async fn connections_of_one_address_do_not_block_others() {
     let env = TestEnv::new().await;
     let gateway = env.start_gateway().await;
     let crowd = Ipv4Addr::new(127, 0, 0, 2);

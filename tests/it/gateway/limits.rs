@@ -14,7 +14,7 @@ async fn stage_without_worker(settings: &[(&str, &str)]) -> TestEnv {
 }
 
 #[tokio::test]
-async fn more_requests_than_may_be_in_work_are_refused_at_once() {
+async fn requests_above_max_in_flight_are_refused() {
     let settings = [("GATEWAY__MAX_IN_FLIGHT", "1"), ("GATEWAY__TIMEOUT", "60s")];
     let env = stage_without_worker(&settings).await;
     let customer = env.customer().await;
@@ -50,7 +50,7 @@ async fn more_requests_than_may_be_in_work_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn further_connections_wait_until_one_ends() {
+async fn connections_above_the_limit_wait() {
     let mut env = TestEnv::new().await;
     env.set("GATEWAY__MAX_IN_FLIGHT", "1");
     let gateway = env.start_gateway().await;
@@ -76,7 +76,7 @@ async fn further_connections_wait_until_one_ends() {
 }
 
 #[tokio::test]
-async fn a_connection_carries_many_requests_also_sent_ahead() {
+async fn a_connection_carries_pipelined_requests() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let gateway = env.start_gateway().await;
@@ -109,7 +109,7 @@ async fn a_connection_carries_many_requests_also_sent_ahead() {
 }
 
 #[tokio::test]
-async fn a_client_that_dawdles_is_cut_off() {
+async fn a_slow_client_is_disconnected() {
     let env = TestEnv::new().await;
     let gateway = env.start_gateway().await;
     let request = HttpRequest::post("{}");
@@ -156,7 +156,7 @@ async fn a_client_that_dawdles_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_cut_off() {
+async fn a_client_that_never_reads_is_disconnected() {
     let env = TestEnv::new().await;
     let gateway = env.start_gateway().await;
     let mut connection = gateway.connect().await;
@@ -171,7 +171,7 @@ async fn a_client_that_never_reads_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_no_head_or_too_large_is_refused() {
+async fn an_invalid_or_too_large_head_is_refused() {
     let env = TestEnv::new().await;
     let gateway = env.start_gateway().await;
     let large = HttpRequest::post("{}").header("X-Large", &"x".repeat(20_000));

@@ -31,7 +31,7 @@ async fn guess(gateway: &GatewayProcess, until: Instant, guesser: usize) -> (u32
 }
 
 #[tokio::test]
-async fn who_guesses_waits_and_keeps_no_other_address_from_the_id() {
+async fn a_guessing_address_waits_and_blocks_no_other() {
     let mut env = TestEnv::new().await;
     env.set(LISTEN.0, LISTEN.1);
     let mut gateway = env.start_gateway().await;

@@ -5,7 +5,7 @@ use crate::support::proxy::Ending;
 use crate::support::*;
 
 #[tokio::test]
-async fn without_a_worker_it_is_504_and_the_same_key_gives_the_answer_later() {
+async fn without_a_worker_it_is_504_and_the_key_retries() {
     let (mut env, mut worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -30,7 +30,7 @@ async fn without_a_worker_it_is_504_and_the_same_key_gives_the_answer_later() {
 }
 
 #[tokio::test]
-async fn without_a_work_queue_it_is_503_and_says_what_to_do() {
+async fn without_a_work_queue_it_is_503_with_a_remedy() {
     let env = TestEnv::new().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -77,7 +77,7 @@ impl Drop for Broker {
 }
 
 #[tokio::test]
-async fn what_may_have_been_taken_is_not_told_as_not_taken() {
+async fn an_unconfirmed_publish_is_not_reported_as_refused() {
     let name = format!(
         "confirms-{}",
         &uuid::Uuid::new_v4().simple().to_string()[..8]
@@ -152,7 +152,7 @@ fn log(broker: &str, what: &str) {
 }
 
 #[tokio::test]
-async fn many_who_may_not_publish_are_all_told_so() {
+async fn many_clients_without_permission_each_get_403() {
     let env = TestEnv::new().await;
     let customer = env.customer().await;
     let gateway = env.start_gateway().await;
@@ -193,7 +193,7 @@ async fn a_full_work_queue_is_503() {
 }
 
 #[tokio::test]
-async fn a_lost_broker_is_told_at_once_and_found_again() {
+async fn a_lost_broker_is_answered_503_and_reconnected() {
     let (mut env, mut worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -232,7 +232,7 @@ async fn a_lost_broker_is_told_at_once_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_stop_finishes_what_is_in_work_and_takes_no_more() {
+async fn a_stop_finishes_requests_in_flight() {
     let (mut env, mut worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -267,7 +267,7 @@ async fn a_stop_finishes_what_is_in_work_and_takes_no_more() {
 }
 
 #[tokio::test]
-async fn what_only_a_person_can_mend_ends_the_start() {
+async fn a_permanent_error_ends_the_start() {
     let mut env = TestEnv::new().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();

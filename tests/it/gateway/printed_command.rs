@@ -26,7 +26,7 @@ fn shell(command: &str) -> (i32, String) {
 }
 
 #[tokio::test]
-async fn the_printed_command_works_with_a_client_id_and_secret() {
+async fn the_documented_curl_command_works() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -70,7 +70,7 @@ async fn the_printed_command_works_with_a_client_id_and_secret() {
 }
 
 #[tokio::test]
-async fn it_listens_where_the_printed_command_looks_for_it() {
+async fn the_default_address_is_that_of_the_curl_command() {
     let env = TestEnv::new().await;
     let output = env.command(&["config", "--output", "json"]).output();
     let stdout: serde_json::Value =

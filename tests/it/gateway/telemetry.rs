@@ -6,7 +6,7 @@ use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
 #[tokio::test]
-async fn answers_are_timed_by_status_and_it_is_ready_with_a_reply_queue() {
+async fn responses_are_timed_and_readiness_needs_replies() {
     let (mut env, _worker) = TestEnv::with_worker().await;
     env.set(LISTEN.0, LISTEN.1);
     let proxy = env.proxy_amqp();

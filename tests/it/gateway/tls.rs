@@ -40,7 +40,7 @@ fn certify(env: &mut TestEnv) -> Certified {
 }
 
 #[tokio::test]
-async fn it_serves_over_tls_and_nothing_else_beside() {
+async fn with_tls_it_serves_only_tls() {
     let (mut env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
@@ -85,7 +85,7 @@ async fn it_serves_over_tls_and_nothing_else_beside() {
 }
 
 #[tokio::test]
-async fn in_clear_beyond_the_machine_it_warns() {
+async fn listening_unencrypted_beyond_loopback_warns() {
     let mut env = TestEnv::new().await;
     env.set("GATEWAY__LISTEN", "0.0.0.0:0");
     let gateway = env.start_gateway().await;
@@ -98,7 +98,7 @@ async fn in_clear_beyond_the_machine_it_warns() {
 }
 
 #[tokio::test]
-async fn files_that_can_not_be_used_end_the_start() {
+async fn unusable_certificate_files_end_the_start() {
     let mut env = TestEnv::new().await;
     let _certified = certify(&mut env);
     let cert = env.setting("GATEWAY__CERT_FILE").expect("set").to_owned();

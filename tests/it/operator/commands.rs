@@ -21,7 +21,7 @@ fn run(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[tokio::test]
-async fn submit_prints_the_event_and_ends_as_it_says() {
+async fn submit_prints_the_event_and_exits_by_its_type() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await.to_string();
@@ -103,7 +103,7 @@ async fn submit_prints_the_event_and_ends_as_it_says() {
 }
 
 #[tokio::test]
-async fn submit_before_any_worker_says_so() {
+async fn submit_before_the_first_worker_says_so() {
     let env = TestEnv::new().await;
     let (status, _, stderr) = run(&env, &["submit", "--body", "{}"]);
     assert_eq!(status, 1);
@@ -115,7 +115,7 @@ async fn submit_before_any_worker_says_so() {
 }
 
 #[tokio::test]
-async fn wrong_usage_ends_with_2_and_says_how() {
+async fn wrong_usage_exits_with_2_and_a_hint() {
     let env = TestEnv::new().await;
     for arguments in [
         &["nonsense"][..],
@@ -142,7 +142,7 @@ async fn wrong_usage_ends_with_2_and_says_how() {
 }
 
 #[tokio::test]
-async fn config_prints_what_is_in_force_and_hides_the_passwords() {
+async fn config_prints_effective_values_without_passwords() {
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "17");
     env.set("DATABASE__URL", "postgres://me:hunter2@db/x");
@@ -166,7 +166,7 @@ async fn config_prints_what_is_in_force_and_hides_the_passwords() {
 }
 
 #[tokio::test]
-async fn migrate_run_by_many_at_once_does_it_once() {
+async fn concurrent_migrations_apply_each_step_once() {
     let env = TestEnv::new().await;
     env
         .sql("DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx")

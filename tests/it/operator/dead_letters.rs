@@ -60,7 +60,7 @@ pub async fn env_without_worker() -> TestEnv {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_cut_in_its_letter() {
+async fn a_too_large_body_is_cut_in_its_dead_letter() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let request = Request::raw(vec![b'x'; 3_000_000]).id("large");
@@ -125,7 +125,7 @@ async fn mixed(env: &TestEnv) -> (Uuid, Uuid, usize) {
 }
 
 #[tokio::test]
-async fn list_counts_by_reason_and_client_and_its_filters_leave_the_others_out() {
+async fn list_counts_by_reason_and_client_and_filters() {
     let env = env_without_worker().await;
     let (status, stdout, stderr) = dead_letters(&env, &["list"]);
     assert_eq!(
@@ -215,7 +215,7 @@ async fn list_counts_by_reason_and_client_and_its_filters_leave_the_others_out()
 }
 
 #[tokio::test]
-async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
+async fn show_prints_the_dead_letter_and_the_ledger_state() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (org, usage, _) = mixed(&env).await;
     let mut events = env.events().await;
@@ -283,7 +283,7 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
 }
 
 #[tokio::test]
-async fn a_replay_is_decided_once_for_its_own_client_and_is_noted() {
+async fn a_replay_is_decided_once_for_its_client() {
     let mut env = TestEnv::new().await;
     let mut worker = env.start_worker().await;
     let (mut events, publisher) = (env.events().await, env.publisher().await);
@@ -355,7 +355,7 @@ async fn a_replay_is_decided_once_for_its_own_client_and_is_noted() {
 }
 
 #[tokio::test]
-async fn a_replay_takes_what_can_be_a_request_and_leaves_the_rest_in_place() {
+async fn a_replay_leaves_malformed_and_unreadable_ones() {
     let env = env_without_worker().await;
     let (_, _, all) = mixed(&env).await;
     let done = acted(&env, &["replay", "--all"]);
@@ -418,7 +418,7 @@ async fn a_replay_takes_what_can_be_a_request_and_leaves_the_rest_in_place() {
 }
 
 #[tokio::test]
-async fn a_replay_that_the_broker_does_not_take_leaves_the_letters() {
+async fn a_replay_that_is_not_confirmed_leaves_dead_letters() {
     let env = env_without_worker().await;
     mixed(&env).await;
     let work = env.name("work");
@@ -485,7 +485,7 @@ async fn a_full_work_queue_stops_a_replay() {
 }
 
 #[tokio::test]
-async fn discard_says_why_saves_and_removes_what_nobody_can_read() {
+async fn discard_requires_a_reason_saves_and_removes() {
     let env = env_without_worker().await;
     let (_, _, all) = mixed(&env).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -537,7 +537,7 @@ async fn discard_says_why_saves_and_removes_what_nobody_can_read() {
 }
 
 #[tokio::test]
-async fn without_a_terminal_nothing_is_done_unless_told_so_and_wrong_usage_says_how() {
+async fn without_a_terminal_yes_is_required() {
     let env = env_without_worker().await;
     mixed(&env).await;
     for arguments in [
@@ -599,7 +599,7 @@ async fn without_a_terminal_nothing_is_done_unless_told_so_and_wrong_usage_says_
 }
 
 #[tokio::test]
-async fn a_narrow_screen_and_a_reader_who_leaves_are_served() {
+async fn a_narrow_terminal_and_a_closed_pipe_are_handled() {
     let env = env_without_worker().await;
     mixed(&env).await;
     let long = DeadLetter::of(b"{}")
@@ -677,7 +677,7 @@ async fn under_way(env: &TestEnv, count: usize, stderr: Stdio) -> Child {
 }
 
 #[tokio::test]
-async fn what_arrives_while_a_replay_goes_on_is_for_the_next_one() {
+async fn dead_letters_arriving_during_a_replay_stay() {
     let env = env_without_worker().await;
     let child = under_way(&env, 3, Stdio::piped()).await;
     env.put_dead_letters(&[DeadLetter::of(b"{}").id("late")]).await;
@@ -694,7 +694,7 @@ async fn what_arrives_while_a_replay_goes_on_is_for_the_next_one() {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_a_replay_after_what_is_in_hand() {
+async fn an_interrupt_ends_a_replay_after_its_window() {
     let full = std::fs::File::options().write(true).open("/dev/full");
     // Also where nobody can be told of it.
     for stderr in [Stdio::piped(), full.expect("opens").into()] {
@@ -745,7 +745,7 @@ fn measured(mut command: std::process::Command) -> (u64, Vec<u8>) {
 
 /// `REVERTD_TEST_LETTERS=100000` makes a large queue of it.
 #[tokio::test]
-async fn memory_does_not_grow_with_the_queue() {
+async fn memory_does_not_grow_with_the_dead_letter_queue() {
     let count = std::env::var("REVERTD_TEST_LETTERS").ok();
     let count: usize = count.and_then(|count| count.parse().ok()).unwrap_or(3000);
     let env = env_without_worker().await;

@@ -18,7 +18,7 @@ mod sessions;
 use report::doctor;
 
 #[tokio::test]
-async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
+async fn a_sound_setup_has_no_errors() {
     let env = TestEnv::new().await;
     let before = doctor(&env, &[]);
     assert_eq!(before.status, 0, "{before:?}");
@@ -188,7 +188,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
 ];
 
 #[tokio::test]
-async fn every_trouble_that_is_there_is_found_at_once() {
+async fn every_problem_is_found_in_one_run() {
     let mut env = TestEnv::new().await;
     env.set("AUTHORIZATION__MODE", "grants");
     env.sql(TROUBLES).await;
@@ -239,7 +239,7 @@ async fn declare(env: &TestEnv, queue: &str, arguments: FieldTable) {
 }
 
 #[tokio::test]
-async fn the_worker_does_not_start_where_the_database_lets_wrong_rows_in() {
+async fn a_worker_does_not_start_without_its_constraints() {
     for (plant, said) in [
         (
             "ALTER TABLE revertd.outcomes DISABLE TRIGGER outcomes_chain",
@@ -266,7 +266,7 @@ async fn the_worker_does_not_start_where_the_database_lets_wrong_rows_in() {
 }
 
 #[tokio::test]
-async fn only_what_is_missing_of_a_grant_is_told() {
+async fn only_the_missing_part_of_a_grant_is_reported() {
     let env = TestEnv::new().await;
     let role = Role::new(&env, "worker", &env.database).await;
     for statement in documented("worker") {
@@ -297,7 +297,7 @@ async fn only_what_is_missing_of_a_grant_is_told() {
 }
 
 #[tokio::test]
-async fn each_missing_grant_is_told_as_the_statement_that_gives_it() {
+async fn each_missing_grant_is_reported_as_its_statement() {
     let env = TestEnv::new().await;
     let all = documented("worker");
     assert!(all.len() > 5, "{all:?}");
@@ -356,7 +356,7 @@ async fn each_missing_grant_is_told_as_the_statement_that_gives_it() {
 }
 
 #[tokio::test]
-async fn what_fails_first_is_told_and_what_depends_on_it_is_not_tried() {
+async fn checks_that_depend_on_a_failed_one_are_skipped() {
     let env = TestEnv::new().await;
     logs::secret("sesame");
     let vacant = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -447,7 +447,7 @@ async fn what_fails_first_is_told_and_what_depends_on_it_is_not_tried() {
 }
 
 #[tokio::test]
-async fn a_login_that_may_not_is_told_what_it_may_not() {
+async fn a_login_without_permissions_is_told_which() {
     let mut env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     let mut url = url::Url::parse(&env.servers.amqp).expect("a URL");
@@ -499,7 +499,7 @@ async fn a_login_that_may_not_is_told_what_it_may_not() {
 }
 
 #[tokio::test]
-async fn it_prints_a_line_a_check_and_bears_a_reader_who_leaves() {
+async fn doctor_prints_one_line_per_check() {
     let env = TestEnv::new().await;
     let output = env.command(&["doctor"]).output().expect("runs");
     let text = String::from_utf8(output.stdout).expect("UTF-8");

@@ -46,7 +46,7 @@ async fn outcomes(env: &TestEnv) -> i64 {
 }
 
 #[tokio::test]
-async fn a_pause_amid_a_load_stops_every_process_and_loses_nothing() {
+async fn a_pause_under_load_stops_all_and_loses_nothing() {
     let (env, mut one) = TestEnv::with_worker().await;
     let mut other = env.start_worker().await;
     let (requests, mut events) = (requests(&env, 300).await, env.events().await);
@@ -104,7 +104,7 @@ async fn a_pause_amid_a_load_stops_every_process_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn it_outlasts_starts_stops_and_crashes() {
+async fn a_pause_survives_restarts_and_crashes() {
     let (env, mut first) = TestEnv::with_worker().await;
     let (requests, mut events) = (requests(&env, 10).await, env.events().await);
     pause(&env);
@@ -133,7 +133,7 @@ async fn it_outlasts_starts_stops_and_crashes() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_gone_for_a_while_does_not_end_it() {
+async fn a_database_outage_does_not_end_a_pause() {
     let (env, mut worker) = TestEnv::with_worker().await;
     pause(&env);
     worker.logged(PAUSED).await;
@@ -168,7 +168,7 @@ async fn a_database_that_is_gone_for_a_while_does_not_end_it() {
 }
 
 #[tokio::test]
-async fn a_schema_without_it_and_a_role_that_may_not_see_it_stop_the_start() {
+async fn a_missing_pause_table_stops_the_start() {
     let mut env = TestEnv::new().await;
     env.set("DATABASE__MIGRATE_ON_START", "false");
     env
@@ -185,7 +185,7 @@ async fn a_schema_without_it_and_a_role_that_may_not_see_it_stop_the_start() {
 }
 
 #[tokio::test]
-async fn who_paused_and_why_is_kept() {
+async fn the_operator_and_reason_of_a_pause_are_kept() {
     let env = TestEnv::new().await;
     assert_eq!(run(&env, &["pause"]).0, 2, "a reason is required");
     assert_eq!(run(&env, &["pause", "--why", " "]).0, 2);

@@ -87,7 +87,7 @@ pub async fn drop_role(env: &TestEnv, role: &Role) {
 }
 
 #[tokio::test]
-async fn the_migrator_needs_what_the_readme_says() {
+async fn the_migrator_needs_the_documented_grants() {
     let env = TestEnv::new().await;
     let database = format!("{}_m", env.database);
     env.sql(&format!("CREATE DATABASE {database}")).await;
@@ -140,7 +140,7 @@ async fn a_worker_needs_every_one_of_its_grants() {
 
 /// Reverts that a policy hides would be given once more.
 #[tokio::test]
-async fn a_worker_from_whom_rows_are_hidden_does_not_start() {
+async fn a_worker_under_row_security_does_not_start() {
     let mut env = TestEnv::new().await;
     env.set("DATABASE__MIGRATE_ON_START", "false");
     let role = Role::worker(&env).await;
@@ -163,7 +163,7 @@ async fn a_worker_from_whom_rows_are_hidden_does_not_start() {
 }
 
 #[tokio::test]
-async fn an_operator_grants_and_can_do_nothing_else() {
+async fn an_operator_can_grant_and_nothing_else() {
     let env = TestEnv::new().await;
     let role = Role::new(&env, "operator", &env.database).await;
     for statement in documented("operator") {
@@ -209,7 +209,7 @@ async fn an_operator_grants_and_can_do_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_auditor_needs_every_one_of_its_grants_and_can_only_read() {
+async fn an_auditor_needs_its_grants_and_can_only_read() {
     let env = TestEnv::new().await;
     let all = documented("auditor");
     assert!(all.len() > 3, "{all:?}");
@@ -371,7 +371,7 @@ fn program(env: &TestEnv, database: &str, amqp: &str, arguments: &[&str]) -> Pro
 }
 
 #[tokio::test]
-async fn worker_and_submitter_need_what_the_readme_says_and_the_worker_can_only_add() {
+async fn worker_and_submitter_need_the_documented_grants() {
     let env = TestEnv::new().await;
     let host = Host::new();
     let role = Role::worker(&env).await;

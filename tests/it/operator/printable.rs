@@ -20,7 +20,7 @@ fn prints(text: &str) {
 }
 
 #[tokio::test]
-async fn what_does_not_print_is_spelled_out_in_output() {
+async fn unprintable_characters_are_escaped_in_output() {
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -62,7 +62,7 @@ async fn what_does_not_print_is_spelled_out_in_output() {
 }
 
 #[tokio::test]
-async fn what_does_not_print_is_spelled_out_in_logs() {
+async fn unprintable_characters_are_escaped_in_logs() {
     for format in ["json", "text"] {
         let mut env = TestEnv::new().await;
         env.set("TELEMETRY__LOG_FORMAT", format);

@@ -82,7 +82,7 @@ async fn receive_events(env: &TestEnv, events: &mut Mailbox, count: usize) -> Ve
 }
 
 #[tokio::test]
-async fn every_stored_outcome_is_told_again_to_the_byte() {
+async fn every_stored_event_is_republished_byte_for_byte() {
     let (env, mut worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
     let mut events = env.events().await;
     let published = everything(&env, &mut events).await;
@@ -120,7 +120,7 @@ async fn every_stored_outcome_is_told_again_to_the_byte() {
 }
 
 #[tokio::test]
-async fn only_what_was_chosen_is_told_and_only_who_agreed_tells_it() {
+async fn republish_filters_and_requires_yes() {
     let (env, mut worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "1h")]).await;
     let mut events = env.events().await;
     let published = everything(&env, &mut events).await;

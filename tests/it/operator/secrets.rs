@@ -9,7 +9,7 @@ use crate::support::*;
 const PAYLOAD: &str = "zq81-the-words-of-a-body";
 
 #[tokio::test]
-async fn everything_that_can_be_logged_holds_no_secret_and_no_body() {
+async fn no_log_line_contains_a_secret_or_a_body() {
     logs::payload(PAYLOAD);
     let env = TestEnv::new().await;
     let mut command = env.command(&["worker"]);

@@ -24,7 +24,7 @@ pub async fn refused(env: &TestEnv) -> String {
 }
 
 #[tokio::test]
-async fn what_ends_a_start_is_said_once_and_as_the_log_is_written() {
+async fn a_startup_error_is_logged_once_in_the_log_format() {
     let mut env = TestEnv::new().await;
     env.set("DATABASE__MIGRATE_ON_START", "false");
     env.sql("DROP SCHEMA revertd CASCADE").await;
@@ -46,7 +46,7 @@ async fn what_ends_a_start_is_said_once_and_as_the_log_is_written() {
 }
 
 #[tokio::test]
-async fn what_needs_somebody_is_said_and_ends_the_start() {
+async fn an_error_that_needs_an_operator_ends_the_start() {
     let database = Servers::shared().database;
     let amqp = Servers::shared().amqp;
     logs::secret("sesame");
@@ -114,7 +114,7 @@ async fn what_needs_somebody_is_said_and_ends_the_start() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_there_with_other_arguments_is_named() {
+async fn a_queue_with_other_arguments_is_reported() {
     let env = TestEnv::new().await;
     let options = QueueDeclareOptions {
         durable: true,
@@ -135,7 +135,7 @@ async fn a_queue_that_is_there_with_other_arguments_is_named() {
 }
 
 #[tokio::test]
-async fn without_declare_what_is_missing_is_named_and_what_is_there_is_used() {
+async fn without_declare_missing_topology_is_reported() {
     let mut env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     env.set("TOPOLOGY__DECLARE", "false");
@@ -156,7 +156,7 @@ async fn without_declare_what_is_missing_is_named_and_what_is_there_is_used() {
 }
 
 #[tokio::test]
-async fn a_missing_grant_is_said() {
+async fn a_missing_grant_is_reported() {
     let mut env = TestEnv::new().await;
     let role = format!("r_{}", &env.database[2..]);
     env
@@ -182,7 +182,7 @@ async fn a_missing_grant_is_said() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_said_and_waited_for() {
+async fn an_unreachable_server_is_logged_and_waited_for() {
     for key in ["DATABASE__URL", "AMQP__URL"] {
         let mut env = TestEnv::new().await;
         let vacant = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -207,7 +207,7 @@ async fn a_server_that_is_not_there_is_said_and_waited_for() {
 }
 
 #[tokio::test]
-async fn a_stop_finishes_what_is_in_hand_and_nothing_is_done_twice() {
+async fn a_stop_finishes_deliveries_in_flight() {
     for signal in ["TERM", "INT"] {
         let env = TestEnv::new().await;
         let mut worker = env.start_worker().await;
@@ -245,7 +245,7 @@ async fn a_stop_finishes_what_is_in_hand_and_nothing_is_done_twice() {
 }
 
 #[tokio::test]
-async fn a_stop_that_can_not_finish_ends_in_time_and_a_second_signal_ends_it_at_once() {
+async fn a_stop_ends_within_the_shutdown_timeout() {
     let mut env = TestEnv::new().await;
     env.set("WORKER__SHUTDOWN_TIMEOUT", "300ms");
     env.set("DATABASE__LOCK_TIMEOUT", "30s");

@@ -23,7 +23,7 @@ fn object(env: &TestEnv, arguments: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn a_decided_request_is_told_with_its_entries_and_its_event() {
+async fn status_shows_the_entries_and_event_of_a_request() {
     let (env, _worker) = TestEnv::with_worker().await;
     let (mut events, publisher) = (env.events().await, env.publisher().await);
     let customer = env.customer().await;
@@ -92,7 +92,7 @@ async fn a_decided_request_is_told_with_its_entries_and_its_event() {
 
 /// An operator has a login that the worker's own messages are not of.
 #[tokio::test]
-async fn under_another_login_a_rung_shows_the_client() {
+async fn status_shows_the_client_of_a_message_on_a_rung() {
     let (env, worker) = TestEnv::with_worker_set(&[("RETRY__DELAYS", "60s")]).await;
     let (publisher, customer) = (env.publisher().await, env.customer().await);
     let user = publisher.user.clone();
@@ -125,7 +125,7 @@ async fn under_another_login_a_rung_shows_the_client() {
 }
 
 #[tokio::test]
-async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
+async fn status_finds_a_request_on_a_rung_and_dead_letters() {
     let (env, mut worker) = TestEnv::with_worker_set(&[("RETRY__DELAYS", "60s,5m")]).await;
     let customer = env.customer().await;
     let usage = Uuid::new_v4();
@@ -181,7 +181,7 @@ async fn a_request_that_waits_is_found_on_its_rung_and_among_the_dead() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_seen_is_said_and_wrong_usage_too() {
+async fn status_reports_queues_that_it_cannot_read() {
     let env = TestEnv::new().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await.to_string();

@@ -67,7 +67,7 @@ pub async fn entries(env: &TestEnv) -> i64 {
 }
 
 #[tokio::test]
-async fn a_file_is_answered_line_by_line_and_again_alike() {
+async fn each_line_is_answered_and_again_the_same() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let (folder, mut lines) = reverts(&env, customer.account, 300).await;
@@ -153,7 +153,7 @@ async fn a_file_is_answered_line_by_line_and_again_alike() {
 }
 
 #[tokio::test]
-async fn a_table_with_a_header_is_read_as_well() {
+async fn a_csv_file_with_a_header_is_read() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let (folder, lines) = reverts(&env, customer.account, 3).await;
@@ -189,7 +189,7 @@ async fn a_table_with_a_header_is_read_as_well() {
 }
 
 #[tokio::test]
-async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
+async fn invalid_lines_are_reported_before_publishing() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let (folder, lines) = reverts(&env, customer.account, 2).await;
@@ -241,7 +241,7 @@ async fn lines_that_are_no_requests_are_told_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
+async fn a_dry_run_predicts_the_answers_and_changes_nothing() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let (folder, mut lines) = reverts(&env, customer.account, 120).await;
@@ -321,7 +321,7 @@ async fn a_dry_run_tells_what_then_comes_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_left_is_done_by_running_it_again() {
+async fn a_second_run_sends_the_remaining_requests() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let (folder, lines) = reverts(&env, customer.account, 40).await;
@@ -400,7 +400,7 @@ async fn what_was_left_is_done_by_running_it_again() {
 }
 
 #[tokio::test]
-async fn a_reader_who_has_seen_enough_does_not_stop_it() {
+async fn a_closed_output_does_not_stop_the_publishing() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let (folder, lines) = reverts(&env, customer.account, 200).await;
@@ -423,7 +423,7 @@ async fn a_reader_who_has_seen_enough_does_not_stop_it() {
 }
 
 #[tokio::test]
-async fn an_id_may_be_as_long_as_the_broker_takes_and_the_file_must_be_one() {
+async fn an_id_may_have_255_bytes_and_pipes_are_refused() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let (folder, mut lines) = reverts(&env, customer.account, 12).await;

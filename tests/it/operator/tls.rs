@@ -72,7 +72,7 @@ async fn answered(events: &mut Mailbox, requests: &[Request]) {
 }
 
 #[tokio::test]
-async fn a_request_is_reverted_and_answered_over_tls_on_both_sides() {
+async fn a_request_is_reverted_with_tls_to_both_servers() {
     let env = encrypted().await;
     let mut worker = env.start_worker().await;
     let mut events = env.events().await;
@@ -92,7 +92,7 @@ async fn a_request_is_reverted_and_answered_over_tls_on_both_sides() {
 }
 
 #[tokio::test]
-async fn several_hosts_and_pairs_of_libpq_do_for_tls_too() {
+async fn tls_works_with_several_hosts_and_libpq_pairs() {
     let mut env = encrypted().await;
     let url = url::Url::parse(&database_url(&env)).expect("a URL");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -117,7 +117,7 @@ async fn several_hosts_and_pairs_of_libpq_do_for_tls_too() {
 }
 
 #[tokio::test]
-async fn the_authorities_of_the_system_are_trusted_where_none_is_named_and_only_there() {
+async fn system_authorities_are_trusted_without_ca_file() {
     let mut env = TestEnv::new().await;
     let query = Some("sslmode=verify-full");
     let url = with(&database_url(&env), ("", None), None, query);
@@ -178,7 +178,7 @@ async fn teardown_with_role(env: TestEnv, role: &str) {
 }
 
 #[tokio::test]
-async fn certificates_log_in_at_both_servers_without_any_password() {
+async fn client_certificates_replace_passwords() {
     let (env, role, _files) = certified().await;
     let mut worker = env.start_worker().await;
     let mut events = env.events().await;
@@ -192,7 +192,7 @@ async fn certificates_log_in_at_both_servers_without_any_password() {
 }
 
 #[tokio::test]
-async fn a_user_that_is_not_the_certificates_is_said_at_the_start() {
+async fn a_user_other_than_the_certificates_ends_the_start() {
     let (mut env, role, _files) = certified().await;
     let external = Some("auth_mechanism=external");
     env.set(
@@ -212,7 +212,7 @@ async fn a_user_that_is_not_the_certificates_is_said_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_a_server_does_not_accept_ends_the_start() {
+async fn a_refused_client_certificate_ends_the_start() {
     let stranger = Authority::stranger();
     for section in ["AMQP", "DATABASE"] {
         let (mut env, role, _files) = certified().await;
@@ -257,7 +257,7 @@ async fn unreadable_messages_are_rejected_over_tls() {
 }
 
 #[tokio::test]
-async fn a_server_that_can_not_be_verified_ends_the_start() {
+async fn an_unverifiable_server_certificate_ends_the_start() {
     let servers = Authority::of_the_servers();
     let here = ["localhost", "127.0.0.1"];
     let cases = [
@@ -307,7 +307,7 @@ async fn a_server_that_can_not_be_verified_ends_the_start() {
 }
 
 #[tokio::test]
-async fn a_proxy_with_a_good_certificate_is_as_good_as_the_server() {
+async fn a_proxy_with_a_valid_certificate_is_accepted() {
     let shown = Authority::of_the_servers().server(&["localhost"]);
     let mut env = encrypted().await;
     let clear = url::Url::parse(&env.servers.amqp).expect("a URL");
@@ -320,7 +320,7 @@ async fn a_proxy_with_a_good_certificate_is_as_good_as_the_server() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_in_the_clear_to_a_server_that_does_not_encrypt() {
+async fn nothing_is_sent_unencrypted_when_tls_is_required() {
     let shown = Authority::of_the_servers().server(&["127.0.0.1"]);
     let mut env = encrypted().await;
     let plain = url::Url::parse(&env.servers.amqp).expect("a URL").port();
@@ -357,7 +357,7 @@ async fn nothing_is_sent_in_the_clear_to_a_server_that_does_not_encrypt() {
 }
 
 #[tokio::test]
-async fn what_goes_over_a_network_in_the_clear_is_warned_of() {
+async fn an_unencrypted_network_connection_is_warned_about() {
     let mut env = TestEnv::new().await;
     env.set("DATABASE__URL", "postgres://me@nowhere.invalid/x");
     let migrated = env.command(&["migrate"]).output().expect("runs");
@@ -379,7 +379,7 @@ async fn what_goes_over_a_network_in_the_clear_is_warned_of() {
 }
 
 #[tokio::test]
-async fn passwords_come_from_files_and_a_restart_takes_up_new_ones() {
+async fn a_restart_reads_new_passwords_from_files() {
     let mut env = TestEnv::new().await;
     let (instance, user) = (instance(), env.database.clone());
     let ctl =
@@ -453,7 +453,7 @@ async fn passwords_come_from_files_and_a_restart_takes_up_new_ones() {
 }
 
 #[tokio::test]
-async fn a_file_that_does_not_hold_what_it_should_ends_the_start() {
+async fn an_invalid_key_or_password_file_ends_the_start() {
     let shown = Authority::of_the_servers().client("x");
     let other = Authority::of_the_servers().client("y");
     for (key, file, said) in [

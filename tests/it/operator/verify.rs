@@ -354,7 +354,7 @@ const CORRUPTIONS: &[(&str, &[&str])] = &[
 ];
 
 #[tokio::test]
-async fn every_kind_of_corruption_is_found_and_nothing_else() {
+async fn every_kind_of_corruption_is_found_and_no_more() {
     let sound = Sound::new().await;
     let env = &sound.env;
     let url = with_database(&env.servers.database, &env.database);
@@ -400,7 +400,7 @@ async fn every_kind_of_corruption_is_found_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn it_runs_beside_workers_in_parts_and_sees_one_moment() {
+async fn verify_runs_beside_workers_on_one_snapshot() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (customer, mut events) = (env.customer().await, env.events().await);
     let url = with_database(&env.servers.database, &env.database);
@@ -440,7 +440,7 @@ async fn it_runs_beside_workers_in_parts_and_sees_one_moment() {
 }
 
 #[tokio::test]
-async fn a_reader_who_has_seen_enough_may_go() {
+async fn verify_survives_a_closed_pipe() {
     let env = TestEnv::new().await;
     env
         .sql(

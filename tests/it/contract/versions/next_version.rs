@@ -138,7 +138,7 @@ async fn later_worker(env: &TestEnv, binary: &Path) -> WorkerProcess {
 }
 
 #[tokio::test]
-async fn both_builds_tell_what_either_stored() {
+async fn both_builds_publish_outcomes_of_either() {
     let later = build();
     let env = TestEnv::new().await;
     let customer = env.customer().await;

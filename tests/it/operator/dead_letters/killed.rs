@@ -87,27 +87,27 @@ async fn is_decided_once(failpoint: &str) {
 }
 
 #[tokio::test]
-async fn before_anything_is_published() {
+async fn a_replay_killed_before_publishing_loses_nothing() {
     is_decided_once("letters-noted=1*off->return").await;
 }
 
 #[tokio::test]
-async fn while_a_window_is_being_published() {
+async fn a_replay_killed_while_publishing_loses_nothing() {
     is_decided_once("half-published=return").await;
 }
 
 #[tokio::test]
-async fn between_publishing_and_taking_off_the_queue() {
+async fn a_replay_killed_before_the_ack_loses_nothing() {
     is_decided_once("letters-published=1*off->return").await;
 }
 
 #[tokio::test]
-async fn after_taking_off_the_queue() {
+async fn a_replay_killed_after_the_ack_loses_nothing() {
     is_decided_once("letters-settled=return").await;
 }
 
 #[tokio::test]
-async fn a_discard_that_is_killed_has_thrown_away_nothing_that_is_not_noted_and_saved() {
+async fn a_killed_discard_removes_only_saved_dead_letters() {
     let (env, _) = env().await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("saved");

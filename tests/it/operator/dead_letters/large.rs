@@ -38,7 +38,7 @@ async fn large(env: &TestEnv, count: usize, body: &[u8]) {
 }
 
 #[tokio::test]
-async fn large_letters_are_listed_and_discarded() {
+async fn large_dead_letters_are_listed_and_discarded() {
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     let body = vec![b'x'; LARGE];
@@ -70,7 +70,7 @@ async fn large_letters_are_listed_and_discarded() {
 
 /// The second letter is counted, and gone once the first is taken off the head.
 #[tokio::test]
-async fn letters_that_were_counted_and_not_read_are_told() {
+async fn dead_letters_counted_but_not_read_are_reported() {
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
     let queue = env.name("dead");

@@ -103,7 +103,7 @@ const PLANTS: [(&str, &str, &str); 16] = [
 ];
 
 #[tokio::test]
-async fn what_is_another_thing_under_its_name_is_found() {
+async fn objects_with_the_right_name_are_compared() {
     let env = TestEnv::new().await;
     for (plant, _, _) in PLANTS {
         env.sql(plant).await;
@@ -127,7 +127,7 @@ async fn what_is_another_thing_under_its_name_is_found() {
 }
 
 #[tokio::test]
-async fn the_worker_does_not_start_beside_what_only_has_the_name_of_a_guard() {
+async fn a_worker_does_not_start_with_a_changed_guard() {
     for (plant, said, _) in PLANTS {
         // Grants keep no row out of the outcomes, and one function is as another.
         let others = [
@@ -152,7 +152,7 @@ async fn the_worker_does_not_start_beside_what_only_has_the_name_of_a_guard() {
 }
 
 #[tokio::test]
-async fn what_a_missing_migration_creates_is_not_told_as_missing() {
+async fn objects_of_a_missing_migration_are_not_reported() {
     let env = TestEnv::new().await;
     let before =
         "DROP TABLE revertd.control; DELETE FROM revertd.schema_history WHERE name = 'control'";
@@ -175,7 +175,7 @@ async fn what_a_missing_migration_creates_is_not_told_as_missing() {
 }
 
 #[tokio::test]
-async fn what_a_later_release_has_replaced_is_no_fault() {
+async fn objects_replaced_by_a_later_release_are_accepted() {
     let env = TestEnv::new().await;
     let later = "INSERT INTO revertd.schema_history (version, name, applied_on, checksum)
                      VALUES (99, 'later', '2026-01-01T00:00:00Z', '1');

@@ -39,7 +39,7 @@ impl Drop for Managed {
 }
 
 #[tokio::test]
-async fn what_only_the_management_api_shows_is_looked_at() {
+async fn the_management_api_is_read_for_policies_and_limits() {
     let (managed, servers, api) = Managed::start();
     let mut env = TestEnv::on(servers).await;
     env.set("AMQP__MANAGEMENT_URL", &api);

@@ -6,7 +6,7 @@ use crate::support::*;
 use super::doctor;
 
 #[tokio::test]
-async fn grants_of_a_role_whose_name_needs_quotes_can_be_given_as_they_are_told() {
+async fn remedies_quote_the_name_of_a_role() {
     let env = TestEnv::new().await;
     let name = format!("{}-Worker", env.database);
     let password = Uuid::new_v4();

@@ -6,7 +6,7 @@ use crate::support::*;
 use super::doctor;
 
 #[tokio::test]
-async fn who_waits_for_a_lock_keeps_workers_waiting_and_nobody_keeps_the_doctor() {
+async fn locks_that_block_workers_are_found() {
     let env = TestEnv::new().await;
     let url = with_database(&env.servers.database, &env.database);
     let (reader, changer) = (connect_db(&url).await, connect_db(&url).await);

@@ -5,7 +5,7 @@ use super::*;
 /// The worker's own login replays; another one reads and discards.
 #[allow(clippy::too_many_lines, reason = "one story, told in order")]
 #[tokio::test]
-async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replays_them() {
+async fn only_the_workers_login_replays_dead_letters() {
     let env = TestEnv::new().await;
     let host = Host::new();
     let role = Role::new(&env, "clerk", &env.database).await;

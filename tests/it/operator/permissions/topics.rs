@@ -26,7 +26,7 @@ fn is_forbidden<T>(done: Result<T, lapin::Error>) -> bool {
 }
 
 #[tokio::test]
-async fn a_confined_subscriber_sees_its_org_alone() {
+async fn a_confined_subscriber_sees_only_its_org() {
     let env = TestEnv::new().await;
     let (own, other) = (env.customer().await, env.customer().await);
     let host = Host::confined_to(own.org);

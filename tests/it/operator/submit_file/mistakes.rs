@@ -52,7 +52,7 @@ impl Table {
 }
 
 #[tokio::test]
-async fn a_lines_own_id_counts_whatever_else_the_line_says() {
+async fn the_message_id_of_a_line_is_its_request_id() {
     let table = Table::new(1).await;
     let (usage, account) = (table.usages[0], table.account);
     // What a cut emoji leaves behind, a number beyond every float, and more nesting than a parser follows.
@@ -87,7 +87,7 @@ async fn a_lines_own_id_counts_whatever_else_the_line_says() {
 }
 
 #[tokio::test]
-async fn one_id_for_two_things_is_a_mistake_of_the_file() {
+async fn one_id_for_two_requests_is_refused() {
     let table = Table::new(3).await;
     let account = table.account;
     let line = |id: &str, usage: usize| json!({"message_id": id, "usage_id": table.usages[usage], "amount": 5, "billing_id": account});
@@ -111,7 +111,7 @@ async fn one_id_for_two_things_is_a_mistake_of_the_file() {
 }
 
 #[tokio::test]
-async fn a_table_without_its_header_or_with_an_open_quote_sends_nothing() {
+async fn a_malformed_csv_file_sends_nothing() {
     let table = Table::new(9).await;
     let rows = table.rows("\n");
     let header = "usage_id,amount,billing_id\n";
@@ -159,7 +159,7 @@ async fn a_table_without_its_header_or_with_an_open_quote_sends_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_left_is_all_in_its_file_or_the_file_stays_as_it_was() {
+async fn the_file_of_remaining_requests_is_all_or_nothing() {
     let table = Table::new(0).await;
     let unknown: Vec<_> = (0..60)
         .map(|_| format!("{},5,{}\n", Uuid::new_v4(), table.account))

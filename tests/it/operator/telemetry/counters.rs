@@ -19,7 +19,7 @@ fn published_ago(request: Request, seconds: i64) -> Request {
 }
 
 #[tokio::test]
-async fn what_was_sent_is_counted_once_each_by_what_came_of_it() {
+async fn each_request_is_counted_once_by_its_result() {
     let (env, mut worker) = TestEnv::with_worker_set(&[LISTEN]).await;
     let telemetry = Telemetry::of(&mut worker).await;
     let (mut events, customer) = (env.events().await, env.customer().await);
@@ -170,7 +170,7 @@ async fn labels_take_no_value_from_a_request() {
 }
 
 #[tokio::test]
-async fn depths_of_queues_are_shown_and_a_missing_queue_is_absent() {
+async fn queue_depths_are_shown_and_missing_queues_absent() {
     let mut env = TestEnv::new().await;
     let (name, value) = LISTEN;
     env.set(name, value);

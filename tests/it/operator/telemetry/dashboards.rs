@@ -44,7 +44,7 @@ async fn pages() -> [Page; 2] {
 }
 
 #[tokio::test]
-async fn what_the_dashboard_and_the_alerts_name_is_exported_and_all_that_is_exported_is_documented()
+async fn metrics_are_exported_and_documented()
 {
     let pages = pages().await;
     let exported: BTreeSet<_> = pages.iter().flat_map(Page::names).collect();
@@ -88,7 +88,7 @@ async fn what_the_dashboard_and_the_alerts_name_is_exported_and_all_that_is_expo
 }
 
 #[test]
-fn every_alert_has_its_section_of_the_runbook_and_a_test() {
+fn every_alert_has_a_runbook_section_and_a_test() {
     let rules = file("config/observability/revertd.rules.yml");
     let runbook = file("config/observability/runbook.md");
     let tests = file("config/observability/revertd.rules.test.yml");

@@ -38,7 +38,7 @@ fn resident_kib(pid: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn heads_and_connections_of_the_port_are_bounded() {
+async fn heads_and_connections_are_bounded() {
     let (env, mut worker) = TestEnv::with_worker_set(&[LISTEN]).await;
     let telemetry = Telemetry::of(&mut worker).await;
     telemetry.ready().await;
@@ -77,7 +77,7 @@ async fn heads_and_connections_of_the_port_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_head_of_the_port_follows_the_rules_of_http() {
+async fn an_invalid_http_head_is_refused() {
     let (env, mut worker) = TestEnv::with_worker_set(&[LISTEN]).await;
     let telemetry = Telemetry::of(&mut worker).await;
     let address = telemetry.address().parse().expect("an address");

@@ -5,7 +5,7 @@ use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
 #[tokio::test]
-async fn ready_only_with_a_consumer_and_a_database_and_it_says_why_not() {
+async fn readiness_needs_a_consumer_and_a_database() {
     let mut env = TestEnv::new().await;
     let (name, value) = LISTEN;
     env.set(name, value);
@@ -73,7 +73,7 @@ async fn ready_only_with_a_consumer_and_a_database_and_it_says_why_not() {
 }
 
 #[tokio::test]
-async fn a_worker_that_stops_is_not_ready_but_alive() {
+async fn a_stopping_worker_is_alive_but_not_ready() {
     let mut env = TestEnv::new().await;
     let (name, value) = LISTEN;
     env.set(name, value);
@@ -94,7 +94,7 @@ async fn a_worker_that_stops_is_not_ready_but_alive() {
 }
 
 #[tokio::test]
-async fn requests_in_hand_and_their_age_are_shown_while_the_database_fails() {
+async fn requests_in_flight_and_their_age_are_shown() {
     let mut env = TestEnv::new().await;
     let (name, value) = LISTEN;
     env.set(name, value);
@@ -143,7 +143,7 @@ async fn requests_in_hand_and_their_age_are_shown_while_the_database_fails() {
 }
 
 #[tokio::test]
-async fn a_port_that_cannot_be_had_stops_the_start() {
+async fn a_taken_telemetry_port_stops_the_start() {
     let mut env = TestEnv::new().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();

@@ -28,7 +28,7 @@ async fn exporting(endpoint: &str) -> (TestEnv, WorkerProcess) {
 }
 
 #[tokio::test]
-async fn a_sampled_request_goes_on_under_a_span_that_the_batch_is_linked_to() {
+async fn a_sampled_request_has_a_span_linked_to_its_batch() {
     let collector = Collector::start().await;
     let (env, mut worker) = exporting(&collector.endpoint).await;
     let (mut events, customer) = (env.events().await, env.customer().await);
@@ -86,7 +86,7 @@ async fn a_sampled_request_goes_on_under_a_span_that_the_batch_is_linked_to() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_not_sampled_leaves_its_traceparent_as_it_is_and_no_span() {
+async fn an_unsampled_request_has_no_span() {
     let collector = Collector::start().await;
     let (env, mut worker) = exporting(&collector.endpoint).await;
     let (mut events, customer) = (env.events().await, env.customer().await);
@@ -120,7 +120,7 @@ fn sampled_header(request: &Request) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_retried_request_stays_in_its_trace_and_a_dead_letter_is_an_error() {
+async fn a_retried_request_stays_in_its_trace() {
     let collector = Collector::start().await;
     let (env, mut worker) = exporting(&collector.endpoint).await;
     let (mut events, customer) = (env.events().await, env.customer().await);
@@ -152,7 +152,7 @@ async fn a_retried_request_stays_in_its_trace_and_a_dead_letter_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_not_there_hinders_nothing_and_is_warned_about_once() {
+async fn a_missing_collector_delays_nothing() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let endpoint = format!("http://{}", nobody.local_addr().expect("bound"));
     drop(nobody);
@@ -178,7 +178,7 @@ async fn a_collector_that_is_not_there_hinders_nothing_and_is_warned_about_once(
 }
 
 #[tokio::test]
-async fn lines_about_a_traced_request_bear_its_trace_id_and_a_success_has_no_line() {
+async fn log_lines_of_a_traced_request_have_its_trace_id() {
     let mut env = TestEnv::new().await;
     env.set("TELEMETRY__LOG_FORMAT", "json");
     let mut worker = WorkerProcess::spawn(env.command(&["worker"]));
