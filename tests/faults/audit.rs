@@ -3,14 +3,19 @@
 use crate::report::AuditResult;
 use crate::support::TestEnv;
 use crate::support::audit::collect;
-use crate::support::load::Load;
 use crate::support::collected::Collected;
+use crate::support::load::Load;
 
 /// One that was applied, and the first of its usage.
 const APPLIED: &str = "(SELECT id FROM revertd.outcomes WHERE revert_no = 0 ORDER BY id LIMIT 1)";
 
 /// What the audit finds where the database was tampered with.
-async fn tampered(env: &TestEnv, load: &Load, collected: &Collected, statement: &str) -> AuditResult {
+async fn tampered(
+    env: &TestEnv,
+    load: &Load,
+    collected: &Collected,
+    statement: &str,
+) -> AuditResult {
     env.sql("BEGIN").await;
     let done = env.db.execute(statement, &[]).await;
     assert_eq!(done.expect("done"), 1, "{statement}");
@@ -83,7 +88,12 @@ async fn the_audit_finds_lost_doubled_and_wrong_outcomes() {
     let key = sent.expect("sent").request.correlation();
     let told = collected.events.remove(&key).expect("answered");
     let count = collected.compare_with_model(&load, &env.db).await;
-    assert_eq!((count.unanswered, count.lost), (1, 0), "{}", count.describe());
+    assert_eq!(
+        (count.unanswered, count.lost),
+        (1, 0),
+        "{}",
+        count.describe()
+    );
     let mut two = told.clone();
     two.push(told[0].clone());
     two[1].body = String::from_utf8(told[0].body.clone())
@@ -93,7 +103,12 @@ async fn the_audit_finds_lost_doubled_and_wrong_outcomes() {
     collected.events.insert(key.clone(), two);
     assert!(collected.compare_with_model(&load, &env.db).await.differing > 0);
     collected.events.insert(key, told);
-    assert!(collected.compare_with_model(&load, &env.db).await.is_clean());
+    assert!(
+        collected
+            .compare_with_model(&load, &env.db)
+            .await
+            .is_clean()
+    );
     env.teardown().await;
 }
 

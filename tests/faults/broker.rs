@@ -7,8 +7,8 @@ use tokio::time::sleep;
 
 use crate::instance::Instance;
 use crate::support::audit::audit;
-use crate::support::reconnect::ReconnectingChannel;
 use crate::support::load::Load;
+use crate::support::reconnect::ReconnectingChannel;
 use crate::support::report::{full, report, seed};
 use crate::support::{TestEnv, eventually};
 
@@ -36,8 +36,7 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
     // Without the connections to the database that come with the work.
     let before = files();
     // What is published can't be answered before the alarm is on.
-    env
-        .sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
+    env.sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
         .await;
     load.publish(&env).await;
     instance.control(raise).await;
@@ -112,8 +111,7 @@ async fn a_consumer_timeout_loses_and_doubles_nothing() {
     let rounds = if full() { 10 } else { 2 };
     for part in load.parts(load.requests.len().div_ceil(rounds)) {
         let before = worker.log().len();
-        env
-            .sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
+        env.sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
             .await;
         load.publish_part(&env, part).await;
         eventually("the broker closes the channel", async || {
@@ -141,7 +139,8 @@ async fn connections_closed_by_the_broker_are_reopened() {
     let kill_channels = "[exit(Pid, kill) || Pid <- rabbit_channel:list_local()].";
     let faults = async {
         for round in 0..rounds {
-            env.await_events(round * load.requests.len() / (rounds + 1)).await;
+            env.await_events(round * load.requests.len() / (rounds + 1))
+                .await;
             if round % 2 == 0 {
                 instance.control(&["close_all_connections", "fault"]).await;
             } else {
@@ -168,12 +167,13 @@ async fn topology_deleted_under_load_is_declared_again() {
         for _ in 0..rounds {
             for exchange in ["replies", "dead", "requests"] {
                 let name = env.name(exchange);
-                broker.retry("deleted", async |channel| {
-                    channel
-                        .exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default())
-                        .await
-                })
-                .await;
+                broker
+                    .retry("deleted", async |channel| {
+                        channel
+                            .exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default())
+                            .await
+                    })
+                    .await;
             }
             for queue in [
                 "retry.100ms",
@@ -184,12 +184,13 @@ async fn topology_deleted_under_load_is_declared_again() {
                 "work",
             ] {
                 let name = env.name(queue);
-                broker.retry("deleted", async |channel| {
-                    channel
-                        .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
-                        .await
-                })
-                .await;
+                broker
+                    .retry("deleted", async |channel| {
+                        channel
+                            .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
+                            .await
+                    })
+                    .await;
             }
         }
     };

@@ -52,7 +52,11 @@ async fn cluster_nodes_are_killed_one_after_another() {
         );
         instance.run_action("start-one", node).await;
         audit.await_answers(&load).await;
-        count += audit.collect(workers).await.compare_with_model(&load, &env.db).await;
+        count += audit
+            .collect(workers)
+            .await
+            .compare_with_model(&load, &env.db)
+            .await;
     }
     report(
         "cluster: a node killed",

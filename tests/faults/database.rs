@@ -16,9 +16,8 @@ fn size() -> usize {
 /// Makes every so-manieth statement that writes fail, so often in all, each with the next of these SQLSTATEs.
 async fn trouble(env: &TestEnv, every: usize, times: usize, states: &[&str]) {
     let states = states.join("','");
-    env
-        .sql(&format!(
-            "CREATE SEQUENCE public.statements;
+    env.sql(&format!(
+        "CREATE SEQUENCE public.statements;
              CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
              DECLARE
                  states text[] := ARRAY['{states}'];
@@ -32,8 +31,8 @@ async fn trouble(env: &TestEnv, every: usize, times: usize, states: &[&str]) {
              END $$;
              CREATE TRIGGER trouble AFTER INSERT ON billing_transactions
              FOR EACH STATEMENT EXECUTE FUNCTION trouble();"
-        ))
-        .await;
+    ))
+    .await;
 }
 
 /// A load through two workers whose statements fail for these causes.
@@ -45,9 +44,7 @@ async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
     let workers = vec![env.start_worker().await, env.start_worker().await];
     load.publish(&env).await;
     let count = audit(&env, &load, workers).await;
-    let failed = env
-        .count("SELECT last_value FROM public.statements")
-        .await
+    let failed = env.count("SELECT last_value FROM public.statements").await
         / i64::try_from(every).expect("few");
     assert!(failed > 0, "some statements failed");
     report(
@@ -92,8 +89,7 @@ async fn a_statement_timeout_pauses_the_pool() {
     env.set("WORKER__BATCH_MAX", "50");
     let load = Load::mixed(&env, seed(), size()).await;
     let mut worker = env.start_worker().await;
-    env
-        .sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
+    env.sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
         .await;
     load.publish(&env).await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revertd' \
@@ -217,15 +213,13 @@ async fn a_full_disk_is_waited_for() {
     let room = disk.0.join("tables");
     std::fs::create_dir(&room).expect("created");
     give_to_server(&env, &room).await;
-    env
-        .sql(&format!(
-            "CREATE TABLESPACE small LOCATION '{}'",
-            room.display()
-        ))
-        .await;
+    env.sql(&format!(
+        "CREATE TABLESPACE small LOCATION '{}'",
+        room.display()
+    ))
+    .await;
     for table in ["billing_transactions", "revertd.outcomes"] {
-        env
-            .sql(&format!("ALTER TABLE {table} SET TABLESPACE small"))
+        env.sql(&format!("ALTER TABLE {table} SET TABLESPACE small"))
             .await;
     }
     let load = Load::mixed(&env, seed, size().max(2000)).await;

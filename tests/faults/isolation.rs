@@ -10,15 +10,14 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::instance::Instance;
-use crate::support::unrelated::UnrelatedRequests;
 use crate::support::report::{Finding, report_beside, sized};
+use crate::support::unrelated::UnrelatedRequests;
 use crate::support::{Request, TestEnv, WorkerProcess, connect_db, eventually, with_database};
 
 /// Makes each insert of an entry fail whose usage is marked, with the state that it is marked with.
 async fn mark(env: &TestEnv, usages: &[(Uuid, &str)]) {
-    env
-        .sql(
-            "CREATE TABLE public.marked (usage text PRIMARY KEY, state text NOT NULL);
+    env.sql(
+        "CREATE TABLE public.marked (usage text PRIMARY KEY, state text NOT NULL);
              CREATE FUNCTION public.refuse_marked() RETURNS trigger LANGUAGE plpgsql AS $$
              DECLARE marked text;
              BEGIN
@@ -29,12 +28,11 @@ async fn mark(env: &TestEnv, usages: &[(Uuid, &str)]) {
              END $$;
              CREATE TRIGGER refuse_marked BEFORE INSERT ON billing_transactions
              FOR EACH ROW EXECUTE FUNCTION public.refuse_marked();",
-        )
-        .await;
+    )
+    .await;
     for (usage, state) in usages {
         let values = format!("('{usage}', '{state}')");
-        env
-            .sql(&format!("INSERT INTO public.marked VALUES {values}"))
+        env.sql(&format!("INSERT INTO public.marked VALUES {values}"))
             .await;
     }
 }
@@ -183,11 +181,10 @@ async fn an_undecodable_row_delays_no_other_request() {
     let mut events = env.subscribe().await;
     env.publish(request).await;
     assert_eq!(events.answer(request).await.verdict(), "usage.reverted");
-    env
-        .sql(&format!(
-            "UPDATE revertd.outcomes SET decided_at = 'infinity' WHERE usage_id = '{usage}'"
-        ))
-        .await;
+    env.sql(&format!(
+        "UPDATE revertd.outcomes SET decided_at = 'infinity' WHERE usage_id = '{usage}'"
+    ))
+    .await;
     let unrelated = UnrelatedRequests::new(&env).await;
     env.publish(request).await;
     let (mut count, waits) = unrelated.send_during_fault(&env).await;
@@ -325,10 +322,7 @@ async fn all_rungs_full_pauses_the_pool_uncounted() {
         .channel
         .queue_purge(rung.as_str().into(), QueuePurgeOptions::default());
     emptied.await.expect("emptied");
-    eventually("it waits on the rung", async || {
-        env.depth(&rung).await == 1
-    })
-    .await;
+    eventually("it waits on the rung", async || env.depth(&rung).await == 1).await;
     assert_eq!(env.peek(&rung).await.body, waiting.body);
     assert!(worker.stop().await.success());
     let log = worker.log();

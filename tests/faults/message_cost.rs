@@ -180,11 +180,7 @@ async fn three_processes_start_on_a_full_queue() {
     let load = Load::plain(&env, seed(), sized(6000, 100_000)).await;
     load.publish(&env).await;
     let began = Instant::now();
-    let mut workers = vec![
-        env.spawn_worker(),
-        env.spawn_worker(),
-        env.spawn_worker(),
-    ];
+    let mut workers = vec![env.spawn_worker(), env.spawn_worker(), env.spawn_worker()];
     for worker in &mut workers {
         worker.ready().await;
     }

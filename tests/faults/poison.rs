@@ -6,8 +6,8 @@
 mod bodies;
 mod messages;
 mod properties;
-mod tables;
 mod results;
+mod tables;
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -16,9 +16,9 @@ use self::messages::{PoisonGenerator, number};
 use self::results::PoisonResults;
 use crate::report::{full, report, seed};
 use crate::support::audit::audit;
-use crate::support::reconnect::RECOVERY;
 use crate::support::load::Load;
 use crate::support::raw::{RawConnection, RawMessage};
+use crate::support::reconnect::RECOVERY;
 use crate::support::*;
 
 /// Messages in flight before their confirms are awaited.
@@ -153,7 +153,9 @@ impl<'a> PoisonCollector<'a> {
         for last in ["replies", "dead"] {
             for message in self.raw.take_all(&self.env.name(last)).await {
                 match number(&message.id()) {
-                    Some(number) if last == "dead" => self.results.add_dead_letter(number, &message),
+                    Some(number) if last == "dead" => {
+                        self.results.add_dead_letter(number, &message)
+                    }
                     Some(number) => self.results.add_event(number, &message),
                     None => self.others.push((last, message)),
                 }
@@ -185,10 +187,7 @@ impl<'a> PoisonCollector<'a> {
 
     fn others_answered(&self, load: &Load) -> bool {
         let ids = |wanted: &'static str| {
-            let of = self
-                .others
-                .iter()
-                .filter(move |(last, _)| *last == wanted);
+            let of = self.others.iter().filter(move |(last, _)| *last == wanted);
             of.map(|(_, message)| message.id())
                 .collect::<std::collections::HashSet<_>>()
         };

@@ -231,12 +231,11 @@ async fn terminated_backends_lose_nothing() {
         let rounds = sized(10, 20);
         for round in 1..=rounds {
             decided(&env, round * size / rounds / 2).await;
-            env
-                .sql(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+            env.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                      WHERE application_name = 'revertd' AND datname = current_database()",
-                )
-                .await;
+            )
+            .await;
         }
     };
     tokio::join!(load.publish(&env), fault);
@@ -257,8 +256,7 @@ async fn deleted_queues_and_exchanges_are_declared_again() {
     // The worker finds the reply exchange and a rung missing when it needs them, and loses nothing by it.
     let exchange = env.name("replies");
     let options = ExchangeDeleteOptions::default();
-    env
-        .channel
+    env.channel
         .exchange_delete(exchange.as_str().into(), options)
         .await
         .expect("deleted");
@@ -270,8 +268,7 @@ async fn deleted_queues_and_exchanges_are_declared_again() {
     for rung in ["retry.100ms", "retry.200ms", "dead"] {
         let queue = env.name(rung);
         let options = QueueDeleteOptions::default();
-        env
-            .channel
+        env.channel
             .queue_delete(queue.as_str().into(), options)
             .await
             .expect("deleted");
@@ -285,8 +282,7 @@ async fn deleted_queues_and_exchanges_are_declared_again() {
     let before = readies(&worker);
     let queue = env.name("work");
     let options = QueueDeleteOptions::default();
-    env
-        .channel
+    env.channel
         .queue_delete(queue.as_str().into(), options)
         .await
         .expect("deleted");

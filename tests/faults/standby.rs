@@ -6,8 +6,8 @@ use tokio_postgres::Client;
 use crate::instance::Instance;
 use crate::report::{full, report, seed};
 use crate::support::audit::{AuditResult, audit};
-use crate::support::reconnect::reconnect_db;
 use crate::support::load::Load;
+use crate::support::reconnect::reconnect_db;
 use crate::support::*;
 
 /// Sessions of workers whose commit waits for the standby.
@@ -76,10 +76,7 @@ async fn a_standby_takes_over_from_a_killed_primary() {
     let mut count = AuditResult::default();
     for run in 0..runs {
         let mut pair = Pair::start().await;
-        let workers = vec![
-            pair.env.start_worker().await,
-            pair.env.start_worker().await,
-        ];
+        let workers = vec![pair.env.start_worker().await, pair.env.start_worker().await];
         let load = Load::mixed(&pair.env, seed.wrapping_add(run), 3000).await;
         let (env, instance) = (&pair.env, &pair.instance);
         let fault = async {
@@ -143,11 +140,10 @@ async fn a_read_only_primary_is_waited_for_a_demoted_left() {
 /// Sessions that are there already feel it, too.
 async fn read_only(env: &TestEnv, on: bool) {
     let set = if on { "on" } else { "off" };
-    env
-        .sql(&format!(
-            "ALTER SYSTEM SET default_transaction_read_only = {set}"
-        ))
-        .await;
+    env.sql(&format!(
+        "ALTER SYSTEM SET default_transaction_read_only = {set}"
+    ))
+    .await;
     env.sql("SELECT pg_reload_conf()").await;
 }
 

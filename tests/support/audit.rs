@@ -6,10 +6,10 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
-use super::reconnect::{ReconnectingChannel, RECOVERY, reconnect_db, drain_queue};
+use super::collected::Collected;
 use super::load::{Load, Sent};
 use super::observed::ObservedEvent;
-use super::collected::Collected;
+use super::reconnect::{RECOVERY, ReconnectingChannel, drain_queue, reconnect_db};
 use super::worker::WorkerProcess;
 use super::{TestEnv, with_database};
 
@@ -33,7 +33,9 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 pub async fn audit(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> AuditResult {
     let collected = collect(env, load, workers).await;
     let url = with_database(&env.servers.database, &env.database);
-    collected.compare_with_model(load, &reconnect_db(&url).await).await
+    collected
+        .compare_with_model(load, &reconnect_db(&url).await)
+        .await
 }
 
 /// All of [`audit`] but the comparison.

@@ -75,7 +75,10 @@ impl Collected {
                 count.found(Finding::Unanswered, text);
             }
         }
-        let (outcomes, legs) = (outcomes(db, &load.ledger).await, legs(db, &load.ledger).await);
+        let (outcomes, legs) = (
+            outcomes(db, &load.ledger).await,
+            legs(db, &load.ledger).await,
+        );
         let stored: HashSet<_> = outcomes
             .iter()
             .map(|outcome| (&outcome.message_id, outcome.usage, outcome.amount))

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::model::{ValidRequest, Policy};
+use super::initial_ledger::InitialLedger;
+use super::model::{Policy, ValidRequest};
 use super::observed::{Leg, ObservedEvent, usage_of};
 use super::report::{AuditResult, Finding};
-use super::initial_ledger::InitialLedger;
 
 /// An event says what it must, but for its id and the words of an error.
 pub fn compare_event(
@@ -115,7 +115,12 @@ pub fn compare_invalid(told: &ObservedEvent, fields: &[&str], count: &mut AuditR
     }
 }
 
-pub fn compare_reason(told: &ObservedEvent, kind: &str, reason: &str, count: &mut AuditResult) -> Value {
+pub fn compare_reason(
+    told: &ObservedEvent,
+    kind: &str,
+    reason: &str,
+    count: &mut AuditResult,
+) -> Value {
     let event: Value = serde_json::from_slice(&told.body).unwrap_or_default();
     let error = &event["data"]["error"];
     let seen = (

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::ledger::PLATFORM;
-use super::model::{Answer, ValidRequest, Revert, Verdict};
-use super::observed::Leg;
 use super::initial_ledger::InitialLedger;
+use super::ledger::PLATFORM;
+use super::model::{Answer, Revert, ValidRequest, Verdict};
+use super::observed::Leg;
 
 /// The two legs of a revert, as Frontier writes them.
 pub fn expected_legs(

@@ -38,7 +38,8 @@ impl HttpRequest {
             headers: vec![("Host".into(), "test".into())],
             body: body.into(),
         };
-        request.header("Content-Type", "application/json")
+        request
+            .header("Content-Type", "application/json")
             .by(PUBLISHER)
     }
 

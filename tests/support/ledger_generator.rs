@@ -4,8 +4,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
+use super::initial_ledger::{Account, InitialLedger, Kind, Posting};
 use super::model::{Content, Policy};
-use super::initial_ledger::{Account, Kind, Posting, InitialLedger};
 
 /// The random numbers, and the ledger generated so far.
 pub struct LedgerGenerator {

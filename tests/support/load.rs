@@ -3,10 +3,10 @@
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
 
+use super::initial_ledger::InitialLedger;
+use super::model::{Policy, ValidRequest};
 use super::reconnect::ReconnectingChannel;
 use super::request_generator::RequestGenerator;
-use super::model::{ValidRequest, Policy};
-use super::initial_ledger::InitialLedger;
 use super::{Request, TestEnv};
 
 /// Messages in flight before their confirms are awaited.
@@ -81,10 +81,11 @@ impl Load {
         for (index, window) in part.chunks(WINDOW).enumerate() {
             let copies = window.iter().skip(index % 3).step_by(3);
             let messages: Vec<_> = window.iter().chain(copies).collect();
-            broker.retry("the broker takes requests", async |channel| {
-                publish_window(channel, &exchange, &messages).await
-            })
-            .await;
+            broker
+                .retry("the broker takes requests", async |channel| {
+                    publish_window(channel, &exchange, &messages).await
+                })
+                .await;
         }
     }
 }

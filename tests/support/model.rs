@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
+use super::initial_ledger::{InitialLedger, Kind};
 use super::ledger::NAMESPACE;
-use super::initial_ledger::{Kind, InitialLedger};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {

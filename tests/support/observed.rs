@@ -6,8 +6,8 @@ use serde_json::Value;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::model::{Answer, Revert, Verdict};
 use super::initial_ledger::InitialLedger;
+use super::model::{Answer, Revert, Verdict};
 
 /// A stored outcome: the columns that tell whose it is, and its answer.
 #[derive(Clone, Debug)]

@@ -12,8 +12,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{TestEnv, with_database};
 
-mod faults;
 mod connection;
+mod faults;
 mod postgres;
 
 pub use faults::{Conditions, Direction, Ending, Way};
@@ -188,20 +188,28 @@ impl Proxy {
     /// Bytes that passed in `direction`, of all connections.
     pub fn bytes(&self, direction: Direction) -> u64 {
         let connections = lock(&self.shared.connections);
-        connections.iter().map(|connection| connection.carried(direction)).sum()
+        connections
+            .iter()
+            .map(|connection| connection.carried(direction))
+            .sum()
     }
 
     /// The most bytes that one connection passed in `direction`.
     pub fn most_bytes(&self, direction: Direction) -> u64 {
         let connections = lock(&self.shared.connections);
-        let each = connections.iter().map(|connection| connection.carried(direction));
+        let each = connections
+            .iter()
+            .map(|connection| connection.carried(direction));
         each.max().unwrap_or_default()
     }
 
     /// Statements that PostgreSQL was asked to prepare, for each connection in the order of their coming.
     pub fn parses(&self) -> Vec<u64> {
         let connections = lock(&self.shared.connections);
-        connections.iter().map(|connection| connection.parses()).collect()
+        connections
+            .iter()
+            .map(|connection| connection.parses())
+            .collect()
     }
 }
 

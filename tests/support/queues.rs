@@ -108,7 +108,9 @@ impl TestEnv {
 
     /// The work queue and every rung of the ladder.
     pub fn waiting_queues(&self) -> Vec<String> {
-        let delays = self.setting("RETRY__DELAYS").expect("set by every environment");
+        let delays = self
+            .setting("RETRY__DELAYS")
+            .expect("set by every environment");
         let rungs = delays
             .split(',')
             .map(|delay| self.name(&format!("retry.{delay}")));

@@ -7,12 +7,12 @@ use rand::RngExt;
 use uuid::Uuid;
 
 use super::Request;
-use super::ledger_generator::{LedgerGenerator, named};
-use super::ledger::PLATFORM;
-use super::load::{Load, RequestKind, Sent};
-use super::model::{ValidRequest, Content, Policy};
-use super::request_bodies::{invalid, malformed, encode};
 use super::initial_ledger::Posting;
+use super::ledger::PLATFORM;
+use super::ledger_generator::{LedgerGenerator, named};
+use super::load::{Load, RequestKind, Sent};
+use super::model::{Content, Policy, ValidRequest};
+use super::request_bodies::{encode, invalid, malformed};
 
 /// Usages that several requests ask for at about the same time.
 const HOT: usize = 12;
@@ -290,7 +290,9 @@ impl RequestGenerator {
             .rng
             .random_range(oldest..self.sent.len().max(oldest + 1));
         match &self.sent.get(index)?.kind {
-            RequestKind::Valid(asked) => Some(asked.clone()).filter(|asked| asked.message_id.is_some()),
+            RequestKind::Valid(asked) => {
+                Some(asked.clone()).filter(|asked| asked.message_id.is_some())
+            }
             RequestKind::Invalid(_) | RequestKind::Malformed | RequestKind::CrashesWorker => None,
         }
     }

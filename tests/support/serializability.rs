@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::compare::{compare_event, compare_legs, told_id};
 use super::expected::{expected_event, expected_legs};
-use super::model::{ValidRequest, Model, Verdict};
-use super::observed::{Leg, Stored, ObservedEvent, texts};
+use super::initial_ledger::{InitialLedger, Kind};
+use super::model::{Model, ValidRequest, Verdict};
+use super::observed::{Leg, ObservedEvent, Stored, texts};
 use super::report::{AuditResult, Finding};
-use super::initial_ledger::{Kind, InitialLedger};
 
 /// What was seen of requests; `events` are those of the request of the same index.
 pub struct Observed<'a> {
@@ -103,7 +103,12 @@ pub fn check(observed: &Observed<'_>) -> Checked {
         }
         _ => None,
     });
-    compare_legs(observed.ledger, observed.legs, applied.flatten(), &mut count);
+    compare_legs(
+        observed.ledger,
+        observed.legs,
+        applied.flatten(),
+        &mut count,
+    );
     Checked { count, places }
 }
 

@@ -189,7 +189,12 @@ impl Drop for TlsProxy {
 }
 
 /// What goes wrong is for the client to say.
-async fn pass(mut client: TcpStream, server: String, negotiation: TlsNegotiation, acceptor: TlsAcceptor) {
+async fn pass(
+    mut client: TcpStream,
+    server: String,
+    negotiation: TlsNegotiation,
+    acceptor: TlsAcceptor,
+) {
     if negotiation != TlsNegotiation::Immediate {
         let mut question = [0; 8];
         if client.read_exact(&mut question).await.is_err() {

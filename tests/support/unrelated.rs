@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use uuid::Uuid;
 
-use super::report::{AuditResult, Latencies, Finding, full};
+use super::report::{AuditResult, Finding, Latencies, full};
 use super::{Mailbox, Request, TestEnv};
 
 /// One request every so often: 50 a second.

@@ -21,7 +21,7 @@ async fn half_a_second_of_latency_only_delays() {
 }
 
 #[tokio::test]
-async fn 20_kilobytes_a_second_only_delay() {
+async fn a_network_of_20_kb_a_second_only_delays() {
     let way = Way {
         bytes_per_second: Some(20_000),
         ..Way::default()

@@ -78,7 +78,8 @@ impl PoisonResults {
     /// A dead letter.
     pub fn add_dead_letter(&mut self, number: usize, message: &RawMessage) {
         let seen = &mut self.seen[number];
-        if self.expected[number] != ExpectedEnd::Unreadable && message.headers_contain(b"x-first-attempt-at")
+        if self.expected[number] != ExpectedEnd::Unreadable
+            && message.headers_contain(b"x-first-attempt-at")
         {
             seen.given_up += 1;
         } else {
@@ -116,12 +117,19 @@ impl PoisonResults {
                     .chars()
                     .take(300)
                     .collect();
-                let text = format!("poison {number} {what}: {:?}, {seen:?}: {body}", message.expected);
+                let text = format!(
+                    "poison {number} {what}: {:?}, {seen:?}: {body}",
+                    message.expected
+                );
                 count.found(wrong, text);
             };
             if !seen.is_settled(message.expected) {
                 let gone = seen.told.is_empty() && seen.given_up + seen.removed == 0;
-                let wrong = if gone { Finding::Lost } else { Finding::Unanswered };
+                let wrong = if gone {
+                    Finding::Lost
+                } else {
+                    Finding::Unanswered
+                };
                 found(wrong, "did not end where it belongs");
             }
             // Once redelivered, it may be taken at the word of a count that it forged: it harms itself alone.

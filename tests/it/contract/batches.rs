@@ -44,10 +44,7 @@ async fn one_content_of_an_id_is_applied_in_a_batch() {
     let env = TestEnv::new().await;
     let customer = env.customer().await;
     let (nobody, account) = (Uuid::from_u128(404), customer.account);
-    let (one, two) = (
-        env.usage(account, 20).await,
-        env.usage(account, 20).await,
-    );
+    let (one, two) = (env.usage(account, 20).await, env.usage(account, 20).await);
     let requests = [
         request("x", one, nobody, 5),
         request("x", one, account, 5),
@@ -61,11 +58,7 @@ async fn one_content_of_an_id_is_applied_in_a_batch() {
         ["BILLING_ACCOUNT_NOT_FOUND", "APPLIED", reused, reused]
     );
     assert_eq!(env.reverts(one).await.len(), 2, "both legs");
-    assert_eq!(
-        env.reverts(two).await.len(),
-        0,
-        "no outcome, so no entries"
-    );
+    assert_eq!(env.reverts(two).await.len(), 0, "no outcome, so no entries");
     env.assert_ledger_is_sound().await;
     env.teardown().await;
 }
@@ -121,10 +114,7 @@ async fn requests_of_an_id_are_decided_in_delivery_order() {
 async fn the_first_request_of_an_id_is_decided_first() {
     let env = TestEnv::new().await;
     let account = env.customer().await.account;
-    let mut usages = [
-        env.usage(account, 20).await,
-        env.usage(account, 20).await,
-    ];
+    let mut usages = [env.usage(account, 20).await, env.usage(account, 20).await];
     usages.sort();
     let [lower, higher] = usages;
     let requests = [

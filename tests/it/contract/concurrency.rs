@@ -179,8 +179,7 @@ async fn a_batch_follows_the_decision_of_another_worker() {
 }
 
 #[tokio::test]
-async fn a_batch_keeps_its_order_beside_another_worker()
-{
+async fn a_batch_keeps_its_order_beside_another_worker() {
     let mut env = TestEnv::in_order().await;
     env.set("DATABASE__LOCK_TIMEOUT", "30s");
     env.set("REVERT__POLICY", "cumulative");
@@ -277,10 +276,9 @@ async fn constraints_refuse_rows_that_break_the_rules() {
             .and_then(|error| error.constraint().map(str::to_owned));
         assert_eq!(violated.as_deref(), Some(constraint), "{values}");
     }
-    env
-        .sql(&insert(
-            "uuid_nil(), 15, 20, 5, uuid_generate_v4(), uuid_generate_v4(), 1, true",
-        ))
-        .await;
+    env.sql(&insert(
+        "uuid_nil(), 15, 20, 5, uuid_generate_v4(), uuid_generate_v4(), 1, true",
+    ))
+    .await;
     env.teardown().await;
 }

@@ -36,15 +36,13 @@ const FRONTIERS_TABLES: &str = "
 /// An environment whose tables are Frontier's, in the schema `frontier`.
 async fn beside_frontier() -> TestEnv {
     let mut env = TestEnv::new().await;
-    env
-        .sql("DROP SCHEMA revertd CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA frontier")
+    env.sql("DROP SCHEMA revertd CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA frontier")
         .await;
     let database = &env.database;
-    env
-        .sql(&format!(
-            "ALTER DATABASE {database} SET search_path = frontier"
-        ))
-        .await;
+    env.sql(&format!(
+        "ALTER DATABASE {database} SET search_path = frontier"
+    ))
+    .await;
     env.sql("SET search_path = frontier").await;
     env.sql(FRONTIERS_TABLES).await;
     env.set("LEDGER__SCHEMA", "frontier");
@@ -58,8 +56,7 @@ async fn revertd_adds_one_index_to_frontiers_tables() {
     let shape = "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'frontier'";
     let (before, indexes) = (
         env.count(shape).await,
-        env
-            .count("SELECT count(*) FROM pg_indexes WHERE schemaname = 'frontier'")
+        env.count("SELECT count(*) FROM pg_indexes WHERE schemaname = 'frontier'")
             .await,
     );
     let _worker = env.start_worker().await;
@@ -78,13 +75,12 @@ async fn revertd_adds_one_index_to_frontiers_tables() {
     env.publish(&request).await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     // Frontier deletes an account with its entries, and nothing of ours is in the way.
-    env
-        .sql(&format!(
-            "DELETE FROM billing_transactions WHERE account_id = '{0}'; \
+    env.sql(&format!(
+        "DELETE FROM billing_transactions WHERE account_id = '{0}'; \
              DELETE FROM billing_customers WHERE id = '{0}'",
-            customer.account
-        ))
-        .await;
+        customer.account
+    ))
+    .await;
     env.teardown().await;
 }
 
@@ -136,14 +132,13 @@ async fn cumulative_counts_reverts_by_frontier() {
     let (mut events, customer) = (env.events().await, env.customer().await);
     let account = customer.account;
     let usage = env.usage(account, 20).await;
-    env
-        .frontier_revert(
-            &format!("{usage}:0:{account}"),
-            account,
-            &usage.to_string(),
-            7,
-        )
-        .await;
+    env.frontier_revert(
+        &format!("{usage}:0:{account}"),
+        account,
+        &usage.to_string(),
+        7,
+    )
+    .await;
     let mut ask = async |amount| {
         let request = Request::revert(account, usage, amount);
         env.publish(&request).await;
@@ -157,14 +152,13 @@ async fn cumulative_counts_reverts_by_frontier() {
         format!("{usage}:1:{account}").as_bytes(),
     );
     assert_eq!(event["data"]["transaction_id"], json!(second));
-    env
-        .frontier_revert(
-            &format!("{usage}:2:{account}"),
-            account,
-            &usage.to_string(),
-            5,
-        )
-        .await;
+    env.frontier_revert(
+        &format!("{usage}:2:{account}"),
+        account,
+        &usage.to_string(),
+        5,
+    )
+    .await;
     assert_eq!(ask(3).await.verdict(), "AMOUNT_EXCEEDS_USAGE");
     assert_eq!(ask(2).await.json()["data"]["remaining"], "0");
     env.teardown().await;
@@ -201,8 +195,7 @@ async fn an_entry_committed_meanwhile_is_decided_again() {
     frontier.batch_execute("COMMIT").await.expect("committed");
     assert_eq!(events.answer(&request).await.verdict(), "ALREADY_REVERTED");
     assert_eq!(
-        env
-            .count("SELECT count(*) FROM revertd.outcomes WHERE refusal IS NULL")
+        env.count("SELECT count(*) FROM revertd.outcomes WHERE refusal IS NULL")
             .await,
         0
     );
@@ -226,20 +219,18 @@ async fn tables_that_do_not_fit_are_reported() {
         run(&env)
     );
     env.set("LEDGER__SCHEMA", "public");
-    env
-        .sql("ALTER TABLE billing_transactions ALTER amount TYPE numeric")
+    env.sql("ALTER TABLE billing_transactions ALTER amount TYPE numeric")
         .await;
     assert!(
         run(&env).contains("billing_transactions.amount is numeric, not int8"),
         "{}",
         run(&env)
     );
-    env
-        .sql(
-            "ALTER TABLE billing_transactions ALTER amount TYPE bigint; \
+    env.sql(
+        "ALTER TABLE billing_transactions ALTER amount TYPE bigint; \
              ALTER TABLE billing_transactions ADD invoice uuid NOT NULL",
-        )
-        .await;
+    )
+    .await;
     assert!(
         run(&env).contains("billing_transactions.invoice must be given"),
         "{}",

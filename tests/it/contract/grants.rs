@@ -110,10 +110,7 @@ async fn a_grant_and_its_end_count_from_the_next_batch() {
     let (env, _worker, client) = guarded().await;
     let mut events = env.events().await;
     let Customer { org, account } = env.customer().await;
-    let (usage, other) = (
-        env.usage(account, 20).await,
-        env.usage(account, 20).await,
-    );
+    let (usage, other) = (env.usage(account, 20).await, env.usage(account, 20).await);
     let request = by(&json!({"billing_id": account}), usage);
     let refused = ask(&mut events, &client, &request).await;
     let again = ask(&mut events, &client, &request).await;
@@ -142,10 +139,7 @@ async fn a_grant_is_for_one_org() {
     let mut events = env.events().await;
     let (mine, other) = (env.customer().await, env.customer().await);
     grant(&env, "add", &client.user, &mine.org.to_string());
-    let (project, foreign_project) = (
-        env.project(mine.org).await,
-        env.project(other.org).await,
-    );
+    let (project, foreign_project) = (env.project(mine.org).await, env.project(other.org).await);
     let foreign = env.usage(other.account, 20).await;
     let nobody = Uuid::new_v4();
     for names in [
@@ -465,6 +459,9 @@ async fn the_grants_command_prints_its_effect() {
     }
     env.sql("DROP SCHEMA revertd CASCADE").await;
     let (status, _, stderr) = grants(&env, &["list"]);
-    assert!(status == 1 && stderr.contains("revertd migrate"), "{stderr}");
+    assert!(
+        status == 1 && stderr.contains("revertd migrate"),
+        "{stderr}"
+    );
     env.teardown().await;
 }

@@ -27,10 +27,7 @@ async fn a_request_delivered_many_times_is_one_request() {
         }
     }
     assert_eq!(env.reverts(usage).await.len(), 2);
-    assert_eq!(
-        env.count("SELECT count(*) FROM revertd.outcomes").await,
-        2
-    );
+    assert_eq!(env.count("SELECT count(*) FROM revertd.outcomes").await, 2);
     env.teardown().await;
 }
 
@@ -53,23 +50,19 @@ async fn without_a_message_id_only_a_success_is_stored() {
         refused.json()["id"],
         "the same cause, the same id"
     );
-    env
-        .entry(
-            usage,
-            customer.account,
-            "debit",
-            "api.usage",
-            20,
-            &json!({}),
-        )
-        .await;
+    env.entry(
+        usage,
+        customer.account,
+        "debit",
+        "api.usage",
+        20,
+        &json!({}),
+    )
+    .await;
     let applied = ask(&mut events).await;
     assert_eq!(applied.verdict(), "usage.reverted");
     assert_eq!(ask(&mut events).await.body, applied.body);
-    assert_eq!(
-        env.count("SELECT count(*) FROM revertd.outcomes").await,
-        1
-    );
+    assert_eq!(env.count("SELECT count(*) FROM revertd.outcomes").await, 1);
     env.teardown().await;
 }
 

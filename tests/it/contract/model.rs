@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 
+use super::writers::Writers;
 use crate::support::model::Policy;
 use crate::support::report::{AuditResult, full, report, seed};
-use super::writers::Writers;
 
 /// Cases of the quick form.
 const QUICK: u32 = 64;

@@ -39,12 +39,11 @@ async fn the_default_account_is_the_newest_active_one() {
         (1, "deleted_at = now()"),
     ] {
         let account = env.account(org).await;
-        env
-            .sql(&format!(
-                "UPDATE billing_customers SET created_at = now() - interval '{days} days', {rest} \
+        env.sql(&format!(
+            "UPDATE billing_customers SET created_at = now() - interval '{days} days', {rest} \
                  WHERE id = '{account}'"
-            ))
-            .await;
+        ))
+        .await;
         accounts.push(account);
     }
     let project = env.project(org).await;
@@ -98,12 +97,11 @@ async fn an_unknown_name_or_one_of_another_org_is_not_found() {
     name(&env, "organizations", gone, "gone").await;
     name(&env, "projects", project, "others-project").await;
     name(&env, "projects", closed, "closed").await;
-    env
-        .sql(&format!(
-            "UPDATE organizations SET deleted_at = now() WHERE id = '{gone}'; \
+    env.sql(&format!(
+        "UPDATE organizations SET deleted_at = now() WHERE id = '{gone}'; \
              UPDATE projects SET deleted_at = now() WHERE id = '{closed}'"
-        ))
-        .await;
+    ))
+    .await;
     for names in [
         json!({"org_id": "nowhere"}),
         json!({"org_id": "OTHER"}),
@@ -162,13 +160,12 @@ async fn the_grant_of_the_named_org_is_required() {
     name(&env, "organizations", gone, "gone").await;
     let publisher = env.publisher().await;
     let client = &publisher.user;
-    env
-        .sql(&format!(
-            "UPDATE organizations SET deleted_at = now() WHERE id = '{gone}'; \
+    env.sql(&format!(
+        "UPDATE organizations SET deleted_at = now() WHERE id = '{gone}'; \
              INSERT INTO revertd.grants (client, org_id, granted_by) VALUES \
              ('{client}', '{org}', 'test'), ('{client}', '{gone}', 'test')"
-        ))
-        .await;
+    ))
+    .await;
     for (named, of, verdict) in [
         ("mine", account, "usage.reverted"),
         ("other", other.account, "ORG_NOT_GRANTED"),
@@ -179,11 +176,10 @@ async fn the_grant_of_the_named_org_is_required() {
         publisher.publish(request.clone()).await;
         assert_eq!(events.answer(&request).await.verdict(), verdict, "{named}");
     }
-    env
-        .sql(&format!(
-            "INSERT INTO revertd.grants (client, granted_by) VALUES ('{client}', 'test')"
-        ))
-        .await;
+    env.sql(&format!(
+        "INSERT INTO revertd.grants (client, granted_by) VALUES ('{client}', 'test')"
+    ))
+    .await;
     let request = request(&env, account, &json!({"org_id": "nowhere"})).await;
     publisher.publish(request.clone()).await;
     let event = events.answer(&request).await;

@@ -23,8 +23,7 @@ fn entry_id(usage: Uuid, n: u32, account: Uuid) -> Uuid {
 async fn debit_that_names(env: &TestEnv, account: Uuid, usage: Uuid) {
     let metadata = json!({"revert_request_using": usage});
     let id = Uuid::new_v4();
-    env
-        .entry(id, account, "debit", "api.usage", 1, &metadata)
+    env.entry(id, account, "debit", "api.usage", 1, &metadata)
         .await;
 }
 
@@ -51,11 +50,10 @@ async fn frontier_reverting(
 }
 
 async fn set_created_at(env: &TestEnv, id: Uuid, time: &str) {
-    env
-        .sql(&format!(
-            "UPDATE billing_transactions SET created_at = {time} WHERE id = '{id}'"
-        ))
-        .await;
+    env.sql(&format!(
+        "UPDATE billing_transactions SET created_at = {time} WHERE id = '{id}'"
+    ))
+    .await;
 }
 
 /// What `revertd verify` finds.
@@ -128,8 +126,7 @@ async fn the_number_of_a_revert_counts_all_rows() {
     // A debit that was reported again with the metadata of that revert.
     debit_that_names(&env, account, usage).await;
     let name = format!("{usage}:2:{account}");
-    env
-        .frontier_revert(&name, account, &usage.to_string(), 1)
+    env.frontier_revert(&name, account, &usage.to_string(), 1)
         .await;
     let next = [
         request("b", usage, account, 2),
@@ -149,12 +146,10 @@ async fn a_deleted_entry_of_another_writer_is_no_dead_end() {
     let one = async |id: &str, amount| decide(&env, &[request(id, usage, account, amount)]).await;
     assert_eq!(one("a", 5).await, ["APPLIED"]);
     let name = format!("{usage}:1:{account}");
-    env
-        .frontier_revert(&name, account, &usage.to_string(), 3)
+    env.frontier_revert(&name, account, &usage.to_string(), 3)
         .await;
     assert_eq!(one("b", 2).await, ["APPLIED"]);
-    env
-        .sql("DELETE FROM billing_transactions WHERE amount = 3")
+    env.sql("DELETE FROM billing_transactions WHERE amount = 3")
         .await;
     assert_eq!(one("c", 1).await, ["APPLIED"]);
     assert_eq!(one("d", 13).await, ["AMOUNT_EXCEEDS_USAGE"]);
@@ -177,8 +172,7 @@ async fn a_taken_entry_id_is_skipped() {
         };
         let [first, second, fourth] = [0, 1, 3].map(|n| entry_id(usage, n, account));
         for id in [first, other_leg(second), fourth] {
-            env
-                .entry(id, account, "debit", "api.usage", 1, &json!({}))
+            env.entry(id, account, "debit", "api.usage", 1, &json!({}))
                 .await;
         }
         let asked = [
@@ -190,11 +184,7 @@ async fn a_taken_entry_id_is_skipped() {
         } else {
             "APPLIED"
         };
-        assert_eq!(
-            decide(&env, &asked).await,
-            ["APPLIED", second],
-            "{policy}"
-        );
+        assert_eq!(decide(&env, &asked).await, ["APPLIED", second], "{policy}");
         let ids = format!(
             "SELECT count(*) FROM revertd.outcomes WHERE transaction_id = '{}'",
             entry_id(usage, 2, account)
@@ -213,11 +203,10 @@ async fn the_id_of_a_deleted_entry_is_not_reused() {
         decide(&env, &[request("a", usage, account, 5)]).await,
         ["APPLIED"]
     );
-    env
-        .sql(&format!(
-            "DELETE FROM billing_transactions WHERE metadata ->> 'revert_request_using' = '{usage}'"
-        ))
-        .await;
+    env.sql(&format!(
+        "DELETE FROM billing_transactions WHERE metadata ->> 'revert_request_using' = '{usage}'"
+    ))
+    .await;
     assert_eq!(
         decide(&env, &[request("b", usage, account, 15)]).await,
         ["APPLIED"]
@@ -277,16 +266,14 @@ async fn an_outcome_stored_without_a_time_is_read() {
     let mut env = TestEnv::new().await;
     let (account, usage) = usage_of(&mut env, "once", 20).await;
     let name = format!("{usage}:0:{account}");
-    env
-        .frontier_revert(&name, account, &usage.to_string(), 5)
+    env.frontier_revert(&name, account, &usage.to_string(), 5)
         .await;
     let asked = [request("x", usage, account, 5)];
     assert_eq!(decide(&env, &asked).await, ["ALREADY_REVERTED"]);
-    env
-        .sql(
-            "UPDATE revertd.outcomes SET refusal_metadata = refusal_metadata || '{\"time\": null}'",
-        )
-        .await;
+    env.sql(
+        "UPDATE revertd.outcomes SET refusal_metadata = refusal_metadata || '{\"time\": null}'",
+    )
+    .await;
     assert_eq!(decide(&env, &asked).await, ["ALREADY_REVERTED"]);
     env.teardown().await;
 }
@@ -303,8 +290,7 @@ async fn sums_above_int64_are_refused() {
         let (account, usage) = usage_of(&mut env, policy, usage_amount).await;
         for n in [0, 1] {
             let name = format!("{usage}:{n}:{account}");
-            env
-                .frontier_revert(&name, account, &usage.to_string(), i64::MAX)
+            env.frontier_revert(&name, account, &usage.to_string(), i64::MAX)
                 .await;
         }
         let asked = [
@@ -343,8 +329,7 @@ async fn a_negative_credit_does_not_raise_the_remainder() {
     let mut env = TestEnv::new().await;
     let (account, usage) = usage_of(&mut env, "cumulative", 20).await;
     let name = format!("{usage}:0:{account}");
-    env
-        .frontier_revert(&name, account, &usage.to_string(), -10)
+    env.frontier_revert(&name, account, &usage.to_string(), -10)
         .await;
     let asked = [
         request("a", usage, account, 21),

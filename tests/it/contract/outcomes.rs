@@ -8,14 +8,10 @@ use crate::support::*;
 
 /// Publishes, and returns the event; a refusal must leave the ledger as it was and no letter behind.
 async fn refusal(env: &TestEnv, events: &mut Mailbox, request: Request) -> Message {
-    let before = env
-        .count("SELECT count(*) FROM billing_transactions")
-        .await;
+    let before = env.count("SELECT count(*) FROM billing_transactions").await;
     env.publish(&request).await;
     let event = events.answer(&request).await;
-    let after = env
-        .count("SELECT count(*) FROM billing_transactions")
-        .await;
+    let after = env.count("SELECT count(*) FROM billing_transactions").await;
     assert_eq!(before, after, "a refusal writes no entry");
     assert_eq!(event.json()["type"], "usage.revert.rejected");
     event
@@ -104,11 +100,10 @@ async fn every_way_to_name_an_account_finds_it() {
     let Customer { org, account } = env.customer().await;
     let project = env.project(org).await;
     let older = env.account(org).await;
-    env
-        .sql(&format!(
-            "UPDATE billing_customers SET created_at = now() - interval '1 day' WHERE id = '{older}'"
-        ))
-        .await;
+    env.sql(&format!(
+        "UPDATE billing_customers SET created_at = now() - interval '1 day' WHERE id = '{older}'"
+    ))
+    .await;
     for names in [
         json!({"billing_id": account}),
         json!({"billingId": account}),
@@ -178,10 +173,7 @@ async fn row_1_a_malformed_body_fails_and_is_dead_lettered() {
         assert!(letter.header("x-attempts").is_some());
         assert!(letter.text_header("x-first-attempt-at").is_some());
     }
-    assert_eq!(
-        env.count("SELECT count(*) FROM revertd.outcomes").await,
-        0
-    );
+    assert_eq!(env.count("SELECT count(*) FROM revertd.outcomes").await, 0);
     env.teardown().await;
 }
 
@@ -220,10 +212,7 @@ async fn row_3_every_violation_is_listed() {
         error(&event)["details"][1]["fieldViolations"][0]["field"],
         "message_id"
     );
-    assert_eq!(
-        env.count("SELECT count(*) FROM revertd.outcomes").await,
-        0
-    );
+    assert_eq!(env.count("SELECT count(*) FROM revertd.outcomes").await, 0);
     assert_eq!(env.depth(&env.name("dead")).await, 0);
     env.teardown().await;
 }
@@ -234,10 +223,7 @@ async fn row_5_a_deleted_or_foreign_account_is_not_found() {
     let mut events = env.events().await;
     let ours = env.customer().await;
     let other = env.customer().await;
-    let (project, other_project) = (
-        env.project(ours.org).await,
-        env.project(other.org).await,
-    );
+    let (project, other_project) = (env.project(ours.org).await, env.project(other.org).await);
     let gone = env.customer().await;
     let deleted = env.account(ours.org).await;
     let deleted_project = env.project(ours.org).await;
@@ -435,10 +421,7 @@ async fn rows_6_to_12_are_refused_and_stored() {
             _ => assert_eq!(*metadata, json!({}), "{id}"),
         }
     }
-    assert_eq!(
-        env.count("SELECT count(*) FROM revertd.outcomes").await,
-        11
-    );
+    assert_eq!(env.count("SELECT count(*) FROM revertd.outcomes").await, 11);
     assert_eq!(env.depth(&env.name("dead")).await, 0);
     env.assert_ledger_is_sound().await;
     env.teardown().await;
@@ -457,15 +440,13 @@ async fn metadata_of_a_usage_does_not_change_its_kind() {
         json!("revert_request_using"),
     ] {
         let usage = Uuid::new_v4();
-        env
-            .entry(usage, account, "debit", "system.revert.x", 20, &metadata)
+        env.entry(usage, account, "debit", "system.revert.x", 20, &metadata)
             .await;
-        env
-            .sql(&format!(
-                "UPDATE billing_transactions SET source = NULL, description = NULL, user_id = NULL \
+        env.sql(&format!(
+            "UPDATE billing_transactions SET source = NULL, description = NULL, user_id = NULL \
                  WHERE id = '{usage}'"
-            ))
-            .await;
+        ))
+        .await;
         let request = Request::revert(account, usage, 20);
         env.publish(&request).await;
         assert_eq!(
@@ -483,14 +464,12 @@ async fn metadata_of_a_usage_does_not_change_its_kind() {
         }
     }
     let typeless = Uuid::new_v4();
-    env
-        .entry(typeless, account, "debit", "x", 20, &json!({}))
+    env.entry(typeless, account, "debit", "x", 20, &json!({}))
         .await;
-    env
-        .sql(&format!(
-            "UPDATE billing_transactions SET type = NULL WHERE id = '{typeless}'"
-        ))
-        .await;
+    env.sql(&format!(
+        "UPDATE billing_transactions SET type = NULL WHERE id = '{typeless}'"
+    ))
+    .await;
     let request = Request::revert(account, typeless, 20);
     assert_eq!(
         refusal(&env, &mut events, request).await.verdict(),

@@ -43,12 +43,7 @@ async fn cumulative_reverts_add_up_to_the_usage() {
         told,
         expected.map(|(verdict, remaining)| (verdict.into(), remaining.into()))
     );
-    let ids: Vec<_> = env
-        .reverts(usage)
-        .await
-        .iter()
-        .map(|leg| leg.id)
-        .collect();
+    let ids: Vec<_> = env.reverts(usage).await.iter().map(|leg| leg.id).collect();
     for n in 0..3 {
         let text = format!("{usage}:{n}:{}", customer.account);
         assert!(

@@ -26,12 +26,11 @@ async fn the_first_row_of_the_table_decides() {
     env.publish(&reverted_old).await;
     events.answer(&reverted_old).await;
     let purchase = env.purchase(account, 20).await;
-    env
-        .sql(&format!(
-            "UPDATE billing_transactions SET created_at = now() - interval '25 hours' \
+    env.sql(&format!(
+        "UPDATE billing_transactions SET created_at = now() - interval '25 hours' \
              WHERE id IN ('{old}', '{purchase}', '{revert}')"
-        ))
-        .await;
+    ))
+    .await;
     let invalid = json!({"billing_id": nobody, "usage_id": usage, "amount": 0});
     for (request, reason) in [
         (Request::raw("{").id("taken"), "MALFORMED_REQUEST"),
@@ -90,13 +89,12 @@ async fn a_stored_outcome_answers_before_everything_else() {
         events.answer(&nameless).await,
     );
     assert!(worker.stop().await.success());
-    env
-        .sql(&format!(
-            "UPDATE billing_customers SET deleted_at = now() WHERE id = '{}'; \
+    env.sql(&format!(
+        "UPDATE billing_customers SET deleted_at = now() WHERE id = '{}'; \
              DELETE FROM billing_transactions",
-            customer.account
-        ))
-        .await;
+        customer.account
+    ))
+    .await;
     env.set("REVERT__POLICY", "cumulative");
     env.set("REVERT__MAX_AGE", "1ms");
     let _worker = env.start_worker().await;

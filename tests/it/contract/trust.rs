@@ -87,11 +87,7 @@ async fn a_request_of_a_former_login_waits_for_trust() {
         assert_eq!(env.count(&of_client).await, 1);
         former.publish(waiting.clone()).await;
         assert_eq!(events.answer(&waiting).await.body, event.body);
-        assert_eq!(
-            env.reverts(usage).await.len(),
-            2,
-            "both legs of one revert"
-        );
+        assert_eq!(env.reverts(usage).await.len(), 2, "both legs of one revert");
         env.teardown().await;
     }
 }

@@ -52,14 +52,12 @@ async fn a_refusal_is_stored_with_its_code_and_message() {
     env.publish(&request).await;
     assert_eq!(events.answer(&request).await.body, event.body);
     // A version from before stored neither; the event is the same, to the byte.
-    env
-        .sql("UPDATE revertd.outcomes SET refusal_code = NULL, refusal_message = NULL")
+    env.sql("UPDATE revertd.outcomes SET refusal_code = NULL, refusal_message = NULL")
         .await;
     env.publish(&request).await;
     assert_eq!(events.answer(&request).await.body, event.body);
     // One that words it otherwise stored its own words, which stay.
-    env
-        .sql("UPDATE revertd.outcomes SET refusal_code = 5, refusal_message = 'other words'")
+    env.sql("UPDATE revertd.outcomes SET refusal_code = 5, refusal_message = 'other words'")
         .await;
     env.publish(&request).await;
     let other = events.answer(&request).await.json();
@@ -141,10 +139,7 @@ async fn an_unpublishable_outcome_fails_its_request() {
     );
     let stdout: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(stdout["outcomes"][0]["refusal"]["reason"], REASON);
-    let (status, stdout, stderr) = run(
-        &env,
-        &["events", "republish", "--yes", "--output", "json"],
-    );
+    let (status, stdout, stderr) = run(&env, &["events", "republish", "--yes", "--output", "json"]);
     assert_eq!(status, 1, "{stderr}");
     let stdout: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(
@@ -180,8 +175,7 @@ async fn a_refusal_without_code_or_message_is_not_stored() {
             "{set}"
         );
     }
-    env
-        .sql("UPDATE revertd.outcomes SET refusal = 'LATER_2', refusal_code = 10")
+    env.sql("UPDATE revertd.outcomes SET refusal = 'LATER_2', refusal_code = 10")
         .await;
     env.teardown().await;
 }

@@ -13,13 +13,13 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::model::{Case, Id, Kind, WRITERS};
 use crate::support::TestEnv;
+use crate::support::initial_ledger::{Kind as Posted, Posting};
 use crate::support::ledger_generator::{LedgerGenerator, named};
-use crate::support::model::{ValidRequest, Content, Policy};
+use crate::support::model::{Content, Policy, ValidRequest};
 use crate::support::observed::{ObservedEvent, legs, outcomes};
 use crate::support::report::{AuditResult, Finding};
-use crate::support::serializability::{Observed, check};
 use crate::support::request_bodies::encode;
-use crate::support::initial_ledger::{Kind as Posted, Posting};
+use crate::support::serializability::{Observed, check};
 
 /// Attempts at a request after which its writer gives up.
 const ATTEMPTS: u32 = 20;
@@ -182,7 +182,8 @@ fn ask(case: &Case, generator: &mut LedgerGenerator) -> Vec<ValidRequest> {
                 content
             }
             Kind::OfAnotherAccount => other(
-                generator.ledger
+                generator
+                    .ledger
                     .accounts
                     .iter()
                     .map(|account| account.id)
@@ -215,7 +216,11 @@ fn ask(case: &Case, generator: &mut LedgerGenerator) -> Vec<ValidRequest> {
 }
 
 /// The deliveries of each writer, in batches.
-fn batches(case: &Case, asked: &[ValidRequest], generator: &mut LedgerGenerator) -> Vec<Vec<Vec<Delivery>>> {
+fn batches(
+    case: &Case,
+    asked: &[ValidRequest],
+    generator: &mut LedgerGenerator,
+) -> Vec<Vec<Vec<Delivery>>> {
     let mut order: Vec<usize> = (0..asked.len()).collect();
     for (which, place) in &case.again {
         order.insert(place.index(order.len() + 1), which.index(asked.len()));
@@ -247,7 +252,10 @@ fn batches(case: &Case, asked: &[ValidRequest], generator: &mut LedgerGenerator)
 }
 
 /// Decides the batches one after another; what is to be tried again comes as one more batch.
-async fn work(writer: Writer, batches: Vec<Vec<Delivery>>) -> Vec<(usize, Result<ObservedEvent, String>)> {
+async fn work(
+    writer: Writer,
+    batches: Vec<Vec<Delivery>>,
+) -> Vec<(usize, Result<ObservedEvent, String>)> {
     let (mut told, ladder) = (Vec::new(), writer.settings.ladder());
     let max_bytes = writer.settings.amqp.max_message_bytes.bytes();
     let mut batches = VecDeque::from(batches);

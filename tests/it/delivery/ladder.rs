@@ -25,16 +25,15 @@ async fn a_revert_that_overtook_its_usage_is_retried() {
         env.depth(&env.name("retry.2s")).await == 1
     })
     .await;
-    env
-        .entry(
-            usage,
-            customer.account,
-            "debit",
-            "api.usage",
-            20,
-            &json!({}),
-        )
-        .await;
+    env.entry(
+        usage,
+        customer.account,
+        "debit",
+        "api.usage",
+        20,
+        &json!({}),
+    )
+    .await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
     env.teardown().await;
 }
@@ -51,16 +50,15 @@ async fn an_unknown_usage_is_retried_then_refused() {
     assert_eq!(event.verdict(), "USAGE_NOT_FOUND");
     assert_eq!(event.json()["type"], "usage.revert.rejected");
     // Sticky: the usage that comes later does not change the answer.
-    env
-        .entry(
-            usage,
-            customer.account,
-            "debit",
-            "api.usage",
-            20,
-            &json!({}),
-        )
-        .await;
+    env.entry(
+        usage,
+        customer.account,
+        "debit",
+        "api.usage",
+        20,
+        &json!({}),
+    )
+    .await;
     env.publish(&request).await;
     assert_eq!(events.answer(&request).await.body, event.body);
     assert!(worker.stop().await.success());
@@ -261,8 +259,7 @@ async fn a_failing_request_is_dead_lettered_alone() {
     assert_eq!(letter.header("x-attempts"), Some(long(4)), "three rungs");
     assert_eq!(letter.body, bad.body);
     // It has no outcome yet: replayed, it may still succeed.
-    env
-        .sql("ALTER TABLE billing_transactions DROP CONSTRAINT test_rule")
+    env.sql("ALTER TABLE billing_transactions DROP CONSTRAINT test_rule")
         .await;
     env.publish(&bad).await;
     assert_eq!(events.answer(&bad).await.verdict(), "usage.reverted");

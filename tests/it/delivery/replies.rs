@@ -14,10 +14,7 @@ async fn queue(env: &TestEnv, name: &str, arguments: &[(&str, AMQPValue)]) -> St
         exclusive: true,
         ..Default::default()
     };
-    let declared = env
-        .channel
-        .queue_declare(name.into(), options, table)
-        .await;
+    let declared = env.channel.queue_declare(name.into(), options, table).await;
     declared.expect("declared").name().to_string()
 }
 
@@ -176,8 +173,7 @@ async fn refused_events(env: &TestEnv) -> (String, Vec<Request>) {
         ("x-overflow", text("reject-publish")),
     ];
     let full = queue(env, &format!("full.{}", env.prefix), &limits).await;
-    env
-        .channel
+    env.channel
         .queue_bind(
             full.as_str().into(),
             env.name("replies").into(),
@@ -203,8 +199,7 @@ async fn a_full_subscriber_queue_loses_nothing() {
     let (full, requests) = refused_events(&env).await;
     worker.logged("refused: a queue is full").await;
     let delete = lapin::options::QueueDeleteOptions::default();
-    env
-        .channel
+    env.channel
         .queue_delete(full.as_str().into(), delete)
         .await
         .expect("deleted");
@@ -226,8 +221,7 @@ async fn a_request_is_acknowledged_after_the_confirm() {
     worker.kill();
     // Decided and half told, and in the work queue or on a rung: the next worker is given them again.
     let delete = lapin::options::QueueDeleteOptions::default();
-    env
-        .channel
+    env.channel
         .queue_delete(full.as_str().into(), delete)
         .await
         .expect("deleted");

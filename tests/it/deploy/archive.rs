@@ -79,10 +79,7 @@ async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
     let refused = Request::revert(account, *part, 1)
         .id("refused")
         .correlated("refused");
-    assert_eq!(
-        ask(&env, &mut events, &refused).await.0,
-        "ALREADY_REVERTED"
-    );
+    assert_eq!(ask(&env, &mut events, &refused).await.0, "ALREADY_REVERTED");
     age(&env, *part).await;
     let legs = format!(
         "DELETE FROM billing_transactions WHERE metadata ->> 'revert_request_using' = '{removed}'"
@@ -118,10 +115,7 @@ async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
         assert_eq!(other.0, "ALREADY_REVERTED", "{name}");
         assert!(entry.is_none() || other.1 == entry, "{name}");
     }
-    assert_eq!(
-        ask(&env, &mut events, &refused).await.0,
-        "ALREADY_REVERTED"
-    );
+    assert_eq!(ask(&env, &mut events, &refused).await.0, "ALREADY_REVERTED");
     assert_eq!(env.balance(account).await, balance);
     env.teardown().await;
 }
@@ -132,10 +126,7 @@ async fn under_cumulative_only_whole_reverts_are_archived() {
     let mut events = env.events().await;
     let customer = env.customer().await;
     let account = customer.account;
-    let (whole, part) = (
-        env.usage(account, 20).await,
-        env.usage(account, 20).await,
-    );
+    let (whole, part) = (env.usage(account, 20).await, env.usage(account, 20).await);
     let ask_for = |usage: Uuid, amount: i64, id: &str| {
         Request::revert(account, usage, amount)
             .id(id)
@@ -183,11 +174,10 @@ async fn status_and_republish_see_archived_outcomes() {
     assert!(worker.stop().await.success());
     age(&env, usage).await;
     let reader = format!("reader_{}", env.database);
-    env
-        .sql(&format!(
-            "CREATE ROLE \"{reader}\"; GRANT SELECT ON revertd.outcomes TO \"{reader}\""
-        ))
-        .await;
+    env.sql(&format!(
+        "CREATE ROLE \"{reader}\"; GRANT SELECT ON revertd.outcomes TO \"{reader}\""
+    ))
+    .await;
     archive(&env).await;
     assert_eq!(kept(&env, usage).await, (0, 1));
 

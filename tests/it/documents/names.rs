@@ -123,10 +123,9 @@ async fn the_topology_is_declared_as_asyncapi_yaml_says() {
             let alternate = AMQPValue::LongString(named(alternate).into());
             arguments.insert("alternate-exchange".into(), alternate);
         }
-        let declared =
-            env
-                .channel
-                .exchange_declare(name.as_str().into(), kind, options, arguments);
+        let declared = env
+            .channel
+            .exchange_declare(name.as_str().into(), kind, options, arguments);
         declared
             .await
             .unwrap_or_else(|wrong| panic!("{name}: {wrong}"));

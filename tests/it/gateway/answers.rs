@@ -55,11 +55,10 @@ async fn each_refusal_has_its_http_status() {
     let usage = env.usage(customer.account, 20).await;
     let purchase = env.purchase(customer.account, 20).await;
     let old = env.usage(customer.account, 20).await;
-    env
-        .sql(&format!(
-            "UPDATE billing_transactions SET created_at = now() - interval '2 days' WHERE id = '{old}'"
-        ))
-        .await;
+    env.sql(&format!(
+        "UPDATE billing_transactions SET created_at = now() - interval '2 days' WHERE id = '{old}'"
+    ))
+    .await;
     let done = env.usage(customer.account, 20).await;
     let gateway = env.start_gateway().await;
     let revert = |usage, amount| HttpRequest::revert(customer.account, usage, amount);
@@ -156,12 +155,18 @@ async fn a_wrong_path_method_or_media_type_is_refused() {
             417,
             "UNKNOWN_EXPECTATION",
         ),
-        (HttpRequest::post(vec![b' '; 64 * 1024 + 1]), 413, "BODY_TOO_LARGE"),
+        (
+            HttpRequest::post(vec![b' '; 64 * 1024 + 1]),
+            413,
+            "BODY_TOO_LARGE",
+        ),
     ] {
         let response = gateway.send(&request).await;
         assert_eq!(response.verdict(), (status, reason.into()));
         assert_eq!(response.header("allow"), (status == 405).then_some("POST"));
-        assert!(response.header("x-request-id").is_some() && response.header("cache-control").is_some());
+        assert!(
+            response.header("x-request-id").is_some() && response.header("cache-control").is_some()
+        );
     }
     let mut connection = gateway.connect().await;
     connection.write(&to("HEAD", PATH).bytes()).await;
@@ -174,13 +179,21 @@ async fn a_wrong_path_method_or_media_type_is_refused() {
     );
     let chunk = format!("{:x}\r\n{}\r\n", 32 * 1024, " ".repeat(32 * 1024));
     let mut connection = gateway.connect().await;
-    connection.write(format!("{head}{chunk}{chunk}1\r\n \r\n0\r\n\r\n").as_bytes())
+    connection
+        .write(format!("{head}{chunk}{chunk}1\r\n \r\n0\r\n\r\n").as_bytes())
         .await;
-    assert_eq!(connection.response().await.verdict(), (413, "BODY_TOO_LARGE".into()));
+    assert_eq!(
+        connection.response().await.verdict(),
+        (413, "BODY_TOO_LARGE".into())
+    );
     let mut connection = gateway.connect().await;
-    connection.write(format!("{head}1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n").as_bytes())
+    connection
+        .write(format!("{head}1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n").as_bytes())
         .await;
-    assert_eq!(connection.response().await.verdict(), (400, "INVALID_FIELD".into()));
+    assert_eq!(
+        connection.response().await.verdict(),
+        (400, "INVALID_FIELD".into())
+    );
     env.teardown().await;
 }
 
@@ -240,7 +253,10 @@ async fn every_violation_is_listed_and_nothing_published() {
     // A field that nobody knows is ignored, however deep; the worker copes as well.
     let ignored = sound("5", &format!(r#","x":{deep}"#));
     let response = gateway.send(&HttpRequest::post(ignored)).await;
-    assert_eq!(response.verdict(), (404, "BILLING_ACCOUNT_NOT_FOUND".into()));
+    assert_eq!(
+        response.verdict(),
+        (404, "BILLING_ACCOUNT_NOT_FOUND".into())
+    );
     env.teardown().await;
 }
 
@@ -311,10 +327,16 @@ async fn an_invalid_key_is_refused_an_invalid_id_ignored() {
         assert_eq!(field(&response), json!("Idempotency-Key"));
     }
     let response = gateway
-        .send(&HttpRequest::post("{}").key("a").header("Idempotency-Key", "a"))
+        .send(
+            &HttpRequest::post("{}")
+                .key("a")
+                .header("Idempotency-Key", "a"),
+        )
         .await;
     assert_eq!(field(&response), json!("Idempotency-Key"));
-    let request = HttpRequest::post("{}").key("key").header("X-Request-Id", "mine");
+    let request = HttpRequest::post("{}")
+        .key("key")
+        .header("X-Request-Id", "mine");
     assert_eq!(
         gateway.send(&request).await.header("x-request-id"),
         Some("mine")
@@ -333,7 +355,10 @@ async fn an_invalid_key_is_refused_an_invalid_id_ignored() {
         .send(&HttpRequest::post("{}").key("a\r\nX-Injected: 1"))
         .await;
     assert_eq!(
-        (response.header("x-request-id"), response.header("x-injected")),
+        (
+            response.header("x-request-id"),
+            response.header("x-injected")
+        ),
         (Some("a"), None)
     );
     env.teardown().await;

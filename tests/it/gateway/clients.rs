@@ -82,7 +82,10 @@ async fn a_client_has_its_permissions_of_the_broker() {
                 .contains("set_permissions")
         );
         let response = gateway.send(&request.clone().by(stranger)).await;
-        assert_eq!(response.verdict(), (403, "VIRTUAL_HOST_NOT_PERMITTED".into()));
+        assert_eq!(
+            response.verdict(),
+            (403, "VIRTUAL_HOST_NOT_PERMITTED".into())
+        );
     }
     let forbidden = request.clone().by(reader);
     let both = tokio::join!(gateway.send(&forbidden), gateway.send(&forbidden));
@@ -91,8 +94,7 @@ async fn a_client_has_its_permissions_of_the_broker() {
     assert_eq!(gateway.send(&request).await.status, 200);
     // The request bears the client that the broker knows it by.
     assert_eq!(
-        env
-            .count("SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'")
+        env.count("SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'")
             .await,
         1
     );
@@ -138,7 +140,12 @@ async fn a_forged_reply_is_dropped() {
     env.set("GATEWAY__TIMEOUT", "60s");
     let gateway = env.start_gateway().await;
     let mut connection = gateway.connect().await;
-    connection.write(&HttpRequest::revert(customer.account, usage, 5).key("mine").bytes())
+    connection
+        .write(
+            &HttpRequest::revert(customer.account, usage, 5)
+                .key("mine")
+                .bytes(),
+        )
         .await;
     // Whoever could read the request knows the queue; a client knows the key that it sent.
     let request = env.peek(&env.name("work")).await;
@@ -164,7 +171,11 @@ async fn a_forged_reply_is_dropped() {
         };
         env.publish_to(queue.as_str(), &answer).await;
     }
-    assert!(connection.is_silent(std::time::Duration::from_millis(300)).await);
+    assert!(
+        connection
+            .is_silent(std::time::Duration::from_millis(300))
+            .await
+    );
     let _worker = env.start_worker().await;
     assert_eq!(connection.response().await.status, 200);
     env.teardown().await;

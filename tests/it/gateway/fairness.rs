@@ -10,7 +10,12 @@ use crate::support::*;
 const LATEST: Duration = Duration::from_secs(5);
 
 /// Asks so many times, each over a connection of its own, and tells how long the longest took.
-async fn ask(gateway: &GatewayProcess, from: Ipv4Addr, request: &HttpRequest, times: usize) -> Duration {
+async fn ask(
+    gateway: &GatewayProcess,
+    from: Ipv4Addr,
+    request: &HttpRequest,
+    times: usize,
+) -> Duration {
     let mut longest = Duration::ZERO;
     for _ in 0..times {
         let began = Instant::now();
@@ -62,7 +67,9 @@ async fn stalled_bodies_do_not_block_other_logins() {
     assert!(longest < LATEST, "{longest:?}");
     let mut told = std::collections::BTreeMap::<_, u32>::new();
     for mut connection in crowd {
-        *told.entry(connection.response().await.verdict()).or_default() += 1;
+        *told
+            .entry(connection.response().await.verdict())
+            .or_default() += 1;
     }
     println!("the crowd was told {told:?}");
     assert!(told.contains_key(&(429, "TOO_MANY_REQUESTS".into())));

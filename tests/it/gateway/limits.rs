@@ -102,7 +102,8 @@ async fn a_connection_carries_pipelined_requests() {
             (200, Some(id.as_str()))
         );
     }
-    connection.write(&HttpRequest::revert(customer.account, usages[0], 5).bytes())
+    connection
+        .write(&HttpRequest::revert(customer.account, usages[0], 5).bytes())
         .await;
     assert_eq!(connection.response().await.status, 409);
     env.teardown().await;

@@ -14,7 +14,11 @@ const GUESSING: Duration = Duration::from_secs(3);
 const MOST: u32 = 6;
 
 /// Guesses over connections of its own until the time is over. The last status and `Retry-After`.
-async fn guess(gateway: &GatewayProcess, until: Instant, guesser: usize) -> (u32, Option<HttpResponse>) {
+async fn guess(
+    gateway: &GatewayProcess,
+    until: Instant,
+    guesser: usize,
+) -> (u32, Option<HttpResponse>) {
     let mut count = 0;
     let mut put_off = None;
     let mut connection = gateway.connect().await;
@@ -24,7 +28,9 @@ async fn guess(gateway: &GatewayProcess, until: Instant, guesser: usize) -> (u32
         connection.write(&request.bytes()).await;
         let response = connection.response().await;
         assert!([401, 429].contains(&response.status), "{response:?}");
-        put_off = Some(response).filter(|response| response.status == 429).or(put_off);
+        put_off = Some(response)
+            .filter(|response| response.status == 429)
+            .or(put_off);
         count += 1;
     }
     (count, put_off)
@@ -43,7 +49,10 @@ async fn a_guessing_address_waits_and_blocks_no_other() {
     // The right secret, from another address.
     let other = Ipv4Addr::new(127, 0, 0, 2);
     assert_eq!(
-        gateway.send_from(other, &HttpRequest::post("{}")).await.status,
+        gateway
+            .send_from(other, &HttpRequest::post("{}"))
+            .await
+            .status,
         400
     );
     let page = telemetry.metrics().await;

@@ -45,7 +45,10 @@ async fn without_a_work_queue_it_is_503_with_a_remedy() {
     for response in [one, two, three] {
         assert_eq!(response.verdict(), (503, "NO_WORK_QUEUE".into()));
         assert_eq!(
-            (response.header("retry-after"), response.request_id().as_str()),
+            (
+                response.header("retry-after"),
+                response.request_id().as_str()
+            ),
             (Some("1"), "job-1")
         );
     }
@@ -56,7 +59,8 @@ async fn without_a_work_queue_it_is_503_with_a_remedy() {
     env.delete_queue(&env.name("work")).await;
     let calls = (0..20).map(|n| request.clone().key(&format!("lost-{n}")));
     let calls: Vec<_> = calls.collect();
-    let replies = futures_util::future::join_all(calls.iter().map(|request| gateway.send(request))).await;
+    let replies =
+        futures_util::future::join_all(calls.iter().map(|request| gateway.send(request))).await;
     for (n, response) in replies.iter().enumerate() {
         assert_eq!(response.verdict(), (503, "NO_WORK_QUEUE".into()));
         assert_eq!(response.request_id(), format!("lost-{n}"));
@@ -107,7 +111,10 @@ async fn an_unconfirmed_publish_is_not_reported_as_refused() {
     let mut worker = env.start_worker().await;
     assert_eq!(first.response().await.status, 200);
     // The queue knows the channel that comes after it.
-    assert_eq!(gateway.send(&request.clone().key("first")).await.status, 200);
+    assert_eq!(
+        gateway.send(&request.clone().key("first")).await.status,
+        200
+    );
     assert!(worker.stop().await.success());
 
     // A later one: which of the two is not taken, nobody can say.
@@ -160,7 +167,8 @@ async fn many_clients_without_permission_each_get_403() {
     let calls: Vec<_> = (0..10)
         .map(|n| request.clone().key(&format!("n-{n}")))
         .collect();
-    let replies = futures_util::future::join_all(calls.iter().map(|request| gateway.send(request))).await;
+    let replies =
+        futures_util::future::join_all(calls.iter().map(|request| gateway.send(request))).await;
     for response in replies {
         assert_eq!(response.verdict(), (503, "NO_WORK_QUEUE".into()));
     }
@@ -242,7 +250,8 @@ async fn a_stop_finishes_requests_in_flight() {
     let (mut connection, mut idle) = (gateway.connect().await, gateway.connect().await);
     idle.write(&HttpRequest::post("{}").bytes()).await;
     assert_eq!(idle.response().await.status, 400);
-    connection.write(&HttpRequest::revert(customer.account, usage, 5).bytes())
+    connection
+        .write(&HttpRequest::revert(customer.account, usage, 5).bytes())
         .await;
     env.peek(&env.name("work")).await;
     gateway.process.signal("TERM");

@@ -168,8 +168,7 @@ async fn config_prints_effective_values_without_passwords() {
 #[tokio::test]
 async fn concurrent_migrations_apply_each_step_once() {
     let env = TestEnv::new().await;
-    env
-        .sql("DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx")
+    env.sql("DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx")
         .await;
     let many: Vec<_> = (0..6)
         .map(|_| {
@@ -195,12 +194,11 @@ async fn concurrent_migrations_apply_each_step_once() {
         "the migrations, and the index"
     );
     // A half-built index, as a crash leaves it, is replaced.
-    env
-        .sql(
-            "UPDATE pg_index SET indisvalid = false \
+    env.sql(
+        "UPDATE pg_index SET indisvalid = false \
              WHERE indexrelid = 'billing_transactions_revertd_idx'::regclass",
-        )
-        .await;
+    )
+    .await;
     assert_eq!(
         run(&env, &["migrate"]),
         (

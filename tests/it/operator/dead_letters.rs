@@ -28,16 +28,15 @@ pub fn dead_letters(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) 
 }
 
 pub fn command(env: &TestEnv, arguments: &[&str]) -> std::process::Command {
-    let mut command = env
-        .command(&[&["dead-letters"], arguments].concat())
-        .bare();
+    let mut command = env.command(&[&["dead-letters"], arguments].concat()).bare();
     command.env("USER", "alice");
     command
 }
 
 /// Runs it, and reads its JSON; it must succeed.
 fn listed(env: &TestEnv, arguments: &[&str]) -> Vec<Value> {
-    let (status, stdout, stderr) = letters(env, &[&["list", "--output", "json"], arguments].concat());
+    let (status, stdout, stderr) =
+        letters(env, &[&["list", "--output", "json"], arguments].concat());
     assert_eq!(status, 0, "{stderr}");
     let lines = stdout.lines();
     lines
@@ -106,19 +105,20 @@ async fn mixed(env: &TestEnv) -> (Uuid, Uuid, usize) {
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
     let body = json!({"orgId": customer.org, "usageId": usage, "amount": "5"});
-    env
-        .put_dead_letters(&[
-            DeadLetter::new(customer.account, usage, 5).id("one"),
-            DeadLetter::of(body.to_string().as_bytes()).id("two").age(7200),
-            DeadLetter::of(b"rubbish")
-                .id("three")
-                .reason("MALFORMED_REQUEST")
-                .client("other"),
-        ])
+    env.put_dead_letters(&[
+        DeadLetter::new(customer.account, usage, 5).id("one"),
+        DeadLetter::of(body.to_string().as_bytes())
+            .id("two")
+            .age(7200),
+        DeadLetter::of(b"rubbish")
+            .id("three")
+            .reason("MALFORMED_REQUEST")
+            .client("other"),
+    ])
+    .await;
+    env.put_broker_dead_letter("expired", "four", &body, None)
         .await;
-    env.put_broker_dead_letter("expired", "four", &body, None).await;
-    env
-        .put_broker_dead_letter("delivery_limit", "five", &body, Some(&env.login()))
+    env.put_broker_dead_letter("delivery_limit", "five", &body, Some(&env.login()))
         .await;
     unreadable(env, b"\xff\xfe").await;
     (customer.org, usage, 6)
@@ -269,10 +269,12 @@ async fn show_prints_the_dead_letter_and_the_ledger_state() {
         "{stderr}"
     );
     let (status, _, stderr) = dead_letters(&env, &["show", "none"]);
-    assert!(status == 1 && stderr.contains("dead-letters list"), "{stderr}");
+    assert!(
+        status == 1 && stderr.contains("dead-letters list"),
+        "{stderr}"
+    );
     // A terminal obeys nothing that a stranger wrote.
-    env
-        .put_dead_letters(&[DeadLetter::of(b"\x1b[2J").id("\x1b[31m")])
+    env.put_dead_letters(&[DeadLetter::of(b"\x1b[2J").id("\x1b[31m")])
         .await;
     let (_, stdout, _) = dead_letters(&env, &["show", "\x1b[31m"]);
     assert!(
@@ -294,8 +296,7 @@ async fn a_replay_is_decided_once_for_its_client() {
     let request = Request::revert(customer.account, usage, 666).id("theirs");
     publisher.publish(request.clone()).await;
     assert_eq!(events.answer(&request).await.verdict(), "RETRIES_EXHAUSTED");
-    env
-        .sql("ALTER TABLE billing_transactions DROP CONSTRAINT test_rule")
+    env.sql("ALTER TABLE billing_transactions DROP CONSTRAINT test_rule")
         .await;
     worker.stop().await;
 
@@ -680,7 +681,8 @@ async fn under_way(env: &TestEnv, count: usize, stderr: Stdio) -> Child {
 async fn dead_letters_arriving_during_a_replay_stay() {
     let env = env_without_worker().await;
     let child = under_way(&env, 3, Stdio::piped()).await;
-    env.put_dead_letters(&[DeadLetter::of(b"{}").id("late")]).await;
+    env.put_dead_letters(&[DeadLetter::of(b"{}").id("late")])
+        .await;
     let output = child.wait_with_output().expect("ends");
     let done: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(

@@ -232,9 +232,7 @@ async fn declare(env: &TestEnv, queue: &str, arguments: FieldTable) {
         durable: true,
         ..Default::default()
     };
-    let declared = env
-        .channel
-        .queue_declare(queue.into(), options, arguments);
+    let declared = env.channel.queue_declare(queue.into(), options, arguments);
     declared.await.expect("declared");
 }
 
@@ -270,8 +268,7 @@ async fn only_the_missing_part_of_a_grant_is_reported() {
     let env = TestEnv::new().await;
     let role = Role::new(&env, "worker", &env.database).await;
     for statement in documented("worker") {
-        env
-            .sql(&role.own(&statement, "worker", &env.database))
+        env.sql(&role.own(&statement, "worker", &env.database))
             .await;
     }
     let name = &role.name;
@@ -304,9 +301,7 @@ async fn each_missing_grant_is_reported_as_its_statement() {
     for missing in &all {
         let role = Role::new(&env, "worker", &env.database).await;
         for statement in all.iter().filter(|statement| *statement != missing) {
-            env
-                .sql(&role.own(statement, "worker", &env.database))
-                .await;
+            env.sql(&role.own(statement, "worker", &env.database)).await;
         }
         let report = doctor(&env, &[("DATABASE__URL", &role.url)]);
         assert_eq!(report.status, 1, "without {missing}: {report:?}");
@@ -318,9 +313,7 @@ async fn each_missing_grant_is_reported_as_its_statement() {
     }
     let role = Role::new(&env, "worker", &env.database).await;
     for statement in &all {
-        env
-            .sql(&role.own(statement, "worker", &env.database))
-            .await;
+        env.sql(&role.own(statement, "worker", &env.database)).await;
     }
     let report = doctor(&env, &[("DATABASE__URL", &role.url)]);
     assert_eq!(report.count("errors"), 0, "{report:?}");

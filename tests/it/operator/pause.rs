@@ -57,10 +57,7 @@ async fn a_pause_under_load_stops_all_and_loses_nothing() {
         }
     };
     let pausing = async {
-        eventually("the load is worked on", async || {
-            outcomes(&env).await > 20
-        })
-        .await;
+        eventually("the load is worked on", async || outcomes(&env).await > 20).await;
         pause(&env);
         let began = Instant::now();
         one.logged(PAUSED).await;
@@ -171,11 +168,10 @@ async fn a_database_outage_does_not_end_a_pause() {
 async fn a_missing_pause_table_stops_the_start() {
     let mut env = TestEnv::new().await;
     env.set("DATABASE__MIGRATE_ON_START", "false");
-    env
-        .sql(
-            "DROP TABLE revertd.control; DELETE FROM revertd.schema_history WHERE name = 'control'",
-        )
-        .await;
+    env.sql(
+        "DROP TABLE revertd.control; DELETE FROM revertd.schema_history WHERE name = 'control'",
+    )
+    .await;
     for arguments in [&["worker"][..], &["pause", "--why", "x"]] {
         let (status, _, stderr) = run(&env, arguments);
         assert_eq!(status, 1);

@@ -41,8 +41,7 @@ impl Role {
     pub async fn new(env: &TestEnv, kind: &str, database: &str) -> Self {
         let name = format!("{}_{kind}", env.database);
         let password = Uuid::new_v4();
-        env
-            .sql(&format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'"))
+        env.sql(&format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'"))
             .await;
         let mut url = url::Url::parse(&env.servers.database).expect("a URL");
         url.set_username(&name).expect("a user");
@@ -81,8 +80,7 @@ fn run(env: &TestEnv, role: &Role, arguments: &[&str]) -> Output {
 
 pub async fn drop_role(env: &TestEnv, role: &Role) {
     let name = &role.name;
-    env
-        .sql(&format!("DROP OWNED BY {name}; DROP ROLE {name}"))
+    env.sql(&format!("DROP OWNED BY {name}; DROP ROLE {name}"))
         .await;
 }
 
@@ -109,8 +107,7 @@ async fn the_migrator_needs_the_documented_grants() {
         assert!(output.status.success(), "{said}");
     }
     drop(admin);
-    env
-        .sql(&format!("DROP DATABASE {database} WITH (FORCE)"))
+    env.sql(&format!("DROP DATABASE {database} WITH (FORCE)"))
         .await;
     drop_role(&env, &role).await;
     env.teardown().await;
@@ -125,9 +122,7 @@ async fn a_worker_needs_every_one_of_its_grants() {
     for missing in &all {
         let role = Role::new(&env, "worker", &env.database).await;
         for statement in all.iter().filter(|statement| *statement != missing) {
-            env
-                .sql(&role.own(statement, "worker", &env.database))
-                .await;
+            env.sql(&role.own(statement, "worker", &env.database)).await;
         }
         let output = run(&env, &role, &["worker"]);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -168,8 +163,7 @@ async fn an_operator_can_grant_and_nothing_else() {
     let role = Role::new(&env, "operator", &env.database).await;
     for statement in documented("operator") {
         let statement = statement.split("--").next().unwrap_or_default().trim();
-        env
-            .sql(&role.own(statement, "operator", &env.database))
+        env.sql(&role.own(statement, "operator", &env.database))
             .await;
     }
     let org = env.org().await.to_string();
@@ -216,8 +210,7 @@ async fn an_auditor_needs_its_grants_and_can_only_read() {
     for missing in all.iter().map(Some).chain([None]) {
         let role = Role::new(&env, "auditor", &env.database).await;
         for statement in all.iter().filter(|statement| Some(*statement) != missing) {
-            env
-                .sql(&role.own(statement, "auditor", &env.database))
+            env.sql(&role.own(statement, "auditor", &env.database))
                 .await;
         }
         let output = run(&env, &role, &["verify"]);
@@ -379,12 +372,11 @@ async fn worker_and_submitter_need_the_documented_grants() {
     let usage = env.usage(customer.account, 20).await;
     let submitter = host.url(&env, "submitter");
     let login = format!("{}-submitter", host.name);
-    env
-        .sql(&format!(
-            "INSERT INTO revertd.grants (client, org_id, granted_by) VALUES ('{login}', '{}', 'test')",
-            customer.org
-        ))
-        .await;
+    env.sql(&format!(
+        "INSERT INTO revertd.grants (client, org_id, granted_by) VALUES ('{login}', '{}', 'test')",
+        customer.org
+    ))
+    .await;
     let mut worker = WorkerProcess::spawn(program(
         &env,
         &role.url,
@@ -395,14 +387,9 @@ async fn worker_and_submitter_need_the_documented_grants() {
     let submit = |usage: Uuid| {
         let body = json!({"billing_id": customer.account, "usage_id": usage, "amount": 20});
         let arguments = ["submit", "--body", &body.to_string()];
-        program(
-            &env,
-            "postgres://nobody@nowhere/x",
-            &submitter,
-            &arguments,
-        )
-        .output()
-        .expect("runs")
+        program(&env, "postgres://nobody@nowhere/x", &submitter, &arguments)
+            .output()
+            .expect("runs")
     };
     let output = submit(usage);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -174,6 +174,9 @@ async fn republish_filters_and_requires_yes() {
     deleted.expect("deleted");
     let (status, _, stderr) = republish(&env, &["--yes"]);
     assert_eq!(status, 1);
-    assert!(stderr.contains("no queue is bound for 12 of them"), "{stderr}");
+    assert!(
+        stderr.contains("no queue is bound for 12 of them"),
+        "{stderr}"
+    );
     env.teardown().await;
 }

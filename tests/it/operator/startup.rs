@@ -121,8 +121,7 @@ async fn a_queue_with_other_arguments_is_reported() {
         ..Default::default()
     };
     let name = env.name("work");
-    env
-        .channel
+    env.channel
         .queue_declare(name.as_str().into(), options, FieldTable::default())
         .await
         .expect("declared");
@@ -142,8 +141,7 @@ async fn without_declare_missing_topology_is_reported() {
     env.start_worker().await.stop().await;
     let rung = env.name("retry.200ms");
     let options = lapin::options::QueueDeleteOptions::default();
-    env
-        .channel
+    env.channel
         .queue_delete(rung.as_str().into(), options)
         .await
         .expect("deleted");
@@ -159,11 +157,10 @@ async fn without_declare_missing_topology_is_reported() {
 async fn a_missing_grant_is_reported() {
     let mut env = TestEnv::new().await;
     let role = format!("r_{}", &env.database[2..]);
-    env
-        .sql(&format!(
-            "CREATE ROLE {role} LOGIN PASSWORD 'sesame'; GRANT USAGE ON SCHEMA revertd TO {role}"
-        ))
-        .await;
+    env.sql(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'sesame'; GRANT USAGE ON SCHEMA revertd TO {role}"
+    ))
+    .await;
     let mut url =
         url::Url::parse(&with_database(&env.servers.database, &env.database)).expect("a URL");
     url.set_username(&role).expect("a user");
@@ -175,8 +172,7 @@ async fn a_missing_grant_is_reported() {
         log.contains("permission denied") && log.contains("Permissions"),
         "{log}"
     );
-    env
-        .sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+    env.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;
     env.teardown().await;
 }

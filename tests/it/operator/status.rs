@@ -55,7 +55,11 @@ async fn status_shows_the_entries_and_event_of_a_request() {
     ] {
         assert!(stdout.contains(line), "{line}: {stdout}");
     }
-    assert_eq!(stdout.matches("reverts it\n").count(), 2, "both legs: {stdout}");
+    assert_eq!(
+        stdout.matches("reverts it\n").count(),
+        2,
+        "both legs: {stdout}"
+    );
 
     let shown = object(&env, &["--request", "job-1"]);
     assert_eq!(shown["outcomes"].as_array().map(Vec::len), Some(1));
@@ -149,8 +153,7 @@ async fn status_finds_a_request_on_a_rung_and_dead_letters() {
     assert_eq!(unseen["waiting"], json!([]));
     worker.stop().await;
 
-    env
-        .put_dead_letters(&[DeadLetter::new(customer.account, usage, 5).id("dead")])
+    env.put_dead_letters(&[DeadLetter::new(customer.account, usage, 5).id("dead")])
         .await;
     raw::publish_with_message_id(&env, b"\xff\xfe").await;
     let shown = object(&env, &[&name]);
@@ -164,7 +167,8 @@ async fn status_finds_a_request_on_a_rung_and_dead_letters() {
         (&json!("render"), &json!(4))
     );
     // What operators did is told, too.
-    let (code, _, stderr) = dead_letters(&env, &["discard", "dead", "--why", "it is moot", "--yes"]);
+    let (code, _, stderr) =
+        dead_letters(&env, &["discard", "dead", "--why", "it is moot", "--yes"]);
     assert_eq!(code, 0, "{stderr}");
     let (code, stdout, _) = status(&env, &["--request", "dead", "--client", "render"]);
     assert_eq!(code, 0, "{stdout}");

@@ -61,8 +61,7 @@ fn write(path: &Path, lines: &[Value]) {
 }
 
 pub async fn entries(env: &TestEnv) -> i64 {
-    env
-        .count("SELECT count(*) FROM billing_transactions WHERE metadata ? 'revert_request_using'")
+    env.count("SELECT count(*) FROM billing_transactions WHERE metadata ? 'revert_request_using'")
         .await
 }
 
@@ -132,8 +131,7 @@ async fn each_line_is_answered_and_again_the_same() {
         .expect("text")
         .parse()
         .expect("a UUID");
-    env
-        .entry(late, customer.account, "debit", "api.usage", 20, &json!({}))
+    env.entry(late, customer.account, "debit", "api.usage", 20, &json!({}))
         .await;
     let (status, stdout, _) = submit(&env, &failed, &["--output", "json"]);
     assert_eq!(
@@ -268,10 +266,7 @@ async fn a_dry_run_predicts_the_answers_and_changes_nothing() {
     ]);
     assert_eq!(summary(&stdout), expected);
     assert_eq!(entries(&env).await, 0);
-    assert_eq!(
-        env.count("SELECT count(*) FROM revertd.outcomes").await,
-        0
-    );
+    assert_eq!(env.count("SELECT count(*) FROM revertd.outcomes").await, 0);
     let foreseen = objects(&stdout);
     let (status, stdout, _) = submit(&env, &file, &["--output", "json"]);
     assert_eq!((status, summary(&stdout)), (1, expected));

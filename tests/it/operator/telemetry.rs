@@ -1,9 +1,9 @@
 //! What a worker shows of itself: metrics, readiness, spans, and the trace id on its lines.
 
 mod counters;
+mod dashboards;
 mod health;
 mod limits;
-mod dashboards;
 mod readiness;
 mod traces;
 

@@ -2,7 +2,9 @@
 
 use super::startup::refused;
 use crate::support::raw::{RawConnection, short};
-use crate::support::tls::{TlsNegotiation, Authority, Issued, TlsProxy, amqps_url, ca_file, instance};
+use crate::support::tls::{
+    Authority, Issued, TlsNegotiation, TlsProxy, amqps_url, ca_file, instance,
+};
 use crate::support::*;
 
 /// `url` with other parts; an empty login leaves it as it is.
@@ -412,8 +414,7 @@ async fn a_restart_reads_new_passwords_from_files() {
     let mut requests = publish(&env, 20).await;
     // The servers change while it works; what is connected stays so, and what waits is not lost.
     ctl(&["change_password", &user, "sesame%41 /@"]);
-    env
-        .sql(&format!("ALTER ROLE {role} PASSWORD 'sesame'"))
+    env.sql(&format!("ALTER ROLE {role} PASSWORD 'sesame'"))
         .await;
     requests.extend(publish(&env, 20).await);
     // Where it needs one more connection by now, what it has in hand goes back.
@@ -445,8 +446,7 @@ async fn a_restart_reads_new_passwords_from_files() {
     std::fs::remove_file(folder.path().join("amqp")).expect("removed");
     let log = refused(&env).await;
     assert!(log.contains("amqp.password_file: cannot read"), "{log}");
-    env
-        .sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+    env.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await;
     ctl(&["delete_user", &user]);
     env.teardown().await;

@@ -31,8 +31,7 @@ impl Sound {
         }
         let (parts, whole, shared) = (usages[0], usages[1], usages[2]);
         let name = format!("{shared}:0:{account}");
-        env
-            .frontier_revert(&name, account, &shared.to_string(), 5)
+        env.frontier_revert(&name, account, &shared.to_string(), 5)
             .await;
         let purchase = env.purchase(account, 100).await;
         let mut worker = env.start_worker().await;

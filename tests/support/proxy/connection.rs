@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::postgres::{PostgresSession, PieceAction};
+use super::postgres::{PieceAction, PostgresSession};
 use super::{Conditions, Direction, Ending, Shared, Way, lock};
 
 /// Pieces on their way in one direction; beyond them the sender is held back, as by any network.
@@ -34,7 +34,9 @@ impl ProxiedConnection {
     }
 
     pub fn parses(&self) -> u64 {
-        self.postgres_session.as_ref().map_or(0, PostgresSession::parses)
+        self.postgres_session
+            .as_ref()
+            .map_or(0, PostgresSession::parses)
     }
 
     /// The first ending counts.

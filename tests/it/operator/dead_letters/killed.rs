@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use uuid::Uuid;
 
-use super::{command, letters, env_without_worker};
+use super::{command, env_without_worker, letters};
 use crate::support::dead_letters::DeadLetter;
 use crate::support::*;
 
@@ -123,8 +123,7 @@ async fn a_killed_discard_removes_only_saved_dead_letters() {
     let noted = "SELECT count(*) FROM revertd.intervention_letters";
     assert_eq!(env.count(noted).await, 200);
     assert_eq!(
-        env
-            .count("SELECT count(*) FROM revertd.intervention_parts")
+        env.count("SELECT count(*) FROM revertd.intervention_parts")
             .await,
         0
     );

@@ -76,9 +76,7 @@ async fn dead_letters_counted_but_not_read_are_reported() {
     let queue = env.name("dead");
     let mut expiring = Request::raw("{}").id("expiring");
     expiring.properties = expiring.properties.with_expiration("1".into());
-    env
-        .publish_to(&queue, &Request::raw("{}").id("kept"))
-        .await;
+    env.publish_to(&queue, &Request::raw("{}").id("kept")).await;
     env.publish_to(&queue, &expiring).await;
     for arguments in [&["list"][..], &["show", "expiring"]] {
         let output = run(&env, arguments);

@@ -1,9 +1,9 @@
 //! What stands under its own name and is another thing: constraints, indexes, triggers, functions and columns; and tables
 //! that a crash empties.
 
+use super::doctor;
 use crate::operator::startup::refused;
 use crate::support::*;
-use super::doctor;
 
 /// What is planted, and what is said of it.
 const PLANTS: [(&str, &str, &str); 16] = [

@@ -4,11 +4,11 @@ use lapin::options::{ExchangeBindOptions, QueueBindOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
+use super::{declare, doctor};
 use crate::delivery::alternate_exchange::declare_plain;
 use crate::operator::startup::refused;
 use crate::support::scrape::Telemetry;
 use crate::support::*;
-use super::{declare, doctor};
 
 /// A broker with the management API, which goes with its test.
 struct Managed(String);

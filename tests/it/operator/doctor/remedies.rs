@@ -2,19 +2,18 @@
 
 use uuid::Uuid;
 
-use crate::support::*;
 use super::doctor;
+use crate::support::*;
 
 #[tokio::test]
 async fn remedies_quote_the_name_of_a_role() {
     let env = TestEnv::new().await;
     let name = format!("{}-Worker", env.database);
     let password = Uuid::new_v4();
-    env
-        .sql(&format!(
-            "CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'"
-        ))
-        .await;
+    env.sql(&format!(
+        "CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'"
+    ))
+    .await;
     let mut url = url::Url::parse(&env.servers.database).expect("a URL");
     url.set_username(&name).expect("a user");
     url.set_password(Some(&password.to_string()))
@@ -36,13 +35,11 @@ async fn remedies_quote_the_name_of_a_role() {
     let report = doctor(&env, &as_role);
     assert_eq!(report.count("errors"), 0, "{report:#?}");
     assert!(report.has("database-transactions", "ok"), "{report:#?}");
-    env
-        .sql(&format!("ALTER ROLE \"{name}\" CONNECTION LIMIT 3"))
+    env.sql(&format!("ALTER ROLE \"{name}\" CONNECTION LIMIT 3"))
         .await;
     let statement = format!("ALTER ROLE \"{name}\" CONNECTION LIMIT");
     doctor(&env, &as_role).says("database-connections", "error", "limit of 3", &statement);
-    env
-        .sql(&format!("DROP OWNED BY \"{name}\"; DROP ROLE \"{name}\""))
+    env.sql(&format!("DROP OWNED BY \"{name}\"; DROP ROLE \"{name}\""))
         .await;
     env.teardown().await;
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::*;
 use super::doctor;
+use crate::support::*;
 
 #[tokio::test]
 async fn locks_that_block_workers_are_found() {

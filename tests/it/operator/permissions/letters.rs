@@ -61,9 +61,7 @@ async fn only_the_workers_login_replays_dead_letters() {
     );
     for statement in documented("dead-letters") {
         let statement = statement.split("--").next().unwrap_or_default().trim();
-        env
-            .sql(&role.own(statement, "clerk", &env.database))
-            .await;
+        env.sql(&role.own(statement, "clerk", &env.database)).await;
     }
     let (status, told, said) = letters(&clerk, &["status", "--request", "rubbish"]);
     assert!(
@@ -156,12 +154,7 @@ async fn rubbish_is_dead_lettered(env: &TestEnv, host: &Host, worker_role: &Role
         let statement = worker_role.own(&statement, "worker", &env.database);
         env.sql(&statement).await;
     }
-    let declaring = program(
-        env,
-        &worker_role.url,
-        &host.url(env, "worker"),
-        &["worker"],
-    );
+    let declaring = program(env, &worker_role.url, &host.url(env, "worker"), &["worker"]);
     let mut worker = WorkerProcess::spawn(declaring);
     worker.ready().await;
     worker.stop().await;

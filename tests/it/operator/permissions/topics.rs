@@ -31,12 +31,11 @@ async fn a_confined_subscriber_sees_only_its_org() {
     let (own, other) = (env.customer().await, env.customer().await);
     let host = Host::confined_to(own.org);
     let role = Role::worker(&env).await;
-    env
-        .sql(&format!(
-            "INSERT INTO revertd.grants (client, granted_by) VALUES ('{}-submitter', 'test')",
-            host.name
-        ))
-        .await;
+    env.sql(&format!(
+        "INSERT INTO revertd.grants (client, granted_by) VALUES ('{}-submitter', 'test')",
+        host.name
+    ))
+    .await;
     let amqp = host.url(&env, "worker");
     let mut worker = WorkerProcess::spawn(program(&env, &role.url, &amqp, &["worker"]));
     worker.ready().await;

@@ -134,7 +134,10 @@ async fn a_malformed_csv_file_sends_nothing() {
     ] {
         let file = table.file("f.csv", text);
         let (status, stdout, stderr) = submit(&table.env, &file, &["--skip-invalid"]);
-        assert!(status == 1 && stderr.contains(why), "{why}: {stdout}{stderr}");
+        assert!(
+            status == 1 && stderr.contains(why),
+            "{why}: {stdout}{stderr}"
+        );
         assert_eq!(stdout, "");
     }
     assert_eq!(entries(&table.env).await, 0);

@@ -97,8 +97,7 @@ async fn each_request_is_counted_once_by_its_result() {
     assert_eq!((batches, publishes), (9, 9));
 
     // An event that nobody is bound for, and a copy that may not be had.
-    env
-        .channel
+    env.channel
         .queue_delete(
             env.name("replies").as_str().into(),
             QueueDeleteOptions::default(),
@@ -195,8 +194,7 @@ async fn queue_depths_are_shown_and_missing_queues_absent() {
     shows("dead", "dead_letter", 1).await;
     shows("work", "work", 0).await;
     let gone = env.name("dead");
-    env
-        .channel
+    env.channel
         .queue_delete(gone.as_str().into(), QueueDeleteOptions::default())
         .await
         .expect("deleted");

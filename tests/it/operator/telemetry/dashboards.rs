@@ -44,8 +44,7 @@ async fn pages() -> [Page; 2] {
 }
 
 #[tokio::test]
-async fn metrics_are_exported_and_documented()
-{
+async fn metrics_are_exported_and_documented() {
     let pages = pages().await;
     let exported: BTreeSet<_> = pages.iter().flat_map(Page::names).collect();
     let dashboard = file("config/observability/grafana/dashboards/revertd.json");

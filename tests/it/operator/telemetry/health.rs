@@ -29,10 +29,7 @@ async fn health_is_0_while_the_process_is_ready() {
     for telemetry in [&worker, &gateway] {
         telemetry.ready().await;
         let at = telemetry.address();
-        assert_eq!(
-            health(&env, at, "text").await,
-            (Some(0), "ready\n".into())
-        );
+        assert_eq!(health(&env, at, "text").await, (Some(0), "ready\n".into()));
         let json = (Some(0), "{\"ready\":true}\n".into());
         assert_eq!(health(&env, at, "json").await, json);
         // As in a container: the process was told to listen on every address.

@@ -198,13 +198,11 @@ async fn log_lines_of_a_traced_request_have_its_trace_id() {
         events.answer(request).await;
     }
     let delete = lapin::options::QueueDeleteOptions::default();
-    env
-        .channel
+    env.channel
         .queue_delete(env.name("replies").as_str().into(), delete)
         .await
         .expect("deleted");
-    env
-        .publish(&traced(good.clone(), &traceparent(&lost, "00")))
+    env.publish(&traced(good.clone(), &traceparent(&lost, "00")))
         .await;
     worker.logged("no queue is bound").await;
     let log = worker.log();
