@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
-use jsonschema::{DeadLetter, Validator};
+use jsonschema::{Draft, Validator};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::{Map, Value, json};
@@ -74,7 +74,7 @@ impl Document {
             "components": {"schemas": schemas},
         });
         jsonschema::options()
-            .with_draft(DeadLetter::Draft202012)
+            .with_draft(Draft::Draft202012)
             .should_validate_formats(true)
             .build(&schema)
             .unwrap_or_else(|wrong| panic!("{pointer}: {wrong}"))

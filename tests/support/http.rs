@@ -12,8 +12,6 @@ use uuid::Uuid;
 
 use super::{TIMEOUT, documents};
 
-pub use super::gateway::GatewayProcess;
-
 /// Where the operation is.
 pub const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
 

@@ -2,7 +2,11 @@
 //!
 //! Each module has one job. `use crate::support::*` brings in the names that most tests need.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses its own part"
+)]
 
 pub mod audit;
 pub mod collected;

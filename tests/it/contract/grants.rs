@@ -88,7 +88,11 @@ async fn without_a_grant_nothing_is_revealed() {
         rejections.push((data["error"].clone(), fields));
     }
     rejections.dedup();
-    assert_eq!(stdout.len(), 1, "the same words for all: {stdout:?}");
+    assert_eq!(
+        rejections.len(),
+        1,
+        "the same words for all: {rejections:?}"
+    );
     let (error, _) = &rejections[0];
     assert_eq!(error["code"], 7);
     assert_eq!(error["details"][0]["metadata"], json!({}));

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::support::gateway::GatewayProcess;
 use crate::support::http::*;
 use crate::support::*;
 

@@ -36,7 +36,7 @@ pub fn command(env: &TestEnv, arguments: &[&str]) -> std::process::Command {
 /// Runs it, and reads its JSON; it must succeed.
 fn listed(env: &TestEnv, arguments: &[&str]) -> Vec<Value> {
     let (status, stdout, stderr) =
-        letters(env, &[&["list", "--output", "json"], arguments].concat());
+        dead_letters(env, &[&["list", "--output", "json"], arguments].concat());
     assert_eq!(status, 0, "{stderr}");
     let lines = stdout.lines();
     lines
@@ -46,7 +46,7 @@ fn listed(env: &TestEnv, arguments: &[&str]) -> Vec<Value> {
 
 fn acted(env: &TestEnv, arguments: &[&str]) -> Value {
     let (status, stdout, stderr) =
-        letters(env, &[arguments, &["--yes", "--output", "json"]].concat());
+        dead_letters(env, &[arguments, &["--yes", "--output", "json"]].concat());
     assert_eq!(status, 0, "{arguments:?}: {stdout}{stderr}");
     serde_json::from_str(&stdout).expect("JSON")
 }
@@ -525,7 +525,7 @@ async fn discard_requires_a_reason_saves_and_removes() {
         WHERE action = 'discard' AND done_by = 'bob' AND why = 'rubbish' AND saved_to IS NOT NULL";
     assert_eq!(env.count(noted).await, 2);
     // A file that is there is not touched, and then nothing is thrown away.
-    let (status, _, stderr) = letters(
+    let (status, _, stderr) = dead_letters(
         &env,
         &["discard", "--all", "--why", "x", "--yes", "--save", path],
     );
@@ -729,9 +729,9 @@ fn measured(mut command: std::process::Command) -> (u64, Vec<u8>) {
     let status = format!("/proc/{}/status", child.id());
     let mut stdout = child.stdout.take().expect("piped");
     let reader = std::thread::spawn(move || {
-        let mut stdout = Vec::new();
-        stdout.read_to_end(&mut stdout).expect("read");
-        stdout
+        let mut bytes = Vec::new();
+        stdout.read_to_end(&mut bytes).expect("read");
+        bytes
     });
     let mut most = 0;
     while child.try_wait().expect("a child").is_none() {
