@@ -14,7 +14,7 @@ use crate::support::load::Load;
 use crate::support::raw::{RawConnection, short};
 use crate::support::*;
 
-/// UnrelatedRequests requests a second, and how long nothing may come.
+/// Unrelated requests a second, and the longest wait for the next event.
 const RATE: u32 = 50;
 const ANSWER: Duration = Duration::from_secs(30);
 

@@ -154,7 +154,7 @@ impl<'a> PoisonCollector<'a> {
             for message in self.raw.take_all(&self.env.name(last)).await {
                 match number(&message.id()) {
                     Some(number) if last == "dead" => {
-                        self.results.add_dead_letter(number, &message)
+                        self.results.add_dead_letter(number, &message);
                     }
                     Some(number) => self.results.add_event(number, &message),
                     None => self.others.push((last, message)),

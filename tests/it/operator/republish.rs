@@ -37,7 +37,7 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Mes
     let plain = |usage: Uuid, amount: i64| Request::revert(account, usage, amount);
     let named = json!({"org_id": customer.org, "usage_id": usages[1], "amount": "7", "reason": "Grüße, \"Ω\" \\ 🦀"});
     let nameless = json!({"billing_id": account, "usage_id": usages[2], "amount": 1});
-    let mut published = BTreeMap::new();
+    let mut by_id = BTreeMap::new();
     for (request, verdict) in [
         (plain(usages[0], 20).id("first"), "usage.reverted"),
         (Request::json(&named).id("Ω"), "usage.reverted"),
@@ -53,12 +53,12 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Mes
         env.publish(&request).await;
         let event = events.answer(&request).await;
         assert_eq!(event.verdict(), verdict);
-        published.insert(id(&event), event);
+        by_id.insert(id(&event), event);
     }
     for request in [plain(usages[3], 4), plain(usages[1], 4)] {
         publisher.publish(request.clone()).await;
         let event = events.answer(&request).await;
-        published.insert(id(&event), event);
+        by_id.insert(id(&event), event);
     }
     // Nothing is stored of what is refused before it is admitted.
     let stranger = Request::revert(Uuid::new_v4(), usages[3], 1);
@@ -67,7 +67,7 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Mes
         events.answer(&stranger).await.verdict(),
         "BILLING_ACCOUNT_NOT_FOUND"
     );
-    published
+    by_id
 }
 
 fn id(event: &Message) -> String {
