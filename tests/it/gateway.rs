@@ -9,3 +9,4 @@ mod outages;
 mod printed_command;
 mod telemetry;
 mod tls;
+mod validation;

@@ -4,7 +4,7 @@ use lapin::types::{AMQPValue, FieldArray};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::operator::dead_letters::dead_letters;
+use crate::operator::dead_letters::setup::dead_letters;
 use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 

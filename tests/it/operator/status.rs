@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::operator::dead_letters::dead_letters;
+use crate::operator::dead_letters::setup::dead_letters;
 use crate::support::dead_letters::DeadLetter;
 use crate::support::*;
 

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use uuid::Uuid;
 
-use super::{command, dead_letters, env_without_worker};
+use super::setup::{command, dead_letters, env_without_worker};
 use crate::support::dead_letters::DeadLetter;
 use crate::support::*;
 

@@ -1,7 +1,7 @@
 //! What stands under its own name and is another thing: constraints, indexes, triggers, functions and columns; and tables
 //! that a crash empties.
 
-use super::doctor;
+use super::report::doctor;
 use crate::operator::startup::refused;
 use crate::support::*;
 

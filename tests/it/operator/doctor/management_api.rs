@@ -4,7 +4,8 @@ use lapin::options::{ExchangeBindOptions, QueueBindOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
-use super::{declare, doctor};
+use super::report::doctor;
+use super::setup::declare;
 use crate::delivery::alternate_exchange::declare_plain;
 use crate::operator::startup::refused;
 use crate::support::scrape::Telemetry;

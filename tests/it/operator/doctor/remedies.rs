@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::doctor;
+use super::report::doctor;
 use crate::support::*;
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::doctor;
+use super::report::doctor;
 use crate::support::*;
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{counts, entries, objects, submit, summary};
+use super::setup::{counts, entries, objects, submit, summary};
 use crate::support::*;
 
 /// A worker, an account, and a file of that name and content in a folder of its own.
