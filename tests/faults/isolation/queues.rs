@@ -1,18 +1,14 @@
 //! Queues that are full, refuse messages or do not answer.
 
-use lapin::options::{
-    BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
-};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Confirmation};
-use tokio_postgres::Client;
+use lapin::options::QueuePurgeOptions;
+use lapin::types::FieldTable;
 use uuid::Uuid;
 
 use super::setup::*;
 use crate::instance::Instance;
 use crate::support::report::{Finding, report_beside, sized};
 use crate::support::unrelated::UnrelatedRequests;
-use crate::support::{Request, TestEnv, WorkerProcess, connect_db, eventually, with_database};
+use crate::support::{Request, TestEnv, WorkerProcess, eventually};
 
 /// Requests of an org whose subscriber's queue does not take events, beside unrelated requests: their
 /// events are in revertd's own queue in the end, and no attempt is counted.

@@ -1,17 +1,12 @@
 //! Requests and queues that fail.
 
-use lapin::options::{
-    BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
-};
+use lapin::options::{BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::instance::Instance;
-use crate::support::report::{Finding, report_beside, sized};
-use crate::support::unrelated::UnrelatedRequests;
-use crate::support::{Request, TestEnv, WorkerProcess, connect_db, eventually, with_database};
+use crate::support::{Request, TestEnv, connect_db, with_database};
 
 /// Makes each insert of an entry fail whose usage is marked, with the state that it is marked with.
 pub async fn mark(env: &TestEnv, usages: &[(Uuid, &str)]) {

@@ -1,18 +1,9 @@
 //! Statements, locks and rows that fail for one request.
 
-use lapin::options::{
-    BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
-};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Confirmation};
-use tokio_postgres::Client;
-use uuid::Uuid;
-
 use super::setup::*;
-use crate::instance::Instance;
-use crate::support::report::{Finding, report_beside, sized};
+use crate::support::TestEnv;
+use crate::support::report::{Finding, report_beside};
 use crate::support::unrelated::UnrelatedRequests;
-use crate::support::{Request, TestEnv, WorkerProcess, connect_db, eventually, with_database};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_failed_by_one_request_delays_no_other() {

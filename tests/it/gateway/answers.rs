@@ -1,6 +1,5 @@
 //! The response to a valid request: one status for each outcome.
 
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::http::*;

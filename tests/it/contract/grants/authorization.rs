@@ -1,8 +1,6 @@
 //! Which org a client may name, and what a refusal reveals.
 
-use lapin::options::BasicPublishOptions;
-use lapin::types::AMQPValue;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::setup::*;

@@ -2,11 +2,10 @@
 
 use lapin::options::BasicPublishOptions;
 use lapin::types::AMQPValue;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::setup::*;
-use crate::support::ledger::Customer;
 use crate::support::*;
 
 #[tokio::test]

@@ -1,12 +1,9 @@
 //! `revertd grants`: add, remove and list.
 
-use lapin::options::BasicPublishOptions;
-use lapin::types::AMQPValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::setup::*;
-use crate::support::ledger::Customer;
 use crate::support::*;
 
 #[tokio::test]

@@ -1,11 +1,8 @@
 //! An environment that requires grants, and requests of a client in it.
 
-use lapin::options::BasicPublishOptions;
-use lapin::types::AMQPValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::ledger::Customer;
 use crate::support::*;
 
 /// An environment that asks for grants, its worker, and another login than the worker's.

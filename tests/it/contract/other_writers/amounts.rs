@@ -1,11 +1,9 @@
 //! Amounts and times of rows of other writers, also unusual ones.
 
 use serde_json::json;
-use uuid::Uuid;
 
 use super::super::batches::{decide, request};
 use super::setup::*;
-use crate::support::ledger::NAMESPACE;
 use crate::support::*;
 
 #[tokio::test]

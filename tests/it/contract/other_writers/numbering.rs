@@ -5,7 +5,6 @@ use uuid::Uuid;
 
 use super::super::batches::{decide, request};
 use super::setup::*;
-use crate::support::ledger::NAMESPACE;
 use crate::support::*;
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::super::batches::{decide, request};
 use crate::support::ledger::NAMESPACE;
 use crate::support::*;
 

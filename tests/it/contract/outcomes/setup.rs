@@ -1,9 +1,7 @@
 //! Publishes a request that must be refused.
 
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::Value;
 
-use crate::support::ledger::Customer;
 use crate::support::*;
 
 /// Publishes, and returns the event; a refusal must leave the ledger as it was and no letter behind.

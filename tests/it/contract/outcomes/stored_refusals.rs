@@ -1,6 +1,6 @@
 //! Rows 6 to 12 of the table: refusals that are stored.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::setup::*;

@@ -1,6 +1,6 @@
 //! A revert: both legs, the event, and every way to name the account.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::setup::*;

@@ -1,10 +1,9 @@
 //! Rows 1, 3 and 5 of the table: refusals that are not stored.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::setup::*;
-use crate::support::ledger::Customer;
 use crate::support::*;
 
 #[tokio::test]

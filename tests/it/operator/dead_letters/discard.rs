@@ -1,19 +1,10 @@
 //! `revertd dead-letters discard`, and the confirmation that replay and discard require.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::io::Read;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
-use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
-use lapin::{BasicProperties, Confirmation};
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::Value;
 
 use super::setup::*;
-use crate::support::dead_letters::DeadLetter;
-use crate::support::raw::{RawConnection, short};
-use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
 #[tokio::test]

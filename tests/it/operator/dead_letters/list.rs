@@ -1,19 +1,13 @@
 //! `revertd dead-letters list`: counts, filters, output and memory.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::io::Read;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
-use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
-use lapin::{BasicProperties, Confirmation};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::setup::*;
 use crate::support::dead_letters::DeadLetter;
-use crate::support::raw::{RawConnection, short};
-use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
 #[tokio::test]

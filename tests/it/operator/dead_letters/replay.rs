@@ -1,9 +1,6 @@
 //! `revertd dead-letters replay`: which dead letters become requests again.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::io::Read;
-use std::process::{Child, Stdio};
 
 use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
 use lapin::{BasicProperties, Confirmation};
@@ -12,7 +9,6 @@ use uuid::Uuid;
 
 use super::setup::*;
 use crate::support::dead_letters::DeadLetter;
-use crate::support::raw::{RawConnection, short};
 use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 

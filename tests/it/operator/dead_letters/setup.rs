@@ -1,18 +1,10 @@
 //! Runs `revertd dead-letters` and fills the dead-letter queue.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::io::Read;
-use std::process::{Child, Stdio};
-
-use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
-use lapin::{BasicProperties, Confirmation};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::dead_letters::DeadLetter;
 use crate::support::raw::{RawConnection, short};
-use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
 /// Runs `revertd dead-letters`, without a terminal.

@@ -1,19 +1,11 @@
 //! `revertd dead-letters show`: one dead letter, and the state of its usage in the ledger.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::io::Read;
-use std::process::{Child, Stdio};
 
-use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
-use lapin::{BasicProperties, Confirmation};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::setup::*;
 use crate::support::dead_letters::DeadLetter;
-use crate::support::raw::{RawConnection, short};
-use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
 #[tokio::test]

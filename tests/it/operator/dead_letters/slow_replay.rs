@@ -1,19 +1,12 @@
 //! A replay that takes time: new dead letters during it, and an interrupt.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::io::Read;
 use std::process::{Child, Stdio};
 
-use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
-use lapin::{BasicProperties, Confirmation};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::setup::*;
 use crate::support::dead_letters::DeadLetter;
-use crate::support::raw::{RawConnection, short};
-use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
 /// Starts a slow replay of `count` letters, and waits until the first is a request again.

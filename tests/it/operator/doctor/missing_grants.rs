@@ -1,14 +1,7 @@
 //! Missing grants and permissions, each with its remedy.
 
-use std::process::Command;
-
-use lapin::options::QueueDeclareOptions;
-use lapin::types::{AMQPValue, FieldTable};
-
 use super::super::permissions::{Role, documented, drop_role};
-use super::super::startup::refused;
 use super::report::doctor;
-use super::setup::*;
 use crate::support::*;
 
 #[tokio::test]

@@ -2,13 +2,7 @@
 
 use std::process::Command;
 
-use lapin::options::QueueDeclareOptions;
-use lapin::types::{AMQPValue, FieldTable};
-
-use super::super::permissions::{Role, documented, drop_role};
-use super::super::startup::refused;
 use super::report::doctor;
-use super::setup::*;
 use crate::support::*;
 
 #[tokio::test]

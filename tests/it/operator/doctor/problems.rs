@@ -1,11 +1,7 @@
 //! A sound setup without errors, and one with every problem at once.
 
-use std::process::Command;
-
-use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::super::permissions::{Role, documented, drop_role};
 use super::super::startup::refused;
 use super::report::doctor;
 use super::setup::*;

@@ -1,13 +1,8 @@
 //! A queue declared with other arguments than revertd declares.
 
-use std::process::Command;
-
 use lapin::options::QueueDeclareOptions;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 
-use super::super::permissions::{Role, documented, drop_role};
-use super::super::startup::refused;
-use super::report::doctor;
 use crate::support::*;
 
 pub async fn declare(env: &TestEnv, queue: &str, arguments: FieldTable) {

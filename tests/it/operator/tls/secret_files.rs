@@ -2,10 +2,7 @@
 
 use super::super::startup::refused;
 use super::setup::*;
-use crate::support::raw::{RawConnection, short};
-use crate::support::tls::{
-    Authority, Issued, TlsNegotiation, TlsProxy, amqps_url, ca_file, instance,
-};
+use crate::support::tls::{Authority, instance};
 use crate::support::*;
 
 #[tokio::test]

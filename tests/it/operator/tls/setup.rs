@@ -1,10 +1,6 @@
 //! Environments whose worker uses TLS, and what a test checks in them.
 
-use super::super::startup::refused;
-use crate::support::raw::{RawConnection, short};
-use crate::support::tls::{
-    Authority, Issued, TlsNegotiation, TlsProxy, amqps_url, ca_file, instance,
-};
+use crate::support::tls::{Authority, Issued, amqps_url, ca_file};
 use crate::support::*;
 
 /// `url` with other parts; an empty login leaves it as it is.

@@ -3,9 +3,7 @@
 use super::super::startup::refused;
 use super::setup::*;
 use crate::support::raw::{RawConnection, short};
-use crate::support::tls::{
-    Authority, Issued, TlsNegotiation, TlsProxy, amqps_url, ca_file, instance,
-};
+use crate::support::tls::{Authority, TlsNegotiation, TlsProxy, amqps_url, ca_file};
 use crate::support::*;
 
 #[tokio::test]
