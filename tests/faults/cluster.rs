@@ -12,7 +12,7 @@ use crate::support::*;
 const NODES: [&str; 3] = ["rabbit", "rabbit2", "rabbit3"];
 
 #[tokio::test]
-async fn cluster_nodes_are_killed_one_after_another() {
+async fn killing_nodes_of_a_cluster_loses_nothing() {
     let (seed, rounds) = (seed(), if full() { 9 } else { 2 });
     let (instance, servers) = Instance::cluster();
     let mut count = AuditResult::default();

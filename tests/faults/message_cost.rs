@@ -174,7 +174,7 @@ async fn bodies_of_60_mib_need_little_memory() {
 
 /// Processes that start on a full queue share it, and return nothing to each other.
 #[tokio::test(flavor = "multi_thread")]
-async fn three_processes_start_on_a_full_queue() {
+async fn three_processes_start_on_a_full_queue_at_once() {
     let (env, mut first) = TestEnv::with_worker().await;
     assert!(first.stop().await.success());
     let load = Load::plain(&env, seed(), sized(6000, 100_000)).await;

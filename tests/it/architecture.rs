@@ -1,7 +1,9 @@
-//! The walls between the rooms (ARCHITECTURE.md), and what no file may contain.
+//! The boundaries between modules, what no file may contain, and the names of tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+mod test_names;
 
 fn sources() -> Vec<(PathBuf, String)> {
     let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
@@ -21,7 +23,7 @@ fn sources() -> Vec<(PathBuf, String)> {
 }
 
 /// The first part of a file's path below `src`, without its ending.
-fn room(path: &Path) -> String {
+fn module(path: &Path) -> String {
     let below = path
         .strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
         .expect("below src");
@@ -35,7 +37,7 @@ fn room(path: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Code alone: a comment may speak of anything.
+/// The code without comment lines: a comment may name anything.
 fn code(text: &str) -> String {
     text.lines()
         .filter(|line| !line.trim_start().starts_with("//"))
@@ -45,7 +47,7 @@ fn code(text: &str) -> String {
 
 #[test]
 fn each_module_names_only_allowed_crates() {
-    let walls: [(&[&str], &[&str]); 24] = [
+    let boundaries: [(&[&str], &[&str]); 24] = [
         (&["lapin", "amq_protocol", "async_rs"], &["broker"]),
         (&["tokio_postgres_rustls"], &["ledger"]),
         (&["rustls"], &["tls", "ledger", "gateway", "http_server"]),
@@ -81,17 +83,17 @@ fn each_module_names_only_allowed_crates() {
         (&["csv::", "indicatif"], &["cli"]),
     ];
     for (path, text) in sources() {
-        let (room, code) = (room(&path), code(&text));
-        for (names, rooms) in walls {
+        let (module, code) = (module(&path), code(&text));
+        for (names, modules) in boundaries {
             for name in names {
-                // Of the broker's files, one speaks HTTP, and only asks.
+                // Of the broker's files, only management.rs is an HTTP client.
                 let speaks = ["hyper::", "hyper_util", "base64::"].contains(name);
-                if speaks && room == "broker" && !path.ends_with("broker/management.rs") {
+                if speaks && module == "broker" && !path.ends_with("broker/management.rs") {
                     assert!(!code.contains(name), "{} names {name}", path.display());
                 }
-                // The log filter names targets, as text.
+                // The log filter names targets as text.
                 let named = code.contains(name) && !path.ends_with("cli/logs.rs");
-                let may = rooms.contains(&room.as_str());
+                let may = modules.contains(&module.as_str());
                 assert!(!named || may, "{} names {name}", path.display());
             }
         }
@@ -104,7 +106,7 @@ fn each_module_names_only_allowed_crates() {
             "check",
             "printable",
         ];
-        if pure.contains(&room.as_str()) {
+        if pure.contains(&module.as_str()) {
             for name in [
                 "tokio",
                 "async ",

@@ -15,12 +15,12 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 const FULL: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn a_connection_to_the_database_is_cut_after_any_byte() {
+async fn a_database_connection_cut_anywhere_loses_nothing() {
     cut_everywhere("connection: database cut after n bytes", Server::Database).await;
 }
 
 #[tokio::test]
-async fn a_connection_to_the_broker_is_cut_after_any_byte() {
+async fn a_broker_connection_cut_anywhere_loses_nothing() {
     cut_everywhere("connection: broker cut after n bytes", Server::Broker).await;
 }
 

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What is delivered again goes to the same worker, or to one beside it that has nothing to complain of.
 #[tokio::test]
-async fn answers_to_commits_are_lost() {
+async fn lost_answers_to_commits_lose_nothing() {
     let (losses, requests) = if full() { (200, 12_000) } else { (10, 700) };
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "5");
@@ -58,7 +58,7 @@ async fn answers_to_commits_are_lost() {
 
 /// The worker is told that its connection ended; the server is not, and keeps what it had given out.
 #[tokio::test]
-async fn a_half_open_connection_ended_at_the_worker() {
+async fn a_half_open_connection_at_the_server_loses_nothing() {
     let heartbeat = if full() { None } else { Some(3) };
     let network = Network::hearing(heartbeat, &[("WORKER__BATCH_MAX", "20")]).await;
     let (rounds, requests) = if full() { (5, 6_000) } else { (1, 600) };

@@ -69,7 +69,7 @@ async fn a_silent_server_is_noticed_within_a_minute() {
 
 /// The server's side is gone, and nobody told the worker.
 #[tokio::test]
-async fn a_half_open_connection_ended_at_the_server() {
+async fn a_half_open_connection_at_the_worker_loses_nothing() {
     let forgotten = async |server, heartbeat| {
         let network = Network::hearing(heartbeat, &[("WORKER__BATCH_MAX", "20")]).await;
         let load = Load::mixed(&network.env, seed(), 500).await;
