@@ -1,4 +1,4 @@
-//! The audit itself: what is wrong on purpose is found, and nothing else.
+//! The audit itself finds planted errors, and reports none without them.
 
 use crate::report::AuditResult;
 use crate::support::TestEnv;

@@ -1,4 +1,4 @@
-//! A RabbitMQ that blocks publishers, loses patience, or loses what revertd declared.
+//! A RabbitMQ that blocks publishers, closes connections, or loses the topology.
 
 use std::time::Duration;
 
@@ -153,8 +153,8 @@ async fn connections_closed_by_the_broker_are_reopened() {
     report("broker: connections and channels closed", rounds, count);
 }
 
-/// Under load, each thing that revertd declared is deleted in turn. The work queue goes with its requests, and a
-/// queue of letters with its letters, which is the deleter's doing: what goes is empty, or is published again.
+/// Under load, each exchange and queue that revertd declared is deleted in turn. The test publishes
+/// requests again that were deleted with a queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn topology_deleted_under_load_is_declared_again() {
     let mut env = TestEnv::new().await;
@@ -194,7 +194,8 @@ async fn topology_deleted_under_load_is_declared_again() {
             }
         }
     };
-    // Only an idle worker, which needs none of them, would not notice all: the load is on, and then comes again.
+    // The load runs during the deletions and again after them: an idle worker uses no exchange and
+    // would not notice.
     tokio::join!(load.publish(&env), faults);
     load.publish(&env).await;
     let count = audit(&env, &load, workers).await;
@@ -202,8 +203,8 @@ async fn topology_deleted_under_load_is_declared_again() {
     env.teardown().await;
 }
 
-/// The worker may not write where events go. What was decided waits, and is not delivered again and again until it
-/// is given up.
+/// The worker may not write where events go. What was decided waits, and is not delivered again and
+/// again until it is given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permission_revoked_for_a_while_loses_nothing() {
     let (instance, servers) = Instance::start();
@@ -232,7 +233,8 @@ async fn a_permission_revoked_for_a_while_loses_nothing() {
     report("broker: permission missing", 1, count);
 }
 
-/// Takes the consumer of the queue away and tells nobody, as a leader does that forgets it at its restart.
+/// Removes the consumer from the queue without notice, as a leader does that forgets it at a
+/// restart.
 const FORGET: &str = "Name = rabbit_misc:r(<<\"/\">>, queue, <<\"QUEUE\">>), \
     {ok, Queue} = rabbit_amqqueue:lookup(Name), \
     [begin Forget = rabbit_fifo:make_checkout({element(2, C), element(1, C)}, cancel, #{}), \

@@ -1,5 +1,5 @@
-//! The storm: a flood of duplicates and contradictions through three processes, one of which is killed every
-//! second or two, while both servers are restarted once.
+//! Duplicates and contradicting requests through three processes. One process is killed every
+//! second or two, and both servers are restarted once.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! A cluster of three brokers loses one node after another under load.
 //!
-//! The queues are quorum queues of three members. The node that goes takes the leaders of some along, and the
-//! connections of some workers; the other two go on.
+//! The queues are quorum queues of three members. The killed node leads some of the queues and has
+//! the connections of some workers; the other two nodes go on.
 
 use crate::instance::Instance;
 use crate::report::{full, report, seed};
@@ -17,14 +17,14 @@ async fn killing_nodes_of_a_cluster_loses_nothing() {
     let (instance, servers) = Instance::cluster();
     let mut count = AuditResult::default();
     for round in 0..rounds {
-        // Queues of its own: RabbitMQ may keep a consumer of a dead node on the books of a queue, and give it messages
-        // when the queue's next leader dies.
+        // Queues of its own: RabbitMQ may keep a consumer of a dead node on a queue, and give it
+        // messages when the queue's next leader dies.
         let mut env = TestEnv::on(servers.clone()).await;
         env.set("WORKER__BATCH_MAX", "20");
         let workers = vec![env.start_worker().await, env.start_worker().await];
         let rng = seed.wrapping_add(round);
-        // Nothing of a plain load climbs the ladder: what is on a rung when a node goes may rest there for three
-        // minutes or more, since the broker itself publishes it from there.
+        // Nothing of a plain load climbs the ladder: what is on a rung when a node goes may rest
+        // there for three minutes or more, since the broker itself publishes it from there.
         let is_plain = !full() || round + 1 < rounds;
         let load = if is_plain {
             Load::plain(&env, rng, 1000).await

@@ -1,5 +1,5 @@
-//! Faults of connections: a network between the worker and its servers that loses answers, cuts, falls
-//! silent, forgets, delays and refuses. The servers themselves are well throughout.
+//! Network faults between the worker and its servers: lost answers, and connections that are cut,
+//! silent, half open, slow or refused. The servers themselves work throughout.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The process aborted at each seam of a message's way, under load, with another worker beside.
+//! The process aborts at each failpoint of a message's way, under load, with another worker beside
+//! it.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A PostgreSQL that refuses, aborts or takes too long: nothing is lost, and nobody's attempts are counted.
+//! A PostgreSQL that refuses, aborts or takes too long: no request is lost, and no attempt is
+//! counted.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,7 +14,8 @@ fn size() -> usize {
     if full() { 6000 } else { 600 }
 }
 
-/// Makes every so-manieth statement that writes fail, so often in all, each with the next of these SQLSTATEs.
+/// Makes every `every`-th writing statement fail, `times` times, each time with the next of the
+/// SQLSTATEs.
 async fn trouble(env: &TestEnv, every: usize, times: usize, states: &[&str]) {
     let states = states.join("','");
     env.sql(&format!(
@@ -69,7 +71,8 @@ async fn serialization_failures_and_deadlocks_are_retried() {
 
 #[tokio::test]
 async fn a_failing_database_is_waited_for() {
-    // Cancelled, shutting down, crashing, out of memory, of disk, of connections, read-only, an I/O error.
+    // Cancelled, shutting down, crashing, out of memory, of disk, of connections, read-only, an I/O
+    // error.
     let states = [
         "57014", "57P01", "57P02", "53200", "53100", "53300", "25006", "58030",
     ];

@@ -1,4 +1,4 @@
-//! A private instance of both servers, to be stopped and killed.
+//! A private instance of both servers, which a test may stop and kill.
 
 use std::collections::HashMap;
 use std::process::Command;

@@ -1,6 +1,6 @@
-//! Processes and servers stopped, killed and taken away under load; then everything is counted.
+//! Processes and servers are stopped and killed under load; then the audit compares everything.
 //!
-//! Each test that touches a server has an instance of its own.
+//! Each test that stops a server has an instance of its own.
 
 #[path = "../support/mod.rs"]
 mod support;

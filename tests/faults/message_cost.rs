@@ -1,4 +1,5 @@
-//! What one message costs the others: unreadable ones, large ones, and processes that start together.
+//! The cost of one message for the others: unreadable messages, large bodies, and processes that
+//! start together.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -126,7 +127,7 @@ fn peak(worker: &WorkerProcess) -> u64 {
         / 1024
 }
 
-/// Fills the queue with bodies that are no requests, and looks how much memory the worker needs for them.
+/// Fills the queue with malformed bodies and measures the memory of the worker.
 async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
     let (env, mut first) = TestEnv::with_worker().await;
     assert!(first.stop().await.success());
@@ -159,7 +160,7 @@ async fn bodies(what: &str, count: usize, bytes: usize, most_mib: u64) {
     env.teardown().await;
 }
 
-/// Most memory that large bodies may take, in MiB: less than `config/kubernetes.yaml` gives a worker.
+/// Largest memory for large bodies, in MiB: less than `config/kubernetes.yaml` gives a worker.
 const LIMIT: u64 = 96;
 
 #[tokio::test(flavor = "multi_thread")]

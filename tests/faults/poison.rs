@@ -1,7 +1,7 @@
-//! Poison: random and mutated bodies, properties and headers, among requests that have done nothing wrong.
+//! Poison: random and mutated bodies, properties and headers, among valid requests.
 //!
-//! What the worker makes of each is its own business, as long as each ends where the contract says, nobody is
-//! given anything that no valid request asked for, and the others are served as if nothing had been.
+//! Each poison message must end where the contract says. No usage is reverted that a valid request
+//! did not ask for, and the valid requests are answered as without poison.
 
 mod bodies;
 mod messages;
@@ -24,10 +24,11 @@ use crate::support::*;
 /// Messages in flight before their confirms are awaited.
 const WINDOW: usize = 100;
 
-/// Looks at the queues in a row that must find them empty; far enough apart to see what climbs the ladder.
+/// Checks in a row that must find the queues empty. A message on the ladder is on a rung for longer
+/// than lies between two checks.
 const QUIET_LOOKS: usize = 12;
 
-/// Of 1,000 poisonous messages, those that no client can read.
+/// Of 1,000 poison messages, the number that no client can parse.
 const UNREADABLE: u32 = 20;
 
 #[tokio::test]
@@ -57,11 +58,12 @@ async fn poison_ends_as_it_must_and_harms_no_request() {
     env.teardown().await;
 }
 
-/// Poisonous messages, message anew whenever they are looked at: all of them at once would be too much to keep.
+/// Poison messages. They are generated again for each reading, since all of them at once would need
+/// too much memory.
 pub struct PoisonLoad {
     count: usize,
     seed: u64,
-    /// Whose usages they ask for: nobody else does.
+    /// The account of the usages; no other request names it.
     account: Uuid,
     usages: Vec<Uuid>,
     user: String,
@@ -77,7 +79,8 @@ impl PoisonLoad {
             SELECT $1, 'debit', 'api.usage', 20 FROM generate_series(1, $2::bigint) RETURNING id";
         let usages = i64::try_from(count / 4).expect("small");
         let rows = env.db.query(insert, &[&customer.account, &usages]).await;
-        // In an order of their own, so that the same seed draws the same messages but for these ids.
+        // In the order of the rows, so that the same seed generates the same messages with other
+        // ids.
         let usages = rows
             .expect("inserted")
             .iter()
@@ -128,13 +131,13 @@ impl PoisonLoad {
     }
 }
 
-/// What comes out of the queues: of the poison, read as bytes, since no client can read it all; of the others,
-/// kept as it is.
+/// Reads the queues: poison as bytes, since no client can parse all of it; other messages are kept
+/// unchanged.
 struct PoisonCollector<'a> {
     env: &'a TestEnv,
     raw: RawConnection,
     results: PoisonResults,
-    /// By the exchange through which they received.
+    /// Other messages, each with the exchange that it came through.
     others: Vec<(&'static str, RawMessage)>,
 }
 
@@ -148,7 +151,7 @@ impl<'a> PoisonCollector<'a> {
         }
     }
 
-    /// Takes everything that is there at present.
+    /// Takes every message that is in the queues now.
     async fn read_queues(&mut self) {
         for last in ["replies", "dead"] {
             for message in self.raw.take_all(&self.env.name(last)).await {
@@ -163,15 +166,15 @@ impl<'a> PoisonCollector<'a> {
         }
     }
 
-    /// Waits until all are where they belong, or nothing comes any more.
+    /// Waits until every message has ended, or no more messages come.
     async fn await_answers(&mut self, load: &Load) {
         let mut deadline = Instant::now() + RECOVERY;
         let mut before = 0;
         loop {
             self.read_queues().await;
             let received = self.others.len() + self.results.received();
-            // Every other has an event, some also a dead letter, some several of each: whether they are the
-            // right ones, the audit tells.
+            // Every other request has an event, and some a dead letter as well. The audit checks
+            // whether they are the right ones.
             if self.results.settled() && self.others_answered(load) {
                 return;
             }
@@ -198,7 +201,7 @@ impl<'a> PoisonCollector<'a> {
         })
     }
 
-    /// Waits until nothing is on its way to be told once more.
+    /// Waits until no message is on its way back to a worker.
     async fn await_quiet(&mut self) {
         let mut quiet = 0;
         eventually("the queues stay empty", async || {
@@ -212,7 +215,7 @@ impl<'a> PoisonCollector<'a> {
         .await;
     }
 
-    /// Puts back what belongs to the others, as it received.
+    /// Puts the other messages back unchanged.
     async fn put_back(&mut self) {
         for (index, (last, message)) in self.others.drain(..).enumerate() {
             let exchange = self.env.name(last);

@@ -1,4 +1,4 @@
-//! Servers and workers that crash, restart and go away while a load is worked on.
+//! Servers and workers that crash, restart and stop while requests are processed.
 
 use lapin::options::*;
 use uuid::Uuid;
@@ -9,8 +9,8 @@ use crate::support::audit::audit;
 use crate::support::load::Load;
 use crate::support::*;
 
-/// Waits until the outcomes have reached a share of what is to come: about eight in ten requests have one
-/// of their own.
+/// Waits until the outcomes have reached a share of what is to come: about eight in ten requests
+/// have one of their own.
 async fn decided(env: &TestEnv, at_least: usize) {
     let enough = async || outcomes(env).await >= at_least;
     eventually("work goes on", enough).await;
@@ -253,7 +253,8 @@ async fn deleted_queues_and_exchanges_are_declared_again() {
         env.publish(request).await;
         env.events().await.answer(request).await.verdict()
     };
-    // The worker finds the reply exchange and a rung missing when it needs them, and loses nothing by it.
+    // The worker finds the reply exchange and a rung missing when it needs them, and loses nothing
+    // by it.
     let exchange = env.name("replies");
     let options = ExchangeDeleteOptions::default();
     env.channel

@@ -1,4 +1,5 @@
-//! Half of the load that it could bear, with a fault every few seconds: what a process holds stays what it was.
+//! Half of the load that the pool can bear, with a fault every few seconds: memory, files, sessions
+//! and threads of a process must not grow.
 
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::support::{Servers, TestEnv, connect_db, with_database};
 /// Requests of one part of the load.
 const PART: usize = 200;
 
-/// Statements that a session prepares at most, however many it runs: a worker's the one of a batch, that of the
-/// schema's check at the start about ten.
+/// Statements that a session prepares at most, however many it runs: a worker's the one of a batch,
+/// that of the schema's check at the start about ten.
 const STATEMENTS: u64 = 12;
 
 /// What a process holds.
@@ -40,7 +41,8 @@ const NUMBERS: [Number; 4] = [
     ("sessions with PostgreSQL", |holding| holding.sessions, POOL),
 ];
 
-/// Sessions that a pool has at most: how many there are after a fault depends on how many workers met at once.
+/// Sessions that a pool has at most: how many there are after a fault depends on how many workers
+/// met at once.
 const POOL: i64 = 5;
 
 async fn holding(env: &TestEnv, pid: u32) -> Option<Holding> {
@@ -165,7 +167,8 @@ async fn a_process_under_constant_faults_does_not_grow() {
     report("soak: half load, a fault every few seconds", faults, count);
 }
 
-/// How long a part takes when all is well, with the load's publisher and the reader of its events beside.
+/// How long a part takes when all is well, with the load's publisher and the reader of its events
+/// beside.
 async fn bearable(servers: &Servers, seed: u64) -> (Duration, AuditResult) {
     let env = TestEnv::on(servers.clone()).await;
     let worker = env.start_worker().await;

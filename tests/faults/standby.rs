@@ -1,5 +1,5 @@
-//! A primary with a standby that every commit waits for: the one fails, the other takes over, and what was told
-//! stays true.
+//! A primary whose commits wait for a standby: the primary fails, the standby takes over, and every
+//! published event stays true.
 
 use tokio_postgres::Client;
 
@@ -160,8 +160,8 @@ async fn an_unreplicated_outcome_is_not_published() {
     let load = Load::plain(&pair.env, seed(), 1).await;
     pair.instance.run_action("stop-one", "pg2").await;
     load.publish(&pair.env).await;
-    // One worker decides, and hangs in its commit. It dies, and the server gives up the wait: the outcome is there
-    // to be found, on the primary alone.
+    // One worker decides and hangs in its commit. It dies, and the server cancels the wait: the
+    // outcome exists to be found, on the primary alone.
     pair.waits().await;
     let waiting = WAITING.replace("count(*)", "application_name, pid");
     let row = pair.env.db.query_one(&waiting, &[]).await.expect("one");

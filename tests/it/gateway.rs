@@ -1,4 +1,4 @@
-//! `revertd gateway` as a client meets it: the real program, broker and database, over sockets.
+//! `revertd gateway` as a client meets it: the program, broker and database, over sockets.
 
 mod answers;
 mod clients;

@@ -1,4 +1,4 @@
-//! The reckoning after a load under faults: everything that can be seen is read to its end and compared.
+//! The audit after a load under faults: reads every event and dead letter, and compares them.
 
 use std::sync::Mutex;
 
@@ -15,21 +15,22 @@ use super::{TestEnv, with_database};
 
 pub use super::report::{AuditResult, Finding};
 
-/// Looks at the queues in a row that must find them empty. A message that climbs the ladder rests longer
-/// on a rung than lies between two looks, and so is seen.
+/// Looks at the queues in a row that must find them empty. A message that climbs the ladder rests
+/// longer on a rung than lies between two looks, and so is seen.
 const QUIET_LOOKS: usize = 12;
 
 /// How long consumers may stay after their processes are gone.
 const GONE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Workers that may be started to finish what the last ones left.
+/// Most workers that are started to finish the remaining messages.
 const SUCCESSORS: usize = 5;
 
 /// Between two looks; less than the environment's shortest rung.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Waits until everything is answered and the queues are drained, stops the workers, reads events and dead
-/// letters to the end, and compares all with the model. Servers may have been restarted meanwhile.
+/// Waits until everything is answered and the queues are drained, stops the workers, reads events
+/// and dead letters to the end, and compares all with the model. Servers may have been restarted
+/// meanwhile.
 pub async fn audit(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> AuditResult {
     let collected = collect(env, load, workers).await;
     let url = with_database(&env.servers.database, &env.database);
@@ -38,14 +39,14 @@ pub async fn audit(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> A
         .await
 }
 
-/// All of [`audit`] but the comparison.
+/// [`audit`] without the comparison.
 pub async fn collect(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> Collected {
     let mut audit = Audit::of(env);
     audit.await_answers(load).await;
     audit.collect(workers).await
 }
 
-/// The steps of [`collect`], for a test that does something between them.
+/// The steps of [`collect`], for a test that acts between them.
 pub struct Audit<'a> {
     env: &'a TestEnv,
     broker: ReconnectingChannel,
@@ -87,12 +88,12 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Reads the rest: what comes until the queues are drained and the workers are gone.
+    /// Reads the remaining messages until the queues are drained and the workers have ended.
     pub async fn collect(mut self, workers: Vec<WorkerProcess>) -> Collected {
         self.await_quiet().await;
         self.stop(workers).await;
-        // What was in a worker's hands, or in those of a connection that the broker did not know to be dead, was not
-        // seen: a stop may put it on a rung, or back into its queue. The next worker finishes it.
+        // Messages in flight were not counted, also those of a connection that the broker believes
+        // to be open. A stop may put them on a rung or requeue them. The next worker finishes them.
         for _ in 0..SUCCESSORS {
             self.consumers_gone().await;
             if self.is_quiet().await {
@@ -126,7 +127,7 @@ impl<'a> Audit<'a> {
         self.left_behind().await.iter().all(|(_, left)| *left == 0)
     }
 
-    /// Waits until nothing is on its way, or something stays.
+    /// Waits until the queues stay empty, or the deadline passes.
     async fn await_quiet(&mut self) {
         let deadline = Instant::now() + RECOVERY;
         let mut quiet = 0;
@@ -136,7 +137,8 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Messages in the work queue and on the rungs. Those in a worker's hands show only when it is gone.
+    /// Messages in the work queue and on the rungs. Messages in flight are counted only after their
+    /// worker has ended.
     async fn left_behind(&mut self) -> Vec<(String, u32)> {
         let mut left = Vec::new();
         for queue in self.env.waiting_queues() {
@@ -168,8 +170,8 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// A queue has back what its consumers held once they are gone. A cluster may count those of a node that was
-    /// killed for long; what they hold shows as a request without an answer.
+    /// A queue has back what its consumers held once they are gone. A cluster may count those of a
+    /// node that was killed for long; what they hold shows as a request without an answer.
     async fn consumers_gone(&mut self) {
         let deadline = Instant::now() + GONE;
         while self.env.consumers().await > 0 && Instant::now() < deadline {
@@ -177,8 +179,8 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Takes what is in a queue at present. It is acknowledged only when it is here, so that a broker
-    /// that fails meanwhile delivers it again; that it came twice then makes no difference.
+    /// Takes what is in a queue at present. It is acknowledged only when it is here, so that a
+    /// broker that fails meanwhile delivers it again; that it came twice then makes no difference.
     async fn read(&mut self, last: &str) {
         let queue = self.env.name(last);
         let letters = Mutex::new(Vec::new());

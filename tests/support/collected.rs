@@ -1,4 +1,4 @@
-//! What was received of a load, compared with what was asked, what is stored and what the contract says.
+//! Compares the messages received for a load with the requests, the stored outcomes and the model.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,4 +1,4 @@
-//! Comparing what was seen with what must be seen, to the last value.
+//! Compares what was observed with what is expected, value by value.
 
 use std::collections::HashMap;
 
@@ -30,8 +30,8 @@ pub fn compare_event(
     }
     let mut expected = expected.clone();
     if expected["data"]["error"]["details"][0]["reason"] == "INVALID_FIELD" {
-        // The violations are told in words, and the contract does not say whether the event names an
-        // account that the request did not.
+        // The violations are told in words, and the contract does not say whether the event names
+        // an account that the request did not.
         for event in [&mut seen, &mut expected] {
             if let Some(data) = event["data"].as_object_mut() {
                 data.remove("org_id");

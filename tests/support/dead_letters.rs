@@ -1,4 +1,4 @@
-//! Dead letters as workers and the broker write them, put into the queue by hand.
+//! Puts dead letters into the queue, as workers and the broker write them.
 
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
@@ -80,7 +80,8 @@ impl DeadLetter {
 }
 
 impl TestEnv {
-    /// Puts letters into the dead-letter queue, as a worker under the environment's login would have.
+    /// Puts letters into the dead-letter queue, as a worker under the environment's login would
+    /// have.
     pub async fn put_dead_letters(&self, letters: &[DeadLetter]) {
         let user = self.login();
         for window in letters.chunks(500) {
@@ -102,7 +103,8 @@ impl TestEnv {
         }
     }
 
-    /// A letter that the broker would have written for that reason, of a client that it authenticated.
+    /// A letter that the broker would have written for that reason, of a client that it
+    /// authenticated.
     pub async fn put_broker_dead_letter(
         &self,
         reason: &str,

@@ -21,7 +21,8 @@ pub struct TestEnv {
 }
 
 impl TestEnv {
-    /// An environment on the shared servers. The schema exists; no worker runs and no queue is declared.
+    /// An environment on the shared servers. The schema exists; no worker runs and no queue is
+    /// declared.
     pub async fn new() -> Self {
         Self::on(Servers::shared()).await
     }

@@ -1,4 +1,4 @@
-//! What must be seen of an answer: its event, and the two legs of a revert.
+//! The expected event and the two expected legs of an answer.
 
 use serde_json::{Value, json};
 

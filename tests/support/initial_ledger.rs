@@ -1,5 +1,5 @@
-//! A ledger before the requests come: orgs, accounts and postings, known to the model and put into the
-//! database.
+//! The ledger before the requests: orgs, accounts and postings, which the model knows and the
+//! database gets.
 
 use std::collections::HashMap;
 
@@ -110,7 +110,8 @@ impl InitialLedger {
     /// Lets Frontier give back `parts` of a usage; `ids` are those of its entries.
     pub fn give_back(&mut self, usage: Uuid, parts: &[i64], ids: &[Uuid]) {
         let account = self.postings[&usage].account;
-        // The caller spelled the id as Frontier does, or in upper case, which Frontier does not count.
+        // The caller spelled the id as Frontier does, or in upper case, which Frontier does not
+        // count.
         let usage_id = match usage.as_u128() % 2 {
             0 => usage.to_string(),
             _ => usage.to_string().to_uppercase(),
@@ -146,7 +147,8 @@ impl InitialLedger {
             }
             (None, None) => None,
         };
-        // A disabled account that is named may be given its usage back; else it is the newest active one.
+        // A disabled account that is named may be given its usage back; else it is the newest
+        // active one.
         let meant = |account: &&Account| match content.billing {
             Some(id) => account.id == id,
             None => account.active && Some(account.org) == stated,

@@ -1,4 +1,4 @@
-//! Frontier's tables as Frontier would fill them, and what a test asks of them.
+//! Fills Frontier's tables as Frontier does, and reads them.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -205,8 +205,8 @@ impl TestEnv {
         .await
     }
 
-    /// What must hold whatever happened: both legs of every applied outcome are there and equal, no usage is
-    /// given back more than it took, and what went out of the platform's account came into the customers'.
+    /// Asserts that both legs of every applied outcome exist and are equal, that no usage is
+    /// reverted beyond its amount, and that each entry has an outcome.
     pub async fn assert_ledger_is_sound(&self) {
         let lacking = self
             .count(

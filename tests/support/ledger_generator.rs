@@ -24,8 +24,8 @@ impl LedgerGenerator {
         generator
     }
 
-    /// Four orgs: each with a disabled account, newer than its default; an older one; a project; a deleted
-    /// account, the oldest of all.
+    /// Four orgs: each with a disabled account, newer than its default; an older one; a project; a
+    /// deleted account, the oldest of all.
     fn found_orgs(&mut self) {
         for _ in 0..4 {
             let org = self.id();

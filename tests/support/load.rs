@@ -32,7 +32,7 @@ pub enum RequestKind {
     Invalid(Vec<&'static str>),
     /// `MALFORMED_REQUEST`: goes to the dead-letter queue as well.
     Malformed,
-    /// Stops whoever reads it: ends in the dead-letter queue unread.
+    /// Crashes each worker that reads it: ends in the dead-letter queue unread.
     CrashesWorker,
 }
 
@@ -47,24 +47,24 @@ impl RequestKind {
 }
 
 impl Load {
-    /// A load of `count` requests of every kind, under the environment's policy; the same for the same seed. The
-    /// ledger that they meet is put into the environment's database.
+    /// A load of `count` requests of every kind, under the environment's policy; the same for the
+    /// same seed. The ledger that they meet is put into the environment's database.
     pub async fn mixed(env: &TestEnv, seed: u64, count: usize) -> Self {
         let load = RequestGenerator::new(policy(env), seed).load(count);
         load.ledger.insert(&env.db).await;
         load
     }
 
-    /// The same, but only reverts of usages that are there, each decided at its first attempt: nothing
-    /// climbs the ladder, nothing is dead-lettered.
+    /// The same with existing usages only. Each request is decided at its first attempt: none
+    /// climbs the ladder, none is dead-lettered.
     pub async fn plain(env: &TestEnv, seed: u64, count: usize) -> Self {
         let load = RequestGenerator::new(policy(env), seed).plain_load(count);
         load.ledger.insert(&env.db).await;
         load
     }
 
-    /// Publishes everything until it is confirmed, whatever becomes of the broker; about every third request
-    /// twice.
+    /// Publishes every request until it is confirmed, also while the broker restarts. About every
+    /// third request is published twice.
     pub async fn publish(&self, env: &TestEnv) {
         self.publish_part(env, &self.requests).await;
     }
@@ -97,8 +97,8 @@ fn policy(env: &TestEnv) -> Policy {
     }
 }
 
-/// Publishes all, then awaits every confirm. A message that came back as unroutable may be reported with
-/// another's confirm, so that one such confirm fails the whole window.
+/// Publishes all, then awaits every confirm. A message that came back as unroutable may be reported
+/// with another's confirm, so that one such confirm fails the whole window.
 async fn publish_window(
     channel: &Channel,
     exchange: &str,

@@ -118,7 +118,8 @@ impl Mailbox {
         !self.waiting.is_empty()
     }
 
-    /// The next message that answers `request`. A request that succeeded must be valid by asyncapi.yaml.
+    /// The next message that answers `request`. A request that succeeded must be valid by
+    /// asyncapi.yaml.
     pub async fn answer(&mut self, request: &Request) -> Message {
         let message = self.correlated(&request.correlation()).await;
         let kind = message.properties.kind().as_ref();

@@ -1,7 +1,7 @@
 //! The contract as a sequential machine: requests come one after another, and each is answered.
 //!
-//! Pure, and written from the contract alone: nothing of the program is used here, so that an error there
-//! is not an error here as well.
+//! The model is pure and written from the contract alone. It uses nothing of the program, so that
+//! an error there is not repeated here.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -75,7 +75,7 @@ pub struct Revert {
     /// n-th revert of this usage by revertd, from 0.
     pub number: i32,
     pub usage_amount: i64,
-    /// What had been given back before, by whomever, and how much of that by others.
+    /// The amount reverted before by any writer, and the part of it by other writers.
     pub before: i64,
     pub by_others: i64,
 }

@@ -1,4 +1,4 @@
-//! What can be seen afterwards: stored outcomes, entries in the ledger, events.
+//! What is observed afterwards: stored outcomes, entries in the ledger, events.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! How far the work has come, whatever becomes of the servers meanwhile.
+//! Reads how far the work has come, also while the servers restart.
 
 use lapin::options::*;
 use lapin::types::FieldTable;

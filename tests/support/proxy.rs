@@ -1,6 +1,6 @@
-//! A TCP proxy between a worker and one of its servers, for the faults of a network: connections that are
-//! refused, cut, silent, half open, late or slow. Everything can be switched while connections are open, and
-//! everything that passes is counted.
+//! A TCP proxy between a worker and one of its servers, for network faults: connections that are
+//! refused, cut, silent, half open, late or slow. Everything can be switched while connections are
+//! open, and the bytes are counted.
 //!
 //! It runs on a thread of its own, so that a test may block without stopping the traffic.
 
@@ -140,8 +140,8 @@ impl Proxy {
         }
     }
 
-    /// Ends the first connection that carries its `after_bytes`-th byte in `direction`, right after that byte;
-    /// it alone, once.
+    /// Ends the first connection that carries its `after_bytes`-th byte in `direction`, right after
+    /// that byte; it alone, once.
     pub fn end_after(&self, direction: Direction, after_bytes: u64, ending: Ending) {
         *lock(&self.shared.cut) = Some(Cut {
             direction,
@@ -150,14 +150,15 @@ impl Proxy {
         });
     }
 
-    /// Loses the answer to every `every`-th batch that PostgreSQL committed, and ends the connection.
+    /// Loses the answer to every `every`-th batch that PostgreSQL committed, and ends the
+    /// connection.
     pub fn lose_commits(&self, every: u64) {
         let ending = Ending::Reset;
         *lock(&self.shared.losses) = Some(Losses { every, ending });
     }
 
-    /// From here on everything passes, and new connections are taken. Connections that were silent or
-    /// forgotten stay so.
+    /// From here on everything passes, and new connections are taken. Connections that were silent
+    /// or forgotten stay so.
     pub fn heal(&self) {
         self.refuse(false);
         *lock(&self.shared.cut) = None;
@@ -203,7 +204,8 @@ impl Proxy {
         each.max().unwrap_or_default()
     }
 
-    /// Statements that PostgreSQL was asked to prepare, for each connection in the order of their coming.
+    /// Statements that PostgreSQL was asked to prepare, for each connection in the order of their
+    /// coming.
     pub fn parses(&self) -> Vec<u64> {
         let connections = lock(&self.shared.connections);
         connections
@@ -216,14 +218,16 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Dropped where it stands it would wait for its tasks, which a test's own runtime forbids.
+            // Dropped where it stands it would wait for its tasks, which a test's own runtime
+            // forbids.
             runtime.shutdown_background();
         }
     }
 }
 
 impl TestEnv {
-    /// Puts a proxy between the workers started from here on and the database; the test itself goes past it.
+    /// Puts a proxy between the workers started from here on and the database; the test itself goes
+    /// past it.
     pub fn proxy_database(&mut self) -> Proxy {
         let url = with_database(&self.servers.database, &self.database);
         let proxy = Proxy::to_postgres(&server_of(&url, 5432));

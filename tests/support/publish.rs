@@ -10,7 +10,8 @@ use super::TestEnv;
 use super::connect::connect_amqp;
 
 impl TestEnv {
-    /// Publishes a request under the worker's login, without a `user_id`. It is confirmed and routed.
+    /// Publishes a request under the worker's login, without a `user_id`. It is confirmed and
+    /// routed.
     pub async fn publish(&self, request: &Request) {
         publish_on(&self.channel, &self.name("requests"), request).await;
     }

@@ -117,8 +117,8 @@ impl TestEnv {
         std::iter::once(self.name("work")).chain(rungs).collect()
     }
 
-    /// Waits until the work queue and every rung are empty. Messages in flight are not counted, so a
-    /// test calls this after the last event.
+    /// Waits until the work queue and every rung are empty. Messages in flight are not counted, so
+    /// a test calls this after the last event.
     pub async fn drained(&self) {
         eventually("the queues are drained", async || {
             for queue in self.waiting_queues() {

@@ -1,4 +1,5 @@
-//! AMQP frames by hand: publishes what no client library would send, reads what none can parse.
+//! AMQP frames as bytes: publishes messages that no client library sends, and reads messages that
+//! none can parse.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

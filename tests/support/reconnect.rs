@@ -1,4 +1,4 @@
-//! Connections that come back by themselves, whatever becomes of the servers meanwhile.
+//! Connections that are opened again after a server has restarted.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tokio_postgres::{Client, NoTls};
 
 use super::{Message, try_connect_amqp};
 
-/// Longest that servers under a fault may make no progress; what takes longer is stuck. RabbitMQ itself waits three
-/// minutes before it tries a dead-lettering again that failed.
+/// Longest time without progress under a fault. A test that exceeds it has failed. RabbitMQ
+/// itself waits three minutes before it tries a dead-lettering again that failed.
 pub const RECOVERY: Duration = Duration::from_secs(200);
 
 /// Longest wait for one answer of a server that may be gone.
@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// Messages that are received before they are acknowledged together.
 const PREFETCH: u16 = 500;
 
-/// Letters that are taken from a queue in one go, so that it stays well within the time for an answer.
+/// Most messages that are taken from a queue at once, within the time for one answer.
 const MOST_AT_ONCE: u32 = 20_000;
 
 /// Between two tries to connect.
@@ -43,8 +43,8 @@ impl ReconnectingChannel {
         }
     }
 
-    /// Does `work` on the channel, anew on another one each time that it fails or does not answer. What
-    /// it did the first time may have been done all the same.
+    /// Does `work` on the channel, anew on another one each time that it fails or does not answer.
+    /// What it did the first time may have been done all the same.
     pub async fn retry<T>(
         &mut self,
         what: &str,
@@ -99,8 +99,8 @@ pub async fn reconnect_db(url: &str) -> Client {
     }
 }
 
-/// Takes what is in a queue at present, up to a bound. A letter is kept before it is acknowledged, so that a broker that
-/// fails meanwhile can only deliver it once more.
+/// Takes what is in a queue at present, up to a bound. A letter is kept before it is acknowledged,
+/// so that a broker that fails meanwhile can only deliver it once more.
 pub async fn drain_queue(
     channel: &Channel,
     queue: &str,

@@ -1,4 +1,4 @@
-//! What a run under faults came to: counted, told, and kept for the table that `make faults` prints.
+//! The result of a run under faults: counted, printed, and kept for the table of `make faults`.
 
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
@@ -16,16 +16,16 @@ const SHOWN: usize = 40;
 pub struct AuditResult {
     /// Requests whose publishing was confirmed.
     pub requests: usize,
-    /// Those with neither an outcome nor an event nor a dead letter.
+    /// Requests with neither an outcome nor an event nor a dead letter.
     pub lost: usize,
-    /// Reverts that should not be there, or not like this: more than allowed, without an outcome, with
-    /// unequal legs.
+    /// Wrong reverts: more than allowed, without an outcome, or with unequal legs.
     pub twice: usize,
     /// Requests without any event, and messages left behind.
     pub unanswered: usize,
-    /// Outcomes that were told in two ways, or otherwise than they are stored or the contract says.
+    /// Outcomes with two different events, or with an event that differs from the stored outcome or
+    /// from the contract.
     pub differing: usize,
-    /// What was wrong, with the ids of it; also what no column counts.
+    /// The findings with their ids, also those that no column counts.
     pub findings: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ pub enum Finding {
     Twice,
     Unanswered,
     Differing,
-    /// None of them, but wrong all the same.
+    /// An error of another kind.
     Other,
 }
 
@@ -90,7 +90,8 @@ pub fn sized(quick: usize, in_full: usize) -> usize {
     if full() { in_full } else { quick }
 }
 
-/// The seed of this run's random numbers: `REVERTD_FAULTS_SEED`, or a new one; printed, so that it can be run again.
+/// The seed of this run's random numbers: `REVERTD_FAULTS_SEED`, or a new one; printed, so that it
+/// can be run again.
 pub fn seed() -> u64 {
     let given = std::env::var("REVERTD_FAULTS_SEED").ok();
     let seed = given.map_or_else(random, |text| {
@@ -132,8 +133,8 @@ impl fmt::Display for Latencies {
     }
 }
 
-/// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every finding
-/// unless the count is clean.
+/// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every
+/// finding unless the count is clean.
 pub fn report(fault: &str, runs: usize, count: AuditResult) {
     report_measured(fault, runs, count, "");
 }

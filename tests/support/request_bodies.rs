@@ -1,4 +1,4 @@
-//! Bodies of requests: one content in the many spellings that mean the same, and bodies that break a rule.
+//! Encodes a content in one of the many equal spellings, and makes bodies that break a rule.
 
 use rand::RngExt;
 use rand::rngs::StdRng;

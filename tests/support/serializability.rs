@@ -1,8 +1,8 @@
-//! Whether what was observed can have come about one request after another.
+//! Checks whether the observed outcomes can result from one request after another.
 //!
-//! Every outcome says where it stands among those of its usage: a success by its number, a refusal by what
-//! it says remained, or by the earlier entry that it names. In that order the model must give exactly what
-//! was observed, to the last value. Nothing is accepted because it would also have been plausible.
+//! Every outcome says where it stands among those of its usage: a success by its number, a refusal
+//! by the remaining amount or the earlier entry that it names. In that order the model must give
+//! exactly the observed values.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Certificates of the tests: signed by the authority of the servers' instance, or by a stranger; and a proxy that
-//! speaks TLS with a certificate of the test's choice in front of a server.
+//! Certificates of the tests, signed by the authority of the servers' instance or by an unknown
+//! one; and a proxy that shows a chosen certificate in front of a server.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ impl Authority {
         }
     }
 
-    /// One that nobody knows, of the same name.
+    /// An authority of the same name that no server trusts.
     pub fn stranger() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = named(AUTHORITY);
@@ -156,7 +156,8 @@ pub enum TlsNegotiation {
     PostgresDeclines,
 }
 
-/// A listener that shows a certificate of the test's, and passes on what it decrypts; gone when dropped.
+/// A listener that shows a certificate of the test and forwards the decrypted bytes. It ends when
+/// dropped.
 pub struct TlsProxy {
     address: SocketAddr,
     accepting: JoinHandle<()>,
@@ -188,7 +189,7 @@ impl Drop for TlsProxy {
     }
 }
 
-/// What goes wrong is for the client to say.
+/// Errors are left to the client to report.
 async fn pass(
     mut client: TcpStream,
     server: String,

@@ -1,5 +1,4 @@
-//! Requests that have nothing to do with a fault, sent beside it at a steady rate: how long each
-//! waits for its event.
+//! Unrelated requests, sent at a steady rate beside a fault, and how long each waits for its event.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +15,7 @@ const EVERY: Duration = Duration::from_millis(20);
 /// Longest wait for the last answers.
 const LAST: Duration = Duration::from_secs(20);
 
-/// Longest that a fault may delay 99 of 100 requests that it has nothing to do with.
+/// Longest delay that a fault may add for 99 of 100 unrelated requests.
 const BOUND: Duration = Duration::from_secs(1);
 
 /// Reverts of usages that are there, each of its own.
@@ -28,8 +27,8 @@ pub struct UnrelatedRequests {
 }
 
 impl UnrelatedRequests {
-    /// Sends some of them before the fault, on an account of their own: a worker begins slowly, and
-    /// a machine may be busy.
+    /// Sends 100 requests before the fault, on an account of their own, as a baseline: a worker
+    /// starts slowly, and a machine may be busy.
     pub async fn new(env: &TestEnv) -> Self {
         let mut unrelated = Self {
             account: env.customer().await.account,
@@ -43,8 +42,8 @@ impl UnrelatedRequests {
         unrelated
     }
 
-    /// Sends them beside the fault. A request without an event is found as unanswered, and so are
-    /// waits that are longer than before by more than the bound.
+    /// Sends requests during the fault. A request without an event is a finding, and so is a wait
+    /// that exceeds the baseline by more than the bound.
     pub async fn send_during_fault(mut self, env: &TestEnv) -> (AuditResult, Latencies) {
         let requests = if full() { 3000 } else { 250 };
         let (unanswered, waits) = self.send(env, requests).await;

@@ -1,4 +1,4 @@
-//! Connections cut after any of their bytes: in the midst of a login, a statement, a delivery, a confirm.
+//! Connections cut after any of their bytes: within a login, a statement, a delivery or a confirm.
 
 use std::time::Duration;
 
@@ -80,8 +80,8 @@ async fn cut(network: &Network, server: Server, direction: Direction, after: u64
     worker.stop().await;
 }
 
-/// The n-th point between 1 and `most`. The golden ratio spreads any number of them evenly, so that the full
-/// form may stop at any time; the seed shifts them.
+/// The n-th point between 1 and `most`. The golden ratio spreads any number of them evenly, so that
+/// the full form may stop at any time; the seed shifts them.
 fn spread(seed: u64, n: u32, most: u64) -> u64 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let share = seed.wrapping_add(GOLDEN.wrapping_mul(u64::from(n) + 1));

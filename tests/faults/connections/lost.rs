@@ -1,4 +1,5 @@
-//! Answers of the database that never arrive: what was asked for happened all the same, or hangs undone.
+//! Answers of the database that never arrive: the statement committed all the same, or its session
+//! hangs.
 
 use std::time::Duration;
 
@@ -8,19 +9,22 @@ use crate::support::load::Load;
 use crate::support::proxy::{Conditions, Ending, Way};
 use crate::support::report::{full, seed};
 
-/// How often one worker loses an answer before another takes its place: the waits between its tries grow.
+/// How often one worker loses an answer before another takes its place: the waits between its tries
+/// grow.
 const LOSSES_OF_A_WORKER: u64 = 4;
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What is delivered again goes to the same worker, or to one beside it that has nothing to complain of.
+/// A redelivered message goes to the same worker, or to a second worker whose connection has no
+/// faults.
 #[tokio::test]
 async fn lost_answers_to_commits_lose_nothing() {
     let (losses, requests) = if full() { (200, 12_000) } else { (10, 700) };
     let mut env = TestEnv::new().await;
     env.set("WORKER__BATCH_MAX", "5");
     env.set("WORKER__CONCURRENCY", "2");
-    // The calm worker goes past the losing proxy; slowly, so that it leaves the others enough to do.
+    // The calm worker goes past the losing proxy; slowly, so that it leaves the others enough to
+    // do.
     let broker = env.proxy_amqp();
     broker.set_new(Conditions::both(Way {
         delay: Duration::from_millis(100),
@@ -56,7 +60,8 @@ async fn lost_answers_to_commits_lose_nothing() {
     report("connection: the answer to a commit lost", runs, count);
 }
 
-/// The worker is told that its connection ended; the server is not, and keeps what it had given out.
+/// The worker sees the end of its connection. The server does not, and keeps the locks and messages
+/// of the session.
 #[tokio::test]
 async fn a_half_open_connection_at_the_server_loses_nothing() {
     let heartbeat = if full() { None } else { Some(3) };
@@ -66,7 +71,8 @@ async fn a_half_open_connection_at_the_server_loses_nothing() {
     let worker = network.env.start_worker().await;
     tokio::join!(load.publish(&network.env), async {
         for _ in 0..rounds {
-            // One that is idle when it ends is replaced without a word; what is in use makes a pause.
+            // An idle connection that ends is replaced without a log line. A connection in use
+            // causes a pause.
             network.progress(TIMEOUT).await;
             network.database.end(Ending::ServerForgotten);
             network.progress(TIMEOUT).await;

@@ -1,4 +1,4 @@
-//! Connections that are refused: at the start, and in the midst of work.
+//! Connections that are refused, at the start and during work.
 
 use std::time::Duration;
 

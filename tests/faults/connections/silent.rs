@@ -1,4 +1,4 @@
-//! Connections that say nothing any more, and do not end: only the worker's own timeouts tell.
+//! Connections that stay open and carry no more bytes: only the worker's own timeouts notice them.
 
 use std::time::Duration;
 
@@ -95,7 +95,8 @@ async fn a_half_open_connection_at_the_worker_loses_nothing() {
     report("connection: half open, server told", runs, count);
 }
 
-/// A start asks the database a few questions over a connection of its own; here it falls silent among them.
+/// A start asks the database a few questions over a connection of its own; here it falls silent
+/// among them.
 #[tokio::test]
 async fn a_database_silent_during_startup_is_retried() {
     let starting = async |after_bytes| {

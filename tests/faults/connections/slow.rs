@@ -1,4 +1,4 @@
-//! Networks that are late or slow, and otherwise well: work goes on, and no failure is seen.
+//! Slow networks: requests are delayed, and no failure is logged.
 
 use std::time::Duration;
 

@@ -10,8 +10,8 @@ use crate::support::report::{Finding, report_beside, sized};
 use crate::support::unrelated::UnrelatedRequests;
 use crate::support::{Request, TestEnv, WorkerProcess, eventually};
 
-/// Requests of an org whose subscriber's queue does not take events, beside unrelated requests: their
-/// events are in revertd's own queue in the end, and no attempt is counted.
+/// Requests of an org whose subscriber's queue does not take events, beside unrelated requests:
+/// their events are in revertd's own queue in the end, and no attempt is counted.
 async fn beside_untaken_events(
     fault: &str,
     env: TestEnv,
@@ -57,8 +57,8 @@ async fn a_queue_that_rejects_publishes_delays_no_other_org() {
     beside_untaken_events(fault, env, worker, customer.account, 20).await;
 }
 
-/// Stops the process of a queue where it is: what it is sent is neither confirmed nor refused, as by
-/// a quorum queue without a majority.
+/// Stops the process of a queue where it is: what it is sent is neither confirmed nor refused, as
+/// by a quorum queue without a majority.
 const SUSPEND: &str = "{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"QUEUE\">>)), \
     sys:suspend(amqqueue:get_pid(Queue)).";
 

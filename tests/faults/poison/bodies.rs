@@ -1,4 +1,4 @@
-//! Bodies: a request that could be granted, and what becomes of it by mutation.
+//! Bodies: a valid request, and its mutations.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -83,8 +83,8 @@ pub fn body(account: Uuid, usage: Uuid, rng: &mut StdRng) -> Vec<u8> {
     }
 }
 
-/// The usage and the amount that a body asks for, where it may be granted at all; read by other means than the
-/// worker's.
+/// The usage and the amount that a body asks for, where it may be granted at all; read by other
+/// means than the worker's.
 pub fn asks_for(body: &[u8]) -> Option<(Uuid, i64)> {
     /// A field that is given twice, in whichever spelling, is refused.
     #[derive(serde::Deserialize)]

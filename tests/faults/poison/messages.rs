@@ -12,7 +12,7 @@ use crate::support::raw::long;
 /// What text that is not UTF-8 looks like.
 const NOT_UTF8: &[u8] = b"\xff\xfe";
 
-/// What must become of a message.
+/// How a message must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedEnd {
     /// It is answered by an event; by a dead letter too, where the event says that it failed.
@@ -23,7 +23,7 @@ pub enum ExpectedEnd {
     Unreadable,
 }
 
-/// A message to publish, known again by its correlation id, or by its message id where it has none.
+/// A message to publish. It is recognized by its correlation id, or else by its message id.
 pub struct Poison {
     pub routing_key: Vec<u8>,
     pub properties: Vec<u8>,
@@ -52,7 +52,7 @@ pub fn number(id: &str) -> Option<usize> {
     digits[..end.unwrap_or(digits.len())].parse().ok()
 }
 
-/// Draws messages. A share of `unreadable` in 1,000 can't be read.
+/// Generates messages. Of 1,000, `unreadable` cannot be parsed.
 pub struct PoisonGenerator<'a> {
     rng: StdRng,
     account: Uuid,
@@ -63,8 +63,8 @@ pub struct PoisonGenerator<'a> {
 }
 
 impl<'a> PoisonGenerator<'a> {
-    /// `usages` of `account` are what valid bodies ask for; `user` is the publisher's login, `queue` some
-    /// queue's name.
+    /// Valid bodies ask for `usages` of `account`. `user` is the publisher's login, and `queue` the
+    /// name of any queue.
     pub fn new(
         seed: u64,
         account: Uuid,
@@ -162,8 +162,8 @@ impl<'a> PoisonGenerator<'a> {
             properties.reply_to = Some(queue.as_bytes().to_vec());
         }
         if expires {
-            // The broker takes numbers only. With forged deaths it would take the expiry for a cycle, and drop
-            // the message: a publisher can do that to itself.
+            // The broker takes numbers only. With forged deaths it would take the expiry for a
+            // cycle, and drop the message: a publisher can do that to itself.
             properties.headers = None;
             let times = ["0", "1", "50", "4000000000"];
             let time = times[self.rng.random_range(0..times.len())];

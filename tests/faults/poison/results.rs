@@ -1,4 +1,4 @@
-//! What became of each poisonous message, and whether that is right.
+//! Collects how each poison message ended, and compares that with how it must end.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use crate::support::TestEnv;
 use crate::support::raw::RawMessage;
 use crate::support::report::{AuditResult, Finding};
 
-/// What was seen of all messages, by their numbers.
+/// What was seen of all messages, indexed by their numbers.
 pub struct PoisonResults {
     expected: Vec<ExpectedEnd>,
     seen: Vec<Seen>,
@@ -87,7 +87,7 @@ impl PoisonResults {
         }
     }
 
-    /// How much was seen, to tell whether more comes.
+    /// The number of messages seen so far.
     pub fn received(&self) -> usize {
         let all = self.seen.iter();
         all.map(|seen| seen.told.len() + seen.given_up + seen.removed)
@@ -103,7 +103,7 @@ impl PoisonResults {
         (0..self.expected.len()).filter(of).collect()
     }
 
-    /// Compares what was seen with what may be, and with the ledger.
+    /// Compares what was seen with what is allowed, and with the ledger.
     pub async fn compare(&self, env: &TestEnv, poison: &PoisonLoad) -> AuditResult {
         let mut count = AuditResult {
             requests: poison.count,
@@ -132,7 +132,7 @@ impl PoisonResults {
                 };
                 found(wrong, "did not end where it belongs");
             }
-            // Once redelivered, it may be taken at the word of a count that it forged: it harms itself alone.
+            // A redelivered message with a forged delivery count harms only itself.
             let forged = message.forges_a_count();
             if seen.told.len() > 1 && message.is_named && !forged {
                 found(Finding::Differing, "was told in several ways");

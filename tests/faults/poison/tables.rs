@@ -1,4 +1,4 @@
-//! Header tables of every type and of absurd values, as bytes.
+//! Header tables of every type and with extreme values, as bytes.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -26,14 +26,15 @@ const NAMES: [&str; 16] = [
     "x-\u{1f4a5}",
 ];
 
-/// Largest headers: a frame, less the rest of the properties, and what the broker adds at a redelivery.
+/// Largest headers: a frame, less the rest of the properties, and what the broker adds at a
+/// redelivery.
 const LARGEST: usize = 131_072 - 8192;
 
 /// The content of a table: forged, absurd or huge; never what the broker itself refuses.
 pub fn table(queue: &str, rng: &mut StdRng) -> Vec<u8> {
     let mut table = Vec::new();
-    // With all three, it looks like a message that a worker under another login published: it waits for a day
-    // until that login is trusted.
+    // With all three, it looks like a message that a worker under another login published: it waits
+    // for a day until that login is trusted.
     let never = ["x-attempts", "x-client", "x-first-attempt-at"][rng.random_range(0..3)];
     for _ in 0..rng.random_range(0..5) {
         let name = NAMES[rng.random_range(0..NAMES.len())];
@@ -42,8 +43,8 @@ pub fn table(queue: &str, rng: &mut StdRng) -> Vec<u8> {
         }
         short(&mut table, name.as_bytes());
         let value = value(0, rng);
-        // Of an array of anything else than deaths, RabbitMQ 3.10 itself breaks: it stops dead-lettering, for
-        // every queue of the node.
+        // Of an array of anything else than deaths, RabbitMQ 3.10 itself breaks: it stops
+        // dead-lettering, for every queue of the node.
         if name == "x-death" && (value[0] == b'A' || rng.random()) {
             table.extend(deaths(queue, rng));
         } else {

@@ -11,7 +11,7 @@ const LONGEST: usize = 50;
 
 /// The tests of one source file.
 struct Module {
-    /// `contract::policies` of tests/it, `faults::crashes` of tests/faults; none of a file in `src`.
+    /// `contract::policies` in tests/it, `faults::crashes` in tests/faults, none in `src`.
     path: Option<String>,
     tests: Vec<String>,
 }

@@ -1,4 +1,5 @@
-//! Requests that share an id within one batch: the first of them that is decided for good is the request.
+//! Requests that share an id within one batch: the first one that is decided for good is the
+//! request.
 
 use revertd::ledger::Ledger;
 use revertd::outcome::{Decision, Verdict, known_reason};

@@ -1,4 +1,4 @@
-//! Several processes on one usage.
+//! Several processes that decide requests on one usage.
 
 use serde_json::json;
 
@@ -204,7 +204,8 @@ async fn a_batch_keeps_its_order_beside_another_worker() {
         let event = events.answer(request).await.json();
         told.push(event["data"]["reverted_total"].as_str().map(str::to_owned));
     }
-    // The second, as the second of its usage, would stand as well with the other's revert before it.
+    // The second, as the second of its usage, would stand as well with the other's revert before
+    // it.
     assert_eq!(told, [Some("10".into()), Some("15".into()), None]);
     env.assert_ledger_is_sound().await;
     env.teardown().await;

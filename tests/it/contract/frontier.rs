@@ -1,10 +1,11 @@
-//! Beside a Frontier that writes the same tables.
+//! revertd beside a Frontier that writes the same tables.
 
 use serde_json::json;
 
 use crate::support::*;
 
-/// Frontier's own tables, as its migrations leave them: with columns and references that revertd ignores.
+/// Frontier's own tables, as its migrations leave them: with columns and references that revertd
+/// ignores.
 const FRONTIERS_TABLES: &str = "
     CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\";
     CREATE TABLE organizations (

@@ -1,4 +1,4 @@
-//! Delivered again, a request answers the same and changes nothing.
+//! A request that is delivered again gets the same answer and changes nothing.
 
 use serde_json::json;
 

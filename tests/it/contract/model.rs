@@ -1,4 +1,4 @@
-//! Random histories through the ledger, decided by several writers at once, against the model.
+//! Random histories, decided by several writers at once, compared with the model.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Orgs and projects by their names, and which account of an org is meant.
+//! Orgs and projects by name, and the default account of an org.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

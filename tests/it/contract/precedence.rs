@@ -1,4 +1,4 @@
-//! Where several refusals hold, the first row of the table decides.
+//! Where several refusals apply, the first row of the table decides.
 
 use lapin::types::AMQPValue;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! By whose word a message is a client's request: that of logins that are trusted, and of nobody else.
+//! Which login's `x-client` is trusted.
 
 use lapin::types::{AMQPValue, FieldArray};
 use serde_json::{Value, json};

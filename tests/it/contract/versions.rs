@@ -1,4 +1,5 @@
-//! Two versions side by side: what a later one stored, this one tells; and what it can't tell harms nobody else.
+//! Two versions side by side: this version publishes outcomes that a later version stored. An
+//! outcome that it cannot publish fails only its own request.
 
 mod next_version;
 

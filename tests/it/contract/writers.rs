@@ -1,4 +1,5 @@
-//! Several writers that decide the batches of one history at the same time, and what came of it.
+//! Several writers that decide the batches of one history at the same time, and the comparison of
+//! their outcomes with the model.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -306,8 +307,8 @@ async fn work(
     told
 }
 
-/// Requests of one writer on one usage are decided in the order of their delivery. Only those count that
-/// were delivered once and share their id with no other: the rest may have been decided elsewhere.
+/// Requests of one writer on one usage are decided in delivery order. Only requests count that were
+/// delivered once and share their id with no other: the rest may have been decided elsewhere.
 fn check_delivery_order(
     asked: &[ValidRequest],
     batches: &[Vec<Vec<Delivery>>],

@@ -1,4 +1,4 @@
-//! Whatever its routing key, what is published to the request exchange is a request.
+//! A message to the request exchange is a request whatever its routing key.
 
 use lapin::ExchangeKind;
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};

@@ -1,4 +1,4 @@
-//! The retry ladder, dead letters, and whose request it stays.
+//! The retry ladder and dead letters, and the client that a request keeps there.
 
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use serde_json::json;

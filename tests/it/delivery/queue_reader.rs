@@ -1,4 +1,4 @@
-//! Reading a queue, letter by letter, that others take from meanwhile.
+//! Reads a queue message by message while other consumers take from it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::support::*;
 
-/// Far below what a frame is waited for (30 s): a queue that has nothing more is asked, not waited for.
+/// Far below the timeout for a frame (30 s): an empty queue answers at once.
 const SOON: Duration = Duration::from_secs(10);
 
 /// An environment whose dead-letter queue has three letters, counted and not yet read.

@@ -1,4 +1,5 @@
-//! Messages that come again: tried in small parts, counted only where a process crashed.
+//! Redelivered messages: they are tried in small parts, and a delivery is counted only where a
+//! process crashed.
 
 use crate::support::*;
 
@@ -50,7 +51,8 @@ async fn first_deliveries_are_not_in_the_crash_journal() {
     env.teardown().await;
 }
 
-/// A message that comes again, is tried alone, may crash once, and is in work: its statement waits for a lock.
+/// A redelivered message that is tried alone, has one crash left, and is in flight: its statement
+/// waits for a lock.
 struct HeldUp {
     env: TestEnv,
     worker: WorkerProcess,

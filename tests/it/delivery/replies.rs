@@ -1,4 +1,4 @@
-//! `reply_to`: a copy for who asked, and nothing more.
+//! `reply_to`: the requester gets a copy of the event.
 
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -219,7 +219,8 @@ async fn a_request_is_acknowledged_after_the_confirm() {
     let (full, requests) = refused_events(&env).await;
     worker.logged("refused: a queue is full").await;
     worker.kill();
-    // Decided and half told, and in the work queue or on a rung: the next worker is given them again.
+    // The requests are decided and half of their events published. They are in the work queue or on
+    // a rung, and the next worker gets them again.
     let delete = lapin::options::QueueDeleteOptions::default();
     env.channel
         .queue_delete(full.as_str().into(), delete)

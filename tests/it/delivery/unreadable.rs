@@ -1,4 +1,4 @@
-//! Messages that the client can't parse: rejected one by one, while everything else goes on.
+//! Messages that lapin cannot parse are rejected one by one, and the other messages are answered.
 
 use crate::support::raw::{RawConnection, long, short};
 use crate::support::*;
@@ -29,7 +29,7 @@ fn unreadable() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A carbon copy under the key `revert` of a message that has another: a routing key can be as bad as properties.
+/// A carbon copy (`CC`) under the key `revert` of a message with an invalid routing key.
 fn carbon() -> Vec<u8> {
     let mut copies = vec![b'S'];
     long(&mut copies, b"revert");

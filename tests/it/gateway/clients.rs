@@ -1,4 +1,4 @@
-//! Who may ask: whom the broker knows, for what the broker lets it do.
+//! Which logins may publish, and with which permissions of the broker.
 
 use crate::support::http::*;
 use crate::support::*;

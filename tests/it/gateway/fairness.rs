@@ -1,4 +1,4 @@
-//! Crowds: what one client or one address holds is no other's loss.
+//! Many connections of one client or address do not delay the others.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};

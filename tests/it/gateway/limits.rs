@@ -1,4 +1,4 @@
-//! What a client can't do to the others: stall, flood, hold connections.
+//! Slow, silent and greedy clients: bounds on heads, bodies, connections and requests in flight.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};

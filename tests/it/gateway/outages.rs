@@ -1,4 +1,4 @@
-//! What is answered when somebody is missing: the worker, its queues, the broker.
+//! The response while the worker, its queues or the broker are missing.
 
 use crate::support::http::*;
 use crate::support::proxy::Ending;
@@ -98,7 +98,8 @@ async fn an_unconfirmed_publish_is_not_reported_as_refused() {
     let (not_taken, unknown) = ("NO_WORK_QUEUE".to_owned(), "OUTCOME_UNKNOWN".to_owned());
     assert!(worker.stop().await.success());
 
-    // The first message of a channel: taken, and its confirm is still to come when the broker closes the channel.
+    // The first message of a channel: taken, and its confirm is still to come when the broker
+    // closes the channel.
     log(&name, "suspend");
     let [mut first, mut second] = [gateway.connect().await, gateway.connect().await];
     first.write(&request.clone().key("first").bytes()).await;

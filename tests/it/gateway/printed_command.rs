@@ -1,4 +1,4 @@
-//! The command of the API page, as it is printed there.
+//! The curl command as the API page prints it.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What the gateway shows of itself on `telemetry.listen`.
+//! Metrics and readiness of the gateway on `telemetry.listen`.
 
 use crate::support::http::*;
 use crate::support::proxy::Ending;

@@ -219,7 +219,8 @@ async fn an_invalid_key_is_refused_an_invalid_id_ignored() {
     );
     let request = HttpRequest::post("{}").header("traceparent", "00-rubbish");
     assert_eq!(gateway.send(&request).await.header("traceparent"), None);
-    // A header that ends early begins another one, which changes nothing: it is no header of the answer.
+    // A header that ends early begins another one, which changes nothing: it is no header of the
+    // answer.
     let response = gateway
         .send(&HttpRequest::post("{}").key("a\r\nX-Injected: 1"))
         .await;

@@ -1,4 +1,5 @@
-//! `revertd pause` and `resume`: the whole fleet stops taking requests, and goes on where it was.
+//! `revertd pause` and `resume`: the whole fleet stops taking requests, and resumes where it
+//! stopped.
 
 use std::time::{Duration, Instant};
 

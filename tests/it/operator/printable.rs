@@ -1,5 +1,5 @@
-//! What strangers write steers no terminal, turns no line around and hides in none: not on standard output, not in files, not
-//! in logs.
+//! Text of strangers cannot control a terminal, reverse a line or hide in it: not in output, not in
+//! files, not in logs.
 
 use revertd::printable::is_printable;
 use serde_json::Value;
@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::support::dead_letters::DeadLetter;
 use crate::support::*;
 
-/// Controls (C0, DEL, C1), soft hyphen, Arabic letter mark, zero width, bidirectional, line separator, tag.
+/// Controls (C0, DEL, C1), soft hyphen, Arabic letter mark, zero width, bidirectional, line
+/// separator, tag.
 const SILENT: &str =
     "a\u{7}\u{1b}[2J\u{7f}\u{9b}31m\u{ad}\u{61c}\u{200b}\u{202e}\u{2066}\u{2028}\u{feff}\u{e0041}z";
 

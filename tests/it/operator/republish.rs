@@ -1,4 +1,4 @@
-//! `revertd events republish`: the events of stored outcomes again, byte by byte.
+//! `revertd events republish`: the events of stored outcomes again, byte for byte.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,8 @@ fn republish(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
     (status, text(output.stdout), text(output.stderr))
 }
 
-/// An outcome of each kind that is stored, and its event by the event's id. Two are another client's.
+/// An outcome of each kind that is stored, and its event by the event's id. Two are another
+/// client's.
 async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Message> {
     let publisher = env.publisher().await;
     let customer = env.customer().await;

@@ -1,5 +1,5 @@
-//! What a process writes of secrets and bodies: nothing, whatever it is asked to log. `tests/support/no-secrets`
-//! looks through what all tests of a run left; here is one that is told to log everything.
+//! No process logs a secret or a body, whatever its log filter. `tests/support/no-secrets` searches
+//! the output of all tests of a run; this test runs a worker that logs everything.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Starts that must fail, with one message that says what, where and what to do; and stops.
+//! A failing start logs one message with the problem, its source and the remedy; and stops.
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;

@@ -1,4 +1,4 @@
-//! `revertd status`: what became of a usage or a request, wherever it is.
+//! `revertd status`: the state of a usage or a request, wherever it is.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! What a worker shows of itself: metrics, readiness, spans, and the trace id on its lines.
+//! Telemetry of a worker: metrics, readiness, spans, and the trace id of log lines.
 
 mod counters;
 mod dashboards;

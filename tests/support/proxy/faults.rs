@@ -1,4 +1,4 @@
-//! What can be wrong with a connection.
+//! The faults of a connection.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ pub enum Direction {
 /// What becomes of the bytes that go one way.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Way {
-    /// Nothing passes, not even the end of the connection; what comes is held until the silence ends.
+    /// Nothing passes, not even the end of the connection; what comes is held until the silence
+    /// ends.
     pub silent: bool,
     /// Each piece arrives so much later, in its order.
     pub delay: Duration,

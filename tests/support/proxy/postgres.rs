@@ -1,15 +1,15 @@
 //! The messages of one PostgreSQL connection, read on their way through the proxy.
 //!
-//! Each is a type byte and a length, but for those before the start, which have no type. A client that asks
-//! for TLS is not understood.
+//! Each message is a type byte and a length, except the startup message, which has no type. A
+//! client that asks for TLS is not understood.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Direction, Ending, Losses, Shared, lock};
 
-/// The statement that applies a batch has more parameters than any other of the worker: an array for each
-/// column of a request.
+/// The statement that applies a batch has more parameters than any other of the worker: an array
+/// for each column of a request.
 const PARAMETERS_OF_APPLY: u16 = 12;
 
 /// What the proxy does with a piece that it read.
@@ -94,8 +94,8 @@ impl PostgresSession {
 }
 
 impl SessionState {
-    /// The worker waits for each answer before it sends more, so all that comes while an answer is being lost
-    /// is that answer.
+    /// The worker waits for each answer before it sends more, so all that comes while an answer is
+    /// being lost is that answer.
     fn read_server(&mut self, piece: &[u8], shared: &Shared) -> PieceAction {
         self.server.bytes.extend_from_slice(piece);
         let losing = self.losing;

@@ -121,7 +121,8 @@ async fn a_grant_is_for_one_org() {
         (json!({"org_id": other.org}), "ORG_NOT_GRANTED"),
         (json!({"project_id": foreign_project}), "ORG_NOT_GRANTED"),
         (json!({"billing_id": nobody}), "ORG_NOT_GRANTED"),
-        // Within the org that was granted, what is not there may be told; what is elsewhere looks the same.
+        // Within the granted org, a missing usage may be reported. A usage of another org looks the
+        // same.
         (
             json!({"billing_id": other.account, "org_id": mine.org}),
             "BILLING_ACCOUNT_NOT_FOUND",

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// Publishes, and returns the event; a refusal must leave the ledger as it was and no letter behind.
+/// Publishes a request and returns its event. A refusal must not change the ledger.
 pub async fn refusal(env: &TestEnv, events: &mut Mailbox, request: Request) -> Message {
     let before = env.count("SELECT count(*) FROM billing_transactions").await;
     env.publish(&request).await;

@@ -1,5 +1,5 @@
-//! Two builds side by side: this version, and one that refuses locked usages, made of this version's
-//! sources and built as the next version would be.
+//! Two builds side by side: this version, and one that refuses locked usages. The second is built
+//! from this version's sources, changed as the next version would be.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,8 @@ use crate::support::*;
 /// The refusal that only the later version knows.
 const REASON: &str = "USAGE_LOCKED";
 
-/// Files in which the later version names its refusal wherever this one names `REVERT_WINDOW_CLOSED`.
+/// Files in which the later version names its refusal wherever this one names
+/// `REVERT_WINDOW_CLOSED`.
 const LISTS: [&str; 2] = ["src/outcome.rs", "src/event.rs"];
 
 /// Its other changes: a file, a text that stands in it once, and what follows or replaces it.
@@ -48,7 +49,8 @@ const CHANGES: [(&str, &str, &str); 5] = [
     ),
 ];
 
-/// Builds the later version beside this one, from the same sources and crates; fast where neither changed.
+/// Builds the later version beside this one, from the same sources and crates; fast where neither
+/// changed.
 fn build() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("later");
     for path in ["Cargo.toml", "Cargo.lock", "src", "migrations", "config"] {

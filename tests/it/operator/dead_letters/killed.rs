@@ -1,4 +1,4 @@
-//! A replay or discard that is killed at any moment loses nothing, and what it began can be done again.
+//! A replay or discard that is killed at any moment loses nothing, and can be run again.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;

@@ -22,7 +22,7 @@ pub fn command(env: &TestEnv, arguments: &[&str]) -> std::process::Command {
     command
 }
 
-/// Runs it, and reads its JSON; it must succeed.
+/// Runs `list` and reads its JSON. It must succeed.
 pub fn listed(env: &TestEnv, arguments: &[&str]) -> Vec<Value> {
     let (status, stdout, stderr) =
         dead_letters(env, &[&["list", "--output", "json"], arguments].concat());
@@ -40,7 +40,7 @@ pub fn acted(env: &TestEnv, arguments: &[&str]) -> Value {
     serde_json::from_str(&stdout).expect("JSON")
 }
 
-/// An environment with its queues, and no worker.
+/// An environment with declared queues and no running worker.
 pub async fn env_without_worker() -> TestEnv {
     let env = TestEnv::new().await;
     env.start_worker().await.stop().await;
@@ -56,7 +56,7 @@ pub async fn unreadable(env: &TestEnv, message_id: &[u8]) {
     raw.confirmed().await;
 }
 
-/// Letters of every kind; how many there are.
+/// Dead letters of every kind, and their number.
 pub async fn mixed(env: &TestEnv) -> (Uuid, Uuid, usize) {
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;

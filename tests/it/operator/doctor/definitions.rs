@@ -1,5 +1,5 @@
-//! What stands under its own name and is another thing: constraints, indexes, triggers, functions and columns; and tables
-//! that a crash empties.
+//! Objects with the right name and another definition: constraints, indexes, triggers, functions
+//! and columns; and unlogged tables, which a crash empties.
 
 use super::report::doctor;
 use crate::operator::startup::refused;

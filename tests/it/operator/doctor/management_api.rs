@@ -1,4 +1,4 @@
-//! What the management API shows, on a broker of its own that has one.
+//! Checks that need the management API, on a private broker that has one.
 
 use lapin::options::{ExchangeBindOptions, QueueBindOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -115,7 +115,8 @@ async fn the_management_api_is_read_for_policies_and_limits() {
     env.teardown().await;
 }
 
-/// The request exchange was there before, without an alternate exchange; doctor's remedy gives it one.
+/// The request exchange was there before, without an alternate exchange; doctor's remedy gives it
+/// one.
 async fn alternate(managed: &Managed, env: &TestEnv) {
     let id = "amqp-alternate-exchange";
     assert!(doctor(env, &[]).has(id, "ok"));
@@ -149,7 +150,8 @@ async fn alternate(managed: &Managed, env: &TestEnv) {
     manage(&["ctl", &managed.0, "clear_policy", "revertd-any"]);
 }
 
-/// A rung that no delay names any more is seen with what waits in it; and so is a login that is none.
+/// A rung whose delay is no longer configured is reported with its messages, and so is an unknown
+/// login.
 async fn ladder(managed: &Managed, env: &mut TestEnv) {
     let old = env.name("retry.7m");
     let mut arguments = FieldTable::default();
@@ -239,7 +241,8 @@ async fn overflow(managed: &Managed, env: &mut TestEnv) {
     manage(&["ctl", &managed.0, "clear_policy", "drop"]);
 }
 
-/// Under an alarm the broker takes a connection's first message, and says only then that it takes no more.
+/// Under an alarm the broker takes a connection's first message, and says only then that it takes
+/// no more.
 async fn alarm(managed: &Managed, env: &TestEnv) {
     let watermark = |fraction| {
         let set = "set_vm_memory_high_watermark";

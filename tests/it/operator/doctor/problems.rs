@@ -74,7 +74,8 @@ async fn a_sound_setup_has_no_errors() {
     env.teardown().await;
 }
 
-/// How many objects the migrations made, by the database's own word. The index of a constraint goes with it.
+/// The number of objects that the migrations made, as the database counts them. The index of a
+/// constraint is not counted.
 async fn created(env: &TestEnv) -> i64 {
     let objects = include_str!("../../../../src/ledger/objects.sql");
     let query = format!(

@@ -1,4 +1,4 @@
-//! Remedies that are statements, given to the server as they stand.
+//! Remedies that are statements are run on the server unchanged.
 
 use uuid::Uuid;
 

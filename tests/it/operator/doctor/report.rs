@@ -1,4 +1,4 @@
-//! What `revertd doctor --output json` printed.
+//! Reads the output of `revertd doctor --output json`.
 
 use serde_json::Value;
 

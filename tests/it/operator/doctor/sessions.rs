@@ -1,4 +1,4 @@
-//! Locks of others: those that are held, and those that are waited for.
+//! Locks of other sessions: held locks, and locks that are waited for.
 
 use std::time::{Duration, Instant};
 

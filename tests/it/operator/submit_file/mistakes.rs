@@ -1,4 +1,4 @@
-//! `revertd submit --file`: files that are not what they seem, and results that can't be written.
+//! `revertd submit --file`: invalid files, and results that cannot be written.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -55,7 +55,8 @@ impl Table {
 async fn the_message_id_of_a_line_is_its_request_id() {
     let table = Table::new(1).await;
     let (usage, account) = (table.usages[0], table.account);
-    // What a cut emoji leaves behind, a number beyond every float, and more nesting than a parser follows.
+    // What a cut emoji leaves behind, a number beyond every float, and more nesting than a parser
+    // follows.
     let (open, close) = ("[".repeat(200), "]".repeat(200));
     for note in [
         r#""cut \ud83d""#.to_owned(),
@@ -182,7 +183,8 @@ async fn the_file_of_remaining_requests_is_all_or_nothing() {
     assert_eq!(output.status.code(), Some(1));
     let kept = || fs::read_to_string(&left).expect("there");
     assert_eq!(kept(), "of yesterday\n");
-    // The screen can't be written to: what is on its way is finished, and all of the rest is in the file.
+    // Standard output cannot be written: requests in flight are finished, and the remaining ones
+    // are in the file.
     let output = table
         .env
         .command(&[

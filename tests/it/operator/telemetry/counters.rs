@@ -1,4 +1,4 @@
-//! Counters, histograms and gauges, beside what was sent.
+//! Counters, histograms and gauges, compared with what was sent.
 
 use jiff::Timestamp;
 use lapin::options::QueueDeleteOptions;

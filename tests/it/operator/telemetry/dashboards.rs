@@ -1,4 +1,4 @@
-//! The dashboard, the alerts and the README name what a worker exports, and nothing else.
+//! The dashboard, the alerts and the README name exactly the metrics that a worker exports.
 
 use std::collections::BTreeSet;
 use std::fs;

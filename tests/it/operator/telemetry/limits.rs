@@ -1,4 +1,4 @@
-//! What a stranger can't do to the port: large heads, and connections that hold files and memory.
+//! Bounds of the telemetry port: large heads, and connections that hold files and memory.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`, from before the servers are there until after the stop was asked for.
+//! `/healthz` and `/readyz`, from before the servers answer until after the stop signal.
 
 use crate::support::proxy::{Conditions, Direction};
 use crate::support::scrape::{LISTEN, Telemetry};

@@ -1,4 +1,4 @@
-//! Spans to a collector, the `traceparent` of events, and the trace id on lines.
+//! Spans to a collector, the `traceparent` of events, and the trace id of log lines.
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;

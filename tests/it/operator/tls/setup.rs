@@ -74,7 +74,8 @@ pub async fn answered(events: &mut Mailbox, requests: &[Request]) {
     }
 }
 
-/// An environment whose worker shows certificates at both servers, and the role that it has at the database.
+/// An environment whose worker shows certificates at both servers, and the role that it has at the
+/// database.
 pub async fn certified() -> (TestEnv, String, [Issued; 2]) {
     let mut env = encrypted().await;
     let role = format!("c_{}", &env.database[2..]);
