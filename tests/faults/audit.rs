@@ -38,13 +38,23 @@ async fn the_audit_finds_lost_doubled_and_wrong_outcomes() {
     let of = |leg: &str| format!("id = (SELECT {leg} FROM revertd.outcomes WHERE id = {APPLIED})");
     let (customer, platform) = (of("transaction_id"), of("platform_transaction_id"));
     for (statement, wrong) in [
-        (format!("DELETE FROM billing_transactions WHERE {platform}"), "twice"),
-        (format!("UPDATE billing_transactions SET amount = amount + 1 WHERE {customer}"), "twice"),
-        (format!("UPDATE billing_transactions SET user_id = 'another' WHERE {platform}"), "twice"),
+        (
+            format!("DELETE FROM billing_transactions WHERE {platform}"),
+            "twice",
+        ),
+        (
+            format!("UPDATE billing_transactions SET amount = amount + 1 WHERE {customer}"),
+            "twice",
+        ),
+        (
+            format!("UPDATE billing_transactions SET user_id = 'another' WHERE {platform}"),
+            "twice",
+        ),
         (
             format!(
                 "INSERT INTO billing_transactions (account_id, type, amount, metadata) \
-                 SELECT account_id, type, amount, metadata FROM billing_transactions WHERE {customer}"
+                 SELECT account_id, type, amount, metadata FROM billing_transactions WHERE \
+                 {customer}"
             ),
             "twice",
         ),
@@ -54,10 +64,15 @@ async fn the_audit_finds_lost_doubled_and_wrong_outcomes() {
             ),
             "twice",
         ),
-        (format!("DELETE FROM revertd.outcomes WHERE id = {APPLIED}"), "lost"),
         (
-            "UPDATE revertd.outcomes SET refusal_metadata = refusal_metadata || '{\"remaining\": \"1000000\"}' \
-             WHERE id = (SELECT id FROM revertd.outcomes WHERE refusal = 'AMOUNT_EXCEEDS_USAGE' LIMIT 1)"
+            format!("DELETE FROM revertd.outcomes WHERE id = {APPLIED}"),
+            "lost",
+        ),
+        (
+            "UPDATE revertd.outcomes SET refusal_metadata = refusal_metadata || \
+                '{\"remaining\": \"1000000\"}' \
+             WHERE id = (SELECT id FROM revertd.outcomes WHERE refusal = 'AMOUNT_EXCEEDS_USAGE' \
+             LIMIT 1)"
                 .into(),
             "differing",
         ),

@@ -125,7 +125,8 @@ async fn a_crash_during_a_graceful_stop_loses_nothing() {
 /// What a schema consists of, as text.
 const SCHEMA: &str = "
     SELECT string_agg(item, E'\\n' ORDER BY item) FROM (
-        SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) AS item FROM pg_constraint
+        SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) AS item FROM \
+        pg_constraint
         UNION ALL
         SELECT 'function ' || pg_get_functiondef(p.oid) FROM pg_proc p
         WHERE p.pronamespace = 'revertd'::regnamespace AND p.prokind = 'f'

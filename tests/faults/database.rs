@@ -127,9 +127,8 @@ async fn a_real_deadlock_is_resolved_and_retried() {
     env.set("WORKER__CONCURRENCY", "2");
     let load = Load::mixed(&env, seed(), size()).await;
     // Whoever writes an entry first asks for one of two locks, and then for the other: in no order.
-    env
-        .sql(
-            "CREATE FUNCTION embrace() RETURNS trigger LANGUAGE plpgsql AS $$
+    env.sql(
+        "CREATE FUNCTION embrace() RETURNS trigger LANGUAGE plpgsql AS $$
              DECLARE first int := floor(random() * 2);
              BEGIN
                  PERFORM pg_advisory_xact_lock(first);
@@ -140,10 +139,11 @@ async fn a_real_deadlock_is_resolved_and_retried() {
              CREATE TRIGGER embrace AFTER INSERT ON billing_transactions
              FOR EACH STATEMENT EXECUTE FUNCTION embrace();
              DO $$ BEGIN
-                 EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database());
+                 EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', \
+                 current_database());
              END $$;",
-        )
-        .await;
+    )
+    .await;
     let workers = vec![env.start_worker().await, env.start_worker().await];
     load.publish(&env).await;
     let count = audit(&env, &load, workers).await;

@@ -185,7 +185,8 @@ async fn terminate_sessions(env: &TestEnv) {
     let db = connect_db(&with_database(&env.servers.database, &env.database)).await;
     let _ = db
         .batch_execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'revertd'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = \
+                'revertd'",
         )
         .await;
 }

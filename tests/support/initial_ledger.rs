@@ -179,9 +179,12 @@ impl InitialLedger {
 }
 
 async fn insert_accounts(db: &Client, accounts: &[Account], deleted: bool) {
-    let insert = "INSERT INTO billing_customers (id, org_id, name, email, state, created_at, deleted_at) \
-        SELECT id, org, 'name', 'mail@example.com', CASE WHEN active THEN 'active' ELSE 'disabled' END, \
-            '2024-01-01T00:00:00Z'::timestamptz + nth * interval '1 second', CASE WHEN $4 THEN now() END \
+    let insert = "INSERT INTO billing_customers (id, org_id, name, email, state, created_at, \
+        deleted_at) \
+        SELECT id, org, 'name', 'mail@example.com', CASE WHEN active THEN 'active' ELSE 'disabled' \
+        END, \
+            '2024-01-01T00:00:00Z'::timestamptz + nth * interval '1 second', CASE WHEN $4 THEN \
+            now() END \
         FROM unnest($1::uuid[], $2::uuid[], $3::bool[]) WITH ORDINALITY a (id, org, active, nth)";
     let ids: Vec<_> = accounts.iter().map(|account| account.id).collect();
     let owners: Vec<_> = accounts.iter().map(|account| account.org).collect();
@@ -221,7 +224,8 @@ async fn insert_postings(db: &Client, postings: &[(&Uuid, &Posting)]) {
         (id, account_id, type, source, amount, description, metadata, user_id, created_at) \
         SELECT id, account, type, source, amount, description, metadata, user_id, \
             coalesce(at::timestamptz, now() - interval '1 hour') \
-        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::jsonb[], \
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::text[], \
+        $7::jsonb[], \
             $8::text[], $9::text[]) \
             t (id, account, type, source, amount, description, metadata, user_id, at)";
     db.execute(

@@ -62,7 +62,8 @@ impl TestEnv {
         let id = Uuid::new_v4();
         let values = format!("('{id}', '{org}', 'name', 'mail@example.com', '{{}}', '{{}}')");
         self.sql(&format!(
-            "INSERT INTO billing_customers (id, org_id, name, email, address, metadata) VALUES {values}"
+            "INSERT INTO billing_customers (id, org_id, name, email, address, metadata) VALUES \
+                {values}"
         ))
         .await;
         id
@@ -214,7 +215,8 @@ impl TestEnv {
                  LEFT JOIN billing_transactions c ON c.id = o.transaction_id \
                  LEFT JOIN billing_transactions p ON p.id = o.platform_transaction_id \
                  WHERE o.refusal IS NULL AND (c.amount IS DISTINCT FROM o.amount \
-                 OR p.amount IS DISTINCT FROM o.amount OR c.account_id IS DISTINCT FROM o.account_id \
+                 OR p.amount IS DISTINCT FROM o.amount OR c.account_id IS DISTINCT FROM \
+                 o.account_id \
                  OR c.type IS DISTINCT FROM 'credit' OR p.type IS DISTINCT FROM 'debit')",
             )
             .await;
@@ -222,7 +224,8 @@ impl TestEnv {
         let orphans = self
             .count(
                 "SELECT count(*) FROM billing_transactions t \
-                 WHERE t.metadata ? 'revert_request_using' AND NOT EXISTS (SELECT FROM revertd.outcomes o \
+                 WHERE t.metadata ? 'revert_request_using' AND NOT EXISTS (SELECT FROM \
+                 revertd.outcomes o \
                  WHERE t.id IN (o.transaction_id, o.platform_transaction_id))",
             )
             .await;

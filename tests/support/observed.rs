@@ -46,7 +46,8 @@ pub async fn outcomes(db: &Client, ledger: &InitialLedger) -> Vec<Stored> {
     let accounts: Vec<_> = ledger.accounts.iter().map(|account| account.id).collect();
     let query = "SELECT client, message_id, usage_id, amount, reason, org_id, account_id, \
             to_char(decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
-            refusal, refusal_metadata, transaction_id, platform_transaction_id, revert_no, usage_amount, \
+            refusal, refusal_metadata, transaction_id, platform_transaction_id, revert_no, \
+            usage_amount, \
             reverted_before, coalesce(reverted_by_others, 0) \
         FROM revertd.outcomes WHERE account_id = ANY($1)";
     let rows = db.query(query, &[&accounts]).await.expect("read");

@@ -59,7 +59,8 @@ async fn a_queue_that_rejects_publishes_delays_no_other_org() {
 
 /// Stops the process of a queue where it is: what it is sent is neither confirmed nor refused, as
 /// by a quorum queue without a majority.
-const SUSPEND: &str = "{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"QUEUE\">>)), \
+const SUSPEND: &str = "{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, \
+    <<\"QUEUE\">>)), \
     sys:suspend(amqqueue:get_pid(Queue)).";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,8 @@ pub async fn hold(env: &TestEnv, usages: &[(Uuid, Uuid, Request)]) -> Client {
             .batch_execute(&format!(
                 "INSERT INTO billing_transactions \
                      (id, account_id, type, source, amount, description, metadata, user_id) \
-                 SELECT revertd.entry_id('{usage}', 0, '{account}'), '{account}', 'credit', 'test', 1, '', '{{}}', ''"
+                 SELECT revertd.entry_id('{usage}', 0, '{account}'), '{account}', 'credit', \
+                 'test', 1, '', '{{}}', ''"
             ))
             .await
             .expect("inserted");

@@ -187,7 +187,8 @@ impl PoisonResults {
             .count(&format!(
                 "SELECT count(*) FROM revertd.outcomes o \
                  JOIN billing_transactions c ON c.id = o.transaction_id AND c.amount = o.amount \
-                 JOIN billing_transactions p ON p.id = o.platform_transaction_id AND p.amount = o.amount \
+                 JOIN billing_transactions p ON p.id = o.platform_transaction_id AND p.amount = \
+                 o.amount \
                  WHERE o.account_id = '{}'",
                 poison.account
             ))

@@ -94,12 +94,16 @@ async fn taking(
     let ids = [0, 1, 2].map(|_| uuid::Uuid::new_v4());
     other
         .batch_execute(&format!(
-            "BEGIN; INSERT INTO revertd.outcomes (id, content, org_id, account_id, decided_at, client, \
-             usage_id, amount, usage_amount, reverted_before, transaction_id, platform_transaction_id, \
-             revert_no, cumulative) VALUES ('{0}', '{0}', '{0}', '{account}', now(), '', '{usage}', {amount}, 20, 0, \
+            "BEGIN; INSERT INTO revertd.outcomes (id, content, org_id, account_id, decided_at, \
+                client, \
+             usage_id, amount, usage_amount, reverted_before, transaction_id, \
+             platform_transaction_id, \
+             revert_no, cumulative) VALUES ('{0}', '{0}', '{0}', '{account}', now(), '', \
+             '{usage}', {amount}, 20, 0, \
              '{1}', '{2}', 0, true); \
              INSERT INTO billing_transactions (id, account_id, type, amount, metadata) VALUES \
-             ('{1}', '{account}', 'credit', {amount}, '{{\"revert_request_using\": \"{usage}\"}}'), \
+             ('{1}', '{account}', 'credit', {amount}, \
+             '{{\"revert_request_using\": \"{usage}\"}}'), \
              ('{2}', uuid_nil(), 'debit', {amount}, '{{\"revert_request_using\": \"{usage}\"}}')",
             ids[0], ids[1], ids[2]
         ))
@@ -216,9 +220,12 @@ async fn constraints_refuse_rows_that_break_the_rules() {
     let env = TestEnv::new().await;
     let insert = |values: &str| {
         format!(
-            "INSERT INTO revertd.outcomes (id, content, org_id, account_id, decided_at, client, usage_id, \
-             amount, usage_amount, reverted_before, transaction_id, platform_transaction_id, revert_no, \
-             cumulative) SELECT uuid_generate_v4(), uuid_nil(), uuid_nil(), uuid_nil(), now(), '', v.* \
+            "INSERT INTO revertd.outcomes (id, content, org_id, account_id, decided_at, client, \
+                usage_id, \
+             amount, usage_amount, reverted_before, transaction_id, platform_transaction_id, \
+             revert_no, \
+             cumulative) SELECT uuid_generate_v4(), uuid_nil(), uuid_nil(), uuid_nil(), now(), '', \
+             v.* \
              FROM (VALUES ({values})) v"
         )
     };

@@ -11,25 +11,33 @@ const FRONTIERS_TABLES: &str = "
     CREATE TABLE organizations (
         id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), name text UNIQUE NOT NULL, title text,
         avatar text, state text DEFAULT 'enabled', metadata jsonb,
-        created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(), deleted_at timestamptz);
+        created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(), deleted_at \
+        timestamptz);
     CREATE TABLE projects (
         id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), name text UNIQUE NOT NULL, title text,
-        org_id uuid NOT NULL REFERENCES organizations (id), state text DEFAULT 'enabled', metadata jsonb,
-        created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(), deleted_at timestamptz);
+        org_id uuid NOT NULL REFERENCES organizations (id), state text DEFAULT 'enabled', metadata \
+        jsonb,
+        created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(), deleted_at \
+        timestamptz);
     CREATE TABLE billing_customers (
         id uuid PRIMARY KEY DEFAULT uuid_generate_v4(),
         org_id uuid NOT NULL REFERENCES organizations (id), provider_id text UNIQUE,
-        name text NOT NULL, email text NOT NULL, phone text, address jsonb NOT NULL, metadata jsonb NOT NULL,
+        name text NOT NULL, email text NOT NULL, phone text, address jsonb NOT NULL, metadata \
+        jsonb NOT NULL,
         currency text NOT NULL DEFAULT 'usd', state text NOT NULL DEFAULT 'active', tax jsonb,
         credit_min int8 DEFAULT 0, due_in_days int DEFAULT 30,
-        payment_mode text GENERATED ALWAYS AS (CASE WHEN credit_min < 0 THEN 'postpaid' ELSE 'prepaid' END) STORED,
-        created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(),
+        payment_mode text GENERATED ALWAYS AS (CASE WHEN credit_min < 0 THEN 'postpaid' ELSE \
+        'prepaid' END) STORED,
+        created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT \
+        now(),
         deleted_at timestamptz);
     CREATE INDEX billing_customers_org_id_idx ON billing_customers (org_id);
     CREATE TABLE billing_transactions (
-        id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), account_id uuid, type varchar, source varchar,
+        id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), account_id uuid, type varchar, source \
+        varchar,
         amount bigint NOT NULL DEFAULT 0, description text, metadata jsonb NOT NULL DEFAULT '{}',
-        created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(),
+        created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT \
+        now(),
         user_id text);
     CREATE INDEX billing_transactions_account_id_idx ON billing_transactions (account_id);
 ";
@@ -180,8 +188,10 @@ async fn an_entry_committed_meanwhile_is_decided_again() {
     );
     frontier
         .batch_execute(&format!(
-            "BEGIN; INSERT INTO billing_transactions (id, account_id, type, source, amount, metadata) VALUES \
-             ('{id}', '{account}', 'credit', 'system.revert.x', 5, '{{\"revert_request_using\": \"{usage}\"}}')"
+            "BEGIN; INSERT INTO billing_transactions (id, account_id, type, source, amount, \
+                metadata) VALUES \
+             ('{id}', '{account}', 'credit', 'system.revert.x', 5, \
+             '{{\"revert_request_using\": \"{usage}\"}}')"
         ))
         .await
         .expect("inserted");

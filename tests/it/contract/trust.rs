@@ -82,7 +82,8 @@ async fn a_request_of_a_former_login_waits_for_trust() {
         let event = events.answer(&waiting).await;
         assert_eq!(event.verdict(), "usage.reverted");
         let of_client = format!(
-            "SELECT count(*) FROM revertd.outcomes WHERE usage_id = '{usage}' AND client = '{CLIENT}'"
+            "SELECT count(*) FROM revertd.outcomes WHERE usage_id = '{usage}' AND client = \
+                '{CLIENT}'"
         );
         assert_eq!(env.count(&of_client).await, 1);
         former.publish(waiting.clone()).await;

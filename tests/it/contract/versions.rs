@@ -73,12 +73,12 @@ async fn a_refusal_of_a_later_version_is_told_as_stored() {
     let (env, mut worker) = TestEnv::with_worker_set(&[(LISTEN.0, LISTEN.1)]).await;
     let customer = env.customer().await;
     let (request, _) = refused(&env, customer.account).await;
-    env
-        .sql(&format!(
-            "UPDATE revertd.outcomes SET refusal = '{REASON}', refusal_code = 8, refusal_message = 'too many',
+    env.sql(&format!(
+        "UPDATE revertd.outcomes SET refusal = '{REASON}', refusal_code = 8, refusal_message = \
+                'too many',
                 refusal_metadata = '{{\"limit\": \"3\"}}'"
-        ))
-        .await;
+    ))
+    .await;
     env.publish(&request).await;
     let event = later_event(&env).await;
     let error = &event.json()["data"]["error"];
@@ -113,12 +113,12 @@ async fn an_unpublishable_outcome_fails_its_request() {
     let customer = env.customer().await;
     let (request, _) = refused(&env, customer.account).await;
     // As before outcomes had words, or with a constraint dropped.
-    env
-        .sql(&format!(
-            "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_refusal_known;
-             UPDATE revertd.outcomes SET refusal = '{REASON}', refusal_code = NULL, refusal_message = NULL"
-        ))
-        .await;
+    env.sql(&format!(
+        "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_refusal_known;
+             UPDATE revertd.outcomes SET refusal = '{REASON}', refusal_code = NULL, \
+             refusal_message = NULL"
+    ))
+    .await;
     let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
     let usage = env.usage(customer.account, 20).await;
     let other = Request::revert(customer.account, usage, 5);

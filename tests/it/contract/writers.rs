@@ -93,7 +93,8 @@ impl Writers {
             self.env
                 .sql(
                     "DELETE FROM revertd.outcomes; DELETE FROM billing_transactions; \
-                     DELETE FROM billing_customers; DELETE FROM projects; DELETE FROM organizations",
+                     DELETE FROM billing_customers; DELETE FROM projects; DELETE FROM \
+                     organizations",
                 )
                 .await;
             let mut generator = LedgerGenerator::new(case.policy, case.seed);
@@ -108,9 +109,10 @@ impl Writers {
                 requests: asked.len(),
                 ..AuditResult::default()
             };
-            let working = batches.iter().zip(writers).map(|(batches, writer)| {
-                tokio::spawn(work(writer.clone(), batches.clone()))
-            });
+            let working = batches
+                .iter()
+                .zip(writers)
+                .map(|(batches, writer)| tokio::spawn(work(writer.clone(), batches.clone())));
             let mut events = vec![Vec::new(); asked.len()];
             for told in join_all(working).await {
                 for (ask, event) in told.expect("a writer does not panic") {

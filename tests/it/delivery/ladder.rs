@@ -229,9 +229,11 @@ async fn a_failing_request_is_dead_lettered_alone() {
     let customer = env.customer().await;
     // A rule of somebody else's on their table, that one usage breaks.
     let bad = env.usage(customer.account, 666).await;
-    env
-        .sql("ALTER TABLE billing_transactions ADD CONSTRAINT test_rule CHECK (type <> 'credit' OR amount <> 666) NOT VALID")
-        .await;
+    env.sql(
+        "ALTER TABLE billing_transactions ADD CONSTRAINT test_rule CHECK (type <> 'credit' OR \
+            amount <> 666) NOT VALID",
+    )
+    .await;
     let bad = Request::revert(customer.account, bad, 666);
     let mut good = Vec::new();
     for index in 0..40 {

@@ -95,13 +95,13 @@ async fn a_request_that_exhausts_retries_is_answered_500() {
     let (env, _worker) = TestEnv::with_worker().await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
-    env
-        .sql(
-            "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
+    env.sql(
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
              $$ BEGIN RAISE EXCEPTION USING ERRCODE = '22000'; END $$; \
-             CREATE TRIGGER fails BEFORE INSERT ON billing_transactions FOR EACH ROW EXECUTE FUNCTION fails()",
-        )
-        .await;
+             CREATE TRIGGER fails BEFORE INSERT ON billing_transactions FOR EACH ROW EXECUTE \
+             FUNCTION fails()",
+    )
+    .await;
     let gateway = env.start_gateway().await;
     let response = gateway
         .send(&HttpRequest::revert(customer.account, usage, 5))

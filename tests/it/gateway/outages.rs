@@ -151,7 +151,8 @@ const WAITING: &str = "lists:any(fun(P) -> {_, {M, _, _}} = process_info(P, curr
 
 /// Whether a channel has a message of which the queue has not said that it has it.
 const UNCONFIRMED: &str = "lists:any(fun(P) -> \
-    rabbit_channel:info(P, [messages_unconfirmed]) =:= [{messages_unconfirmed, 1}] end, rabbit_channel:list()).";
+    rabbit_channel:info(P, [messages_unconfirmed]) =:= [{messages_unconfirmed, 1}] end, \
+    rabbit_channel:list()).";
 
 /// Suspends the log of a broker's quorum queues, or lets it go on.
 fn log(broker: &str, what: &str) {

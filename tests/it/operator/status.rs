@@ -115,7 +115,8 @@ async fn status_shows_the_client_of_a_message_on_a_rung() {
     let stdout = run(&["--client", &user]);
     let (worker, client) = (env.login(), &user);
     let waits = format!(
-        "request early of client {client}, put there by {worker}, waits on {rung} for its next attempt"
+        "request early of client {client}, put there by {worker}, waits on {rung} for its next \
+            attempt"
     );
     assert!(stdout.contains(&waits), "{stdout}");
     assert!(stdout.contains("reply_to somebody"), "{stdout}");

@@ -211,14 +211,14 @@ async fn verify_runs_beside_workers_on_one_snapshot() {
 #[tokio::test]
 async fn verify_survives_a_closed_pipe() {
     let env = TestEnv::new().await;
-    env
-        .sql(
-            "INSERT INTO billing_transactions (id, account_id, type, amount, metadata)
-             SELECT overlay(gen_random_uuid()::text PLACING '8' FROM 15 FOR 1)::uuid, uuid_nil(), 'debit', 1,
+    env.sql(
+        "INSERT INTO billing_transactions (id, account_id, type, amount, metadata)
+             SELECT overlay(gen_random_uuid()::text PLACING '8' FROM 15 FOR 1)::uuid, uuid_nil(), \
+             'debit', 1,
                  jsonb_build_object('revert_request_using', gen_random_uuid()::text)
              FROM generate_series(1, 5000)",
-        )
-        .await;
+    )
+    .await;
     let mut command = env.command(&["verify"]).bare();
     let mut child = command
         .stdout(Stdio::piped())

@@ -137,8 +137,10 @@ async fn an_entry_is_never_dated_before_its_usage() {
         let verdicts = decide(&env, &[request(ahead, usage, account, 5)]).await;
         assert_eq!(verdicts, ["APPLIED"], "{ahead}");
         let dated = format!(
-            "SELECT count(*) FROM billing_transactions r JOIN billing_transactions u ON u.id = '{usage}' \
-             WHERE r.metadata ->> 'revert_request_using' = '{usage}' AND r.created_at = u.created_at"
+            "SELECT count(*) FROM billing_transactions r JOIN billing_transactions u ON u.id = \
+                '{usage}' \
+             WHERE r.metadata ->> 'revert_request_using' = '{usage}' AND r.created_at = \
+             u.created_at"
         );
         assert_eq!(env.count(&dated).await, 2, "both legs, {ahead}");
     }

@@ -38,8 +38,10 @@ pub async fn frontier_reverting(
     let id = entry_id(usage, n, account);
     frontier
         .batch_execute(&format!(
-            "BEGIN; INSERT INTO billing_transactions (id, account_id, type, source, amount, metadata) VALUES \
-             ('{id}', '{account}', 'credit', 'system.revert.x', {amount}, '{{\"revert_request_using\": \"{usage}\"}}'), \
+            "BEGIN; INSERT INTO billing_transactions (id, account_id, type, source, amount, \
+                metadata) VALUES \
+             ('{id}', '{account}', 'credit', 'system.revert.x', {amount}, \
+             '{{\"revert_request_using\": \"{usage}\"}}'), \
              (uuid_generate_v4(), uuid_nil(), 'debit', 'system.revert.x', {amount}, \
               '{{\"revert_request_using\": \"{usage}\"}}')"
         ))

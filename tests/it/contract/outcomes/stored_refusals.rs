@@ -18,11 +18,11 @@ async fn rows_6_to_12_are_refused_and_stored() {
     let others = env.usage(other.account, 20).await;
     let purchase = env.purchase(account, 20).await;
     let old = env.usage(account, 20).await;
-    env
-        .sql(&format!(
-            "UPDATE billing_transactions SET created_at = now() - interval '25 hours' WHERE id = '{old}'"
-        ))
-        .await;
+    env.sql(&format!(
+        "UPDATE billing_transactions SET created_at = now() - interval '25 hours' WHERE id = \
+                '{old}'"
+    ))
+    .await;
     let reverted = env.usage(account, 20).await;
     let first = Request::revert(account, reverted, 5).id("first");
     env.publish(&first).await;

@@ -14,7 +14,8 @@ async fn a_revert_writes_both_legs_and_a_full_event() {
     let Customer { org, account } = env.customer().await;
     env.purchase(account, 100).await;
     let usage = env.usage(account, 20).await;
-    let body = json!({"billing_id": account, "usage_id": usage, "amount": "5", "reason": "the job failed"});
+    let body = json!({"billing_id": account, "usage_id": usage, "amount": "5", "reason": "the job \
+        failed"});
     let request = Request::json(&body).id("job-1");
     env.publish(&request).await;
     let event = events.answer(&request).await;
@@ -53,7 +54,8 @@ async fn a_revert_writes_both_legs_and_a_full_event() {
         shown["data"],
         json!({
             "request_id": "job-1", "usage_id": usage, "org_id": org, "billing_id": account, "amount": "5",
-            "reason": "the job failed", "transaction_id": id, "platform_transaction_id": platform.id,
+            "reason": "the job \
+                failed", "transaction_id": id, "platform_transaction_id": platform.id,
             "usage_amount": "20", "reverted_total": "5", "remaining": "15",
         })
     );

@@ -43,7 +43,8 @@ async fn discard_requires_a_reason_saves_and_removes() {
         saved[1]["header_base64"], "AIAC//4=",
         "flags, and the message id"
     );
-    let noted = "SELECT count(*) FROM revertd.interventions i JOIN revertd.intervention_letters l ON l.intervention = i.id
+    let noted = "SELECT count(*) FROM revertd.interventions i JOIN revertd.intervention_letters l \
+        ON l.intervention = i.id
         WHERE action = 'discard' AND done_by = 'bob' AND why = 'rubbish' AND saved_to IS NOT NULL";
     assert_eq!(env.count(noted).await, 2);
     // A file that is there is not touched, and then nothing is thrown away.

@@ -19,7 +19,8 @@ async fn a_replay_is_decided_once_for_its_client() {
     let (mut events, publisher) = (env.events().await, env.publisher().await);
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 666).await;
-    let test_rule = "ALTER TABLE billing_transactions ADD CONSTRAINT test_rule CHECK (type <> 'credit' OR amount <> 666) NOT VALID";
+    let test_rule = "ALTER TABLE billing_transactions ADD CONSTRAINT test_rule CHECK (type <> \
+        'credit' OR amount <> 666) NOT VALID";
     env.sql(test_rule).await;
     let request = Request::revert(customer.account, usage, 666).id("theirs");
     publisher.publish(request.clone()).await;
@@ -62,7 +63,8 @@ async fn a_replay_is_decided_once_for_its_client() {
     env.publish(&replayed).await;
     let event = events.answer(&request).await;
     assert_eq!(event.verdict(), "usage.reverted");
-    let client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher' AND message_id = 'theirs'";
+    let client = "SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher' AND message_id \
+        = 'theirs'";
     assert_eq!(env.count(client).await, 1);
     // Once more is harmless.
     env.publish(&replayed).await;
@@ -73,9 +75,11 @@ async fn a_replay_is_decided_once_for_its_client() {
             .shows("revertd_replays_total", &[("of", of)], count)
             .await;
     }
-    let noted = "SELECT count(*) FROM revertd.interventions i JOIN revertd.intervention_letters l ON l.intervention = i.id
+    let noted = "SELECT count(*) FROM revertd.interventions i JOIN revertd.intervention_letters l \
+        ON l.intervention = i.id
         JOIN revertd.intervention_parts p USING (intervention, part)
-        WHERE action = 'replay' AND done_by = 'alice' AND done_as = session_user AND why = 'the rule is gone'
+        WHERE action = 'replay' AND done_by = 'alice' AND done_as = session_user AND why = 'the \
+        rule is gone'
         AND chosen = '{\"ids\": [\"theirs\"]}' AND client = 'publisher' AND message_id = 'theirs'
         AND reason = 'RETRIES_EXHAUSTED'";
     assert_eq!(env.count(noted).await, 1);
@@ -166,7 +170,8 @@ async fn a_replay_that_is_not_confirmed_leaves_dead_letters() {
     })
     .await;
     let unfinished = "SELECT count(*) FROM revertd.intervention_letters l WHERE NOT EXISTS (
-        SELECT FROM revertd.intervention_parts p WHERE p.intervention = l.intervention AND p.part = l.part)";
+        SELECT FROM revertd.intervention_parts p WHERE p.intervention = l.intervention AND p.part \
+        = l.part)";
     assert_eq!(env.count(unfinished).await, 4);
     // Nothing is done that can't be noted.
     env.sql("DROP TABLE revertd.intervention_letters").await;

@@ -9,13 +9,15 @@ use crate::support::*;
 const PLANTS: [(&str, &str, &str); 16] = [
     (
         "DROP INDEX revertd.outcomes_revert_no;
-         CREATE INDEX outcomes_revert_no ON revertd.outcomes (usage_id, revert_no) WHERE refusal IS NULL",
+         CREATE INDEX outcomes_revert_no ON revertd.outcomes (usage_id, revert_no) WHERE refusal \
+         IS NULL",
         "index outcomes_revert_no of revertd.outcomes is another",
         "migrations/",
     ),
     (
         "DROP INDEX revertd.grants_org;
-         CREATE UNIQUE INDEX grants_org ON revertd.grants (client, org_id, granted_at) WHERE org_id IS NOT NULL",
+         CREATE UNIQUE INDEX grants_org ON revertd.grants (client, org_id, granted_at) WHERE \
+         org_id IS NOT NULL",
         "index grants_org of revertd.grants is another",
         "migrations/",
     ),
@@ -32,18 +34,21 @@ const PLANTS: [(&str, &str, &str); 16] = [
         "CREATE OR REPLACE",
     ),
     (
-        "CREATE OR REPLACE FUNCTION revertd.take(taken bigint, amount bigint, available bigint, once boolean)
+        "CREATE OR REPLACE FUNCTION revertd.take(taken bigint, amount bigint, available bigint, \
+            once boolean)
          RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT taken + amount'",
         "function revertd.take is another",
         "CREATE OR REPLACE",
     ),
     (
-        "CREATE OR REPLACE FUNCTION revertd.give_way() RETURNS boolean LANGUAGE sql VOLATILE AS 'SELECT true'",
+        "CREATE OR REPLACE FUNCTION revertd.give_way() RETURNS boolean LANGUAGE sql VOLATILE AS \
+            'SELECT true'",
         "function revertd.give_way is another",
         "CREATE OR REPLACE",
     ),
     (
-        "CREATE OR REPLACE FUNCTION revertd.entry_id(usage_id uuid, n bigint, account_id uuid) RETURNS uuid
+        "CREATE OR REPLACE FUNCTION revertd.entry_id(usage_id uuid, n bigint, account_id uuid) \
+            RETURNS uuid
          LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS 'SELECT gen_random_uuid()'",
         "function revertd.entry_id is another",
         "CREATE OR REPLACE",
@@ -73,7 +78,8 @@ const PLANTS: [(&str, &str, &str); 16] = [
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_once;
-         ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_once CHECK (refusal IS NOT NULL OR cumulative
+         ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_once CHECK (refusal IS NOT NULL OR \
+         cumulative
              OR coalesce(revert_no >= 0 AND reverted_before >= 0, false))",
         "constraint outcomes_once of revertd.outcomes is another",
         "migrations/",
@@ -86,7 +92,8 @@ const PLANTS: [(&str, &str, &str); 16] = [
         "migrations/",
     ),
     (
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'revertd.outcomes_pkey'::regclass",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = \
+            'revertd.outcomes_pkey'::regclass",
         "constraint outcomes_pkey of revertd.outcomes is there, without",
         "REINDEX INDEX CONCURRENTLY revertd.outcomes_pkey;",
     ),
@@ -179,8 +186,10 @@ async fn objects_replaced_by_a_later_release_are_accepted() {
     let env = TestEnv::new().await;
     let later = "INSERT INTO revertd.schema_history (version, name, applied_on, checksum)
                      VALUES (99, 'later', '2026-01-01T00:00:00Z', '1');
-                 CREATE OR REPLACE FUNCTION revertd.give_way() RETURNS boolean LANGUAGE plpgsql VOLATILE AS
-                     $$ BEGIN RAISE EXCEPTION 'wait' USING ERRCODE = 'serialization_failure'; END $$";
+                 CREATE OR REPLACE FUNCTION revertd.give_way() RETURNS boolean LANGUAGE plpgsql \
+                 VOLATILE AS
+                     $$ BEGIN RAISE EXCEPTION 'wait' USING ERRCODE = 'serialization_failure'; END \
+                     $$";
     env.sql(later).await;
     let report = doctor(&env, &[]);
     assert_eq!(report.count("errors"), 0, "{report:#?}");

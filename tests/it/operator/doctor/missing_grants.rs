@@ -13,12 +13,12 @@ async fn only_the_missing_part_of_a_grant_is_reported() {
             .await;
     }
     let name = &role.name;
-    env
-        .sql(&format!(
-            "REVOKE INSERT ON revertd.outcomes FROM {name}; REVOKE DELETE ON revertd.suspects FROM {name}; \
+    env.sql(&format!(
+        "REVOKE INSERT ON revertd.outcomes FROM {name}; REVOKE DELETE ON revertd.suspects FROM \
+                {name}; \
              REVOKE SELECT (name) ON organizations FROM {name}"
-        ))
-        .await;
+    ))
+    .await;
     let report = doctor(&env, &[("DATABASE__URL", &role.url)]);
     assert_eq!(report.count("errors"), 3, "{report:?}");
     for (what, table) in [
@@ -65,12 +65,12 @@ async fn each_missing_grant_is_reported_as_its_statement() {
         "GRANT pg_read_all_stats",
     );
     let name = &role.name;
-    env
-        .sql(&format!(
-            "ALTER ROLE {name} CONNECTION LIMIT 3; ALTER ROLE {name} SET default_transaction_read_only = on;
+    env.sql(&format!(
+        "ALTER ROLE {name} CONNECTION LIMIT 3; ALTER ROLE {name} SET \
+                default_transaction_read_only = on;
              ALTER ROLE {name} SET synchronous_commit = off"
-        ))
-        .await;
+    ))
+    .await;
     let report = doctor(&env, &[("DATABASE__URL", &role.url)]);
     report.says(
         "database-connections",

@@ -79,7 +79,8 @@ async fn a_sound_setup_has_no_errors() {
 async fn created(env: &TestEnv) -> i64 {
     let objects = include_str!("../../../../src/ledger/objects.sql");
     let query = format!(
-        "WITH o AS ({objects}) SELECT count(*) FROM o WHERE table_name <> 'schema_history' AND fault IS NULL AND \
+        "WITH o AS ({objects}) SELECT count(*) FROM o WHERE table_name <> 'schema_history' AND \
+            fault IS NULL AND \
          NOT (kind = 'index' AND name IN (SELECT name FROM o WHERE kind = 'constraint'))"
     );
     env.count(&query).await
@@ -93,14 +94,18 @@ const TROUBLES: &str = "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_am
              ALTER TABLE revertd.outcomes DISABLE TRIGGER outcomes_chain;
              DROP INDEX revertd.outcomes_revert_no;
              DROP FUNCTION revertd.give_way();
-             UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'revertd.grants_org'::regclass;
+             UPDATE pg_index SET indisvalid = false WHERE indexrelid = \
+             'revertd.grants_org'::regclass;
              DROP INDEX billing_transactions_revertd_idx;
              UPDATE revertd.schema_history SET checksum = '1' WHERE version = 1;
              ALTER TABLE projects DROP COLUMN deleted_at;
-             ALTER TABLE billing_transactions ADD FOREIGN KEY (account_id) REFERENCES billing_customers;
+             ALTER TABLE billing_transactions ADD FOREIGN KEY (account_id) REFERENCES \
+             billing_customers;
              CREATE TABLE IF NOT EXISTS revertd.control
-                 (id bigint GENERATED ALWAYS AS IDENTITY, paused boolean, why text, changed_by text);
-             INSERT INTO revertd.control (paused, why, changed_by) VALUES (true, 'a flood', 'somebody')";
+                 (id bigint GENERATED ALWAYS AS IDENTITY, paused boolean, why text, changed_by \
+                 text);
+             INSERT INTO revertd.control (paused, why, changed_by) VALUES (true, 'a flood', \
+             'somebody')";
 
 /// What is found then.
 const FOUND: [(&str, &str, &str, &str); 13] = [

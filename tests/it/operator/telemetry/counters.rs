@@ -122,7 +122,8 @@ async fn each_request_is_counted_once_by_its_result() {
         "{log}"
     );
     // The line that ends the process reads the same counters.
-    let tally = "reverted=2 rejected=4 retried=3 dead_lettered=1 redelivered=0 unroutable=1 replies_failed=1";
+    let tally = "reverted=2 rejected=4 retried=3 dead_lettered=1 redelivered=0 unroutable=1 \
+        replies_failed=1";
     assert!(worker.log().contains(tally), "{}", worker.log());
     env.teardown().await;
 }

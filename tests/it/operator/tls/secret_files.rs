@@ -13,12 +13,12 @@ async fn a_restart_reads_new_passwords_from_files() {
         |arguments: &[&str]| manage(&[&["ctl", instance.as_str(), "rabbit"], arguments].concat());
     ctl(&["add_user", &user, "thyme"]);
     ctl(&["set_permissions", &user, ".*", ".*", ".*"]);
-    env
-        .sql(&format!(
-            "CREATE ROLE r_{user} LOGIN PASSWORD 'thyme%41 /@'; GRANT USAGE ON SCHEMA public, revertd TO r_{user}; \
+    env.sql(&format!(
+        "CREATE ROLE r_{user} LOGIN PASSWORD 'thyme%41 /@'; GRANT USAGE ON SCHEMA public, \
+                revertd TO r_{user}; \
              GRANT ALL ON ALL TABLES IN SCHEMA public, revertd TO r_{user}"
-        ))
-        .await;
+    ))
+    .await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);

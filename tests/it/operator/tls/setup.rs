@@ -47,12 +47,12 @@ pub async fn encrypted() -> TestEnv {
 
 /// Sessions of the worker, encrypted or not.
 pub async fn sessions(env: &TestEnv, encrypted: bool) -> i64 {
-    env
-        .count(&format!(
-            "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl = {encrypted} \
+    env.count(&format!(
+        "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl = \
+                {encrypted} \
              AND datname = current_database() AND application_name = 'revertd'"
-        ))
-        .await
+    ))
+    .await
 }
 
 /// Publishes `count` requests, each of which can be reverted.
@@ -79,12 +79,12 @@ pub async fn answered(events: &mut Mailbox, requests: &[Request]) {
 pub async fn certified() -> (TestEnv, String, [Issued; 2]) {
     let mut env = encrypted().await;
     let role = format!("c_{}", &env.database[2..]);
-    env
-        .sql(&format!(
-            "CREATE ROLE {role} LOGIN IN ROLE certified; GRANT USAGE ON SCHEMA public, revertd TO {role}; \
+    env.sql(&format!(
+        "CREATE ROLE {role} LOGIN IN ROLE certified; GRANT USAGE ON SCHEMA public, revertd TO \
+                {role}; \
              GRANT ALL ON ALL TABLES IN SCHEMA public, revertd TO {role}"
-        ))
-        .await;
+    ))
+    .await;
     let authority = Authority::of_the_servers();
     let [at_broker, at_database] = [authority.client("certified"), authority.client(&role)];
     let external = Some("auth_mechanism=external");

@@ -8,7 +8,8 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
         &["CUSTOMER_LEG_MISSING", "LEGS_UNBALANCED"],
     ),
     (
-        "DELETE FROM billing_transactions WHERE id = (SELECT platform_transaction_id FROM revertd.outcomes
+        "DELETE FROM billing_transactions WHERE id = (SELECT platform_transaction_id FROM \
+            revertd.outcomes
          WHERE usage_id = WHOLE AND revert_no = 0)",
         &["PLATFORM_LEG_MISSING", "LEGS_UNBALANCED"],
     ),
@@ -33,9 +34,14 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
         &["LEG_AMOUNT_DIFFERS", "LEGS_UNBALANCED"],
     ),
     (
-        "UPDATE billing_transactions SET metadata = metadata || jsonb_build_object('revert_request_using', PARTS)
+        "UPDATE billing_transactions SET metadata = metadata || \
+            jsonb_build_object('revert_request_using', PARTS)
          WHERE metadata ->> 'revert_request_using' = WHOLE AND type = 'debit'",
-        &["LEG_NAMES_WRONG_USAGE", "LEGS_DIFFER", "LEG_WITHOUT_OUTCOME"],
+        &[
+            "LEG_NAMES_WRONG_USAGE",
+            "LEGS_DIFFER",
+            "LEG_WITHOUT_OUTCOME",
+        ],
     ),
     (
         "UPDATE billing_transactions SET description = 'another'
@@ -54,11 +60,13 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
     ),
     // One after another: source, description, time, reason.
     (
-        "UPDATE billing_transactions SET source = NULL WHERE metadata ->> 'revert_request_using' = WHOLE",
+        "UPDATE billing_transactions SET source = NULL WHERE metadata ->> 'revert_request_using' = \
+            WHOLE",
         &["LEG_NOT_AS_WRITTEN"],
     ),
     (
-        "UPDATE billing_transactions SET description = 'Reverted' WHERE metadata ->> 'revert_request_using' = WHOLE",
+        "UPDATE billing_transactions SET description = 'Reverted' WHERE metadata ->> \
+            'revert_request_using' = WHOLE",
         &["LEG_NOT_AS_WRITTEN", "USAGE_CHANGED"],
     ),
     (
@@ -80,11 +88,13 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
         &["OUTCOME_ID_UNEXPECTED"],
     ),
     (
-        "UPDATE revertd.outcomes SET content = gen_random_uuid() WHERE refusal = 'REQUEST_ID_REUSED'",
+        "UPDATE revertd.outcomes SET content = gen_random_uuid() WHERE refusal = \
+            'REQUEST_ID_REUSED'",
         &["OUTCOME_ID_UNEXPECTED"],
     ),
     (
-        "UPDATE revertd.outcomes SET org_id = gen_random_uuid() WHERE usage_id = WHOLE AND revert_no = 0",
+        "UPDATE revertd.outcomes SET org_id = gen_random_uuid() WHERE usage_id = WHOLE AND \
+            revert_no = 0",
         &["ORG_CHANGED"],
     ),
     (
@@ -111,7 +121,8 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
     // Under its name, and keeping nothing out.
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_once;
-         ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_once CHECK (refusal IS NOT NULL OR cumulative
+         ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_once CHECK (refusal IS NOT NULL OR \
+         cumulative
              OR revert_no >= 0 OR reverted_before >= 0)",
         &["GUARD_BROKEN"],
     ),
@@ -129,17 +140,23 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "DROP INDEX revertd.outcomes_revert_no;
-         CREATE TEMP TABLE twice AS SELECT * FROM revertd.outcomes WHERE usage_id = WHOLE AND revert_no = 0;
+         CREATE TEMP TABLE twice AS SELECT * FROM revertd.outcomes WHERE usage_id = WHOLE AND \
+         revert_no = 0;
          UPDATE twice SET id = gen_random_uuid();
          INSERT INTO revertd.outcomes SELECT * FROM twice",
-        &["GUARD_BROKEN", "REVERT_NUMBER_TWICE", "OUTCOME_ID_UNEXPECTED"],
+        &[
+            "GUARD_BROKEN",
+            "REVERT_NUMBER_TWICE",
+            "OUTCOME_ID_UNEXPECTED",
+        ],
     ),
     (
         "DROP INDEX billing_transactions_revertd_idx",
         &["INDEX_MISSING"],
     ),
     (
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'billing_transactions_revertd_idx'::regclass",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = \
+            'billing_transactions_revertd_idx'::regclass",
         &["INDEX_WITHOUT_EFFECT"],
     ),
     (
@@ -149,17 +166,20 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_amount_positive;
-         ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_amount_positive CHECK (amount > 0) NOT VALID",
+         ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_amount_positive CHECK (amount > 0) \
+         NOT VALID",
         &["GUARD_BROKEN"],
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_refusal_known;
-         UPDATE revertd.outcomes SET refusal = 'WHIM', refusal_code = NULL, refusal_message = NULL WHERE refusal = 'NOT_A_USAGE'",
+         UPDATE revertd.outcomes SET refusal = 'WHIM', refusal_code = NULL, refusal_message = NULL \
+         WHERE refusal = 'NOT_A_USAGE'",
         &["GUARD_BROKEN", "REFUSAL_UNKNOWN"],
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_legs_belong_together;
-         UPDATE revertd.outcomes SET transaction_id = gen_random_uuid() WHERE refusal = 'NOT_A_USAGE'",
+         UPDATE revertd.outcomes SET transaction_id = gen_random_uuid() WHERE refusal = \
+         'NOT_A_USAGE'",
         &["GUARD_BROKEN", "REFUSAL_WITH_LEG"],
     ),
     (
@@ -174,7 +194,8 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_others_within_before;
-         UPDATE revertd.outcomes SET reverted_by_others = 6 WHERE usage_id = SHARED AND refusal IS NULL",
+         UPDATE revertd.outcomes SET reverted_by_others = 6 WHERE usage_id = SHARED AND refusal IS \
+         NULL",
         &["GUARD_BROKEN", "OTHERS_EXCEED_BEFORE"],
     ),
     (
@@ -185,17 +206,24 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
     // A second revert of all of it, with everything that belongs to it.
     (
         "ALTER TABLE revertd.outcomes DISABLE TRIGGER outcomes_chain;
-         CREATE TEMP TABLE more AS SELECT * FROM revertd.outcomes WHERE usage_id = WHOLE AND revert_no = 0;
+         CREATE TEMP TABLE more AS SELECT * FROM revertd.outcomes WHERE usage_id = WHOLE AND \
+         revert_no = 0;
          UPDATE more SET id = gen_random_uuid(), revert_no = 1, cumulative = true,
              transaction_id = revertd.entry_id(usage_id, 1, account_id),
-             platform_transaction_id = revertd.platform_leg(revertd.entry_id(usage_id, 1, account_id));
+             platform_transaction_id = revertd.platform_leg(revertd.entry_id(usage_id, 1, \
+             account_id));
          CREATE TEMP TABLE legs AS SELECT * FROM billing_transactions
              WHERE metadata ->> 'revert_request_using' = WHOLE;
          UPDATE legs SET id = CASE type WHEN 'credit' THEN (SELECT transaction_id FROM more)
              ELSE (SELECT platform_transaction_id FROM more) END;
          INSERT INTO revertd.outcomes SELECT * FROM more;
          INSERT INTO billing_transactions SELECT * FROM legs",
-        &["GUARD_BROKEN", "CHAIN_BROKEN", "REVERTS_EXCEED_USAGE", "OUTCOME_ID_UNEXPECTED"],
+        &[
+            "GUARD_BROKEN",
+            "CHAIN_BROKEN",
+            "REVERTS_EXCEED_USAGE",
+            "OUTCOME_ID_UNEXPECTED",
+        ],
     ),
     // A revert by another writer, with its own form of the id and an unrelated platform leg.
     (
@@ -217,14 +245,17 @@ pub const CORRUPTIONS: &[(&str, &[&str])] = &[
     (
         "INSERT INTO billing_transactions (id, account_id, type, source, amount, metadata)
          SELECT id::uuid, account, type, 'api', 7, jsonb_build_object('revert_request_using', PARTS)
-         FROM (SELECT account_id AS customer FROM billing_transactions WHERE id = PARTS) t CROSS JOIN LATERAL
+         FROM (SELECT account_id AS customer FROM billing_transactions WHERE id = PARTS) t CROSS \
+         JOIN LATERAL
              (VALUES ('eeeeeeee-0000-8000-8000-000000000001', customer, 'debit'),
-                 ('eeeeeeee-0000-8000-8000-000000000002', uuid_nil(), 'credit')) leg (id, account, type)",
+                 ('eeeeeeee-0000-8000-8000-000000000002', uuid_nil(), 'credit')) leg (id, account, \
+                 type)",
         &[],
     ),
     (
         "INSERT INTO billing_transactions (id, account_id, type, amount, metadata)
-         VALUES (gen_random_uuid(), gen_random_uuid(), 'credit', 1, '{\"revert_request_using\": [1]}')",
+         VALUES (gen_random_uuid(), gen_random_uuid(), 'credit', 1, '{\"revert_request_using\": \
+         [1]}')",
         &[],
     ),
     (
