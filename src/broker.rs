@@ -1,318 +1,34 @@
 //! RabbitMQ: connections, topology, deliveries in, messages out.
 //!
-//! The only room that names the AMQP client. It must not know the database, nor what a message means.
-//!
-//! Recovery by the client stays off: after it, an acknowledgement can settle a message that was never
-//! processed. A connection that fails is given up with all its channels, and the worker builds anew.
+//! Only this module names the AMQP client. It must not know the database, nor the meaning of a message.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use lapin::auth::AuthProvider;
-use lapin::uri::{AMQPUri, AMQPUserInfo};
-use lapin::{Connection, ConnectionProperties};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
-
-use crate::settings::{AmqpUrl, AmqpUrls, Settings};
-use crate::tls;
-use inbound::{Flow, Inbound};
-use socket::Socket;
-use topology::Alternate;
-use trust::Trust;
-use watched::Watched;
-
-mod ack_tracker;
-mod browse;
-mod client;
-mod consumer;
-mod consumer_channel;
-mod credentials;
-mod delivery;
-mod depths;
+mod connection;
+mod consume;
 mod doctor;
 mod error;
-mod inbound;
-mod letter;
-mod login;
 mod management;
-mod message;
-mod outlet;
-mod postbox;
 mod properties;
-mod reply_queue;
-mod rungs;
-mod socket;
+mod publish;
+mod queues;
+mod raw;
 mod topology;
-mod trust;
-mod watched;
-mod wire;
 
-pub use browse::Browse;
-pub use client::{Answers, Client, Reply, Sender, Submission};
-pub use consumer::{BatchLimits, Consumer};
-pub use consumer_channel::Batch;
-pub use credentials::Credentials;
-pub use delivery::Delivery;
-pub use depths::Depths;
+pub use connection::credentials::Credentials;
+pub use connection::{Broker, unencrypted};
+pub use consume::channel::Batch;
+pub use consume::consumer::{BatchLimits, Consumer};
+pub use consume::delivery::Delivery;
 pub use doctor::{assure, doctor, knows_login};
 pub use error::BrokerError;
-pub use inbound::{Cut, STACK_BYTES};
-pub use letter::{Letter, Noted, Origin};
-pub use login::{Login, LoginError, Posting};
-pub use message::{Message, is_direct};
-pub use outlet::{Fate, Outlet};
-pub use postbox::{Answer, Expected, Postbox};
-pub use rungs::other_rungs;
-
-/// Longest wait for a connection, a channel or a declaration.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest wait for the broker to take or confirm messages. A broker that is out of memory or disk stops
-/// reading, and says so only to who publishes.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Longest wait for a close that nobody depends on.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Two connections to the broker, shared by the workers of a process: where the broker blocks a connection
-/// that publishes, nothing at all is written on it, acknowledgements included.
-pub struct Broker {
-    consuming: Watched,
-    publishing: Watched,
-    /// What is in flight of the first.
-    flow: Arc<Flow>,
-    url: AmqpUrl,
-    trust: Trust,
-    host: String,
-}
-
-impl Broker {
-    /// Connects, twice. Where it failed before, only once the server has shown that it answers: what the client began
-    /// with one that doesn't, threads and sockets, can't be taken back.
-    ///
-    /// # Errors
-    /// Where the broker can't be reached or refuses the login or the virtual host.
-    pub async fn connect(settings: &Settings, failed: bool) -> Result<Self, BrokerError> {
-        let connecting = |url: AmqpUrl| async move {
-            if failed {
-                let host = url.host();
-                within(CONNECT_TIMEOUT, &host, greeting(&url)).await?;
-            }
-            let amqp = &settings.amqp;
-            let (in_flight, body) = (&amqp.max_bytes_in_hand, &amqp.max_message_bytes);
-            let flow = Flow::new(in_flight.bytes(), body.bytes());
-            let (consuming, publishing) = tokio::try_join!(
-                connect_consuming(&url, "revertd worker (consuming)", &flow),
-                connect(&url, "revertd worker (publishing)")
-            )?;
-            Ok(Self {
-                trust: Trust::new(&consuming.status().username(), settings),
-                consuming: Watched::new(consuming),
-                publishing: Watched::new(publishing),
-                flow,
-                host: url.host(),
-                url,
-            })
-        };
-        any_of(&settings.amqp.url, connecting).await
-    }
-
-    /// Declares the topology, or checks it with `topology.declare = false`. Says whether requests of any routing key
-    /// arrive.
-    ///
-    /// # Errors
-    /// Which queue or exchange is missing, or is there with other arguments.
-    pub async fn ensure_topology(&self, settings: &Settings) -> Result<Alternate, BrokerError> {
-        topology::ensure(&self.publishing.connection, settings, &self.host).await
-    }
-
-    /// Starts to consume the work queue.
-    ///
-    /// # Errors
-    /// Where the broker refuses.
-    pub async fn consumer(
-        self: &Arc<Self>,
-        queue: &str,
-        prefetch: u16,
-    ) -> Result<Consumer, BrokerError> {
-        Consumer::open(self.clone(), queue, prefetch).await
-    }
-
-    /// Opens a channel to publish on, with confirms.
-    ///
-    /// # Errors
-    /// Where the broker refuses.
-    pub async fn outlet(&self) -> Result<Outlet, BrokerError> {
-        let opening = Outlet::open(&self.publishing.connection, self.trust.user(), &self.host);
-        within(CONNECT_TIMEOUT, &self.host, opening).await
-    }
-
-    /// An outlet on a connection of its own, for a command that only publishes. It closes with the outlet.
-    ///
-    /// # Errors
-    /// Where the broker can't be reached or refuses.
-    pub async fn outlet_of(settings: &Settings, name: &str) -> Result<Outlet, BrokerError> {
-        let connecting = async |url: AmqpUrl| {
-            let (connection, host) = (connect(&url, name).await?, url.host());
-            let user = connection.status().username().into();
-            let opening = Outlet::open(&connection, &user, &host);
-            let outlet = within(CONNECT_TIMEOUT, &host, opening).await?;
-            Ok(outlet.keeping(connection))
-        };
-        any_of(&settings.amqp.url, connecting).await
-    }
-
-    /// Opens a connection of its own to publish on, for what may make the broker close it.
-    ///
-    /// # Errors
-    /// Where the broker refuses.
-    pub async fn separate_outlet(&self) -> Result<Outlet, BrokerError> {
-        let connection = connect(&self.url, "revertd worker (direct reply-to)").await?;
-        let opening = Outlet::open(&connection, self.trust.user(), &self.host);
-        let outlet = within(CONNECT_TIMEOUT, &self.host, opening).await?;
-        Ok(outlet.keeping(connection))
-    }
-
-    /// Returns once the broker blocks publishers, which it says only to who publishes.
-    pub async fn blocked(&self) -> BrokerError {
-        BrokerError::blocked(&self.host, &self.publishing.blocked().await)
-    }
-
-    /// After [`Broker::blocked`], returns once the broker takes messages again, or the connection is gone. Until
-    /// then the connection is kept: one that is blocked can't be closed either, and each try would leave another.
-    pub async fn unblocked(&self) {
-        self.publishing.unblocked().await;
-    }
-
-    /// Closes the connection that consumes; what is unacknowledged goes back to the queue.
-    pub async fn stop_consuming(&self) {
-        close(&self.consuming.connection).await;
-    }
-
-    /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
-    pub async fn cause(&self, wrong: BrokerError) -> BrokerError {
-        if wrong.is_lasting() {
-            return wrong;
-        }
-        for watched in [&self.consuming, &self.publishing] {
-            if let Some(error) = watched.error().await {
-                return BrokerError::classify(&error, &self.host, "keeping a connection");
-            }
-        }
-        wrong
-    }
-
-    /// Closes the connections; what is unacknowledged goes back to the queue.
-    pub async fn close(&self) {
-        tokio::join!(
-            close(&self.consuming.connection),
-            close(&self.publishing.connection)
-        );
-    }
-}
-
-async fn close(connection: &Connection) {
-    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
-}
-
-/// Tries the addresses one after another, from one drawn at random, so that a fleet spreads over the nodes.
-async fn any_of<T, F: Future<Output = Result<T, BrokerError>>>(
-    urls: &AmqpUrls,
-    connecting: impl Fn(AmqpUrl) -> F,
-) -> Result<T, BrokerError> {
-    let mut wrong: Option<BrokerError> = None;
-    let drawn = uuid::Uuid::new_v4().as_u128() % urls.iter().len() as u128;
-    let first = usize::try_from(drawn).expect("less than a length");
-    for url in urls.iter().cycle().skip(first).take(urls.iter().len()) {
-        match connecting(url.clone()).await {
-            Ok(done) => return Ok(done),
-            Err(next) => wrong = Some(wrong.map_or(next.clone(), |wrong| wrong.and(&next))),
-        }
-    }
-    Err(wrong.expect("the settings name at least one address"))
-}
-
-/// Whether the server greets: it sends the first frame of a connection, which ends there.
-async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
-    let greeting = async {
-        let mut stream = socket::open(url).await?;
-        stream.write_all(b"AMQP\0\0\x09\x01").await?;
-        stream.flush().await?;
-        stream.read_u8().await
-    };
-    let greeted = greeting.await.map(|_| ());
-    greeted.map_err(|error| BrokerError::classify(&error.into(), &url.host(), "connecting"))
-}
-
-/// Connects once, with the login of `url`, under a name that the broker's operator sees.
-async fn connect(url: &AmqpUrl, name: &str) -> Result<Connection, BrokerError> {
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    log_in(url, parsed(url)?, properties, Inbound::plain).await
-}
-
-/// The same of a connection that consumes.
-async fn connect_consuming(
-    url: &AmqpUrl,
-    name: &str,
-    flow: &Arc<Flow>,
-) -> Result<Connection, BrokerError> {
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let inspected = |socket| Inbound::inspected(socket, flow.clone());
-    let connection = log_in(url, parsed(url)?, properties, inspected).await?;
-    flow.set_frame_max(connection.configuration().frame_max() as usize);
-    Ok(connection)
-}
-
-/// The same with a login of its own in place of the address's.
-async fn connect_as(
-    url: &AmqpUrl,
-    name: &str,
-    login: impl AuthProvider,
-) -> Result<Connection, BrokerError> {
-    let mut uri = parsed(url)?;
-    uri.authority.userinfo = AMQPUserInfo::default();
-    let properties = ConnectionProperties::default()
-        .with_connection_name(name.into())
-        .with_auth_provider(login);
-    log_in(url, uri, properties, Inbound::plain).await
-}
-
-fn parsed(url: &AmqpUrl) -> Result<AMQPUri, BrokerError> {
-    url.secret().parse().map_err(BrokerError::lasting)
-}
-
-async fn log_in(
-    url: &AmqpUrl,
-    uri: AMQPUri,
-    properties: ConnectionProperties,
-    inbound: impl FnOnce(Socket) -> Inbound,
-) -> Result<Connection, BrokerError> {
-    let host = url.host();
-    let connecting = async {
-        let logging_in = async {
-            let socket = socket::open(url).await?;
-            socket::log_in(uri, inbound(socket), properties).await
-        };
-        let connected = logging_in.await;
-        connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
-    };
-    within(CONNECT_TIMEOUT, &host, connecting).await
-}
-
-/// The broker's addresses to which everything goes in the clear, over a network.
-#[must_use]
-pub fn unencrypted(settings: &Settings) -> Vec<String> {
-    let urls = settings.amqp.url.iter();
-    let clear = urls.filter(|url| url.tls().is_none() && !tls::is_local(url.address().0));
-    clear.map(AmqpUrl::host).collect()
-}
-
-async fn within<T>(
-    limit: Duration,
-    host: &str,
-    work: impl Future<Output = Result<T, BrokerError>>,
-) -> Result<T, BrokerError> {
-    let done = timeout(limit, work).await;
-    done.unwrap_or_else(|_| Err(BrokerError::silent(host)))
-}
+pub use publish::client_connection::{ClientConnection, ClientConnectionError, OutgoingRequest};
+pub use publish::message::{Message, is_direct};
+pub use publish::publisher::{PublishResult, Publisher};
+pub use publish::reply_router::{PendingReply, ReplyRouter, RequestResult};
+pub use publish::request_client::{
+    Reply, ReplyReceiver, RequestClient, RequestPublisher, Submission,
+};
+pub use queues::depths::Depths;
+pub use queues::queue_reader::QueueReader;
+pub use queues::queued_message::{Noted, Origin, QueuedMessage};
+pub use queues::rungs::other_rungs;
+pub use raw::inbound::{Cut, STACK_BYTES};

@@ -10,15 +10,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::broker::STACK_BYTES;
-use crate::settings::Settings;
-use crate::{broker, ledger, printable};
+use crate::common::printable;
+use crate::config::Settings;
+use crate::{broker, ledger};
 
 /// Tells the person at the terminal. Where nobody reads it, that keeps nothing from being done.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
         let text = format!($($text)*);
-        let _ = writeln!(std::io::stderr(), "{}", crate::printable::lines(&text));
+        let _ = writeln!(std::io::stderr(), "{}", crate::common::printable::lines(&text));
     }};
 }
 
@@ -30,17 +31,18 @@ mod events;
 mod gateway;
 mod grants;
 mod health;
-mod lines;
 mod logs;
 mod man;
 mod migrate;
+mod operator;
 mod pause;
 mod progress;
+pub(super) mod prompt;
 mod signals;
 mod status;
 mod submit;
+mod terminal;
 mod verify;
-mod who;
 mod worker;
 
 /// Longest duration of an argument.
@@ -69,37 +71,37 @@ enum Command {
     /// Serve the operation over HTTP: requests in, published as their client, answered by their event.
     Gateway,
     /// Bring the database's schema up to date.
-    Migrate(migrate::Args),
+    Migrate(migrate::MigrateArgs),
     /// Publish a request, or those of a file, and wait for their events. Exit status: 0 reverted, 1 rejected or failed,
     /// 3 no answer in time.
-    Submit(Box<submit::Args>),
+    Submit(Box<submit::SubmitArgs>),
     /// Say which clients may ask for reverts of which orgs' usage.
-    Grants(grants::Args),
+    Grants(grants::GrantsArgs),
     /// List, show, replay or discard what could not be processed.
-    DeadLetters(Box<dead_letters::Args>),
+    DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Say what became of a request or a usage: outcomes, entries, events, and where it waits. Exit status: 0 something
     /// is known, 1 nothing.
-    Status(status::Args),
+    Status(status::StatusArgs),
     /// Have every worker of the fleet stop taking requests, without ending: within seconds, until `resume`.
     Pause(pause::PauseArgs),
     /// Have the fleet take requests again.
     Resume(pause::ResumeArgs),
     /// Check every invariant of the ledger and the outcomes, beside running workers, and change nothing. Exit status: 0
     /// nothing is wrong, 1 something is.
-    Verify(verify::Args),
+    Verify(verify::VerifyArgs),
     /// Publish events of stored outcomes again.
-    Events(events::Args),
+    Events(events::EventsArgs),
     /// Check configuration, connections, permissions, topology and schema, and say what to do. Exit status 1 with
     /// errors.
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
     /// Ask the worker or gateway of this machine (`telemetry.listen`) whether it is ready. Exit status: 0 ready, 1 not.
-    Health(health::Args),
+    Health(health::HealthArgs),
     /// Print the effective configuration, without secrets.
-    Config(config::Args),
+    Config(config::ConfigArgs),
     /// Print what completes this command line in a shell.
-    Completions(completions::Args),
+    Completions(completions::CompletionsArgs),
     /// Write the manual pages of every command into a folder.
-    Man(man::Args),
+    Man(man::ManArgs),
 }
 
 /// How results are printed.
@@ -136,8 +138,8 @@ impl Cli {
         }
         let settings = match (Settings::load(self.config.as_deref()), &self.command) {
             (Ok(settings), _) => settings,
-            (Err(wrong), Command::Doctor(args)) => return doctor::misconfigured(&wrong, args),
-            (Err(wrong), _) => return Err(wrong.into()),
+            (Err(error), Command::Doctor(args)) => return doctor::misconfigured(&error, args),
+            (Err(error), _) => return Err(error.into()),
         };
         if let Command::Config(args) = &self.command {
             return config::run(&settings, args);

@@ -24,24 +24,25 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{error, info, warn};
 
-use crate::broker::{BrokerError, Postbox};
-use crate::http_server::{self, Limits, ProtocolFault, Server, Shares};
-use crate::patience::Patience;
-use crate::settings::{Policy, Settings};
+use crate::broker::{BrokerError, ReplyRouter};
+use crate::common::backoff::Backoff;
+use crate::common::http_server;
+use crate::common::http_server::{Limits, ProtocolFault, Server, Shares};
+use crate::config::{Policy, Settings};
 use crate::telemetry::{self, Http, NotReady, TelemetryError};
 use headers::{Ids, REQUEST_ID, TRACEPARENT};
+use metrics::GatewayMetrics;
 use problem::Problem;
 use sessions::Sessions;
-use tally::Tally;
 
 mod answer;
 mod credentials;
 mod guesses;
 mod headers;
+mod metrics;
 mod operation;
 mod problem;
 mod sessions;
-mod tally;
 mod tls;
 
 /// Where the operation is, as the API page has it.
@@ -85,12 +86,12 @@ pub enum GatewayError {
 struct Gateway {
     settings: Arc<Settings>,
     sessions: Sessions,
-    postbox: Postbox,
+    replies: ReplyRouter,
     /// Requests that are published and not answered.
     places: Semaphore,
     /// Requests of each client, from their head on.
     shares: Shares<String>,
-    tally: Arc<Tally>,
+    metrics: Arc<GatewayMetrics>,
     http: Http,
 }
 
@@ -100,17 +101,17 @@ struct Gateway {
 /// Why it can't start.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, GatewayError> {
     let settings = Arc::new(settings);
-    let wrong = |error| GatewayError::Listen {
+    let failed = |error| GatewayError::Listen {
         address: settings.gateway.listen.0,
         error,
     };
-    let socket = http_server::bind(settings.gateway.listen.0).map_err(wrong)?;
+    let socket = http_server::bind(settings.gateway.listen.0).map_err(failed)?;
     let tls = tls::acceptor(&settings.gateway).map_err(GatewayError::Tls)?;
     let readiness = Readiness::default();
     let mut registry = telemetry::registry("gateway");
     let http = Http::new(&mut registry);
-    let tally = Arc::new(Tally::new(&mut registry));
-    let sessions = Sessions::new(settings.clone(), tally.clone()).ok_or(GatewayError::Random)?;
+    let metrics = Arc::new(GatewayMetrics::new(&mut registry));
+    let sessions = Sessions::new(settings.clone(), metrics.clone()).ok_or(GatewayError::Random)?;
     // Until the end of this function: from before the broker is there until nothing is in work any more.
     let _showing = match settings.telemetry.listen {
         Some(address) => Some(telemetry::listen(
@@ -120,21 +121,21 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
         )?),
         None => None,
     };
-    let Some(postbox) = stop.run_until_cancelled(postbox(&settings)).await else {
+    let Some(replies) = stop.run_until_cancelled(replies(&settings)).await else {
         return Ok(true);
     };
     let in_flight = usize::from(settings.gateway.max_in_flight);
     let gateway = Arc::new(Gateway {
         sessions,
-        postbox: postbox?,
+        replies: replies?,
         places: Semaphore::new(in_flight),
         shares: Shares::new(http_server::tenth(in_flight)),
-        tally,
+        metrics,
         http,
         settings: settings.clone(),
     });
-    let listener = http_server::listen(socket).map_err(wrong)?;
-    let address = listener.local_addr().map_err(wrong)?;
+    let listener = http_server::listen(socket).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
     if tls.is_none() && !address.ip().is_loopback() {
         warn!(
             %address,
@@ -151,7 +152,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     let finished = serving.await;
     tidying.abort();
     gateway.close().await;
-    info!(tally = %gateway.tally, "stopped");
+    info!(metrics = %gateway.metrics, "stopped");
     if !finished {
         warn!("stopped with requests unanswered: they go on, and their clients may ask again");
     }
@@ -159,13 +160,13 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
 }
 
 /// The reply queue; a broker that isn't there yet is waited for.
-async fn postbox(settings: &Arc<Settings>) -> Result<Postbox, BrokerError> {
-    let mut patience = Patience::new(FIRST_WAIT, LONGEST_WAIT);
+async fn replies(settings: &Arc<Settings>) -> Result<ReplyRouter, BrokerError> {
+    let mut patience = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     let mut failed = false;
     loop {
-        match Postbox::open(settings.clone(), failed).await {
-            Ok(postbox) => return Ok(postbox),
-            Err(error) if error.is_lasting() => return Err(error),
+        match ReplyRouter::open(settings.clone(), failed).await {
+            Ok(replies) => return Ok(replies),
+            Err(error) if error.is_permanent() => return Err(error),
             Err(error) => {
                 if !failed {
                     warn!(%error, "waiting for the broker");
@@ -252,15 +253,15 @@ impl Readiness {
             let gateway = readiness.0.get().and_then(Weak::upgrade);
             let gateway = gateway.ok_or("starting: the broker has not answered yet")?;
             gateway
-                .postbox
+                .replies
                 .ready()
-                .map_err(|why| format!("the broker: {why}"))
+                .map_err(|error| format!("the broker: {error}"))
         }
     }
 }
 
 impl Gateway {
     async fn close(&self) {
-        tokio::join!(self.sessions.close(), self.postbox.close());
+        tokio::join!(self.sessions.close(), self.replies.close());
     }
 }

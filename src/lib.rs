@@ -19,45 +19,15 @@
 //!    the pool, and a probe tells which it is.
 //! 10. Attempts exhausted, or never decodable: dead-letter queue, with the reason.
 //!
-//! The modules below stand in reading order: the pure ones, TLS, whether servers can be reached, the seams at which tests crash the program, the two rooms that do I/O, the loop that joins
-//! them, the operation over HTTP, and the command line.
-
-pub mod request;
-
-pub mod outcome;
-
-pub mod event;
-
-pub mod retry;
-
-pub mod disposition;
-
-pub mod patience;
-
-pub mod log_limit;
-
-pub mod printable;
-
-pub mod check;
-
-pub mod settings;
-
-pub mod tls;
-
-pub mod reach;
-
-pub mod http_server;
-
-pub mod seam;
-
-pub mod ledger;
+//! `main -> cli -> {worker, gateway} -> {broker, ledger, telemetry} -> domain`: each knows those to its right.
+//! `config` and `common` are known to all.
 
 pub mod broker;
-
-pub mod telemetry;
-
-pub mod worker;
-
-pub mod gateway;
-
 pub mod cli;
+pub mod common;
+pub mod config;
+pub mod domain;
+pub mod gateway;
+pub mod ledger;
+pub mod telemetry;
+pub mod worker;

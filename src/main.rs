@@ -26,6 +26,6 @@ fn main() -> ExitCode {
             eprintln!("revertd: cannot start with a larger stack: {error}");
         }
     }
-    revertd::seam::arm();
+    revertd::common::failpoint::arm();
     revertd::cli::Cli::parse().run()
 }

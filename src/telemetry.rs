@@ -15,14 +15,16 @@ mod status;
 mod times;
 mod traces;
 
-pub use counts::{Counts, Names};
+pub use counts::{Counters, Names};
 pub use endpoint::{Listening, NotReady, listen};
 pub use health::health;
 pub use http::{Active, Http};
 pub use logins::{LoginRefusal, Logins};
 pub use otlp::Exporting;
 pub use prometheus_client::registry::Registry;
-pub use status::{Connections, InHand, Pause, QueueDepth, QueueKind, Refused, Status};
+pub use status::{
+    Connections, InFlight, Pause, ProcessStatus, PublishRefusal, QueueDepth, QueueKind,
+};
 pub use times::Times;
 pub use traces::{BatchTrace, Traces};
 

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use revertd::disposition::{self, Reading};
+use revertd::config::Settings;
+use revertd::domain::disposition::{self, Reading};
+use revertd::domain::outcome::{Decision, Verdict};
+use revertd::domain::request::Envelope;
 use revertd::ledger::Ledger;
-use revertd::outcome::{Decision, Verdict};
-use revertd::request::Envelope;
-use revertd::settings::Settings;
 use tokio::task::JoinSet;
 
 use crate::load::{Load, message_id};

@@ -5,14 +5,14 @@
 
 use tokio::time::timeout;
 
+use super::connection::{Broker, CONNECT_TIMEOUT, socket, unencrypted, within};
 use super::error::BrokerError;
 use super::management::{Management, Unanswered};
 use super::topology::Alternate;
-use super::{Broker, CONNECT_TIMEOUT, socket, unencrypted, within};
-use crate::check::Checks;
-use crate::reach::{Words, reach};
-use crate::settings::{AmqpUrl, Settings};
-use crate::tls::fault;
+use crate::common::check::Checks;
+use crate::common::connectivity::{CheckIds, reach};
+use crate::common::tls::fault;
+use crate::config::{AmqpUrl, Settings};
 use greeting::Greeting;
 
 mod alternate;
@@ -23,7 +23,7 @@ mod permissions;
 mod queue;
 mod topology;
 
-const WORDS: Words = Words {
+const WORDS: CheckIds = CheckIds {
     dns: "amqp-dns",
     tcp: "amqp-tcp",
     key: "amqp.url",
@@ -60,7 +60,7 @@ pub async fn assure(
         let mut checks = Checks::default();
         managed::work_queue(management, settings, &mut checks).await;
         if let Some(error) = checks.first_error() {
-            return Err(BrokerError::lasting(format!(
+            return Err(BrokerError::permanent(format!(
                 "RabbitMQ would lose messages: {error} (`revertd doctor` shows all)"
             )));
         }
@@ -114,8 +114,8 @@ async fn over_amqp(settings: &Settings, management: Option<&Management>, checks:
     };
     let broker = match Broker::connect(settings, true).await {
         Ok(broker) => broker,
-        Err(wrong) => {
-            checks.failed("amqp-login", &wrong);
+        Err(error) => {
+            checks.failed("amqp-login", &error);
             skip(
                 &["amqp-topology"],
                 "nothing can be asked without a login",
@@ -129,9 +129,9 @@ async fn over_amqp(settings: &Settings, management: Option<&Management>, checks:
     let takes = takes_messages(&broker).await;
     match &takes {
         // Told with the other permissions.
-        Err(wrong) if wrong.is_forbidden() => {}
+        Err(error) if error.is_forbidden() => {}
         Ok(()) => checks.ok("amqp-publishing", "the broker takes messages of this user"),
-        Err(wrong) => checks.failed("amqp-publishing", wrong),
+        Err(error) => checks.failed("amqp-publishing", error),
     }
     let alternate = topology::check(&broker, settings, checks).await;
     if let Some(alternate) = alternate {
@@ -140,7 +140,7 @@ async fn over_amqp(settings: &Settings, management: Option<&Management>, checks:
     if !greeting.is_of_rabbitmq() {
         let why = "how another broker than RabbitMQ takes the questions is not known";
         skip(&["amqp-permissions"], why, checks);
-    } else if takes.is_err_and(|wrong| !wrong.is_forbidden()) {
+    } else if takes.is_err_and(|error| !error.is_forbidden()) {
         skip(
             &["amqp-permissions"],
             "the broker takes no messages",
@@ -154,7 +154,7 @@ async fn over_amqp(settings: &Settings, management: Option<&Management>, checks:
 
 /// Whether the broker greets, verified where the address says so, and as what.
 async fn greeted(settings: &Settings, checks: &mut Checks) -> Option<Greeting> {
-    let mut wrong = None;
+    let mut failed = None;
     for url in settings.amqp.url.iter() {
         let opened = timeout(CONNECT_TIMEOUT, socket::open(url)).await;
         let opened = match opened {
@@ -162,11 +162,11 @@ async fn greeted(settings: &Settings, checks: &mut Checks) -> Option<Greeting> {
             Ok(Err(error)) => {
                 let at_tls = fault(&error, "amqp").is_some();
                 let error = BrokerError::classify(&error.into(), &url.host(), "connecting");
-                wrong = Some((at_tls, error));
+                failed = Some((at_tls, error));
                 continue;
             }
             Err(_) => {
-                wrong = Some((url.tls().is_some(), BrokerError::silent(&url.host())));
+                failed = Some((url.tls().is_some(), BrokerError::silent(&url.host())));
                 continue;
             }
         };
@@ -181,15 +181,15 @@ async fn greeted(settings: &Settings, checks: &mut Checks) -> Option<Greeting> {
                 greeting.check(settings, checks);
                 Some(greeting)
             }
-            Err(wrong) => {
-                checks.failed("amqp-version", &wrong);
+            Err(error) => {
+                checks.failed("amqp-version", &error);
                 None
             }
         };
     }
-    if let Some((at_tls, wrong)) = wrong {
+    if let Some((at_tls, error)) = failed {
         let id = if at_tls { "amqp-tls" } else { "amqp-tcp" };
-        checks.failed(id, &wrong);
+        checks.failed(id, &error);
     }
     checks.skipped("amqp-version", "the broker did not come so far");
     None
@@ -211,9 +211,9 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
 /// alarm it takes the first message all the same, and nothing after it.
 async fn takes_messages(broker: &Broker) -> Result<(), BrokerError> {
     let probing = async {
-        let outlet = broker.outlet().await?;
-        outlet.probe().await?;
-        outlet.probe().await
+        let publisher = broker.publisher().await?;
+        publisher.probe().await?;
+        publisher.probe().await
     };
     tokio::select! {
         probed = probing => probed,

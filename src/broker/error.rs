@@ -3,20 +3,20 @@
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error, ErrorKind};
 
-use crate::tls::{Fault, fault};
+use crate::common::tls::{Fault, fault};
 
 /// The broker can't work at present. Says what is wrong and what to do.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct BrokerError {
     message: String,
-    nature: Nature,
+    kind: BrokerErrorKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Nature {
-    Passing,
-    Lasting,
+enum BrokerErrorKind {
+    Transient,
+    Permanent,
     LoginRefused,
     HostRefused,
     Forbidden,
@@ -27,123 +27,123 @@ enum Nature {
 
 impl BrokerError {
     /// Something that may mend itself.
-    pub(crate) fn passing(message: impl Into<String>) -> Self {
-        let (message, nature) = (message.into(), Nature::Passing);
-        Self { message, nature }
+    pub(crate) fn transient(message: impl Into<String>) -> Self {
+        let (message, kind) = (message.into(), BrokerErrorKind::Transient);
+        Self { message, kind }
     }
 
     /// Something that stays wrong until somebody mends it.
-    pub(crate) fn lasting(message: impl Into<String>) -> Self {
-        let (message, nature) = (message.into(), Nature::Lasting);
-        Self { message, nature }
+    pub(crate) fn permanent(message: impl Into<String>) -> Self {
+        let (message, kind) = (message.into(), BrokerErrorKind::Permanent);
+        Self { message, kind }
     }
 
     fn unequal(message: String) -> Self {
-        let nature = Nature::Unequal;
-        Self { message, nature }
+        let kind = BrokerErrorKind::Unequal;
+        Self { message, kind }
     }
 
-    pub(super) fn silent(host: &str) -> Self {
-        Self::passing(format!(
+    pub(crate) fn silent(host: &str) -> Self {
+        Self::transient(format!(
             "RabbitMQ at {host} does not answer; check the server, its memory and disk alarms \
              (rabbitmq-diagnostics alarms) and the network"
         ))
     }
 
-    pub(super) fn blocked(host: &str, why: &str) -> Self {
+    pub(crate) fn blocked(host: &str, why: &str) -> Self {
         Self {
             message: format!(
                 "RabbitMQ at {host} takes no messages: {why}; see rabbitmq-diagnostics alarms, and free \
                  memory or disk space on its server"
             ),
-            nature: Nature::Blocked,
+            kind: BrokerErrorKind::Blocked,
         }
     }
 
-    pub(super) fn ended(queue: &str) -> Self {
-        Self::passing(format!(
+    pub(crate) fn ended(queue: &str) -> Self {
+        Self::transient(format!(
             "the broker stopped delivering from {queue}: the queue was deleted, or an acknowledgement \
              took longer than its consumer_timeout"
         ))
     }
 
     /// This and what another address answered: lasting only if both are.
-    pub(super) fn and(self, other: &Self) -> Self {
-        let nature = if self.nature == other.nature {
-            self.nature
+    pub(crate) fn and(self, other: &Self) -> Self {
+        let kind = if self.kind == other.kind {
+            self.kind
         } else {
-            Nature::Passing
+            BrokerErrorKind::Transient
         };
         Self {
             message: format!("{}; and {}", self.message, other.message),
-            nature,
+            kind,
         }
     }
 
     /// Whether waiting alone won't mend it.
     #[must_use]
-    pub fn is_lasting(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         matches!(
-            self.nature,
-            Nature::Lasting
-                | Nature::LoginRefused
-                | Nature::HostRefused
-                | Nature::Forbidden
-                | Nature::Missing
-                | Nature::Unequal
+            self.kind,
+            BrokerErrorKind::Permanent
+                | BrokerErrorKind::LoginRefused
+                | BrokerErrorKind::HostRefused
+                | BrokerErrorKind::Forbidden
+                | BrokerErrorKind::Missing
+                | BrokerErrorKind::Unequal
         )
     }
 
     /// Whether the broker knows no user of that name and password.
-    pub(super) fn is_login_refused(&self) -> bool {
-        self.nature == Nature::LoginRefused
+    pub(crate) fn is_login_refused(&self) -> bool {
+        self.kind == BrokerErrorKind::LoginRefused
     }
 
     /// Whether the broker knows the user, and keeps it from the virtual host.
-    pub(super) fn is_host_refused(&self) -> bool {
-        self.nature == Nature::HostRefused
+    pub(crate) fn is_host_refused(&self) -> bool {
+        self.kind == BrokerErrorKind::HostRefused
     }
 
     /// Whether the broker's user lacks a permission.
-    pub(super) fn is_forbidden(&self) -> bool {
-        self.nature == Nature::Forbidden
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.kind == BrokerErrorKind::Forbidden
     }
 
     /// Whether something that was named is not there.
-    pub(super) fn is_missing(&self) -> bool {
-        self.nature == Nature::Missing
+    pub(crate) fn is_missing(&self) -> bool {
+        self.kind == BrokerErrorKind::Missing
     }
 
     /// Whether something that was declared, or an argument, is not as the broker would have it.
-    pub(super) fn is_unequal(&self) -> bool {
-        self.nature == Nature::Unequal
+    pub(crate) fn is_unequal(&self) -> bool {
+        self.kind == BrokerErrorKind::Unequal
     }
 
     /// Whether the broker takes no messages, and says when it does again.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.nature == Nature::Blocked
+        self.kind == BrokerErrorKind::Blocked
     }
 
     /// Classifies an error of the client or the broker. `doing` says what failed, with names.
     pub(crate) fn classify(error: &Error, host: &str, doing: &str) -> Self {
         let at = format!("RabbitMQ at {host}");
         if let Some(Fault { what, lasting }) = fault(error, "amqp") {
-            let nature = if lasting {
-                Nature::Lasting
+            let kind = if lasting {
+                BrokerErrorKind::Permanent
             } else {
-                Nature::Passing
+                BrokerErrorKind::Transient
             };
             let message = format!("{at} {what}");
-            return Self { message, nature };
+            return Self { message, kind };
         }
         match error.kind() {
             // Nothing was delivered yet: what came is no AMQP.
-            ErrorKind::ParsingError(_) if doing == "connecting" => Self::lasting(format!(
+            ErrorKind::ParsingError(_) if doing == "connecting" => Self::permanent(format!(
                 "{at} answers with something else than AMQP; correct host and port in amqp.url, or write \
                  amqps:// if this is a port that speaks TLS"
             )),
-            ErrorKind::ParsingError(_) => Self::passing(format!(
+            ErrorKind::ParsingError(_) => Self::transient(format!(
                 "{at} sent something that can't be parsed ({doing})"
             )),
             ErrorKind::ProtocolError(amqp) => {
@@ -156,7 +156,7 @@ impl BrokerError {
                                  (REVERTD_AMQP__URL) or amqp.password_file, or, with auth_mechanism=external, \
                                  amqp.cert_file"
                             ),
-                            nature: Nature::LoginRefused,
+                            kind: BrokerErrorKind::LoginRefused,
                         }
                     }
                     AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if doing == "connecting" => {
@@ -165,7 +165,7 @@ impl BrokerError {
                                 "{at} refuses the virtual host: {text}; correct it in amqp.url, where / is \
                                  written %2f, or create it: rabbitmqctl add_vhost, set_permissions"
                             ),
-                            nature: Nature::HostRefused,
+                            kind: BrokerErrorKind::HostRefused,
                         }
                     }
                     AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self {
@@ -173,7 +173,7 @@ impl BrokerError {
                             "{at} forbids {doing}: {text}; grant the user of amqp.url what the README lists \
                              under Permissions"
                         ),
-                        nature: Nature::Forbidden,
+                        kind: BrokerErrorKind::Forbidden,
                     },
                     AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
                         if doing.starts_with("publishing") =>
@@ -195,15 +195,15 @@ impl BrokerError {
                             "{at} refuses {doing}: {text}; `revertd worker` creates it at its start, with \
                              topology.declare = true"
                         ),
-                        nature: Nature::Missing,
+                        kind: BrokerErrorKind::Missing,
                     },
                     AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
-                        Self::passing(format!("{at} fails at {doing}: {text}"))
+                        Self::transient(format!("{at} fails at {doing}: {text}"))
                     }
                 }
             }
             // The connection's end, as seen from a channel. Its cause was reported where it arose.
-            _ => Self::passing(format!(
+            _ => Self::transient(format!(
                 "cannot work with {at} ({doing}): {error}; is it running, and is the address in amqp.url \
                  (REVERTD_AMQP__URL) right?"
             )),

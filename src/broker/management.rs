@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use tokio_util::either::Either;
 use zeroize::Zeroizing;
 
-use super::parsed;
-use crate::settings::{ManagementUrl, Settings};
-use crate::tls;
+use super::connection::parsed;
+use crate::common::tls;
+use crate::config::{ManagementUrl, Settings};
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -134,7 +134,7 @@ impl Management {
 
     async fn asked(&self, path: &str) -> Result<Value, Unanswered> {
         let at = self.host();
-        let wrong = |error: &dyn std::fmt::Display| Unanswered::Failed(format!("{at}: {error}"));
+        let classify = |error: &dyn std::fmt::Display| Unanswered::Failed(format!("{at}: {error}"));
         let (host, port) = self.url.address();
         let stream = TcpStream::connect((host, port))
             .await
@@ -145,26 +145,26 @@ impl Management {
                 let encrypted = tls::connect(files, host, stream).await;
                 Either::Right(encrypted.map_err(|error| match tls::fault(&error, "amqp") {
                     Some(fault) => Unanswered::Failed(format!("{at} {}", fault.what)),
-                    None => wrong(&error),
+                    None => classify(&error),
                 })?)
             }
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| wrong(&error))?;
+            .map_err(|error| classify(&error))?;
         // Ends with the sender; its errors reach whoever waits for the answer.
         tokio::spawn(connection);
         let request = Request::get(format!("{}/api/{path}", self.url.prefix()))
             .header(HOST, &at)
             .header(AUTHORIZATION, self.authorization.as_str())
             .body(String::new())
-            .map_err(|error| wrong(&error))?;
+            .map_err(|error| classify(&error))?;
         let answer = sender.send_request(request).await;
         let answer = answer.map_err(|error| Unanswered::NoPlugin(format!("{at}: {error}")))?;
         let status = answer.status();
         let body = read(answer.into_body())
             .await
-            .map_err(|error| wrong(&error))?;
+            .map_err(|error| classify(&error))?;
         let value: Result<Value, _> = serde_json::from_slice(&body);
         let reason = value
             .as_ref()
@@ -180,7 +180,7 @@ impl Management {
                 Err(Unanswered::Forbidden(format!("{at}: {reason}")))
             }
             (StatusCode::NOT_FOUND, _) => Err(Unanswered::Missing),
-            _ => Err(wrong(&reason)),
+            _ => Err(classify(&reason)),
         }
     }
 }

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::trust::{self, Speakers, Trust};
-use crate::request::{Envelope, is_traceparent};
+use super::consume::trust;
+use super::consume::trust::{Speakers, Trust};
+use crate::domain::request::{Envelope, is_traceparent};
 
 pub const ATTEMPTS: &str = "x-attempts";
 pub const CLIENT: &str = "x-client";
@@ -259,7 +260,7 @@ fn value_bytes(value: &AMQPValue) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Settings;
+    use crate::config::Settings;
 
     #[test]
     fn retry_headers_count_only_from_the_own_login() {

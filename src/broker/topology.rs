@@ -4,15 +4,15 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
+use super::connection::{CONNECT_TIMEOUT, within};
 use super::error::BrokerError;
-use super::{CONNECT_TIMEOUT, within};
-use crate::settings::{Settings, Topology};
+use crate::config::{Settings, TopologySettings};
 
 /// Practically unlimited, and within the range that every supported version takes: to list letters must not
 /// use them up, and requests are given up by the worker alone.
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
 
-pub struct Queue {
+pub struct QueueDeclaration {
     pub name: String,
     pub arguments: FieldTable,
     /// The exchanges that it is bound to, and the keys.
@@ -21,7 +21,7 @@ pub struct Queue {
 
 /// An exchange.
 #[derive(Clone)]
-pub struct Exchange<'a> {
+pub struct ExchangeDeclaration<'a> {
     pub name: &'a str,
     pub kind: ExchangeKind,
     /// Where it sends what no binding fits.
@@ -61,9 +61,9 @@ pub async fn ensure(
 }
 
 /// The exchanges, in the order in which they are declared.
-pub fn exchanges(topology: &Topology) -> [Exchange<'_>; 4] {
+pub fn exchanges(topology: &TopologySettings) -> [ExchangeDeclaration<'_>; 4] {
     let alternate = topology.alternate_exchange.as_str();
-    let exchange = |name, kind, alternate| Exchange {
+    let exchange = |name, kind, alternate| ExchangeDeclaration {
         name,
         kind,
         alternate,
@@ -85,7 +85,7 @@ pub fn exchanges(topology: &Topology) -> [Exchange<'_>; 4] {
 }
 
 /// The queues, in the order in which they are declared.
-pub fn queues(settings: &Settings) -> Vec<Queue> {
+pub fn queues(settings: &Settings) -> Vec<QueueDeclaration> {
     let topology = &settings.topology;
     let mut queues = vec![dead_letter_queue(topology)];
     if topology.reply_queue_declare {
@@ -104,7 +104,7 @@ pub fn queues(settings: &Settings) -> Vec<Queue> {
     queues
 }
 
-fn work_queue(topology: &Topology) -> Queue {
+fn work_queue(topology: &TopologySettings) -> QueueDeclaration {
     let mut arguments = quorum(
         topology.work_queue_max_bytes.bytes(),
         "reject-publish",
@@ -115,7 +115,7 @@ fn work_queue(topology: &Topology) -> Queue {
         topology.dead_letter_exchange.as_str(),
         topology.dead_letter_queue.as_str(),
     );
-    Queue {
+    QueueDeclaration {
         name: topology.work_queue.to_string(),
         arguments,
         bindings: vec![
@@ -133,13 +133,13 @@ fn work_queue(topology: &Topology) -> Queue {
 
 /// One fixed time to live for all of a queue's messages, since expiry stops at the first unexpired one;
 /// then back to the work queue, through the default exchange.
-fn retry_queue(topology: &Topology, name: String, delay_ms: u128) -> Queue {
+fn retry_queue(topology: &TopologySettings, name: String, delay_ms: u128) -> QueueDeclaration {
     let max_bytes = topology.retry_queue_max_bytes.bytes();
     let mut arguments = quorum(max_bytes, "reject-publish", DELIVERY_LIMIT);
     dead_letters_to(&mut arguments, "", topology.work_queue.as_str());
     let delay = i64::try_from(delay_ms).expect("delays are at most 28 days");
     arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(delay));
-    Queue {
+    QueueDeclaration {
         name,
         arguments,
         bindings: Vec::new(),
@@ -155,10 +155,10 @@ pub const REPLY_KEYS: [&str; 2] = ["result.#", "error.#"];
 /// The key of those that the queue of denied requests holds.
 pub const DENIED_KEY: &str = "denied.#";
 
-fn reply_queue(topology: &Topology) -> Queue {
+fn reply_queue(topology: &TopologySettings) -> QueueDeclaration {
     let max_bytes = topology.reply_queue_max_bytes.bytes();
     let keys = REPLY_KEYS.map(str::to_owned).to_vec();
-    Queue {
+    QueueDeclaration {
         name: topology.reply_queue.to_string(),
         arguments: quorum(max_bytes, "drop-head", DELIVERY_LIMIT),
         bindings: vec![(topology.reply_exchange.to_string(), keys)],
@@ -166,9 +166,9 @@ fn reply_queue(topology: &Topology) -> Queue {
 }
 
 /// Small, and of its own: who may ask for nothing must not push out what others were answered.
-fn denied_queue(topology: &Topology) -> Queue {
+fn denied_queue(topology: &TopologySettings) -> QueueDeclaration {
     let max_bytes = topology.denied_queue_max_bytes.bytes();
-    Queue {
+    QueueDeclaration {
         name: topology.denied_queue.to_string(),
         arguments: quorum(max_bytes, "drop-head", DELIVERY_LIMIT),
         bindings: vec![(
@@ -178,10 +178,10 @@ fn denied_queue(topology: &Topology) -> Queue {
     }
 }
 
-fn dead_letter_queue(topology: &Topology) -> Queue {
+fn dead_letter_queue(topology: &TopologySettings) -> QueueDeclaration {
     let max_bytes = topology.dead_letter_queue_max_bytes.bytes();
     let name = topology.dead_letter_queue.to_string();
-    Queue {
+    QueueDeclaration {
         arguments: quorum(max_bytes, "reject-publish", DELIVERY_LIMIT),
         bindings: vec![(
             topology.dead_letter_exchange.to_string(),
@@ -231,7 +231,7 @@ impl Steps<'_> {
     /// is: arguments can't be changed, and a policy can give it one.
     pub async fn exchange(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &ExchangeDeclaration<'_>,
         passive: bool,
     ) -> Result<Alternate, BrokerError> {
         let Some(alternate) = exchange.alternate.filter(|_| !passive) else {
@@ -257,7 +257,7 @@ impl Steps<'_> {
 
     async fn exchange_with(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &ExchangeDeclaration<'_>,
         arguments: FieldTable,
         passive: bool,
     ) -> Result<(), BrokerError> {
@@ -283,7 +283,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    async fn queue(&self, queue: &Queue, passive: bool) -> Result<(), BrokerError> {
+    async fn queue(&self, queue: &QueueDeclaration, passive: bool) -> Result<(), BrokerError> {
         let channel = self.declare(queue, passive).await?;
         for (exchange, keys) in queue.bindings.iter().filter(|_| !passive) {
             for key in keys {
@@ -314,7 +314,11 @@ impl Steps<'_> {
     }
 
     /// Declares a queue alone, or looks whether it is there. The channel is still open.
-    pub async fn declare(&self, queue: &Queue, passive: bool) -> Result<Channel, BrokerError> {
+    pub async fn declare(
+        &self,
+        queue: &QueueDeclaration,
+        passive: bool,
+    ) -> Result<Channel, BrokerError> {
         let name = queue.name.as_str();
         let options = QueueDeclareOptions {
             passive,

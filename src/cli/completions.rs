@@ -2,19 +2,19 @@
 
 use std::process::ExitCode;
 
-use clap::{Args as ClapArgs, Command};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
 use super::written;
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
     /// The shell.
     #[arg(value_enum)]
     shell: Shell,
 }
 
-pub fn run(args: &Args, mut definition: Command) -> anyhow::Result<ExitCode> {
+pub fn run(args: &CompletionsArgs, mut definition: Command) -> anyhow::Result<ExitCode> {
     let name = definition.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut definition, name, &mut script);

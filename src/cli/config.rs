@@ -2,19 +2,19 @@
 
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 
 use super::{Output, print, print_pretty};
-use crate::settings::Settings;
+use crate::config::Settings;
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
     /// As the configuration file is written, or as JSON.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-pub fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(settings: &Settings, args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Text => print(&format!(
             "# read: {}\n{}",

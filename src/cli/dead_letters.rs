@@ -6,45 +6,43 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{Args, Subcommand};
 
-use super::{Output, who};
-use crate::broker::Browse;
-use crate::settings::Settings;
+use super::{Output, operator};
+use crate::broker::QueueReader;
+use crate::config::Settings;
 
-mod act;
-pub(super) mod ask;
-mod choice;
+mod action;
+mod counts;
 mod filter;
 mod intervene;
-mod letters;
 mod list;
+mod listing;
 mod save;
+mod selection;
 mod show;
-mod sum;
-mod survey;
-
-use filter::Filter;
+mod summary;
+use filter::LetterFilter;
 
 /// Wrong usage.
 const WRONG_USAGE: u8 = 2;
 
 /// While letters are read, nobody else sees them; they return to their places when the command ends. Reading uses
 /// nothing up, however often.
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct DeadLettersArgs {
     #[command(subcommand)]
-    action: Action,
+    action: DeadLettersCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum DeadLettersCommand {
     /// Count the letters by reason and client, then list them, the first first. With `--output json` a letter a line.
     ///
     /// Letters that are being listed are invisible to others for that moment.
-    List(list::Args),
+    List(list::ListLettersArgs),
     /// Show one letter whole: properties, body, what went wrong, and what the ledger says of its usage now.
-    Show(show::Args),
+    Show(show::ShowLetterArgs),
     /// Publish letters as requests again, and take those off the queue that the broker has confirmed.
     ///
     /// They keep their identity (client, message id, content), so that one that was decided meanwhile, or is replayed
@@ -57,7 +55,7 @@ enum Action {
 }
 
 /// Which letters, and who is to answer for it.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct Chosen {
     /// Letters by their id: the request's message id, or at least 6 digits of the id that `list` prints.
     #[arg(value_name = "ID", value_parser = filter::id)]
@@ -66,7 +64,7 @@ struct Chosen {
     #[arg(long, conflicts_with = "ids")]
     all: bool,
     #[command(flatten)]
-    filter: Filter,
+    filter: LetterFilter,
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -74,14 +72,14 @@ struct Chosen {
     #[arg(long, short)]
     yes: bool,
     /// Who does it, for the record. Without: the user of this shell.
-    #[arg(long, value_name = "NAME", value_parser = who::name)]
+    #[arg(long, value_name = "NAME", value_parser = operator::name)]
     by: Option<String>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct Replay {
     #[command(flatten)]
     chosen: Chosen,
@@ -97,7 +95,7 @@ struct Replay {
     why: Option<String>,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct Discard {
     #[command(flatten)]
     chosen: Chosen,
@@ -109,17 +107,17 @@ struct Discard {
     save: Option<PathBuf>,
 }
 
-pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: DeadLettersArgs) -> anyhow::Result<ExitCode> {
     match args.action {
-        Action::List(args) => list::run(settings, args).await,
-        Action::Show(args) => show::run(settings, &args).await,
-        Action::Replay(args) => intervene::replay(settings, args).await,
-        Action::Discard(args) => intervene::discard(settings, args).await,
+        DeadLettersCommand::List(args) => list::run(settings, args).await,
+        DeadLettersCommand::Show(args) => show::run(settings, &args).await,
+        DeadLettersCommand::Replay(args) => intervene::replay(settings, args).await,
+        DeadLettersCommand::Discard(args) => intervene::discard(settings, args).await,
     }
 }
 
 /// Says how many letters were counted and not read. Where there are such, what was read is not all, and the command fails.
-fn all_read(browse: &Browse) -> bool {
+fn all_read(browse: &QueueReader) -> bool {
     let (missing, waiting) = (browse.missing(), browse.waiting());
     if missing > 0 {
         say!(
@@ -140,9 +138,9 @@ fn exit_code(is_all_read: bool) -> ExitCode {
 }
 
 /// Opens the queue. What others hold is not seen, which is said once.
-async fn open(settings: &Settings, body_bytes: u64) -> anyhow::Result<Browse> {
+async fn open(settings: &Settings, body_bytes: u64) -> anyhow::Result<QueueReader> {
     let queue = settings.topology.dead_letter_queue.as_str();
-    let browse = Browse::open(settings, queue, body_bytes).await?;
+    let browse = QueueReader::open(settings, queue, body_bytes).await?;
     if browse.others() > 0 {
         say!(
             "revertd: {} other reader(s) of {queue} at this moment; the letters in their hands are not seen here",

@@ -3,25 +3,25 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::json;
 
 use super::{Output, print_pretty, written};
-use crate::check::{Checks, Status};
-use crate::settings::{Settings, SettingsError};
+use crate::common::check::{CheckStatus, Checks};
+use crate::config::{Settings, SettingsError};
 use crate::{broker, ledger};
 
 mod configuration;
 mod layout;
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
     /// How what was found is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut checks = configuration::check(settings);
     let (database, amqp) = tokio::join!(ledger::doctor(settings), broker::doctor(settings));
     checks.append(database);
@@ -30,25 +30,25 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// What there is to say without a configuration.
-pub fn misconfigured(wrong: &SettingsError, args: &Args) -> anyhow::Result<ExitCode> {
+pub fn misconfigured(error: &SettingsError, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut checks = Checks::default();
-    checks.failed("configuration", wrong);
+    checks.failed("configuration", error);
     for id in ["database-state", "amqp-state"] {
         checks.skipped(id, "nothing can be connected to without a configuration");
     }
     tell(&checks, args)
 }
 
-fn tell(checks: &Checks, args: &Args) -> anyhow::Result<ExitCode> {
+fn tell(checks: &Checks, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let count = |status| checks.count(status);
     match args.output {
         Output::Json => {
             let all: Vec<_> = checks.iter().collect();
             let object = json!({
                 "checks": all,
-                "errors": count(Status::Error),
-                "warnings": count(Status::Warning),
-                "skipped": count(Status::Skipped),
+                "errors": count(CheckStatus::Error),
+                "warnings": count(CheckStatus::Warning),
+                "skipped": count(CheckStatus::Skipped),
             });
             print_pretty(&object)?;
         }
@@ -64,7 +64,7 @@ fn tell(checks: &Checks, args: &Args) -> anyhow::Result<ExitCode> {
             written(&layout::text(checks, width, colour))?;
         }
     }
-    Ok(if count(Status::Error) == 0 {
+    Ok(if count(CheckStatus::Error) == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,31 +14,31 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::dead_letters::ask;
 use super::progress::Progress;
+use super::prompt;
 use super::{Output, print, print_json};
-use crate::broker::{Broker, BrokerError, Fate, Message, Outlet};
-use crate::event::Event;
-use crate::ledger::stored::{Count, Filter, Outcomes};
-use crate::patience::Patience;
-use crate::settings::Settings;
+use crate::broker::{Broker, BrokerError, Message, PublishResult, Publisher};
+use crate::common::backoff::Backoff;
+use crate::config::Settings;
+use crate::domain::event::Event;
+use crate::ledger::admin::stored::{OutcomeCount, OutcomeFilter, Outcomes};
 
 /// Events that are published together.
 const AT_A_TIME: u32 = 500;
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct EventsArgs {
     #[command(subcommand)]
-    action: Action,
+    action: EventsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum EventsCommand {
     /// Publish the events of stored outcomes again, each as it was: for consumers that lost theirs.
     Republish(RepublishArgs),
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct RepublishArgs {
     /// Of outcomes decided then or later: a time such as 2026-11-25T08:00:00Z, or how long ago, such as 2h.
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -69,9 +69,9 @@ struct RepublishArgs {
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: EventsArgs) -> anyhow::Result<ExitCode> {
     match args.action {
-        Action::Republish(args) => republish(settings, args).await,
+        EventsCommand::Republish(args) => republish(settings, args).await,
     }
 }
 
@@ -84,7 +84,7 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
         say!("revertd: --since must be before --until");
         return Ok(ExitCode::from(2));
     }
-    let filter = Filter {
+    let filter = OutcomeFilter {
         since: args.since,
         until: args.until,
         client: args.client.clone(),
@@ -101,7 +101,7 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
         return conclude(count, &Published::default(), args.output, "published");
     }
     if !args.yes {
-        match ask::sure(&format!("publish {all} events again?"))? {
+        match prompt::sure(&format!("publish {all} events again?"))? {
             Some(true) => {}
             Some(false) => bail!("nothing was published"),
             None => {
@@ -162,7 +162,7 @@ async fn publish(
     rate: Option<u32>,
 ) -> anyhow::Result<Published> {
     let exchange = settings.topology.reply_exchange.as_str();
-    let mut outlet = outlet(settings).await?;
+    let mut publisher = publisher(settings).await?;
     outcomes.begin().await?;
     let at_a_time = rate.map_or(AT_A_TIME, |rate| rate.min(AT_A_TIME));
     let mut progress = Progress::new("published", u64::try_from(all).unwrap_or(0));
@@ -192,12 +192,12 @@ async fn publish(
             .iter()
             .map(|stored| Event::of_outcome(&stored.request, &stored.outcome))
             .collect();
-        let again = |(event, of): (_, &crate::ledger::stored::Stored)| {
+        let again = |(event, of): (_, &crate::ledger::admin::stored::Stored)| {
             Message::event_again(exchange, event, of.request.message_id.as_deref())
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
         published.unroutable += tokio::select! {
-            taken = until_taken(settings, &mut outlet, messages) => taken.map_err(|error| onward(&error, last))?,
+            taken = until_taken(settings, &mut publisher, messages) => taken.map_err(|error| onward(&error, last))?,
             _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
         };
         for event in &events {
@@ -217,37 +217,37 @@ async fn publish(
     Ok(published)
 }
 
-async fn outlet(settings: &Settings) -> Result<Outlet, BrokerError> {
-    Broker::outlet_of(settings, "revertd events republish").await
+async fn publisher(settings: &Settings) -> Result<Publisher, BrokerError> {
+    Broker::publisher_of(settings, "revertd events republish").await
 }
 
 /// Publishes a window, and what a full queue refused of it again until it is taken; each time on a new channel, since one
 /// that met a queue without a leader has everything refused from then on.
 async fn until_taken(
     settings: &Settings,
-    outlet: &mut Outlet,
+    publisher: &mut Publisher,
     mut messages: Vec<Message<'_>>,
 ) -> anyhow::Result<u64> {
-    let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut unroutable = 0;
     loop {
-        let fates = outlet.publish(&messages).await?;
+        let results = publisher.publish(&messages).await?;
         let mut refused = Vec::new();
-        for (message, fate) in messages.into_iter().zip(fates) {
-            match fate {
-                Fate::Confirmed => {}
-                Fate::Unroutable => unroutable += 1,
-                Fate::Refused => refused.push(message),
+        for (message, result) in messages.into_iter().zip(results) {
+            match result {
+                PublishResult::Confirmed => {}
+                PublishResult::Unroutable => unroutable += 1,
+                PublishResult::Refused => refused.push(message),
             }
         }
         if refused.is_empty() {
             return Ok(unroutable);
         }
-        let wait = patience.next_wait();
+        let wait = backoff.next_wait();
         warn!(events = refused.len(), retry_in = ?wait, "refused: a queue that is bound is full, or without a leader");
         messages = refused;
         sleep(wait).await;
-        *outlet = self::outlet(settings).await?;
+        *publisher = self::publisher(settings).await?;
     }
 }
 
@@ -260,12 +260,12 @@ fn onward(error: &dyn std::fmt::Display, last: Option<Timestamp>) -> anyhow::Err
 }
 
 fn conclude(
-    count: Count,
+    count: OutcomeCount,
     published: &Published,
     output: Output,
     what: &str,
 ) -> anyhow::Result<ExitCode> {
-    let Count { applied, refused } = count;
+    let OutcomeCount { applied, refused } = count;
     let (unroutable, untold) = (published.unroutable, published.untold);
     let refused = refused - i64::try_from(untold).unwrap_or(i64::MAX);
     let all = applied + refused;

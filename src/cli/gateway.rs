@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::signals;
+use crate::config::Settings;
 use crate::gateway;
-use crate::settings::Settings;
 
 pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let finished = gateway::run(settings, signals::stop()?).await?;

@@ -4,30 +4,30 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::lines::{folded, visible, width};
-use super::{Output, print, print_json, print_pretty, who};
+use super::terminal::{folded, visible, width};
+use super::{Output, operator, print, print_json, print_pretty};
 use crate::broker;
-use crate::ledger::grants::{Grant, Grants, Scope};
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::ledger::admin::grants::{Grant, Grants, Scope};
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct GrantsArgs {
     #[command(subcommand)]
-    action: Action,
+    action: GrantsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum GrantsCommand {
     /// Let a client ask for reverts of an org's usage; counts from the next batch on.
     Add {
         #[command(flatten)]
         grant: Named,
         /// Who grants it, for the record. Without: the user of this shell.
-        #[arg(long, value_name = "NAME", value_parser = who::name)]
+        #[arg(long, value_name = "NAME", value_parser = operator::name)]
         by: Option<String>,
         /// How the result is printed.
         #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -55,7 +55,7 @@ enum Action {
     },
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 struct Named {
     /// The login that the broker authenticates: the user of the AMQP connection, the client id of the gateway.
     #[arg(value_parser = client)]
@@ -65,12 +65,14 @@ struct Named {
     org: Scope,
 }
 
-pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: GrantsArgs) -> anyhow::Result<ExitCode> {
     let grants = Grants::open(settings).await?;
     match args.action {
-        Action::Add { grant, by, output } => add(settings, &grants, &grant, by, output).await,
-        Action::Remove { grant, output } => remove(&grants, &grant, output).await,
-        Action::List {
+        GrantsCommand::Add { grant, by, output } => {
+            add(settings, &grants, &grant, by, output).await
+        }
+        GrantsCommand::Remove { grant, output } => remove(&grants, &grant, output).await,
+        GrantsCommand::List {
             client,
             org,
             output,
@@ -95,7 +97,9 @@ async fn add(
     by: Option<String>,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
-    let added = grants.add(client, *org, who::by(by).as_deref()).await?;
+    let added = grants
+        .add(client, *org, operator::by(by).as_deref())
+        .await?;
     if added.org_exists == Some(false) {
         say!("revertd: the ledger has no such org at present; is its id right?");
     }

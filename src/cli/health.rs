@@ -3,22 +3,22 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::json;
 
-use super::lines::visible;
+use super::terminal::visible;
 use super::{Output, print};
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::telemetry;
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct HealthArgs {
     /// A line, or a JSON object.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: &HealthArgs) -> anyhow::Result<ExitCode> {
     let listen = settings.telemetry.listen.context(
         "telemetry.listen is not set, so no process can be asked; \
          set it to the same address for the process and for this command",

@@ -9,8 +9,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::printable;
-use crate::settings::LogFormat;
+use crate::common::printable;
+use crate::config::LogFormat;
 
 /// What is logged where `RUST_LOG` is not set. The clients' own complaints come back as our errors.
 const DEFAULT_FILTER: &str = "revertd=info";

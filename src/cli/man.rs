@@ -4,17 +4,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args as ClapArgs, Command};
+use clap::{Args, Command};
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct ManArgs {
     /// The folder, which is made where it is missing: revertd.1, and a page for each command, such as
     /// revertd-worker.1.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
 
-pub fn run(args: &Args, definition: Command) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ManArgs, definition: Command) -> anyhow::Result<ExitCode> {
     let folder = args.folder.display();
     std::fs::create_dir_all(&args.folder).with_context(|| format!("cannot make {folder}"))?;
     clap_mangen::generate_to(definition, &args.folder)

@@ -2,21 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::json;
 
 use super::{Output, print, print_json};
+use crate::config::Settings;
 use crate::ledger;
-use crate::settings::Settings;
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: &MigrateArgs) -> anyhow::Result<ExitCode> {
     let applied = ledger::migrate(settings).await?.applied;
     match args.output {
         Output::Json => print_json(&json!({ "applied": applied }))?,

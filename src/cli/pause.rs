@@ -2,34 +2,34 @@
 
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::json;
 
-use super::lines::visible;
-use super::{Output, print, print_json, who};
-use crate::ledger::control::{Control, Told};
-use crate::settings::Settings;
+use super::terminal::visible;
+use super::{Output, operator, print, print_json};
+use crate::config::Settings;
+use crate::ledger::admin::control::{Control, FleetState};
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct PauseArgs {
     /// Why, for whoever finds the fleet paused.
     #[arg(long, value_name = "TEXT", value_parser = text)]
     why: String,
     /// Who does it, for the record. Without: the user of this shell.
-    #[arg(long, value_name = "NAME", value_parser = who::name)]
+    #[arg(long, value_name = "NAME", value_parser = operator::name)]
     by: Option<String>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Args)]
 pub struct ResumeArgs {
     /// Why, for the record.
     #[arg(long, value_name = "TEXT", value_parser = text)]
     why: Option<String>,
     /// Who does it, for the record. Without: the user of this shell.
-    #[arg(long, value_name = "NAME", value_parser = who::name)]
+    #[arg(long, value_name = "NAME", value_parser = operator::name)]
     by: Option<String>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -40,7 +40,7 @@ pub async fn pause(settings: &Settings, args: PauseArgs) -> anyhow::Result<ExitC
     let control = Control::open(settings).await?;
     let before = control.latest().await?.filter(|told| told.paused);
     let told = control
-        .tell(true, Some(&args.why), who::by(args.by).as_deref())
+        .tell(true, Some(&args.why), operator::by(args.by).as_deref())
         .await?;
     if let Some(before) = &before {
         let before = visible(&before.to_string()).into_owned();
@@ -60,7 +60,7 @@ pub async fn resume(settings: &Settings, args: ResumeArgs) -> anyhow::Result<Exi
     let control = Control::open(settings).await?;
     let before = control.latest().await?.filter(|told| told.paused);
     let told = control
-        .tell(false, args.why.as_deref(), who::by(args.by).as_deref())
+        .tell(false, args.why.as_deref(), operator::by(args.by).as_deref())
         .await?;
     match (args.output, before) {
         (Output::Json, _) => print_json(&state(&told))?,
@@ -73,7 +73,7 @@ pub async fn resume(settings: &Settings, args: ResumeArgs) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn state(told: &Told) -> serde_json::Value {
+fn state(told: &FleetState) -> serde_json::Value {
     json!({
         "paused": told.paused,
         "why": told.why,

@@ -5,15 +5,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::lines::{folded, visible, width};
+use super::terminal::{folded, visible, width};
 use super::{Output, print, print_pretty, time_span};
-use crate::ledger::control::Control;
-use crate::ledger::history::Subject;
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::ledger::admin::control::Control;
+use crate::ledger::admin::history::Subject;
 
 pub mod known;
 mod waiting;
@@ -23,8 +23,8 @@ use known::Known;
 /// Asks the database for outcomes, entries and what operators did, and looks through the rungs of the retry ladder and the
 /// dead-letter queue, whose letters are invisible to others for that moment. The work queue is not looked through: that
 /// would count as a delivery of each request in it.
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct StatusArgs {
     /// The usage.
     #[arg(value_name = "USAGE_ID", value_parser = usage, required_unless_present = "request", conflicts_with = "request")]
     usage_id: Option<Uuid>,
@@ -45,7 +45,7 @@ pub struct Args {
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let subject = match (args.usage_id, &args.request) {
         (Some(usage), _) => Subject::Usage(usage),
         (None, Some(message_id)) => Subject::Request {
@@ -61,19 +61,19 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
         waiting::look(settings, &subject, args.timeout).await
     };
     let is_seen = known.is_ok();
-    let known = known.unwrap_or_else(|wrong| {
-        let unseen = format!("outcomes, entries and what was done to letters: {wrong}");
+    let known = known.unwrap_or_else(|error| {
+        let unseen = format!("outcomes, entries and what was done to letters: {error}");
         waiting.unseen.push(unseen);
         Known::default()
     });
     let told = match Control::open(settings).await {
         Ok(control) => control.latest().await,
-        Err(wrong) => Err(wrong),
+        Err(error) => Err(error),
     };
     let paused = match told {
         Ok(told) => told.filter(|told| told.paused),
-        Err(wrong) => {
-            let unseen = format!("whether the fleet is paused: {wrong}");
+        Err(error) => {
+            let unseen = format!("whether the fleet is paused: {error}");
             waiting.unseen.push(unseen);
             None
         }
@@ -84,7 +84,11 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Json => {
             let mut shown = known.json();
-            shown["waiting"] = waiting.letters.iter().map(waiting::Letter::json).collect();
+            shown["waiting"] = waiting
+                .letters
+                .iter()
+                .map(waiting::WaitingLetter::json)
+                .collect();
             shown["unseen"] = json!(waiting.unseen);
             shown["paused"] = json!(paused.map(|told| told.to_string()));
             print_pretty(&shown)?;

@@ -6,29 +6,28 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::{Map, Value};
 
-use super::lines::visible;
+use super::terminal::visible;
 use super::{Output, print, print_json, time_span};
-use crate::broker::{Client, Submission};
-use crate::event::Kind;
-use crate::settings::Settings;
+use crate::broker::{RequestClient, Submission};
+use crate::config::Settings;
+use crate::domain::event::EventType;
 
+mod dry_run;
 mod file;
 mod lines;
 mod report;
 mod sending;
-mod trial;
-
 /// As the parser of arguments ends.
 const WRONG_USAGE: u8 = 2;
 
 /// No answer in time; the request goes on.
 const NO_ANSWER: u8 = 3;
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
     /// The usage to revert.
     #[arg(long, value_name = "UUID", required_unless_present_any = ["body", "file"])]
     usage_id: Option<String>,
@@ -72,7 +71,7 @@ pub struct Args {
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCode> {
     // Checked here: clap lets go of a requirement that conflicts with another argument.
     if args.of_file.lacks_its_file() {
         say!(
@@ -86,7 +85,7 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     }
     let (timeout, output) = (args.timeout, args.output);
     let submission = submission(args)?;
-    let mut client = Client::connect(settings).await?;
+    let mut client = RequestClient::connect(settings).await?;
     let (sender, answers) = client.split();
     sender.publish(&submission).await?;
     let id = &submission.message_id;
@@ -107,7 +106,7 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
         Output::Json => print_json(&event)?,
         Output::Text => print(&format!("{}\n", summary(&event)))?,
     }
-    let reverted = event["type"] == Kind::Reverted.name();
+    let reverted = event["type"] == EventType::Reverted.name();
     Ok(if reverted {
         ExitCode::SUCCESS
     } else {
@@ -115,7 +114,7 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn submission(args: Args) -> anyhow::Result<Submission> {
+fn submission(args: SubmitArgs) -> anyhow::Result<Submission> {
     let body = match args.body.as_deref() {
         Some("-") => {
             let mut body = Vec::new();

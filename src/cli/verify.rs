@@ -3,17 +3,17 @@
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
-use clap::Args as ClapArgs;
+use clap::Args;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::Progress;
 use super::{Output, print, print_json};
-use crate::ledger::verify::{Checked, Finding, Range, Verification};
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::ledger::verify::{Finding, Range, Verification, Verified};
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
     /// Begin at ids that begin with these digits, such as where an earlier run was interrupted.
     #[arg(long, value_name = "HEX")]
     from: Option<String>,
@@ -27,12 +27,12 @@ pub struct Args {
 
 /// What was found so far.
 #[derive(Default)]
-struct Report {
+struct VerifyReport {
     violations: u64,
     warnings: u64,
 }
 
-impl Report {
+impl VerifyReport {
     /// Prints findings as they come.
     fn found(&mut self, findings: &[Finding], output: Output) -> anyhow::Result<()> {
         for finding in findings {
@@ -50,7 +50,7 @@ impl Report {
     }
 }
 
-pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let Some(range) = Range::of_prefixes(args.from.as_deref(), args.to.as_deref()) else {
         say!(
             "revertd: --from and --to must be at most 32 hexadecimal digits, the first not beyond the second; see \
@@ -59,10 +59,10 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(2));
     };
     let verification = Verification::begin(settings).await?;
-    let mut report = Report::default();
+    let mut report = VerifyReport::default();
     report.found(&verification.schema().await?, args.output)?;
     let parts = verification.parts(range);
-    let mut checked = Checked::default();
+    let mut checked = Verified::default();
     let mut progress = Progress::new("verified", parts.len() as u64);
     let mut interrupt = signal(SignalKind::interrupt())?;
     for (done, part) in parts.iter().enumerate() {
@@ -89,24 +89,24 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn to(args: &Args) -> String {
+fn to(args: &VerifyArgs) -> String {
     let to = args.to.as_ref();
     to.map(|to| format!(" --to {to}")).unwrap_or_default()
 }
 
 fn conclude(
-    checked: &Checked,
-    report: &Report,
+    checked: &Verified,
+    report: &VerifyReport,
     whole: bool,
     output: Output,
 ) -> std::io::Result<()> {
-    let Checked {
+    let Verified {
         outcomes,
         of_deleted_accounts: gone,
         legs,
         ..
     } = checked;
-    let Report {
+    let VerifyReport {
         violations,
         warnings,
     } = report;

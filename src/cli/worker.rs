@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::signals;
-use crate::settings::Settings;
+use crate::config::Settings;
 use crate::worker;
 
 pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {

@@ -8,25 +8,25 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::problem::{Problem, respond};
-use crate::event::Kind;
+use crate::domain::event::EventType;
 
 /// What is read of an event.
 #[derive(Deserialize)]
-struct Event<'a> {
+struct ParsedEvent<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
-    data: Data<'a>,
+    data: ParsedData<'a>,
 }
 
 #[derive(Deserialize)]
-struct Data<'a> {
+struct ParsedData<'a> {
     #[serde(borrow)]
     error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct Status {
+struct ParsedStatus {
     code: i32,
 }
 
@@ -34,13 +34,13 @@ struct Status {
 pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
     let unreadable =
         || Problem::internal("the request's event can't be read; it is on the reply exchange");
-    let event: Event<'_> = serde_json::from_slice(event).map_err(|_| unreadable())?;
+    let event: ParsedEvent<'_> = serde_json::from_slice(event).map_err(|_| unreadable())?;
     match event.data.error {
-        None if event.kind == Kind::Reverted.name() => Ok(respond(StatusCode::OK, "{}")),
+        None if event.kind == EventType::Reverted.name() => Ok(respond(StatusCode::OK, "{}")),
         None => Err(unreadable()),
         Some(error) => {
             let error = error.get();
-            let Status { code } = serde_json::from_str(error).map_err(|_| unreadable())?;
+            let ParsedStatus { code } = serde_json::from_str(error).map_err(|_| unreadable())?;
             Ok(respond(status_of(code), error.to_owned()))
         }
     }

@@ -12,8 +12,8 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use tracing::warn;
 
-use crate::http_server::Source;
-use crate::log_limit::LogLimit;
+use crate::common::http_server::Source;
+use crate::common::log_limit::LogLimit;
 
 /// Wrong secrets that cost no wait: somebody mistypes, or has not heard of a change yet.
 const FREE: u32 = 3;
@@ -37,15 +37,15 @@ const ADDRESSES_NAMED: usize = 10;
 
 /// Wrong secrets, by id and address.
 pub struct Guesses {
-    tried: Cache<(String, Source), Arc<Mutex<Tried>>>,
+    tried: Cache<(String, Source), Arc<Mutex<FailedLogins>>>,
     by_address: Mutex<BTreeMap<Source, u64>>,
     line: LogLimit,
 }
 
 /// What one address tried of one id.
 #[derive(Debug, Default)]
-struct Tried {
-    wrong: u32,
+struct FailedLogins {
+    failures: u32,
     until: Option<Instant>,
 }
 
@@ -135,7 +135,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Tried {
+impl FailedLogins {
     fn wait(&self, now: Instant) -> Option<Duration> {
         let wait = self.until?.saturating_duration_since(now);
         (!wait.is_zero()).then_some(wait)
@@ -145,20 +145,20 @@ impl Tried {
         if let Some(wait) = self.wait(now) {
             return Err(wait);
         }
-        self.wrong = self.wrong.saturating_add(1);
-        self.until = wait_after(self.wrong).map(|wait| now + wait);
+        self.failures = self.failures.saturating_add(1);
+        self.until = wait_after(self.failures).map(|wait| now + wait);
         Ok(())
     }
 
     fn take_back(&mut self) {
-        self.wrong = self.wrong.saturating_sub(1);
+        self.failures = self.failures.saturating_sub(1);
         self.until = None;
     }
 }
 
 /// How long an address waits after so many wrong secrets of an id.
-fn wait_after(wrong: u32) -> Option<Duration> {
-    let doublings = wrong.checked_sub(FREE + 1)?;
+fn wait_after(failures: u32) -> Option<Duration> {
+    let doublings = failures.checked_sub(FREE + 1)?;
     let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
     Some(FIRST_WAIT.saturating_mul(factor).min(LONGEST_WAIT))
 }
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn after_three_failures_waits_double_up_to_a_minute() {
         let waits: Vec<_> = (1..=12)
-            .map(|wrong| wait_after(wrong).map_or(0, |wait| wait.as_secs()))
+            .map(|failures| wait_after(failures).map_or(0, |wait| wait.as_secs()))
             .collect();
         assert_eq!(waits, [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(wait_after(u32::MAX), Some(LONGEST_WAIT));
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_login_attempt_counts_until_it_has_ended() {
-        let (mut tried, now) = (Tried::default(), Instant::now());
+        let (mut tried, now) = (FailedLogins::default(), Instant::now());
         let begun = (0..20).filter(|_| tried.begin(now).is_ok()).count();
         assert_eq!(begun, 4, "however many come at the same time");
         let later = now + Duration::from_millis(1500);

@@ -4,8 +4,8 @@ use axum::http::header::{AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::outcome::ID_REQUIRED;
-use crate::request::{Violation, is_traceparent};
+use crate::domain::outcome::ID_REQUIRED;
+use crate::domain::request::{Violation, is_traceparent};
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

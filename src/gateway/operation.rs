@@ -13,12 +13,12 @@ use super::Gateway;
 use super::answer;
 use super::credentials::credentials;
 use super::headers::{Ids, is_json};
+use super::metrics::GatewayFault;
 use super::problem::Problem;
 use super::sessions::NoSession;
-use super::tally::Trouble;
-use crate::broker::{Answer, Login, Posting};
-use crate::http_server::{BodyError, BodyLimits, Source, expects_continue};
-use crate::request;
+use crate::broker::{ClientConnection, OutgoingRequest, RequestResult};
+use crate::common::http_server::{BodyError, BodyLimits, Source, expects_continue};
+use crate::domain::request;
 use crate::telemetry::LoginRefusal;
 
 /// What is read of a body that nobody wants, and for how long: a connection closed under a client that still
@@ -39,10 +39,10 @@ pub async fn revert(
         Err(problem) => refuse(problem, &parts.headers, body).await,
     };
     let count = match response.status() {
-        StatusCode::OK => &gateway.tally.reverted,
-        StatusCode::SERVICE_UNAVAILABLE => &gateway.tally.unavailable,
-        StatusCode::GATEWAY_TIMEOUT => &gateway.tally.unanswered,
-        _ => &gateway.tally.rejected,
+        StatusCode::OK => &gateway.metrics.reverted,
+        StatusCode::SERVICE_UNAVAILABLE => &gateway.metrics.unavailable,
+        StatusCode::GATEWAY_TIMEOUT => &gateway.metrics.unanswered,
+        _ => &gateway.metrics.rejected,
     };
     count.add();
     response
@@ -91,7 +91,8 @@ impl Gateway {
         let login = self.login(source, headers).await?;
         let Some(_share) = self.shares.take(login.client().to_owned()) else {
             let share = self.shares.most();
-            self.tally.warn(Trouble::Share, login.client(), &share);
+            self.metrics
+                .warn(GatewayFault::Share, login.client(), &share);
             return Err(Problem::too_many_requests(share));
         };
         if !is_json(headers) {
@@ -110,13 +111,14 @@ impl Gateway {
         request::decode(&body).map_err(Problem::undecodable)?;
         let Ok(_place) = self.places.try_acquire() else {
             let limit = self.settings.gateway.max_in_flight;
-            self.tally.warn(Trouble::Saturated, login.client(), &limit);
+            self.metrics
+                .warn(GatewayFault::Saturated, login.client(), &limit);
             return Err(Problem::saturated());
         };
         let traceparent = ids
             .traceparent
             .and_then(|given| Some(given.to_str().ok()?.to_owned()));
-        let posting = Posting {
+        let posting = OutgoingRequest {
             message_id: message_id.clone(),
             body,
             traceparent,
@@ -125,72 +127,83 @@ impl Gateway {
         answered.map_err(|problem| problem.about(&message_id))
     }
 
-    async fn login(&self, source: Source, headers: &HeaderMap) -> Result<Arc<Login>, Problem> {
+    async fn login(
+        &self,
+        source: Source,
+        headers: &HeaderMap,
+    ) -> Result<Arc<ClientConnection>, Problem> {
         let Some(credentials) = credentials(headers) else {
-            self.tally.logins.refused(LoginRefusal::NoCredentials);
+            self.metrics.logins.refused(LoginRefusal::NoCredentials);
             return Err(Problem::client_unknown());
         };
         let client = credentials.id.as_str();
         // Of a broker that does not answer nobody is asked: what a login begins with one can't be taken back.
-        if let Err(why) = self.postbox.ready() {
-            self.tally.warn(Trouble::Broker, client, &why);
+        if let Err(error) = self.replies.ready() {
+            self.metrics.warn(GatewayFault::Broker, client, &error);
             return Err(Problem::broker_unavailable());
         }
         self.sessions
             .of(&credentials, source)
             .await
-            .map_err(|why| match why {
+            .map_err(|error| match error {
                 NoSession::Refused => Problem::client_unknown(),
                 NoSession::BackOff { wait, .. } => Problem::too_many_guesses(wait),
                 NoSession::Barred => {
-                    self.tally.warn(Trouble::Barred, client, &"at its login");
+                    self.metrics
+                        .warn(GatewayFault::Barred, client, &"at its login");
                     Problem::barred()
                 }
                 NoSession::Busy => {
-                    self.tally.warn(Trouble::Logins, client, &"at its login");
+                    self.metrics
+                        .warn(GatewayFault::Logins, client, &"at its login");
                     Problem::too_many_logins()
                 }
-                NoSession::Unavailable(why) => {
-                    self.tally.warn(Trouble::Broker, client, &why);
+                NoSession::Unavailable(error) => {
+                    self.metrics.warn(GatewayFault::Broker, client, &error);
                     Problem::broker_unavailable()
                 }
             })
     }
 
     /// Publishes the request as its client, and waits for its event.
-    async fn ask(&self, login: &Arc<Login>, posting: Posting) -> Result<Response<Body>, Problem> {
+    async fn ask(
+        &self,
+        login: &Arc<ClientConnection>,
+        posting: OutgoingRequest,
+    ) -> Result<Response<Body>, Problem> {
         let client = login.client();
-        let expected = self.postbox.expect().map_err(|why| {
-            self.tally.warn(Trouble::Broker, client, &why);
+        let expected = self.replies.expect().map_err(|error| {
+            self.metrics.warn(GatewayFault::Broker, client, &error);
             Problem::broker_unavailable()
         })?;
         let message_id = posting.message_id.clone();
         login.publish(posting, &expected);
         let Some(answer) = expected.answer(self.settings.gateway.timeout).await else {
-            self.tally.warn(Trouble::NoAnswer, client, &message_id);
+            self.metrics
+                .warn(GatewayFault::NoAnswer, client, &message_id);
             return Err(Problem::no_answer());
         };
         let (trouble, detail, problem) = match answer {
-            Answer::Event(event) => return answer::of_event(&event),
-            Answer::Unroutable => {
+            RequestResult::Event(event) => return answer::of_event(&event),
+            RequestResult::Unroutable => {
                 let exchange = self.settings.topology.request_exchange.to_string();
-                (Trouble::Unroutable, exchange, Problem::unroutable())
+                (GatewayFault::Unroutable, exchange, Problem::unroutable())
             }
-            Answer::Full => {
+            RequestResult::Full => {
                 let queue = self.settings.topology.work_queue.to_string();
-                (Trouble::Full, queue, Problem::full())
+                (GatewayFault::Full, queue, Problem::full())
             }
-            Answer::Forbidden(why) => {
+            RequestResult::Forbidden(error) => {
                 let problem = Problem::publish_not_permitted();
-                (Trouble::Forbidden, why.to_string(), problem)
+                (GatewayFault::Forbidden, error.to_string(), problem)
             }
-            Answer::Unsent(why) => {
+            RequestResult::Unsent(error) => {
                 let problem = Problem::broker_unavailable();
-                (Trouble::Broker, why.to_string(), problem)
+                (GatewayFault::Broker, error.to_string(), problem)
             }
-            Answer::Lost => (Trouble::Lost, message_id, Problem::lost()),
+            RequestResult::Lost => (GatewayFault::Lost, message_id, Problem::lost()),
         };
-        self.tally.warn(trouble, client, &detail);
+        self.metrics.warn(trouble, client, &detail);
         Err(problem)
     }
 }

@@ -9,10 +9,10 @@ use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 
-use crate::event::Status;
-use crate::http_server::ProtocolFault;
-use crate::outcome::{Code, Failure, INVALID_FIELD, Metadata, Refusal};
-use crate::request::{Undecodable, Violation};
+use crate::common::http_server::ProtocolFault;
+use crate::domain::event::RpcStatus;
+use crate::domain::outcome::{Code, Failure, INVALID_FIELD, Metadata, Refusal};
+use crate::domain::request::{Undecodable, Violation};
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -171,8 +171,8 @@ impl Problem {
     }
 
     /// What the worker would say of such a body.
-    pub fn undecodable(why: Undecodable) -> Self {
-        match why {
+    pub fn undecodable(error: Undecodable) -> Self {
+        match error {
             Undecodable::Malformed(what) => {
                 let failure = Failure::Malformed(what);
                 let Code { number, reason } = failure.code();
@@ -279,7 +279,7 @@ impl Problem {
 
     /// The answer.
     pub fn into_response(self) -> Response<Body> {
-        let status = Status::new(self.code, &self.message, self.metadata, &self.violations);
+        let status = RpcStatus::new(self.code, &self.message, self.metadata, &self.violations);
         let body = serde_json::to_vec(&status).expect("text and maps keyed by text are JSON");
         let mut response = respond(self.status, body);
         if let Some(seconds) = self.retry_after {

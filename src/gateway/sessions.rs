@@ -14,10 +14,10 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::guesses::Guesses;
-use super::tally::Tally;
-use crate::broker::{BrokerError, Credentials, Login, LoginError};
-use crate::http_server::Source;
-use crate::settings::Settings;
+use super::metrics::GatewayMetrics;
+use crate::broker::{BrokerError, ClientConnection, ClientConnectionError, Credentials};
+use crate::common::http_server::Source;
+use crate::config::Settings;
 use crate::telemetry::LoginRefusal;
 
 /// How long a login counts: a changed password, or a user that is removed, within this time.
@@ -42,9 +42,9 @@ type Digest = [u8; 32];
 /// Logins that are remembered.
 pub struct Sessions {
     settings: Arc<Settings>,
-    tally: Arc<Tally>,
+    metrics: Arc<GatewayMetrics>,
     key: hmac::Key,
-    open: Cache<Digest, Arc<Login>>,
+    open: Cache<Digest, Arc<ClientConnection>>,
     refused: Cache<Digest, ()>,
     guesses: Arc<Guesses>,
     logins: Arc<Semaphore>,
@@ -67,10 +67,10 @@ pub enum NoSession {
 
 impl Sessions {
     /// None yet. `None` where the system gives no random numbers.
-    pub fn new(settings: Arc<Settings>, tally: Arc<Tally>) -> Option<Self> {
+    pub fn new(settings: Arc<Settings>, metrics: Arc<GatewayMetrics>) -> Option<Self> {
         Some(Self {
             settings,
-            tally,
+            metrics,
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?,
             open: Cache::builder()
                 .max_capacity(CLIENTS_MAX)
@@ -90,10 +90,10 @@ impl Sessions {
         &self,
         credentials: &Credentials,
         source: Source,
-    ) -> Result<Arc<Login>, NoSession> {
+    ) -> Result<Arc<ClientConnection>, NoSession> {
         let digest = self.digest(credentials);
         if self.refused.contains_key(&digest) {
-            self.tally.logins.refused(LoginRefusal::Repeated);
+            self.metrics.logins.refused(LoginRefusal::Repeated);
             return Err(NoSession::Refused);
         }
         if let Some(login) = self.open.get(&digest).await {
@@ -104,10 +104,10 @@ impl Sessions {
         }
         let made = self.once(digest, credentials, source).await;
         if let Err(NoSession::BackOff { .. }) = made {
-            self.tally.logins.refused(LoginRefusal::BackOff);
+            self.metrics.logins.refused(LoginRefusal::BackOff);
             self.guesses.refused(source, true);
         }
-        made.inspect_err(|why| debug!(client = credentials.id, ?why, "no login"))
+        made.inspect_err(|error| debug!(client = credentials.id, ?error, "no login"))
     }
 
     /// Has a login made, together with whoever asks for the same one.
@@ -116,7 +116,7 @@ impl Sessions {
         digest: Digest,
         credentials: &Credentials,
         source: Source,
-    ) -> Result<Arc<Login>, NoSession> {
+    ) -> Result<Arc<ClientConnection>, NoSession> {
         let mut tries = 0;
         loop {
             if let Some(wait) = self.guesses.wait(&credentials.id, source).await {
@@ -125,7 +125,7 @@ impl Sessions {
             tries += 1;
             let making = self.make(credentials, source);
             let made = self.open.try_get_with(digest, making).await;
-            match made.map_err(|why| why.as_ref().clone()) {
+            match made.map_err(|error| error.as_ref().clone()) {
                 // It was another address that asked first, and must wait.
                 Err(NoSession::BackOff { source: other, .. })
                     if other != source && tries < TRIES => {}
@@ -153,7 +153,7 @@ impl Sessions {
         &self,
         credentials: &Credentials,
         source: Source,
-    ) -> Result<Arc<Login>, NoSession> {
+    ) -> Result<Arc<ClientConnection>, NoSession> {
         let turn = self.logins.clone().acquire_owned();
         let Ok(Ok(turn)) = timeout(LOGIN_WAIT, turn).await else {
             return Err(NoSession::Busy);
@@ -162,36 +162,36 @@ impl Sessions {
         begun.map_err(|wait| NoSession::BackOff { source, wait })?;
         let (settings, credentials) = (self.settings.clone(), credentials.clone());
         let digest = self.digest(&credentials);
-        let (guesses, tally, refused) = (
+        let (guesses, metrics, refused) = (
             self.guesses.clone(),
-            self.tally.clone(),
+            self.metrics.clone(),
             self.refused.clone(),
         );
         // It goes on by itself if its client goes away: what was begun with the broker can't be taken back, and a wrong
         // secret counts.
         let login = tokio::spawn(async move {
             let id = credentials.id.clone();
-            let login = Login::open(&settings, credentials).await;
+            let login = ClientConnection::open(&settings, credentials).await;
             drop(turn);
             match login {
                 Ok(login) => {
                     guesses.right(&id, source).await;
                     Ok(Arc::new(login))
                 }
-                Err(LoginError::Refused(_)) => {
-                    tally.logins.refused(LoginRefusal::WrongSecret);
+                Err(ClientConnectionError::Refused(_)) => {
+                    metrics.logins.refused(LoginRefusal::WrongSecret);
                     guesses.refused(source, false);
                     refused.insert(digest, ()).await;
                     Err(NoSession::Refused)
                 }
-                Err(LoginError::Barred(_)) => {
-                    tally.logins.refused(LoginRefusal::VirtualHost);
+                Err(ClientConnectionError::Barred(_)) => {
+                    metrics.logins.refused(LoginRefusal::VirtualHost);
                     guesses.right(&id, source).await;
                     Err(NoSession::Barred)
                 }
-                Err(LoginError::Unavailable(why)) => {
+                Err(ClientConnectionError::Unavailable(error)) => {
                     guesses.undecided(&id, source).await;
-                    Err(NoSession::Unavailable(why))
+                    Err(NoSession::Unavailable(error))
                 }
             }
         });

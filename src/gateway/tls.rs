@@ -9,13 +9,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use crate::settings;
+use crate::config;
 
 /// Where certificate and key are configured, what takes TLS connections.
 ///
 /// # Errors
 /// Which file can't be used, and why.
-pub fn acceptor(settings: &settings::Gateway) -> Result<Option<TlsAcceptor>, String> {
+pub fn acceptor(settings: &config::GatewaySettings) -> Result<Option<TlsAcceptor>, String> {
     let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) else {
         return Ok(None);
     };
@@ -33,7 +33,7 @@ pub fn acceptor(settings: &settings::Gateway) -> Result<Option<TlsAcceptor>, Str
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |what: String| {
+    let failed = |what: String| {
         let path = path.display();
         format!(
             "gateway.cert_file: {path} {what}; it must hold the certificate, and those of its issuers, as PEM"
@@ -41,9 +41,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     };
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
-        Ok(certificates) if certificates.is_empty() => Err(wrong("holds no certificate".into())),
+        Ok(certificates) if certificates.is_empty() => Err(failed("holds no certificate".into())),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(wrong(format!("can't be read ({error})"))),
+        Err(error) => Err(failed(format!("can't be read ({error})"))),
     }
 }
 

@@ -7,14 +7,16 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::connect::{self, in_schema};
-use super::error::{LedgerError, Trouble, classify};
-use super::objects::Extent;
-use super::session::Session;
-use super::{Ledger, migrate, objects};
-use crate::check::Checks;
-use crate::reach::{Words, reach};
-use crate::settings::Settings;
+use super::Ledger;
+use super::connection::connect;
+use super::connection::connect::in_schema;
+use super::connection::session::Session;
+use super::error::{LedgerError, StatementError, classify};
+use super::schema::objects::ObjectScope;
+use super::schema::{migrate, objects};
+use crate::common::check::Checks;
+use crate::common::connectivity::{CheckIds, reach};
+use crate::config::Settings;
 use server::Server;
 
 mod migrated;
@@ -24,7 +26,7 @@ mod server;
 mod sessions;
 mod unlogged;
 
-const WORDS: Words = Words {
+const WORDS: CheckIds = CheckIds {
     dns: "database-dns",
     tcp: "database-tcp",
     key: "database.url",
@@ -57,7 +59,7 @@ pub async fn doctor(settings: &Settings) -> Checks {
             privileges::check(&session, &server, settings, &mut checks).await;
         }
         Ok(None) => checks.skipped("database-state", "the server tells nothing of itself"),
-        Err(wrong) => checks.failed("database-state", wrong),
+        Err(error) => checks.failed("database-state", error),
     }
     checks.skipped(
         "database-disk",
@@ -71,8 +73,8 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
     let steps = ["database-tls", "database-login"];
     let servers = match connect::servers(settings) {
         Ok(servers) => servers,
-        Err(wrong) => {
-            checks.failed("database-url", &wrong);
+        Err(error) => {
+            checks.failed("database-url", &error);
             return None;
         }
     };
@@ -89,21 +91,21 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
             let limited = session.answered(session.client.batch_execute(LIMITS)).await;
             match limited {
                 Ok(()) => checks.ok("database-login", format!("logged in at {}", session.host)),
-                Err(wrong) => checks.failed("database-login", &wrong),
+                Err(error) => checks.failed("database-login", &error),
             }
             Some(session)
         }
-        Err(wrong) if wrong.is_at_tls() => {
-            checks.failed("database-tls", &wrong);
+        Err(error) if error.is_at_tls() => {
+            checks.failed("database-tls", &error);
             checks.skipped(
                 "database-login",
                 "nothing is sent before the server is verified",
             );
             None
         }
-        Err(wrong) => {
+        Err(error) => {
             encryption(settings, checks);
-            checks.failed("database-login", &wrong);
+            checks.failed("database-login", &error);
             None
         }
     }
@@ -138,8 +140,8 @@ impl Session {
 fn answered<T>(id: &'static str, answer: Result<T, LedgerError>, checks: &mut Checks) -> Option<T> {
     match answer {
         Ok(answer) => Some(answer),
-        Err(wrong) => {
-            checks.failed(id, &wrong);
+        Err(error) => {
+            checks.failed(id, &error);
             None
         }
     }
@@ -154,32 +156,32 @@ impl Ledger {
     pub async fn assure(&self, settings: &Settings) -> Result<(), LedgerError> {
         let schema = settings.ledger.schema.as_str();
         let assuring = self.on_connection(async |client| {
-            let wrong = |error| classify(&error, &self.host);
+            let classify = |error| classify(&error, &self.host);
             let keeps = "SELECT current_setting('fsync') = 'on', \
                          current_setting('session_replication_role') <> 'replica'";
-            let keeps = client.query_one(keeps, &[]).await.map_err(wrong)?;
+            let keeps = client.query_one(keeps, &[]).await.map_err(classify)?;
             let unlogged = client.query(unlogged::QUERY, &[&schema]).await;
-            let unlogged = unlogged.map_err(wrong)?;
+            let unlogged = unlogged.map_err(classify)?;
             let version = client.query_one(migrate::VERSION, &[]).await;
-            let version: i32 = version.map_err(wrong)?.get(0);
+            let version: i32 = version.map_err(classify)?.get(0);
             let mut checks = Checks::default();
             server::keeps_what_it_confirms(keeps.get(0), &mut checks);
             server::fires_triggers(keeps.get(1), &mut checks);
             unlogged::check(&unlogged, &mut checks);
             let newer = version > migrate::latest();
-            let troubles = objects::troubles(client, Extent::Guards, newer).await;
-            for (seen, remedy) in troubles.map_err(wrong)? {
+            let troubles = objects::schema_diff(client, ObjectScope::Guards, newer).await;
+            for (seen, remedy) in troubles.map_err(classify)? {
                 checks.error("database-objects", seen, remedy);
             }
             match checks.first_error() {
                 None => Ok(()),
-                Some(error) => Err(Trouble::Unavailable(LedgerError::lasting(format!(
+                Some(error) => Err(StatementError::Unavailable(LedgerError::permanent(format!(
                     "PostgreSQL at {} is not fit for money: {error} (`revertd doctor` shows all)",
                     self.host
                 )))),
             }
         });
-        assuring.await.map_err(Trouble::into_error)
+        assuring.await.map_err(StatementError::into_error)
     }
 }
 

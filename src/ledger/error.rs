@@ -4,8 +4,8 @@ use deadpool_postgres::PoolError;
 use tokio_postgres::Error;
 use tokio_postgres::error::{Severity, SqlState};
 
-use crate::outcome::Failure;
-use crate::tls::{Fault, fault};
+use crate::common::tls::{Fault, fault};
+use crate::domain::outcome::Failure;
 
 /// The database can't work at present. Says what is wrong and what to do.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub struct LedgerError {
 
 impl LedgerError {
     /// Something that stays wrong until somebody mends it: a password, a missing schema or grant.
-    pub(super) fn lasting(message: impl Into<String>) -> Self {
+    pub(crate) fn permanent(message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             message,
@@ -29,7 +29,7 @@ impl LedgerError {
     }
 
     /// Something that may mend itself.
-    pub(crate) fn passing(message: impl Into<String>) -> Self {
+    pub(crate) fn transient(message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             message,
@@ -38,14 +38,14 @@ impl LedgerError {
         }
     }
 
-    pub(super) fn silent(host: &str) -> Self {
-        Self::passing(format!(
+    pub(crate) fn silent(host: &str) -> Self {
+        Self::transient(format!(
             "PostgreSQL at {host} does not answer; check the server, its locks, its synchronous standbys and the network"
         ))
     }
 
-    pub(super) fn clear_text_only(host: &str) -> Self {
-        let error = Self::lasting(format!(
+    pub(crate) fn clear_text_only(host: &str) -> Self {
+        let error = Self::permanent(format!(
             "PostgreSQL at {host} does not encrypt, and database.url asks for it; switch it on there (ssl = on in \
              postgresql.conf), or correct host and port. Nothing is ever sent in the clear instead"
         ));
@@ -55,41 +55,41 @@ impl LedgerError {
         }
     }
 
-    pub(super) fn is_at_tls(&self) -> bool {
+    pub(crate) fn is_at_tls(&self) -> bool {
         self.at_tls
     }
 
     /// Whether waiting alone won't mend it.
     #[must_use]
-    pub fn is_lasting(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         self.lasting
     }
 }
 
 /// Why a statement failed, and therefore what is done about it.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum StatementError {
     /// There is no connection, or it ended: everything waits.
     Unavailable(LedgerError),
     /// Another writer was in the way: the same again.
     Contended(String),
     /// The server refused the statement. A probe tells whether that is its own fault or a request's.
-    Refused(Box<Refused>),
+    Refused(Box<RefusedStatement>),
 }
 
 /// A statement that the server refused.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusedStatement {
     /// What is wrong if it is the server's fault.
     pub error: LedgerError,
     /// What is wrong if it is a request's.
     pub failure: Failure,
-    pub cause: Cause,
+    pub cause: RefusalCause,
 }
 
 /// What a refused statement may have met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum RefusalCause {
     /// Another session's lock.
     Lock,
     /// A lack of room, or a schema that takes no entry: a probe does not notice it, since it writes nothing.
@@ -98,12 +98,12 @@ pub enum Cause {
     Other,
 }
 
-impl Trouble {
+impl StatementError {
     /// What is wrong where nothing of the statement's own can be at fault.
     pub fn into_error(self) -> LedgerError {
         match self {
             Self::Unavailable(error) => error,
-            Self::Contended(text) => LedgerError::lasting(text),
+            Self::Contended(text) => LedgerError::permanent(text),
             Self::Refused(refused) => refused.error,
         }
     }
@@ -115,9 +115,9 @@ pub fn unavailable(error: &Error, host: &str) -> LedgerError {
 }
 
 /// Classifies an error of the client or the server; `host` is for the message.
-pub fn classify(error: &Error, host: &str) -> Trouble {
+pub fn classify(error: &Error, host: &str) -> StatementError {
     let Some(db) = error.as_db_error() else {
-        return Trouble::Unavailable(of_connection(error, host));
+        return StatementError::Unavailable(of_connection(error, host));
     };
     let state = db.code();
     let text = format!("{} (SQLSTATE {})", db.message(), state.code());
@@ -126,10 +126,10 @@ pub fn classify(error: &Error, host: &str) -> Trouble {
         Some(Severity::Fatal | Severity::Panic)
     );
     if ends_session {
-        return Trouble::Unavailable(of_server(state, &text, host));
+        return StatementError::Unavailable(of_server(state, &text, host));
     }
     let refused = |error, failure, cause| {
-        Trouble::Refused(Box::new(Refused {
+        StatementError::Refused(Box::new(RefusedStatement {
             error,
             failure,
             cause,
@@ -138,40 +138,44 @@ pub fn classify(error: &Error, host: &str) -> Trouble {
     match state {
         // Another worker's revert came before this one in the chain.
         &SqlState::CHECK_VIOLATION if db.constraint() == Some("outcomes_chain") => {
-            Trouble::Contended(text)
+            StatementError::Contended(text)
         }
         // Another writer's entry of the same id; if it stays in the way, the request is at fault.
-        &SqlState::UNIQUE_VIOLATION => Trouble::Contended(text),
+        &SqlState::UNIQUE_VIOLATION => StatementError::Contended(text),
         // A column or a reference that Frontier's tables gained: every request meets it.
         &SqlState::NOT_NULL_VIOLATION | &SqlState::FOREIGN_KEY_VIOLATION => {
-            let error = LedgerError::lasting(format!(
+            let error = LedgerError::permanent(format!(
                 "the ledger's tables refuse every entry: {text}; their schema changed, compare it with \
                  ARCHITECTURE.md, section Ledger"
             ));
-            refused(error, Failure::RetriesExhausted(text), Cause::Writing)
+            refused(
+                error,
+                Failure::RetriesExhausted(text),
+                RefusalCause::Writing,
+            )
         }
         &SqlState::LOCK_NOT_AVAILABLE => refused(
             of_server(state, &text, host),
             Failure::Unavailable(text),
-            Cause::Lock,
+            RefusalCause::Lock,
         ),
         state => match &state.code()[..2] {
-            "40" => Trouble::Contended(text),
+            "40" => StatementError::Contended(text),
             "21" | "22" | "23" | "54" | "P0" => refused(
-                LedgerError::lasting(text.clone()),
+                LedgerError::permanent(text.clone()),
                 Failure::RetriesExhausted(text),
-                Cause::Other,
+                RefusalCause::Other,
             ),
             // Disk, memory, and what the operating system refuses.
             "53" | "58" => refused(
                 of_server(state, &text, host),
                 Failure::Unavailable(text),
-                Cause::Writing,
+                RefusalCause::Writing,
             ),
             _ => refused(
                 of_server(state, &text, host),
                 Failure::RetriesExhausted(text),
-                Cause::Other,
+                RefusalCause::Other,
             ),
         },
     }
@@ -182,7 +186,7 @@ pub fn of_pool(error: &PoolError, host: &str) -> LedgerError {
     match error {
         PoolError::Backend(error) => unavailable(error, host),
         PoolError::PostCreateHook(deadpool_postgres::HookError::Backend(error)) => {
-            LedgerError::passing(format!(
+            LedgerError::transient(format!(
                 "PostgreSQL at {host} refuses the session: {}",
                 chain(error)
             ))
@@ -190,7 +194,7 @@ pub fn of_pool(error: &PoolError, host: &str) -> LedgerError {
         PoolError::Timeout(_)
         | PoolError::Closed
         | PoolError::NoRuntimeSpecified
-        | PoolError::PostCreateHook(_) => LedgerError::passing(format!(
+        | PoolError::PostCreateHook(_) => LedgerError::transient(format!(
             "no connection to PostgreSQL at {host} in time ({error}); is it running, is the address in \
              database.url right, are there connections left?"
         )),
@@ -206,7 +210,7 @@ fn of_connection(error: &Error, host: &str) -> LedgerError {
             at_tls: true,
         };
     }
-    LedgerError::passing(format!(
+    LedgerError::transient(format!(
         "cannot work with PostgreSQL at {host}: {}; is it running, and is the address in database.url \
          (REVERTD_DATABASE__URL) right?",
         chain(error)
@@ -217,39 +221,41 @@ fn of_server(state: &SqlState, text: &str, host: &str) -> LedgerError {
     let at = format!("PostgreSQL at {host}");
     match state {
         &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
-            LedgerError::lasting(format!(
+            LedgerError::permanent(format!(
                 "{at} refuses the login: {text}; check user and password in database.url \
                  (REVERTD_DATABASE__URL) or database.password_file, the certificate of database.cert_file where the \
                  server asks for one, and the server's pg_hba.conf"
             ))
         }
-        &SqlState::INVALID_CATALOG_NAME => LedgerError::lasting(format!(
+        &SqlState::INVALID_CATALOG_NAME => LedgerError::permanent(format!(
             "{at}: {text}; create the database or correct its name in database.url"
         )),
         &SqlState::UNDEFINED_TABLE
         | &SqlState::UNDEFINED_FUNCTION
         | &SqlState::UNDEFINED_COLUMN
-        | &SqlState::INVALID_SCHEMA_NAME => LedgerError::lasting(format!(
+        | &SqlState::INVALID_SCHEMA_NAME => LedgerError::permanent(format!(
             "{at} lacks revertd's schema or Frontier's tables: {text}; run `revertd migrate`, and check \
              ledger.schema"
         )),
-        &SqlState::INSUFFICIENT_PRIVILEGE => LedgerError::lasting(format!(
+        &SqlState::INSUFFICIENT_PRIVILEGE => LedgerError::permanent(format!(
             "{at}: {text}; grant the role of database.url what the README lists under Permissions"
         )),
-        &SqlState::READ_ONLY_SQL_TRANSACTION => LedgerError::passing(format!(
+        &SqlState::READ_ONLY_SQL_TRANSACTION => LedgerError::transient(format!(
             "{at} is read-only: {text}; point database.url at the primary, or name all hosts with \
              target_session_attrs=read-write"
         )),
         &SqlState::DISK_FULL => {
-            LedgerError::passing(format!("{at} is out of disk space: {text}; free some"))
+            LedgerError::transient(format!("{at} is out of disk space: {text}; free some"))
         }
-        &SqlState::TOO_MANY_CONNECTIONS => LedgerError::passing(format!(
+        &SqlState::TOO_MANY_CONNECTIONS => LedgerError::transient(format!(
             "{at} has no connection left: {text}; raise max_connections or lower database.pool_size"
         )),
-        &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE => LedgerError::passing(format!(
-            "{at} took too long: {text}; look for locks on the ledger's tables in pg_stat_activity"
-        )),
-        _ => LedgerError::passing(format!("{at} fails: {text}")),
+        &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE => {
+            LedgerError::transient(format!(
+                "{at} took too long: {text}; look for locks on the ledger's tables in pg_stat_activity"
+            ))
+        }
+        _ => LedgerError::transient(format!("{at} fails: {text}")),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::Ledger;
-use super::error::{LedgerError, Trouble, classify};
+use super::error::{LedgerError, StatementError, classify};
 
 /// Tries of a message that began and are not known to have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,10 +28,13 @@ impl Ledger {
     /// Where the database can't work at present.
     pub async fn tries(&self, messages: &[Uuid]) -> Result<BTreeMap<Uuid, Tries>, LedgerError> {
         let reading = async |client: &Object| {
-            let wrong = |error| classify(&error, &self.host);
+            let classify = |error| classify(&error, &self.host);
             let statement = client.prepare_cached(include_str!("suspects/tries.sql"));
-            let statement = statement.await.map_err(wrong)?;
-            client.query(&statement, &[&messages]).await.map_err(wrong)
+            let statement = statement.await.map_err(classify)?;
+            client
+                .query(&statement, &[&messages])
+                .await
+                .map_err(classify)
         };
         let rows = available(self.on_connection(reading).await)?;
         let count = |count: i32| u32::try_from(count).unwrap_or(0);
@@ -89,15 +92,15 @@ impl Ledger {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(), LedgerError> {
         let changing = async |client: &Object| {
-            let wrong = |error| classify(&error, &self.host);
-            let statement = client.prepare_cached(statement).await.map_err(wrong)?;
-            client.execute(&statement, params).await.map_err(wrong)
+            let classify = |error| classify(&error, &self.host);
+            let statement = client.prepare_cached(statement).await.map_err(classify)?;
+            client.execute(&statement, params).await.map_err(classify)
         };
         available(self.on_connection(changing).await).map(|_| ())
     }
 }
 
 /// Nothing in these statements depends on a request: whatever fails them is the database's failure.
-fn available<T>(done: Result<T, Trouble>) -> Result<T, LedgerError> {
-    done.map_err(Trouble::into_error)
+fn available<T>(done: Result<T, StatementError>) -> Result<T, LedgerError> {
+    done.map_err(StatementError::into_error)
 }

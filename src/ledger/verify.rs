@@ -9,18 +9,18 @@ use std::fmt;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::archive::with_archive;
-use super::connect::in_schema;
+use super::connection::connect::in_schema;
+use super::connection::session::Session;
 use super::error::LedgerError;
-use super::migrate::{VERSION, latest};
-use super::objects::{Extent, troubles};
-use super::session::Session;
-use crate::request::{identity, reuse_identity};
-use crate::settings::Settings;
+use super::schema::archive::with_archive;
+use super::schema::migrate::{VERSION, latest};
+use super::schema::objects::{ObjectScope, schema_diff};
+use crate::config::Settings;
+use crate::domain::request::{identity, reuse_identity};
 
 mod finding;
 
-pub use finding::{Finding, Kind};
+pub use finding::{Finding, FindingKind};
 
 /// The session's settings. Ranges take as long as they take, and whoever reads the findings may take a break. Workers
 /// beside it keep their processors: it uses one.
@@ -98,7 +98,7 @@ impl fmt::Display for Range {
 
 /// What was looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checked {
+pub struct Verified {
     /// Outcomes.
     pub outcomes: i64,
     /// Of them, those whose account was deleted, which may be without entries.
@@ -109,7 +109,7 @@ pub struct Checked {
     taken: i128,
 }
 
-impl Checked {
+impl Verified {
     /// Adds what another range held.
     pub fn add(&mut self, other: &Self) {
         self.outcomes += other.outcomes;
@@ -124,7 +124,7 @@ impl Checked {
     pub fn imbalance(&self) -> Option<Finding> {
         (self.given != self.taken).then(|| Finding {
             about: Some(format!("given {} taken {}", self.given, self.taken)),
-            ..Finding::new(Kind::LegsUnbalanced)
+            ..Finding::new(FindingKind::LegsUnbalanced)
         })
     }
 }
@@ -198,8 +198,8 @@ impl Verification {
     ///
     /// # Errors
     /// Where the database fails, or the role may not read.
-    pub async fn part(&self, range: Range) -> Result<(Checked, Vec<Finding>), LedgerError> {
-        let (mut checked, mut findings) = (Checked::default(), Vec::new());
+    pub async fn part(&self, range: Range) -> Result<(Verified, Vec<Finding>), LedgerError> {
+        let (mut checked, mut findings) = (Verified::default(), Vec::new());
         let (first, last) = range.ends();
         let platform = &self.platform_account;
         for row in self.ask(&self.outcomes, &[&first, &last, platform]).await? {
@@ -243,7 +243,7 @@ impl Verification {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>, LedgerError> {
         let rows = self.session.client.query(statement, params).await;
-        rows.map_err(|error| self.session.wrong(&error))
+        rows.map_err(|error| self.session.classify(&error))
     }
 }
 
@@ -252,12 +252,12 @@ async fn guards(session: &Session) -> Result<Vec<Finding>, LedgerError> {
     let looked = async {
         let version = session.client.query_one(VERSION, &[]).await?;
         let newer = version.get::<_, i32>(0) > latest();
-        troubles(&session.client, Extent::Guards, newer).await
+        schema_diff(&session.client, ObjectScope::Guards, newer).await
     };
     let guards = session.answered(looked).await?.into_iter();
     let broken = guards.map(|(seen, _)| Finding {
         about: Some(seen),
-        ..Finding::new(Kind::GuardBroken)
+        ..Finding::new(FindingKind::GuardBroken)
     });
     Ok(broken.collect())
 }
@@ -275,12 +275,12 @@ fn unexpected(row: &tokio_postgres::Row) -> Option<Finding> {
     (id != expected).then(|| Finding {
         outcome: Some(id),
         usage: Some(usage),
-        ..Finding::new(Kind::OutcomeIdUnexpected)
+        ..Finding::new(FindingKind::OutcomeIdUnexpected)
     })
 }
 
-fn kind(code: &str) -> Kind {
-    Kind::of_code(code).expect("the statements and the list know the same codes")
+fn kind(code: &str) -> FindingKind {
+    FindingKind::of_code(code).expect("the statements and the list know the same codes")
 }
 
 /// Sums are numeric in SQL, and told as text.
@@ -327,8 +327,8 @@ mod tests {
 
     #[test]
     fn every_code_of_the_statements_is_known() {
-        for kind in Kind::ALL {
-            assert_eq!(Kind::of_code(kind.code()), Some(*kind));
+        for kind in FindingKind::ALL {
+            assert_eq!(FindingKind::of_code(kind.code()), Some(*kind));
         }
         let statements = [
             include_str!("verify/outcomes.sql"),
@@ -337,7 +337,7 @@ mod tests {
         for statement in statements {
             for code in statement.split("THEN '").skip(1) {
                 let code = code.split('\'').next().unwrap_or_default();
-                assert!(Kind::of_code(code).is_some(), "{code}");
+                assert!(FindingKind::of_code(code).is_some(), "{code}");
             }
         }
     }

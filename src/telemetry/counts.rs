@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::labels::{Messaging, Outcome, Replay, Rung};
+use super::labels::{MessagingLabels, OutcomeLabels, ReplayLabels, RungLabels};
 
 const REVERTED: &str = "reverted";
 const REJECTED: &str = "rejected";
@@ -37,8 +37,8 @@ pub struct Names {
 
 /// Counters of a worker process. One more is an atomic addition, where its labels vary after a look-up.
 #[derive(Debug)]
-pub struct Counts {
-    requests: Family<Outcome, Counter>,
+pub struct Counters {
+    requests: Family<OutcomeLabels, Counter>,
     reverted: Counter,
     retries: Vec<Counter>,
     redeliveries: Counter,
@@ -52,30 +52,30 @@ pub struct Counts {
     events_undelivered: Counter,
     consumed: Counter,
     consumed_bytes: Counter,
-    sent: Family<Messaging, Counter>,
+    sent: Family<MessagingLabels, Counter>,
     exports_failed: Counter,
     names: Names,
 }
 
-impl Counts {
+impl Counters {
     /// Registers them.
     #[must_use]
     pub fn new(registry: &mut Registry, names: Names) -> Self {
         let requests = requests(registry, &names);
-        let consumed = Family::<Messaging, Counter>::default();
+        let consumed = Family::<MessagingLabels, Counter>::default();
         registry.register(
             "messaging_client_consumed_messages",
             "Messages that were taken off the work queue, redeliveries included",
             consumed.clone(),
         );
-        let replays = Family::<Replay, Counter>::default();
+        let replays = Family::<ReplayLabels, Counter>::default();
         registry.register(
             "revertd_replays",
             "Requests that came again: answered by the outcome that was stored before (of=\"outcome\"), or published again by \
              revertd dead-letters replay (of=\"dead_letter\"); one may be both",
             replays.clone(),
         );
-        let replays = |of| replays.get_or_create_owned(&Replay { of });
+        let replays = |of| replays.get_or_create_owned(&ReplayLabels { of });
         let (outcomes_repeated, dead_letters_replayed) =
             (replays("outcome"), replays("dead_letter"));
         let mut single = |name: &str, help: &str| {
@@ -123,12 +123,12 @@ impl Counts {
                 "revertd_trace_exports_failed",
                 "Batches of spans that the collector did not take; they are dropped",
             ),
-            consumed: consumed.get_or_create_owned(&Messaging::of(
+            consumed: consumed.get_or_create_owned(&MessagingLabels::of(
                 "consume",
                 &names.work_queue,
                 "",
             )),
-            reverted: requests.get_or_create_owned(&Outcome::of(REVERTED, "")),
+            reverted: requests.get_or_create_owned(&OutcomeLabels::of(REVERTED, "")),
             requests,
             retries: retries(registry, &names),
             sent: sent(registry, &names),
@@ -160,7 +160,7 @@ impl Counts {
     /// So many messages went to a queue or an exchange of the configuration. `error`: what the broker did instead of
     /// taking them.
     pub fn sent(&self, destination: &str, error: &'static str, messages: u64) {
-        let labels = Messaging::of("publish", destination, error);
+        let labels = MessagingLabels::of("publish", destination, error);
         self.sent.get_or_create(&labels).inc_by(messages);
     }
 
@@ -171,13 +171,13 @@ impl Counts {
 
     /// A request was refused.
     pub fn rejected(&self, reason: &'static str) {
-        let labels = Outcome::of(REJECTED, reason);
+        let labels = OutcomeLabels::of(REJECTED, reason);
         self.requests.get_or_create(&labels).inc();
     }
 
     /// A message was dead-lettered.
     pub fn dead_lettered(&self, reason: &'static str) {
-        let labels = Outcome::of(DEAD_LETTERED, reason);
+        let labels = OutcomeLabels::of(DEAD_LETTERED, reason);
         self.requests.get_or_create(&labels).inc();
     }
 
@@ -226,7 +226,7 @@ impl Counts {
 
     fn outcomes(&self, outcome: &'static str, reasons: &[&'static str]) -> u64 {
         let of = |reason: &&'static str| {
-            let counter = self.requests.get(&Outcome::of(outcome, reason));
+            let counter = self.requests.get(&OutcomeLabels::of(outcome, reason));
             counter.map_or(0, |counter| counter.get())
         };
         reasons.iter().map(of).sum()
@@ -234,10 +234,10 @@ impl Counts {
 }
 
 /// The counts of a process, for the line that ends it.
-impl fmt::Display for Counts {
+impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = &self.names;
-        let unroutable = Messaging::of("publish", &names.reply_exchange, UNROUTABLE);
+        let unroutable = MessagingLabels::of("publish", &names.reply_exchange, UNROUTABLE);
         write!(
             f,
             "reverted={} rejected={} retried={} dead_lettered={} redelivered={} unroutable={} replies_failed={}",
@@ -252,8 +252,8 @@ impl fmt::Display for Counts {
     }
 }
 
-fn requests(registry: &mut Registry, names: &Names) -> Family<Outcome, Counter> {
-    let requests = Family::<Outcome, Counter>::default();
+fn requests(registry: &mut Registry, names: &Names) -> Family<OutcomeLabels, Counter> {
+    let requests = Family::<OutcomeLabels, Counter>::default();
     registry.register(
         "revertd_requests",
         "Requests that were settled with an outcome: reverted, rejected or dead_lettered; one that is answered again counts \
@@ -265,14 +265,14 @@ fn requests(registry: &mut Registry, names: &Names) -> Family<Outcome, Counter> 
         (DEAD_LETTERED, &names.dead_lettered),
     ] {
         for reason in reasons {
-            drop(requests.get_or_create(&Outcome::of(outcome, reason)));
+            drop(requests.get_or_create(&OutcomeLabels::of(outcome, reason)));
         }
     }
     requests
 }
 
 fn retries(registry: &mut Registry, names: &Names) -> Vec<Counter> {
-    let retries = Family::<Rung, Counter>::default();
+    let retries = Family::<RungLabels, Counter>::default();
     registry.register(
         "revertd_retries",
         "Requests that were put on a rung of the retry ladder",
@@ -280,12 +280,12 @@ fn retries(registry: &mut Registry, names: &Names) -> Vec<Counter> {
     );
     let rungs = names.rungs.iter().cloned();
     rungs
-        .map(|rung| retries.get_or_create_owned(&Rung { rung }))
+        .map(|rung| retries.get_or_create_owned(&RungLabels { rung }))
         .collect()
 }
 
-fn sent(registry: &mut Registry, names: &Names) -> Family<Messaging, Counter> {
-    let sent = Family::<Messaging, Counter>::default();
+fn sent(registry: &mut Registry, names: &Names) -> Family<MessagingLabels, Counter> {
+    let sent = Family::<MessagingLabels, Counter>::default();
     registry.register(
         "messaging_client_sent_messages",
         "Messages that were published: events, retries and dead letters; refused ones are published again",
@@ -294,7 +294,7 @@ fn sent(registry: &mut Registry, names: &Names) -> Family<Messaging, Counter> {
     let exchanges = [&names.reply_exchange, &names.dead_letter_exchange];
     for name in exchanges.into_iter().chain(&names.retry_queues) {
         for error in ["", UNROUTABLE, "refused"] {
-            drop(sent.get_or_create(&Messaging::of("publish", name, error)));
+            drop(sent.get_or_create(&MessagingLabels::of("publish", name, error)));
         }
     }
     sent

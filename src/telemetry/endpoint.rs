@@ -18,7 +18,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
 use super::TelemetryError;
-use crate::http_server::{self, Limits, ProtocolFault, Server};
+use crate::common::http_server;
+use crate::common::http_server::{Limits, ProtocolFault, Server};
 
 /// The form that every version of Prometheus reads.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -54,15 +55,15 @@ pub fn listen(
     registry: Registry,
     readiness: impl Fn() -> Result<(), NotReady> + Send + Sync + 'static,
 ) -> Result<Listening, TelemetryError> {
-    let wrong = |error: std::io::Error| {
+    let failed = |error: std::io::Error| {
         TelemetryError(format!(
             "telemetry.listen: cannot listen on {address}: {error}; choose an address of this machine and a free port, \
              or leave the key out"
         ))
     };
-    let socket = http_server::bind(address).map_err(wrong)?;
-    let listener = http_server::listen(socket).map_err(wrong)?;
-    let address = listener.local_addr().map_err(wrong)?;
+    let socket = http_server::bind(address).map_err(failed)?;
+    let listener = http_server::listen(socket).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
     let shown = Arc::new(Shown {
         registry,
         readiness: Box::new(readiness),

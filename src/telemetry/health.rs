@@ -45,24 +45,24 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 async fn ask(at: SocketAddr) -> Result<(), NotReady> {
-    let wrong = |error: &dyn std::fmt::Display| format!("{at}: {error}");
+    let failed = |error: &dyn std::fmt::Display| format!("{at}: {error}");
     let stream = TcpStream::connect(at)
         .await
         .map_err(|error| format!("no process serves telemetry on {at}: {error}"))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| wrong(&error))?;
+        .map_err(|error| failed(&error))?;
     // Ends with the sender; its errors reach whoever waits for the answer.
     tokio::spawn(connection);
     let request = Request::get("/readyz")
         .header(HOST, at.to_string())
         .body(String::new())
-        .map_err(|error| wrong(&error))?;
+        .map_err(|error| failed(&error))?;
     let answer = sender.send_request(request).await;
-    let answer = answer.map_err(|error| wrong(&error))?;
+    let answer = answer.map_err(|error| failed(&error))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-    let body = body.map_err(|error| wrong(&error))?.to_bytes();
+    let body = body.map_err(|error| failed(&error))?.to_bytes();
     let said = serde_json::from_slice(&body).unwrap_or(Value::Null);
     match (status, said["ready"].as_bool(), said["why"].as_str()) {
         (StatusCode::OK, Some(true), _) => Ok(()),

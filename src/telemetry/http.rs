@@ -14,7 +14,7 @@ const SECONDS: [f64; 14] = [
 ];
 
 #[derive(Clone, Debug, EncodeLabelSet, Hash, PartialEq, Eq)]
-struct Answer {
+struct AnswerLabels {
     http_request_method: &'static str,
     http_response_status_code: u16,
 }
@@ -22,7 +22,7 @@ struct Answer {
 /// Metrics of a server, by the names of OpenTelemetry's conventions.
 #[derive(Clone, Debug)]
 pub struct Http {
-    times: Family<Answer, Histogram, fn() -> Histogram>,
+    times: Family<AnswerLabels, Histogram, fn() -> Histogram>,
     active: Gauge,
 }
 
@@ -65,7 +65,7 @@ impl Http {
 impl Active<'_> {
     /// It is answered with `status`. Whoever asked in another way than by POST shows as such.
     pub fn answered(&self, is_post: bool, status: u16) {
-        let answer = Answer {
+        let answer = AnswerLabels {
             http_request_method: if is_post { "POST" } else { "_OTHER" },
             http_response_status_code: status,
         };

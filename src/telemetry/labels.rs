@@ -4,27 +4,27 @@ use prometheus_client::encoding::EncodeLabelSet;
 
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Outcome {
+pub struct OutcomeLabels {
     pub outcome: &'static str,
     pub reason: &'static str,
 }
 
 /// What came again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Replay {
+pub struct ReplayLabels {
     pub of: &'static str,
 }
 
 /// A rung of the retry ladder, by its delay.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Rung {
+pub struct RungLabels {
     pub rung: String,
 }
 
 /// OpenTelemetry's attributes of messaging. An empty label is none, to Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 #[allow(clippy::struct_field_names, reason = "the names of the labels")]
-pub struct Messaging {
+pub struct MessagingLabels {
     messaging_system: &'static str,
     messaging_operation_name: &'static str,
     messaging_destination_name: String,
@@ -33,19 +33,19 @@ pub struct Messaging {
 
 /// OpenTelemetry's attributes of a database's operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Statement {
+pub struct StatementLabels {
     db_system_name: &'static str,
     db_operation_name: &'static str,
     error_type: &'static str,
 }
 
-impl Outcome {
+impl OutcomeLabels {
     pub fn of(outcome: &'static str, reason: &'static str) -> Self {
         Self { outcome, reason }
     }
 }
 
-impl Messaging {
+impl MessagingLabels {
     pub fn of(operation: &'static str, destination: &str, error_type: &'static str) -> Self {
         Self {
             messaging_system: "rabbitmq",
@@ -56,7 +56,7 @@ impl Messaging {
     }
 }
 
-impl Statement {
+impl StatementLabels {
     pub fn of(operation: &'static str, error_type: &'static str) -> Self {
         Self {
             db_system_name: "postgresql",

@@ -60,7 +60,7 @@ impl Exporting {
                     "telemetry.otlp_endpoint: {error}; correct it, or the variable OTEL_EXPORTER_OTLP_... that it names"
                 ))
             })?;
-        let exporter = Told {
+        let exporter = LoggingExporter {
             exporter,
             endpoint: endpoint.into(),
             failed,
@@ -92,20 +92,20 @@ fn resource() -> Resource {
 }
 
 /// An exporter that says when it begins to fail, and when it no longer does.
-struct Told {
+struct LoggingExporter {
     exporter: SpanExporter,
     endpoint: String,
     failed: Counter,
     failing: AtomicBool,
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for LoggingExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Told").finish_non_exhaustive()
+        f.debug_struct("LoggingExporter").finish_non_exhaustive()
     }
 }
 
-impl opentelemetry_sdk::trace::SpanExporter for Told {
+impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let exported = self.exporter.export(batch).await;
         let failed = exported.is_err();

@@ -104,9 +104,9 @@ pub struct Connections {
 
 /// The status of a worker process, shared by who changes it and who shows it.
 #[derive(Clone)]
-pub struct Status(Arc<Shared>);
+pub struct ProcessStatus(Arc<SharedStatus>);
 
-struct Shared {
+struct SharedStatus {
     now: Mutex<Now>,
     connections: Box<dyn Fn() -> Connections + Send + Sync>,
 }
@@ -120,38 +120,38 @@ struct Now {
     paused: Option<(Pause, String)>,
     /// Workers whose messages are refused at this moment.
     refused: usize,
-    database: Option<Answer>,
+    database: Option<DatabaseAnswer>,
     /// Batches in hand: when each was taken, and its messages.
-    in_hand: BTreeMap<u64, (Instant, usize)>,
+    in_flight: BTreeMap<u64, (Instant, usize)>,
     next: u64,
     /// When the oldest batch was taken that was given up, until something is settled or nothing waits any more.
     given_up: Option<Instant>,
     queues: Vec<QueueDepth>,
 }
 
-enum Answer {
+enum DatabaseAnswer {
     Given(Instant),
     Failed(String),
 }
 
 /// A batch in hand. Dropped without being settled, it was given up.
-pub struct InHand {
-    status: Status,
+pub struct InFlight {
+    status: ProcessStatus,
     number: u64,
     settled: bool,
 }
 
-impl InHand {
+impl InFlight {
     /// The batch is acknowledged.
     pub fn settled(mut self) {
         self.settled = true;
     }
 }
 
-impl Drop for InHand {
+impl Drop for InFlight {
     fn drop(&mut self) {
         let mut now = self.status.now();
-        let taken = now.in_hand.remove(&self.number);
+        let taken = now.in_flight.remove(&self.number);
         if self.settled {
             now.given_up = None;
         } else if let Some((since, _)) = taken {
@@ -161,19 +161,19 @@ impl Drop for InHand {
 }
 
 /// A worker whose messages are refused, for as long as it holds this.
-pub struct Refused(Status);
+pub struct PublishRefusal(ProcessStatus);
 
-impl Drop for Refused {
+impl Drop for PublishRefusal {
     fn drop(&mut self) {
         self.0.now().refused -= 1;
     }
 }
 
-impl Status {
+impl ProcessStatus {
     /// The status of a process that just started. `connections` tells those to the database.
     #[must_use]
     pub fn new(connections: impl Fn() -> Connections + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SharedStatus {
             now: Mutex::default(),
             connections: Box::new(connections),
         }))
@@ -192,11 +192,11 @@ impl Status {
     }
 
     /// Nothing is done for a while.
-    pub fn paused(&self, pause: Pause, why: &dyn fmt::Display) {
+    pub fn paused(&self, pause: Pause, error: &dyn fmt::Display) {
         let mut now = self.now();
-        now.paused = Some((pause, why.to_string()));
+        now.paused = Some((pause, error.to_string()));
         match pause {
-            Pause::Database => now.database = Some(Answer::Failed(why.to_string())),
+            Pause::Database => now.database = Some(DatabaseAnswer::Failed(error.to_string())),
             // An operator's pause closes the connections, on purpose.
             Pause::Broker | Pause::Operator => now.broker = false,
             Pause::Publishing => {}
@@ -210,9 +210,9 @@ impl Status {
 
     /// What a worker publishes is refused, until the answer is dropped.
     #[must_use]
-    pub fn refused(&self) -> Refused {
+    pub fn refused(&self) -> PublishRefusal {
         self.now().refused += 1;
-        Refused(self.clone())
+        PublishRefusal(self.clone())
     }
 
     /// The connections to the broker are there, or not.
@@ -228,8 +228,8 @@ impl Status {
     /// The database answered, or why it did not.
     pub fn database(&self, answer: Result<(), &dyn fmt::Display>) {
         self.now().database = Some(match answer {
-            Ok(()) => Answer::Given(Instant::now()),
-            Err(why) => Answer::Failed(why.to_string()),
+            Ok(()) => DatabaseAnswer::Given(Instant::now()),
+            Err(error) => DatabaseAnswer::Failed(error.to_string()),
         });
     }
 
@@ -237,7 +237,7 @@ impl Status {
     #[must_use]
     pub fn database_answered_within(&self, time: Duration) -> bool {
         let now = self.now();
-        matches!(&now.database, Some(Answer::Given(when)) if when.elapsed() < time)
+        matches!(&now.database, Some(DatabaseAnswer::Given(when)) if when.elapsed() < time)
     }
 
     /// The queues were looked at. Where nothing waits, what was given up here is in another's hands, or settled.
@@ -253,13 +253,13 @@ impl Status {
 
     /// So many messages were taken.
     #[must_use]
-    pub fn take(&self, messages: usize) -> InHand {
+    pub fn take(&self, messages: usize) -> InFlight {
         let mut now = self.now();
         let number = now.next;
         now.next += 1;
-        now.in_hand.insert(number, (Instant::now(), messages));
+        now.in_flight.insert(number, (Instant::now(), messages));
         drop(now);
-        InHand {
+        InFlight {
             status: self.clone(),
             number,
             settled: false,
@@ -272,8 +272,8 @@ impl Status {
     /// Why it does not.
     pub fn readiness(&self) -> Result<(), String> {
         let now = self.now();
-        if let Some((pause, why)) = &now.paused {
-            return Err(format!("paused: {pause}: {why}"));
+        if let Some((pause, error)) = &now.paused {
+            return Err(format!("paused: {pause}: {error}"));
         }
         if now.refused > 0 {
             let publishing = Pause::Publishing;
@@ -282,12 +282,12 @@ impl Status {
             ));
         }
         match &now.database {
-            Some(Answer::Failed(why)) => return Err(format!("the database: {why}")),
-            Some(Answer::Given(when)) if when.elapsed() > ANSWER_HOLDS => {
+            Some(DatabaseAnswer::Failed(error)) => return Err(format!("the database: {error}")),
+            Some(DatabaseAnswer::Given(when)) if when.elapsed() > ANSWER_HOLDS => {
                 let seconds = when.elapsed().as_secs();
                 return Err(format!("the database has not answered for {seconds} s"));
             }
-            Some(Answer::Given(_)) => {}
+            Some(DatabaseAnswer::Given(_)) => {}
             None => return Err("starting: the database has not answered yet".into()),
         }
         if now.consuming {
@@ -305,7 +305,7 @@ impl Status {
 
 impl Now {
     fn oldest(&self) -> Duration {
-        let taken = self.in_hand.values().map(|(since, _)| *since);
+        let taken = self.in_flight.values().map(|(since, _)| *since);
         let oldest = taken.chain(self.given_up).min();
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -318,14 +318,17 @@ impl Now {
     }
 
     fn is_paused(&self, pause: Pause) -> bool {
-        let by_generation = self.paused.as_ref().is_some_and(|(why, _)| *why == pause);
+        let by_generation = self
+            .paused
+            .as_ref()
+            .is_some_and(|(error, _)| *error == pause);
         by_generation || (pause == Pause::Publishing && self.refused > 0)
     }
 }
 
-impl fmt::Debug for Status {
+impl fmt::Debug for ProcessStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Status").finish_non_exhaustive()
+        f.debug_struct("ProcessStatus").finish_non_exhaustive()
     }
 }
 

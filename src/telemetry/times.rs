@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use super::labels::{Messaging, Statement};
+use super::labels::{MessagingLabels, StatementLabels};
 
 /// A millisecond to a minute and a half; then up to an hour, for who waits on the ladder.
 const SECONDS: [f64; 18] = [
@@ -44,19 +44,19 @@ impl Times {
             registry,
             "messaging_process_duration_seconds",
             "From a batch in hand to its acknowledgement, or to its failure",
-            ["", "unsettled"].map(|error| Messaging::of("process", queue, error)),
+            ["", "unsettled"].map(|error| MessagingLabels::of("process", queue, error)),
         );
         let publish = Pair::of(
             registry,
             "messaging_client_operation_duration_seconds",
             "From a batch's first publish to the confirm of all that comes of it",
-            ["", "failed"].map(|error| Messaging::of("publish", "", error)),
+            ["", "failed"].map(|error| MessagingLabels::of("publish", "", error)),
         );
         let statement = Pair::of(
             registry,
             "db_client_operation_duration_seconds",
             "A batch's statement, with its repetitions where another writer was in the way, and the wait for a connection",
-            ["", "unavailable"].map(|error| Statement::of("apply", error)),
+            ["", "unavailable"].map(|error| StatementLabels::of("apply", error)),
         );
         let mut single = |name: &str, help: &str, histogram: Histogram| {
             registry.register(name, help, histogram.clone());

@@ -1,28 +1,29 @@
 //! One worker: a batch at a time from delivery to acknowledgement.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::copies::Copies;
-use super::record::{Began, Record};
-use super::{End, Shared};
-use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Outlet};
-use crate::disposition::{self, Disposition, Reading};
+use super::batch_recorder::{BatchRecorder, StepTimer};
+use super::copies::CopyQueues;
+use super::publish::{Sender, publish};
+use super::shared::Shared;
+use super::state::Exit;
+use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Publisher};
+use crate::common::failpoint;
+use crate::domain::disposition;
+use crate::domain::disposition::{Disposition, Reading};
+use crate::domain::outcome::{Aside, Decision};
 use crate::ledger::LedgerError;
-use crate::outcome::{Aside, Decision};
-use crate::seam;
 
-/// A share of the deliveries and of the database, and channels to publish.
+/// A worker task: takes batches from the process's consumer, and publishes on its own channel.
 pub struct Worker {
-    pub(super) shared: Arc<Shared>,
-    pub(super) broker: Arc<Broker>,
+    shared: Arc<Shared>,
     consumer: Arc<Consumer>,
-    pub(super) outlet: Outlet,
-    copies: Copies,
+    sender: Sender,
+    copies: CopyQueues,
 }
 
 impl Worker {
@@ -30,27 +31,26 @@ impl Worker {
         shared: Arc<Shared>,
         broker: Arc<Broker>,
         consumer: Arc<Consumer>,
-        outlet: Outlet,
-        copies: Copies,
+        publisher: Publisher,
+        copies: CopyQueues,
     ) -> Self {
         Self {
-            shared,
-            broker,
+            shared: shared.clone(),
             consumer,
-            outlet,
+            sender: Sender::new(shared, broker, publisher),
             copies,
         }
     }
 
-    /// Works until nothing more is handed out, or until `over`: then only what is in hand is finished.
-    pub(super) async fn run(mut self, over: CancellationToken) -> End {
+    /// Works until the consumer ends. After `over`, it only finishes the batch in flight.
+    pub(super) async fn run(mut self, over: CancellationToken) -> Exit {
         match self.work(&over).await {
-            Ok(()) => End::Stopped,
+            Ok(()) => Exit::Stopped,
             Err(end) => end,
         }
     }
 
-    async fn work(&mut self, over: &CancellationToken) -> Result<(), End> {
+    async fn work(&mut self, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let limits = BatchLimits {
             first: shared.settings.worker.batch_max.into(),
@@ -60,7 +60,7 @@ impl Worker {
             let batch = tokio::select! {
                 biased;
                 () = over.cancelled() => return Ok(()),
-                batch = self.consumer.next_batch(limits) => batch.map_err(End::Broker)?,
+                batch = self.consumer.next_batch(limits) => batch.map_err(Exit::Broker)?,
             };
             let Some(batch) = batch else {
                 return Ok(());
@@ -74,12 +74,13 @@ impl Worker {
         }
     }
 
-    /// The way of messages that come again, one of which may have crashed a worker: in parts, by the tries behind them.
-    async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), End> {
+    /// Handles redelivered messages, one of which may have crashed a process: in parts, by the tries
+    /// that the crash journal has of them.
+    async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let journal = &shared.journal;
         let messages: Vec<Uuid> = batch.deliveries.iter().map(Delivery::identity).collect();
-        let tries = journal.tries(&messages).await.map_err(End::Ledger)?;
+        let tries = journal.tries(&messages).await.map_err(Exit::Ledger)?;
         for delivery in batch.deliveries.iter_mut().zip(&messages) {
             let (delivery, message) = delivery;
             delivery.crashes = tries.get(message).map_or(0, |tries| tries.alone);
@@ -94,51 +95,55 @@ impl Worker {
             let in_work = journal
                 .begin_again(part, &tries)
                 .await
-                .map_err(End::Ledger)?;
+                .map_err(Exit::Ledger)?;
             self.handle(batch).await?;
-            journal.settled(part).await.map_err(End::Ledger)?;
+            journal.settled(part).await.map_err(Exit::Ledger)?;
             drop(in_work);
             (batch, rest) = (next, after);
         }
-        // What is left is empty, and must not keep later ones waiting.
-        batch.settle().await.map_err(End::Broker)
+        // The rest is empty; unsettled, it would hold up the acknowledgement of later batches.
+        batch.settle().await.map_err(Exit::Broker)
     }
 
-    /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
-    /// that came of the batch is confirmed.
-    async fn handle(&mut self, mut batch: Batch) -> Result<(), End> {
-        seam::pass(seam::RECEIVED);
-        let mut record = Record::begin(&self.shared, &mut batch.deliveries);
+    /// Handles a batch: parse, decide, publish, confirm, settle. No delivery is acknowledged before
+    /// every message that follows from the batch is confirmed.
+    async fn handle(&mut self, mut batch: Batch) -> Result<(), Exit> {
+        failpoint::hit(failpoint::RECEIVED);
+        let mut recorder = BatchRecorder::begin(&self.shared, &mut batch.deliveries);
         let deliveries = &batch.deliveries;
-        let (mut dispositions, short) = self.decide(deliveries, &mut record).await?;
-        seam::pass(seam::DECIDED);
-        let published = self.publish(deliveries, &mut dispositions, &mut record);
+        let (mut dispositions, short) = self.decide(deliveries, &mut recorder).await?;
+        failpoint::hit(failpoint::DECIDED);
+        let published = publish(
+            &mut self.sender,
+            deliveries,
+            &mut dispositions,
+            &mut recorder,
+        );
         let full = published.await?;
         self.copies.send(deliveries, &dispositions);
-        seam::pass(seam::CONFIRMED);
+        failpoint::hit(failpoint::CONFIRMED);
         if dispositions.iter().any(Disposition::passes_on) {
-            seam::pass(seam::PASSED_ON);
+            failpoint::hit(failpoint::PASSED_ON);
         }
-        batch.settle().await.map_err(End::Broker)?;
-        seam::pass(seam::SETTLED);
+        batch.settle().await.map_err(Exit::Broker)?;
+        failpoint::hit(failpoint::SETTLED);
         if short.is_none() {
-            // The servers worked: what fails next is tried again soon.
-            self.shared.settled.fetch_add(1, Ordering::Relaxed);
+            self.shared.batch_settled();
         }
-        record.settled(deliveries, &dispositions);
+        recorder.settled(deliveries, &dispositions);
         match (short, full) {
-            (Some(wrong), _) => Err(End::Ledger(wrong)),
-            (None, Some(wrong)) => Err(End::Broker(wrong)),
+            (Some(error), _) => Err(Exit::Ledger(error)),
+            (None, Some(error)) => Err(Exit::Broker(error)),
             (None, None) => Ok(()),
         }
     }
 
-    /// What becomes of each delivery; and what the database lacks, where it had no room for anything.
+    /// The disposition of each delivery, and the database's error if it had no room for any entry.
     async fn decide(
         &self,
         batch: &[Delivery],
-        record: &mut Record,
-    ) -> Result<(Vec<Disposition>, Option<LedgerError>), End> {
+        recorder: &mut BatchRecorder,
+    ) -> Result<(Vec<Disposition>, Option<LedgerError>), Exit> {
         let now = Timestamp::now();
         let mut requests = Vec::with_capacity(batch.len());
         let mut done = Vec::with_capacity(batch.len());
@@ -151,30 +156,30 @@ impl Worker {
                 Reading::Done(disposition) => Some(disposition),
             });
         }
-        seam::pass(seam::DECODED);
+        failpoint::hit(failpoint::DECODED);
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
-            let began = Began::now();
+            let timer = StepTimer::start();
             match self.shared.ledger.apply(&requests).await {
                 Ok(decisions) => {
-                    record.decided(began, requests.len(), None);
-                    record.repeated(&decisions);
+                    recorder.decided(timer, requests.len(), None);
+                    recorder.repeated(&decisions);
                     decisions
                 }
-                Err(wrong) => {
-                    record.decided(began, requests.len(), Some(&wrong.to_string()));
-                    return Err(End::Ledger(wrong));
+                Err(error) => {
+                    recorder.decided(timer, requests.len(), Some(&error.to_string()));
+                    return Err(Exit::Ledger(error));
                 }
             }
         };
         let ladder = &self.shared.ladder;
         let short = decisions.iter().find_map(lacking);
-        if let Some(wrong) = &short
+        if let Some(error) = &short
             && ladder.wait(0).is_none()
         {
-            // Without a rung, there is no other place for them than the work queue.
-            return Err(End::Ledger(wrong.clone()));
+            // Without a rung, the requests can only stay in the work queue.
+            return Err(Exit::Ledger(error.clone()));
         }
         let mut decided = requests.iter().zip(&decisions);
         let dispose = |(delivery, done): (&Delivery, Option<Disposition>)| {
@@ -195,7 +200,7 @@ impl Worker {
             let identity = delivery.identity();
             return Reading::Done(disposition::unread(envelope, identity, crashes, now));
         }
-        seam::pass_with(seam::READING, body);
+        failpoint::hit_with(failpoint::READING, body);
         let max_bytes = amqp.max_message_bytes.bytes();
         if delivery.cut.is_some() {
             let (identity, bytes) = (delivery.identity(), delivery.body_bytes());
@@ -207,10 +212,10 @@ impl Worker {
     }
 }
 
-/// What the database lacks, where a request waits for that.
+/// The database's error, if the request waits for the database.
 fn lacking(decision: &Decision) -> Option<LedgerError> {
     match decision {
-        Decision::SetAside(_, Aside::Server(text)) => Some(LedgerError::passing(text)),
+        Decision::SetAside(_, Aside::Server(text)) => Some(LedgerError::transient(text)),
         Decision::SetAside(_, Aside::Untried | Aside::Room)
         | Decision::Decided(_)
         | Decision::Repeated(_)

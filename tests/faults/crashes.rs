@@ -4,7 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use revertd::seam;
+use revertd::common::failpoint;
 use tokio::time::sleep;
 
 use crate::support::audit::{AuditResult, audit};
@@ -57,47 +57,47 @@ async fn crash_at(seam: &str) {
 
 #[tokio::test]
 async fn a_crash_after_receipt_loses_nothing() {
-    crash_at(seam::RECEIVED).await;
+    crash_at(failpoint::RECEIVED).await;
 }
 
 #[tokio::test]
 async fn a_crash_before_the_statement_loses_nothing() {
-    crash_at(seam::DECODED).await;
+    crash_at(failpoint::DECODED).await;
 }
 
 #[tokio::test]
 async fn a_crash_within_the_statement_loses_nothing() {
-    crash_at(seam::DECIDING).await;
+    crash_at(failpoint::DECIDING).await;
 }
 
 #[tokio::test]
 async fn a_crash_between_commit_and_publish_loses_nothing() {
-    crash_at(seam::DECIDED).await;
+    crash_at(failpoint::DECIDED).await;
 }
 
 #[tokio::test]
 async fn a_crash_amid_the_publishes_loses_nothing() {
-    crash_at(seam::HALF_PUBLISHED).await;
+    crash_at(failpoint::HALF_PUBLISHED).await;
 }
 
 #[tokio::test]
 async fn a_crash_before_the_confirms_loses_nothing() {
-    crash_at(seam::PUBLISHED).await;
+    crash_at(failpoint::PUBLISHED).await;
 }
 
 #[tokio::test]
 async fn a_crash_between_confirm_and_ack_loses_nothing() {
-    crash_at(seam::CONFIRMED).await;
+    crash_at(failpoint::CONFIRMED).await;
 }
 
 #[tokio::test]
 async fn a_crash_between_retry_and_ack_loses_nothing() {
-    crash_at(seam::PASSED_ON).await;
+    crash_at(failpoint::PASSED_ON).await;
 }
 
 #[tokio::test]
 async fn a_crash_after_the_ack_loses_nothing() {
-    crash_at(seam::SETTLED).await;
+    crash_at(failpoint::SETTLED).await;
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_crash_during_a_graceful_stop_loses_nothing() {
     let load = Load::mixed(&env, seed, rounds() * PART * 2).await;
     let mut parts = load.parts(PART).cycle();
     for _ in 0..rounds() {
-        let mut crashing = start_crashing_worker(&env, seam::STOPPING, 0);
+        let mut crashing = start_crashing_worker(&env, failpoint::STOPPING, 0);
         crashing.ready().await;
         load.publish_part(&env, parts.next().expect("it cycles"))
             .await;
@@ -150,7 +150,7 @@ async fn a_crashed_migration_is_completed_by_the_next() {
         let revert = "DROP SCHEMA revertd CASCADE; DROP INDEX billing_transactions_revertd_idx";
         env.sql(revert).await;
         // Several at once, as a fleet starts: the first crashes at one of three seams.
-        let mut crashing = start_crashing_worker(&env, seam::MIGRATING, run % 3);
+        let mut crashing = start_crashing_worker(&env, failpoint::MIGRATING, run % 3);
         let mut others = [env.spawn_worker(), env.spawn_worker()];
         // It may find the work done, and then has no reason to crash.
         eventually("it crashes or works", async || {
@@ -187,7 +187,10 @@ async fn a_message_that_crashes_workers_is_dead_lettered() {
     let env = TestEnv::new().await;
     let start = |env: &TestEnv| {
         let mut command = env.command(&["worker"]);
-        command.env("FAILPOINTS", format!("{}=return({MARK})", seam::READING));
+        command.env(
+            "FAILPOINTS",
+            format!("{}=return({MARK})", failpoint::READING),
+        );
         WorkerProcess::spawn(command)
     };
     env.start_worker().await.stop().await;

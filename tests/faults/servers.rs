@@ -148,7 +148,7 @@ async fn a_server_missing_at_startup_is_waited_for() {
     load.publish(&env).await;
     let mut workers = Vec::new();
     for (server, said) in [
-        ("pg", "waiting for the database"),
+        ("pg", "paused: the database"),
         ("rabbit", "paused: the broker"),
     ] {
         instance.run_action_blocking("stop-one", server);

@@ -4,7 +4,7 @@
 use std::process::Output;
 use std::time::Duration;
 
-use revertd::settings::Settings;
+use revertd::config::Settings;
 use serde_json::Value;
 
 use super::support::*;
@@ -103,7 +103,7 @@ fn the_manifest_configuration_is_valid() {
         assert!(margin >= Some(Duration::from_secs(10)), "{name}");
     }
     let scaler = object("ScaledObject", "revertd-worker");
-    let defaults: toml::Table = toml::from_str(revertd::settings::DEFAULTS).expect("TOML");
+    let defaults: toml::Table = toml::from_str(revertd::config::DEFAULTS).expect("TOML");
     let queue = &scaler["spec"]["triggers"][0]["metadata"]["queueName"];
     assert_eq!(
         queue.as_str(),

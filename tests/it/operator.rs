@@ -2,6 +2,7 @@
 
 mod commands;
 pub mod dead_letters;
+mod demo;
 pub mod doctor;
 mod pause;
 pub mod permissions;

@@ -12,7 +12,7 @@ use super::model::{Content, Policy};
 /// When Frontier wrote, so many minutes ago: after the usages, as events tell it.
 fn frontiers_time(minutes: i64) -> String {
     let at = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
-    revertd::event::text_of(at)
+    revertd::domain::event::text_of(at)
 }
 
 /// What is in the ledger.

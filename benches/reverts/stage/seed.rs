@@ -1,7 +1,7 @@
 //! Fills a stage's ledger: orgs, accounts, a usage for each request, and a history before them.
 
 use anyhow::Result;
-use revertd::request::identity;
+use revertd::domain::request::identity;
 use uuid::Uuid;
 
 use super::Stage;

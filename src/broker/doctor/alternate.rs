@@ -6,10 +6,10 @@
 use serde_json::Value;
 
 use super::super::management::{Management, Unanswered};
-use super::super::parsed;
 use super::super::topology::Alternate;
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::broker::connection::parsed;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 const ID: &str = "amqp-alternate-exchange";
 
@@ -41,10 +41,10 @@ pub async fn check(
              and dropped",
             topology.request_key
         ),
-        Err(why) => {
+        Err(error) => {
             let seen = format!(
                 "{exchange} may have no alternate exchange, so that what is published to it by another routing key than {} \
-                 is confirmed and dropped: {why}",
+                 is confirmed and dropped: {error}",
                 topology.request_key
             );
             return checks.warning(ID, seen, remedy(settings));

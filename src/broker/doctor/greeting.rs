@@ -5,9 +5,9 @@ use amq_protocol::protocol::{AMQPClass, connection};
 use amq_protocol::types::{AMQPValue, FieldTable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::super::socket::Socket;
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::broker::connection::socket::Socket;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 /// Larger than any greeting.
 const MAX_BYTES: u32 = 131_072;

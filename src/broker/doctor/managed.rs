@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::management::{Management, Unanswered};
-use super::super::rungs;
 use super::super::topology::{ANY_KEY, REPLY_KEYS};
 use super::nodes;
-use super::queue::{Broker, Queue, Role};
-use crate::check::Checks;
-use crate::settings::Settings;
+use super::queue::{BrokerInfo, QueueInfo, QueueRole};
+use crate::broker::queues::rungs;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 const API: &str = "amqp-management";
 const QUEUE: &str = "amqp-queue";
@@ -32,14 +32,14 @@ pub async fn check(management: &Management, settings: &Settings, checks: &mut Ch
     }
     let overview = match management.get("overview").await {
         Ok(overview) => overview,
-        Err(wrong) => return unanswered(API, &wrong, checks),
+        Err(error) => return unanswered(API, &error, checks),
     };
     let version = overview["rabbitmq_version"].as_str().unwrap_or_default();
     checks.ok(
         API,
         format!("{} answers, of RabbitMQ {version}", management.host()),
     );
-    let broker = Broker::of(version);
+    let broker = BrokerInfo::of(version);
     for (name, role) in roles(settings) {
         queue(management, settings, &broker, &name, role, checks).await;
     }
@@ -51,39 +51,39 @@ pub async fn check(management: &Management, settings: &Settings, checks: &mut Ch
 /// The work queue alone. Where the API can't be asked, that is no error.
 pub async fn work_queue(management: &Management, settings: &Settings, checks: &mut Checks) {
     // Its delivery limit is not looked at more closely than the queue itself tells.
-    let (broker, name) = (Broker::of(""), settings.topology.work_queue.as_str());
-    queue(management, settings, &broker, name, Role::Work, checks).await;
+    let (broker, name) = (BrokerInfo::of(""), settings.topology.work_queue.as_str());
+    queue(management, settings, &broker, name, QueueRole::Work, checks).await;
 }
 
-fn roles(settings: &Settings) -> Vec<(String, Role)> {
+fn roles(settings: &Settings) -> Vec<(String, QueueRole)> {
     let topology = &settings.topology;
-    let mut all = vec![(topology.work_queue.to_string(), Role::Work)];
+    let mut all = vec![(topology.work_queue.to_string(), QueueRole::Work)];
     let delays = settings
         .retry
         .delays
         .iter()
         .map(|delay| delay.0.as_millis());
     let rungs = settings.retry_queues().into_iter().zip(delays);
-    all.extend(rungs.map(|(name, delay_ms)| (name, Role::Rung { delay_ms })));
+    all.extend(rungs.map(|(name, delay_ms)| (name, QueueRole::Rung { delay_ms })));
     if topology.reply_queue_declare {
-        all.push((topology.reply_queue.to_string(), Role::Replies));
+        all.push((topology.reply_queue.to_string(), QueueRole::Replies));
     }
-    all.push((topology.denied_queue.to_string(), Role::Replies));
-    all.push((topology.dead_letter_queue.to_string(), Role::Dead));
+    all.push((topology.denied_queue.to_string(), QueueRole::Replies));
+    all.push((topology.dead_letter_queue.to_string(), QueueRole::Dead));
     all
 }
 
 async fn queue(
     management: &Management,
     settings: &Settings,
-    broker: &Broker,
+    broker: &BrokerInfo,
     name: &str,
-    role: Role,
+    role: QueueRole,
     checks: &mut Checks,
 ) {
     match management.of("queues", name, "").await {
         Ok(answer) => {
-            let queue = Queue {
+            let queue = QueueInfo {
                 name,
                 role,
                 answer: &answer,
@@ -92,7 +92,7 @@ async fn queue(
         }
         // Whether it should be there is told where it is asked for over AMQP.
         Err(Unanswered::Missing) => checks.skipped(QUEUE, format!("the queue {name} is not there")),
-        Err(wrong) => unanswered(QUEUE, &wrong, checks),
+        Err(error) => unanswered(QUEUE, &error, checks),
     }
 }
 
@@ -100,7 +100,7 @@ async fn queue(
 async fn other_rungs(management: &Management, settings: &Settings, checks: &mut Checks) {
     let found = match rungs::others(management, settings).await {
         Ok(found) => found,
-        Err(wrong) => return unanswered(RUNG, &wrong, checks),
+        Err(error) => return unanswered(RUNG, &error, checks),
     };
     if found.is_empty() {
         let prefix = &settings.topology.retry_queue_prefix;
@@ -170,7 +170,7 @@ async fn bindings(management: &Management, settings: &Settings, checks: &mut Che
             Err(Unanswered::Missing) => {
                 checks.skipped(BINDING, format!("the queue {queue} is not there"));
             }
-            Err(wrong) => unanswered(BINDING, &wrong, checks),
+            Err(error) => unanswered(BINDING, &error, checks),
         }
     }
     subscribers(management, settings, checks).await;
@@ -185,7 +185,7 @@ async fn subscribers(management: &Management, settings: &Settings, checks: &mut 
         Err(Unanswered::Missing) => {
             return checks.skipped(BINDING, format!("the exchange {exchange} is not there"));
         }
-        Err(wrong) => return unanswered(BINDING, &wrong, checks),
+        Err(error) => return unanswered(BINDING, &error, checks),
     };
     // Another exchange that is bound need not pass on anything.
     let to_queue = |binding: &&Value| binding["destination_type"] == "queue";
@@ -243,9 +243,9 @@ fn refuses(queue: &Value) -> bool {
 }
 
 /// An answer that there isn't is no fault of the broker's.
-pub fn unanswered(id: &'static str, wrong: &Unanswered, checks: &mut Checks) {
-    let why = wrong.to_string();
-    match wrong {
+pub fn unanswered(id: &'static str, error: &Unanswered, checks: &mut Checks) {
+    let why = error.to_string();
+    match error {
         Unanswered::NoPlugin(_) | Unanswered::Missing => checks.skipped_until(
             id,
             why,

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::management::Management;
 use super::managed::unanswered;
-use crate::check::Checks;
+use crate::common::check::Checks;
 
 const NODE: &str = "amqp-nodes";
 const FLAGS: &str = "amqp-feature-flags";
@@ -19,11 +19,11 @@ pub async fn check(management: &Management, checks: &mut Checks) {
             .into_iter()
             .flatten()
             .for_each(|each| node(each, checks)),
-        Err(wrong) => unanswered(NODE, &wrong, checks),
+        Err(error) => unanswered(NODE, &error, checks),
     }
     match management.get("feature-flags").await {
         Ok(flags) => feature_flags(&flags, checks),
-        Err(wrong) => unanswered(FLAGS, &wrong, checks),
+        Err(error) => unanswered(FLAGS, &error, checks),
     }
 }
 
@@ -122,19 +122,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::check::Status;
+    use crate::common::check::CheckStatus;
 
     #[test]
     fn alarms_partitions_and_low_disk_are_reported() {
         let sound = json!({"name": "a", "running": true, "mem_alarm": false, "disk_free_alarm": false,
             "partitions": [], "disk_free": 900_000_000_u64, "disk_free_limit": 50_000_000});
         for (key, value, status) in [
-            ("running", json!(true), Status::Ok),
-            ("running", json!(false), Status::Warning),
-            ("mem_alarm", json!(true), Status::Error),
-            ("disk_free_alarm", json!(true), Status::Error),
-            ("partitions", json!(["b"]), Status::Error),
-            ("disk_free", json!(60_000_000), Status::Warning),
+            ("running", json!(true), CheckStatus::Ok),
+            ("running", json!(false), CheckStatus::Warning),
+            ("mem_alarm", json!(true), CheckStatus::Error),
+            ("disk_free_alarm", json!(true), CheckStatus::Error),
+            ("partitions", json!(["b"]), CheckStatus::Error),
+            ("disk_free", json!(60_000_000), CheckStatus::Warning),
         ] {
             let (mut changed, mut checks) = (sound.clone(), Checks::default());
             changed[key] = value;
@@ -149,10 +149,13 @@ mod tests {
         let flag =
             |name, state, stability| json!({"name": name, "state": state, "stability": stability});
         for (flag, status) in [
-            (flag("quorum_queue", "disabled", "stable"), Status::Error),
-            (flag("another", "disabled", "stable"), Status::Warning),
-            (flag("another", "disabled", "experimental"), Status::Ok),
-            (flag("another", "enabled", "stable"), Status::Ok),
+            (
+                flag("quorum_queue", "disabled", "stable"),
+                CheckStatus::Error,
+            ),
+            (flag("another", "disabled", "stable"), CheckStatus::Warning),
+            (flag("another", "disabled", "experimental"), CheckStatus::Ok),
+            (flag("another", "enabled", "stable"), CheckStatus::Ok),
         ] {
             let mut checks = Checks::default();
             feature_flags(&json!([flag]), &mut checks);

@@ -7,9 +7,9 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use super::super::error::BrokerError;
 use super::super::topology::{Steps, queues};
-use super::super::{Broker, CONNECT_TIMEOUT, within};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::broker::connection::{Broker, CONNECT_TIMEOUT, within};
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 const ID: &str = "amqp-permissions";
 
@@ -65,18 +65,18 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) {
 fn tell(verb: &str, what: &str, asked: Result<(), BrokerError>, checks: &mut Checks) {
     match asked {
         Ok(()) => checks.ok(ID, format!("the user may {verb} {what}")),
-        Err(wrong) if wrong.is_missing() => {
+        Err(error) if error.is_missing() => {
             checks.skipped(
                 ID,
                 format!("{what} is not there, so that nobody can say who may {verb} it"),
             );
         }
-        Err(wrong) if wrong.is_forbidden() => checks.error(
+        Err(error) if error.is_forbidden() => checks.error(
             ID,
             format!("the user may not {verb} {what}"),
             "rabbitmqctl set_permissions, as the README lists it under Permissions",
         ),
-        Err(wrong) => checks.failed(ID, &wrong),
+        Err(error) => checks.failed(ID, &error),
     }
 }
 
@@ -137,7 +137,7 @@ async fn may_bind(
 /// A refusal for the fault is a yes; to be taken all the same, as well.
 fn refused<T>(asked: Result<T, BrokerError>) -> Result<(), BrokerError> {
     match asked {
-        Err(wrong) if !wrong.is_unequal() => Err(wrong),
+        Err(error) if !error.is_unequal() => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::check::Checks;
-use crate::settings::Settings;
-use value::Source;
+use crate::common::check::Checks;
+use crate::config::Settings;
+use value::ValueSource;
 
 mod value;
 
@@ -23,11 +23,11 @@ const DELIVERY_LIMIT_OF_4: i64 = 20;
 const READS: i64 = 1000;
 
 /// What of the broker counts for its queues.
-pub struct Broker {
+pub struct BrokerInfo {
     delivery_limit: Option<i64>,
 }
 
-impl Broker {
+impl BrokerInfo {
     pub fn of(version: &str) -> Self {
         let major = version
             .split('.')
@@ -42,7 +42,7 @@ impl Broker {
 
 /// What a queue is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum QueueRole {
     Work,
     Rung { delay_ms: u128 },
     Replies,
@@ -50,17 +50,17 @@ pub enum Role {
 }
 
 /// A queue, and what the broker says of it.
-pub struct Queue<'a> {
+pub struct QueueInfo<'a> {
     pub name: &'a str,
-    pub role: Role,
+    pub role: QueueRole,
     pub answer: &'a Value,
 }
 
-impl Queue<'_> {
+impl QueueInfo<'_> {
     pub fn check(
         &self,
         id: &'static str,
-        broker: &Broker,
+        broker: &BrokerInfo,
         settings: &Settings,
         checks: &mut Checks,
     ) {
@@ -68,15 +68,15 @@ impl Queue<'_> {
         self.keeps(id, &mut found);
         self.delivers(id, broker, &mut found);
         match self.role {
-            Role::Work => {
+            QueueRole::Work => {
                 self.dead_letters(id, None, &mut found);
                 self.waits(&mut found);
             }
-            Role::Rung { delay_ms } => {
+            QueueRole::Rung { delay_ms } => {
                 self.dead_letters(id, Some(settings.topology.work_queue.as_str()), &mut found);
                 let (ttl, source) = match self.number("message-ttl") {
                     Some((ttl, source)) => (Some(ttl), source),
-                    None => (None, Source::Queue),
+                    None => (None, ValueSource::Queue),
                 };
                 if ttl.and_then(|ttl| u128::try_from(ttl).ok()) != Some(delay_ms) {
                     let seen = format!(
@@ -86,14 +86,14 @@ impl Queue<'_> {
                     found.error(id, seen, source.remedy());
                 }
             }
-            Role::Dead => self.refuses_when_full(id, &mut found),
-            Role::Replies => {}
+            QueueRole::Dead => self.refuses_when_full(id, &mut found),
+            QueueRole::Replies => {}
         }
         if found.iter().all(|check| check.id != id) {
             let full = match self.role {
                 // Its events are in the database as well, and nobody may read it.
-                Role::Replies => "drops its oldest events when it is full, as it is meant to",
-                Role::Work | Role::Rung { .. } | Role::Dead => "loses nothing",
+                QueueRole::Replies => "drops its oldest events when it is full, as it is meant to",
+                QueueRole::Work | QueueRole::Rung { .. } | QueueRole::Dead => "loses nothing",
             };
             checks.ok(id, format!("{self} is a durable quorum queue, and {full}"));
         }
@@ -107,12 +107,12 @@ impl Queue<'_> {
             let seen = format!(
                 "{self} is of type {kind}: what it dead-letters may be lost, and it may be on one node alone"
             );
-            found.error(id, seen, Source::Queue.remedy());
+            found.error(id, seen, ValueSource::Queue.remedy());
         }
         let yes = |key: &str| self.answer[key].as_bool() == Some(true);
         if !yes("durable") || yes("auto_delete") || yes("exclusive") {
             let seen = format!("{self} goes with the broker's restart, or with who consumes it");
-            found.error(id, seen, Source::Queue.remedy());
+            found.error(id, seen, ValueSource::Queue.remedy());
         }
         if let Some((_, source)) = self.number("expires") {
             let seen = format!(
@@ -134,11 +134,11 @@ impl Queue<'_> {
         }
         if let (Some((ttl, source)), false) = (
             self.number("message-ttl"),
-            matches!(self.role, Role::Rung { .. }),
+            matches!(self.role, QueueRole::Rung { .. }),
         ) {
             let seen = format!("{self} drops what is older than {ttl} ms (message-ttl)");
             match self.role {
-                Role::Dead => found.error(id, seen, source.remedy()),
+                QueueRole::Dead => found.error(id, seen, source.remedy()),
                 _ => found.warning(id, seen, source.remedy()),
             }
         }
@@ -155,7 +155,7 @@ impl Queue<'_> {
     }
 
     /// That it delivers as often as it has to.
-    fn delivers(&self, id: &'static str, broker: &Broker, found: &mut Checks) {
+    fn delivers(&self, id: &'static str, broker: &BrokerInfo, found: &mut Checks) {
         let own = self.number("delivery-limit").map(|(limit, _)| limit);
         let limit = own.or(broker.delivery_limit);
         // Negative: none.
@@ -163,7 +163,7 @@ impl Queue<'_> {
             return;
         };
         match self.role {
-            Role::Work if limit < READS => found.error(
+            QueueRole::Work if limit < READS => found.error(
                 id,
                 format!(
                     "{self} gives a message up after {limit} deliveries, and each failure of a process or a server is \
@@ -172,12 +172,12 @@ impl Queue<'_> {
                 "raise its delivery-limit in arguments and policies, to 1000000000 as `revertd worker` declares it: 4.0 and \
                  later have 20 where none is set",
             ),
-            Role::Dead | Role::Replies if limit < READS => found.warning(
+            QueueRole::Dead | QueueRole::Replies if limit < READS => found.warning(
                 id,
                 format!("{self} gives a message up that was looked at {limit} times"),
                 "raise its delivery-limit in arguments and policies: 4.0 and later have 20 where none is set",
             ),
-            Role::Work | Role::Rung { .. } | Role::Dead | Role::Replies => {}
+            QueueRole::Work | QueueRole::Rung { .. } | QueueRole::Dead | QueueRole::Replies => {}
         }
     }
 
@@ -187,20 +187,20 @@ impl Queue<'_> {
             let seen = format!(
                 "{self} has no dead-letter exchange: what the worker rejects or the broker gives up is dropped"
             );
-            found.error(id, seen, Source::Queue.remedy());
+            found.error(id, seen, ValueSource::Queue.remedy());
             return;
         };
         if let Some(to) = to {
             let key = self.text("dead-letter-routing-key");
-            let (key, of_key) = key.unwrap_or(("", Source::Queue));
-            let wrong = [(!exchange.is_empty(), of_exchange), (key != to, of_key)];
-            if let Some((_, source)) = wrong.iter().find(|(wrong, _)| *wrong) {
+            let (key, of_key) = key.unwrap_or(("", ValueSource::Queue));
+            let problems = [(!exchange.is_empty(), of_exchange), (key != to, of_key)];
+            if let Some((_, source)) = problems.iter().find(|(problems, _)| *problems) {
                 let seen = format!("{self} does not lead back to {to}");
                 found.error(id, seen, source.remedy());
             }
         }
         let strategy = self.text("dead-letter-strategy");
-        let (strategy, source) = strategy.unwrap_or(("at-most-once", Source::Queue));
+        let (strategy, source) = strategy.unwrap_or(("at-most-once", ValueSource::Queue));
         if strategy != "at-least-once" {
             let seen = format!(
                 "{self} dead-letters {strategy}: a letter is lost that its queue does not take"
@@ -215,8 +215,8 @@ impl Queue<'_> {
         for (overflow, source) in self.overflows() {
             if overflow != "reject-publish" {
                 let by = match source {
-                    Source::Policy => "by a policy",
-                    Source::Queue => "of its own",
+                    ValueSource::Policy => "by a policy",
+                    ValueSource::Queue => "of its own",
                 };
                 let seen = format!(
                     "{self} has overflow {overflow} {by}: when it is full it drops messages"
@@ -250,7 +250,7 @@ impl Queue<'_> {
     }
 }
 
-impl std::fmt::Display for Queue<'_> {
+impl std::fmt::Display for QueueInfo<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "the queue {}", self.name)
     }

@@ -4,9 +4,9 @@
 
 use super::super::error::BrokerError;
 use super::super::topology::{Alternate, Steps, exchanges, queues};
-use super::super::{Broker, CONNECT_TIMEOUT, within};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::broker::connection::{Broker, CONNECT_TIMEOUT, within};
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 const ID: &str = "amqp-topology";
 
@@ -20,7 +20,7 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) ->
         host,
     };
     let declare = settings.topology.declare;
-    let mut found = Found::default();
+    let mut found = FoundTopology::default();
     let mut alternate = Some(Alternate::Declared);
     for exchange in exchanges(&settings.topology) {
         let step = async |passive| {
@@ -64,17 +64,17 @@ pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) ->
 
 /// What is in order and what is not there, each told at once.
 #[derive(Default)]
-struct Found {
+struct FoundTopology {
     sound: usize,
     missing: Vec<String>,
 }
 
-impl Found {
+impl FoundTopology {
     fn add(&mut self, what: String, state: Result<(), BrokerError>, checks: &mut Checks) {
         match state {
             Ok(()) => self.sound += 1,
-            Err(wrong) if wrong.is_missing() => self.missing.push(what),
-            Err(wrong) => checks.failed(ID, &wrong),
+            Err(error) if error.is_missing() => self.missing.push(what),
+            Err(error) => checks.failed(ID, &error),
         }
     }
 

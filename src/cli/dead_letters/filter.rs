@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::broker::Letter;
+use crate::broker::QueuedMessage;
 use crate::cli::time_span;
-use crate::request::Fragments;
+use crate::domain::request::Fragments;
 
 /// Fewest digits of a letter's id that stand for it.
 const ID_MIN_DIGITS: usize = 6;
@@ -27,8 +27,8 @@ const REASONS: [&str; 8] = [
 ];
 
 /// All that are given must fit; of one that is given several times, any.
-#[derive(Clone, Debug, Default, ClapArgs)]
-pub struct Filter {
+#[derive(Clone, Debug, Default, Args)]
+pub struct LetterFilter {
     /// Why they are here: by a worker in capitals, by the broker in small letters.
     #[arg(long, value_name = "REASON", ignore_case = true,
         value_parser = clap::builder::PossibleValuesParser::new(REASONS))]
@@ -50,7 +50,7 @@ pub struct Filter {
     newer_than: Option<Duration>,
 }
 
-impl Filter {
+impl LetterFilter {
     /// Whether it leaves nothing out.
     pub fn is_empty(&self) -> bool {
         let Self {
@@ -66,7 +66,7 @@ impl Filter {
     }
 
     /// Whether a letter fits. One that tells no time is neither old nor new.
-    pub fn fits(&self, letter: &Letter, told: &Fragments, now: Timestamp) -> bool {
+    pub fn fits(&self, letter: &QueuedMessage, told: &Fragments, now: Timestamp) -> bool {
         let age = letter.since.map(|since| now.duration_since(since));
         let age = age.map(|age| Duration::try_from(age).unwrap_or_default());
         let same = |reason: &String| reason.eq_ignore_ascii_case(&letter.reason);
@@ -107,7 +107,7 @@ impl Filter {
 }
 
 /// Whether `id` stands for the letter: its message id, or the beginning of its own id.
-pub fn names(id: &str, letter: &Letter) -> bool {
+pub fn names(id: &str, letter: &QueuedMessage) -> bool {
     if letter.message_id.as_deref() == Some(id) {
         return true;
     }

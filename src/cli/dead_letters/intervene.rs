@@ -6,19 +6,20 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::act::Act;
-use super::choice::{Candidates, Choice, Judged};
+use super::action::LetterAction;
+use super::counts::{LetterCounts, letters};
 use super::save::Save;
-use super::sum::Sum;
-use super::survey::{Counts, letters};
-use super::{Chosen, Discard, Replay, WRONG_USAGE, all_read, ask, exit_code, open};
-use crate::cli::lines::{folded, width};
+use super::selection::{Candidates, Judged, Selection};
+use super::summary::RunSummary;
+use super::{Chosen, Discard, Replay, WRONG_USAGE, all_read, exit_code, open};
 use crate::cli::progress::Progress;
-use crate::cli::{Output, print, who};
-use crate::ledger::interventions::{Action, Intervention};
-use crate::settings::Settings;
+use crate::cli::prompt;
+use crate::cli::terminal::{folded, width};
+use crate::cli::{Output, operator, print};
+use crate::config::Settings;
+use crate::ledger::admin::interventions::{Intervention, InterventionKind};
 
-mod passage;
+mod windows;
 
 /// What a shell reports of a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -26,7 +27,7 @@ const INTERRUPTED: u8 = 130;
 pub async fn replay(settings: &Settings, args: Replay) -> anyhow::Result<ExitCode> {
     let choice = choice(
         settings,
-        Action::Replay,
+        InterventionKind::Replay,
         &args.chosen,
         args.include_malformed,
     );
@@ -37,12 +38,12 @@ pub async fn replay(settings: &Settings, args: Replay) -> anyhow::Result<ExitCod
         saved_to: None,
         rate: args.rate,
         body_bytes: settings.amqp.max_message_bytes.bytes(),
-        sum: Sum::default(),
+        sum: RunSummary::default(),
         passed: 0,
         progress: None,
         intervention: None,
     };
-    run.intervene(args.chosen, async || Act::replay(settings).await)
+    run.intervene(args.chosen, async || LetterAction::replay(settings).await)
         .await
 }
 
@@ -50,24 +51,29 @@ pub async fn discard(settings: &Settings, args: Discard) -> anyhow::Result<ExitC
     let save = args.save.as_deref();
     let run = Run {
         settings,
-        choice: choice(settings, Action::Discard, &args.chosen, false),
+        choice: choice(settings, InterventionKind::Discard, &args.chosen, false),
         why: args.why,
         saved_to: save.map(|path| path.display().to_string()),
         rate: None,
         body_bytes: if save.is_some() { u64::MAX } else { 0 },
-        sum: Sum::default(),
+        sum: RunSummary::default(),
         passed: 0,
         progress: None,
         intervention: None,
     };
     run.intervene(args.chosen, async || {
-        Ok(Act::Discard(save.map(Save::new).transpose()?))
+        Ok(LetterAction::Discard(save.map(Save::new).transpose()?))
     })
     .await
 }
 
-fn choice(settings: &Settings, action: Action, chosen: &Chosen, include_malformed: bool) -> Choice {
-    Choice {
+fn choice(
+    settings: &Settings,
+    action: InterventionKind,
+    chosen: &Chosen,
+    include_malformed: bool,
+) -> Selection {
+    Selection {
         action,
         filter: chosen.filter.clone(),
         ids: chosen.ids.clone(),
@@ -80,12 +86,12 @@ fn choice(settings: &Settings, action: Action, chosen: &Chosen, include_malforme
 
 struct Run<'a> {
     settings: &'a Settings,
-    choice: Choice,
+    choice: Selection,
     why: Option<String>,
     saved_to: Option<String>,
     rate: Option<u32>,
     body_bytes: u64,
-    sum: Sum,
+    sum: RunSummary,
     /// Letters that were met, and done or left.
     passed: u64,
     progress: Option<Progress>,
@@ -96,7 +102,7 @@ impl Run<'_> {
     async fn intervene(
         mut self,
         chosen: Chosen,
-        act: impl AsyncFnOnce() -> anyhow::Result<Act>,
+        act: impl AsyncFnOnce() -> anyhow::Result<LetterAction>,
     ) -> anyhow::Result<ExitCode> {
         let (action, output) = (self.choice.action, chosen.output);
         let verb = action.name();
@@ -118,7 +124,7 @@ impl Run<'_> {
             }
             if !chosen.yes {
                 say!("{}", folded(&counts.text(), width()).trim_end());
-                match ask::sure(&format!("{verb} {}?", letters(counts.total())))? {
+                match prompt::sure(&format!("{verb} {}?", letters(counts.total())))? {
                     Some(true) => {}
                     Some(false) => anyhow::bail!("nothing was done"),
                     None => {
@@ -131,11 +137,11 @@ impl Run<'_> {
                 }
             }
             waiting = Some(there);
-            self.sum = Sum::default();
+            self.sum = RunSummary::default();
         }
         let stop = stop_on_interrupt()?;
         let mut act = act().await?;
-        let by = who::by(chosen.by);
+        let by = operator::by(chosen.by);
         let done = self
             .go_through(&mut act, waiting, by.as_deref(), &stop)
             .await;
@@ -153,11 +159,11 @@ impl Run<'_> {
         })
     }
 
-    /// Counts what would be taken, finds what the ids stand for, and tells how many letters there are.
-    async fn look(&mut self) -> anyhow::Result<(Counts, u32)> {
+    /// LetterCounts what would be taken, finds what the ids stand for, and tells how many letters there are.
+    async fn look(&mut self) -> anyhow::Result<(LetterCounts, u32)> {
         let mut browse = open(self.settings, 0).await?;
         let waiting = browse.waiting();
-        let mut counts = Counts::default();
+        let mut counts = LetterCounts::default();
         let mut candidates: Vec<_> = self
             .choice
             .ids

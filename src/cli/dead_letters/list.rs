@@ -4,26 +4,26 @@
 
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use clap::Args;
 use jiff::Timestamp;
 
-use super::filter::{self, Filter};
-use super::letters::{Columns, Listed, object};
-use super::survey::{Counts, letters};
+use super::counts::{LetterCounts, letters};
+use super::filter::{self, LetterFilter};
+use super::listing::{Columns, Listed, object};
 use super::{all_read, exit_code, open};
-use crate::broker::Letter;
-use crate::cli::lines::{folded, width};
+use crate::broker::QueuedMessage;
+use crate::cli::terminal::{folded, width};
 use crate::cli::{Output, print, print_json, printed, printed_json};
-use crate::request::Fragments;
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::domain::request::Fragments;
 
 /// Letters that are listed where nothing else is said; so many are kept in memory.
 const USUAL: u64 = 100;
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct ListLettersArgs {
     #[command(flatten)]
-    filter: Filter,
+    filter: LetterFilter,
     /// Letters by their id: the request's message id, or at least 6 digits of the id that is listed.
     #[arg(long = "id", value_name = "ID", value_parser = filter::id)]
     ids: Vec<String>,
@@ -41,8 +41,8 @@ pub struct Args {
     output: Output,
 }
 
-impl Args {
-    fn fits(&self, letter: &Letter, told: &Fragments, now: Timestamp) -> bool {
+impl ListLettersArgs {
+    fn fits(&self, letter: &QueuedMessage, told: &Fragments, now: Timestamp) -> bool {
         let named = |id: &String| filter::names(id, letter);
         (self.ids.is_empty() || self.ids.iter().any(named)) && self.filter.fits(letter, told, now)
     }
@@ -58,7 +58,7 @@ impl Args {
     }
 }
 
-pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: ListLettersArgs) -> anyhow::Result<ExitCode> {
     let is_all = match args.output {
         Output::Json => json(settings, &args).await?,
         Output::Text => text(settings, &args).await?,
@@ -67,9 +67,9 @@ pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Says whether all was read that was counted.
-async fn json(settings: &Settings, args: &Args) -> anyhow::Result<bool> {
+async fn json(settings: &Settings, args: &ListLettersArgs) -> anyhow::Result<bool> {
     let (now, most) = (Timestamp::now(), args.most());
-    let (mut counts, mut listed) = (Counts::default(), 0);
+    let (mut counts, mut listed) = (LetterCounts::default(), 0);
     let mut browse = open(settings, 0).await?;
     while let Some(letter) = browse.next().await? {
         let told = letter.told();
@@ -91,9 +91,9 @@ async fn json(settings: &Settings, args: &Args) -> anyhow::Result<bool> {
     Ok(is_all)
 }
 
-async fn text(settings: &Settings, args: &Args) -> anyhow::Result<bool> {
+async fn text(settings: &Settings, args: &ListLettersArgs) -> anyhow::Result<bool> {
     let (now, most, width) = (Timestamp::now(), args.most(), width());
-    let mut counts = Counts::default();
+    let mut counts = LetterCounts::default();
     let mut kept = Vec::new();
     let mut browse = open(settings, 0).await?;
     let waiting = browse.waiting();

@@ -8,9 +8,9 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::letters::object;
-use crate::broker::Letter;
-use crate::printable;
+use super::listing::object;
+use crate::broker::QueuedMessage;
+use crate::common::printable;
 
 /// A file that is being written.
 pub struct Save {
@@ -35,7 +35,7 @@ impl Save {
     }
 
     /// Once this returns, the letters are on the disk.
-    pub fn write(&mut self, letters: &[Letter]) -> anyhow::Result<()> {
+    pub fn write(&mut self, letters: &[QueuedMessage]) -> anyhow::Result<()> {
         let shown = self.path.display();
         let file = match &mut self.file {
             Some(file) => file,

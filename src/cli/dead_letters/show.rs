@@ -5,22 +5,22 @@ use std::process::ExitCode;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::Args as ClapArgs;
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::choice::Candidates;
-use super::letters::object;
+use super::listing::object;
+use super::selection::Candidates;
 use super::{all_read, exit_code, filter, open};
-use crate::broker::Letter;
-use crate::cli::lines::{ago, folded, named, time, visible, width};
+use crate::broker::QueuedMessage;
 use crate::cli::status::known::Known;
+use crate::cli::terminal::{ago, folded, named, time, visible, width};
 use crate::cli::{Output, print, print_pretty};
-use crate::ledger::history::Subject;
-use crate::settings::Settings;
+use crate::config::Settings;
+use crate::ledger::admin::history::Subject;
 
-#[derive(Debug, ClapArgs)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct ShowLetterArgs {
     /// The request's message id, or at least 6 digits of the id that `list` prints.
     #[arg(value_name = "ID", value_parser = filter::id)]
     id: String,
@@ -29,7 +29,7 @@ pub struct Args {
     output: Output,
 }
 
-pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, args: &ShowLetterArgs) -> anyhow::Result<ExitCode> {
     let (mut first, mut copies, mut candidates) = (None, 0, Candidates::default());
     let mut browse = open(settings, u64::MAX).await?;
     while let Some(letter) = browse.next().await? {
@@ -42,7 +42,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     let is_all = all_read(&browse);
     browse.close().await?;
     candidates.only(&args.id)?;
-    let letter: Letter = first.expect("the only candidate was kept");
+    let letter: QueuedMessage = first.expect("the only candidate was kept");
     let told = letter.told();
     let subject = match (told.usage_id, &letter.message_id) {
         (Some(usage), _) => Some(Subject::Usage(usage)),
@@ -90,7 +90,7 @@ pub async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(exit_code(is_all))
 }
 
-fn text(letter: &Letter, copies: u32) -> String {
+fn text(letter: &QueuedMessage, copies: u32) -> String {
     let mut text = format!("letter   {}\n", letter.id.simple());
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:<8} {value}");

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 /// A stop that leaves less than this to the batches in hand has many requests delivered again.
 const SHORT: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ pub fn check(settings: &Settings) -> Checks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::common::check::CheckStatus;
 
     #[test]
     fn a_valid_but_unwise_setting_is_a_warning() {
@@ -79,12 +79,12 @@ mod tests {
             let checks = check(&settings);
             let warned: Vec<_> = checks
                 .iter()
-                .filter(|check| check.status == Status::Warning)
+                .filter(|check| check.status == CheckStatus::Warning)
                 .map(|check| check.id)
                 .collect();
             assert_eq!(warned, [id], "{value}");
         }
         let settings = Settings::load_from(None, []).expect("valid");
-        assert_eq!(check(&settings).count(Status::Ok), 3);
+        assert_eq!(check(&settings).count(CheckStatus::Ok), 3);
     }
 }

@@ -4,8 +4,8 @@
 
 use std::fmt::Write;
 
-use crate::check::{Check, Checks, Status};
-use crate::printable;
+use crate::common::check::{Check, CheckStatus, Checks};
+use crate::common::printable;
 
 /// Columns of the status, of the id, and of a narrow terminal, where an id has a line of its own.
 const STATUS: usize = 9;
@@ -26,10 +26,10 @@ pub fn text(checks: &Checks, width: Option<usize>, colour: bool) -> String {
     };
     let summary = format!(
         "{}, {}, {} skipped, {} ok\n",
-        count(Status::Error, "error", "errors"),
-        count(Status::Warning, "warning", "warnings"),
-        checks.count(Status::Skipped),
-        checks.count(Status::Ok)
+        count(CheckStatus::Error, "error", "errors"),
+        count(CheckStatus::Warning, "warning", "warnings"),
+        checks.count(CheckStatus::Skipped),
+        checks.count(CheckStatus::Ok)
     );
     text.push_str(&summary);
     text
@@ -37,10 +37,10 @@ pub fn text(checks: &Checks, width: Option<usize>, colour: bool) -> String {
 
 fn add(text: &mut String, check: &Check, width: Option<usize>, colour: bool) {
     let (word, code) = match check.status {
-        Status::Ok => ("ok", "32"),
-        Status::Warning => ("warning", "33"),
-        Status::Error => ("ERROR", "1;31"),
-        Status::Skipped => ("skipped", "2"),
+        CheckStatus::Ok => ("ok", "32"),
+        CheckStatus::Warning => ("warning", "33"),
+        CheckStatus::Error => ("ERROR", "1;31"),
+        CheckStatus::Skipped => ("skipped", "2"),
     };
     let word = format!("{word:<STATUS$}");
     if colour {

@@ -5,12 +5,14 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::cli::lines::{named, time, visible};
-use crate::event::{Event, text_of};
+use crate::cli::terminal::{named, time, visible};
+use crate::config::Settings;
+use crate::domain::event::{Event, text_of};
+use crate::domain::outcome::Verdict;
 use crate::ledger::LedgerError;
-use crate::ledger::history::{Booked, Decided, History, Intervened, OUTCOMES_MAX, Subject};
-use crate::outcome::Verdict;
-use crate::settings::Settings;
+use crate::ledger::admin::history::{
+    DecidedRequest, History, LedgerEntry, OUTCOMES_MAX, PastIntervention, Subject,
+};
 
 /// Usages whose entries are told, where an id is that of several clients' requests.
 const USAGES_MAX: usize = 10;
@@ -18,9 +20,9 @@ const USAGES_MAX: usize = 10;
 /// What was found.
 #[derive(Default)]
 pub struct Known {
-    outcomes: Vec<Decided>,
-    entries: Vec<Booked>,
-    interventions: Vec<Intervened>,
+    outcomes: Vec<DecidedRequest>,
+    entries: Vec<LedgerEntry>,
+    interventions: Vec<PastIntervention>,
 }
 
 impl Known {
@@ -66,7 +68,7 @@ impl Known {
             text.push_str("no request for it has an outcome\n");
         }
         for done in &self.interventions {
-            let Intervened {
+            let PastIntervention {
                 id, action, by, at, ..
             } = done;
             let why = done
@@ -104,7 +106,7 @@ impl Known {
     }
 }
 
-fn outcome_text(text: &mut String, decided: &Decided) {
+fn outcome_text(text: &mut String, decided: &DecidedRequest) {
     let outcome = &decided.outcome;
     let (kind, event) = Event::identity(outcome, decided.content);
     let request = decided
@@ -152,7 +154,7 @@ fn outcome_text(text: &mut String, decided: &Decided) {
     }
 }
 
-fn entry_text(text: &mut String, entry: &Booked) {
+fn entry_text(text: &mut String, entry: &LedgerEntry) {
     let what = match (entry.is_usage, entry.is_ours) {
         (true, _) => "the usage",
         (false, true) => "reverts it",
@@ -169,7 +171,7 @@ fn entry_text(text: &mut String, entry: &Booked) {
     );
 }
 
-fn outcome_json(decided: &Decided) -> Value {
+fn outcome_json(decided: &DecidedRequest) -> Value {
     let outcome = &decided.outcome;
     let (kind, event) = Event::identity(outcome, decided.content);
     let mut shown = json!({
@@ -202,7 +204,7 @@ fn outcome_json(decided: &Decided) -> Value {
     shown
 }
 
-fn entry_json(entry: &Booked) -> Value {
+fn entry_json(entry: &LedgerEntry) -> Value {
     json!({
         "id": entry.id,
         "account_id": entry.account_id,

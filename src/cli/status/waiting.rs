@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::broker::{self, BrokerError, Browse, Noted};
-use crate::cli::lines::{ago, named, visible};
-use crate::ledger::history::Subject;
-use crate::settings::Settings;
+use crate::broker::{self, BrokerError, Noted, QueueReader};
+use crate::cli::terminal::{ago, named, visible};
+use crate::config::Settings;
+use crate::ledger::admin::history::Subject;
 
 /// Letters that are told; more are only said to be there.
 const LETTERS_MAX: usize = 100;
@@ -18,13 +18,13 @@ const LETTERS_MAX: usize = 100;
 /// What waits, and what could not be looked at.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    pub letters: Vec<Letter>,
+    pub letters: Vec<WaitingLetter>,
     pub unseen: Vec<String>,
 }
 
 /// A message that waits.
 #[derive(Debug)]
-pub struct Letter {
+pub struct WaitingLetter {
     queue: String,
     is_dead: bool,
     id: String,
@@ -75,7 +75,7 @@ async fn look_into(
     subject: &Subject,
     waiting: &mut Waiting,
 ) -> Result<(), BrokerError> {
-    let mut browse = Browse::open(settings, queue, 0).await?;
+    let mut browse = QueueReader::open(settings, queue, 0).await?;
     if browse.others() > 0 {
         let others = browse.others();
         waiting.unseen.push(format!(
@@ -92,7 +92,7 @@ async fn look_into(
                 .push(format!("more than {LETTERS_MAX} that wait"));
             break;
         }
-        waiting.letters.push(Letter {
+        waiting.letters.push(WaitingLetter {
             queue: queue.into(),
             is_dead: false,
             id: letter.id.simple().to_string(),
@@ -118,7 +118,7 @@ async fn look_into(
     browse.close().await
 }
 
-fn is_of(subject: &Subject, letter: &broker::Letter) -> bool {
+fn is_of(subject: &Subject, letter: &broker::QueuedMessage) -> bool {
     match subject {
         Subject::Usage(usage) => letter.told().usage_id == Some(*usage),
         Subject::Request { message_id, client } => {
@@ -130,7 +130,7 @@ fn is_of(subject: &Subject, letter: &broker::Letter) -> bool {
     }
 }
 
-impl Letter {
+impl WaitingLetter {
     pub fn text(&self) -> String {
         let request = named(self.message_id.as_deref().unwrap_or_default());
         let mut text = format!("request {request} of client {}", named(&self.client));

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::lines::{Format, Line, Source, Wrong};
-use super::report::Report;
-use super::{Args, sending, trial};
-use crate::broker::Client;
-use crate::settings::Settings;
+use super::lines::{Format, LineError, RequestLine, RequestSource};
+use super::report::SubmitReport;
+use super::{SubmitArgs, dry_run, sending};
+use crate::broker::RequestClient;
+use crate::config::Settings;
 
-/// Wrong lines that are told one by one.
+/// LineError lines that are told one by one.
 const WRONG_TOLD: u64 = 50;
 
 /// Where nothing else is given.
@@ -64,7 +64,11 @@ impl FileArgs {
     }
 }
 
-pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Result<ExitCode> {
+pub async fn run(
+    settings: &Settings,
+    path: PathBuf,
+    args: &SubmitArgs,
+) -> anyhow::Result<ExitCode> {
     let of_file = &args.of_file;
     let is_same = |failed: &PathBuf| match (failed.canonicalize(), path.canonicalize()) {
         (Ok(failed), Ok(path)) => failed == path,
@@ -80,28 +84,30 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Res
             path.display()
         );
     }
-    let source = Source {
-        format: of_file.format.unwrap_or_else(|| Source::format_of(&path)),
+    let source = RequestSource {
+        format: of_file
+            .format
+            .unwrap_or_else(|| RequestSource::format_of(&path)),
         path,
         batch: of_file.batch.clone().unwrap_or_else(|| BATCH.into()),
         line_max_bytes: settings.amqp.max_message_bytes.bytes(),
     };
     let looked = look_through(&source)?;
-    if looked.wrong > 0 && !of_file.skip_invalid {
+    if looked.error > 0 && !of_file.skip_invalid {
         bail!(
             "{} lines are no requests, and nothing was sent; correct them, or leave them out with --skip-invalid",
-            looked.wrong
+            looked.error
         );
     }
     if looked.good == 0 {
         say!("revertd: {} has no requests", source.path.display());
     }
     if of_file.dry_run {
-        return trial::run(settings, &source, &looked, args.output).await;
+        return dry_run::run(settings, &source, &looked, args.output).await;
     }
-    let mut client = Client::connect(settings).await?;
-    let mut report = Report::new(args.output, of_file.failed.as_deref())?;
-    report.skipped(looked.wrong);
+    let mut client = RequestClient::connect(settings).await?;
+    let mut report = SubmitReport::new(args.output, of_file.failed.as_deref())?;
+    report.skipped(looked.error);
     let done = sending::send(&mut client, &source, args, &looked, &mut report).await;
     client.close().await;
     let concluded = report.conclude();
@@ -113,7 +119,7 @@ pub async fn run(settings: &Settings, path: PathBuf, args: &Args) -> anyhow::Res
 pub struct Looked {
     pub good: u64,
     /// Lines that are no requests.
-    pub wrong: u64,
+    pub error: u64,
     /// Of them, those that only others show to be none: they have an id that another line has for something else.
     clashing: HashSet<u64>,
     /// The last line; what was added to the file since was not looked at.
@@ -124,8 +130,8 @@ impl Looked {
     /// The next line that is a request.
     pub fn next(
         &self,
-        lines: &mut impl Iterator<Item = std::io::Result<Result<Line, Wrong>>>,
-    ) -> std::io::Result<Option<Line>> {
+        lines: &mut impl Iterator<Item = std::io::Result<Result<RequestLine, LineError>>>,
+    ) -> std::io::Result<Option<RequestLine>> {
         for line in lines {
             // The wrong ones were told before.
             if let Ok(line) = line?
@@ -140,10 +146,10 @@ impl Looked {
 }
 
 /// Looks at every line before anything is sent: how many are requests, and how many are not.
-fn look_through(source: &Source) -> anyhow::Result<Looked> {
+fn look_through(source: &RequestSource) -> anyhow::Result<Looked> {
     let mut looked = Looked {
         good: 0,
-        wrong: 0,
+        error: 0,
         clashing: HashSet::new(),
         last: 0,
     };
@@ -151,10 +157,10 @@ fn look_through(source: &Source) -> anyhow::Result<Looked> {
     // What each id asks, and the line that has it first.
     let mut asked: HashMap<String, (uuid::Uuid, u64)> = HashMap::new();
     let tell = |number: u64, why: &str, looked: &mut Looked| {
-        looked.wrong += 1;
-        if looked.wrong <= WRONG_TOLD {
+        looked.error += 1;
+        if looked.error <= WRONG_TOLD {
             say!("revertd: line {number}: {why}");
-        } else if looked.wrong == WRONG_TOLD + 1 {
+        } else if looked.error == WRONG_TOLD + 1 {
             say!("revertd: further lines are not shown");
         }
     };

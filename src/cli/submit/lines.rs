@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::request::{Envelope, Fields, RevertRequest, Undecodable, decode, text_member};
+use crate::domain::request::{Envelope, Fields, RevertRequest, Undecodable, decode, text_member};
 
 mod table;
 
@@ -23,7 +23,7 @@ pub enum Format {
 }
 
 /// A file of requests, to be read as often as needed.
-pub struct Source {
+pub struct RequestSource {
     pub path: PathBuf,
     pub format: Format,
     /// What made-up ids begin with.
@@ -34,7 +34,7 @@ pub struct Source {
 
 /// A request of a file.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct RequestLine {
     /// From 1; a header counts.
     pub number: u64,
     /// The request's id: the one that stands there, or one made of the batch and what is asked.
@@ -45,14 +45,14 @@ pub struct Line {
 }
 
 /// A line that is no request, and why.
-pub struct Wrong {
+pub struct LineError {
     pub number: u64,
     pub why: String,
 }
 
-pub type Lines = Box<dyn Iterator<Item = io::Result<Result<Line, Wrong>>>>;
+pub type RequestLines = Box<dyn Iterator<Item = io::Result<Result<RequestLine, LineError>>>>;
 
-impl Source {
+impl RequestSource {
     /// The format that the name of a file tells.
     pub fn format_of(path: &Path) -> Format {
         match path.extension() {
@@ -62,7 +62,7 @@ impl Source {
     }
 
     /// Reads it from the beginning.
-    pub fn lines(&self) -> anyhow::Result<Lines> {
+    pub fn lines(&self) -> anyhow::Result<RequestLines> {
         let path = self.path.display();
         let file = File::open(&self.path).with_context(|| format!("cannot read {path}"));
         let file = file.map_err(|error| anyhow::anyhow!("{error:#}"))?;
@@ -84,33 +84,33 @@ impl Source {
     }
 }
 
-fn read(number: u64, text: Result<Vec<u8>, String>, batch: &str) -> Result<Line, Wrong> {
-    let wrong = |why| Err(Wrong { number, why });
+fn read(number: u64, text: Result<Vec<u8>, String>, batch: &str) -> Result<RequestLine, LineError> {
+    let failed = |why| Err(LineError { number, why });
     let text = match text {
         Ok(text) => text,
-        Err(why) => return wrong(why),
+        Err(why) => return failed(why),
     };
     let fields = match decode(&text) {
         Ok(fields) => fields,
-        Err(Undecodable::Malformed(why)) => return wrong(why),
+        Err(Undecodable::Malformed(why)) => return failed(why),
         Err(Undecodable::Invalid { violations, .. }) => {
             let all = violations
                 .iter()
                 .map(|violation| format!("{} {}", violation.field, violation.description));
-            return wrong(all.collect::<Vec<_>>().join("; "));
+            return failed(all.collect::<Vec<_>>().join("; "));
         }
     };
     let Ok(message_id) = text_member(&text, ["message_id", "messageId"]) else {
-        return wrong("message_id must be a text, and be given once, in one spelling".into());
+        return failed("message_id must be a text, and be given once, in one spelling".into());
     };
     let message_id = message_id.filter(|id| !id.is_empty());
     if message_id
         .as_ref()
         .is_some_and(|id| id.len() > 255 || id.contains('\0'))
     {
-        return wrong("message_id must have at most 255 bytes, none of them 0".into());
+        return failed("message_id must have at most 255 bytes, none of them 0".into());
     }
-    Ok(Line {
+    Ok(RequestLine {
         number,
         has_own_id: message_id.is_some(),
         message_id: message_id.unwrap_or_else(|| format!("{batch}-{}", content(&fields))),
@@ -122,7 +122,7 @@ fn content(fields: &Fields) -> Uuid {
     RevertRequest::new(&Envelope::default(), fields.clone(), true).content
 }
 
-/// Lines of bounded length, with their numbers; empty ones are passed over.
+/// RequestLines of bounded length, with their numbers; empty ones are passed over.
 struct Texts {
     reader: BufReader<File>,
     number: u64,
@@ -171,7 +171,7 @@ impl Iterator for Texts {
     }
 }
 
-impl Line {
+impl RequestLine {
     /// The digest of what is asked: the same for the same, however it is spelled.
     pub fn content(&self) -> Uuid {
         content(&self.fields)

@@ -11,10 +11,10 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use super::lines::Line;
+use super::lines::RequestLine;
 use super::{NO_ANSWER, summary};
 use crate::cli::{Output, print, print_json};
-use crate::event::Kind;
+use crate::domain::event::EventType;
 
 /// What is counted beside the reasons of events.
 pub const UNANSWERED: &str = "NO_ANSWER_IN_TIME";
@@ -25,7 +25,7 @@ pub const INVALID: &str = "INVALID_LINE";
 const OF_FAILED: &str = "the file of --failed";
 
 /// Counts, and tells line by line.
-pub struct Report {
+pub struct SubmitReport {
     output: Output,
     counts: BTreeMap<String, u64>,
     failed: Option<Failed>,
@@ -41,14 +41,14 @@ enum Failed {
 
 impl Failed {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        let wrong = || format!("cannot write {}", path.display());
+        let context = || format!("cannot write {}", path.display());
         if path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Ok(Self::Direct(File::create(path).with_context(wrong)?));
+            return Ok(Self::Direct(File::create(path).with_context(context)?));
         }
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
-        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(wrong)?;
+        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(context)?;
         Ok(Self::Beside(file, path.to_owned()))
     }
 
@@ -70,7 +70,7 @@ impl Failed {
     }
 }
 
-impl Report {
+impl SubmitReport {
     /// Begins; `failed` is written anew.
     pub fn new(output: Output, failed: Option<&Path>) -> anyhow::Result<Self> {
         Ok(Self {
@@ -88,9 +88,9 @@ impl Report {
     }
 
     /// The event that answers a line.
-    pub fn answered(&mut self, line: &Line, event: &[u8]) -> anyhow::Result<()> {
+    pub fn answered(&mut self, line: &RequestLine, event: &[u8]) -> anyhow::Result<()> {
         let event: Value = serde_json::from_slice(event).context("the event is not JSON")?;
-        let reverted = event["type"] == Kind::Reverted.name();
+        let reverted = event["type"] == EventType::Reverted.name();
         let reason = &event["data"]["error"]["details"][0]["reason"];
         let verdict = if reverted { &event["type"] } else { reason };
         let verdict = verdict.as_str().unwrap_or("?").to_owned();
@@ -99,7 +99,7 @@ impl Report {
             Ok(())
         } else {
             let message = event["data"]["error"]["message"].as_str().unwrap_or("?");
-            let is_final = event["type"] == Kind::Rejected.name();
+            let is_final = event["type"] == EventType::Rejected.name();
             self.keep(line, &verdict, message, is_final)
         };
         match self.output {
@@ -114,7 +114,7 @@ impl Report {
     }
 
     /// A line without an answer, or that was never sent.
-    pub fn left(&mut self, line: &Line, why: &str) -> anyhow::Result<()> {
+    pub fn left(&mut self, line: &RequestLine, why: &str) -> anyhow::Result<()> {
         *self.counts.entry(why.to_owned()).or_default() += 1;
         let kept = self.keep(line, why, "ask again: nothing is reverted twice", false);
         if self.output == Output::Json {
@@ -129,7 +129,7 @@ impl Report {
     /// passes over what else it says.
     fn keep(
         &mut self,
-        line: &Line,
+        line: &RequestLine,
         reason: &str,
         message: &str,
         is_final: bool,
@@ -165,7 +165,7 @@ impl Report {
         let count = |verdict: &str| self.counts.get(verdict).copied().unwrap_or(0);
         Ok(if count(UNANSWERED) + count(UNSENT) > 0 {
             ExitCode::from(NO_ANSWER)
-        } else if count(Kind::Reverted.name()) < all {
+        } else if count(EventType::Reverted.name()) < all {
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS

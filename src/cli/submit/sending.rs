@@ -9,13 +9,13 @@ use futures_util::stream::FuturesUnordered;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Args;
+use super::SubmitArgs;
 use super::file::Looked;
-use super::lines::{Line, Lines, Source};
-use super::report::{Report, UNANSWERED, UNSENT};
-use crate::broker::{Client, Fate, Reply, Sender, Submission};
+use super::lines::{RequestLine, RequestLines, RequestSource};
+use super::report::{SubmitReport, UNANSWERED, UNSENT};
+use crate::broker::{PublishResult, Reply, RequestClient, RequestPublisher, Submission};
 use crate::cli::progress::Progress;
-use crate::patience::Patience;
+use crate::common::backoff::Backoff;
 
 /// Requests that wait for their answers at a time, where nothing else is given.
 const WINDOW: u32 = 500;
@@ -25,11 +25,11 @@ const INTERRUPTED: i32 = 130;
 
 /// Sends the lines, a window at a time, until each is answered, or nobody answers any more.
 pub async fn send(
-    client: &mut Client,
-    source: &Source,
-    args: &Args,
+    client: &mut RequestClient,
+    source: &RequestSource,
+    args: &SubmitArgs,
     looked: &Looked,
-    report: &mut Report,
+    report: &mut SubmitReport,
 ) -> anyhow::Result<()> {
     let (sender, answers) = client.split();
     let mut sending = Sending::new(source, args, looked, report)?;
@@ -46,13 +46,13 @@ pub async fn send(
             }
             answer = answers.next() => match answer {
                 Ok(answer) => sending.answered(&answer),
-                Err(wrong) => Err(anyhow!("{wrong}; run it again for the rest")),
+                Err(error) => Err(anyhow!("{error}; run it again for the rest")),
             },
             Some(offered) = offers.next(), if !offers.is_empty() => offered,
             () = sleep_until(until), if waits => sending.late(),
             () = due(args.of_file.rate, sending.began, sending.sent), if goes_on => {
                 sending.next().map(|submission| {
-                    offers.extend(submission.map(|submission| offer(sender, submission)));
+                    offers.extend(submission.map(|submission| try_publish(sender, submission)));
                 })
             }
         };
@@ -62,18 +62,18 @@ pub async fn send(
 
 /// A request on its way.
 struct Waiting {
-    line: Line,
+    line: RequestLine,
     sent: Instant,
     until: Instant,
 }
 
 struct Sending<'a> {
-    args: &'a Args,
+    args: &'a SubmitArgs,
     looked: &'a Looked,
-    report: &'a mut Report,
-    lines: Lines,
+    report: &'a mut SubmitReport,
+    lines: RequestLines,
     /// The line that is to be sent next.
-    next: Option<Line>,
+    next: Option<RequestLine>,
     /// By what their answers are known by.
     waiting: HashMap<String, Waiting>,
     /// In the order in which they give up.
@@ -89,10 +89,10 @@ struct Sending<'a> {
 
 impl<'a> Sending<'a> {
     fn new(
-        source: &Source,
-        args: &'a Args,
+        source: &RequestSource,
+        args: &'a SubmitArgs,
         looked: &'a Looked,
-        report: &'a mut Report,
+        report: &'a mut SubmitReport,
     ) -> anyhow::Result<Self> {
         let mut lines = source.lines()?;
         let began = Instant::now();
@@ -193,7 +193,7 @@ impl<'a> Sending<'a> {
         self.waiting.insert(id, Waiting { line, sent, until });
         self.sent += 1;
         let next = self.looked.next(&mut self.lines);
-        self.next = next.map_err(|wrong| anyhow!("{wrong}; the lines after it were not sent"))?;
+        self.next = next.map_err(|error| anyhow!("{error}; the lines after it were not sent"))?;
         Ok(Some(submission))
     }
 
@@ -205,13 +205,13 @@ impl<'a> Sending<'a> {
         let mut left: Vec<_> = waiting.map(|waiting| waiting.line).collect();
         left.sort_by_key(|line| line.number);
         for line in left {
-            if let Err(wrong) = self.report.left(&line, UNANSWERED) {
-                failed.get_or_insert(wrong);
+            if let Err(error) = self.report.left(&line, UNANSWERED) {
+                failed.get_or_insert(error);
             }
         }
         while let Some(line) = self.next {
-            if let Err(wrong) = self.report.left(&line, UNSENT) {
-                failed.get_or_insert(wrong);
+            if let Err(error) = self.report.left(&line, UNSENT) {
+                failed.get_or_insert(error);
             }
             self.next = self.looked.next(&mut self.lines).unwrap_or_default();
         }
@@ -242,13 +242,13 @@ async fn due(rate: Option<u32>, began: Instant, sent: u64) {
 }
 
 /// Publishes a request, again and again where the queue is full.
-async fn offer(sender: &Sender, submission: Submission) -> anyhow::Result<()> {
-    let mut patience = Patience::new(Duration::from_millis(100), Duration::from_secs(5));
+async fn try_publish(sender: &RequestPublisher, submission: Submission) -> anyhow::Result<()> {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
-        match sender.offer(&submission).await? {
-            Fate::Confirmed => return Ok(()),
-            Fate::Unroutable => return Err(sender.unroutable().into()),
-            Fate::Refused => sleep(patience.next_wait()).await,
+        match sender.try_publish(&submission).await? {
+            PublishResult::Confirmed => return Ok(()),
+            PublishResult::Unroutable => return Err(sender.unroutable().into()),
+            PublishResult::Refused => sleep(backoff.next_wait()).await,
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::super::migrate::{HISTORY, latest, migrations};
-use super::super::objects::{self, Extent};
 use super::{Session, answered};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
+use crate::ledger::schema::migrate::{HISTORY, latest, migrations};
+use crate::ledger::schema::objects;
+use crate::ledger::schema::objects::ObjectScope;
 
 /// How the schema stands to this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,11 @@ async fn objects(session: &Session, age: Option<Age>, checks: &mut Checks) {
         return;
     }
     let newer = age != Some(Age::Same);
-    let looked = session.answered(objects::troubles(&session.client, Extent::All, newer));
+    let looked = session.answered(objects::schema_diff(
+        &session.client,
+        ObjectScope::All,
+        newer,
+    ));
     let Some(troubles) = answered(id, looked.await, checks) else {
         return;
     };

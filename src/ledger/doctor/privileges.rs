@@ -3,11 +3,11 @@
 use tokio_postgres::Row;
 
 use super::super::Ledger;
-use super::super::migrate::HISTORY;
 use super::server::Server;
 use super::{LIMITS, PATIENCE, Session, answered};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
+use crate::ledger::schema::migrate::HISTORY;
 
 /// A grant that a worker needs, as the README lists them under Permissions.
 struct Grant {
@@ -126,7 +126,7 @@ async fn probe(settings: &Settings, role: &str, checks: &mut Checks) {
     };
     match probed.await {
         Ok(()) => checks.ok(id, format!("{role} may do what a worker does")),
-        Err(wrong) => checks.failed(id, &wrong),
+        Err(error) => checks.failed(id, &error),
     }
 }
 

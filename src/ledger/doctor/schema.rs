@@ -1,10 +1,10 @@
 //! Whether revertd's schema is there, Frontier's tables fit, and somebody may ask.
 
-use super::super::control;
 use super::server::Server;
 use super::{Session, answered, in_ledger, migrated, unlogged};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
+use crate::ledger::admin::control;
 
 pub async fn check(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
     extension(session, server, settings, checks).await;
@@ -20,7 +20,7 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
             "Frontier's tables are not there yet",
             "run `revertd migrate`, which creates them, or start `revertd worker`",
         ),
-        Err(wrong) => checks.failed("database-frontier", &wrong),
+        Err(error) => checks.failed("database-frontier", &error),
     }
     let Some(has_history) = answered("database-schema", session.has_history().await, checks) else {
         return;
@@ -99,7 +99,7 @@ async fn index(session: &Session, settings: &Settings, checks: &mut Checks) {
             "the index billing_transactions_revertd_idx is missing or invalid",
             "run `revertd migrate`, which builds it beside running writers",
         ),
-        Err(wrong) => checks.failed(id, &wrong),
+        Err(error) => checks.failed(id, &error),
     }
 }
 
@@ -118,7 +118,7 @@ async fn pause(session: &Session, checks: &mut Checks) {
     let Some(rows) = answered(id, last, checks) else {
         return;
     };
-    match rows.first().map(control::Told::read) {
+    match rows.first().map(control::FleetState::read) {
         Some(told) if told.paused => {
             let seen = format!("the fleet takes no requests: paused {told}");
             checks.warning(id, seen, "run `revertd resume`");

@@ -4,8 +4,8 @@
 
 use tokio_postgres::Row;
 
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 /// Versions of PostgreSQL that this program is made for.
 const OLDEST: i32 = 13;
@@ -244,11 +244,11 @@ pub fn fires_triggers(fires: bool, checks: &mut Checks) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::common::check::CheckStatus;
 
     #[test]
     fn a_server_that_can_lose_commits_is_an_error() {
-        for (fsync, status) in [(true, Status::Ok), (false, Status::Error)] {
+        for (fsync, status) in [(true, CheckStatus::Ok), (false, CheckStatus::Error)] {
             let mut checks = Checks::default();
             keeps_what_it_confirms(fsync, &mut checks);
             assert_eq!(checks.count(status), 1);

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::server::Server;
 use super::{Session, answered};
-use crate::check::Checks;
-use crate::settings::Settings;
+use crate::common::check::Checks;
+use crate::config::Settings;
 
 /// Seconds after which a transaction is old.
 const OLD: f64 = 600.0;
@@ -159,20 +159,20 @@ pub async fn in_the_way(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Status;
+    use crate::common::check::CheckStatus;
 
     #[test]
     fn too_few_synchronous_standbys_are_an_error() {
         for (names, following, status) in [
-            ("a", 1, Status::Ok),
-            ("a, b", 1, Status::Ok),
-            ("*", 0, Status::Error),
-            ("2 (a, b)", 1, Status::Error),
-            ("2 (a, b)", 2, Status::Ok),
-            ("FIRST 2 (a, b, c)", 1, Status::Error),
-            ("first 1(a, b)", 1, Status::Ok),
-            ("ANY 3 (*)", 2, Status::Error),
-            ("ANY 2 (a, b, c)", 3, Status::Ok),
+            ("a", 1, CheckStatus::Ok),
+            ("a, b", 1, CheckStatus::Ok),
+            ("*", 0, CheckStatus::Error),
+            ("2 (a, b)", 1, CheckStatus::Error),
+            ("2 (a, b)", 2, CheckStatus::Ok),
+            ("FIRST 2 (a, b, c)", 1, CheckStatus::Error),
+            ("first 1(a, b)", 1, CheckStatus::Ok),
+            ("ANY 3 (*)", 2, CheckStatus::Error),
+            ("ANY 2 (a, b, c)", 3, CheckStatus::Ok),
         ] {
             let mut checks = Checks::default();
             judge_standbys(names, following, &mut checks);
@@ -183,11 +183,11 @@ mod tests {
     #[test]
     fn a_clock_difference_is_worse_with_max_age() {
         for (skew, measures_age, status) in [
-            (-1_999, true, Status::Ok),
-            (2_001, false, Status::Warning),
-            (-29_000, true, Status::Warning),
-            (-31_000, true, Status::Error),
-            (31_000, false, Status::Warning),
+            (-1_999, true, CheckStatus::Ok),
+            (2_001, false, CheckStatus::Warning),
+            (-29_000, true, CheckStatus::Warning),
+            (-31_000, true, CheckStatus::Error),
+            (31_000, false, CheckStatus::Warning),
         ] {
             let mut checks = Checks::default();
             judge_clock(skew, measures_age, &mut checks);

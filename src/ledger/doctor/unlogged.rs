@@ -2,7 +2,7 @@
 
 use tokio_postgres::Row;
 
-use crate::check::Checks;
+use crate::common::check::Checks;
 
 /// Those of revertd's own and Frontier's entries.
 ///   $1  text  schema of Frontier's tables

@@ -9,11 +9,11 @@ macro_rules! kinds {
         /// Kinds of what `verify` finds. Codes stay; sentences may be reworded.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[allow(missing_docs, reason = "each has its sentence")]
-        pub enum Kind {
+        pub enum FindingKind {
             $($variant,)*
         }
 
-        impl Kind {
+        impl FindingKind {
             /// Every kind.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
@@ -80,8 +80,8 @@ kinds! {
         "over all reverts, what the customers were given is not what the platform gave";
 }
 
-impl Kind {
-    pub(super) fn of_code(code: &str) -> Option<Self> {
+impl FindingKind {
+    pub(crate) fn of_code(code: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.code() == code)
     }
 
@@ -96,7 +96,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// What it is.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// The outcome, where it is of one.
     pub outcome: Option<Uuid>,
     /// The usage that it is about.
@@ -110,7 +110,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: FindingKind) -> Self {
         Self {
             kind,
             outcome: None,

@@ -6,9 +6,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{ANSWER_HOLDS, Answer, Pause, QueueDepth, Status};
+use super::{ANSWER_HOLDS, DatabaseAnswer, Pause, ProcessStatus, QueueDepth};
 
-impl Collector for Status {
+impl Collector for ProcessStatus {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Not within the lock: it is somebody else's code.
         let connections = (self.0.connections)();
@@ -28,8 +28,7 @@ impl Collector for Status {
             "Whether nothing is done, and why",
             &pauses,
         )?;
-        let database =
-            matches!(&now.database, Some(Answer::Given(when)) if when.elapsed() <= ANSWER_HOLDS);
+        let database = matches!(&now.database, Some(DatabaseAnswer::Given(when)) if when.elapsed() <= ANSWER_HOLDS);
         let up = [
             ([("server", "broker")], i64::from(now.broker_is_up())),
             ([("server", "database")], i64::from(database)),
@@ -39,11 +38,11 @@ impl Collector for Status {
             "Whether the server's connections are there, or it answered lately",
             &up,
         )?;
-        let in_hand: usize = now.in_hand.values().map(|(_, messages)| messages).sum();
+        let in_flight: usize = now.in_flight.values().map(|(_, messages)| messages).sum();
         page.one(
             "revertd_in_flight_messages",
             "Messages that workers have in hand, from being taken to being settled",
-            &whole(in_hand),
+            &whole(in_flight),
         )?;
         page.one(
             "revertd_oldest_unsettled_seconds",

@@ -10,8 +10,8 @@ fn work(messages: u32) -> Vec<QueueDepth> {
 }
 
 /// A process that consumes, and gave a batch up.
-fn given_up() -> Status {
-    let status = Status::new(Connections::default);
+fn given_up() -> ProcessStatus {
+    let status = ProcessStatus::new(Connections::default);
     status.consuming();
     drop(status.take(3));
     // The clock has to go on for an age to be one.

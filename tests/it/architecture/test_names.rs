@@ -36,11 +36,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Names of the functions with a test attribute, those of `proptest!` included.
 fn tests(text: &str) -> Vec<String> {
-    let test = Regex::new(
+    let attribute = Regex::new(
         r"(?m)^ *#\[(?:tokio::)?test(?:\(.*\))?\]\n(?: *(?://|#).*\n)* *(?:async )?fn (\w+)",
     );
-    let test = test.expect("a pattern");
-    test.captures_iter(text)
+    let attribute = attribute.expect("a pattern");
+    attribute
+        .captures_iter(text)
         .map(|found| found[1].to_owned())
         .collect()
 }

@@ -1,10 +1,10 @@
 //! Requests that share an id within one batch: the first one that is decided for good is the
 //! request.
 
+use revertd::config::Settings;
+use revertd::domain::outcome::{Decision, Verdict, known_reason};
+use revertd::domain::request::{Amount, Envelope, Fields, RevertRequest};
 use revertd::ledger::Ledger;
-use revertd::outcome::{Decision, Verdict, known_reason};
-use revertd::request::{Amount, Envelope, Fields, RevertRequest};
-use revertd::settings::Settings;
 use uuid::Uuid;
 
 use crate::support::*;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use revertd::disposition::{Disposition, Reading, dispose, read};
+use revertd::config::Settings;
+use revertd::domain::disposition::{Disposition, Reading, dispose, read};
+use revertd::domain::request::Envelope;
 use revertd::ledger::Ledger;
-use revertd::request::Envelope;
-use revertd::settings::Settings;
 use tokio::runtime::{Builder, Runtime};
 
 use super::model::{Case, Id, Kind, WRITERS};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lapin::options::{BasicGetOptions, BasicNackOptions, QueuePurgeOptions};
-use revertd::broker::Browse;
-use revertd::settings::Settings;
+use revertd::broker::QueueReader;
+use revertd::config::Settings;
 use tokio::time::timeout;
 
 use crate::support::*;
@@ -12,8 +12,8 @@ use crate::support::*;
 /// Far below the timeout for a frame (30 s): an empty queue answers at once.
 const SOON: Duration = Duration::from_secs(10);
 
-/// An environment whose dead-letter queue has three letters, counted and not yet read.
-async fn counted() -> (TestEnv, Browse) {
+/// A env whose dead-letter queue has three letters, counted and not yet read.
+async fn counted() -> (TestEnv, QueueReader) {
     let (env, mut worker) = TestEnv::with_worker().await;
     assert!(worker.stop().await.success());
     let queue = env.name("dead");
@@ -21,14 +21,14 @@ async fn counted() -> (TestEnv, Browse) {
         env.publish_to(&queue, &Request::raw(body)).await;
     }
     let settings = Settings::load_from(None, env.environment()).expect("valid");
-    let browse = Browse::open(&settings, &queue, 100).await;
+    let browse = QueueReader::open(&settings, &queue, 100).await;
     let browse = browse.expect("opens");
     assert_eq!(browse.waiting(), 3);
     (env, browse)
 }
 
 /// What is left to be read.
-async fn bodies(browse: &mut Browse) -> Vec<String> {
+async fn bodies(browse: &mut QueueReader) -> Vec<String> {
     let reading = async {
         let mut bodies = Vec::new();
         while let Some(letter) = browse.next().await.expect("reads") {

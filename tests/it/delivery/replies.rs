@@ -197,7 +197,7 @@ async fn a_full_subscriber_queue_loses_nothing() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let mut events = env.events().await;
     let (full, requests) = refused_events(&env).await;
-    worker.logged("refused: a queue is full").await;
+    worker.logged("a queue refused messages").await;
     let delete = lapin::options::QueueDeleteOptions::default();
     env.channel
         .queue_delete(full.as_str().into(), delete)
@@ -217,7 +217,7 @@ async fn a_full_subscriber_queue_loses_nothing() {
 async fn a_request_is_acknowledged_after_the_confirm() {
     let (env, mut worker) = TestEnv::with_worker().await;
     let (full, requests) = refused_events(&env).await;
-    worker.logged("refused: a queue is full").await;
+    worker.logged("a queue refused messages").await;
     worker.kill();
     // The requests are decided and half of their events published. They are in the work queue or on
     // a rung, and the next worker gets them again.

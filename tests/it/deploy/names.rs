@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::{Command, CommandFactory};
 use regex::Regex;
 use revertd::cli::Cli;
-use revertd::settings::DEFAULTS;
+use revertd::config::DEFAULTS;
 
 pub const README: &str = include_str!("../../../README.md");
 pub const OPERATIONS: &str = include_str!("../../../OPERATIONS.md");

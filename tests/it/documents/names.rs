@@ -12,7 +12,7 @@ use crate::support::*;
 
 #[test]
 fn documented_reasons_and_codes_are_those_of_the_code() {
-    let source = include_str!("../../../src/outcome.rs");
+    let source = include_str!("../../../src/domain/outcome.rs");
     let pair = Regex::new(r#"=> \((\d+), "?([A-Z_]+)"?\)"#).expect("an expression");
     let coded: BTreeSet<(i64, String)> = pair
         .captures_iter(source)

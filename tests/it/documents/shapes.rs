@@ -1,6 +1,6 @@
 //! The schemas of asyncapi.yaml: as strict as the decoder, and strict enough to notice what is not as documented.
 
-use revertd::request::decode;
+use revertd::domain::request::decode;
 use serde_json::{Value, json};
 
 use super::examples;

@@ -152,7 +152,7 @@ async fn a_database_outage_does_not_end_a_pause() {
         env.database
     );
     admin.batch_execute(&connected).await.expect("told to go");
-    worker.logged("still paused; cannot see").await;
+    worker.logged("still paused; cannot read").await;
     allow(true).await;
     // A worker that took it for resumed would take the request: it is there until somebody says so.
     let mut second = env.spawn_worker();

@@ -1,7 +1,7 @@
 //! Text of strangers cannot control a terminal, reverse a line or hide in it: not in output, not in
 //! files, not in logs.
 
-use revertd::printable::is_printable;
+use revertd::common::printable::is_printable;
 use serde_json::Value;
 
 use crate::support::dead_letters::DeadLetter;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
-use revertd::ledger::verify::Kind;
+use revertd::ledger::verify::FindingKind;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -163,7 +163,7 @@ async fn every_kind_of_corruption_is_found_and_no_more() {
         }
         planted.extend(expected);
     }
-    let known: BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.code()).collect();
+    let known: BTreeSet<_> = FindingKind::ALL.iter().map(|kind| kind.code()).collect();
     assert_eq!(planted, known, "each kind is planted");
     sound.env.teardown().await;
 }

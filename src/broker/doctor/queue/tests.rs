@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::check::{Check, Status};
+use crate::common::check::{Check, CheckStatus};
 
 fn sound() -> Value {
     json!({"name": "q", "type": "quorum", "durable": true, "auto_delete": false, "exclusive": false,
@@ -11,113 +11,126 @@ fn sound() -> Value {
             "x-dead-letter-strategy": "at-least-once"}})
 }
 
-fn judged(role: Role, answer: &Value, version: &str) -> Vec<(Status, String)> {
+fn judged(role: QueueRole, answer: &Value, version: &str) -> Vec<(CheckStatus, String)> {
     let told = told(role, answer, version).into_iter();
     told.map(|check| (check.status, check.seen)).collect()
 }
 
-fn told(role: Role, answer: &Value, version: &str) -> Vec<Check> {
+fn told(role: QueueRole, answer: &Value, version: &str) -> Vec<Check> {
     let settings = Settings::load_from(None, []).expect("the defaults are valid");
     let mut checks = Checks::default();
-    let queue = Queue {
+    let queue = QueueInfo {
         name: "q",
         role,
         answer,
     };
-    queue.check("queue", &Broker::of(version), &settings, &mut checks);
+    queue.check("queue", &BrokerInfo::of(version), &settings, &mut checks);
     let of_queue = checks.iter().filter(|check| check.id == "queue");
     of_queue.cloned().collect()
 }
 
 #[test]
 fn each_queue_setting_that_loses_requests_is_found() {
-    assert_eq!(judged(Role::Work, &sound(), "4.0.5")[0].0, Status::Ok);
+    assert_eq!(
+        judged(QueueRole::Work, &sound(), "4.0.5")[0].0,
+        CheckStatus::Ok
+    );
     for (path, value, status, said) in [
-        ("/type", json!("classic"), Status::Error, "type classic"),
-        ("/durable", json!(false), Status::Error, "restart"),
+        (
+            "/type",
+            json!("classic"),
+            CheckStatus::Error,
+            "type classic",
+        ),
+        ("/durable", json!(false), CheckStatus::Error, "restart"),
         (
             "/auto_delete",
             json!(true),
-            Status::Error,
+            CheckStatus::Error,
             "who consumes it",
         ),
-        ("/online", json!(["a"]), Status::Error, "1 of the 3 members"),
+        (
+            "/online",
+            json!(["a"]),
+            CheckStatus::Error,
+            "1 of the 3 members",
+        ),
         (
             "/online",
             json!(["a", "b"]),
-            Status::Warning,
+            CheckStatus::Warning,
             "2 of the 3 members",
         ),
         (
             "/arguments/x-dead-letter-exchange",
             json!(null),
-            Status::Error,
+            CheckStatus::Error,
             "no dead-letter exchange",
         ),
         (
             "/arguments/x-dead-letter-strategy",
             json!(null),
-            Status::Error,
+            CheckStatus::Error,
             "at-most-once",
         ),
         (
             "/arguments/x-overflow",
             json!("drop-head"),
-            Status::Error,
+            CheckStatus::Error,
             "overflow drop-head",
         ),
         (
             "/effective_policy_definition",
             json!({"overflow": "drop-head", "max-length": 3}),
-            Status::Error,
+            CheckStatus::Error,
             "overflow drop-head by a policy",
         ),
         (
             "/effective_policy_definition",
             json!({"overflow": "reject-publish"}),
-            Status::Ok,
+            CheckStatus::Ok,
             "loses nothing",
         ),
         (
             "/arguments/x-delivery-limit",
             json!(20),
-            Status::Error,
+            CheckStatus::Error,
             "after 20 deliveries",
         ),
         (
             "/arguments/x-delivery-limit",
             json!(null),
-            Status::Error,
+            CheckStatus::Error,
             "after 20 deliveries",
         ),
         (
             "/arguments/x-max-length-bytes",
             json!(null),
-            Status::Warning,
+            CheckStatus::Warning,
             "no bound",
         ),
         (
             "/effective_policy_definition",
             json!({"delivery-limit": 3}),
-            Status::Error,
+            CheckStatus::Error,
             "after 3 deliveries",
         ),
         (
             "/effective_policy_definition",
             json!({"message-ttl": 9}),
-            Status::Warning,
+            CheckStatus::Warning,
             "older than 9 ms",
         ),
         (
             "/effective_policy_definition",
             json!({"expires": 9}),
-            Status::Error,
+            CheckStatus::Error,
             "deleted when nobody",
         ),
     ] {
         let mut answer = sound();
         *answer.pointer_mut(path).expect(path) = value;
-        let found = judged(Role::Work, &answer, "4.0.5");
+        let found = judged(QueueRole::Work, &answer, "4.0.5");
         assert_eq!(found.len(), 1, "{path}: {found:?}");
         assert!(
             found[0].0 == status && found[0].1.contains(said),
@@ -129,17 +142,20 @@ fn each_queue_setting_that_loses_requests_is_found() {
     *answer
         .pointer_mut("/arguments/x-delivery-limit")
         .expect("there") = json!(null);
-    assert_eq!(judged(Role::Work, &answer, "3.13.7")[0].0, Status::Ok);
+    assert_eq!(
+        judged(QueueRole::Work, &answer, "3.13.7")[0].0,
+        CheckStatus::Ok
+    );
 }
 
 #[test]
 fn rungs_must_expire_and_dead_letters_must_stay() {
-    let rung = Role::Rung { delay_ms: 5000 };
+    let rung = QueueRole::Rung { delay_ms: 5000 };
     let mut answer = sound();
     answer["arguments"]["x-dead-letter-exchange"] = json!("");
     answer["arguments"]["x-dead-letter-routing-key"] = json!("usage.reverts");
     answer["arguments"]["x-message-ttl"] = json!(5000);
-    assert_eq!(judged(rung, &answer, "")[0].0, Status::Ok);
+    assert_eq!(judged(rung, &answer, "")[0].0, CheckStatus::Ok);
     answer["effective_policy_definition"] = json!({"message-ttl": 100});
     assert!(
         judged(rung, &answer, "")[0]
@@ -154,16 +170,22 @@ fn rungs_must_expire_and_dead_letters_must_stay() {
     );
     answer["arguments"]["x-delivery-limit"] = json!(1_000_000_000);
     assert!(
-        judged(Role::Dead, &answer, "")[0]
+        judged(QueueRole::Dead, &answer, "")[0]
             .1
             .contains("older than 100 ms")
     );
-    assert_eq!(judged(Role::Dead, &answer, "")[0].0, Status::Error);
-    assert_eq!(judged(Role::Replies, &answer, "")[0].0, Status::Warning);
+    assert_eq!(
+        judged(QueueRole::Dead, &answer, "")[0].0,
+        CheckStatus::Error
+    );
+    assert_eq!(
+        judged(QueueRole::Replies, &answer, "")[0].0,
+        CheckStatus::Warning
+    );
     let mut answer = sound();
     answer["arguments"]["x-delivery-limit"] = json!(50);
     assert!(
-        judged(Role::Dead, &answer, "")[0]
+        judged(QueueRole::Dead, &answer, "")[0]
             .1
             .contains("looked at 50 times")
     );
@@ -172,15 +194,15 @@ fn rungs_must_expire_and_dead_letters_must_stay() {
 #[test]
 fn a_too_short_consumer_timeout_is_reported() {
     let settings = Settings::load_from(None, []).expect("the defaults are valid");
-    for (timeout, status) in [(60_000, Status::Warning), (1_800_000, Status::Ok)] {
+    for (timeout, status) in [(60_000, CheckStatus::Warning), (1_800_000, CheckStatus::Ok)] {
         let (mut answer, mut checks) = (sound(), Checks::default());
         answer["arguments"]["x-consumer-timeout"] = json!(timeout);
-        let queue = Queue {
+        let queue = QueueInfo {
             name: "q",
-            role: Role::Work,
+            role: QueueRole::Work,
             answer: &answer,
         };
-        queue.check("queue", &Broker::of(""), &settings, &mut checks);
+        queue.check("queue", &BrokerInfo::of(""), &settings, &mut checks);
         let found = checks
             .iter()
             .find(|check| check.id == "amqp-consumer-timeout");
@@ -190,25 +212,29 @@ fn a_too_short_consumer_timeout_is_reported() {
 
 #[test]
 fn the_remedy_removes_a_bad_key_from_the_policy() {
-    let rung = Role::Rung { delay_ms: 5000 };
+    let rung = QueueRole::Rung { delay_ms: 5000 };
     let mut led_back = sound();
     led_back["arguments"]["x-dead-letter-exchange"] = json!("");
     led_back["arguments"]["x-dead-letter-routing-key"] = json!("usage.reverts");
     led_back["arguments"]["x-message-ttl"] = json!(5000);
     for (role, lacks, policy) in [
-        (Role::Work, "", json!({"overflow": "drop-head"})),
+        (QueueRole::Work, "", json!({"overflow": "drop-head"})),
         (rung, "", json!({"overflow": "drop-head"})),
-        (Role::Dead, "", json!({"overflow": "reject-publish-dlx"})),
+        (
+            QueueRole::Dead,
+            "",
+            json!({"overflow": "reject-publish-dlx"}),
+        ),
         (rung, "", json!({"message-ttl": 100})),
-        (Role::Dead, "", json!({"message-ttl": 100})),
-        (Role::Work, "", json!({"expires": 100})),
+        (QueueRole::Dead, "", json!({"message-ttl": 100})),
+        (QueueRole::Work, "", json!({"expires": 100})),
         (
             rung,
             "x-dead-letter-routing-key",
             json!({"dead-letter-routing-key": "elsewhere"}),
         ),
         (
-            Role::Work,
+            QueueRole::Work,
             "x-dead-letter-strategy",
             json!({"dead-letter-strategy": "at-most-once"}),
         ),
@@ -226,7 +252,7 @@ fn the_remedy_removes_a_bad_key_from_the_policy() {
         let found = told(role, &answer, "4.0.5");
         assert_eq!(
             (found.len(), found[0].status),
-            (1, Status::Error),
+            (1, CheckStatus::Error),
             "{found:?}"
         );
         let remedy = found[0].remedy.as_deref().expect("there is one");
@@ -245,12 +271,12 @@ fn the_remedy_removes_a_bad_key_from_the_policy() {
     answer["arguments"]["x-overflow"] = json!("drop-head");
     answer["arguments"]["x-delivery-limit"] = json!(50);
     answer["effective_policy_definition"] = json!({"overflow": "reject-publish"});
-    assert_eq!(judged(Role::Dead, &answer, "3.13.7").len(), 2);
+    assert_eq!(judged(QueueRole::Dead, &answer, "3.13.7").len(), 2);
     // What drops its oldest on purpose does not claim to lose nothing.
     answer["arguments"]["x-delivery-limit"] = json!(1_000_000);
-    let found = judged(Role::Replies, &answer, "3.13.7");
+    let found = judged(QueueRole::Replies, &answer, "3.13.7");
     assert!(
-        found[0].0 == Status::Ok && !found[0].1.contains("loses nothing"),
+        found[0].0 == CheckStatus::Ok && !found[0].1.contains("loses nothing"),
         "{found:?}"
     );
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Queue;
+use super::QueueInfo;
 
 const RECREATE: &str = "delete the queue once it is empty, and have `revertd worker` declare it (topology.declare = true)";
 const POLICY: &str =
@@ -10,13 +10,13 @@ const POLICY: &str =
 
 /// Who says something of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// The queue itself: its kind, or an argument that it was declared with, or lacks.
     Queue,
     Policy,
 }
 
-impl Source {
+impl ValueSource {
     /// What to do where that is wrong. A queue's own arguments can't be changed.
     pub fn remedy(self) -> &'static str {
         match self {
@@ -26,40 +26,43 @@ impl Source {
     }
 }
 
-impl Queue<'_> {
+impl QueueInfo<'_> {
     /// Of argument and policy, the smaller one counts.
-    pub fn number(&self, key: &str) -> Option<(i64, Source)> {
+    pub fn number(&self, key: &str) -> Option<(i64, ValueSource)> {
         let both = self.both(key).into_iter();
         both.filter_map(|(value, source)| Some((value.as_i64()?, source)))
             .min_by_key(|(value, _)| *value)
     }
 
     /// The argument wins.
-    pub fn text(&self, key: &str) -> Option<(&str, Source)> {
+    pub fn text(&self, key: &str) -> Option<(&str, ValueSource)> {
         self.texts(key).last()
     }
 
     /// What it does when it is full: the policy wins, unlike elsewhere. What the argument says comes after it, since it
     /// counts once the policy is gone. Where neither says anything, the oldest are dropped.
-    pub fn overflows(&self) -> Vec<(&str, Source)> {
+    pub fn overflows(&self) -> Vec<(&str, ValueSource)> {
         let mut said: Vec<_> = self.texts("overflow").collect();
         if said.is_empty() {
-            said.push(("drop-head", Source::Queue));
+            said.push(("drop-head", ValueSource::Queue));
         }
         said
     }
 
-    fn texts(&self, key: &str) -> impl Iterator<Item = (&str, Source)> {
+    fn texts(&self, key: &str) -> impl Iterator<Item = (&str, ValueSource)> {
         let both = self.both(key).into_iter();
         both.filter_map(|(value, source)| Some((value.as_str()?, source)))
     }
 
     /// What the policy says and what the argument.
-    fn both(&self, key: &str) -> [(&Value, Source); 2] {
+    fn both(&self, key: &str) -> [(&Value, ValueSource); 2] {
         let answer = self.answer;
         [
-            (&answer["effective_policy_definition"][key], Source::Policy),
-            (&answer["arguments"][format!("x-{key}")], Source::Queue),
+            (
+                &answer["effective_policy_definition"][key],
+                ValueSource::Policy,
+            ),
+            (&answer["arguments"][format!("x-{key}")], ValueSource::Queue),
         ]
     }
 }

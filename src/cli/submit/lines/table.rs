@@ -13,8 +13,8 @@ use anyhow::{anyhow, bail};
 use csv::StringRecord;
 use serde_json::{Map, Value};
 
-use super::{Lines, Wrong, read};
-use crate::cli::lines::visible;
+use super::{LineError, RequestLines, read};
+use crate::cli::terminal::visible;
 
 /// What the reader reads ahead of a record, at most.
 const AHEAD_BYTES: u64 = 64 * 1024;
@@ -36,7 +36,12 @@ const NEEDED: [(&str, &[&str]); 3] = [
     ),
 ];
 
-pub fn lines(file: File, path: &Path, max_bytes: u64, batch: String) -> anyhow::Result<Lines> {
+pub fn lines(
+    file: File,
+    path: &Path,
+    max_bytes: u64,
+    batch: String,
+) -> anyhow::Result<RequestLines> {
     let path = path.display();
     let left = Rc::new(Cell::new(max_bytes + AHEAD_BYTES));
     let text = Text {
@@ -77,16 +82,16 @@ pub fn lines(file: File, path: &Path, max_bytes: u64, batch: String) -> anyhow::
                 Some(Ok(line(number, &names, &record, &batch)))
             }
             Err(error) => match (error.position().map(csv::Position::line), error.kind()) {
-                (number, csv::ErrorKind::Io(wrong)) if wrong.kind() == ErrorKind::FileTooLarge => {
+                (number, csv::ErrorKind::Io(error)) if error.kind() == ErrorKind::FileTooLarge => {
                     Some(Err(unclosed(number.unwrap_or_else(|| {
                         // The record before it is known.
                         record.position().map_or(0, csv::Position::line)
                     }))))
                 }
-                (_, csv::ErrorKind::Io(wrong)) => {
-                    Some(Err(io::Error::new(wrong.kind(), wrong.to_string())))
+                (_, csv::ErrorKind::Io(error)) => {
+                    Some(Err(io::Error::new(error.kind(), error.to_string())))
                 }
-                (number, _) => Some(Ok(Err(Wrong {
+                (number, _) => Some(Ok(Err(LineError {
                     number: number.unwrap_or(0),
                     why: "is not UTF-8".into(),
                 }))),
@@ -100,14 +105,14 @@ fn line(
     names: &[String],
     record: &StringRecord,
     batch: &str,
-) -> Result<super::Line, Wrong> {
+) -> Result<super::RequestLine, LineError> {
     if record.len() != names.len() {
         let why = format!(
             "has {} columns, and the header {}",
             record.len(),
             names.len()
         );
-        return Err(Wrong { number, why });
+        return Err(LineError { number, why });
     }
     let cells = names.iter().cloned().zip(record.iter().map(Value::from));
     let object = Value::from(cells.collect::<Map<_, _>>());

@@ -13,9 +13,8 @@ use crate::support::*;
 /// The refusal that only the later version knows.
 const REASON: &str = "USAGE_LOCKED";
 
-/// Files in which the later version names its refusal wherever this one names
-/// `REVERT_WINDOW_CLOSED`.
-const LISTS: [&str; 2] = ["src/outcome.rs", "src/event.rs"];
+/// Files in which the later version names its refusal wherever this one names `REVERT_WINDOW_CLOSED`.
+const LISTS: [&str; 2] = ["src/domain/outcome.rs", "src/event.rs"];
 
 /// Its other changes: a file, a text that stands in it once, and what follows or replaces it.
 const CHANGES: [(&str, &str, &str); 5] = [
@@ -31,18 +30,18 @@ const CHANGES: [(&str, &str, &str); 5] = [
         "name = \"revertd-later\"\n",
     ),
     (
-        "src/outcome.rs",
+        "src/domain/outcome.rs",
         "REASONS: [&'static str; 11]",
         "REASONS: [&'static str; 12]",
     ),
     (
-        "src/ledger/apply.sql",
+        "src/ledger/apply/apply.sql",
         "AND k.usage_type = 'debit' AND k.named IS NULL\n",
         "AND k.usage_type = 'debit' AND k.named IS NULL
             AND (k.metadata -> 'locked') IS DISTINCT FROM 'true'\n",
     ),
     (
-        "src/ledger/apply.sql",
+        "src/ledger/apply/apply.sql",
         "WHEN k.usage_type IS DISTINCT FROM 'debit' THEN 'NOT_A_USAGE'\n",
         "WHEN k.usage_type IS DISTINCT FROM 'debit' THEN 'NOT_A_USAGE'
             WHEN k.metadata -> 'locked' = 'true' THEN 'USAGE_LOCKED'\n",

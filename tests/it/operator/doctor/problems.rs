@@ -77,7 +77,7 @@ async fn a_sound_setup_has_no_errors() {
 /// The number of objects that the migrations made, as the database counts them. The index of a
 /// constraint is not counted.
 async fn created(env: &TestEnv) -> i64 {
-    let objects = include_str!("../../../../src/ledger/objects.sql");
+    let objects = include_str!("../../../../src/ledger/schema/objects.sql");
     let query = format!(
         "WITH o AS ({objects}) SELECT count(*) FROM o WHERE table_name <> 'schema_history' AND \
             fault IS NULL AND \

@@ -1,0 +1,337 @@
+//! A client's own connection: what the broker lets it do is what it may.
+//!
+//! All requests of a client go over one channel, their confirms awaited beside each other. Id and secret are in
+//! `credentials.rs`.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
+use tokio::time::timeout;
+
+use super::reply_router::{Correlation, PendingReply, RequestResult};
+use crate::broker::connection::credentials::{Credentials, Plain};
+use crate::broker::connection::{
+    CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, close, connect_as, within,
+};
+use crate::broker::error::BrokerError;
+use crate::broker::properties::{MAX_ATTEMPTS, TRACEPARENT};
+use crate::config::{AmqpUrl, Settings};
+
+/// How often a request is given to a channel that turns out to be closed.
+const TRIES: usize = 3;
+
+/// Why a client has no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientConnectionError {
+    /// The broker knows no user of that name and password.
+    #[error("{0}")]
+    Refused(BrokerError),
+    /// It knows the user, who may not use the virtual host.
+    #[error("{0}")]
+    Barred(BrokerError),
+    /// It can't be asked at present.
+    #[error("{0}")]
+    Unavailable(BrokerError),
+}
+
+/// A request to publish under a client's login.
+#[derive(Clone, Debug)]
+pub struct OutgoingRequest {
+    /// The request's id.
+    pub message_id: String,
+    /// The body, as it is.
+    pub body: Bytes,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// A client's connection; closed when the last who uses it is done.
+pub struct ClientConnection {
+    client: String,
+    connection: Connection,
+    outgoing: Mutex<Arc<ConfirmChannel>>,
+    opening: tokio::sync::Mutex<()>,
+    exchange: ShortString,
+    key: ShortString,
+    host: String,
+    silent: AtomicBool,
+}
+
+/// A channel in confirm mode.
+struct ConfirmChannel {
+    channel: Channel,
+    /// Whether the broker settled anything on it: the exchange is there, and the client may write to it.
+    proven: AtomicBool,
+    /// Held until then, so that the first message is under way alone, and its failure is certain to be its own.
+    first: tokio::sync::Mutex<()>,
+    /// Messages of which the broker has not said what became of them.
+    unsettled: AtomicUsize,
+}
+
+/// What came of writing a message.
+enum ConfirmResult {
+    Unwritten,
+    Confirmed(Box<Confirmation>),
+    Failed(lapin::Error),
+}
+
+impl ClientConnection {
+    /// Logs in.
+    ///
+    /// # Errors
+    /// Whether it is the client or the broker that can't be worked with.
+    pub async fn open(
+        settings: &Settings,
+        credentials: Credentials,
+    ) -> Result<Self, ClientConnectionError> {
+        let client = credentials.id.clone();
+        let credentials = &credentials;
+        let connecting = |url: AmqpUrl| async move {
+            let connected = connect_as(&url, "revertd gateway", Plain::new(credentials)).await;
+            match connected {
+                Ok(connection) => Ok(Ok((connection, url.host()))),
+                // What one node refuses, no other needs to be asked.
+                Err(error) if error.is_login_refused() => {
+                    Ok(Err(ClientConnectionError::Refused(error)))
+                }
+                Err(error) if error.is_host_refused() => {
+                    Ok(Err(ClientConnectionError::Barred(error)))
+                }
+                Err(error) => Err(error),
+            }
+        };
+        let connected = any_of(&settings.amqp.url, connecting).await;
+        let (connection, host) = connected.map_err(ClientConnectionError::Unavailable)??;
+        let outgoing = ConfirmChannel::open(&connection, &host).await;
+        Ok(Self {
+            client,
+            outgoing: Mutex::new(Arc::new(
+                outgoing.map_err(ClientConnectionError::Unavailable)?,
+            )),
+            connection,
+            opening: tokio::sync::Mutex::new(()),
+            exchange: settings.topology.request_exchange.as_str().into(),
+            key: settings.topology.request_key.as_str().into(),
+            host,
+            silent: AtomicBool::new(false),
+        })
+    }
+
+    /// The client's id.
+    #[must_use]
+    pub fn client(&self) -> &str {
+        &self.client
+    }
+
+    /// Whether it can be used; if not, a new one is to be made.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.connection.status().connected() && !self.silent.load(Ordering::Relaxed)
+    }
+
+    /// Publishes a request, and tells who waits for it what the broker says of it. It goes on by itself: neither a
+    /// confirm nor a returned message may be given up halfway.
+    pub fn publish(self: &Arc<Self>, posting: OutgoingRequest, expected: &PendingReply) {
+        let (login, correlation) = (self.clone(), expected.correlation());
+        tokio::spawn(async move {
+            if let Some(answer) = login.settle(&posting, &correlation).await {
+                correlation.answer(answer);
+            }
+        });
+    }
+
+    /// Closes the connection.
+    pub async fn close(&self) {
+        close(&self.connection).await;
+    }
+
+    /// What became of the request; `None` where it was taken, and its event answers it.
+    async fn settle(
+        &self,
+        posting: &OutgoingRequest,
+        correlation: &Correlation,
+    ) -> Option<RequestResult> {
+        let mut tries = 0;
+        while tries < TRIES {
+            if self.connection.status().blocked() {
+                let error = "it is short of memory or disk space";
+                return Some(RequestResult::Unsent(BrokerError::blocked(
+                    &self.host, error,
+                )));
+            }
+            let outgoing = match self.outgoing().await {
+                Ok(outgoing) => outgoing,
+                Err(error) => return Some(RequestResult::Unsent(error)),
+            };
+            let _turn = outgoing.turn().await;
+            if self.silent.load(Ordering::Relaxed) {
+                return Some(RequestResult::Unsent(BrokerError::silent(&self.host)));
+            }
+            if !outgoing.channel.status().connected() {
+                // Another request's end; nothing was written of this one.
+                continue;
+            }
+            tries += 1;
+            let publishing = self.confirmed(&outgoing, posting, correlation);
+            let Ok(published) = timeout(CONFIRM_TIMEOUT, publishing).await else {
+                // The confirm is given up, and with it this connection.
+                self.silent.store(true, Ordering::Relaxed);
+                return Some(RequestResult::Lost);
+            };
+            match published {
+                ConfirmResult::Unwritten => {}
+                ConfirmResult::Confirmed(confirmation) => {
+                    if *confirmation == Confirmation::NotRequested {
+                        return Some(RequestResult::Lost);
+                    }
+                    let full = confirmation.is_nack();
+                    // What came back hangs on whichever confirm comes next.
+                    if let Some(returned) = confirmation.take_message() {
+                        let other = returned.delivery.properties.correlation_id().as_ref();
+                        correlation.answer_other(other, RequestResult::Unroutable);
+                    }
+                    return full.then_some(RequestResult::Full);
+                }
+                ConfirmResult::Failed(error) => return Some(self.failed(&error, &outgoing)),
+            }
+        }
+        let error = BrokerError::transient(format!(
+            "the channel of {} is closed time and again",
+            self.client
+        ));
+        Some(RequestResult::Unsent(error))
+    }
+
+    async fn confirmed(
+        &self,
+        outgoing: &ConfirmChannel,
+        posting: &OutgoingRequest,
+        correlation: &Correlation,
+    ) -> ConfirmResult {
+        let options = BasicPublishOptions {
+            // What no queue is bound for comes back, instead of vanishing with a confirm.
+            mandatory: true,
+            immediate: false,
+        };
+        let (exchange, key) = (self.exchange.clone(), self.key.clone());
+        let properties = self.properties(posting, correlation);
+        // Before it is written: whoever fails meanwhile must not take itself for the only one.
+        outgoing.unsettled.fetch_add(1, Ordering::SeqCst);
+        let (channel, body) = (&outgoing.channel, &posting.body);
+        let publishing = channel.basic_publish(exchange, key, options, body, properties);
+        let confirming = match publishing.await {
+            Ok(confirming) => confirming,
+            // Closed since it was looked at.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {
+                outgoing.unsettled.fetch_sub(1, Ordering::SeqCst);
+                return ConfirmResult::Unwritten;
+            }
+            Err(error) => return ConfirmResult::Failed(error),
+        };
+        match confirming.await {
+            Ok(confirmation) => {
+                outgoing.proven.store(true, Ordering::SeqCst);
+                outgoing.unsettled.fetch_sub(1, Ordering::SeqCst);
+                ConfirmResult::Confirmed(Box::new(confirmation))
+            }
+            Err(error) => ConfirmResult::Failed(error),
+        }
+    }
+
+    fn properties(&self, posting: &OutgoingRequest, correlation: &Correlation) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        // Somebody waits: an unknown usage is refused at once, instead of being looked for again.
+        headers.insert(MAX_ATTEMPTS.into(), AMQPValue::LongInt(1));
+        if let Some(traceparent) = &posting.traceparent {
+            let text = AMQPValue::LongString(traceparent.as_str().into());
+            headers.insert(TRACEPARENT.into(), text);
+        }
+        BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(2)
+            .with_message_id(posting.message_id.as_str().into())
+            .with_correlation_id(correlation.id.to_string().into())
+            .with_reply_to(correlation.reply_to.clone())
+            .with_user_id(self.client.as_str().into())
+            .with_headers(headers)
+    }
+
+    /// What it means that the channel or the connection ended while the request was under way.
+    ///
+    /// The broker works on a channel's messages in their order, closes it at the first that it can't take, and drops those
+    /// behind that. Those before it are taken, and their confirms may be lost with the channel. So of several of which
+    /// nothing was said, one is not taken, and nobody can say which; of one alone it is certain.
+    fn failed(&self, error: &lapin::Error, outgoing: &ConfirmChannel) -> RequestResult {
+        let ErrorKind::ProtocolError(amqp) = error.kind() else {
+            return RequestResult::Lost;
+        };
+        if outgoing.unsettled.load(Ordering::SeqCst) != 1 {
+            return RequestResult::Lost;
+        }
+        let doing = format!(
+            "publishing to the exchange {} by {}",
+            self.exchange, self.client
+        );
+        match amqp.kind() {
+            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => RequestResult::Unroutable,
+            AMQPErrorKind::Soft(
+                AMQPSoftError::ACCESSREFUSED | AMQPSoftError::PRECONDITIONFAILED,
+            ) => RequestResult::Forbidden(BrokerError::classify(error, &self.host, &doing)),
+            AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => RequestResult::Lost,
+        }
+    }
+
+    /// The channel; a new one where the last was closed.
+    async fn outgoing(&self) -> Result<Arc<ConfirmChannel>, BrokerError> {
+        let open = |outgoing: &Arc<ConfirmChannel>| outgoing.channel.status().connected();
+        if let Some(outgoing) = Some(self.current()).filter(open) {
+            return Ok(outgoing);
+        }
+        let _opening = self.opening.lock().await;
+        if let Some(outgoing) = Some(self.current()).filter(open) {
+            return Ok(outgoing);
+        }
+        let fresh = Arc::new(ConfirmChannel::open(&self.connection, &self.host).await?);
+        let mut current = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = fresh.clone();
+        Ok(fresh)
+    }
+
+    fn current(&self) -> Arc<ConfirmChannel> {
+        let current = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+}
+
+impl ConfirmChannel {
+    async fn open(connection: &Connection, host: &str) -> Result<Self, BrokerError> {
+        let opening = async {
+            let classify =
+                |error| BrokerError::classify(&error, host, "opening a channel to publish");
+            let channel = connection.create_channel().await.map_err(classify)?;
+            let confirm = ConfirmSelectOptions { nowait: false };
+            channel.confirm_select(confirm).await.map_err(classify)?;
+            Ok(channel)
+        };
+        Ok(Self {
+            channel: within(CONNECT_TIMEOUT, host, opening).await?,
+            proven: AtomicBool::new(false),
+            first: tokio::sync::Mutex::new(()),
+            unsettled: AtomicUsize::new(0),
+        })
+    }
+
+    /// Waits for the turn of a message: one at a time, until the channel is proven.
+    async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if self.proven.load(Ordering::SeqCst) {
+            return None;
+        }
+        let turn = self.first.lock().await;
+        (!self.proven.load(Ordering::SeqCst)).then_some(turn)
+    }
+}

@@ -1,0 +1,363 @@
+//! A channel to publish on: a window of messages at a time, each confirm awaited.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use tokio::time::{Instant, timeout};
+
+use super::message::{Message, Properties};
+use crate::broker::connection::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT};
+use crate::broker::consume::delivery::Delivery;
+use crate::broker::error::BrokerError;
+use crate::broker::properties;
+use crate::broker::queues::queued_message::QueuedMessage;
+use crate::common::failpoint;
+use crate::domain::event::Event;
+
+/// Messages whose confirms are awaited together.
+const WINDOW: usize = 1000;
+
+/// Messages on their way at once: enough to keep the broker busy, and few enough to be small. More than
+/// a batch has by default, so that a queue that does not answer is found out once for all of it.
+const IN_FLIGHT: usize = 512;
+
+/// Bytes of their bodies, of which the client keeps copies until they are written; one larger body goes alone.
+const IN_FLIGHT_BYTES: usize = 1024 * 1024;
+
+/// How long nothing may come until it is found out whether the broker or a queue is silent.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Longest that a channel waits for a confirm while other channels of its connection get some.
+const CHANNEL_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Room in a frame for what is not the publisher's own headers.
+const FRAME_RESERVE: usize = 8 * 1024;
+
+/// What the broker did with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishResult {
+    /// It is in every queue that it was routed to, as safe as the queue makes it.
+    Confirmed,
+    /// No queue is bound for it; it is nowhere.
+    Unroutable,
+    /// A queue refused it, being full; it may be in others.
+    Refused,
+}
+
+/// What the broker said of the messages of a window that were published, and of probes.
+#[derive(Default)]
+struct Said {
+    of_window: Vec<Option<Confirmation>>,
+    of_probes: Vec<Confirmation>,
+}
+
+/// The number of confirms that came on a connection. On a slow network a channel waits for its turn
+/// behind others: the broker is silent only if no channel of the connection gets a confirm.
+#[derive(Default)]
+pub struct Confirms(AtomicU64);
+
+impl Confirms {
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A channel in confirm mode.
+pub struct Publisher {
+    channel: Channel,
+    user: Arc<str>,
+    host: String,
+    headers_max_bytes: usize,
+    confirms: Arc<Confirms>,
+    /// Closed with the publisher, where it has one of its own.
+    _connection: Option<Connection>,
+}
+
+impl Publisher {
+    pub(crate) async fn open(
+        connection: &Connection,
+        user: &Arc<str>,
+        host: &str,
+        confirms: Arc<Confirms>,
+    ) -> Result<Self, BrokerError> {
+        let opening = async {
+            let classify =
+                |error| BrokerError::classify(&error, host, "opening a channel to publish");
+            let channel = connection.create_channel().await.map_err(classify)?;
+            let confirm = ConfirmSelectOptions { nowait: false };
+            channel.confirm_select(confirm).await.map_err(classify)?;
+            Ok(channel)
+        };
+        tokio::pin!(opening);
+        let channel = loop {
+            let seen = confirms.count();
+            match timeout(CONNECT_TIMEOUT, &mut opening).await {
+                Ok(opened) => break opened?,
+                Err(_) if confirms.count() == seen => return Err(BrokerError::silent(host)),
+                Err(_) => {}
+            }
+        };
+        let frame_max = connection.configuration().frame_max() as usize;
+        Ok(Self {
+            channel,
+            user: user.clone(),
+            host: host.into(),
+            headers_max_bytes: frame_max.saturating_sub(FRAME_RESERVE),
+            confirms,
+            _connection: None,
+        })
+    }
+
+    pub(crate) fn keeping(self, connection: Connection) -> Self {
+        Self {
+            _connection: Some(connection),
+            ..self
+        }
+    }
+
+    /// Publishes `messages` in their order and tells what became of each, once the broker has said so of all.
+    ///
+    /// # Errors
+    /// Where the channel or the connection fails. What became of the messages is then unknown: they are to be
+    /// published again, under the same ids.
+    pub async fn publish(
+        &self,
+        messages: &[Message<'_>],
+    ) -> Result<Vec<PublishResult>, BrokerError> {
+        let results = self.publish_probing(messages, |_| None).await?.into_iter();
+        // Without a probe nothing is given up.
+        Ok(results
+            .map(|result| result.unwrap_or(PublishResult::Refused))
+            .collect())
+    }
+
+    /// The same, and finds out whether the broker or a queue is silent. Where nothing is confirmed
+    /// for a while, the event that waits longest is also published to revertd's own queue for it, and
+    /// to no other: if that is confirmed, the broker is well, and what is not confirmed is given up.
+    /// `None` stands for such a message, which may be in any of its queues; the channel is then to be
+    /// replaced. What was not published any more is missing at the end.
+    ///
+    /// # Errors
+    /// As of [`Publisher::publish`].
+    pub async fn publish_probing<'q>(
+        &self,
+        messages: &[Message<'_>],
+        own_queue: impl Fn(&Event) -> Option<&'q str>,
+    ) -> Result<Vec<Option<PublishResult>>, BrokerError> {
+        let mut results = Vec::with_capacity(messages.len());
+        for window in messages.chunks(WINDOW) {
+            results.extend(self.publish_window(window, &own_queue).await?);
+            if results.contains(&None) {
+                break;
+            }
+        }
+        Ok(results)
+    }
+
+    /// Whether the broker takes messages at all, and as those of the user that we take ourselves for. One that is out
+    /// of memory or disk tells nobody until asked to take one, nor does one that knows this login by another name; this
+    /// message is for no queue, and comes back.
+    ///
+    /// # Errors
+    /// Where it doesn't.
+    pub async fn probe(&self) -> Result<(), BrokerError> {
+        let nowhere = format!("revertd.probe.{}", uuid::Uuid::new_v4());
+        let probe = Message {
+            exchange: "",
+            routing_key: Cow::Borrowed(&nowhere),
+            properties: Properties::Made(Box::new(
+                BasicProperties::default()
+                    .with_message_id(nowhere.as_str().into())
+                    .with_user_id(self.user.as_ref().into()),
+            )),
+            body: Cow::Borrowed(b""),
+            is_event: false,
+            mandatory: true,
+        };
+        self.publish(&[probe]).await.map(|_| ())
+    }
+
+    /// A delivery's properties as they are published again: but for what would make the broker act.
+    pub(crate) fn passed_on(
+        &self,
+        delivery: &Delivery,
+        added: Vec<(&'static str, AMQPValue)>,
+    ) -> BasicProperties {
+        let (envelope, max_bytes) = (&delivery.envelope, self.headers_max_bytes);
+        let claimed = envelope
+            .claim
+            .as_ref()
+            .map_or(&[][..], |claim| &claim.names);
+        let (read, client) = (&delivery.properties, &envelope.client);
+        properties::passed_on(read, client, claimed, &self.user, added, max_bytes)
+    }
+
+    /// A dead letter's properties as it is published as a request again.
+    pub(crate) fn replayed(&self, letter: &QueuedMessage) -> Option<BasicProperties> {
+        let (read, client) = (letter.properties.as_ref()?, &letter.client);
+        let max_bytes = self.headers_max_bytes;
+        Some(properties::replayed(read, client, &self.user, max_bytes))
+    }
+
+    async fn publish_window<'q>(
+        &self,
+        window: &[Message<'_>],
+        own_queue: &impl Fn(&Event) -> Option<&'q str>,
+    ) -> Result<Vec<Option<PublishResult>>, BrokerError> {
+        let Said {
+            of_window,
+            of_probes,
+        } = self.said_of(window, own_queue).await?;
+        let mut returned = HashSet::new();
+        // A returned message hangs on whichever confirm comes next: only its own id tells whose it is.
+        for said in of_window.iter().flatten().chain(&of_probes) {
+            if let Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message)) = said {
+                let message = &message.delivery;
+                let id = message.properties.message_id().clone();
+                returned.insert((message.exchange.clone(), message.routing_key.clone(), id));
+            }
+        }
+        let is_returned = |message: &Message<'_>| {
+            let key: ShortString = message.routing_key.as_ref().into();
+            !returned.is_empty()
+                && returned.contains(&(
+                    message.exchange.into(),
+                    key,
+                    message.properties.message_id(),
+                ))
+        };
+        let result = |(message, said): (&Message<'_>, &Option<Confirmation>)| match said {
+            None => Ok(None),
+            Some(Confirmation::Nack(_)) => Ok(Some(PublishResult::Refused)),
+            Some(Confirmation::Ack(_)) if is_returned(message) => {
+                Ok(Some(PublishResult::Unroutable))
+            }
+            Some(Confirmation::Ack(_)) => Ok(Some(PublishResult::Confirmed)),
+            Some(Confirmation::NotRequested) => {
+                Err(BrokerError::transient("the channel lost its confirm mode"))
+            }
+        };
+        window.iter().zip(&of_window).map(result).collect()
+    }
+
+    /// Publishes the window, a part of it at a time, and collects what the broker says of each. What
+    /// counts is that something goes on: a slow network may take its time for the whole, and a silent
+    /// one not for the next step.
+    async fn said_of<'q>(
+        &self,
+        window: &[Message<'_>],
+        own_queue: &impl Fn(&Event) -> Option<&'q str>,
+    ) -> Result<Said, BrokerError> {
+        let (written, all) = (AtomicUsize::new(0), window.len());
+        let mut said = Said::default();
+        let (mut bytes, mut steps) = (0, 0u64);
+        let (mut confirms, mut last) = (self.confirms.count(), Instant::now());
+        let mut last_here = last;
+        // The steps before the probe that is under way.
+        let mut probing: Option<u64> = None;
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < IN_FLIGHT
+                && (bytes < IN_FLIGHT_BYTES || under_way.is_empty())
+                && let Some(message) = window.get(said.of_window.len())
+            {
+                bytes += message.body.len();
+                let place = said.of_window.len();
+                if place + 1 == all.div_ceil(2) && all > 1 {
+                    failpoint::hit(failpoint::HALF_PUBLISHED);
+                }
+                let message = Cow::Borrowed(message);
+                under_way.push(self.confirmed(Some(place), message, &written, all));
+                said.of_window.push(None);
+            }
+            match timeout(QUIET, under_way.next()).await {
+                Ok(None) => return Ok(said),
+                Ok(Some((Some(place), confirmation))) => {
+                    (steps, last_here) = (steps + 1, Instant::now());
+                    self.confirms.0.fetch_add(1, Ordering::Relaxed);
+                    bytes -= window[place].body.len();
+                    said.of_window[place] =
+                        Some(confirmation.map_err(|error| self.classify(&error))?);
+                }
+                Ok(Some((None, confirmation))) => {
+                    let confirmation = confirmation.map_err(|error| self.classify(&error))?;
+                    let is_well = matches!(confirmation, Confirmation::Ack(_));
+                    said.of_probes.push(confirmation);
+                    if probing.take() == Some(steps) && is_well {
+                        return Ok(said);
+                    }
+                }
+                Err(_) => {
+                    if self.confirms.count() != confirms {
+                        (confirms, last) = (self.confirms.count(), Instant::now());
+                    }
+                    let silent = last.elapsed() >= CONFIRM_TIMEOUT;
+                    if silent || last_here.elapsed() >= CHANNEL_TIMEOUT {
+                        return Err(BrokerError::silent(&self.host));
+                    }
+                    if probing.is_none()
+                        && let Some((event, queue)) = longest_waiting(window, &said, own_queue)
+                    {
+                        let probe = Cow::Owned(event.clone().straight_to(queue));
+                        under_way.push(self.confirmed(None, probe, &written, usize::MAX));
+                        probing = Some(steps);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the broker says of the message at that place of the window, or of a probe.
+    async fn confirmed(
+        &self,
+        place: Option<usize>,
+        message: Cow<'_, Message<'_>>,
+        written: &AtomicUsize,
+        all: usize,
+    ) -> (Option<usize>, lapin::Result<Confirmation>) {
+        let options = BasicPublishOptions {
+            // What no queue is bound for comes back, instead of vanishing with a confirm.
+            mandatory: message.mandatory,
+            immediate: false,
+        };
+        let (exchange, key) = (message.exchange.into(), message.routing_key.as_ref().into());
+        let properties = message.properties.make(self);
+        let publishing =
+            self.channel
+                .basic_publish(exchange, key, options, &message.body, properties);
+        let confirm = match publishing.await {
+            Ok(confirm) => confirm,
+            Err(error) => return (place, Err(error)),
+        };
+        if written.fetch_add(1, Ordering::Relaxed) + 1 == all && message.is_event {
+            failpoint::hit(failpoint::PUBLISHED);
+        }
+        (place, confirm.await)
+    }
+
+    fn classify(&self, error: &lapin::Error) -> BrokerError {
+        BrokerError::classify(error, &self.host, "publishing")
+    }
+}
+
+/// The event that waits longest for its confirm, and revertd's own queue for it.
+fn longest_waiting<'w, 'm, 'q>(
+    window: &'w [Message<'m>],
+    said: &Said,
+    own_queue: &impl Fn(&Event) -> Option<&'q str>,
+) -> Option<(&'w Message<'m>, &'q str)> {
+    let mut unconfirmed = window.iter().zip(&said.of_window);
+    let (message, event) = unconfirmed.find_map(|(message, said)| {
+        let event = message.event().filter(|_| said.is_none());
+        event.map(|event| (message, event))
+    })?;
+    Some((message, own_queue(event)?))
+}

@@ -1,0 +1,301 @@
+//! A reply queue of the process's own, and who waits for what comes into it.
+//!
+//! Each request has a correlation id that nobody is told but the broker and the worker: the id of its answer
+//! can't be guessed, so nobody who may publish to the default exchange can answer for the worker. What answers
+//! no request is dropped. The connection is kept up: when it is lost, all who wait are told at once, and the
+//! next one has a new queue.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::types::ShortString;
+use lapin::{Connection, Consumer};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::reply_queue;
+use crate::broker::connection::{CONNECT_TIMEOUT, any_of, close, connect, greeting, within};
+use crate::broker::error::BrokerError;
+use crate::common::backoff::Backoff;
+use crate::config::{AmqpUrl, Settings};
+
+/// Waits between tries to connect again.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What comes of a published request, as far as its publisher can know.
+#[derive(Debug)]
+pub enum RequestResult {
+    /// The body of its event.
+    Event(Vec<u8>),
+    /// Not taken: no queue is bound for it, or there is no request exchange.
+    Unroutable,
+    /// A queue refused it: the work queue, or another that is bound for it, whose refusal does not tell what the work queue
+    /// did.
+    Full,
+    /// Not taken: the client may not write to the request exchange.
+    Forbidden(BrokerError),
+    /// Not taken: the broker does not work at present.
+    Unsent(BrokerError),
+    /// Whether it was taken is not known.
+    Lost,
+}
+
+/// The reply queue.
+pub struct ReplyRouter {
+    pending: Arc<PendingReplies>,
+    stop: CancellationToken,
+    keeper: TaskTracker,
+}
+
+/// A request whose answer is awaited; nobody waits any more once this is dropped.
+pub struct PendingReply {
+    correlation: Correlation,
+    answer: oneshot::Receiver<RequestResult>,
+}
+
+/// What the publisher of a request is given: where its answer goes.
+#[derive(Clone)]
+pub(crate) struct Correlation {
+    pub id: Uuid,
+    pub reply_to: ShortString,
+    pending: Arc<PendingReplies>,
+}
+
+struct PendingReplies(Mutex<State>);
+
+struct State {
+    /// The queue's name, or why there is none.
+    queue: Result<ShortString, BrokerError>,
+    waiting: HashMap<Uuid, oneshot::Sender<RequestResult>>,
+}
+
+impl ReplyRouter {
+    /// Connects with the login of `amqp.url`, once; later losses are mended. Where it failed before, only once the
+    /// server has shown that it answers.
+    ///
+    /// # Errors
+    /// Where the broker can't be reached or refuses.
+    pub async fn open(settings: Arc<Settings>, failed: bool) -> Result<Self, BrokerError> {
+        let queue = ReplyQueue::open(&settings, failed).await?;
+        let state = State {
+            queue: Ok(queue.name.clone()),
+            waiting: HashMap::new(),
+        };
+        let (pending, stop) = (
+            Arc::new(PendingReplies(Mutex::new(state))),
+            CancellationToken::new(),
+        );
+        let keeper = TaskTracker::new();
+        keeper.spawn(keep(settings, pending.clone(), stop.clone(), queue));
+        keeper.close();
+        Ok(Self {
+            pending,
+            stop,
+            keeper,
+        })
+    }
+
+    /// Prepares to wait for the answer of a request.
+    ///
+    /// # Errors
+    /// Why there is no reply queue at present.
+    pub fn expect(&self) -> Result<PendingReply, BrokerError> {
+        let id = Uuid::new_v4();
+        let (sender, answer) = oneshot::channel();
+        let mut state = self.pending.state();
+        let reply_to = state.queue.clone()?;
+        state.waiting.insert(id, sender);
+        drop(state);
+        Ok(PendingReply {
+            correlation: Correlation {
+                id,
+                reply_to,
+                pending: self.pending.clone(),
+            },
+            answer,
+        })
+    }
+
+    /// Whether there is a reply queue.
+    ///
+    /// # Errors
+    /// Why there is none at present.
+    pub fn ready(&self) -> Result<(), BrokerError> {
+        self.pending
+            .state()
+            .queue
+            .as_ref()
+            .map(|_| ())
+            .map_err(Clone::clone)
+    }
+
+    /// Closes the connection, and with it the queue.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.keeper.wait().await;
+    }
+}
+
+impl PendingReply {
+    /// Where its publisher has to send the answer.
+    pub(crate) fn correlation(&self) -> Correlation {
+        self.correlation.clone()
+    }
+
+    /// Waits for the answer; `None` where none came in time.
+    pub async fn answer(mut self, limit: Duration) -> Option<RequestResult> {
+        let answer = timeout(limit, &mut self.answer).await.ok()?;
+        Some(answer.unwrap_or(RequestResult::Lost))
+    }
+}
+
+impl Drop for PendingReply {
+    fn drop(&mut self) {
+        let correlation = &self.correlation;
+        correlation.pending.state().waiting.remove(&correlation.id);
+    }
+}
+
+impl Correlation {
+    /// Tells who waits for it, if anybody still does.
+    pub fn answer(&self, answer: RequestResult) {
+        self.pending.answer(self.id, answer);
+    }
+
+    /// The same for another request: what the broker returns may come with somebody else's confirm.
+    pub fn answer_other(&self, id: Option<&ShortString>, answer: RequestResult) {
+        if let Some(id) = id.and_then(parsed) {
+            self.pending.answer(id, answer);
+        }
+    }
+}
+
+impl PendingReplies {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is whole before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self, id: Uuid, answer: RequestResult) {
+        let waiting = self.state().waiting.remove(&id);
+        if let Some(waiting) = waiting {
+            // An error: nobody waits any more.
+            let _ = waiting.send(answer);
+        }
+    }
+
+    fn closed(&self, error: BrokerError) {
+        let mut state = self.state();
+        state.queue = Err(error);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        for waiting in waiting.into_values() {
+            let _ = waiting.send(RequestResult::Lost);
+        }
+    }
+}
+
+fn parsed(id: &ShortString) -> Option<Uuid> {
+    Uuid::try_parse(id.as_str()).ok()
+}
+
+/// Hands out what comes, and connects again after a loss, until told to stop.
+async fn keep(
+    settings: Arc<Settings>,
+    pending: Arc<PendingReplies>,
+    stop: CancellationToken,
+    mut queue: ReplyQueue,
+) {
+    loop {
+        let Some(error) = stop.run_until_cancelled(queue.dispatch(&pending)).await else {
+            close(&queue.connection).await;
+            return;
+        };
+        warn!(error = %error, "the broker is lost: requests are answered 503 until it is back");
+        pending.closed(error);
+        drop(queue);
+        let reopening = reopen(&settings, &pending);
+        let Some(reopened) = stop.run_until_cancelled(reopening).await else {
+            return;
+        };
+        queue = reopened;
+        pending.state().queue = Ok(queue.name.clone());
+        info!("the broker is back");
+    }
+}
+
+async fn reopen(settings: &Settings, pending: &PendingReplies) -> ReplyQueue {
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    loop {
+        sleep(backoff.next_wait()).await;
+        match ReplyQueue::open(settings, true).await {
+            Ok(queue) => return queue,
+            Err(error) => pending.state().queue = Err(error),
+        }
+    }
+}
+
+/// A connection, and the queue that goes with it.
+struct ReplyQueue {
+    connection: Connection,
+    replies: Consumer,
+    name: ShortString,
+    host: String,
+}
+
+impl ReplyQueue {
+    async fn open(settings: &Settings, failed: bool) -> Result<Self, BrokerError> {
+        let connecting = |url: AmqpUrl| async move {
+            let host = url.host();
+            if failed {
+                within(CONNECT_TIMEOUT, &host, greeting(&url)).await?;
+            }
+            let connection = connect(&url, "revertd gateway (replies)").await?;
+            Ok((connection, host))
+        };
+        let (connection, host) = any_of(&settings.amqp.url, connecting).await?;
+        let declaring = declare(&connection, &host);
+        let (replies, name) = within(CONNECT_TIMEOUT, &host, declaring).await?;
+        Ok(Self {
+            connection,
+            replies,
+            name,
+            host,
+        })
+    }
+
+    /// Returns once nothing comes any more.
+    async fn dispatch(&mut self, pending: &PendingReplies) -> BrokerError {
+        while let Some(delivery) = self.replies.next().await {
+            match delivery {
+                Ok(delivery) => {
+                    let id = delivery.properties.correlation_id().as_ref();
+                    if let Some(id) = id.and_then(parsed) {
+                        pending.answer(id, RequestResult::Event(delivery.data));
+                    }
+                }
+                Err(error) => {
+                    return BrokerError::classify(&error, &self.host, "waiting for events");
+                }
+            }
+        }
+        BrokerError::ended(self.name.as_str())
+    }
+}
+
+/// Declares a queue that goes with the connection, and consumes it.
+async fn declare(
+    connection: &Connection,
+    host: &str,
+) -> Result<(Consumer, ShortString), BrokerError> {
+    let classify = |error| BrokerError::classify(&error, host, "declaring a reply queue");
+    let channel = connection.create_channel().await.map_err(classify)?;
+    reply_queue::declare(&channel, host).await
+}

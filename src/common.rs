@@ -1,0 +1,10 @@
+//! What several modules use: backoff, failpoints, TLS, the HTTP server, checks, text that prints.
+
+pub mod backoff;
+pub mod check;
+pub mod connectivity;
+pub mod failpoint;
+pub mod http_server;
+pub mod log_limit;
+pub mod printable;
+pub mod tls;

@@ -1,0 +1,173 @@
+//! What an address and the files beside it say together: the password, whether to encrypt, whom to trust.
+
+use super::files::{HeldFile, Identity, TlsFiles};
+use super::{AmqpSettings, DatabaseSettings, ManagementUrl, Settings, SettingsError};
+
+impl Settings {
+    /// Puts into the addresses what stands in files.
+    pub(super) fn settle(&mut self) -> Result<(), SettingsError> {
+        self.amqp.settle().map_err(SettingsError)?;
+        self.database.settle().map_err(SettingsError)
+    }
+}
+
+impl AmqpSettings {
+    fn settle(&mut self) -> Result<(), String> {
+        let identity = identity("amqp", self.cert_file.as_ref(), self.key_file.as_ref())?;
+        let files = [("ca_file", &self.ca_file), ("cert_file", &self.cert_file)];
+        let managed = self.management_url.as_ref();
+        let managed_over_tls = managed.is_some_and(ManagementUrl::is_secure);
+        if !self.url.is_secure() {
+            let unused = files
+                .iter()
+                .find(|(_, file)| file.is_some() && !managed_over_tls);
+            if let Some((key, _)) = unused {
+                return Err(format!(
+                    "amqp.{key} is set, but amqp.url begins with amqp://, which does not encrypt; write \
+                     amqps://, or take the key out"
+                ));
+            }
+            if self.url.is_external() {
+                return Err(
+                    "amqp.url has auth_mechanism=external, but begins with amqp://, where nobody \
+                            shows a certificate; write amqps://"
+                        .into(),
+                );
+            }
+        }
+        if self.url.is_external() {
+            if identity.is_none() {
+                return Err(
+                    "amqp.url has auth_mechanism=external, but there is no certificate to show; \
+                            set amqp.cert_file and amqp.key_file"
+                        .into(),
+                );
+            }
+            if !self.url.has_user() {
+                return Err("amqp.url has auth_mechanism=external, but no user; write the name that the \
+                            broker reads from the certificate: amqps://NAME@HOST/VHOST?auth_mechanism=external"
+                    .into());
+            }
+            if self.password_file.is_some() {
+                return Err(
+                    "amqp.password_file is set, but amqp.url has auth_mechanism=external, which \
+                            sends no password; take one of them out"
+                        .into(),
+                );
+            }
+        }
+        if let Some(file) = &self.password_file {
+            if self.url.has_password() && !self.url.is_default() {
+                return Err(twice("amqp", "amqp://USER@HOST:5672/VHOST"));
+            }
+            let password = file.password();
+            self.url
+                .set_password(&password.map_err(|error| format!("amqp.password_file: {error}"))?);
+        }
+        let tls = TlsFiles {
+            section: "amqp",
+            ca: self.ca_file.clone(),
+            identity,
+        };
+        if self.url.is_secure() {
+            self.url.set_tls(&tls);
+        }
+        if let Some(url) = self.management_url.as_mut().filter(|url| url.is_secure()) {
+            url.set_tls(tls);
+        }
+        Ok(())
+    }
+}
+
+impl DatabaseSettings {
+    fn settle(&mut self) -> Result<(), String> {
+        let given = self.url.tls_options().clone();
+        // libpq's word for what holds without a file; here it says so aloud.
+        let system = given.root_cert.as_deref() == Some("system");
+        if let (true, Some(file)) = (system, &self.ca_file) {
+            return Err(format!(
+                "database.ca_file is {file}, but database.url says sslrootcert=system; take one of them out"
+            ));
+        }
+        let root_cert = given.root_cert.filter(|_| !system);
+        let ca = either("ca_file", self.ca_file.as_ref(), "sslrootcert", root_cert)?;
+        let cert = either("cert_file", self.cert_file.as_ref(), "sslcert", given.cert)?;
+        let key = either("key_file", self.key_file.as_ref(), "sslkey", given.key)?;
+        let identity = identity("database", cert.as_ref(), key.as_ref())?;
+        if !given.encrypt {
+            let named = [
+                (ca.is_some() || system, "ca_file or sslrootcert"),
+                (identity.is_some(), "cert_file or sslcert"),
+            ];
+            if let Some((_, key)) = named.into_iter().find(|(is_set, _)| *is_set) {
+                return Err(format!(
+                    "database: {key} is set, but database.url does not ask for encryption; add \
+                     sslmode=verify-full to it, or take the file out"
+                ));
+            }
+        }
+        if let Some(file) = &self.password_file {
+            if self.url.has_password() {
+                return Err(twice("database", "postgres://USER@HOST:5432/DATABASE"));
+            }
+            let password = file.password();
+            self.url.set_password(
+                password.map_err(|error| format!("database.password_file: {error}"))?,
+            );
+        }
+        if given.encrypt {
+            self.url.set_tls(TlsFiles {
+                section: "database",
+                ca,
+                identity,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn twice(section: &str, form: &str) -> String {
+    format!(
+        "{section}.password_file is set, but {section}.url has a password as well; take it out of the address, \
+         which then looks like {form}, or take out the file"
+    )
+}
+
+/// A certificate is of no use without its key, nor a key without its certificate.
+fn identity(
+    section: &str,
+    cert: Option<&HeldFile>,
+    key: Option<&HeldFile>,
+) -> Result<Option<Identity>, String> {
+    match (cert.cloned(), key.cloned()) {
+        (Some(cert), Some(key)) => Ok(Some(Identity { cert, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(format!(
+            "{section}.cert_file is set, but {section}.key_file is not; set both, or neither"
+        )),
+        (None, Some(_)) => Err(format!(
+            "{section}.key_file is set, but {section}.cert_file is not; set both, or neither"
+        )),
+    }
+}
+
+/// The file of a key of ours, or of libpq's option within the address.
+fn either(
+    key: &str,
+    file: Option<&HeldFile>,
+    option: &str,
+    path: Option<String>,
+) -> Result<Option<HeldFile>, String> {
+    match (file, path) {
+        (file, None) => Ok(file.cloned()),
+        (None, Some(path)) => {
+            let read = HeldFile::read(&path);
+            read.map(Some)
+                .map_err(|error| format!("database.url: {option}: {error}"))
+        }
+        (Some(file), Some(path)) if file.path() == path => Ok(Some(file.clone())),
+        (Some(file), Some(path)) => Err(format!(
+            "database.{key} is {file}, but database.url says {option}={path}; take one of them out"
+        )),
+    }
+}

@@ -1,0 +1,130 @@
+//! Where the values of the configuration came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{DEFAULTS, PREFIX, SettingsError};
+
+/// Where each value came from that is no default. Keys are told as `worker.batch_max`.
+#[derive(Clone, Debug, Default)]
+pub struct SettingSources {
+    file: Option<PathBuf>,
+    in_file: BTreeSet<String>,
+    /// The variable that sets a key.
+    variables: BTreeMap<String, String>,
+}
+
+impl SettingSources {
+    /// What was read of the file.
+    pub(super) fn read(&mut self, path: &Path, table: &toml::Table) {
+        self.file = Some(path.to_owned());
+        for (section, value) in table {
+            let keys = value.as_table().into_iter().flat_map(toml::Table::keys);
+            self.in_file
+                .extend(keys.map(|key| format!("{section}.{key}")));
+        }
+    }
+
+    /// The variables that set keys, out of all.
+    ///
+    /// # Errors
+    /// One is named as if it did, and does not.
+    pub(super) fn choose(
+        &mut self,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Vec<(String, String)>, SettingsError> {
+        let mut chosen = Vec::new();
+        for (name, value) in environment {
+            let Some(rest) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            if let Some((section, key)) = rest.split_once("__") {
+                let key = format!("{section}.{key}").to_lowercase();
+                self.variables.insert(key, name.clone());
+                chosen.push((name, value));
+            } else if let Some((section, key)) = nearly(rest) {
+                let right = format!("{PREFIX}{section}__{key}").to_uppercase();
+                return Err(SettingsError(format!(
+                    "{name} sets nothing; {section}.{key} is set by {right}, with two underscores"
+                )));
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// That every key is one.
+    ///
+    /// # Errors
+    /// Which is none.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let unknown =
+            |key: &&String| !keys().any(|(section, name)| **key == format!("{section}.{name}"));
+        match self.variables.keys().chain(&self.in_file).find(unknown) {
+            None => Ok(()),
+            Some(key) => Err(SettingsError(format!(
+                "{key} is no key; `revertd config` without it shows those that there are"
+            ))),
+        }
+    }
+
+    /// What is wrong, with the file or the variable that each key of it came from.
+    pub(super) fn told(&self, error: &str) -> String {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+        let words = error
+            .split(|c| !is_part(c))
+            .map(|word| word.trim_matches('.'));
+        let words: BTreeSet<_> = words.collect();
+        let origins: Vec<_> = words
+            .into_iter()
+            .filter_map(|key| Some(format!("{key} is set {}", self.origin(key)?)))
+            .collect();
+        if origins.is_empty() {
+            return error.to_owned();
+        }
+        format!("{error} ({})", origins.join(", "))
+    }
+
+    fn origin(&self, key: &str) -> Option<String> {
+        if let Some(variable) = self.variables.get(key) {
+            return Some(format!("by {variable}"));
+        }
+        let path = self.file.as_ref().filter(|_| self.in_file.contains(key))?;
+        Some(format!("in {}", path.display()))
+    }
+}
+
+/// What was read, in a line.
+impl fmt::Display for SettingSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(path) => write!(f, "the file {}", path.display())?,
+            None => f.write_str("no file")?,
+        }
+        let variables: Vec<_> = self.variables.values().map(String::as_str).collect();
+        if variables.is_empty() {
+            f.write_str(", and no variable")
+        } else {
+            write!(f, ", and {}", variables.join(", "))
+        }
+    }
+}
+
+/// Every key with its section, as the built-in file lists them.
+fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut section = "";
+    DEFAULTS.lines().filter_map(move |line| {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']');
+        }
+        let (key, _) = line.strip_prefix("# ").unwrap_or(line).split_once(" = ")?;
+        let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        is_key.then_some((section, key))
+    })
+}
+
+/// The key that such a variable would set, had it two underscores. Others of the prefix are not ours to judge: an
+/// orchestrator sets them for its services, as `REVERTD_GATEWAY_PORT`.
+fn nearly(name: &str) -> Option<(&'static str, &'static str)> {
+    keys().find(|(section, key)| name.eq_ignore_ascii_case(&format!("{section}_{key}")))
+}

@@ -1,0 +1,7 @@
+//! The meaning of requests, outcomes and events: pure code, without I/O, clock or log.
+
+pub mod disposition;
+pub mod event;
+pub mod outcome;
+pub mod request;
+pub mod retry;

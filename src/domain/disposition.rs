@@ -1,0 +1,320 @@
+//! Where a message goes, decided once: an answer, a rung of the retry ladder, or the dead-letter queue.
+//!
+//! Pure. Settling, logs and counters read what is decided here.
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use crate::domain::event::Event;
+use crate::domain::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict};
+use crate::domain::request::{
+    Claim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode,
+};
+use crate::domain::retry::{Ladder, RetryCause};
+
+/// How long a message waits for the login that names its client to be trusted: over a night, and a rolling upgrade.
+const TRUST_AWAITED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// The event is published, and that is all.
+    Answer(Event),
+    /// It waits on that rung, and comes back.
+    Retry {
+        /// Index of the delay.
+        rung: usize,
+    },
+    /// It waits on that rung until the login that names its client is trusted; no attempt is counted.
+    AwaitTrust {
+        /// Index of the delay.
+        rung: usize,
+    },
+    /// It waits on that rung, and comes back; no attempt is counted.
+    Wait {
+        /// Index of the delay.
+        rung: usize,
+    },
+    /// It is at the end of the work queue again, since no rung took it; no attempt is counted.
+    Returned,
+    /// It goes to the dead-letter queue with its reason, and the event is published.
+    DeadLetter {
+        /// The reason.
+        failure: Failure,
+        /// The event that tells it.
+        event: Event,
+    },
+}
+
+impl Disposition {
+    /// The event that tells what became of the request.
+    #[must_use]
+    pub fn event(&self) -> Option<&Event> {
+        match self {
+            Self::Answer(event) | Self::DeadLetter { event, .. } => Some(event),
+            Self::Retry { .. } | Self::AwaitTrust { .. } | Self::Wait { .. } | Self::Returned => {
+                None
+            }
+        }
+    }
+
+    /// Whether the message itself is published again.
+    #[must_use]
+    pub fn passes_on(&self) -> bool {
+        match self {
+            Self::Answer(_) => false,
+            Self::Retry { .. }
+            | Self::AwaitTrust { .. }
+            | Self::Wait { .. }
+            | Self::Returned
+            | Self::DeadLetter { .. } => true,
+        }
+    }
+}
+
+/// What queues refused of what came of a delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusedMessages {
+    /// A queue that is bound for it refused the event.
+    pub event: bool,
+    /// The dead-letter queue refused the message.
+    pub letter: bool,
+}
+
+/// What becomes of a request where a queue refused what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recourse {
+    /// It waits on a rung; no attempt is counted.
+    Wait,
+    /// It is settled without its dead letter: it never was a request, and its event is confirmed.
+    DropLetter,
+    /// Its event goes to revertd's own queue alone. It is settled once that took it.
+    OwnQueue,
+}
+
+impl Disposition {
+    /// What is done about a refusal, after so many waits.
+    #[must_use]
+    pub fn recourse(&self, refused: RefusedMessages, waits: u32, ladder: &Ladder) -> Recourse {
+        let own_queue_at_the_end = if ladder.is_climbed(waits) {
+            Recourse::OwnQueue
+        } else {
+            Recourse::Wait
+        };
+        match (self, refused.event, refused.letter) {
+            (Self::Answer(_), ..) => own_queue_at_the_end,
+            (Self::DeadLetter { failure, .. }, event, true) => match (failure, event) {
+                (Failure::Malformed(_), false) => Recourse::DropLetter,
+                (Failure::Malformed(_), true) => own_queue_at_the_end,
+                (Failure::RetriesExhausted(_) | Failure::Unavailable(_), _) => Recourse::Wait,
+            },
+            // The dead-letter queue has it: put on a rung, it would get there twice.
+            (Self::DeadLetter { .. }, _, false) => Recourse::OwnQueue,
+            (
+                Self::Retry { .. } | Self::AwaitTrust { .. } | Self::Wait { .. } | Self::Returned,
+                ..,
+            ) => Recourse::Wait,
+        }
+    }
+}
+
+/// A delivery as read: a request to be decided, or disposed of already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Rows 1 and 3 are passed.
+    Request(RevertRequest),
+    /// They are not.
+    Done(Disposition),
+}
+
+/// Reads a delivery of a body of at most `max_bytes`. With `needs_client`, nobody's request has no fields to look at.
+#[must_use]
+pub fn read(
+    envelope: &Envelope,
+    body: &[u8],
+    max_bytes: u64,
+    needs_client: bool,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> Reading {
+    if let Some(claim) = &envelope.claim {
+        return Reading::Done(untrusted(envelope, body, claim, ladder, now));
+    }
+    if body.len() as u64 > max_bytes {
+        let identity = envelope.raw_identity(body);
+        return too_large(envelope, identity, body.len() as u64, max_bytes, now);
+    }
+    let (violations, fragments) = match (decode(body), envelope.violation()) {
+        (Ok(fields), None) => return Reading::Request(request(envelope, fields, ladder)),
+        (Ok(fields), Some(violation)) => (vec![violation], Fragments::from(&fields)),
+        (Err(Undecodable::Malformed(text)), _) => {
+            let identity = envelope.raw_identity(body);
+            return Reading::Done(malformed(envelope, identity, text, now));
+        }
+        (
+            Err(Undecodable::Invalid {
+                violations,
+                fragments,
+            }),
+            violation,
+        ) => (violations.into_iter().chain(violation).collect(), fragments),
+    };
+    // Who could read its fields asks the ledger first, which may have an answer from when no client was required.
+    let refusal = if needs_client && envelope.client.is_empty() {
+        Refusal::ClientUnknown
+    } else {
+        Refusal::InvalidField(violations)
+    };
+    Reading::Done(Disposition::Answer(Event::of_invalid(
+        envelope.message_id.as_deref(),
+        envelope.raw_identity(body),
+        &fragments,
+        &refusal,
+        now,
+    )))
+}
+
+/// Disposes of a delivery whose body has `bytes`, more than `max_bytes`.
+#[must_use]
+pub fn too_large(
+    envelope: &Envelope,
+    identity: Uuid,
+    bytes: u64,
+    max_bytes: u64,
+    now: Timestamp,
+) -> Reading {
+    let error = "amqp.max_message_bytes";
+    let text = format!("the body has {bytes} bytes, more than {max_bytes} ({error})");
+    Reading::Done(malformed(envelope, identity, text, now))
+}
+
+/// Disposes of a delivery during which the worker crashed, alone: unread, since reading it may be why.
+#[must_use]
+pub fn unread(envelope: &Envelope, identity: Uuid, crashes: u32, now: Timestamp) -> Disposition {
+    let text = format!(
+        "the worker crashed {crashes} times with nothing else in work; something in it stops the worker"
+    );
+    let failure = Failure::RetriesExhausted(text);
+    dead_letter(envelope, identity, &Fragments::default(), failure, now)
+}
+
+/// Disposes of a message of which it is not known whose request it is: nothing is answered in anybody's name.
+fn untrusted(
+    envelope: &Envelope,
+    body: &[u8],
+    claim: &Claim,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> Disposition {
+    let waited = claim.since.map(|since| now.duration_since(since));
+    let waits = waited.is_none_or(|waited| waited < TRUST_AWAITED_FOR);
+    if let Some(rung) = ladder.longest().filter(|_| waits) {
+        return Disposition::AwaitTrust { rung };
+    }
+    let text = "its client is named by a login that is not trusted to (amqp.trusted_users); once it is, replay the \
+                dead letter";
+    let failure = Failure::Unavailable(text.into());
+    let identity = envelope.raw_identity(body);
+    dead_letter(envelope, identity, &Fragments::default(), failure, now)
+}
+
+/// Disposes of a request by what came of it.
+#[must_use]
+pub fn dispose(
+    envelope: &Envelope,
+    body: &[u8],
+    request: &RevertRequest,
+    decision: &Decision,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> Disposition {
+    let rung = |cause| ladder.rung(cause, attempts(envelope), envelope.max_attempts);
+    match decision {
+        Decision::Decided(outcome) | Decision::Repeated(outcome) => {
+            Disposition::Answer(Event::of_outcome(request, outcome))
+        }
+        Decision::NotYet => match rung(RetryCause::UsageNotFound) {
+            Some(rung) => Disposition::Retry { rung },
+            // A copy in the same batch had attempts left; this one has none, and is answered.
+            None => Disposition::Answer(Event::of_outcome(request, &not_found(request, now))),
+        },
+        Decision::Failed(failure) => failed(envelope, body, request, failure, ladder, now),
+        Decision::SetAside(failure, aside) => {
+            let counts_in_the_end = match aside {
+                Aside::Untried | Aside::Server(_) => false,
+                Aside::Room => ladder.is_climbed(envelope.waits),
+            };
+            match ladder.wait(envelope.waits) {
+                Some(rung) if !counts_in_the_end => Disposition::Wait { rung },
+                Some(_) | None => failed(envelope, body, request, failure, ladder, now),
+            }
+        }
+    }
+}
+
+fn failed(
+    envelope: &Envelope,
+    body: &[u8],
+    request: &RevertRequest,
+    failure: &Failure,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> Disposition {
+    let rung = ladder.rung(
+        RetryCause::Failed,
+        attempts(envelope),
+        envelope.max_attempts,
+    );
+    if let Some(rung) = rung {
+        return Disposition::Retry { rung };
+    }
+    let fragments = Fragments::from(&request.fields);
+    let identity = envelope.raw_identity(body);
+    dead_letter(envelope, identity, &fragments, failure.clone(), now)
+}
+
+/// Attempts made, the present one included, if it is one.
+#[must_use]
+pub fn attempts(envelope: &Envelope) -> u32 {
+    let present = u32::from(envelope.claim.is_none());
+    envelope.attempts.saturating_add(present)
+}
+
+fn request(envelope: &Envelope, fields: Fields, ladder: &Ladder) -> RevertRequest {
+    let next = ladder.rung(
+        RetryCause::UsageNotFound,
+        attempts(envelope),
+        envelope.max_attempts,
+    );
+    RevertRequest::new(envelope, fields, next.is_none())
+}
+
+fn not_found(request: &RevertRequest, now: Timestamp) -> Outcome {
+    Outcome {
+        id: request.id,
+        org_id: None,
+        account_id: None,
+        decided_at: now,
+        verdict: Verdict::Refused(Refusal::UsageNotFound),
+    }
+}
+
+fn malformed(envelope: &Envelope, identity: Uuid, text: String, now: Timestamp) -> Disposition {
+    let failure = Failure::Malformed(text);
+    dead_letter(envelope, identity, &Fragments::default(), failure, now)
+}
+
+fn dead_letter(
+    envelope: &Envelope,
+    identity: Uuid,
+    fragments: &Fragments,
+    failure: Failure,
+    now: Timestamp,
+) -> Disposition {
+    let request_id = envelope.message_id.as_deref();
+    let event = Event::of_failure(request_id, identity, fragments, &failure, now);
+    Disposition::DeadLetter { failure, event }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! What became of a request or a usage: outcomes, entries, and what operators did. It only reads.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::config::Settings;
+use crate::domain::outcome::{Entry, Metadata, Outcome, Refusal, Verdict};
+use crate::ledger::apply::row::words;
+use crate::ledger::client::StoredMetadata;
+use crate::ledger::connection::connect::in_schema;
+use crate::ledger::connection::session::Session;
+use crate::ledger::error::LedgerError;
+use crate::ledger::schema::archive::with_archive;
+
+/// An outcome, with what is stored of its request.
+#[derive(Clone, Debug)]
+pub struct DecidedRequest {
+    /// The decision.
+    pub outcome: Outcome,
+    /// Digest of the request's fields.
+    pub content: Uuid,
+    /// Who asked; empty where the broker authenticated nobody.
+    pub client: String,
+    /// The request's id.
+    pub message_id: Option<String>,
+    /// The usage.
+    pub usage_id: Uuid,
+    /// How much was asked for.
+    pub amount: i64,
+    /// Why, in the requester's words.
+    pub reason: Option<String>,
+    /// Whether it was archived: its request, sent again, is decided anew.
+    pub is_archived: bool,
+}
+
+/// An entry of the ledger: a usage, or a leg of a revert of it.
+#[derive(Clone, Debug)]
+pub struct LedgerEntry {
+    /// Its id.
+    pub id: Uuid,
+    /// The account.
+    pub account_id: Option<Uuid>,
+    /// `debit` or `credit`.
+    pub kind: Option<String>,
+    /// How much.
+    pub amount: i64,
+    /// What Frontier calls its source.
+    pub source: Option<String>,
+    /// When it was written.
+    pub at: Option<Timestamp>,
+    /// Whether it is the usage itself.
+    pub is_usage: bool,
+    /// Whether an outcome of ours names it; otherwise another writer's.
+    pub is_ours: bool,
+}
+
+/// A replay or discard of a letter of the request or usage.
+#[derive(Clone, Debug)]
+pub struct PastIntervention {
+    /// Number of the run.
+    pub id: i64,
+    /// `replay` or `discard`.
+    pub action: String,
+    /// Who says that he did it.
+    pub by: String,
+    /// When the run began.
+    pub at: Timestamp,
+    /// Why, where it was said.
+    pub why: Option<String>,
+    /// Whether the letter's part was carried out; otherwise it may have been interrupted.
+    pub is_done: bool,
+}
+
+/// A request or a usage that is asked about.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// All requests on a usage.
+    Usage(Uuid),
+    /// A request by its id, of that client or of whichever.
+    Request {
+        /// The `message_id`.
+        message_id: String,
+        /// Whose.
+        client: Option<String>,
+    },
+}
+
+/// `google.rpc.Code` of what nobody can say.
+const UNKNOWN: i32 = 2;
+
+/// Most outcomes that are told.
+pub const OUTCOMES_MAX: usize = 1000;
+
+const OUTCOMES: &str = "SELECT id, content, client, message_id, usage_id, amount, reason, org_id, account_id,
+        decided_at, refusal, refusal_metadata, usage_amount, reverted_before + amount, transaction_id,
+        platform_transaction_id, archived, refusal_code, refusal_message
+    FROM {outcomes} o
+    WHERE usage_id = $1 OR (message_id = $2 AND ($3::text IS NULL OR client = $3))
+    ORDER BY decided_at DESC, id LIMIT 1000";
+
+const INTERVENTIONS: &str =
+    "SELECT DISTINCT i.id, i.action, i.done_by, i.began_at, i.why, p.part IS NOT NULL
+    FROM revertd.intervention_letters l
+    JOIN revertd.interventions i ON i.id = l.intervention
+    LEFT JOIN revertd.intervention_parts p ON p.intervention = l.intervention AND p.part = l.part
+    WHERE l.usage_id = $1 OR (l.message_id = $2 AND ($3::text IS NULL OR l.client = $3))
+    ORDER BY 1 DESC LIMIT 1000";
+
+/// A session that reads.
+pub struct History {
+    session: Session,
+    outcomes: String,
+    entries: String,
+}
+
+impl History {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Where the database can't be reached.
+    pub async fn open(settings: &Settings) -> Result<Self, LedgerError> {
+        let session = Session::open(settings).await?;
+        let entries = in_schema(include_str!("history.sql"), settings);
+        Ok(Self {
+            outcomes: with_archive(&session, OUTCOMES).await?,
+            entries: with_archive(&session, &entries).await?,
+            session,
+        })
+    }
+
+    /// The outcomes, the latest first.
+    ///
+    /// # Errors
+    /// Where the database fails, or the role may not.
+    pub async fn outcomes(&self, of: &Subject) -> Result<Vec<DecidedRequest>, LedgerError> {
+        let rows = self.asked(&self.outcomes, of).await?;
+        Ok(rows.iter().map(decided).collect())
+    }
+
+    /// Replays and discards, the latest first.
+    ///
+    /// # Errors
+    /// Where the database fails, or the role may not.
+    pub async fn interventions(&self, of: &Subject) -> Result<Vec<PastIntervention>, LedgerError> {
+        let rows = self.asked(INTERVENTIONS, of).await?;
+        let read = |row: &Row| PastIntervention {
+            id: row.get(0),
+            action: row.get(1),
+            by: row.get(2),
+            at: row.get(3),
+            why: row.get(4),
+            is_done: row.get(5),
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+
+    /// The usage, and the entries that revert it: both legs of ours, of other writers the customer's.
+    ///
+    /// # Errors
+    /// Where the database fails, or the role may not.
+    pub async fn entries(&self, usage: Uuid) -> Result<Vec<LedgerEntry>, LedgerError> {
+        let db = &self.session.client;
+        let asking = async { db.query(&self.entries, &[&usage]).await };
+        let rows = self.session.answered(asking).await?;
+        let read = |row: &Row| LedgerEntry {
+            id: row.get(0),
+            account_id: row.get(1),
+            kind: row.get(2),
+            amount: row.get(3),
+            source: row.get(4),
+            at: row.get(5),
+            is_usage: row.get(6),
+            is_ours: row.get(7),
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+
+    async fn asked(&self, statement: &str, of: &Subject) -> Result<Vec<Row>, LedgerError> {
+        let (usage, message, client) = match of {
+            Subject::Usage(usage) => (Some(usage), None, None),
+            Subject::Request { message_id, client } => (None, Some(message_id), client.as_ref()),
+        };
+        let db = &self.session.client;
+        let asking = async { db.query(statement, &[&usage, &message, &client]).await };
+        self.session.answered(asking).await
+    }
+}
+
+/// What is said in place of words that are not stored: only here, where no event is made of it.
+fn unknown_words(reason: &str) -> Option<(i32, String)> {
+    let unknown = Refusal::from_reason(reason, Metadata::new()).is_none();
+    unknown.then(|| {
+        let message = "this version does not know the refusal, and its words are not stored";
+        (UNKNOWN, message.into())
+    })
+}
+
+fn decided(row: &Row) -> DecidedRequest {
+    let refusal: Option<&str> = row.get(10);
+    let verdict = if let Some(reason) = refusal {
+        let metadata = StoredMetadata::read(row.get(11));
+        let words = words(row.get(17), row.get(18)).or_else(|| unknown_words(reason));
+        let refusal = Refusal::of_stored(reason, words, metadata);
+        Verdict::Refused(refusal.expect("it has words where its reason is not known"))
+    } else {
+        Verdict::Applied(Entry {
+            usage_amount: row.get(12),
+            reverted_total: row.get(13),
+            transaction_id: row.get(14),
+            platform_transaction_id: row.get(15),
+        })
+    };
+    DecidedRequest {
+        outcome: Outcome {
+            id: row.get(0),
+            org_id: row.get(7),
+            account_id: row.get(8),
+            decided_at: row.get(9),
+            verdict,
+        },
+        content: row.get(1),
+        client: row.get(2),
+        message_id: row.get(3),
+        usage_id: row.get(4),
+        amount: row.get(5),
+        reason: row.get(6),
+        is_archived: row.get(16),
+    }
+}

@@ -1,0 +1,265 @@
+//! A batch in parts: where the server refuses its statement and a probe finds the server in order,
+//! the requests are tried in halves, down to those at fault. What others' locks may cost a batch is
+//! bounded.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::batch::{Decided, Lookup, Params, Pending};
+use super::row::RowResult;
+use crate::common::backoff::Backoff;
+use crate::domain::outcome::{Aside, Decision, Failure, Verdict};
+use crate::ledger::client::{Ledger, STATEMENT_TIMEOUT};
+use crate::ledger::error::{LedgerError, RefusalCause, StatementError};
+
+/// Longest that the server works on a part of a batch.
+const PART_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Tries of a statement that met a deadlock, a serialization failure or another writer's entry.
+const CONTENDED_TRIES: usize = 8;
+
+/// How long the parts of a refused statement are tried; the rest waits on a rung.
+const PARTS_AT_MOST: Duration = Duration::from_secs(5);
+
+/// The same where locks of others are in the way: the whole has waited for them already.
+const LOCKED_PARTS_AT_MOST: Duration = Duration::from_millis(250);
+
+/// How long requests on usages that are known to be locked are tried.
+const KNOWN_AT_MOST: Duration = Duration::from_millis(60);
+
+/// Longest wait for a lock where locks were met of late: they are not to add up.
+const LOCKS_ABOUT_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The same for a part of a batch. It shrinks with the time that is left, so that many locks do not
+/// use it up.
+const PART_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
+const SHORTEST_LOCK_TIMEOUT: Duration = Duration::from_millis(2);
+
+/// Requests for which the server has no room, from which on it has none for any.
+const SEVERAL: usize = 2;
+
+/// A batch on its way through the statement.
+pub(crate) struct Split<'a> {
+    ledger: &'a Ledger,
+    /// What is decided so far.
+    pub decided: Decided,
+    /// Whether the server was found in order after it refused a statement.
+    probed: bool,
+    /// Since then: when the parts are given up.
+    until: Option<Instant>,
+    /// Requests that failed for want of room, and what the server lacks.
+    short: Vec<((Uuid, Uuid), LedgerError)>,
+}
+
+impl<'a> Split<'a> {
+    pub fn new(ledger: &'a Ledger, requests: usize) -> Self {
+        Self {
+            ledger,
+            decided: Decided::with_capacity(requests),
+            probed: false,
+            until: None,
+            short: Vec::new(),
+        }
+    }
+
+    /// Decides the requests, those last on whose usages others were found to hold locks.
+    pub async fn run(
+        &mut self,
+        requests: &[Pending<'_>],
+        lookup: Lookup,
+    ) -> Result<(), LedgerError> {
+        let locked = self.ledger.locks.of(requests.iter().map(Pending::usage));
+        if !locked.contains(&true) {
+            return self.run_in_parts(requests, lookup).await;
+        }
+        let of = |wanted: bool| {
+            let chosen = requests.iter().zip(&locked);
+            let chosen = chosen.filter(move |(_, locked)| **locked == wanted);
+            chosen.map(|(pending, _)| *pending).collect::<Vec<_>>()
+        };
+        let free = of(false);
+        if !free.is_empty() {
+            self.run_in_parts(&free, lookup).await?;
+        }
+        let before = self.until.replace(Instant::now() + KNOWN_AT_MOST);
+        let done = self.run_in_parts(&of(true), lookup).await;
+        self.until = before;
+        done
+    }
+
+    /// Runs the requests in one statement, or, where a request fails it, each half by itself.
+    async fn run_in_parts(
+        &mut self,
+        requests: &[Pending<'_>],
+        lookup: Lookup,
+    ) -> Result<(), LedgerError> {
+        // A stack with the left half on top keeps the order of delivery.
+        let mut parts = vec![requests];
+        while let Some(part) = parts.pop() {
+            if self.is_over() {
+                self.set_aside(part);
+                continue;
+            }
+            let waits_long = self.until.is_none() && !self.ledger.locks.are_about();
+            let (failure, refused) = match self.run_contended(part, lookup).await {
+                Ok(answers) => {
+                    self.decided.extend(answers);
+                    continue;
+                }
+                Err(StatementError::Unavailable(error)) => return Err(error),
+                Err(StatementError::Contended(text)) => (Failure::Unavailable(text), None),
+                Err(StatementError::Refused(refused)) => {
+                    self.refused(refused.cause).await?;
+                    (refused.failure, Some((refused.cause, refused.error)))
+                }
+            };
+            if let [pending] = part {
+                self.failed(pending, failure, refused, waits_long);
+            } else {
+                let (left, right) = part.split_at(part.len() / 2);
+                parts.extend([right, left]);
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of the requests. Where several had no room since something was last written, the server lacks it; one
+    /// alone may be at fault itself, and waits.
+    pub fn finish(mut self) -> Decided {
+        let mut without_room = self.ledger.without_room();
+        if self.decided.values().any(writes_entries) {
+            without_room.clear();
+        } else if !self.short.is_empty() {
+            for (key, _) in &self.short {
+                if without_room.len() < SEVERAL {
+                    without_room.insert(*key);
+                }
+            }
+            let is_servers_fault = without_room.len() >= SEVERAL;
+            for (key, error) in self.short {
+                if let Some(Decision::SetAside(_, aside)) = self.decided.get_mut(&key) {
+                    *aside = if is_servers_fault {
+                        Aside::Server(error.to_string())
+                    } else {
+                        Aside::Untried
+                    };
+                }
+            }
+        }
+        drop(without_room);
+        self.decided
+    }
+
+    /// The server refused a statement: its own fault unless it is in order without requests.
+    async fn refused(&mut self, cause: RefusalCause) -> Result<(), LedgerError> {
+        if !self.probed {
+            self.ledger.probe().await?;
+            self.probed = true;
+        }
+        let at_most = match cause {
+            RefusalCause::Lock => LOCKED_PARTS_AT_MOST,
+            RefusalCause::Writing | RefusalCause::Other => PARTS_AT_MOST,
+        };
+        let until = Instant::now() + at_most;
+        self.until = Some(self.until.map_or(until, |before| before.min(until)));
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        // Without a rung, what is given up would have nowhere to wait.
+        self.ledger.has_rungs && self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    fn set_aside(&mut self, part: &[Pending<'_>]) {
+        let reason = "it was not tried to the end, since its batch met locks or failures";
+        for pending in part {
+            let failure = Failure::Unavailable(reason.into());
+            let decision = Decision::SetAside(failure, Aside::Untried);
+            self.decided.insert(pending.key(), decision);
+        }
+    }
+
+    fn failed(
+        &mut self,
+        pending: &Pending<'_>,
+        failure: Failure,
+        refused: Option<(RefusalCause, LedgerError)>,
+        waited_long: bool,
+    ) {
+        let key = pending.key();
+        let decision = match refused {
+            Some((RefusalCause::Writing, error)) => {
+                self.short.push((key, error));
+                Decision::SetAside(failure, Aside::Room)
+            }
+            Some((RefusalCause::Lock, _)) => {
+                let held_for = self.ledger.locks.met(pending.usage());
+                if waited_long || held_for >= self.ledger.lock_timeout {
+                    Decision::Failed(failure)
+                } else {
+                    // A part waits for milliseconds: the lock may be another worker's, who is about to commit.
+                    Decision::SetAside(failure, Aside::Untried)
+                }
+            }
+            Some((RefusalCause::Other, _)) | None => Decision::Failed(failure),
+        };
+        self.decided.insert(key, decision);
+    }
+
+    async fn run_contended(
+        &self,
+        part: &[Pending<'_>],
+        mut lookup: Lookup,
+    ) -> Result<Vec<RowResult>, StatementError> {
+        let params = Params::new(part.iter().copied());
+        let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(200));
+        for _ in 1..CONTENDED_TRIES {
+            match (self.run_once(&params, lookup).await, lookup) {
+                // Whoever was in the way has committed, and shows to who looks.
+                (Err(StatementError::Contended(_)), Lookup::Optimistic) => {
+                    self.ledger.note_contention();
+                    lookup = Lookup::Full;
+                }
+                (Err(StatementError::Contended(_)), Lookup::Full) => {
+                    sleep(backoff.next_wait()).await
+                }
+                (done, _) => return done,
+            }
+        }
+        self.run_once(&params, lookup).await
+    }
+
+    async fn run_once(
+        &self,
+        params: &Params<'_>,
+        lookup: Lookup,
+    ) -> Result<Vec<RowResult>, StatementError> {
+        let ledger = self.ledger;
+        match self.until {
+            None if ledger.locks.are_about() => {
+                let limits = (LOCKS_ABOUT_TIMEOUT, STATEMENT_TIMEOUT);
+                ledger.run_within(params, lookup, limits).await
+            }
+            None => ledger.run(params, lookup).await,
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let lock = (left / 40).clamp(SHORTEST_LOCK_TIMEOUT, PART_LOCK_TIMEOUT);
+                ledger
+                    .run_within(params, lookup, (lock, PART_TIMEOUT))
+                    .await
+            }
+        }
+    }
+}
+
+/// Whether the server had room for entries.
+fn writes_entries(decision: &Decision) -> bool {
+    match decision {
+        Decision::Decided(outcome) => matches!(outcome.verdict, Verdict::Applied(_)),
+        Decision::Repeated(_) | Decision::NotYet | Decision::Failed(_) | Decision::SetAside(..) => {
+            false
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Connections to the database and the settings of their sessions.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{CancelToken, Client, Config};
+
+use super::encryption::Encryption;
+use super::hosts;
+use super::hosts::{CONNECT_TIMEOUT, Hosts};
+use crate::common::tls;
+use crate::config::Settings;
+use crate::ledger::error::{LedgerError, unavailable};
+
+/// A client that vanishes without a word, its host or the network being gone, must not leave its locks, its
+/// transaction or its place on the server: others would wait for them, for hours with a server's own defaults.
+/// A transaction of ours is never idle for longer than a message to the server takes. And no name of ours may be taken for
+/// that of something that others made in a schema of the path: every statement names the schema of what is not the server's.
+/// Nor may a row be hidden: under a policy that filters what this role sees, its statements fail.
+const IF_WE_VANISH: &str = "
+    SET search_path = pg_catalog, pg_temp;
+    SET row_security = off;
+    SET idle_in_transaction_session_timeout = '15s';
+    SET tcp_keepalives_idle = 15;
+    SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = '30s';
+";
+
+/// The statement's look-ups are by key, whatever the planner would guess of a batch's size: one plan, made
+/// once, of index scans. A database whose default is another isolation, or not to wait for the disk and the standbys,
+/// must not decide either of them here.
+const SESSION: &str = "
+    SET plan_cache_mode = force_generic_plan;
+    SET enable_seqscan = off;
+    SET enable_hashjoin = off;
+    SET enable_mergejoin = off;
+    SET enable_bitmapscan = off;
+    SET jit = off;
+    SET default_transaction_isolation = 'read committed';
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') <> 'remote_apply';
+";
+
+/// The usage that an entry's metadata names: 32 lower-case digits, however it is spelled there.
+const REVERTED: &str = "replace(translate(lower((metadata ->> 'revert_request_using') COLLATE \"C\"), '{}-', ''), 'urn:uuid:', '')";
+
+/// Its hash. The last 32 digits are the same in every spelling, and quickly found.
+const HASH_OF_REVERTED: &str = "hashtextextended(right(rtrim(replace(lower((metadata ->> 'revert_request_using') \
+     COLLATE \"C\"), '-', ''), '}'), 32), 0)";
+
+/// Which rows the index holds: those that name a usage, credits and the debits of customers. The debits of reverts on the
+/// platform's account are left out: they would double the index.
+const INDEXED: &str = "metadata ? 'revert_request_using' AND (type = 'credit' \
+     OR account_id <> '00000000-0000-0000-0000-000000000000')";
+
+/// A statement with the schema of Frontier's tables put in, and how an entry names the usage that it reverts.
+pub fn in_schema(statement: &str, settings: &Settings) -> String {
+    let quoted = format!("\"{}\"", settings.ledger.schema);
+    statement
+        .replace("{hash_of_reverted}", HASH_OF_REVERTED)
+        .replace("{reverted}", REVERTED)
+        .replace("{indexed}", INDEXED)
+        .replace("{ledger}", &quoted)
+}
+
+/// The pool, how its connections are encrypted, and the server's address for messages.
+/// `limits` is a statement for each session.
+pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, String), LedgerError> {
+    let encryption = Encryption::new(settings)?;
+    let config = parse(settings, &encryption)?;
+    let host = describe(&config);
+    let manager = Manager::from_connect(
+        config,
+        Hosts(encryption.clone()),
+        ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        },
+    );
+    let session = format!("{IF_WE_VANISH} {SESSION} {limits};");
+    let pool = Pool::builder(manager)
+        .max_size(usize::from(settings.pool_size()))
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(CONNECT_TIMEOUT))
+        .create_timeout(Some(CONNECT_TIMEOUT))
+        .post_create(Hook::async_fn(move |client, _| {
+            let session = session.clone();
+            Box::pin(async move {
+                let done = client.batch_execute(&session).await;
+                done.map_err(HookError::Backend)
+            })
+        }))
+        .build()
+        .map_err(|error| LedgerError::permanent(format!("the pool of connections: {error}")))?;
+    Ok((pool, encryption, host))
+}
+
+/// Asks the server to cancel what a connection is doing.
+pub async fn cancel(token: CancelToken, encryption: &Encryption) {
+    let _ = token.cancel_query(encryption.clone()).await;
+}
+
+/// One connection of its own, for migrations.
+pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError> {
+    let encryption = Encryption::new(settings)?;
+    let config = parse(settings, &encryption)?;
+    let host = describe(&config);
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, hosts::connect(&config, &encryption))
+        .await
+        .map_err(|_| LedgerError::silent(&host))?;
+    let (client, connection) = connected.map_err(|error| {
+        if encryption.was_declined(&error) {
+            return LedgerError::clear_text_only(&host);
+        }
+        unavailable(&error, &host)
+    })?;
+    // Ends with the client; its errors reach whoever waits for an answer.
+    tokio::spawn(connection);
+    // The lock under which one process migrates would otherwise outlast a process that vanished with it.
+    let told = tokio::time::timeout(CONNECT_TIMEOUT, client.batch_execute(IF_WE_VANISH));
+    let told = told.await.map_err(|_| LedgerError::silent(&host))?;
+    told.map_err(|error| unavailable(&error, &host))?;
+    Ok((client, host))
+}
+
+fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerError> {
+    let classify =
+        |error: &str| LedgerError::permanent(format!("configuration: database.url: {error}"));
+    let mut config = read(settings).map_err(|error| {
+        classify(&format!(
+            "{error}; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE"
+        ))
+    })?;
+    // Every sslmode was taken out where the settings were read; one that is still there was overlooked.
+    if !matches!(config.get_ssl_mode(), SslMode::Prefer) {
+        return Err(classify(
+            "has an sslmode that can't be told from the rest; write it as sslmode=verify-full",
+        ));
+    }
+    let named = |host: &Host| matches!(host, Host::Tcp(name) if !name.is_empty());
+    if encryption.is_on()
+        && (config.get_hosts().is_empty() || !config.get_hosts().iter().all(named))
+    {
+        return Err(classify(
+            "asks for TLS by its sslmode, but not every server has a name that its certificate could bear; \
+             write a host for each, or leave sslmode out where all is within this machine",
+        ));
+    }
+    config.ssl_mode(encryption.mode());
+    if let Some(password) = settings.database.url.password() {
+        config.password(password);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("revertd");
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    // A peer that vanished without a word is noticed in half a minute.
+    config.keepalives_idle(Duration::from_secs(15));
+    config.keepalives_interval(Duration::from_secs(5));
+    config.keepalives_retries(3);
+    config.tcp_user_timeout(Duration::from_secs(30));
+    Ok(config)
+}
+
+/// What the client reads in the address. Its sources name the option that is wrong, not its value.
+fn read(settings: &Settings) -> Result<Config, String> {
+    let parsed = settings.database.url.secret().parse::<Config>();
+    parsed.map_err(|error| {
+        let source = std::error::Error::source(&error);
+        source.map_or_else(|| error.to_string(), ToString::to_string)
+    })
+}
+
+/// The servers to which everything goes in the clear, over a network.
+#[must_use]
+pub fn unencrypted(settings: &Settings) -> Vec<String> {
+    let url = &settings.database.url;
+    let Some(config) = read(settings).ok().filter(|_| url.tls().is_none()) else {
+        return Vec::new();
+    };
+    let name = |host: &Host| match host {
+        Host::Tcp(name) => Some(name.clone()),
+        Host::Unix(_) => None,
+    };
+    let names = config.get_hosts().iter().filter_map(name);
+    let addresses = config.get_hostaddrs().iter().map(ToString::to_string);
+    let mut all: Vec<_> = names.chain(addresses).collect();
+    all.retain(|host| !tls::is_local(host));
+    all
+}
+
+/// Host and port of each server that is reached over a network.
+pub fn servers(settings: &Settings) -> Result<Vec<(String, u16)>, LedgerError> {
+    let config = parse(settings, &Encryption::new(settings)?)?;
+    let ports = config.get_ports();
+    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+    // Where addresses are given beside the names, they are what is connected to.
+    if !config.get_hostaddrs().is_empty() {
+        let addresses = config.get_hostaddrs().iter().enumerate();
+        return Ok(addresses
+            .map(|(index, host)| (host.to_string(), port(index)))
+            .collect());
+    }
+    let named = config.get_hosts().iter().enumerate();
+    let over_network = named.filter_map(|(index, host)| match host {
+        Host::Tcp(name) => Some((name.clone(), port(index))),
+        Host::Unix(_) => None,
+    });
+    Ok(over_network.collect())
+}
+
+fn describe(config: &Config) -> String {
+    let ports = config.get_ports();
+    let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
+        let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(path) => format!("{} (port {port})", path.display()),
+        }
+    });
+    let all: Vec<_> = hosts.collect();
+    if all.is_empty() {
+        "localhost".into()
+    } else {
+        all.join(", ")
+    }
+}
