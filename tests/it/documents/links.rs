@@ -187,8 +187,9 @@ fn every_included_file_exists() {
 
 #[test]
 fn every_source_file_that_is_named_exists() {
-    let named = Regex::new(r"`((?:src|config|api|migrations|examples|docs)(?:/[\w.-]+)+)`")
-        .expect("an expression");
+    let named =
+        Regex::new(r"`((?:src|tests|benches|config|api|migrations|examples|docs)(?:/[\w.-]+)+)`")
+            .expect("an expression");
     let mut count = 0;
     for page in pages::all() {
         for found in named.captures_iter(&page.text) {
