@@ -170,7 +170,7 @@ impl BrokerError {
                     }
                     AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self {
                         message: format!(
-                            "{at} forbids {doing}: {text}; grant the user of amqp.url what the README lists \
+                            "{at} forbids {doing}: {text}; grant the user of amqp.url what the documentation lists \
                              under Permissions"
                         ),
                         kind: BrokerErrorKind::Forbidden,

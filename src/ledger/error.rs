@@ -238,7 +238,7 @@ fn of_server(state: &SqlState, text: &str, host: &str) -> LedgerError {
              ledger.schema"
         )),
         &SqlState::INSUFFICIENT_PRIVILEGE => LedgerError::permanent(format!(
-            "{at}: {text}; grant the role of database.url what the README lists under Permissions"
+            "{at}: {text}; grant the role of database.url what the documentation lists under Permissions"
         )),
         &SqlState::READ_ONLY_SQL_TRANSACTION => LedgerError::transient(format!(
             "{at} is read-only: {text}; point database.url at the primary, or name all hosts with \
