@@ -1,9 +1,10 @@
-//! Files that hold what does not belong into an address: passwords, certificates and keys, as secrets are mounted.
+//! Files that hold passwords, certificates and keys, as an orchestrator mounts secrets.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A file, read when the configuration was loaded. Shows its path, never what it holds.
+/// The content of a file, read when the configuration is loaded. `Display` and `Debug` show only
+/// its path.
 #[derive(Clone)]
 pub struct HeldFile {
     path: String,
@@ -30,19 +31,19 @@ impl HeldFile {
         })
     }
 
-    /// Where it was read.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// What it held.
+    /// The content of the file.
     #[must_use]
     pub fn content(&self) -> &[u8] {
         &self.content
     }
 
-    /// A password: all of the file, but for the newline that editors and `echo` put at its end.
+    /// The content as a password, without the newline that editors and `echo` append.
     pub(super) fn password(&self) -> Result<String, String> {
         let path = &self.path;
         let text = std::str::from_utf8(&self.content)
@@ -77,22 +78,22 @@ impl fmt::Debug for HeldFile {
 
 text_type!(HeldFile, HeldFile::read);
 
-/// What TLS to a server needs besides its address. Every file is PEM.
+/// The TLS settings of a server. Every file is PEM.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// The section whose keys name the files: `amqp` or `database`.
     pub section: &'static str,
-    /// The authorities that are trusted, and no others; without it, those that the system trusts.
+    /// The only trusted authorities; `None` trusts those of the system.
     pub ca: Option<HeldFile>,
-    /// The certificate that this program shows, with its chain.
+    /// The client certificate that revertd presents, with its chain.
     pub identity: Option<Identity>,
 }
 
 /// A client's certificate and its key.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The certificate, and those between it and its authority.
+    /// The certificate, and the intermediate certificates up to its authority.
     pub cert: HeldFile,
-    /// Its private key, unencrypted.
+    /// The private key of the certificate, unencrypted.
     pub key: HeldFile,
 }

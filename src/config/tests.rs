@@ -44,7 +44,8 @@ fn keys_that_are_commented_out_in_the_built_in_file_are_keys() {
         })
         .collect::<Vec<_>>()
         .concat();
-    // Files are read, so that each of these is known by what is wrong with it; the gateway's, when it starts.
+    // Each file key is checked by the error for its missing file; the gateway reads its files at
+    // its start.
     let (files, others): (Vec<_>, Vec<_>) = uncommented
         .lines()
         .partition(|line| line.contains("_file = \"") && !line.contains("gateway"));
@@ -302,7 +303,7 @@ fn a_variable_that_looks_like_a_setting_stops_the_start() {
     }
     let message = refused(&[("REVERTD_REVERT_POLICY", "cumulative")]);
     assert!(message.contains("REVERTD_REVERT__POLICY"), "{message}");
-    // What an orchestrator, the tests, the compose file or a client of the gateway sets.
+    // An orchestrator, the tests, the compose file or a client of the gateway set these.
     for name in [
         "REVERTD_CONFIG",
         "REVERTD_TEST_INSTANCE",
