@@ -299,7 +299,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Most unacknowledged deliveries on the channel of one worker.
+    /// Most unacknowledged deliveries of the process for each of its workers.
     #[must_use]
     pub fn prefetch(&self) -> u16 {
         let default = self.worker.batch_max.saturating_mul(2);

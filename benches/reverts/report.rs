@@ -1,4 +1,5 @@
-//! Where the figures go: to the screen, to a report, and, when asked to, between the markers of the project's pages.
+//! Output of the figures: to the screen, to a report, and, with `--record`, between the markers of
+//! the project's pages.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,15 +11,15 @@ use crate::machine::Machine;
 use crate::stage::in_repository;
 use crate::table::Table;
 
-/// The pages that have markers: `<!-- bench:NAME -->` to `<!-- /bench:NAME -->`.
+/// The pages with markers: `<!-- bench:NAME -->` to `<!-- /bench:NAME -->`.
 const PAGES: [&str; 2] = ["BENCHMARKS.md", "README.md"];
 
-/// Where the pages' plots are.
+/// Folder of the pages' plots.
 const PLOTS: &str = "benches/plots";
 
-/// What one measurement found.
+/// The result of one measurement.
 pub struct Section {
-    /// Of its markers, and the command that makes it again.
+    /// The name of its markers, and of its command.
     pub name: &'static str,
     pub title: &'static str,
     pub table: Table,
@@ -26,7 +27,7 @@ pub struct Section {
     pub notes: Vec<String>,
     /// Name and content of an SVG file.
     pub plot: Option<(&'static str, String)>,
-    /// Lines of the summary: what, and its figure.
+    /// Lines of the summary: a label and its figure.
     pub headlines: Vec<(&'static str, String)>,
 }
 
@@ -42,7 +43,7 @@ impl Section {
         }
     }
 
-    /// Shows it on standard output.
+    /// Prints it on standard output.
     pub fn print(&self) {
         println!("\n{}\n\n{}", self.title, self.table.text());
         for note in &self.notes {
@@ -85,7 +86,7 @@ pub fn write(folder: &Path, command: &str, machine: &Machine, sections: &[Sectio
     Ok(())
 }
 
-/// Puts the sections, and a summary of a whole run, between their markers.
+/// Writes the sections between their markers, and a summary if every measurement ran.
 pub fn record(command: &str, machine: &Machine, sections: &[Section], whole: bool) -> Result<()> {
     let mut blocks = vec![("machine", machine.table(command).markdown())];
     for section in sections {
@@ -118,7 +119,7 @@ pub fn record(command: &str, machine: &Machine, sections: &[Section], whole: boo
     Ok(())
 }
 
-/// Replaces what is between the markers of that name, if they are there.
+/// Replaces the text between the markers of that name, if the markers exist.
 fn replace(text: &mut String, name: &str, block: &str) -> bool {
     let (start, end) = (
         format!("<!-- bench:{name} -->\n"),

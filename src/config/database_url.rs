@@ -77,7 +77,7 @@ impl DatabaseUrl {
                 }
             };
             if option.replace(pair.value).is_some() {
-                return Err(format!("says {} twice; say it once", pair.key));
+                return Err(format!("sets {} twice; set it once", pair.key));
             }
         }
         let begins = if body.is_some() && !kept.is_empty() {

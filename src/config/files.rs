@@ -14,14 +14,14 @@ pub struct HeldFile {
 impl HeldFile {
     pub(super) fn read(path: &str) -> Result<Self, String> {
         if path.is_empty() {
-            return Err("is empty; it must be the path of a file, or be left out".into());
+            return Err("is empty; it must be the path of a file; remove the key if no file is needed".into());
         }
         let content = std::fs::read(path).map_err(|error| {
             format!("cannot read {path}: {error}; it must be a file that this process may read")
         })?;
         if content.is_empty() {
             return Err(format!(
-                "{path} is empty; the file must hold what the key is for"
+                "{path} is empty; it must hold a password, a certificate or a key"
             ));
         }
         let content = content.into();
@@ -47,17 +47,17 @@ impl HeldFile {
     pub(super) fn password(&self) -> Result<String, String> {
         let path = &self.path;
         let text = std::str::from_utf8(&self.content)
-            .map_err(|_| format!("{path} is not UTF-8; it must hold the password alone"))?;
+            .map_err(|_| format!("{path} is not UTF-8; it must hold only the password"))?;
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
             return Err(format!(
-                "{path} holds an empty line; it must hold the password alone"
+                "{path} holds only a newline; it must hold the password"
             ));
         }
         if text.contains(['\n', '\r', '\0']) {
             return Err(format!(
-                "{path} holds more than one line; it must hold the password alone"
+                "{path} holds more than one line; it must hold only the password"
             ));
         }
         Ok(text.to_owned())

@@ -20,12 +20,12 @@ pub struct ManagementUrl {
 impl ManagementUrl {
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "must look like http://HOST:15672 or https://USER:PASSWORD@HOST:15671";
-        let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); it {FORM}"))?;
+        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); it {FORM}"))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(format!("has a scheme that is not http; it {FORM}"));
+            return Err(format!("has a scheme other than http or https; it {FORM}"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(format!("has something behind its path; it {FORM}"));
+            return Err(format!("has a query or a fragment; it {FORM}"));
         }
         if url.password().is_some() && url.username().is_empty() {
             return Err(format!("has a password, but no user; it {FORM}"));
@@ -133,9 +133,9 @@ mod tests {
     #[test]
     fn what_is_no_such_address_is_said() {
         for (text, said) in [
-            ("rabbit", "no URL"),
+            ("rabbit", "not a URL"),
             ("amqp://rabbit", "scheme"),
-            ("http://rabbit/?x", "behind its path"),
+            ("http://rabbit/?x", "a query or a fragment"),
             ("http://:secret@rabbit", "no user"),
         ] {
             let error = ManagementUrl::parse(text).expect_err(text);

@@ -30,8 +30,8 @@ impl AmqpSettings {
             }
             if self.url.is_external() {
                 return Err(
-                    "amqp.url has auth_mechanism=external, but begins with amqp://, where nobody \
-                            shows a certificate; write amqps://"
+                    "amqp.url has auth_mechanism=external, but begins with amqp://, which sends \
+                            no client certificate; write amqps://"
                         .into(),
                 );
             }
@@ -39,7 +39,7 @@ impl AmqpSettings {
         if self.url.is_external() {
             if identity.is_none() {
                 return Err(
-                    "amqp.url has auth_mechanism=external, but there is no certificate to show; \
+                    "amqp.url has auth_mechanism=external, but no client certificate is set; \
                             set amqp.cert_file and amqp.key_file"
                         .into(),
                 );

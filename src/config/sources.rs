@@ -63,7 +63,7 @@ impl SettingSources {
         match self.variables.keys().chain(&self.in_file).find(unknown) {
             None => Ok(()),
             Some(key) => Err(SettingsError(format!(
-                "{key} is no key; `revertd config` without it shows those that there are"
+                "{key} is not a setting; remove it, and `revertd config` lists all settings"
             ))),
         }
     }

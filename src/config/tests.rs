@@ -162,7 +162,7 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
         (
             "REVERTD_AMQP__URL",
             "http://localhost",
-            "amqp.url: has a scheme that is not amqp",
+            "amqp.url: has a scheme other than amqp",
         ),
         (
             "REVERTD_AMQP__URL",
@@ -177,7 +177,7 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
         (
             "REVERTD_AMQP__REPLY_TO_PATTERN",
             "(",
-            "amqp.reply_to_pattern: is no regular expression",
+            "amqp.reply_to_pattern: is not a regular expression",
         ),
         (
             "REVERTD_DATABASE__URL",
@@ -425,7 +425,7 @@ fn telemetry_is_off_unless_its_addresses_are_set_and_a_wrong_one_says_what_is_ri
         assert_eq!(url, right.trim_end_matches('/'));
     }
     for (error, why) in [
-        ("https://localhost:4318", "no TLS to a collector"),
+        ("https://localhost:4318", "sends spans without TLS"),
         ("localhost:4318", "such as http://localhost:4318"),
         (
             "http://user:secret@localhost:4318",

@@ -50,7 +50,7 @@ impl SchemaName {
         let starts = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
         if !starts || !text.chars().all(plain) || text.len() > 63 {
             return Err(
-                "must be a schema's name: lower-case letters, digits and _, at most 63".into(),
+                "must be a schema's name: lower-case letters, digits and _, not a digit first, at most 63 bytes".into(),
             );
         }
         if text == "revertd" {
@@ -223,11 +223,11 @@ pub struct CollectorUrl(String);
 
 impl CollectorUrl {
     fn parse(text: &str) -> Result<Self, String> {
-        let message = "must be the address of a collector's OTLP over HTTP, such as http://localhost:4318; what it \
-                     demands of its clients stands in OTEL_EXPORTER_OTLP_HEADERS";
+        let message = "must be the URL of a collector's OTLP/HTTP receiver, such as http://localhost:4318; \
+                     set credentials in OTEL_EXPORTER_OTLP_HEADERS";
         let url = url::Url::parse(text).map_err(|_| message)?;
         if url.scheme() == "https" {
-            return Err("this version speaks no TLS to a collector; use one on this machine, which passes spans on".into());
+            return Err("must not be https: revertd sends spans without TLS; use a collector on this machine that forwards them".into());
         }
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
         if url.scheme() != "http" || !url.has_host() || !plain || url.fragment().is_some() {
@@ -259,7 +259,7 @@ impl ReplyToPattern {
     fn parse(text: &str) -> Result<Self, String> {
         Regex::new(text)
             .map(Self)
-            .map_err(|error| format!("is no regular expression: {error}"))
+            .map_err(|error| format!("is not a regular expression: {error}"))
     }
 
     /// Whether a `reply_to` may name `queue`.

@@ -52,7 +52,7 @@ impl AmqpUrls {
             .collect::<Result<Vec<_>, _>>()?;
         let Some(first) = urls.first() else {
             return Err(
-                "names no address; it must look like amqp://USER:PASSWORD@HOST:5672/VHOST".into(),
+                "holds no URL; it must look like amqp://USER:PASSWORD@HOST:5672/VHOST".into(),
             );
         };
         let same = |url: &AmqpUrl| {
@@ -64,8 +64,8 @@ impl AmqpUrls {
         let same =
             |url: &AmqpUrl| url.is_secure() == first.is_secure() && url.external == first.external;
         if !urls.iter().all(same) {
-            return Err("has addresses of which some are encrypted, or show a certificate, and some are not; \
-                        write all with amqps://, and with the same auth_mechanism"
+            return Err("has addresses that differ in encryption or in auth_mechanism; \
+                        write all with amqps:// and the same auth_mechanism"
                 .into());
         }
         Ok(Self(urls))
@@ -160,9 +160,9 @@ pub struct AmqpUrl {
 impl AmqpUrl {
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "must look like amqp://USER:PASSWORD@HOST:5672/VHOST";
-        let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); it {FORM}"))?;
+        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); it {FORM}"))?;
         if !matches!(url.scheme(), "amqp" | "amqps") {
-            return Err(format!("has a scheme that is not amqp; it {FORM}"));
+            return Err(format!("has a scheme other than amqp or amqps; it {FORM}"));
         }
         if url.host_str().is_none_or(str::is_empty) {
             return Err(format!("names no host; it {FORM}"));

@@ -52,7 +52,7 @@ fn a_password_file_that_is_none_stops_the_start() {
     for (path, said) in [
         (missing.as_str(), "cannot read"),
         (empty.as_str(), "is empty"),
-        (blank.as_str(), "an empty line"),
+        (blank.as_str(), "only a newline"),
         (lines.as_str(), "more than one line"),
         ("", "must be the path of a file"),
     ] {
@@ -110,7 +110,7 @@ fn what_contradicts_itself_about_the_way_to_the_broker_stops_the_start() {
             &[url("amqps://mq"), key],
             "amqp.key_file is set, but amqp.cert_file is not",
         ),
-        (&[url(external)], "no certificate to show"),
+        (&[url(external)], "no client certificate is set"),
         (
             &[url("amqp://me@mq/%2f?auth_mechanism=EXTERNAL")],
             "write amqps://",
@@ -124,7 +124,7 @@ fn what_contradicts_itself_about_the_way_to_the_broker_stops_the_start() {
             &[url("amqp://mq/%2f?auth_mechanism=magic")],
             "auth_mechanism=magic; it must be one of",
         ),
-        (&[url("amqps://one,amqp://two")], "some are not"),
+        (&[url("amqps://one,amqp://two")], "differ in encryption"),
         (&[url("amqps://mq?cacertfile=/x")], "has cacertfile="),
     ]);
 }
@@ -179,7 +179,7 @@ fn what_contradicts_itself_about_the_way_to_the_database_stops_the_start() {
         ),
         (
             &[url("postgres://db/x?sslmode=require&sslmode=disable")],
-            "says sslmode twice",
+            "sets sslmode twice",
         ),
         (
             &[url("postgres://db/x?sslmode=require&sslrootcert=/nowhere")],
