@@ -64,9 +64,11 @@ impl AmqpUrls {
         let same =
             |url: &AmqpUrl| url.is_secure() == first.is_secure() && url.external == first.external;
         if !urls.iter().all(same) {
-            return Err("has addresses that differ in encryption or in auth_mechanism; \
+            return Err(
+                "has addresses that differ in encryption or in auth_mechanism; \
                         write all with amqps:// and the same auth_mechanism"
-                .into());
+                    .into(),
+            );
         }
         Ok(Self(urls))
     }
