@@ -1,6 +1,6 @@
 #!/bin/sh
-# What a login of RabbitMQ may configure, write and read: rabbitmq.sh ROLE [USER [VHOST]]
-# ROLE is one of those below; USER, which must be there, is called as the role unless it is named; VHOST is /.
+# Sets the permissions (configure, write, read) of a RabbitMQ user: rabbitmq.sh ROLE [USER [VHOST]]
+# ROLE is one of the roles below; USER must exist and defaults to ROLE; VHOST defaults to /.
 set -eu
 role=${1:-} user=${2:-$role} vhost=${3:-/}
 case $role in
