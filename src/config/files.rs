@@ -14,10 +14,9 @@ pub struct HeldFile {
 impl HeldFile {
     pub(super) fn read(path: &str) -> Result<Self, String> {
         if path.is_empty() {
-            return Err(
-                "is empty; it must be the path of a file; remove the key if no file is needed"
-                    .into(),
-            );
+            return Err("is empty; it must be the path of a file; \
+                        remove the key if no file is needed"
+                .into());
         }
         let content = std::fs::read(path).map_err(|error| {
             format!("cannot read {path}: {error}; it must be a file that this process may read")

@@ -50,7 +50,9 @@ impl SchemaName {
         let starts = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
         if !starts || !text.chars().all(plain) || text.len() > 63 {
             return Err(
-                "must be a schema's name: lower-case letters, digits and _, not a digit first, at most 63 bytes".into(),
+                "must be a schema's name: lower-case letters, digits and _, \
+                 not a digit first, at most 63 bytes"
+                    .into(),
             );
         }
         if text == "revertd" {
@@ -227,7 +229,9 @@ impl CollectorUrl {
                      set credentials in OTEL_EXPORTER_OTLP_HEADERS";
         let url = url::Url::parse(text).map_err(|_| message)?;
         if url.scheme() == "https" {
-            return Err("must not be https: revertd sends spans without TLS; use a collector on this machine that forwards them".into());
+            return Err("must not be https: revertd sends spans without TLS; \
+                        use a collector on this machine that forwards them"
+                .into());
         }
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
         if url.scheme() != "http" || !url.has_host() || !plain || url.fragment().is_some() {
