@@ -22,15 +22,16 @@ build: ## build the release binary
 man: build ## write the manual pages into target/man
 	$(TARGET_DIR)/release/revertd man "$(TARGET_DIR)/man"
 
-# Under the names by which bash-completion, zsh and fish find them.
+# bash-completion, zsh and fish look for these names.
 completions: build ## write the completions of bash, zsh and fish into target/completions
 	@mkdir -p "$(TARGET_DIR)/completions"
 	$(TARGET_DIR)/release/revertd completions bash >"$(TARGET_DIR)/completions/revertd"
 	$(TARGET_DIR)/release/revertd completions zsh >"$(TARGET_DIR)/completions/_revertd"
 	$(TARGET_DIR)/release/revertd completions fish >"$(TARGET_DIR)/completions/revertd.fish"
 
-# Where a checkout and cargo's folder are, the program must not say: two machines make the same bytes of it. With flags of its
-# own it has a folder of its own, so that neither build throws away the other.
+# The program must not contain the paths of the checkout and of cargo's folder, so that two machines
+# build the same bytes. Different flags need a different target folder; otherwise each build would
+# discard the other.
 dist: export CARGO_TARGET_DIR = $(abspath $(TARGET_DIR)/dist-build)
 dist: export RUSTFLAGS = --remap-path-prefix=$(CURDIR)=/revertd --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 dist: ## make the release archive, the Debian package and the list of what is in them, in target/dist

@@ -6,9 +6,10 @@
 --   older_than  longer than anybody may send a request again
 --   ledger      the schema of Frontier's tables, ledger.schema
 --
--- Goes: the successes on a usage, all at once, the latest of which is older, if each still has its entry in the ledger,
--- so that the ledger itself refuses the usage from then on. Where partial reverts add up (policy `cumulative`), the usage
--- must be given back whole. Stays: every refusal, and every success whose entry somebody removed.
+-- It moves all successes on a usage at once, if the latest is older and each still has its entry in
+-- the ledger: the ledger itself refuses the usage from then on. If partial reverts add up (policy
+-- `cumulative`), the usage must be reverted fully. It keeps every refusal, and every success whose
+-- ledger entry was deleted.
 SET search_path TO :"ledger", pg_temp;
 
 -- The same columns: those that a migration added since it was made, the archive is given now.
@@ -76,8 +77,9 @@ BEGIN
             GROUP BY o.usage_id
             HAVING max(o.decided_at) < now() - $2
                 AND count(*) = count(entry.id)
-                -- Given back whole, or decided under `once`. Who ever means to change revert.policy to `cumulative` takes
-                -- the second half away: what was given back in part could then be given again by the same request.
+                -- Reverted fully, or decided under `once`. Before you change revert.policy to
+                -- `cumulative`, remove the second half: the same request could otherwise revert a
+                -- partial amount again.
                 AND (sum(o.amount) = max(o.usage_amount) OR bool_and(NOT o.cumulative))
         ), gone AS (
             DELETE FROM revertd.outcomes o USING protected p

@@ -1,8 +1,9 @@
 //! Shows the main job on real servers: `make demo`.
 //!
-//! A worker takes requests off RabbitMQ, one of each kind that succeeds and one of each that is refused; each is
-//! printed with its event, and compared with what the event should be. What is made on the servers of
-//! `REVERTD_DATABASE__URL` and `REVERTD_AMQP__URL` bears names of this run alone, and is removed in the end.
+//! A worker consumes requests from RabbitMQ: one of each kind that succeeds, and one of each that
+//! is refused. The demo prints each request with its event, and compares the event with the
+//! expected one. Everything that it creates on the servers of `REVERTD_DATABASE__URL` and
+//! `REVERTD_AMQP__URL` has names of this run alone, and is removed at the end.
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -40,7 +41,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Sets the stage and strikes it, whatever happens in between.
+/// Creates the stage, runs the demo, and removes the stage in any case.
 async fn run() -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut stage = tokio::select! {
@@ -75,7 +76,8 @@ fn complain(error: &anyhow::Error, log: &str) {
     }
 }
 
-/// An error with its causes, but for those that it tells already: some libraries' errors do, others' do not.
+/// An error with its causes, without the causes that its text already contains: the errors of some
+/// libraries do, those of others do not.
 fn line(error: &anyhow::Error) -> String {
     let mut line = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -86,7 +88,8 @@ fn line(error: &anyhow::Error) -> String {
     line
 }
 
-/// Unlike `eprintln!`, it does not panic where nobody reads, which would leave the stage standing.
+/// Unlike `eprintln!`, it does not panic if the reader is gone: a panic would leave the stage
+/// behind.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "demo: {text}");
 }
@@ -109,7 +112,7 @@ async fn show(stage: &mut Stage) -> Result<()> {
     }
     let (mut screen, tally) = desk.close();
 
-    // Once it is gone, nothing is in its hands, and what a queue holds is all there is.
+    // After the stop no message is in flight, so the depths of the queues are complete.
     stage.stop_worker().await?;
     let letters = stage.take_all("dead").await?;
     let left = stage.take_all("work").await?;
@@ -122,7 +125,7 @@ async fn show(stage: &mut Stage) -> Result<()> {
     check(&tally, &changes, written, letters, left)
 }
 
-/// The numbers must add up: the events, the ledger and the queues tell the same story.
+/// Checks that the events, the ledger and the queues agree.
 fn check(
     tally: &Tally,
     changes: &[(Balance, Balance)],
@@ -154,7 +157,7 @@ fn check(
     Ok(())
 }
 
-/// The signals that end the demo. Once they are listened for, none of them ends it before it has cleaned up.
+/// The signals that end the demo. Once it listens for them, it always cleans up before it ends.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -171,7 +174,7 @@ impl Signals {
         })
     }
 
-    /// The exit status that a shell expects after the signal: 128 and its number.
+    /// The exit status that a shell expects after the signal: 128 plus its number.
     async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.interrupt.recv() => 130,

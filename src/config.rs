@@ -1,4 +1,4 @@
-//! The configuration: loaded once, parsed into types that can't be wrong.
+//! The configuration: loaded once, and parsed into types that hold only valid values.
 //!
 //! Sources, of which a later one overrides an earlier one: the compiled-in `config/revertd.toml`, the file of `--config`, the
 //! environment. It must not know the clients of broker and database, only the form of their addresses.
@@ -11,7 +11,7 @@ use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A type that is written as text: parsed when read, shown by `Display`.
+/// Implements serde for a type that is written as text: `$parse` reads it, `Display` writes it.
 macro_rules! text_type {
     ($name:ident, $parse:path) => {
         impl<'de> serde::Deserialize<'de> for $name {
@@ -47,20 +47,21 @@ pub use types::{
 };
 pub use urls::{AmqpUrl, AmqpUrls};
 
-/// The compiled-in file: every key and its default.
+/// The compiled-in configuration file: every key and its default.
 pub const DEFAULTS: &str = include_str!("../config/revertd.toml");
 
 const PREFIX: &str = "REVERTD_";
 
-/// How the address of a direct reply-to begins, which needs no queue.
+/// Prefix of the address of a direct reply-to, which needs no queue.
 pub const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 
-/// Why the configuration can't be used; one sentence for the operator, without secrets.
+/// Why the configuration can't be used: one sentence for the operator, without secrets.
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {0}")]
 pub struct SettingsError(String);
 
-/// The effective configuration. Fields are the keys of `config/revertd.toml`, where they are explained.
+/// The effective configuration. The fields are the keys of `config/revertd.toml`, which explains
+/// them.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -75,7 +76,7 @@ pub struct Settings {
     pub authorization: AuthorizationSettings,
     pub telemetry: TelemetrySettings,
     pub gateway: GatewaySettings,
-    /// Where the values came from.
+    /// Where each value came from.
     #[serde(skip)]
     pub sources: SettingSources,
 }
@@ -220,10 +221,11 @@ pub struct GatewaySettings {
 }
 
 impl Settings {
-    /// Loads the configuration from `file`, where given, and the process's environment.
+    /// Loads the configuration from `file`, if given, and from the process's environment.
     ///
     /// # Errors
-    /// What is wrong, with the key and where its value came from.
+    /// If a value is invalid or the file can't be read. The error names the key and the source of
+    /// its value.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
         Self::load_from(
             file,
@@ -233,7 +235,7 @@ impl Settings {
         )
     }
 
-    /// The same with an environment of the caller's.
+    /// As [`Settings::load`], with the given environment.
     ///
     /// # Errors
     /// As [`Settings::load`].
@@ -260,9 +262,9 @@ impl Settings {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 SettingsError(format!("cannot read {}: {error}", path.display()))
             })?;
-            // Parsed by itself first, so that a syntax error names this file.
+            // Parsed separately first, so that a syntax error names this file.
             let table = text.parse::<toml::Table>().map_err(|error| {
-                // Its own words, and not the line, in which a password may stand.
+                // Show the parser's message, not the line: the line may hold a password.
                 let before = error.span().map_or("", |span| &text[..span.start]);
                 let (line, what) = (before.lines().count().max(1), error.message());
                 SettingsError(format!(
@@ -296,33 +298,33 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Requests that a process holds unacknowledged, for each of its workers.
+    /// Most unacknowledged deliveries of the process for each of its workers.
     #[must_use]
     pub fn prefetch(&self) -> u16 {
         let default = self.worker.batch_max.saturating_mul(2);
         self.amqp.prefetch.unwrap_or(default)
     }
 
-    /// Requests that a process holds unacknowledged.
+    /// Most unacknowledged deliveries of the process.
     #[must_use]
     pub fn in_flight(&self) -> u16 {
         self.prefetch().saturating_mul(self.worker.concurrency)
     }
 
-    /// Connections to the database, at most.
+    /// Most connections to the database.
     #[must_use]
     pub fn pool_size(&self) -> u16 {
         let default = self.worker.concurrency.saturating_add(1);
         self.database.pool_size.unwrap_or(default)
     }
 
-    /// Whether a client needs a grant for the org of a request.
+    /// Whether a client needs a grant for the org that a request names.
     #[must_use]
     pub fn needs_grants(&self) -> bool {
         self.authorization.mode == AuthorizationMode::Grants
     }
 
-    /// The ladder of retries, for the pure part.
+    /// The retry ladder in the form that `domain` uses.
     #[must_use]
     pub fn ladder(&self) -> crate::domain::retry::Ladder {
         crate::domain::retry::Ladder {
@@ -339,7 +341,7 @@ impl Settings {
         delays.map(|delay| format!("{prefix}.{delay}")).collect()
     }
 
-    /// The queues of revertd's own, the rungs of the configured ladder among them.
+    /// The names of revertd's own queues, with the rungs of the configured ladder.
     #[must_use]
     pub fn own_queues(&self) -> BTreeSet<String> {
         let named = self.named_queues().map(ToString::to_string);
@@ -356,7 +358,8 @@ impl Settings {
         ]
     }
 
-    /// Whether a request's `reply_to` must never name it: a rung of any ladder is revertd's own as well.
+    /// Whether `queue` is revertd's own, which a request's `reply_to` must never name. A rung of
+    /// any ladder counts, not only of the configured one.
     fn is_own_queue(&self, queue: &str) -> bool {
         let prefix = self.topology.retry_queue_prefix.as_str();
         let rest = queue.strip_prefix(prefix);
@@ -375,7 +378,7 @@ impl Settings {
         allowed && !self.is_own_queue(queue)
     }
 
-    /// The same with what holds in place of keys that are not set.
+    /// The same settings, with the derived defaults in place of keys that are not set.
     #[must_use]
     pub fn effective(&self) -> Self {
         let mut effective = self.clone();
@@ -391,7 +394,7 @@ impl Settings {
     }
 }
 
-/// The error itself: its key is told before it.
+/// The message of the error without its key, which the caller adds.
 fn plain(error: &ConfigError) -> String {
     match error {
         ConfigError::At { error, .. } => plain(error),

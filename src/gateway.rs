@@ -1,10 +1,11 @@
-//! The operation of the API over HTTP: a request in, published as its client, answered by its event.
+//! The API's operation over HTTP: publishes a request as its client, and answers with its event.
 //!
 //! ```text
 //! headers -> login -> body -> decode -> place -> publish as the client -> event on the reply queue -> status
 //! ```
 //!
-//! It must not know the database, nor AMQP: the broker decides who may ask, the worker what is answered.
+//! This module must not know the database, nor AMQP: the broker decides who may publish, the worker
+//! decides the outcome.
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,14 +46,14 @@ mod problem;
 mod sessions;
 mod tls;
 
-/// Where the operation is, as the API page has it.
+/// Path of the operation, as `openapi.yaml` defines it.
 const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
 
-/// Waits for a broker that isn't there yet.
+/// Backoff while the broker is not reachable at the start.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// How often logins that are no longer remembered are let go.
+/// How often expired logins are removed from memory.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -60,21 +61,21 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// The address can't be had.
+    /// The gateway cannot listen on the address.
     #[error("cannot listen on {address}: {error}; see who does, or change gateway.listen")]
     Listen {
         /// `gateway.listen`.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// Certificate or key can't be used.
+    /// The certificate or the key can't be used.
     #[error("{0}")]
     Tls(String),
-    /// `telemetry.listen` can't be had.
+    /// The server on `telemetry.listen` cannot start.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    /// The broker refuses, and will go on refusing.
+    /// The broker refuses the gateway permanently.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// The system gives no random numbers.
@@ -82,23 +83,24 @@ pub enum GatewayError {
     Random,
 }
 
-/// What the requests share.
+/// The state that all requests share.
 struct Gateway {
     settings: Arc<Settings>,
     sessions: Sessions,
     replies: ReplyRouter,
-    /// Requests that are published and not answered.
+    /// One permit for each request that may be in flight: published, and not answered.
     places: Semaphore,
-    /// Requests of each client, from their head on.
+    /// Limits the requests of each client, counted from their head on.
     shares: Shares<String>,
     metrics: Arc<GatewayMetrics>,
     http: Http,
 }
 
-/// Serves until told to stop. Whether all that was in work then was answered.
+/// Serves until `stop` is cancelled. Returns whether all requests in progress at that time were
+/// answered.
 ///
 /// # Errors
-/// Why it can't start.
+/// If the gateway can't start.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, GatewayError> {
     let settings = Arc::new(settings);
     let failed = |error| GatewayError::Listen {
@@ -112,7 +114,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     let http = Http::new(&mut registry);
     let metrics = Arc::new(GatewayMetrics::new(&mut registry));
     let sessions = Sessions::new(settings.clone(), metrics.clone()).ok_or(GatewayError::Random)?;
-    // Until the end of this function: from before the broker is there until nothing is in work any more.
+    // Served until this function ends: from before the broker is reachable until no request is
+    // left.
     let _showing = match settings.telemetry.listen {
         Some(address) => Some(telemetry::listen(
             address.0,
@@ -159,7 +162,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     Ok(finished)
 }
 
-/// The reply queue; a broker that isn't there yet is waited for.
+/// Opens the reply queue; waits for a broker that is not reachable yet.
 async fn replies(settings: &Arc<Settings>) -> Result<ReplyRouter, BrokerError> {
     let mut patience = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     let mut failed = false;
@@ -190,7 +193,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-/// Gives each request its ids, and each answer the headers that show them; and takes its time.
+/// Gives each request its ids, puts them into the headers of its answer, and measures its duration.
 async fn with_ids(
     State(gateway): State<Arc<Gateway>>,
     mut request: Request,
@@ -217,7 +220,7 @@ async fn with_ids(
     response
 }
 
-/// A fault of ours ends one request, and no other.
+/// A panic ends one request, and no other.
 #[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response<Body> {
     error!("a request met a fault of the gateway; the lines before this one tell where");
@@ -240,7 +243,7 @@ struct Readiness(Arc<OnceLock<Weak<Gateway>>>);
 
 impl Readiness {
     fn serving(&self, gateway: &Arc<Gateway>) {
-        // It is told once.
+        // `run` calls this once, so `set` can't fail.
         let _ = self.0.set(Arc::downgrade(gateway));
     }
 

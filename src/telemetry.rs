@@ -1,8 +1,9 @@
-//! What can be seen of a running process: metrics, readiness, traces.
+//! Telemetry of a running process: metrics, readiness, traces.
 //!
-//! The only room that names the clients of Prometheus and OpenTelemetry. It must not know the broker, the database, or
-//! what a message means: it is told of batches, times and counts, and keeps them. Nothing here is global, so a process
-//! may have several of everything, and a test does.
+//! This is the only module that names the client crates of Prometheus and OpenTelemetry. It must
+//! not know the broker, the database, or the meaning of a message: callers report batches, times
+//! and counts, and this module stores them. It has no global state, so a process may hold several
+//! instances, and a test does.
 
 mod counts;
 mod endpoint;
@@ -30,12 +31,13 @@ pub use traces::{BatchTrace, Traces};
 
 use prometheus_client::metrics::info::Info;
 
-/// Why telemetry can't be had as configured. Says what to do.
+/// Why telemetry can't start as configured. The message contains the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TelemetryError(String);
 
-/// The metrics of a process, with what it is. `role` is the command that it runs.
+/// A registry that holds the version and the role of the process. `role` is the command that the
+/// process runs.
 #[must_use]
 pub fn registry(role: &'static str) -> Registry {
     let mut registry = Registry::default();

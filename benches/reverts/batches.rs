@@ -9,7 +9,7 @@ use crate::rounds::{Case, interleave};
 use crate::run::Bench;
 use crate::shapes::compare;
 
-/// Sizes, and how many times as long a request takes in a batch of it, about.
+/// Batch sizes, and about how many times as long a request takes in batches of each size.
 const SIZES: [(u32, u32); 6] = [(1, 20), (5, 5), (20, 2), (100, 1), (250, 1), (500, 1)];
 
 pub async fn measure(bench: &Bench) -> Result<Section> {

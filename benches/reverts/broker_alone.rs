@@ -1,7 +1,9 @@
-//! Contender (a): what the broker and its client can do with no database behind them. Consumes in full batches, publishes
-//! an event of the usual size for each message, awaits every confirm, acknowledges.
+//! Contender (a): the throughput of the broker and the client library without a database. Consumes
+//! in full batches, publishes an event of the usual size for each message, awaits every confirm,
+//! acknowledges.
 //!
-//! Written by itself, on the client alone, so that it gains nothing when the program's own code gets slower.
+//! It uses lapin alone and no code of revertd, so that a slower revertd does not slow this
+//! contender down.
 
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// Bytes of a success event as the program publishes it for this benchmark's requests.
+/// Bytes of a success event as revertd publishes it for the requests of this benchmark.
 const EVENT_BYTES: usize = 612;
 
 const BATCH: usize = 500;
@@ -29,7 +31,7 @@ pub struct Args {
     queue: String,
     #[arg(long)]
     exchange: String,
-    /// Channels that consume, and as many that publish.
+    /// Channels that consume, and the same number that publish
     #[arg(long, default_value_t = 4)]
     channels: usize,
 }
@@ -68,7 +70,7 @@ async fn work(args: Args, consuming: Arc<Connection>, publishing: Arc<Connection
         .basic_consume(queue, "bench".into(), options, FieldTable::default())
         .await?;
     let body = vec![b'x'; EVENT_BYTES];
-    // As many as there are accounts: the broker remembers the last few that it has authorized.
+    // As many routing keys as accounts: the broker caches the last few that it has authorized.
     let keys: Vec<ShortString> = (0..1000)
         .map(|org: u32| {
             let org = Uuid::new_v5(&Uuid::nil(), &org.to_be_bytes());

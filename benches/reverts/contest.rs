@@ -1,4 +1,5 @@
-//! The table: the broker alone, the database alone, the program, one message a transaction, and Frontier's statements.
+//! The table of contenders: the broker alone, the database alone, revertd, revertd with one message
+//! a transaction, and Frontier's statements.
 
 use anyhow::Result;
 
@@ -18,10 +19,11 @@ const FRONTIER: [&str; 2] = [
     "(e) Frontier's statements, 10,000 entries an account",
 ];
 
-/// How many times as long a request takes (d), about: its runs have so many fewer.
+/// About how many times as long a request takes in (d); its runs have this many times fewer
+/// requests.
 const SLOWER: u32 = 20;
 
-/// Runs those contenders, or all; gives the throughput of (c) as well.
+/// Runs the given contenders, or all of them; also returns the throughput of (c).
 pub async fn measure(bench: &Bench, only: &[char]) -> Result<(Section, Option<f64>)> {
     let wanted = |letter| only.is_empty() || only.contains(&letter);
     let load = Load::good(bench.requests);

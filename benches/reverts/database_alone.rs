@@ -1,4 +1,4 @@
-//! Contender (b): the program's own statement on full batches, with no broker before or behind it.
+//! Contender (b): revertd's own statement on full batches, without a broker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +22,7 @@ pub struct Args {
     accounts: u32,
 }
 
-/// Decides all requests, and prints `done` with the seconds that took.
+/// Decides all requests, and prints `done` with the seconds that this took.
 pub async fn run(args: Args) -> Result<()> {
     let settings = Arc::new(Settings::load(None)?);
     let ledger = Ledger::new(&settings)?;
@@ -41,7 +41,7 @@ pub async fn run(args: Args) -> Result<()> {
         ended??;
     }
     println!("done {}", began.elapsed().as_secs_f64());
-    // Until whoever started it has read how much it used.
+    // Stay alive until the parent process has read the CPU time and memory of this one.
     tokio::time::sleep(Duration::from_mins(1)).await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Nothing is waited for without end: a run that makes no progress fails, and says so.
+//! Time limits: a run that makes no progress fails with a message.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio::time::timeout;
 
-/// Longest that a run may stand still, and that a single step of its making may take.
+/// Longest time without progress in a run, and longest time of a single step of its preparation.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// For steps that write millions of rows.
+/// Longest time of a step that writes millions of rows.
 pub const LONG: Duration = Duration::from_mins(30);
 
-/// The future's output, where it comes in time.
+/// The future's output, if the future completes within the limit.
 pub async fn within<T, E>(
     limit: Duration,
     what: &str,
@@ -28,7 +28,7 @@ where
         .with_context(|| what.to_owned())
 }
 
-/// Watches a number that has to move.
+/// Watches a number that must change.
 pub struct Progress {
     last: Option<u64>,
     since: Instant,
@@ -42,7 +42,7 @@ impl Progress {
         }
     }
 
-    /// Fails where it has been this number for too long.
+    /// Fails if the number has not changed for too long.
     pub fn see(&mut self, number: u64) -> Result<()> {
         if self.last.replace(number) != Some(number) {
             self.since = Instant::now();

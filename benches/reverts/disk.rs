@@ -1,4 +1,4 @@
-//! What a revert costs on PostgreSQL's disk.
+//! Disk space that a revert takes in PostgreSQL.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::run::Bench;
 use crate::stage::Stage;
 use crate::table::Table;
 
-/// Tables with what belongs to them, and indexes, each by itself.
+/// Sizes of the two tables and of each of their indexes.
 const SIZES: &str = "
     SELECT c.relname::text, c.relkind = 'i', pg_relation_size(c.oid)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -17,7 +17,7 @@ const SIZES: &str = "
     WHERE coalesce(i.indrelid, c.oid) IN ('billing_transactions'::regclass, 'revertd.outcomes'::regclass)
     ORDER BY coalesce(i.indrelid, c.oid), c.relkind DESC, c.relname";
 
-/// So far written to the log, in bytes.
+/// Bytes written to the write-ahead log so far.
 const LOG: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
 
 pub async fn measure(bench: &Bench) -> Result<Section> {
@@ -26,7 +26,7 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let second = first.next(bench.requests);
     stage.seed(Load::good(2 * bench.requests)).await?;
     let before = sizes(&stage).await?;
-    // The seed ended with a checkpoint: the first change of each page is logged with the whole page.
+    // The seed ended with a checkpoint, so the first change of each page logs the whole page.
     let mut logged = vec![log(&stage).await?];
     for load in [first, second] {
         bench.work_off(&stage, load, 1).await?;
@@ -78,7 +78,7 @@ async fn log(stage: &Stage) -> Result<i64> {
         .get(0))
 }
 
-/// A number of bytes that is far below 2^53, by reverts.
+/// Bytes per revert. The number of bytes is far below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "files of less than a petabyte")]
 fn each(bytes: i64, reverts: u32) -> f64 {
     bytes as f64 / f64::from(reverts)

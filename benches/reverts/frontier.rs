@@ -1,4 +1,5 @@
-//! Contender (e): the statements that Frontier sends for a revert, replayed by pgbench on accounts of a given size.
+//! Contender (e): the statements that Frontier sends for a revert. pgbench replays them on accounts
+//! of a given size.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,13 +14,14 @@ use crate::process::Worker;
 use crate::run::{Bench, Figures};
 use crate::stage::{Stage, in_repository};
 
-/// Connections; more made it no faster.
+/// Connections of pgbench; more connections were no faster.
 const CLIENTS: u32 = 8;
 
-/// As often as Frontier tries, at most.
+/// Most tries of a transaction, as in Frontier.
 const TRIES: u32 = 5;
 
-/// Accounts with so many entries each. Made once: what the runs add to an account is little beside what it has.
+/// Accounts with a given number of entries each. They are made once: a run adds few entries to an
+/// account in comparison.
 pub struct Frontier {
     stage: Stage,
     accounts: u32,
@@ -31,7 +33,7 @@ pub struct Frontier {
 impl Frontier {
     pub async fn new(bench: &Bench, accounts: u32, entries: u32) -> Result<Self> {
         let stage = bench.stage(&[]).await?;
-        // This one is not Frontier's, and would cost it time.
+        // This index is revertd's; Frontier does not have it, and its writes would pay for it.
         stage
             .long("DROP INDEX billing_transactions_revertd_idx")
             .await?;
@@ -48,7 +50,7 @@ impl Frontier {
         })
     }
 
-    /// Reverts so many usages.
+    /// Reverts `reverts` usages.
     pub async fn run(&self, bench: &Bench, reverts: u32) -> Result<Figures> {
         let turns = (reverts / CLIENTS).max(1);
         let first = self.next.fetch_add(turns * CLIENTS, Ordering::Relaxed);
@@ -86,7 +88,7 @@ impl Frontier {
         Ok(Figures {
             messages: done,
             spent: Spent {
-                // Without the time to connect.
+                // pgbench's rate excludes the time to connect.
                 elapsed: Duration::from_secs_f64(f64::from(done) / rate),
                 ..spent
             },
@@ -99,7 +101,7 @@ impl Frontier {
     }
 }
 
-/// The word or number that follows a text.
+/// The number that follows a text.
 fn after<'a>(output: &'a str, text: &str) -> Result<&'a str> {
     let (_, rest) = output
         .split_once(text)

@@ -18,15 +18,15 @@ use crate::shapes::compare;
 use crate::stage::{Stage, urls};
 use crate::table::number;
 
-/// Clients that wait for their answers at the same time.
+/// Connections, on each of which one request waits for its answer.
 const CONNECTIONS: u32 = 256;
 
-/// Requests a second at which the latency is measured, for so many seconds after a warm-up of so many.
+/// Requests a second during the latency measurement. It lasts `SECONDS`, after `WARM_UP` seconds.
 const RATE: u32 = 500;
 const SECONDS: u32 = 20;
 const WARM_UP: u32 = 3;
 
-/// Over HTTP a request takes about so many times as long.
+/// About how many times as long a request takes over HTTP.
 const SLOWER: u32 = 4;
 
 pub async fn measure(bench: &Bench) -> Result<Section> {
@@ -68,7 +68,7 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     Ok(section)
 }
 
-/// A stage whose publisher has a grant for every org, and a usage for each request.
+/// A stage whose publisher has a grant for every org, with a usage for each request.
 async fn stage(bench: &Bench, load: Load) -> Result<Stage> {
     let settings = [
         ("REVERTD_AUTHORIZATION__MODE", "grants".to_owned()),

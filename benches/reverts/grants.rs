@@ -1,4 +1,4 @@
-//! What authorization costs: the same requests with and without grants to look up.
+//! The cost of authorization: the same requests with and without grants.
 
 use anyhow::Result;
 
@@ -9,17 +9,17 @@ use crate::run::{Bench, Figures};
 use crate::shapes::compare;
 use crate::table::number;
 
-/// Grants in the table.
+/// Rows in the table of grants.
 const GRANTS: u32 = 100_000;
 
-/// What the client of the requests was granted.
+/// The grants of the client that publishes the requests.
 #[derive(Clone, Copy)]
 enum Granted {
-    /// Nothing: the broker's word is enough.
+    /// No grants, in mode `broker`.
     Unasked,
-    /// Each of the orgs, by itself.
+    /// One grant for each org.
     EachOrg,
-    /// All of them at once.
+    /// One grant for every org.
     EveryOrg,
 }
 
@@ -79,7 +79,7 @@ async fn run(bench: &Bench, load: Load, granted: Granted) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Every org to each of a hundred clients, of whom `client` is one.
+/// Grants every org to each of a hundred clients; `client` is one of them.
 async fn seed(stage: &crate::stage::Stage, client: &str, orgs: u32) -> Result<()> {
     let others = GRANTS / orgs - 1;
     stage

@@ -1,4 +1,4 @@
-//! Throughput beside a long history: the usages that are reverted are the newest rows of the ledger.
+//! Throughput with a long history: the reverted usages are the newest rows of the ledger.
 
 use std::cell::Cell;
 
@@ -46,7 +46,7 @@ pub async fn measure(bench: &Bench, rows: u32) -> Result<Section> {
     Ok(section)
 }
 
-/// A stage with rows that no request is about.
+/// A stage with rows of other usages, which no request names.
 struct History {
     stage: Stage,
     next: Cell<Load>,

@@ -1,4 +1,4 @@
-//! Requests to the gateway over connections that stay open, and how long each takes.
+//! Sends requests to the gateway over connections that stay open, and measures their latencies.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use tokio::time::sleep_until;
 use crate::deadline::{PATIENCE, within};
 use crate::load::{Load, message_id};
 
-/// Longest latency that is told apart, in microseconds.
+/// Largest latency that the histogram holds, in microseconds.
 const LONGEST: u64 = 600_000_000;
 
-/// Whom the requests go to, and as whom.
+/// The gateway, and the client that sends the requests.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
@@ -26,8 +26,8 @@ pub struct Target {
     pub credentials: String,
 }
 
-/// Asks all requests of a load over so many connections, each as soon as the one before it is answered. Latencies in
-/// microseconds.
+/// Sends all requests of a load over `connections` connections; each connection sends its next
+/// request as soon as the last is answered. Returns the latencies in microseconds.
 pub async fn closed(target: &Target, load: Load, connections: u32) -> Result<Histogram<u64>> {
     let next = Arc::new(AtomicU32::new(load.numbers().start));
     let mut tasks = JoinSet::new();
@@ -50,8 +50,8 @@ pub async fn closed(target: &Target, load: Load, connections: u32) -> Result<His
     together(tasks).await
 }
 
-/// Asks them at a fixed rate, over so many connections in turn. Requests have times at which they are due, and a
-/// latency counts from then; those of the first `warm_up` are not counted.
+/// Sends the requests at a fixed rate, over the connections in turn. Each request has a due time,
+/// and its latency counts from then; the latencies of the first `warm_up` requests are left out.
 pub async fn open(
     target: &Target,
     load: Load,
@@ -105,7 +105,7 @@ impl Client {
         })
     }
 
-    /// Asks for a revert, which must succeed.
+    /// Requests a revert, which must succeed.
     async fn ask(&mut self, load: Load, number: u32) -> Result<()> {
         let (body, credentials) = (load.body(number), &self.credentials);
         let request = format!(

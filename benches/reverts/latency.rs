@@ -1,4 +1,4 @@
-//! From request to event, at shares of the throughput of (c).
+//! Latency from request to event, at shares of the throughput of (c).
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
@@ -13,10 +13,11 @@ use crate::run::Bench;
 use crate::stage::{Stage, urls};
 use crate::table::{Table, number};
 
-/// Seconds at the beginning of each load that are not counted.
+/// Seconds at the start of each load whose latencies are left out.
 const WARM_UP: f64 = 3.0;
 
-/// At per cents of the throughput of the same run, or else of one measured first; so many seconds at each.
+/// Measures at per cents of the throughput of the same run; if that has none, it measures the
+/// throughput first. Each share runs for the given number of seconds.
 pub async fn measure(
     bench: &Bench,
     throughput: Option<f64>,
@@ -126,7 +127,7 @@ pub fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     f64::from(micros) / 1000.0
 }
 
-/// A positive number of requests, as a whole one.
+/// A positive number of requests as an integer.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

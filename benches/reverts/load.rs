@@ -1,4 +1,4 @@
-//! What the requests of a run are about, and each of them by its number.
+//! The requests of a run, each computed from its number.
 
 use std::ops::Range;
 
@@ -6,40 +6,40 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
-/// What the requests of a run are about.
+/// The requests of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Number of the first request; later loads of one stage go on where the one before ended.
+    /// Number of the first request. A later load on the same stage continues the numbers.
     pub first: u32,
-    /// Requests, each on a usage of its own.
+    /// Number of requests, each for a usage of its own.
     pub requests: u32,
-    /// Accounts that the usages are spread over.
+    /// Number of accounts that the usages are spread over.
     pub accounts: u32,
     pub kind: Kind,
-    /// Whether each bears the client's login.
+    /// Whether each request has a `user_id`.
     pub named: bool,
-    /// Whether each bears a `traceparent`.
+    /// Whether each request has a `traceparent`.
     pub traced: bool,
-    /// Of so many one is sampled; none where 0.
+    /// One `traceparent` in this many is sampled; none if 0.
     pub sampled_every: u32,
 }
 
-/// What becomes of them.
+/// The outcome of the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// All succeed.
+    /// Every request succeeds.
     Good,
-    /// Every request comes twice.
+    /// Every request is published twice.
     Twice,
-    /// All ask for more than their usage.
+    /// Every request is for more than its usage.
     Excessive,
-    /// All ask for a usage that isn't there, and don't wait for it.
+    /// Every request is for an unknown usage, without retries.
     Unknown,
-    /// None is JSON.
+    /// No request is JSON.
     Malformed,
 }
 
-/// What is in database and broker once a load is worked off.
+/// Contents of database and broker after a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     pub applied: u32,
@@ -80,7 +80,7 @@ impl Load {
         self.first..self.first + self.requests
     }
 
-    /// How often each request is published.
+    /// How many times each request is published.
     pub const fn copies(self) -> u32 {
         match self.kind {
             Kind::Twice => 2,
@@ -88,12 +88,12 @@ impl Load {
         }
     }
 
-    /// How many messages the requests are.
+    /// The number of messages.
     pub const fn messages(self) -> u32 {
         self.requests * self.copies()
     }
 
-    /// What is there after this load and those before it on the same stage.
+    /// The expected contents after this load and the earlier loads of the same stage.
     pub fn expected(self) -> Expected {
         let all = self.first + self.requests - 1;
         let nothing = Expected::default();
@@ -113,7 +113,7 @@ impl Load {
         }
     }
 
-    /// The body of the request of that number.
+    /// The body of a request.
     pub fn body(self, number: u32) -> String {
         let account = account_id(number, self.accounts);
         let (usage, amount) = match self.kind {
@@ -128,14 +128,14 @@ impl Load {
         format!(r#"{{"billing_id":"{account}","usage_id":"{usage}","amount":"{amount}"{end}"#)
     }
 
-    /// Its properties.
+    /// The properties of a request.
     pub fn properties(self, number: u32) -> BasicProperties {
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_message_id(message_id(number).into());
         let mut headers = FieldTable::default();
         if self.kind == Kind::Unknown {
-            // Else it would wait for its usage on the ladder of retries.
+            // Without this header, the request would wait for its usage on the retry ladder.
             headers.insert("x-max-attempts".into(), AMQPValue::LongInt(1));
         }
         if self.traced {
@@ -153,7 +153,7 @@ impl Load {
     }
 }
 
-/// Every id is computed from a number, in SQL and here, so that nothing has to be remembered.
+/// Every id is computed from a number, in SQL and here, so nothing need be stored.
 pub fn usage_id(number: u32) -> Uuid {
     Uuid::new_v5(&Uuid::nil(), number.to_string().as_bytes())
 }

@@ -1,4 +1,4 @@
-//! What the figures were made on: machine, versions, command and date.
+//! The environment of the figures: machine, versions, command and date.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +13,7 @@ pub struct Machine {
     rows: Vec<(&'static str, String)>,
     date: String,
     commit: String,
-    /// Of the command, beside the measurement's name.
+    /// Options of the command, without the name of the measurement.
     options: String,
 }
 
@@ -93,7 +93,7 @@ impl Machine {
         table
     }
 
-    /// How a section is made again, and when it was made.
+    /// The command that repeats a section, its date, and its commit.
     pub fn made_by(&self, section: &str) -> String {
         let command = match (section, self.options.as_str()) {
             ("peers", "") => "make bench-peers".to_owned(),
@@ -102,7 +102,7 @@ impl Machine {
         format!("`{command}`, {}, commit {}.", self.date, self.commit)
     }
 
-    /// All of it in a sentence.
+    /// The environment in one sentence.
     pub fn in_a_line(&self) -> String {
         let of = |wanted: &str| {
             let row = self.rows.iter().find(|(what, _)| *what == wanted);
@@ -120,7 +120,7 @@ impl Machine {
     }
 }
 
-/// What a program prints, where there is one.
+/// The output of a program; empty if it can't be run.
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)

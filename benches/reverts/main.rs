@@ -42,26 +42,27 @@ use meter::Servers;
 use report::Section;
 use run::Bench;
 
-/// Measures revertd on the servers of `REVERTD_DATABASE__URL` and `REVERTD_AMQP__URL`; everything, where no
-/// measurement is named.
+/// Measures revertd on the servers of `REVERTD_DATABASE__URL` and `REVERTD_AMQP__URL`. Without a
+/// command it runs every measurement except `peers`.
 #[derive(Parser)]
 struct Args {
-    /// Given by `cargo bench`.
+    /// Passed by `cargo bench`
     #[arg(long, hide = true, global = true)]
     bench: bool,
-    /// Requests of a run in full batches.
+    /// Requests of a run in full batches
     #[arg(long, global = true)]
     requests: Option<u32>,
-    /// Rounds in which everything is run once.
+    /// Number of rounds; a round runs each case once
     #[arg(long, global = true)]
     rounds: Option<u32>,
-    /// A setting of the program under test, as in its environment: `REVERTD_WORKER__CONCURRENCY=2`.
+    /// A setting of the revertd under test, as an environment variable:
+    /// `REVERTD_WORKER__CONCURRENCY=2`
     #[arg(long, global = true, value_parser = setting)]
     set: Vec<(String, String)>,
-    /// Where the report goes; otherwise below the build's folder.
+    /// Folder for the report [default: `bench` in the target folder]
     #[arg(long, global = true)]
     report: Option<PathBuf>,
-    /// Write the tables into the project's pages as well.
+    /// Also write the tables into the project's pages
     #[arg(long, global = true)]
     record: bool,
     #[command(subcommand)]
@@ -70,53 +71,53 @@ struct Args {
 
 #[derive(Clone, Subcommand)]
 enum What {
-    /// Throughput of (a) to (e).
+    /// Throughput of contenders (a) to (e)
     Table {
-        /// Only these.
+        /// Only these contenders
         #[arg(long, value_delimiter = ',')]
         only: Vec<char>,
     },
-    /// Request to event at shares of the throughput.
+    /// Latency from request to event at shares of the throughput
     Latency {
-        /// Per cent.
+        /// Shares, in per cent
         #[arg(long, value_delimiter = ',', default_value = "10,30,50,70,80,90")]
         shares: Vec<u32>,
-        /// Of each load.
+        /// Seconds of each load
         #[arg(long, default_value_t = 20.0)]
         seconds: f64,
     },
-    /// Peak memory with many requests waiting.
+    /// Peak memory with many requests waiting
     Memory {
         #[arg(long, default_value_t = 1_000_000)]
         waiting: u32,
     },
-    /// From the start of the process to the first acknowledgement.
+    /// Time from the start of the process to the first acknowledgement
     Start,
-    /// Bytes a revert, of tables, indexes and log.
+    /// Bytes per revert in tables, indexes and write-ahead log
     Disk,
-    /// Throughput beside a short and a long history.
+    /// Throughput with a short and with a long history
     History {
         #[arg(long, default_value_t = 10_000_000)]
         rows: u32,
     },
-    /// Throughput of other loads and fleets.
+    /// Throughput of other loads and fleets
     Shapes,
-    /// Throughput against the size of batches.
+    /// Throughput for different batch sizes
     Batches,
-    /// Throughput with grants to look up.
+    /// Throughput with grants
     Grants,
-    /// Throughput and latency over HTTP.
+    /// Throughput and latency over HTTP
     Gateway,
-    /// Throughput with metrics and traces.
+    /// Throughput with metrics and traces
     Telemetry,
-    /// How long `revertd verify` takes.
+    /// Time and memory of `revertd verify`
     Verify {
         #[arg(long, default_value_t = 10_000_000)]
         entries: u32,
     },
-    /// Throughput beside workers in Node.js (`make bench-peers`).
+    /// Throughput compared with workers in Node.js (`make bench-peers`)
     Peers,
-    /// (a) to (d) and one latency, in two minutes.
+    /// Contenders (a) to (d) and one latency, in two minutes
     Quick,
     #[command(hide = true)]
     BrokerAlone(broker_alone::Args),
@@ -166,7 +167,8 @@ async fn report(args: &Args, what: Option<What>) -> Result<()> {
     Ok(())
 }
 
-/// What was measured, each shown and recorded as soon as it is: a long run may fail at its end.
+/// The measured sections. Each is printed and recorded as soon as it is complete, because a long
+/// run may fail at its end.
 struct Sections<'a> {
     done: Vec<Section>,
     recorded: Option<&'a Machine>,
@@ -200,7 +202,8 @@ impl Sections<'_> {
         Ok(())
     }
 
-    /// All but the peers, which install more; in the order of the page. What is less noisy takes fewer rounds.
+    /// Runs every measurement except the peers, which install packages, in the order of the page.
+    /// Less noisy measurements run fewer rounds.
     async fn whole(&mut self, bench: &Bench, rounds: u32) -> Result<()> {
         let (table, throughput) = contest::measure(bench, &[]).await?;
         self.add(table)?;
@@ -237,7 +240,7 @@ impl Sections<'_> {
     }
 }
 
-/// The command as whoever runs this would write it, but for where the figures go.
+/// The command as a user types it, without the options for the destination of the figures.
 fn command() -> String {
     let mut arguments = std::env::args().skip(1);
     let mut kept = Vec::new();
@@ -258,7 +261,7 @@ fn command() -> String {
 }
 
 impl Args {
-    /// Those that change what is measured, as they are written after a measurement's name.
+    /// The options that change what is measured, as written after the name of a measurement.
     fn options(&self) -> String {
         let mut options = String::new();
         for (name, value) in [("requests", self.requests), ("rounds", self.rounds)] {
@@ -273,7 +276,7 @@ impl Args {
     }
 }
 
-/// `bench` in the folder that this program was built in.
+/// The folder `bench` in the target folder of this program.
 fn default_folder() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target = program.ancestors().nth(3).context("a target folder")?;

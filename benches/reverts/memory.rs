@@ -1,4 +1,4 @@
-//! The worker's memory with a great many requests waiting.
+//! Memory of the worker with a great number of waiting requests.
 
 use anyhow::Result;
 

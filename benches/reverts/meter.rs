@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// The servers' processes, where they are private ones of this project.
+/// The processes of the servers, if this project started them.
 #[derive(Clone, Debug, Default)]
 pub struct Servers {
     broker: Option<u32>,
@@ -15,7 +15,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Those of the instance that `tests/support/servers with` started.
+    /// The processes of the instance that `tests/support/servers with` started.
     pub fn find() -> Self {
         let instance = std::env::var("REVERTD_TEST_INSTANCE").ok();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/servers");
@@ -33,7 +33,7 @@ impl Servers {
     }
 }
 
-/// CPU time, and the time that passed, since it was made.
+/// Measures CPU time and elapsed time from its creation on.
 pub struct Meter {
     servers: Servers,
     workers: Vec<u32>,
@@ -41,7 +41,7 @@ pub struct Meter {
     before: Spent,
 }
 
-/// Time spent, between two looks.
+/// CPU time and elapsed time between two readings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spent {
     pub elapsed: Duration,
@@ -90,12 +90,13 @@ impl Meter {
     }
 }
 
-/// User and system time of a process, its children, and those of them that ended, in the kernel's ticks of 10 ms.
+/// User and system time of a process, its running children and its ended children, in the kernel's
+/// ticks of 10 ms.
 fn family(pid: u32) -> Result<Duration> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     let mut ticks = ticks(pid)?;
     for child in children.split_whitespace() {
-        // One that ended meanwhile is counted in its parent.
+        // The parent's time includes a child that has ended meanwhile.
         ticks += self::ticks(child.parse()?).unwrap_or(0);
     }
     Ok(Duration::from_millis(ticks * 10))

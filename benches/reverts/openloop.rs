@@ -1,6 +1,7 @@
-//! Load at a fixed rate, whatever comes back. Requests have times at which they are due, and a latency counts from
-//! then to the event's arrival at a consumer: one that could not be sent in time, since the broker did not take it or
-//! this program was not given the processor, is late and counted as such. So nothing is left out just when it is slow.
+//! Load at a fixed rate, independent of the answers. Each request has a due time, and its latency
+//! counts from then to the arrival of the event at a consumer. A request that is sent late, because
+//! the broker did not accept it or this program had no processor, is counted with its delay. So a
+//! slow phase does not reduce the number of measurements.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,14 +12,16 @@ use hdrhistogram::Histogram;
 use crate::load::{Load, message_id};
 use crate::wire::{Wire, publish};
 
-/// Shortest sleep of the sender: what is due within it is written together, and it leaves the processor to others.
+/// Shortest sleep of the sender: it writes all requests due within it together, and leaves the
+/// processor to other processes.
 const TICK: Duration = Duration::from_micros(250);
 
-/// Connections that send, in turn. Requests have many publishers; and the broker reads from a connection only while
-/// few of its messages (32, in a quorum queue) are on their way to the disk.
+/// Connections that send, in turn. In production, requests have many publishers; and RabbitMQ reads
+/// from a connection only while few of its messages (32, in a quorum queue) are on their way to the
+/// disk.
 const SENDERS: usize = 16;
 
-/// Longest latency that is told apart, in microseconds.
+/// Largest latency that the histogram holds, in microseconds.
 const LONGEST: u64 = 600_000_000;
 
 pub struct Plan {
@@ -28,14 +31,14 @@ pub struct Plan {
     pub load: Load,
     /// Requests a second.
     pub rate: f64,
-    /// Requests at the beginning that are not counted.
+    /// Requests at the start whose latencies are left out.
     pub warm_up: u32,
 }
 
 pub struct Measured {
-    /// From due to the event's arrival, in microseconds.
+    /// From the due time to the event's arrival, in microseconds.
     pub latency: Histogram<u64>,
-    /// From due to written, in microseconds.
+    /// From the due time to the write on the socket, in microseconds.
     pub lag: Histogram<u64>,
     /// Events a second.
     pub rate: f64,
@@ -63,7 +66,7 @@ impl Plan {
         })
     }
 
-    /// All requests as they are written, and where each ends.
+    /// The frames of all requests, and the end of each request in them.
     fn frames(&self) -> (Vec<u8>, Vec<usize>) {
         let (mut frames, mut ends) = (Vec::new(), Vec::new());
         for number in self.load.numbers() {
@@ -108,7 +111,7 @@ impl Plan {
         Ok(lag)
     }
 
-    /// Latencies, and events a second.
+    /// The latencies, and the events a second.
     fn receive(&self, wire: &mut Wire, start: Instant) -> Result<(Histogram<u64>, f64)> {
         let mut latency = histogram()?;
         let mut seen = vec![false; self.load.requests as usize];
@@ -119,13 +122,13 @@ impl Plan {
                 .with_context(|| format!("{left} requests have no event"))?;
             let now = Instant::now();
             let number = number(properties).context("an event of another run")?;
-            // What the broker had sent when an earlier load's consumer went is delivered again.
+            // The broker redelivers unacknowledged events of an earlier load's consumer.
             let Some(index) = number.checked_sub(self.load.first) else {
                 continue;
             };
             let index = index as usize;
             let seen = seen.get_mut(index).context("an event of another run")?;
-            // It may come twice; the first is the answer.
+            // A redelivered event may arrive twice; the first arrival counts.
             if std::mem::replace(seen, true) {
                 continue;
             }
@@ -141,7 +144,7 @@ impl Plan {
         Ok((latency, rate))
     }
 
-    /// When the request of that index is due.
+    /// The due time of the request at that index.
     fn due(&self, start: Instant, index: usize) -> Instant {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         start + Duration::from_secs_f64(f64::from(index) / self.rate)
@@ -156,7 +159,7 @@ fn record(histogram: &mut Histogram<u64>, time: Duration) {
     histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(LONGEST));
 }
 
-/// The number of the request whose id is an event's correlation id.
+/// The number of a request, from the correlation id of its event.
 pub fn number(properties: &[u8]) -> Option<u32> {
     const NAME: &[u8] = b"request-";
     let at = properties.windows(NAME.len()).position(|at| at == NAME)?;

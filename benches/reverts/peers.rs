@@ -1,4 +1,4 @@
-//! Contender (f): workers in Node.js that do the same job (benches/peers).
+//! Contender (f): workers in Node.js that do the same work (benches/peers).
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use crate::run::{Bench, Figures};
 use crate::stage::in_repository;
 use crate::table::{COSTS, Table, costs, number, rate, ratio};
 
-/// Name, mode, whether the sockets are corked, and how many times as long a request takes, about.
+/// Name, mode, whether the sockets are corked, and about how many times as long a request takes.
 const PEERS: [(&str, &str, bool, u32); 4] = [
     ("Node.js, batches of 200", "batched", false, 1),
     (

@@ -1,4 +1,4 @@
-//! Plots as SVG: plain lines on white.
+//! SVG plots: plain lines on white.
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
@@ -13,13 +13,13 @@ const COLORS: [RGBColor; 4] = [
     RGBColor(130, 60, 140),
 ];
 
-/// Points joined in their order.
+/// Points that are joined in their order.
 pub struct Line {
     pub name: &'static str,
     pub points: Vec<(f64, f64)>,
 }
 
-/// x from 0 on, y logarithmic.
+/// A plot whose x axis begins at 0 and whose y axis is logarithmic.
 pub fn logarithmic(title: &str, axes: [&str; 2], lines: &[Line]) -> Result<String> {
     let (x, y) = extent(lines);
     let (low, high) = (
@@ -29,7 +29,7 @@ pub fn logarithmic(title: &str, axes: [&str; 2], lines: &[Line]) -> Result<Strin
     draw(title, axes, lines, 0.0..x.1 * 1.05, (low..high).log_scale())
 }
 
-/// x logarithmic, y from 0 on.
+/// A plot whose x axis is logarithmic and whose y axis begins at 0.
 pub fn over_powers(title: &str, axes: [&str; 2], lines: &[Line]) -> Result<String> {
     let (x, y) = extent(lines);
     draw(
@@ -110,12 +110,12 @@ where
     Ok(())
 }
 
-/// A value at an axis, without digits that say nothing.
+/// The label of a value, with at most three decimals.
 fn label(value: f64) -> String {
     format!("{}", (value * 1000.0).round() / 1000.0)
 }
 
-/// The smallest and largest x, and y.
+/// The smallest and largest x, then the smallest and largest y.
 fn extent(lines: &[Line]) -> ((f64, f64), (f64, f64)) {
     let points = || lines.iter().flat_map(|line| &line.points);
     let of = |values: &mut dyn Iterator<Item = f64>| {

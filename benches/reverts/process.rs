@@ -1,4 +1,4 @@
-//! Processes that are measured: the program, and those it is compared with.
+//! Processes that are measured: revertd and its contenders.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::deadline::PATIENCE;
 /// Lines of a process's output that an error shows.
 const TAIL: usize = 15;
 
-/// What the program logs once it consumes.
+/// The log message of revertd once it consumes.
 pub const READY: &str = "\"message\":\"ready";
 
-/// A process that works on a stage. It is killed where it was not stopped.
+/// A process that works on a stage. A drop without `stop` kills it.
 pub struct Worker {
     child: Child,
     log: tempfile::NamedTempFile,
@@ -23,14 +23,14 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// `revertd worker`, once it is ready.
+    /// Starts `revertd worker`, and waits until it is ready.
     pub async fn revertd(environment: &[(String, String)]) -> Result<Self> {
         let mut worker = Self::spawn(revertd(environment, "worker"))?;
         worker.says(READY).await?;
         Ok(worker)
     }
 
-    /// This program as another contender, once it prints `ready`.
+    /// Starts this program as another contender, and waits until it prints `ready`.
     pub async fn contender(
         name: &str,
         environment: &[(String, String)],
@@ -47,7 +47,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Starts it, and does not wait for anything.
+    /// Starts the command without waiting for its output.
     pub fn spawn(mut command: Command) -> Result<Self> {
         let log = tempfile::NamedTempFile::new()?;
         let began = Instant::now();
@@ -60,7 +60,7 @@ impl Worker {
         Ok(Self { child, log, began })
     }
 
-    /// Waits until its output has `text` in it.
+    /// Waits until its output contains `text`.
     pub async fn says(&mut self, text: &str) -> Result<()> {
         let began = Instant::now();
         while !self.output()?.contains(text) {
@@ -97,7 +97,7 @@ impl Worker {
         self.child.id()
     }
 
-    /// Largest resident memory so far, in MiB.
+    /// Peak resident memory so far, in MiB.
     pub fn peak_mib(&self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -107,7 +107,7 @@ impl Worker {
         Ok(kib.parse::<f64>()? / 1024.0)
     }
 
-    /// Stops it, once it has finished what it had in hand.
+    /// Stops it; it first settles its messages in flight.
     pub async fn stop(mut self) -> Result<()> {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status()?;
@@ -116,7 +116,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub async fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
         let began = Instant::now();
         loop {
@@ -149,7 +149,7 @@ pub async fn to_its_end(command: Command, limit: Duration) -> Result<String> {
     process.output()
 }
 
-/// The program, in an environment of its own.
+/// The command of revertd, with the given environment.
 pub fn revertd(environment: &[(String, String)], subcommand: &str) -> Command {
     let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_revertd")));
     command

@@ -16,9 +16,9 @@ const PAGE: &str = "docs/operations/benchmarks.md";
 /// The folder of the page's plots.
 const PLOTS: &str = "docs/operations/plots";
 
-/// What one measurement found.
+/// The result of one measurement.
 pub struct Section {
-    /// Of its markers, and the command that makes it again.
+    /// The name of its markers, and of its command.
     pub name: &'static str,
     pub title: &'static str,
     pub table: Table,
@@ -26,7 +26,7 @@ pub struct Section {
     pub notes: Vec<String>,
     /// Name and content of an SVG file.
     pub plot: Option<(&'static str, String)>,
-    /// Lines of the summary: what, and its figure.
+    /// Lines of the summary: a label and its figure.
     pub headlines: Vec<(&'static str, String)>,
 }
 
@@ -42,7 +42,7 @@ impl Section {
         }
     }
 
-    /// Shows it on standard output.
+    /// Prints it on standard output.
     pub fn print(&self) {
         println!("\n{}\n\n{}", self.title, self.table.text());
         for note in &self.notes {
@@ -85,7 +85,7 @@ pub fn write(folder: &Path, command: &str, machine: &Machine, sections: &[Sectio
     Ok(())
 }
 
-/// Puts the sections, and a summary of a whole run, between their markers.
+/// Writes the sections between their markers, and a summary if every measurement ran.
 pub fn record(command: &str, machine: &Machine, sections: &[Section], whole: bool) -> Result<()> {
     let mut blocks = vec![("machine", machine.table(command).markdown())];
     for section in sections {
@@ -116,7 +116,7 @@ pub fn record(command: &str, machine: &Machine, sections: &[Section], whole: boo
     Ok(())
 }
 
-/// Replaces what is between the markers of that name, if they are there.
+/// Replaces the text between the markers of that name, if the markers exist.
 fn replace(text: &mut String, name: &str, block: &str) -> bool {
     let (start, end) = (
         format!("<!-- bench:{name} -->\n"),

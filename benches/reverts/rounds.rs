@@ -1,5 +1,5 @@
-//! Runs contenders in turn, round after round, and compares them round by round: whatever else the machine does
-//! meanwhile is fair to all.
+//! Runs contenders in turn, round after round, and compares them within each round, so that other
+//! load on the machine affects all of them alike.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::run::Figures;
 
 type Running<'a> = Pin<Box<dyn Future<Output = Result<Figures>> + 'a>>;
 
-/// What is run in each round.
+/// A case that runs once in each round.
 pub struct Case<'a> {
     pub name: String,
     run: Box<dyn Fn() -> Running<'a> + 'a>,
@@ -35,7 +35,7 @@ pub struct Runs {
     runs: Vec<Figures>,
 }
 
-/// Runs every case once in each round; every second round in the reverse order.
+/// Runs every case once in each round; every second round runs in reverse order.
 pub async fn interleave(rounds: u32, cases: &[Case<'_>]) -> Result<Vec<Runs>> {
     let empty = |case: &Case| Runs {
         name: case.name.clone(),
@@ -76,19 +76,19 @@ impl Runs {
         )
     }
 
-    /// The median over the rounds of this rate to the other one of the same round.
+    /// The median over the rounds of the ratio of this rate to the other rate of the same round.
     pub fn ratio_to(&self, other: &Runs) -> f64 {
         let pairs = self.runs.iter().zip(&other.runs);
         let ratios = pairs.map(|(one, other)| one.rate() / other.rate());
         median(ratios.collect()).unwrap_or(f64::NAN)
     }
 
-    /// Microseconds of each message, of that kind of time.
+    /// Microseconds per message of the given time.
     pub fn micros(&self, time: impl Fn(&Figures) -> Option<Duration>) -> Option<f64> {
         self.median(|run| time(run).map(|time| run.micros(time)))
     }
 
-    /// The most over all rounds.
+    /// The highest peak over all rounds.
     pub fn peak_mib(&self) -> f64 {
         self.runs.iter().map(|run| run.peak_mib).fold(0.0, f64::max)
     }

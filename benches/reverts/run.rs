@@ -10,23 +10,24 @@ use crate::meter::{Meter, Servers, Spent};
 use crate::process::{READY, Worker, revertd};
 use crate::stage::{Stage, Variables};
 
-/// What a run is measured on.
+/// The parameters of all runs.
 #[derive(Clone)]
 pub struct Bench {
     pub servers: Servers,
-    /// Requests of a run of the program in full batches; others have as many as take about as long.
+    /// Requests of a run of revertd in full batches. Slower cases have fewer, so that they take
+    /// about as long.
     pub requests: u32,
     pub rounds: u32,
-    /// Settings of the program under test, beside its defaults.
+    /// Settings of the revertd under test that differ from its defaults.
     pub settings: Variables,
 }
 
-/// What a run used.
+/// The measurements of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     pub messages: u32,
     pub spent: Spent,
-    /// Of the largest worker process.
+    /// Peak memory of the largest worker process.
     pub peak_mib: f64,
 }
 
@@ -36,14 +37,14 @@ impl Figures {
         f64::from(self.messages) / self.spent.elapsed.as_secs_f64()
     }
 
-    /// Of that time, what each message took.
+    /// The microseconds of `time` per message.
     pub fn micros(&self, time: Duration) -> f64 {
         time.as_secs_f64() * 1e6 / f64::from(self.messages)
     }
 }
 
 impl Bench {
-    /// A stage for the program, with settings beside those of the whole benchmark.
+    /// A stage for revertd, with settings in addition to those of the whole benchmark.
     pub async fn stage(&self, settings: &[(&str, String)]) -> Result<Stage> {
         let mut all = self.settings.clone();
         let owned = |(name, value): &(&str, String)| ((*name).to_owned(), value.clone());
@@ -51,12 +52,12 @@ impl Bench {
         Stage::new(&all).await
     }
 
-    /// Contender (c), and (d) with other settings.
+    /// Contender (c); with other settings, contender (d).
     pub async fn revertd(&self, load: Load, settings: &[(&str, String)]) -> Result<Figures> {
         self.fleet(load, settings, 1).await
     }
 
-    /// The program as so many processes.
+    /// Runs revertd as `processes` processes.
     pub async fn fleet(
         &self,
         load: Load,
@@ -70,7 +71,8 @@ impl Bench {
         Ok(figures)
     }
 
-    /// Publishes a load to a stage that has its usages, and has it worked off and checked.
+    /// Publishes a load on a stage that has its usages, waits until the workers have settled it,
+    /// and checks the result.
     pub async fn work_off(&self, stage: &Stage, load: Load, processes: u32) -> Result<Figures> {
         stage.publish(load).await?;
         let mut workers = Vec::new();
@@ -133,7 +135,8 @@ impl Bench {
         })
     }
 
-    /// Measures until the reply queue has an event for each message of the load, and of those before it.
+    /// Measures until the reply queue holds an event for each message of this load and of the
+    /// earlier ones.
     pub async fn drain(
         &self,
         stage: &Stage,

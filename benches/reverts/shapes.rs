@@ -1,4 +1,4 @@
-//! Throughput of other loads and other fleets, beside the plain case of the same round.
+//! Throughput of other loads and fleets, compared with the plain case of the same round.
 
 use anyhow::Result;
 
@@ -47,7 +47,7 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     Ok(section)
 }
 
-/// All runs beside those of one of them.
+/// A table that compares all runs with one of them.
 pub fn compare(runs: &[Runs], plain: usize) -> Table {
     let header = ["", "messages/s", "from, to", "to the plain case"];
     let mut table = Table::new(header.into_iter().chain(COSTS));

@@ -1,4 +1,4 @@
-//! What one run works on: a database of its own and names of its own on the broker, taken away again after it.
+//! The stage of a run: a database and broker names of its own, which are removed after the run.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub struct Stage {
     pub database_url: String,
     pub environment: Variables,
     channel: Channel,
-    /// A channel lives as long as its connection.
+    /// Keeps the channel open: a channel ends with its connection.
     _connection: Connection,
     login: String,
     admin: Client,
@@ -50,7 +50,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A database with the schema, and the topology, which a worker declares that ends at once.
+    /// Creates a database with the schema. A worker that stops at once declares the topology.
     pub async fn new(settings: &[(String, String)]) -> Result<Self> {
         let (server, amqp) = urls()?;
         let id = Uuid::new_v4().simple().to_string();
@@ -66,7 +66,7 @@ impl Stage {
         let mut environment = vec![
             ("REVERTD_DATABASE__URL".to_owned(), url.to_string()),
             ("REVERTD_AMQP__URL".to_owned(), amqp.clone()),
-            // What grants cost is measured by itself.
+            // The measurement `grants` measures the cost of grants separately.
             (
                 "REVERTD_AUTHORIZATION__MODE".to_owned(),
                 "broker".to_owned(),
@@ -99,7 +99,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Who publishes.
+    /// The login of the publisher.
     pub fn login(&self) -> &str {
         &self.login
     }
@@ -120,7 +120,7 @@ impl Stage {
         format!("{}.reply_exchange", self.prefix)
     }
 
-    /// Messages that wait in a queue.
+    /// Messages that are ready in a queue.
     pub async fn depth(&self, queue: &str) -> Result<u32> {
         let options = QueueDeclareOptions {
             passive: true,
@@ -133,7 +133,7 @@ impl Stage {
         Ok(declared.message_count())
     }
 
-    /// That a load went as it should: nothing waits, and what was decided is what should have been.
+    /// Checks the result of a load: no request is left, and the outcomes are the expected ones.
     pub async fn check(&self, load: Load) -> Result<()> {
         let left = self.depth(&self.work_queue()).await?;
         ensure!(left == 0, "{left} requests are left");
@@ -158,7 +158,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes away the database and everything on the broker.
+    /// Removes the database and everything on the broker.
     pub async fn clean(self) -> Result<()> {
         let queues = [
             "work_queue",
@@ -192,8 +192,8 @@ impl Stage {
     }
 }
 
-/// Deletes a queue. The broker takes longer than it gives itself for one that holds a million messages: it closes the
-/// connection, and goes on with it.
+/// Deletes a queue. RabbitMQ's own time limit is too short for a queue of a million messages: it
+/// closes the connection and continues to delete.
 async fn remove(queue: &str) -> Result<()> {
     let amqp = urls()?.1;
     let mut tries = 0;
@@ -214,7 +214,7 @@ async fn remove(queue: &str) -> Result<()> {
     }
 }
 
-/// The servers' addresses.
+/// The URLs of the servers.
 pub fn urls() -> Result<(String, String)> {
     let variable = |name: &str| {
         std::env::var(name).with_context(|| format!("{name} is not set; run this by make bench"))
@@ -232,7 +232,7 @@ pub async fn connect(url: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// A file of this repository.
+/// The path of a file of this repository.
 pub fn in_repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }

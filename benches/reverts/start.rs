@@ -1,4 +1,4 @@
-//! From the start of a worker process to its first acknowledgement.
+//! Time from the start of a worker process to its first acknowledgement.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::stage::{Stage, urls};
 use crate::table::Table;
 use crate::wire::Wire;
 
-/// Requests that wait: more than a worker takes at once.
+/// Requests that wait: more than a worker receives at once.
 const WAITING: u32 = 5_000;
 
 const TRIES: u32 = 11;
@@ -28,7 +28,7 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let (mut ready, mut first) = (Vec::new(), Vec::new());
     for _ in 0..TRIES {
         load = load.next(WAITING);
-        // What the consumer of the try before left behind is no event of this one.
+        // The broker requeued unacknowledged events of the previous try's consumer.
         stage.empty(&stage.reply_queue()).await?;
         stage.publish(load).await?;
         let times = once(&stage, load).await?;
@@ -66,7 +66,7 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     Ok(section)
 }
 
-/// Milliseconds until ready, and until the first event came.
+/// Milliseconds until the worker is ready, and until the first event arrives.
 async fn once(stage: &Stage, load: Load) -> Result<(f64, f64)> {
     let (amqp, queue) = (urls()?.1, stage.reply_queue());
     let opening = tokio::task::spawn_blocking(move || {
@@ -77,8 +77,8 @@ async fn once(stage: &Stage, load: Load) -> Result<(f64, f64)> {
     let mut wire = opening.await??;
     let consuming = tokio::task::spawn_blocking(move || {
         let mut times = Vec::new();
-        // All of them, so that the next try begins with an empty queue; but for what is delivered again since
-        // the consumer of the try before is gone.
+        // Receive all events, so that the next try begins with an empty queue, except for the
+        // events that the broker redelivers because the consumer of the previous try is gone.
         while times.len() < load.requests as usize {
             let number = openloop::number(wire.next_properties()?);
             if number.is_some_and(|number| load.numbers().contains(&number)) {

@@ -1,4 +1,4 @@
-//! Tables, for people and in Markdown, and how figures are written in them.
+//! Tables in plain text and in Markdown, and the format of their figures.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::rounds::Runs;
 
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Empty for one of words.
+    /// Empty for a table of words.
     header: Vec<String>,
     rows: Vec<Vec<String>>,
 }
@@ -32,7 +32,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// In columns.
+    /// The table in aligned columns.
     pub fn text(&self) -> String {
         let header = (!self.header.is_empty()).then_some(&self.header);
         let lines = || header.into_iter().chain(&self.rows);
@@ -45,7 +45,7 @@ impl Table {
         for line in lines() {
             for (column, cell) in line.iter().enumerate() {
                 let pad = " ".repeat(widths[column] - cell.chars().count());
-                // Names to the left, figures to the right.
+                // Align names to the left and figures to the right.
                 let _ = match column {
                     0 => write!(text, "{cell}{pad}"),
                     _ if self.header.is_empty() => write!(text, "  {cell}{pad}"),
@@ -69,7 +69,7 @@ impl Table {
         let mut line = |cells: &[String]| {
             let _ = writeln!(text, "| {} |", cells.join(" | "));
         };
-        // A table of Markdown has a header, and be it of nothing.
+        // A Markdown table needs a header, even an empty one.
         line(&match self.header.as_slice() {
             [] => vec![String::new(); self.columns()],
             header => header.to_vec(),
@@ -86,12 +86,12 @@ impl Table {
     }
 }
 
-/// The columns that every comparison of throughput ends with; [`costs`] fills them.
+/// The last columns of every comparison of throughput; [`costs`] fills them.
 pub const COSTS: [&str; 4] = ["worker CPU", "broker CPU", "database CPU", "peak memory"];
 
-/// CPU time a message, and the worker's memory.
+/// CPU time per message, and the worker's memory.
 pub fn costs(runs: &Runs) -> [String; 4] {
-    // What took no part has no figure.
+    // A process that took no part has no figure.
     let figure = |value: f64, unit: &str| match value {
         nothing if nothing < 0.05 => "-".to_owned(),
         some => format!("{some:.1} {unit}"),
@@ -109,7 +109,7 @@ pub fn costs(runs: &Runs) -> [String; 4] {
     ]
 }
 
-/// The median rate, and between which it was.
+/// The median rate, and the lowest and highest rate.
 pub fn rate(runs: &Runs) -> [String; 2] {
     let (low, high) = runs.span();
     [
@@ -118,7 +118,7 @@ pub fn rate(runs: &Runs) -> [String; 2] {
     ]
 }
 
-/// With commas between the thousands.
+/// A number with commas between the thousands.
 pub fn number(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
@@ -131,7 +131,7 @@ pub fn number(value: f64) -> String {
     text
 }
 
-/// A ratio: two digits of interest.
+/// A ratio: two decimals below 9.95, otherwise one.
 pub fn ratio(value: f64) -> String {
     match value {
         small if small < 9.95 => format!("{small:.2}"),

@@ -1,4 +1,4 @@
-//! What it costs to be seen: metrics with somebody who reads them, and spans with somebody who takes them.
+//! The cost of telemetry: metrics that a client scrapes, and spans that a collector receives.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::run::{Bench, Figures};
 use crate::shapes::compare;
 use crate::table::number;
 
-/// How often the metrics are read.
+/// How often the metrics are scraped.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 
-/// How much is shown.
+/// Which telemetry is on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Shown {
     Nothing,
@@ -78,7 +78,7 @@ async fn run(bench: &Bench, load: Load, shown: Shown) -> Result<Figures> {
         settings.push(("REVERTD_TELEMETRY__OTLP_ENDPOINT", endpoint));
         let collector = async {
             let router = Router::new().route("/v1/traces", post(|_: Bytes| async {}));
-            // Ends with the run.
+            // The task ends with the run.
             let _ = axum::serve(listener, router).await;
         };
         beside.push(AbortOnDropHandle::new(tokio::spawn(collector)));
@@ -88,13 +88,13 @@ async fn run(bench: &Bench, load: Load, shown: Shown) -> Result<Figures> {
     figures
 }
 
-/// An address that nobody listens on, for a worker that is yet to start.
+/// A free address for a worker that is about to start.
 async fn free_address() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     Ok(listener.local_addr()?.to_string())
 }
 
-/// Reads the metrics as Prometheus does, from as soon as they are there.
+/// Scrapes the metrics as Prometheus does, as soon as the worker serves them.
 async fn scrape(address: String) {
     loop {
         let _ = page(&address).await;

@@ -1,4 +1,4 @@
-//! How long `revertd verify` takes, and in how much memory, on a short ledger and on a long one.
+//! Time and memory of `revertd verify`, on a short and on a long ledger.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ pub async fn measure(bench: &Bench, entries: u32) -> Result<Section> {
     Ok(section)
 }
 
-/// A ledger of so many entries.
+/// A ledger with the given number of entries.
 async fn written(bench: &Bench, entries: u32) -> Result<Stage> {
     let stage = bench.stage(&[]).await?;
     let accounts = Load::good(1).accounts;
@@ -77,7 +77,7 @@ async fn once(bench: &Bench, stage: &Stage, entries: u32) -> Result<Figures> {
     let meter = Meter::start(&bench.servers, &[process.id()])?;
     let (mut spent, mut peak_mib) = (meter.spent()?, 0.0);
     while process.must_run().is_ok() {
-        // Not to be had between its end and the next look.
+        // Both fail if the process ends before the next check.
         if let (Ok(now), Ok(peak)) = (meter.spent(), process.peak_mib()) {
             (spent, peak_mib) = (now, peak);
         }

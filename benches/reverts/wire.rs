@@ -1,5 +1,6 @@
-//! AMQP frames by hand, on a blocking socket. The load of the latency measurement shares the machine with what it
-//! measures: a message costs it a few microseconds, a tenth of what a client library takes.
+//! AMQP frames over a blocking socket, without a client library. The load generator of the latency
+//! measurement shares the machine with the measured processes: a message takes it a few
+//! microseconds of CPU, a tenth of a client library's time.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -13,13 +14,13 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const FRAME_END: u8 = 0xce;
 
-/// Longest that the broker may be silent.
+/// Longest silence of the broker.
 const SILENCE: Duration = Duration::from_mins(1);
 
 /// A connection with one channel.
 pub struct Wire {
     socket: BufReader<TcpStream>,
-    /// The broker's description of itself, as it came.
+    /// The broker's server properties, as received.
     properties: Vec<u8>,
     payload: Vec<u8>,
 }
@@ -53,7 +54,7 @@ impl Wire {
         wire.send(0, &start_ok)?;
         let tune = wire.expect((10, 30))?.to_vec();
         let mut tune_ok = method((10, 31));
-        // What the broker proposes, but no heartbeats: a connection lives for a minute.
+        // Accept the broker's proposal, but without heartbeats: a connection lives for a minute.
         tune_ok.extend(&tune[4..10]);
         tune_ok.extend([0, 0]);
         wire.send(0, &tune_ok)?;
@@ -69,7 +70,7 @@ impl Wire {
         Ok(wire)
     }
 
-    /// One of the texts by which the broker describes itself.
+    /// A text of the server properties.
     pub fn property(&self, name: &str) -> String {
         let mut key = Vec::new();
         short(&mut key, name);
@@ -88,7 +89,7 @@ impl Wire {
         Ok(self.socket.get_mut().write_all(frames)?)
     }
 
-    /// Takes whatever comes to a queue from now on; what is delivered counts as acknowledged.
+    /// Starts to consume a queue without acknowledgements.
     pub fn consume(&mut self, queue: &str) -> Result<()> {
         let mut consume = method((60, 20));
         consume.extend([0, 0]);
@@ -101,7 +102,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Waits for the next message, and gives the frame of its properties.
+    /// Waits for the next message, and returns the frame of its properties.
     pub fn next_properties(&mut self) -> Result<&[u8]> {
         loop {
             let kind = self.read()?;
@@ -133,7 +134,7 @@ impl Wire {
         Ok(&self.payload)
     }
 
-    /// Reads a frame, of which it gives the kind.
+    /// Reads a frame, and returns its type.
     fn read(&mut self) -> Result<u8> {
         ensure!(
             !self.socket.fill_buf()?.is_empty(),
@@ -159,7 +160,7 @@ pub fn publish(to: &mut Vec<u8>, exchange: &str, key: &str, message_id: &str, bo
     frame(to, 1, METHOD, &publish);
     let mut header = vec![0, 60, 0, 0];
     header.extend((body.len() as u64).to_be_bytes());
-    // The flags of delivery mode and message id, and their values.
+    // The flags for delivery mode and message id, then their values.
     header.extend(0x1080_u16.to_be_bytes());
     header.push(2);
     short(&mut header, message_id);
@@ -178,14 +179,14 @@ fn method((class, id): (u16, u16)) -> Vec<u8> {
     [class.to_be_bytes(), id.to_be_bytes()].concat()
 }
 
-/// A short string; ours are names of less than 256 bytes.
+/// Appends a short string: a name of less than 256 bytes.
 fn short(to: &mut Vec<u8>, text: &str) {
     let bytes = &text.as_bytes()[..text.len().min(255)];
     to.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
     to.extend(bytes);
 }
 
-/// A long string; ours are bodies and frames of a few hundred bytes.
+/// Appends a long string: a body or a frame of a few hundred bytes.
 fn long(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
     to.extend(bytes);

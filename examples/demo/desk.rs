@@ -1,4 +1,4 @@
-//! The publisher's side: asks, waits for the event, and compares it with what was expected.
+//! The publisher: publishes a request, waits for its event, and compares it with the expected one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use super::ledger::PLATFORM;
 use super::screen::Screen;
 use super::stage::{PATIENCE, RETRY_DELAYS, Stage};
 
-/// A request to be published.
+/// A request to publish.
 #[derive(Clone)]
 pub struct Request {
     pub title: &'static str,
@@ -27,28 +27,28 @@ pub struct Request {
     is_anonymous: bool,
 }
 
-/// What the event must be; reasons as the `ErrorInfo` spells them.
+/// The expected event; reasons are written as in `ErrorInfo`.
 #[derive(Clone)]
 pub enum Expected {
-    /// So much of a usage of so much.
+    /// A revert: its amount, and the amount of the usage.
     Reverted(i64, i64),
-    /// This event once more, id and all.
+    /// The given event again, with the same id.
     Same(Value),
     Rejected(&'static str),
-    /// The same, after every rung of the retry ladder.
+    /// A rejection with that reason, after every rung of the retry ladder.
     RejectedAfterRetries(&'static str),
-    /// Not decided: in the dead-letter queue.
+    /// A failure with that reason; the request is in the dead-letter queue.
     Failed(&'static str),
 }
 
-/// What was asked, and what came of it.
+/// The requests so far, and their events.
 #[derive(Default)]
 pub struct Tally {
     pub requests: usize,
     pub reverted: usize,
     pub rejected: usize,
     pub failed: usize,
-    /// Account and amount of each event of a revert, by the event's id.
+    /// Account and amount of each revert, by the id of its event.
     pub given: BTreeMap<String, (String, i64)>,
 }
 
@@ -85,7 +85,7 @@ impl Request {
         Self { message_id, ..self }
     }
 
-    /// Not to be tried again.
+    /// Disables retries.
     pub fn once(self) -> Self {
         let max_attempts = Some(1);
         Self {
@@ -94,7 +94,7 @@ impl Request {
         }
     }
 
-    /// Without its client's name.
+    /// Removes `user_id`.
     pub fn anonymous(self) -> Self {
         Self {
             is_anonymous: true,
@@ -121,10 +121,10 @@ impl Request {
 }
 
 impl Desk {
-    /// Opens where the worker has declared its queues.
+    /// Opens the publisher; the worker must have declared its queues.
     pub async fn open(stage: &Stage, screen: Screen) -> Result<Self> {
         let channel = stage.channel().await?;
-        // Nothing else reads them, and nothing reads them again: they need no acknowledgement.
+        // No other program consumes these events, so they need no acknowledgement.
         let options = BasicConsumeOptions {
             no_ack: true,
             ..BasicConsumeOptions::default()
@@ -136,7 +136,7 @@ impl Desk {
                 .await
                 .context("cannot consume the events")
         };
-        // Events of requests without a client or a grant have a queue of their own.
+        // Events of requests without a client or a grant go to a separate queue.
         let events = select(consume("replies").await?, consume("denied").await?);
         Ok(Self {
             channel,
@@ -152,7 +152,8 @@ impl Desk {
         (self.screen, self.tally)
     }
 
-    /// Publishes a request, prints it with its event, and returns the event if it is as expected.
+    /// Publishes a request, prints it with its event, and returns the event if it is the expected
+    /// one.
     pub async fn ask(&mut self, request: &Request, expected: Expected) -> Result<Value> {
         self.tally.requests += 1;
         let number = self.tally.requests;
@@ -193,7 +194,7 @@ impl Desk {
             .context("cannot publish")?
             .await
             .context("cannot publish")?;
-        // A mandatory message that no queue is bound for is confirmed too, and comes back with it.
+        // An unroutable mandatory message is returned and still confirmed with an ack.
         ensure!(
             matches!(confirmed, Confirmation::Ack(None)),
             "the broker did not take it"
@@ -269,7 +270,7 @@ impl Tally {
         Ok(())
     }
 
-    /// By how much the events say that an account's balance changed; each counts once, however often it came.
+    /// The change of an account's balance by the events; a repeated event counts once.
     pub fn change_of(&self, account: Uuid) -> i64 {
         if account == PLATFORM {
             return -self.given.values().map(|(_, amount)| amount).sum::<i64>();

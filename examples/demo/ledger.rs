@@ -1,13 +1,13 @@
-//! The ledger as the demo fills it, before the worker starts, and as it reads it.
+//! The ledger: the demo fills it before the worker starts, and reads it afterwards.
 
 use anyhow::{Context, Result};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-/// The account of the platform's legs, where `ledger.platform_account` is not set.
+/// The account of the platform's legs if `ledger.platform_account` is not set.
 pub const PLATFORM: Uuid = Uuid::nil();
 
-/// What each of Acme's usages took.
+/// The amount of each of Acme's usages.
 const AMOUNTS: [i64; 7] = [20, 30, 40, 50, 60, 70, 80];
 
 /// The demo's own database.
@@ -20,21 +20,21 @@ pub struct Customer {
     pub account: Uuid,
 }
 
-/// Who and what is in the ledger.
+/// The ids of the rows in the ledger.
 pub struct Cast {
     pub acme: Customer,
     pub globex: Customer,
-    /// Of Acme's org.
+    /// A project of Acme's org.
     pub project: Uuid,
-    /// Credits that Acme bought.
+    /// Acme's purchase of credits.
     pub purchase: Uuid,
-    /// Acme's.
+    /// Acme's usages.
     pub usages: [Uuid; 7],
-    /// Globex's.
+    /// A usage of Globex.
     pub foreign_usage: Uuid,
 }
 
-/// Credits less debits.
+/// The sum of credits minus the sum of debits.
 pub struct Balance {
     pub name: &'static str,
     pub account: Uuid,
@@ -79,7 +79,7 @@ impl Cast {
 }
 
 impl Ledger {
-    /// Entries in the ledger, of whatever kind.
+    /// The number of entries in the ledger.
     pub async fn entries(&self) -> Result<i64> {
         let query = "SELECT count(*) FROM billing_transactions";
         let row = self.0.query_one(query, &[]).await;
@@ -111,14 +111,14 @@ impl Ledger {
         Ok(id)
     }
 
-    /// A debit on the customer's account, a credit on the platform's.
+    /// Inserts a debit on the customer's account, and a credit on the platform's.
     async fn usage(&self, account: Uuid, amount: i64) -> Result<Uuid> {
         self.entry(account, PLATFORM, "api.usage", amount)
             .await
             .map(|legs| legs.debit)
     }
 
-    /// The other way round.
+    /// Inserts a credit on the customer's account, and a debit on the platform's.
     async fn purchase(&self, account: Uuid, amount: i64) -> Result<Uuid> {
         self.entry(PLATFORM, account, "system.buy", amount)
             .await
@@ -143,7 +143,7 @@ impl Ledger {
     }
 }
 
-/// The ids of both sides of an entry.
+/// The ids of both legs of an entry.
 struct Legs {
     debit: Uuid,
     credit: Uuid,

@@ -1,4 +1,4 @@
-//! The program that is shown, as a process.
+//! revertd as a process.
 
 use std::env;
 use std::fs;
@@ -13,10 +13,10 @@ use tokio::time::{sleep, timeout};
 
 use super::stage::PATIENCE;
 
-/// How often a file or a process is looked at that can't be waited for.
+/// Time between two checks of a file or a process.
 const POLL: Duration = Duration::from_millis(5);
 
-/// The program that was built beside this one.
+/// The revertd that was built beside this program.
 pub fn program() -> Result<PathBuf> {
     let here = env::current_exe().context("cannot tell where this program is")?;
     let built = here.parent().and_then(|examples| examples.parent());
@@ -31,7 +31,7 @@ pub fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The program, running or ended; killed when dropped.
+/// A process of revertd, running or ended. A drop kills it.
 pub struct Process {
     child: Child,
     log: NamedTempFile,
@@ -48,7 +48,7 @@ impl Process {
             .args(arguments)
             .env_clear()
             .envs(environment.iter().cloned())
-            // Ctrl-C is for the demo, which stops it then.
+            // A process group of its own: Ctrl-C signals only the demo, which then stops revertd.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -58,7 +58,7 @@ impl Process {
         Ok(Self { child, log })
     }
 
-    /// What it has logged.
+    /// The log of the process so far.
     pub fn log(&self) -> String {
         fs::read(self.log.path()).map_or_else(
             |error| format!("(the log can't be read: {error})"),
@@ -66,7 +66,7 @@ impl Process {
         )
     }
 
-    /// Waits until a worker consumes.
+    /// Waits until the worker consumes.
     pub async fn ready(&mut self) -> Result<()> {
         while !self.log().contains(" ready ") {
             if let Some(status) = self.child.try_wait()? {
@@ -86,7 +86,7 @@ impl Process {
         }
     }
 
-    /// Asks it to stop in order, and waits.
+    /// Sends SIGTERM, and waits for the end.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
         if self.child.try_wait()?.is_none() {
             let pid = self.child.id().to_string();

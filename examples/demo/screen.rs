@@ -1,4 +1,4 @@
-//! What is printed: in columns, within 80 characters.
+//! The output of the demo, in columns of at most 80 characters.
 
 use std::io::{IsTerminal, Stdout, Write};
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Screen {
         ))
     }
 
-    /// An error rather than `println!`'s panic where the reader is gone.
+    /// Returns an error if the reader is gone; `println!` would panic.
     fn line(&mut self, line: &str) -> Result<()> {
         writeln!(self.out, "{line}").context("cannot print")
     }

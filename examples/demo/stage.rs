@@ -1,4 +1,4 @@
-//! A database and broker names of this run, the worker that uses them, and their removal.
+//! The stage: a database and broker names of this run, and the worker that uses them.
 
 use std::env;
 use std::path::PathBuf;
@@ -17,10 +17,11 @@ use uuid::Uuid;
 use super::ledger::Ledger;
 use super::process::{Process, program};
 
-/// Longest wait for anything that must come.
+/// Longest wait for a single step.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The retry ladder in milliseconds: the default's number of retries for an unknown usage, but short.
+/// The retry ladder in milliseconds: as many retries of an unknown usage as by default, but with
+/// short delays.
 pub const RETRY_DELAYS: [u64; 3] = [200, 400, 800];
 
 /// Configuration keys of the names on the broker, and the last part of each name.
@@ -48,7 +49,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Connects to both servers; nothing is made there yet.
+    /// Connects to both servers, and creates nothing yet.
     pub async fn connect() -> Result<Self> {
         let program = program()?;
         let (database_server, amqp) = (
@@ -89,12 +90,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Who publishes: the login that the broker authenticated.
+    /// The publisher's login, which the broker authenticated.
     pub fn login(&self) -> String {
         self.broker.status().username()
     }
 
-    /// Lets the publisher ask for reverts of an org's usage.
+    /// Grants the publisher reverts of an org's usages.
     pub async fn grant(&mut self, org: Uuid) -> Result<()> {
         let (login, org) = (self.login(), org.to_string());
         let status = self
@@ -112,12 +113,12 @@ impl Stage {
         ready.context("the worker does not become ready")?
     }
 
-    /// Waits for the worker's end, which nobody asked for.
+    /// Waits for an unexpected end of the worker.
     pub async fn worker_ended(&mut self) -> Result<ExitStatus> {
         self.process()?.ended().await
     }
 
-    /// Asks the worker to stop, which it must do in order.
+    /// Stops the worker, which must end with success.
     pub async fn stop_worker(&mut self) -> Result<()> {
         let status = self.process()?.stop().await?;
         ensure!(
@@ -139,7 +140,7 @@ impl Stage {
         opened.await.context("cannot open a channel")
     }
 
-    /// Takes what is in a queue, and counts it.
+    /// Takes all messages off a queue, and counts them.
     pub async fn take_all(&self, queue: &str) -> Result<usize> {
         let (channel, queue) = (self.channel().await?, self.name(queue));
         let mut taken = 0;
@@ -153,21 +154,22 @@ impl Stage {
         Ok(taken)
     }
 
-    /// What the program has logged.
+    /// The log of revertd so far.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
-    /// Ends the program and removes whatever there is of the stage, as far as that goes.
+    /// Stops revertd and removes the stage as far as possible.
     pub async fn strike(mut self) -> Result<()> {
-        // It would declare again what is deleted under it.
+        // Stop revertd first: it would declare the deleted objects again.
         if let Some(mut process) = self.process.take() {
             let _ = process.stop().await;
         }
         let topology = timeout(PATIENCE, self.delete_topology()).await;
         let topology = topology.map_err(anyhow::Error::from).flatten();
         let topology = topology.with_context(|| format!("left on the broker: {}", self.name("*")));
-        // The same connection as made it: one statement after the other, even if the first was given up on.
+        // On the connection that created the database: this statement waits for that one, even if
+        // that one timed out here.
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
         let database = timeout(PATIENCE, self.admin.batch_execute(&drop)).await;
         let database = (database.map_err(anyhow::Error::from))
@@ -195,7 +197,7 @@ impl Stage {
                 .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
                 .await?;
         }
-        // Otherwise the broker logs a client that vanished.
+        // Without a close, the broker logs a lost client.
         let _ = self.broker.close(200, "done".into()).await;
         Ok(())
     }
@@ -210,7 +212,7 @@ impl Stage {
     }
 }
 
-/// All that the program is configured with, whatever else is set where the demo runs.
+/// The complete configuration of revertd, whatever is set in the environment of the demo.
 fn environment(prefix: &str, database_url: &str, amqp: &str) -> Vec<(String, String)> {
     let delays = RETRY_DELAYS.map(|delay| format!("{delay}ms")).join(",");
     let mut variables = vec![
@@ -232,7 +234,8 @@ fn variable(name: &str) -> Result<String> {
         .with_context(|| format!("{name} is not set; `make demo` sets it"))
 }
 
-/// The same server's address with another database, as a URL or as key=value pairs, of which the last counts.
+/// The address of the same server with another database: a URL, or key=value pairs, of which the
+/// last one counts.
 fn with_database(address: &str, database: &str) -> String {
     match url::Url::parse(address) {
         Ok(mut url) => {
@@ -247,7 +250,7 @@ async fn connect_database(address: &str) -> Result<Client> {
     let connecting = "cannot connect to PostgreSQL (REVERTD_DATABASE__URL)";
     let connected = timeout(PATIENCE, tokio_postgres::connect(address, NoTls)).await;
     let (client, connection) = connected.context(connecting)?.context(connecting)?;
-    // Its errors reach whoever waits for an answer.
+    // The statements of the client return the errors of the connection.
     tokio::spawn(connection);
     Ok(client)
 }

@@ -1,4 +1,4 @@
-//! What is asked: every kind of request, with the event that each must get.
+//! The requests of the demo: every kind, each with its expected event.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::desk::{Desk, Expected, Request};
 use super::ledger::Cast;
 
-/// In an order in which each finds what it needs.
+/// Publishes the requests in an order in which each one finds the state that it needs.
 pub async fn tell(desk: &mut Desk, cast: &Cast) -> Result<()> {
     let first = what_succeeds(desk, cast).await?;
     what_was_reverted_before(desk, cast, &first).await?;
@@ -22,7 +22,7 @@ struct Reverted {
     event: Value,
 }
 
-/// The variants of the API page's body.
+/// The variants of the body on the API page.
 async fn what_succeeds(desk: &mut Desk, cast: &Cast) -> Result<Reverted> {
     let (account, org, project) = (cast.acme.account, cast.acme.org, cast.project);
     let [twenty, thirty, forty, fifty, sixty, part, _] = cast.usages;
@@ -89,7 +89,7 @@ async fn what_is_no_usage_of_the_account(
     let after_retries = Expected::RejectedAfterRetries("USAGE_NOT_FOUND");
     desk.ask(&unknown, after_retries).await?;
 
-    // Answered at once, since the ladder has been shown.
+    // Without retries: the ladder has been shown.
     let foreign = Request::new(
         "another account's usage",
         &names(&json!(cast.foreign_usage)),
@@ -109,7 +109,7 @@ async fn what_is_no_usage_of_the_account(
     Ok(())
 }
 
-/// Whether there is such an org can't be told from the answer.
+/// The answer does not reveal whether the org exists.
 async fn what_was_not_granted(desk: &mut Desk, cast: &Cast) -> Result<()> {
     let usage = cast.foreign_usage;
     let not_granted = Expected::Rejected("ORG_NOT_GRANTED");

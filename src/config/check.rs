@@ -1,4 +1,4 @@
-//! Contradictions between keys, each of them valid by itself.
+//! Checks for contradictions between keys that are valid by themselves.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -80,7 +80,7 @@ impl Settings {
         if self.database.lock_timeout < shortest || self.database.lock_timeout > longest {
             return invalid("database.lock_timeout must be from 1ms to 30s".into());
         }
-        // What the database can still subtract from its clock.
+        // PostgreSQL subtracts the age from its clock, so the age is bounded.
         let (shortest, longest) = (Duration::from_millis(1), Duration::from_hours(24 * 36_525));
         if self
             .revert

@@ -1,5 +1,5 @@
-//! Address of the database: a URL, or libpq's key=value pairs. What it says of TLS is read here, since the client
-//! knows less of that than libpq; the rest is the client's to read.
+//! The URL of the database, or libpq's key=value pairs. The TLS options are parsed here, because
+//! tokio-postgres supports fewer of them than libpq; tokio-postgres parses the rest.
 
 use std::fmt;
 
@@ -11,23 +11,23 @@ use super::urls::{HIDDEN, hide_password, is_astray};
 
 const FORM: &str = "must look like postgres://USER:PASSWORD@HOST:5432/DATABASE";
 
-/// Shows itself without the password.
+/// `Display` and `Debug` hide the password.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     given: String,
-    /// Without the options that are read here.
+    /// The URL without the TLS options.
     rest: String,
     options: TlsOptions,
-    /// Whether the address itself has a password.
+    /// Whether the URL itself holds a password.
     has_password: bool,
     password: Option<String>,
     tls: Option<TlsFiles>,
 }
 
-/// What an address says of TLS, by libpq's names.
+/// The TLS options of a URL, by libpq's names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TlsOptions {
-    /// `sslmode`: whether to encrypt, which here always means to verify.
+    /// `sslmode`: whether to encrypt. An encrypted connection always verifies the server.
     pub encrypt: bool,
     /// `sslrootcert`: a path, or `system`.
     pub root_cert: Option<String>,
@@ -37,11 +37,11 @@ pub(super) struct TlsOptions {
     pub key: Option<String>,
 }
 
-/// An option within an address. What has no key can't be read, and is left to the client, which says so.
+/// An option of a URL. An unparsable option has an empty key; tokio-postgres reports the error.
 struct Pair<'a> {
     key: String,
     value: String,
-    /// As it stands there.
+    /// The option as written.
     raw: &'a str,
 }
 
@@ -77,7 +77,7 @@ impl DatabaseUrl {
                 }
             };
             if option.replace(pair.value).is_some() {
-                return Err(format!("says {} twice; say it once", pair.key));
+                return Err(format!("sets {} twice; set it once", pair.key));
             }
         }
         let begins = if body.is_some() && !kept.is_empty() {
@@ -105,19 +105,19 @@ impl DatabaseUrl {
         })
     }
 
-    /// The address as the client reads it, with the password that stands in it: without what it says of TLS.
+    /// The URL for tokio-postgres: without the TLS options, with a password that it holds.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.rest
     }
 
-    /// The password from a file, where one is named.
+    /// The password from `password_file`, if that is set.
     #[must_use]
     pub fn password(&self) -> Option<&str> {
         self.password.as_deref()
     }
 
-    /// How to encrypt, where that is asked for.
+    /// The TLS settings; `None` if the URL does not ask for encryption.
     #[must_use]
     pub fn tls(&self) -> Option<&TlsFiles> {
         self.tls.as_ref()
@@ -140,13 +140,13 @@ impl DatabaseUrl {
     }
 }
 
-/// User and password, as the client finds them: all before the first `@`.
+/// User and password, as tokio-postgres splits them: everything before the first `@`.
 fn login(body: &str) -> &str {
     body.split_once('@').map_or("", |(login, _)| login)
 }
 
-/// What stands before the options of a URL, these, and what separates them. As the client finds them: after the
-/// first `?` behind user and password. `body` is the end of `text`.
+/// The part of a URL before its options, the options, and their separator. As tokio-postgres does,
+/// it takes the first `?` after user and password. `body` is the end of `text`.
 fn of_query<'a>(text: &'a str, body: &'a str) -> (&'a str, Vec<Pair<'a>>, &'static str) {
     let behind = body.split_once('@').map_or(body, |(_, behind)| behind);
     let Some((_, query)) = behind.split_once('?') else {
@@ -161,8 +161,8 @@ fn of_query<'a>(text: &'a str, body: &'a str) -> (&'a str, Vec<Pair<'a>>, &'stat
     (&text[..text.len() - query.len() - 1], pairs.collect(), "&")
 }
 
-/// The options of key=value pairs: a value with spaces stands in quotes, and `\` keeps the next character from
-/// meaning anything.
+/// The options of key=value pairs. Quotes enclose a value with spaces, and `\` escapes the next
+/// character.
 fn of_words(text: &str) -> Vec<Pair<'_>> {
     let mut pairs = Vec::new();
     let mut at = 0;
@@ -192,7 +192,7 @@ fn of_words(text: &str) -> Vec<Pair<'_>> {
     }
 }
 
-/// The value that `text` begins with, and its length there.
+/// The value at the start of `text`, and its length as written.
 fn word(text: &str) -> (String, usize) {
     let quoted = text.starts_with('\'');
     let mut value = String::new();
@@ -211,10 +211,10 @@ fn word(text: &str) -> (String, usize) {
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Url::parse(&self.given) {
-            // A password with an unescaped /, ? or # ends up behind the host.
+            // A password with an unescaped /, ? or # reaches the path, query or fragment.
             Ok(url) if is_astray(&url) => f.write_str(HIDDEN),
             Ok(url) => f.write_str(hide_password(url).as_str()),
-            // Several hosts are no URL to the parser; key=value pairs are none at all.
+            // `Url` does not parse several hosts, nor key=value pairs.
             Err(_) if self.given.contains("://") => {
                 let (scheme, rest) = self.given.split_once("://").unwrap_or_default();
                 let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);

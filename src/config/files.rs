@@ -1,9 +1,10 @@
-//! Files that hold what does not belong into an address: passwords, certificates and keys, as secrets are mounted.
+//! Files that hold passwords, certificates and keys, as an orchestrator mounts secrets.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A file, read when the configuration was loaded. Shows its path, never what it holds.
+/// The content of a file, read when the configuration is loaded. `Display` and `Debug` show only
+/// its path.
 #[derive(Clone)]
 pub struct HeldFile {
     path: String,
@@ -13,14 +14,16 @@ pub struct HeldFile {
 impl HeldFile {
     pub(super) fn read(path: &str) -> Result<Self, String> {
         if path.is_empty() {
-            return Err("is empty; it must be the path of a file, or be left out".into());
+            return Err("is empty; it must be the path of a file; \
+                        remove the key if no file is needed"
+                .into());
         }
         let content = std::fs::read(path).map_err(|error| {
             format!("cannot read {path}: {error}; it must be a file that this process may read")
         })?;
         if content.is_empty() {
             return Err(format!(
-                "{path} is empty; the file must hold what the key is for"
+                "{path} is empty; it must hold a password, a certificate or a key"
             ));
         }
         let content = content.into();
@@ -30,33 +33,33 @@ impl HeldFile {
         })
     }
 
-    /// Where it was read.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// What it held.
+    /// The content of the file.
     #[must_use]
     pub fn content(&self) -> &[u8] {
         &self.content
     }
 
-    /// A password: all of the file, but for the newline that editors and `echo` put at its end.
+    /// The content as a password, without the newline that editors and `echo` append.
     pub(super) fn password(&self) -> Result<String, String> {
         let path = &self.path;
         let text = std::str::from_utf8(&self.content)
-            .map_err(|_| format!("{path} is not UTF-8; it must hold the password alone"))?;
+            .map_err(|_| format!("{path} is not UTF-8; it must hold only the password"))?;
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
             return Err(format!(
-                "{path} holds an empty line; it must hold the password alone"
+                "{path} holds only a newline; it must hold the password"
             ));
         }
         if text.contains(['\n', '\r', '\0']) {
             return Err(format!(
-                "{path} holds more than one line; it must hold the password alone"
+                "{path} holds more than one line; it must hold only the password"
             ));
         }
         Ok(text.to_owned())
@@ -77,22 +80,22 @@ impl fmt::Debug for HeldFile {
 
 text_type!(HeldFile, HeldFile::read);
 
-/// What TLS to a server needs besides its address. Every file is PEM.
+/// The TLS settings of a server. Every file is PEM.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// The section whose keys name the files: `amqp` or `database`.
     pub section: &'static str,
-    /// The authorities that are trusted, and no others; without it, those that the system trusts.
+    /// The only trusted authorities; `None` trusts those of the system.
     pub ca: Option<HeldFile>,
-    /// The certificate that this program shows, with its chain.
+    /// The client certificate that revertd presents, with its chain.
     pub identity: Option<Identity>,
 }
 
 /// A client's certificate and its key.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The certificate, and those between it and its authority.
+    /// The certificate, and the intermediate certificates up to its authority.
     pub cert: HeldFile,
-    /// Its private key, unencrypted.
+    /// The private key of the certificate, unencrypted.
     pub key: HeldFile,
 }

@@ -1,4 +1,4 @@
-//! Address of RabbitMQ's management API. It shows itself without its password.
+//! The URL of RabbitMQ's management API. `Display` and `Debug` hide its password.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::files::TlsFiles;
 use super::urls::hide_password;
 
-/// Address of the management API, with a login where it is another than that of `amqp.url`.
+/// The URL of the management API. It holds a login if that differs from the login of `amqp.url`.
 #[derive(Clone)]
 pub struct ManagementUrl {
     given: Url,
@@ -20,12 +20,12 @@ pub struct ManagementUrl {
 impl ManagementUrl {
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "must look like http://HOST:15672 or https://USER:PASSWORD@HOST:15671";
-        let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); it {FORM}"))?;
+        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); it {FORM}"))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(format!("has a scheme that is not http; it {FORM}"));
+            return Err(format!("has a scheme other than http or https; it {FORM}"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(format!("has something behind its path; it {FORM}"));
+            return Err(format!("has a query or a fragment; it {FORM}"));
         }
         if url.password().is_some() && url.username().is_empty() {
             return Err(format!("has a password, but no user; it {FORM}"));
@@ -34,11 +34,11 @@ impl ManagementUrl {
             "https" => (15671, 443),
             _ => (15672, 80),
         };
-        // The scheme's own port is taken for none by whoever parses addresses, and is not the plugin's.
+        // `Url` drops the scheme's default port, which is not the default port of the plugin.
         let authority = text.split('/').nth(2).unwrap_or_default();
         let written = authority.ends_with(&format!(":{schemes_own}"));
         let unsaid = if written { schemes_own } else { usual };
-        // Without a file, the system's authorities.
+        // Without a file, the system's authorities are trusted.
         let tls = (url.scheme() == "https").then_some(TlsFiles {
             section: "amqp",
             ca: None,
@@ -59,7 +59,7 @@ impl ManagementUrl {
         self.tls = Some(tls);
     }
 
-    /// How to encrypt, where the address says so.
+    /// The TLS settings; `None` for an http URL.
     #[must_use]
     pub fn tls(&self) -> Option<&TlsFiles> {
         self.tls.as_ref()
@@ -79,13 +79,13 @@ impl ManagementUrl {
         format!("{host}:{}", self.port)
     }
 
-    /// What stands before `/api`, without a slash at its end.
+    /// The path before `/api`, without a trailing slash.
     #[must_use]
     pub fn prefix(&self) -> &str {
         self.given.path().trim_end_matches('/')
     }
 
-    /// User and password, where the address has them.
+    /// User and password, if the URL holds them.
     #[must_use]
     pub fn login(&self) -> Option<(String, Zeroizing<String>)> {
         let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -133,9 +133,9 @@ mod tests {
     #[test]
     fn an_invalid_management_url_is_rejected() {
         for (text, said) in [
-            ("rabbit", "no URL"),
+            ("rabbit", "not a URL"),
             ("amqp://rabbit", "scheme"),
-            ("http://rabbit/?x", "behind its path"),
+            ("http://rabbit/?x", "a query or a fragment"),
             ("http://:secret@rabbit", "no user"),
         ] {
             let error = ManagementUrl::parse(text).expect_err(text);

@@ -1,10 +1,11 @@
-//! What an address and the files beside it say together: the password, whether to encrypt, whom to trust.
+//! Combines each URL with the files beside it: password, encryption, trusted authorities, client
+//! certificate.
 
 use super::files::{HeldFile, Identity, TlsFiles};
 use super::{AmqpSettings, DatabaseSettings, ManagementUrl, Settings, SettingsError};
 
 impl Settings {
-    /// Puts into the addresses what stands in files.
+    /// Adds the content of the files to the URLs.
     pub(super) fn settle(&mut self) -> Result<(), SettingsError> {
         self.amqp.settle().map_err(SettingsError)?;
         self.database.settle().map_err(SettingsError)
@@ -29,8 +30,8 @@ impl AmqpSettings {
             }
             if self.url.is_external() {
                 return Err(
-                    "amqp.url has auth_mechanism=external, but begins with amqp://, where nobody \
-                            shows a certificate; write amqps://"
+                    "amqp.url has auth_mechanism=external, but begins with amqp://, which sends \
+                            no client certificate; write amqps://"
                         .into(),
                 );
             }
@@ -38,7 +39,7 @@ impl AmqpSettings {
         if self.url.is_external() {
             if identity.is_none() {
                 return Err(
-                    "amqp.url has auth_mechanism=external, but there is no certificate to show; \
+                    "amqp.url has auth_mechanism=external, but no client certificate is set; \
                             set amqp.cert_file and amqp.key_file"
                         .into(),
                 );
@@ -82,7 +83,8 @@ impl AmqpSettings {
 impl DatabaseSettings {
     fn settle(&mut self) -> Result<(), String> {
         let given = self.url.tls_options().clone();
-        // libpq's word for what holds without a file; here it says so aloud.
+        // In libpq `system` selects the authorities of the system; here that is the default as
+        // well.
         let system = given.root_cert.as_deref() == Some("system");
         if let (true, Some(file)) = (system, &self.ca_file) {
             return Err(format!(
@@ -133,7 +135,7 @@ fn twice(section: &str, form: &str) -> String {
     )
 }
 
-/// A certificate is of no use without its key, nor a key without its certificate.
+/// The client certificate and its key; one without the other is an error.
 fn identity(
     section: &str,
     cert: Option<&HeldFile>,
@@ -151,7 +153,7 @@ fn identity(
     }
 }
 
-/// The file of a key of ours, or of libpq's option within the address.
+/// The file that revertd's own key names, or that libpq's option in the URL names.
 fn either(
     key: &str,
     file: Option<&HeldFile>,

@@ -1,4 +1,4 @@
-//! Where the values of the configuration came from.
+//! The sources of the configuration's values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DEFAULTS, PREFIX, SettingsError};
 
-/// Where each value came from that is no default. Keys are told as `worker.batch_max`.
+/// The source of each value that is not a default. Keys are written as `worker.batch_max`.
 #[derive(Clone, Debug, Default)]
 pub struct SettingSources {
     file: Option<PathBuf>,
@@ -16,7 +16,7 @@ pub struct SettingSources {
 }
 
 impl SettingSources {
-    /// What was read of the file.
+    /// Records the keys of the file.
     pub(super) fn read(&mut self, path: &Path, table: &toml::Table) {
         self.file = Some(path.to_owned());
         for (section, value) in table {
@@ -26,10 +26,10 @@ impl SettingSources {
         }
     }
 
-    /// The variables that set keys, out of all.
+    /// The variables of the environment that set keys.
     ///
     /// # Errors
-    /// One is named as if it did, and does not.
+    /// If the name of a variable has one underscore between section and key: it sets nothing.
     pub(super) fn choose(
         &mut self,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -53,22 +53,22 @@ impl SettingSources {
         Ok(chosen)
     }
 
-    /// That every key is one.
+    /// Checks that every given key exists.
     ///
     /// # Errors
-    /// Which is none.
+    /// If a key does not exist: its name.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
         let unknown =
             |key: &&String| !keys().any(|(section, name)| **key == format!("{section}.{name}"));
         match self.variables.keys().chain(&self.in_file).find(unknown) {
             None => Ok(()),
             Some(key) => Err(SettingsError(format!(
-                "{key} is no key; `revertd config` without it shows those that there are"
+                "{key} is not a setting; remove it, and `revertd config` lists all settings"
             ))),
         }
     }
 
-    /// What is wrong, with the file or the variable that each key of it came from.
+    /// The error, with the file or the variable that set each key that it names.
     pub(super) fn told(&self, error: &str) -> String {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
         let words = error
@@ -94,7 +94,7 @@ impl SettingSources {
     }
 }
 
-/// What was read, in a line.
+/// The sources in one line.
 impl fmt::Display for SettingSources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
@@ -123,8 +123,8 @@ fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// The key that such a variable would set, had it two underscores. Others of the prefix are not ours to judge: an
-/// orchestrator sets them for its services, as `REVERTD_GATEWAY_PORT`.
+/// The key that the variable would set if it had two underscores. Other variables with the prefix
+/// are allowed: an orchestrator sets some for its services, such as `REVERTD_GATEWAY_PORT`.
 fn nearly(name: &str) -> Option<(&'static str, &'static str)> {
     keys().find(|(section, key)| name.eq_ignore_ascii_case(&format!("{section}_{key}")))
 }

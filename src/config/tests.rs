@@ -44,7 +44,8 @@ fn keys_commented_out_in_the_built_in_file_exist() {
         })
         .collect::<Vec<_>>()
         .concat();
-    // Files are read, so that each of these is known by what is wrong with it; the gateway's, when it starts.
+    // Each file key is checked by the error for its missing file; the gateway reads its files at
+    // its start.
     let (files, others): (Vec<_>, Vec<_>) = uncommented
         .lines()
         .partition(|line| line.contains("_file = \"") && !line.contains("gateway"));
@@ -161,7 +162,7 @@ fn an_invalid_value_names_its_key_and_valid_values() {
         (
             "REVERTD_AMQP__URL",
             "http://localhost",
-            "amqp.url: has a scheme that is not amqp",
+            "amqp.url: has a scheme other than amqp",
         ),
         (
             "REVERTD_AMQP__URL",
@@ -176,7 +177,7 @@ fn an_invalid_value_names_its_key_and_valid_values() {
         (
             "REVERTD_AMQP__REPLY_TO_PATTERN",
             "(",
-            "amqp.reply_to_pattern: is no regular expression",
+            "amqp.reply_to_pattern: is not a regular expression",
         ),
         (
             "REVERTD_DATABASE__URL",
@@ -302,7 +303,7 @@ fn an_unknown_revertd_variable_stops_the_start() {
     }
     let message = refused(&[("REVERTD_REVERT_POLICY", "cumulative")]);
     assert!(message.contains("REVERTD_REVERT__POLICY"), "{message}");
-    // What an orchestrator, the tests, the compose file or a client of the gateway sets.
+    // An orchestrator, the tests, the compose file or a client of the gateway set these.
     for name in [
         "REVERTD_CONFIG",
         "REVERTD_TEST_INSTANCE",
@@ -424,7 +425,7 @@ fn telemetry_is_off_unless_its_addresses_are_set() {
         assert_eq!(url, right.trim_end_matches('/'));
     }
     for (error, why) in [
-        ("https://localhost:4318", "no TLS to a collector"),
+        ("https://localhost:4318", "sends spans without TLS"),
         ("localhost:4318", "such as http://localhost:4318"),
         (
             "http://user:secret@localhost:4318",

@@ -1,4 +1,4 @@
-//! Values of the configuration that have a form of their own.
+//! Types of configuration values that are written in a format of their own.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use regex::Regex;
 
-/// Name of an exchange, a queue or a routing key: what AMQP carries as a short string.
+/// Name of an exchange, a queue or a routing key; an AMQP short string.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(String);
 
 impl Name {
-    /// Room for the suffixes that are made of a name.
+    /// Leaves room for the suffixes that revertd appends, within AMQP's 255 bytes.
     const MAX_BYTES: usize = 200;
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -40,7 +40,7 @@ impl fmt::Display for Name {
 
 text_type!(Name, Name::parse);
 
-/// Name of a schema, to be put into statements in quotes.
+/// Name of a schema, which statements quote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaName(String);
 
@@ -50,7 +50,9 @@ impl SchemaName {
         let starts = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
         if !starts || !text.chars().all(plain) || text.len() > 63 {
             return Err(
-                "must be a schema's name: lower-case letters, digits and _, at most 63".into(),
+                "must be a schema's name: lower-case letters, digits and _, \
+                 not a digit first, at most 63 bytes"
+                    .into(),
             );
         }
         if text == "revertd" {
@@ -74,7 +76,8 @@ impl fmt::Display for SchemaName {
 
 text_type!(SchemaName, SchemaName::parse);
 
-/// Delay of a rung of the retry ladder; shows itself as its queue is named: `5s`, `1m30s`.
+/// Delay of a rung of the retry ladder. `Display` writes it as the queue's name does: `5s`,
+/// `1m30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay(pub Duration);
 
@@ -82,7 +85,7 @@ impl Delay {
     fn parse(text: &str) -> Result<Self, String> {
         let delay = humantime::parse_duration(text)
             .map_err(|error| format!("{error}; write 250ms, 5s, 2m or 24h"))?;
-        // Queues count in milliseconds, and no operator waits longer than that.
+        // RabbitMQ measures TTLs in milliseconds; 28 days are the longest useful delay.
         let whole = delay.subsec_nanos() % 1_000_000 == 0;
         if !whole || delay.is_zero() || delay > Duration::from_hours(24 * 28) {
             return Err("must be whole milliseconds, from 1ms to 28 days".into());
@@ -100,7 +103,7 @@ impl fmt::Display for Delay {
 
 text_type!(Delay, Delay::parse);
 
-/// Where a server of ours listens: an address and a port.
+/// Address that a server of revertd listens on: IP address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddress(pub SocketAddr);
 
@@ -121,7 +124,7 @@ impl fmt::Display for ListenAddress {
 
 text_type!(ListenAddress, ListenAddress::parse);
 
-/// A number of bytes; shows itself exactly.
+/// A number of bytes; `Display` writes it exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(u64);
 
@@ -133,7 +136,7 @@ impl Size {
         Ok(Self(size.as_u64()))
     }
 
-    /// The number.
+    /// The number of bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {
         self.0
@@ -195,38 +198,40 @@ choice! {
 }
 
 choice! {
-    /// Who may ask.
+    /// Who may revert usages of an org.
     AuthorizationMode {
-        /// A client, for the orgs that it was granted.
+        /// A client that has a grant for the org.
         Grants = "grants",
-        /// Whoever the broker lets publish.
+        /// Every client that the broker permits to publish.
         Broker = "broker",
     }
 }
 
 choice! {
-    /// How log lines are written.
+    /// Format of log lines.
     LogFormat {
-        /// Text on a terminal, else JSON.
+        /// Text on a terminal, JSON otherwise.
         Auto = "auto",
-        /// For people.
+        /// Text for people.
         Text = "text",
-        /// For machines; an object a line.
+        /// JSON for machines, one object per line.
         Json = "json",
     }
 }
 
-/// Where spans are sent: the address of an OpenTelemetry collector.
+/// URL of the OpenTelemetry collector that receives the spans.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorUrl(String);
 
 impl CollectorUrl {
     fn parse(text: &str) -> Result<Self, String> {
-        let message = "must be the address of a collector's OTLP over HTTP, such as http://localhost:4318; what it \
-                     demands of its clients stands in OTEL_EXPORTER_OTLP_HEADERS";
+        let message = "must be the URL of a collector's OTLP/HTTP receiver, such as http://localhost:4318; \
+                     set credentials in OTEL_EXPORTER_OTLP_HEADERS";
         let url = url::Url::parse(text).map_err(|_| message)?;
         if url.scheme() == "https" {
-            return Err("this version speaks no TLS to a collector; use one on this machine, which passes spans on".into());
+            return Err("must not be https: revertd sends spans without TLS; \
+                        use a collector on this machine that forwards them"
+                .into());
         }
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
         if url.scheme() != "http" || !url.has_host() || !plain || url.fragment().is_some() {
@@ -235,7 +240,7 @@ impl CollectorUrl {
         Ok(Self(text.trim_end_matches('/').to_owned()))
     }
 
-    /// The address, without a slash at its end.
+    /// The URL, without a trailing slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -250,7 +255,7 @@ impl fmt::Display for CollectorUrl {
 
 text_type!(CollectorUrl, CollectorUrl::parse);
 
-/// Which queues a request's `reply_to` may name.
+/// Pattern of the queues that a request's `reply_to` may name.
 #[derive(Clone, Debug)]
 pub struct ReplyToPattern(Regex);
 
@@ -258,10 +263,10 @@ impl ReplyToPattern {
     fn parse(text: &str) -> Result<Self, String> {
         Regex::new(text)
             .map(Self)
-            .map_err(|error| format!("is no regular expression: {error}"))
+            .map_err(|error| format!("is not a regular expression: {error}"))
     }
 
-    /// Whether it may name `queue`.
+    /// Whether a `reply_to` may name `queue`.
     #[must_use]
     pub fn allows(&self, queue: &str) -> bool {
         self.0.is_match(queue)

@@ -1,4 +1,4 @@
-//! Addresses of the broker. They show themselves without their secrets.
+//! URLs of the broker. `Display` and `Debug` hide their secrets.
 
 use std::fmt;
 
@@ -6,17 +6,19 @@ use url::Url;
 
 use super::files::TlsFiles;
 
-/// What stands for a password wherever a secret would be shown.
+/// Replaces a password in output.
 pub(super) const HIDDEN: &str = "***";
 
-/// Seconds between heartbeats where the address says nothing else. A connection that has been silent for twice
-/// as long is given up by either side; RabbitMQ's own default, a minute, would take the client two to notice.
+/// Seconds between heartbeats if the URL does not set them. Either side closes a connection that
+/// has been silent for twice as long. RabbitMQ's own default is a minute; the client would need two
+/// minutes to notice.
 const HEARTBEAT: &str = "15";
 
-/// `amqp.url` in the built-in file.
+/// The value of `amqp.url` in the built-in file.
 const DEFAULT: &str = "amqp://guest:guest@localhost:5672/%2f";
 
-/// Options of RabbitMQ's own URLs that name files and checks; here they are keys, or not to be switched off.
+/// Options of RabbitMQ's URLs that name files and checks. In revertd, keys name the files, and the
+/// checks can't be disabled.
 const FOREIGN: [&str; 8] = [
     "cacertfile",
     "certfile",
@@ -28,13 +30,14 @@ const FOREIGN: [&str; 8] = [
     "password",
 ];
 
-/// Addresses of the broker: one, or one for each node of a cluster. Shows itself without the passwords.
+/// URLs of the broker: one, or one for each node of a cluster. `Display` and `Debug` hide the
+/// passwords.
 #[derive(Clone)]
 pub struct AmqpUrls(Vec<AmqpUrl>);
 
 impl AmqpUrls {
     fn parse(text: &str) -> Result<Self, String> {
-        // A comma may stand in a password; before a scheme it ends an address.
+        // A password may contain a comma; a comma before a scheme separates two URLs.
         let text = text.replace(", ", ",");
         let separated = text
             .replace(",amqp://", "\namqp://")
@@ -49,7 +52,7 @@ impl AmqpUrls {
             .collect::<Result<Vec<_>, _>>()?;
         let Some(first) = urls.first() else {
             return Err(
-                "names no address; it must look like amqp://USER:PASSWORD@HOST:5672/VHOST".into(),
+                "holds no URL; it must look like amqp://USER:PASSWORD@HOST:5672/VHOST".into(),
             );
         };
         let same = |url: &AmqpUrl| {
@@ -61,9 +64,11 @@ impl AmqpUrls {
         let same =
             |url: &AmqpUrl| url.is_secure() == first.is_secure() && url.external == first.external;
         if !urls.iter().all(same) {
-            return Err("has addresses of which some are encrypted, or show a certificate, and some are not; \
-                        write all with amqps://, and with the same auth_mechanism"
-                .into());
+            return Err(
+                "has addresses that differ in encryption or in auth_mechanism; \
+                        write all with amqps:// and the same auth_mechanism"
+                    .into(),
+            );
         }
         Ok(Self(urls))
     }
@@ -73,7 +78,7 @@ impl AmqpUrls {
         self.0.iter().all(AmqpUrl::is_secure)
     }
 
-    /// Whether the broker reads from a certificate who connects.
+    /// Whether the broker takes the login from the client certificate.
     #[must_use]
     pub fn is_external(&self) -> bool {
         self.0.iter().all(|url| url.external)
@@ -87,7 +92,7 @@ impl AmqpUrls {
         self.0.iter().any(|url| url.given.password().is_some())
     }
 
-    /// Whether it is what holds where nobody set anything, password included.
+    /// Whether the URL is the default, password included.
     pub(super) fn is_default(&self) -> bool {
         self.0.iter().all(|url| url.given.as_str() == DEFAULT)
     }
@@ -102,7 +107,7 @@ impl AmqpUrls {
             .for_each(|url| url.tls = Some(tls.clone()));
     }
 
-    /// The addresses, in the order in which they were given; at least one.
+    /// The URLs in the given order; at least one.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &AmqpUrl> + Clone {
         self.0.iter()
@@ -144,11 +149,11 @@ impl serde::Serialize for AmqpUrls {
     }
 }
 
-/// Address of a broker. Shows itself without the password.
+/// URL of a broker. `Display` and `Debug` hide the password.
 #[derive(Clone)]
 pub struct AmqpUrl {
     given: Url,
-    /// With the heartbeat, and the password from a file.
+    /// The URL with the heartbeat, and with the password from a file.
     complete: Url,
     external: bool,
     tls: Option<TlsFiles>,
@@ -157,9 +162,9 @@ pub struct AmqpUrl {
 impl AmqpUrl {
     fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "must look like amqp://USER:PASSWORD@HOST:5672/VHOST";
-        let url = Url::parse(text).map_err(|error| format!("is no URL ({error}); it {FORM}"))?;
+        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); it {FORM}"))?;
         if !matches!(url.scheme(), "amqp" | "amqps") {
-            return Err(format!("has a scheme that is not amqp; it {FORM}"));
+            return Err(format!("has a scheme other than amqp or amqps; it {FORM}"));
         }
         if url.host_str().is_none_or(str::is_empty) {
             return Err(format!("names no host; it {FORM}"));
@@ -188,7 +193,7 @@ impl AmqpUrl {
                 .query_pairs_mut()
                 .append_pair("heartbeat", HEARTBEAT);
         }
-        // Without a file, the system's authorities: what an address alone can say.
+        // Without a file, the system's authorities are trusted.
         let tls = (url.scheme() == "amqps").then_some(TlsFiles {
             section: "amqp",
             ca: None,
@@ -207,28 +212,28 @@ impl AmqpUrl {
     }
 
     fn set_password(&mut self, password: &str) {
-        // What is escaped is all that a parser of URLs would otherwise take for an escape.
+        // `Url` escapes every other special character, but leaves % as it is.
         let escaped = password.replace('%', "%25");
-        // It fails only for URLs that can't have a password.
+        // It fails only for a URL that can't have a password.
         let _ = self.complete.set_password(Some(&escaped));
     }
 
-    /// How to encrypt, where the address says so.
+    /// The TLS settings; `None` for an amqp URL.
     #[must_use]
     pub fn tls(&self) -> Option<&TlsFiles> {
         self.tls.as_ref()
     }
 
-    /// The whole address, password and heartbeat included.
+    /// The complete URL, with password and heartbeat.
     #[must_use]
     pub fn secret(&self) -> &str {
         self.complete.as_str()
     }
 
-    /// The login.
+    /// The user.
     #[must_use]
     pub fn user(&self) -> String {
-        // A URL keeps some characters of it as % and two digits.
+        // `Url` keeps some characters percent-encoded.
         let mut parts = self.given.username().split('%');
         let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
         for part in parts {
@@ -277,14 +282,15 @@ impl fmt::Debug for AmqpUrl {
     }
 }
 
-/// How the client says who it is, where the address tells.
+/// The authentication mechanism, if the URL sets it.
 fn mechanism(url: &Url) -> Option<String> {
     let mut pairs = url.query_pairs();
     let (_, value) = pairs.find(|(key, _)| key == "auth_mechanism")?;
     Some(value.to_lowercase())
 }
 
-/// Whether something of user and password may stand behind the host: the client takes all before the first `@` as such.
+/// Whether a part of user and password may be in the path, query or fragment: the client takes
+/// everything before the first `@` as user and password.
 pub(super) fn is_astray(url: &Url) -> bool {
     let behind = [Some(url.path()), url.query(), url.fragment()];
     behind.into_iter().flatten().any(|part| part.contains('@'))
@@ -292,7 +298,7 @@ pub(super) fn is_astray(url: &Url) -> bool {
 
 pub(super) fn hide_password(mut url: Url) -> Url {
     if url.password().is_some() {
-        // It fails only for URLs that can't have a password.
+        // It fails only for a URL that can't have a password.
         let _ = url.set_password(Some(HIDDEN));
     }
     let secret = |(key, _): &(std::borrow::Cow<'_, str>, _)| key.contains("password");

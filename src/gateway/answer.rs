@@ -1,4 +1,4 @@
-//! The answer over HTTP that an event makes. Pure.
+//! Turns an event into the HTTP answer. Pure.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::problem::{Problem, respond};
 use crate::domain::event::EventType;
 
-/// What is read of an event.
+/// The parts of an event that the answer needs.
 #[derive(Deserialize)]
 struct ParsedEvent<'a> {
     #[serde(rename = "type", borrow)]
@@ -30,7 +30,7 @@ struct ParsedStatus {
     code: i32,
 }
 
-/// `{}` of a success; of anything else the event's error as it is, under the status of its code.
+/// `{}` for a success; otherwise the event's error unchanged, under the HTTP status of its code.
 pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
     let unreadable =
         || Problem::internal("the request's event can't be read; it is on the reply exchange");
@@ -46,8 +46,8 @@ pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
     }
 }
 
-/// The status of a `google.rpc.Code`, as the contract has it; of codes that it has not, as Google's own gateways do. A
-/// refusal of a later version may have any.
+/// The HTTP status of a `google.rpc.Code`, as the contract defines it. Codes outside the contract,
+/// which a later version may use, get the status that Google's own gateways give them.
 fn status_of(code: i32) -> StatusCode {
     match code {
         3 | 9 | 11 => StatusCode::BAD_REQUEST,

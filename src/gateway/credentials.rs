@@ -1,7 +1,7 @@
 //! The header `Authorization`, scheme Basic (RFC 7617). Pure.
 //!
-//! It must not know who is asked about id and secret. What is wrong with the header is nobody's business: every
-//! fault is answered as a wrong secret is.
+//! This module must not know the broker, which checks id and secret. A client does not learn what
+//! is wrong with the header: the answer to every fault is the answer to a wrong secret.
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
@@ -12,15 +12,16 @@ use zeroize::Zeroizing;
 use super::headers::only;
 use crate::broker::Credentials;
 
-/// What AMQP carries in `user_id`.
+/// The longest `user_id` that AMQP carries.
 const ID_MAX_BYTES: usize = 255;
 
 const SECRET_MAX_BYTES: usize = 4096;
 
-/// RabbitMQ's built-in user, whom it lets in from its own machine alone. Over HTTP everybody would come from there.
+/// RabbitMQ's built-in user, which may connect only from RabbitMQ's own machine. Over HTTP, every
+/// client would connect from the gateway's machine.
 const GUEST: &str = "guest";
 
-/// Id and secret; `None` unless there is one header that has both.
+/// Id and secret; `None` unless exactly one header carries both.
 pub fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     let given = only(headers, AUTHORIZATION)?;
     let (scheme, encoded) = split(given)?;
@@ -29,13 +30,13 @@ pub fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     {
         return None;
     }
-    // As large as it gets, since a buffer that moves leaves its bytes behind.
+    // Full size from the start: a buffer that grows leaves copies of the secret in memory.
     let mut decoded = Zeroizing::new(vec![0; encoded.len()]);
     let length = STANDARD.decode_slice(encoded, &mut decoded).ok()?;
     let (id, secret) = std::str::from_utf8(&decoded[..length])
         .ok()?
         .split_once(':')?;
-    // A control character, above all NUL, would be read as something else by the broker.
+    // The broker would misread a control character, above all NUL.
     let sound = !id.is_empty()
         && id != GUEST
         && id.len() <= ID_MAX_BYTES
@@ -47,7 +48,7 @@ pub fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     })
 }
 
-/// Scheme and what follows it, without the spaces between.
+/// The scheme and its value, without the spaces between them.
 fn split(header: &HeaderValue) -> Option<(&[u8], &[u8])> {
     let bytes = header.as_bytes();
     let space = bytes.iter().position(|byte| *byte == b' ')?;

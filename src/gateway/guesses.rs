@@ -1,8 +1,8 @@
-//! Wrong secrets: how often an address may try another one of the same id, and who is told of it.
+//! Wrong secrets: limits how often an address may try secrets of one id, and warns the operator.
 //!
-//! An address that sends wrong secrets of an id is kept from asking the broker about that id, for
-//! longer each time. Other addresses are not, so the right secret is never locked out by a
-//! stranger. Nothing here depends on whether the broker knows the id.
+//! An address that sends wrong secrets of an id must wait before the gateway asks the broker about
+//! that id again; the wait doubles. Other addresses need not wait, so a stranger can't lock out the
+//! right secret. Nothing here depends on whether the broker knows the id.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::common::http_server::Source;
 use crate::common::log_limit::LogLimit;
 
-/// Wrong secrets that cost no wait: somebody mistypes, or has not heard of a change yet.
+/// Wrong secrets without a wait: a user mistypes, or a client still has the old secret.
 const FREE: u32 = 3;
 
 /// The first wait; each further wrong secret doubles it, up to the longest.
@@ -25,24 +25,25 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How long wrong secrets are remembered after the last one.
 const REMEMBERED: Duration = Duration::from_mins(15);
 
-/// Pairs of id and address that are remembered; the ones used longest ago are forgotten first.
+/// Most pairs of id and address that are remembered; the least recently used pairs are evicted
+/// first.
 const PAIRS_MAX: u64 = 10_000;
 
-/// Wrong secrets of one address that are worth a line, whatever the ids.
+/// After this many wrong secrets from one address, whatever the ids, a warning is logged.
 const WORTH_A_LINE: u64 = 10;
 
-/// Addresses whose wrong secrets are counted for the next line, and those that it names.
+/// Most addresses that are counted for the next warning, and most that the warning names.
 const ADDRESSES_MAX: usize = 1000;
 const ADDRESSES_NAMED: usize = 10;
 
-/// Wrong secrets, by id and address.
+/// Counts of wrong secrets, by id and address.
 pub struct Guesses {
     tried: Cache<(String, Source), Arc<Mutex<FailedLogins>>>,
     by_address: Mutex<BTreeMap<Source, u64>>,
     line: LogLimit,
 }
 
-/// What one address tried of one id.
+/// The tries of one address for one id.
 #[derive(Debug, Default)]
 struct FailedLogins {
     failures: u32,
@@ -62,17 +63,17 @@ impl Guesses {
         }
     }
 
-    /// How long the address must wait before it may try this id again; none where it may.
+    /// How long the address must wait before it may try this id again; `None` if it may try now.
     pub async fn wait(&self, id: &str, source: Source) -> Option<Duration> {
         let tried = self.tried.get(&(id.to_owned(), source)).await?;
         locked(&tried).wait(Instant::now())
     }
 
-    /// Takes a try, which counts as a wrong one until its end is known: many at the same time get
-    /// no further than one after the other.
+    /// Begins a try. It counts as a failure until `right` or `undecided` is called, so concurrent
+    /// tries gain no more than sequential ones.
     ///
     /// # Errors
-    /// How long the address must wait.
+    /// If the address must wait: for how long.
     pub async fn begin(&self, id: &str, source: Source) -> Result<(), Duration> {
         let tried = self
             .tried
@@ -81,20 +82,21 @@ impl Guesses {
         locked(&tried).begin(Instant::now())
     }
 
-    /// The secret was right.
+    /// The secret was right: forgets the failures of the address for this id.
     pub async fn right(&self, id: &str, source: Source) {
         self.tried.invalidate(&(id.to_owned(), source)).await;
     }
 
-    /// The broker could not say whether it was.
+    /// The broker did not decide the try: it no longer counts as a failure.
     pub async fn undecided(&self, id: &str, source: Source) {
         if let Some(tried) = self.tried.get(&(id.to_owned(), source)).await {
             locked(&tried).take_back();
         }
     }
 
-    /// The secret was wrong, or the address had to wait. Says so once a minute, with the addresses, once it is
-    /// more than somebody who mistyped.
+    /// Counts a wrong secret, or a request of an address that had to wait. Logs a warning with the
+    /// addresses, at most once a minute, once there are more failures than a mistyped secret
+    /// explains.
     pub fn refused(&self, source: Source, had_to_wait: bool) {
         let mut addresses = locked(&self.by_address);
         if addresses.len() < ADDRESSES_MAX || addresses.contains_key(&source) {
@@ -119,7 +121,7 @@ impl Guesses {
     }
 }
 
-/// The addresses with the most wrong secrets, and how many.
+/// The addresses with the most wrong secrets, each with its count.
 fn named(addresses: BTreeMap<Source, u64>) -> String {
     let mut counts: Vec<_> = addresses.into_iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -130,7 +132,7 @@ fn named(addresses: BTreeMap<Source, u64>) -> String {
     shown.join(", ")
 }
 
-/// Nothing panics while it holds one of these locks.
+/// No code panics while it holds one of these locks.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -156,7 +158,7 @@ impl FailedLogins {
     }
 }
 
-/// How long an address waits after so many wrong secrets of an id.
+/// How long an address waits after this many wrong secrets of an id.
 fn wait_after(failures: u32) -> Option<Duration> {
     let doublings = failures.checked_sub(FREE + 1)?;
     let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);

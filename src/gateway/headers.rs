@@ -1,4 +1,4 @@
-//! What a request's headers say beside who asks. Pure.
+//! The headers of a request, except `Authorization`. Pure.
 
 use axum::http::header::{AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -11,22 +11,23 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What AMQP carries in `message_id`.
+/// The longest `message_id` that AMQP carries.
 const ID_MAX_BYTES: usize = 255;
 
 /// The ids of a request.
 #[derive(Clone, Debug)]
 pub struct Ids {
-    /// The message's id: the `Idempotency-Key` as it stands, or a fresh one.
+    /// The message's id: the `Idempotency-Key` unchanged, or a new UUID.
     pub message_id: Result<String, Violation>,
     /// `X-Request-Id` of the answer: the client's own, or the message's id.
     pub shown: HeaderValue,
-    /// The trace that the request belongs to.
+    /// The `traceparent` of the request, if it is well-formed.
     pub traceparent: Option<HeaderValue>,
 }
 
 impl Ids {
-    /// Reads them. With `key_required`, a request without a key is refused: sent twice, it would be two requests.
+    /// Reads the ids. With `key_required`, a request without a key is refused: a client that
+    /// repeats it would make two requests.
     pub fn of(headers: &HeaderMap, key_required: bool) -> Self {
         let fresh = || Uuid::new_v4().to_string();
         let message_id = match headers.get(IDEMPOTENCY_KEY) {
@@ -58,13 +59,14 @@ impl Ids {
     }
 }
 
-/// A header's value, unless it is missing or repeated.
+/// A header's value; `None` if the header is missing or repeated.
 pub fn only(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Whether the body is said to be JSON, as it is. Parameters don't count.
+/// Whether the headers declare a JSON body without a content coding. Media-type parameters are
+/// ignored.
 pub fn is_json(headers: &HeaderMap) -> bool {
     let essence = |value: &HeaderValue| {
         let text = value.to_str().ok()?;
@@ -78,7 +80,7 @@ pub fn is_json(headers: &HeaderMap) -> bool {
     json.as_deref() == Some("application/json") && plain
 }
 
-/// Visible ASCII, with spaces inside at most.
+/// The value if it is visible ASCII of 1 to 255 bytes; spaces may stand inside only.
 fn text(value: &HeaderValue) -> Option<&str> {
     let text = value.to_str().ok()?;
     let visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));

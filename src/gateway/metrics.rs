@@ -1,4 +1,4 @@
-//! What the process counts, and what it warns of: each kind of trouble once a minute at most.
+//! Counts of the process, and its warnings: each kind of fault at most once a minute.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::common::log_limit::LogLimit;
 use crate::telemetry::{LoginRefusal, Logins, Registry};
 
-/// A count.
+/// A counter.
 #[derive(Default)]
 pub struct Count(AtomicU64);
 
@@ -22,7 +22,7 @@ impl Count {
     }
 }
 
-/// What kept requests from being answered as they should have been.
+/// Why a request got no regular answer.
 #[derive(Clone, Copy, Debug)]
 pub enum GatewayFault {
     Unroutable,
@@ -92,7 +92,7 @@ impl GatewayMetrics {
         }
     }
 
-    /// Warns, unless that kind was warned of a short while ago. `detail` says what it is about.
+    /// Logs a warning, at most once a minute for each kind. `detail` names the object of the fault.
     pub fn warn(&self, trouble: GatewayFault, client: &str, detail: &dyn fmt::Display) {
         if let Some(cases) = self.warned[trouble as usize].note(1) {
             warn!(client, cases, %detail, "{}", trouble.told());

@@ -1,4 +1,4 @@
-//! The operation: one HTTP request, from its headers to its answer.
+//! The operation: handles one HTTP request, from its headers to its answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::common::http_server::{BodyError, BodyLimits, Source, expects_continue
 use crate::domain::request;
 use crate::telemetry::LoginRefusal;
 
-/// What is read of a body that nobody wants, and for how long: a connection closed under a client that still
-/// writes takes the answer with it.
+/// How much of a refused request's body is read, and for how long. If the server closed the
+/// connection while the client still writes, the client would lose the answer.
 const UNWANTED_MAX_BYTES: usize = 1024 * 1024;
 const UNWANTED_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -61,7 +61,7 @@ pub async fn refuse_unread(problem: Problem, request: Request) -> Response<Body>
     refuse(problem, &parts.headers, body.into_data_stream()).await
 }
 
-/// Answers once what the client is still writing is read, within bounds.
+/// Reads the rest of the body, within bounds, then answers.
 async fn refuse(problem: Problem, headers: &HeaderMap, mut body: BodyDataStream) -> Response<Body> {
     if !expects_continue(headers) {
         let reading = async {
@@ -79,8 +79,9 @@ async fn refuse(problem: Problem, headers: &HeaderMap, mut body: BodyDataStream)
 }
 
 impl Gateway {
-    /// Who asks, then what is asked, then whether there is a place for it; in this order, so that a stranger learns
-    /// nothing, and a body that does not come takes no place. Until then a client is bounded by its share.
+    /// Checks the login, then the request, then takes a permit, in this order: a stranger learns
+    /// nothing about the checks of a request, and a body that never arrives takes no permit. Until
+    /// then the client's share bounds its requests.
     async fn decide(
         &self,
         source: Source,
@@ -137,7 +138,8 @@ impl Gateway {
             return Err(Problem::client_unknown());
         };
         let client = credentials.id.as_str();
-        // Of a broker that does not answer nobody is asked: what a login begins with one can't be taken back.
+        // Open no login while the broker does not answer: a login that has begun can't be
+        // cancelled.
         if let Err(error) = self.replies.ready() {
             self.metrics.warn(GatewayFault::Broker, client, &error);
             return Err(Problem::broker_unavailable());

@@ -1,6 +1,6 @@
-//! What is answered instead of `{}` where the gateway itself says so: one function makes every such answer.
+//! The answers that the gateway itself gives instead of `{}`: one function makes each of them.
 //!
-//! Pure. What the worker says is in `answer.rs`.
+//! Pure. `answer.rs` makes the answers that the worker's events determine.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const CHALLENGE: HeaderValue =
 const POST: HeaderValue = HeaderValue::from_static("POST");
 const ONE_SECOND: HeaderValue = HeaderValue::from_static("1");
 
-/// `google.rpc.Code`, as far as it is needed here.
+/// The values of `google.rpc.Code` that this module needs.
 const INVALID_ARGUMENT: i32 = 3;
 const DEADLINE_EXCEEDED: i32 = 4;
 const NOT_FOUND: i32 = 5;
@@ -32,7 +32,7 @@ const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
 const UNAUTHENTICATED: i32 = 16;
 
-/// An answer that is no success.
+/// An answer other than a success.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -40,7 +40,7 @@ pub struct Problem {
     message: Cow<'static, str>,
     metadata: Metadata,
     violations: Vec<Violation>,
-    /// Whole seconds, where it is known when asking again can help.
+    /// Whole seconds until a repetition can help, if that is known.
     retry_after: Option<u64>,
 }
 
@@ -97,7 +97,8 @@ impl Problem {
         Self::new(status, UNIMPLEMENTED, reason, "this path takes POST only")
     }
 
-    /// The same whatever is wrong with id and secret, so that nobody learns which ids there are.
+    /// The same answer for every fault of id and secret, so that it does not reveal which ids
+    /// exist.
     pub fn client_unknown() -> Self {
         let message =
             "no client has this id and secret; send both in the header Authorization, scheme Basic";
@@ -170,7 +171,7 @@ impl Problem {
         )
     }
 
-    /// What the worker would say of such a body.
+    /// The error that the worker would report for this body.
     pub fn undecodable(error: Undecodable) -> Self {
         match error {
             Undecodable::Malformed(what) => {
@@ -192,7 +193,7 @@ impl Problem {
         }
     }
 
-    /// The client's share of `max_in_flight`.
+    /// Too many requests of one client; `share` is its share of `max_in_flight`.
     pub fn too_many_requests(share: usize) -> Self {
         let message =
             format!("{share} requests of this client are in work, which is its share; ask again");
@@ -200,7 +201,7 @@ impl Problem {
         Self::new(status, RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS", message)
     }
 
-    /// The same whether the broker knows the id or not.
+    /// The same answer whether or not the broker knows the id.
     pub fn too_many_guesses(wait: Duration) -> Self {
         let message = "too many wrong secrets of this id came from this address; ask again after the seconds that the \
                        header Retry-After names";
@@ -270,14 +271,14 @@ impl Problem {
         )
     }
 
-    /// With the id under which the request was published.
+    /// Adds the id under which the request was published.
     pub fn about(mut self, message_id: &str) -> Self {
         self.metadata
             .insert("request_id".into(), message_id.to_owned());
         self
     }
 
-    /// The answer.
+    /// Makes the HTTP answer.
     pub fn into_response(self) -> Response<Body> {
         let status = RpcStatus::new(self.code, &self.message, self.metadata, &self.violations);
         let body = serde_json::to_vec(&status).expect("text and maps keyed by text are JSON");
@@ -290,7 +291,7 @@ impl Problem {
     }
 }
 
-/// An answer with the headers that go with its status.
+/// An answer with the headers that its status requires.
 pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;

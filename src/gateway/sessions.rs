@@ -1,7 +1,8 @@
-//! The clients' logins: each asked of the broker, remembered briefly, and bounded.
+//! The clients' logins. The broker checks each; they are remembered for a minute, and bounded in
+//! number.
 //!
-//! A login is found again by a keyed digest of id and secret, under a key that this process drew at random; the
-//! secret itself is kept nowhere.
+//! The key of a remembered login is an HMAC of id and secret under a random key of this process.
+//! This module does not store the secret.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,26 +21,28 @@ use crate::common::http_server::Source;
 use crate::config::Settings;
 use crate::telemetry::LoginRefusal;
 
-/// How long a login counts: a changed password, or a user that is removed, within this time.
+/// How long a login is remembered. A changed password or a removed user takes effect within this
+/// time.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
-/// How long a refusal counts: who guesses asks the broker no more often about the same.
+/// How long a refusal is remembered: within this time, a repeated pair of id and secret does not
+/// reach the broker.
 const REFUSAL_REMEMBERED: Duration = Duration::from_secs(10);
 
-/// Connections that are kept for clients, and refusals that are remembered.
+/// Most connections that are kept for clients, and most refusals that are remembered.
 const CLIENTS_MAX: u64 = 500;
 const REFUSALS_MAX: u64 = 10_000;
 
-/// How often a client is tried again that was asked about together with an address that must wait.
+/// Most tries of a login that another address began and had to wait for.
 const TRIES: usize = 3;
 
-/// Logins at a time, and how long one waits for its turn.
+/// Most logins at a time, and how long a login waits for its turn.
 const LOGINS_MAX: usize = 16;
 const LOGIN_WAIT: Duration = Duration::from_secs(5);
 
 type Digest = [u8; 32];
 
-/// Logins that are remembered.
+/// Remembered logins and refusals.
 pub struct Sessions {
     settings: Arc<Settings>,
     metrics: Arc<GatewayMetrics>,
@@ -50,23 +53,23 @@ pub struct Sessions {
     logins: Arc<Semaphore>,
 }
 
-/// Why a client has none.
+/// Why a client has no login.
 #[derive(Clone, Debug)]
 pub enum NoSession {
-    /// Unknown to the broker.
+    /// The broker refuses this id and secret.
     Refused,
     /// The address sent wrong secrets of this id, and must wait.
     BackOff { source: Source, wait: Duration },
-    /// Kept from the virtual host.
+    /// The broker denies the client the virtual host.
     Barred,
-    /// Too many log in at present.
+    /// Too many clients are logging in at present.
     Busy,
-    /// The broker can't be asked.
+    /// The broker is not available.
     Unavailable(BrokerError),
 }
 
 impl Sessions {
-    /// None yet. `None` where the system gives no random numbers.
+    /// Remembers no login yet. Returns `None` if the system gives no random numbers.
     pub fn new(settings: Arc<Settings>, metrics: Arc<GatewayMetrics>) -> Option<Self> {
         Some(Self {
             settings,
@@ -85,7 +88,8 @@ impl Sessions {
         })
     }
 
-    /// The client's login: the one that is remembered, or a new one, made once however many ask for it.
+    /// The client's login: the remembered one, or a new one. Concurrent requests of a client share
+    /// one new login.
     pub async fn of(
         &self,
         credentials: &Credentials,
@@ -110,7 +114,7 @@ impl Sessions {
         made.inspect_err(|error| debug!(client = credentials.id, ?error, "no login"))
     }
 
-    /// Has a login made, together with whoever asks for the same one.
+    /// Opens a login once for all concurrent requests with the same id and secret.
     async fn once(
         &self,
         digest: Digest,
@@ -126,7 +130,7 @@ impl Sessions {
             let making = self.make(credentials, source);
             let made = self.open.try_get_with(digest, making).await;
             match made.map_err(|error| error.as_ref().clone()) {
-                // It was another address that asked first, and must wait.
+                // Another address began this login, and must wait; try again for this address.
                 Err(NoSession::BackOff { source: other, .. })
                     if other != source && tries < TRIES => {}
                 made => return made,
@@ -134,7 +138,7 @@ impl Sessions {
         }
     }
 
-    /// Lets go of what is no longer remembered: without this, only once somebody asks for something.
+    /// Removes expired entries; otherwise the caches remove them only when they are used.
     pub async fn tidy(&self) {
         self.open.run_pending_tasks().await;
         self.refused.run_pending_tasks().await;
@@ -167,8 +171,8 @@ impl Sessions {
             self.metrics.clone(),
             self.refused.clone(),
         );
-        // It goes on by itself if its client goes away: what was begun with the broker can't be taken back, and a wrong
-        // secret counts.
+        // A task of its own, so that the login goes on if its client disconnects: a login that has
+        // begun can't be cancelled, and a wrong secret must count.
         let login = tokio::spawn(async move {
             let id = credentials.id.clone();
             let login = ClientConnection::open(&settings, credentials).await;
@@ -198,7 +202,8 @@ impl Sessions {
         login.await.unwrap_or(Err(NoSession::Busy))
     }
 
-    /// Of the parts, each with its length before it, so that no two pairs are one text.
+    /// The digest of id and secret. The length of each precedes it, so that two different pairs
+    /// never have the same input.
     fn digest(&self, credentials: &Credentials) -> Digest {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [credentials.id.as_bytes(), credentials.secret.as_bytes()] {

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3, with the operator's certificate.
+//! TLS 1.2 and 1.3 with the operator's certificate.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config;
 
-/// Where certificate and key are configured, what takes TLS connections.
+/// The TLS acceptor; `None` if certificate and key are not configured.
 ///
 /// # Errors
-/// Which file can't be used, and why.
+/// If a file can't be used: which one, and why.
 pub fn acceptor(settings: &config::GatewaySettings) -> Result<Option<TlsAcceptor>, String> {
     let (Some(cert), Some(key)) = (&settings.cert_file, &settings.key_file) else {
         return Ok(None);

@@ -1,7 +1,9 @@
-//! Counters: what was done since the start of the process. The line that ends it reads the same ones.
+//! Counters since the start of the process. The last log line of the process shows the same
+//! counters.
 //!
-//! Names follow OpenTelemetry's conventions for messaging where they have one, in Prometheus' spelling; the others begin
-//! with `revertd_`. Each series is there from the start, so that a rate is one from the first event on.
+//! Names follow OpenTelemetry's conventions for messaging if those define one, in Prometheus'
+//! spelling; the others begin with `revertd_`. Each series exists from the start, so that `rate()`
+//! counts the first event too.
 
 use std::fmt;
 
@@ -16,26 +18,27 @@ const REJECTED: &str = "rejected";
 const DEAD_LETTERED: &str = "dead_lettered";
 const UNROUTABLE: &str = "unroutable";
 
-/// What names the configuration, and our own enums, give to the values of labels.
+/// Label values that come from the configuration and from revertd's own enums.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// The queue that is consumed.
+    /// The queue that the worker consumes.
     pub work_queue: String,
-    /// Where events go.
+    /// The exchange that receives events.
     pub reply_exchange: String,
-    /// Where dead letters go.
+    /// The exchange that receives dead letters.
     pub dead_letter_exchange: String,
-    /// The retry queues, by rung.
+    /// The retry queues, in the order of the rungs.
     pub retry_queues: Vec<String>,
-    /// Their delays.
+    /// The delays of the rungs, in the same order.
     pub rungs: Vec<String>,
-    /// Reasons of rejections.
+    /// The reasons for which a request is rejected.
     pub rejected: Vec<&'static str>,
-    /// Reasons of dead letters.
+    /// The reasons for which a message is dead-lettered.
     pub dead_lettered: Vec<&'static str>,
 }
 
-/// Counters of a worker process. One more is an atomic addition, where its labels vary after a look-up.
+/// Counters of a worker process. An increment is one atomic addition; if the labels vary, a look-up
+/// precedes it.
 #[derive(Debug)]
 pub struct Counters {
     requests: Family<OutcomeLabels, Counter>,
@@ -58,7 +61,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Registers them.
+    /// Creates the counters and registers them.
     #[must_use]
     pub fn new(registry: &mut Registry, names: Names) -> Self {
         let requests = requests(registry, &names);
@@ -136,89 +139,90 @@ impl Counters {
         }
     }
 
-    /// A batch was taken: so many messages, of so many bytes together.
+    /// Counts a batch of `messages` deliveries, whose bodies have `bytes` bytes in total.
     pub fn taken(&self, messages: usize, bytes: usize) {
         self.consumed.inc_by(messages as u64);
         self.consumed_bytes.inc_by(bytes as u64);
     }
 
-    /// One of them had been delivered before.
+    /// Counts a delivery with the `redelivered` flag.
     pub fn redelivered(&self) {
         self.redeliveries.inc();
     }
 
-    /// So many requests were answered by outcomes that were stored before.
+    /// Counts `requests` that were answered with outcomes that the ledger already held.
     pub fn repeated(&self, requests: usize) {
         self.outcomes_repeated.inc_by(requests as u64);
     }
 
-    /// A message was a dead letter before.
+    /// Counts a message that an operator replayed from the dead-letter queue.
     pub fn replayed(&self) {
         self.dead_letters_replayed.inc();
     }
 
-    /// So many messages went to a queue or an exchange of the configuration. `error`: what the broker did instead of
-    /// taking them.
+    /// Counts `messages` that were published to `destination`, a queue or an exchange of the
+    /// configuration. `error` names the broker's answer if it did not accept them; otherwise it is
+    /// empty.
     pub fn sent(&self, destination: &str, error: &'static str, messages: u64) {
         let labels = MessagingLabels::of("publish", destination, error);
         self.sent.get_or_create(&labels).inc_by(messages);
     }
 
-    /// A request was answered with its revert.
+    /// Counts a request that was answered with its revert.
     pub fn reverted(&self) {
         self.reverted.inc();
     }
 
-    /// A request was refused.
+    /// Counts a request that was rejected.
     pub fn rejected(&self, reason: &'static str) {
         let labels = OutcomeLabels::of(REJECTED, reason);
         self.requests.get_or_create(&labels).inc();
     }
 
-    /// A message was dead-lettered.
+    /// Counts a message that was dead-lettered.
     pub fn dead_lettered(&self, reason: &'static str) {
         let labels = OutcomeLabels::of(DEAD_LETTERED, reason);
         self.requests.get_or_create(&labels).inc();
     }
 
-    /// A request was put on a rung.
+    /// Counts a request that was put on a rung.
     pub fn retried(&self, rung: usize) {
         if let Some(retries) = self.retries.get(rung) {
             retries.inc();
         }
     }
 
-    /// A message waits for the login that names its client to be trusted.
+    /// Counts a message that waits because its `user_id` is not a trusted login.
     pub fn untrusted(&self) {
         self.untrusted.inc();
     }
 
-    /// A request was put on a rung, and no attempt was counted.
+    /// Counts a request that was put on a rung without counting an attempt.
     pub fn waited(&self) {
         self.waits.inc();
     }
 
-    /// A malformed request was settled without its dead letter.
+    /// Counts a malformed request that was settled without its dead letter.
     pub fn letter_dropped(&self) {
         self.letters_dropped.inc();
     }
 
-    /// An event is in revertd's own queue alone.
+    /// Counts an event that only revertd's own queue holds.
     pub fn event_undelivered(&self) {
         self.events_undelivered.inc();
     }
 
-    /// A copy to a `reply_to` did not arrive.
+    /// Counts a copy to a `reply_to` that was not delivered.
     pub fn copy_failed(&self) {
         self.copies_failed.inc();
     }
 
-    /// A request's `reply_to` is not allowed.
+    /// Counts a request whose `reply_to` is not allowed.
     pub fn reply_to_refused(&self) {
         self.reply_to_refused.inc();
     }
 
-    /// The counter of exports that failed, for who exports.
+    /// The counter of failed exports, for the span exporter.
     #[must_use]
     pub fn exports_failed(&self) -> Counter {
         self.exports_failed.clone()
@@ -233,7 +237,7 @@ impl Counters {
     }
 }
 
-/// The counts of a process, for the line that ends it.
+/// The counts of a process, for its last log line.
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = &self.names;

@@ -1,6 +1,6 @@
 //! The HTTP server on `telemetry.listen`: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! It must not know what it shows: a registry, and a question whether the process is ready.
+//! This module must not know the content that it serves: it gets a registry and a readiness check.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use super::TelemetryError;
 use crate::common::http_server;
 use crate::common::http_server::{Limits, ProtocolFault, Server};
 
-/// The form that every version of Prometheus reads.
+/// The text format that every version of Prometheus reads.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Connections at a time: a collector and probes keep one or two each.
+/// Most connections at a time: a collector and probes keep one or two each.
 const CONNECTIONS: usize = 64;
 
-/// How long answers may go on once the process is done.
+/// How long answers may continue after the server is dropped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a process is not ready: one sentence, without secrets.
 pub type NotReady = String;
 
-/// A server that answers until it is dropped.
+/// A server that answers until this value is dropped.
 #[derive(Debug)]
 pub struct Listening {
-    /// Where it listens; the port is the system's choice where 0 was asked for.
+    /// The address of the listener. If port 0 was configured, the system chose the port.
     pub address: SocketAddr,
     _until_dropped: DropGuard,
 }
@@ -46,10 +46,10 @@ struct Shown {
     readiness: Box<dyn Fn() -> Result<(), NotReady> + Send + Sync>,
 }
 
-/// Serves `registry`, and whether the process is ready, from now on.
+/// Starts to serve the metrics of `registry` and the result of `readiness`.
 ///
 /// # Errors
-/// Where the address can't be had.
+/// If it cannot listen on the address.
 pub fn listen(
     address: SocketAddr,
     registry: Registry,
@@ -100,7 +100,7 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
     }
 }
 
-/// That this is answered is the answer: the runtime that answers is the one that works.
+/// An answer proves liveness: the same runtime runs the worker.
 async fn healthz() -> Response {
     json(StatusCode::OK, r#"{"alive":true}"#.into())
 }

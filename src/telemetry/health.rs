@@ -1,4 +1,5 @@
-//! Asks a running process of this machine whether it is ready: `GET /readyz` on its `telemetry.listen`.
+//! Client of `GET /readyz`: asks a process on this machine, at its `telemetry.listen`, whether it
+//! is ready.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -14,16 +15,18 @@ use tokio::time::timeout;
 
 use super::NotReady;
 
-/// Longest wait for an answer; whoever calls `revertd health` waits a second longer.
+/// Longest wait for an answer; the container's health check waits a second longer for `revertd
+/// health`.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Largest answer that is read, in bytes.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Asks the process that was told to listen on `address`. `Ok` if it is ready.
+/// Asks the process whose `telemetry.listen` is `address`. Returns `Ok` if it is ready.
 ///
 /// # Errors
-/// Where it is not ready, does not answer, or is another program: the sentence that says so.
+/// If the process is not ready, does not answer, or is another program. The error is the sentence
+/// to show.
 pub async fn health(address: SocketAddr) -> Result<(), NotReady> {
     let at = reachable(address);
     if at.port() == 0 {
@@ -34,7 +37,7 @@ pub async fn health(address: SocketAddr) -> Result<(), NotReady> {
         .unwrap_or_else(|_| Err(format!("{at} does not answer")))
 }
 
-/// An address that stands for all of the machine is reached at its loopback.
+/// The address to connect to: the loopback address if `listen` is a wildcard address.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen {
         SocketAddr::V4(address) if address.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -52,7 +55,7 @@ async fn ask(at: SocketAddr) -> Result<(), NotReady> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failed(&error))?;
-    // Ends with the sender; its errors reach whoever waits for the answer.
+    // The task ends with the sender; `send_request` returns the errors of the connection.
     tokio::spawn(connection);
     let request = Request::get("/readyz")
         .header(HOST, at.to_string())

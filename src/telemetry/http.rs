@@ -1,4 +1,4 @@
-//! What an HTTP server did: how long its answers took, by status, and how many are under way.
+//! Metrics of an HTTP server: the duration of its answers by status, and the requests in progress.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// A millisecond to half a minute.
+/// Buckets from a millisecond to 30 seconds.
 const SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
@@ -19,21 +19,21 @@ struct AnswerLabels {
     http_response_status_code: u16,
 }
 
-/// Metrics of a server, by the names of OpenTelemetry's conventions.
+/// Metrics of a server, named by OpenTelemetry's conventions.
 #[derive(Clone, Debug)]
 pub struct Http {
     times: Family<AnswerLabels, Histogram, fn() -> Histogram>,
     active: Gauge,
 }
 
-/// A request under way.
+/// A request in progress.
 pub struct Active<'a> {
     http: &'a Http,
     began: Instant,
 }
 
 impl Http {
-    /// Registers them.
+    /// Creates the metrics and registers them.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let http = Self {
@@ -53,7 +53,7 @@ impl Http {
         http
     }
 
-    /// A request came.
+    /// Counts a request from now until the returned value is dropped.
     #[must_use]
     pub fn begin(&self) -> Active<'_> {
         self.active.inc();
@@ -63,7 +63,7 @@ impl Http {
 }
 
 impl Active<'_> {
-    /// It is answered with `status`. Whoever asked in another way than by POST shows as such.
+    /// Records the answer's `status`. The label of every method other than POST is `_OTHER`.
     pub fn answered(&self, is_post: bool, status: u16) {
         let answer = AnswerLabels {
             http_request_method: if is_post { "POST" } else { "_OTHER" },
@@ -74,7 +74,7 @@ impl Active<'_> {
     }
 }
 
-/// Answered, or given up with its client.
+/// The request is answered, or its client closed the connection.
 impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.http.active.dec();

@@ -1,27 +1,28 @@
-//! Labels of the metrics. Their values come from our own enums and from the configuration, never from a request.
+//! Labels of the metrics. Their values come from revertd's own enums and from the configuration,
+//! never from a request.
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
     pub outcome: &'static str,
     pub reason: &'static str,
 }
 
-/// What came again.
+/// The kind of a replay.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReplayLabels {
     pub of: &'static str,
 }
 
-/// A rung of the retry ladder, by its delay.
+/// A rung of the retry ladder, named by its delay.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RungLabels {
     pub rung: String,
 }
 
-/// OpenTelemetry's attributes of messaging. An empty label is none, to Prometheus.
+/// OpenTelemetry's attributes of messaging. Prometheus treats an empty label as absent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 #[allow(clippy::struct_field_names, reason = "the names of the labels")]
 pub struct MessagingLabels {
@@ -31,7 +32,7 @@ pub struct MessagingLabels {
     error_type: &'static str,
 }
 
-/// OpenTelemetry's attributes of a database's operation.
+/// OpenTelemetry's attributes of a database operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StatementLabels {
     db_system_name: &'static str,

@@ -1,4 +1,4 @@
-//! Logins that a server refused, by cause.
+//! Counters of refused logins, by cause.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,15 +8,15 @@ use prometheus_client::registry::Registry;
 /// Why a login was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginRefusal {
-    /// No id and secret in the form that they must have.
+    /// The request has no valid id and secret.
     NoCredentials,
-    /// The broker knows no such id and secret.
+    /// The broker refused this id and secret.
     WrongSecret,
-    /// It said so of the same pair a moment ago, and was not asked again.
+    /// The broker refused the same id and secret a moment ago; the gateway did not ask it again.
     Repeated,
-    /// Wrong secrets of that id came from that address before, and the broker was not asked.
+    /// This address sent wrong secrets of this id before; the gateway did not ask the broker.
     BackOff,
-    /// The broker keeps the client from the virtual host.
+    /// The broker denies the client the virtual host.
     VirtualHost,
 }
 
@@ -51,7 +51,7 @@ struct Reason {
 pub struct Logins(Family<Reason, Counter>);
 
 impl Logins {
-    /// Registers them.
+    /// Creates the counters and registers them.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let refused = Family::<Reason, Counter>::default();
@@ -66,12 +66,12 @@ impl Logins {
         Self(refused)
     }
 
-    /// One more.
+    /// Counts a refused login.
     pub fn refused(&self, refusal: LoginRefusal) {
         self.0.get_or_create(&refusal.label()).inc();
     }
 
-    /// How many there were.
+    /// The number of logins refused for this cause.
     #[must_use]
     pub fn count(&self, refusal: LoginRefusal) -> u64 {
         self.0.get_or_create(&refusal.label()).get()

@@ -1,8 +1,9 @@
-//! Spans on their way to a collector: OTLP over HTTP, in batches, from a queue that drops what it can't hold.
+//! Export of spans to a collector: OTLP over HTTP, in batches, from a bounded queue.
 //!
-//! Nothing waits for it: what is recorded goes into the queue or is dropped, and a thread of the client's own sends it.
-//! The standard variables `OTEL_EXPORTER_OTLP_HEADERS` and `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`,
-//! `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` count as they do everywhere.
+//! Nothing waits for the export: a span that the queue can't hold is dropped, and a thread of
+//! OpenTelemetry's client sends the queue. The standard variables `OTEL_EXPORTER_OTLP_HEADERS` and
+//! `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and
+//! `OTEL_RESOURCE_ATTRIBUTES` have their usual meaning.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,24 +31,24 @@ use super::TelemetryError;
 /// Longest wait for the collector's answer to one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest answer that is read.
+/// Largest answer that is read, in bytes.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// Longest wait for the last spans, at the end.
+/// Longest wait for the last spans when the process stops.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What exports a process's spans; it must be told of the end, so that the last ones are sent.
+/// The exporter of the process's spans. Call `stop` at the end, so that it sends the last spans.
 #[derive(Debug)]
 pub struct Exporting {
     pub(super) provider: SdkTracerProvider,
 }
 
 impl Exporting {
-    /// Starts to export to the collector at `endpoint`, such as `http://localhost:4318`. `failed` counts batches that
-    /// it did not take. To be called within a runtime.
+    /// Starts the export to the collector at `endpoint`, such as `http://localhost:4318`. `failed`
+    /// counts batches that the collector did not accept. The caller must be within a tokio runtime.
     ///
     /// # Errors
-    /// Where one of the standard variables is wrong.
+    /// If one of the standard variables is wrong.
     pub fn start(endpoint: &str, failed: Counter) -> Result<Self, TelemetryError> {
         let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder()
@@ -73,7 +74,7 @@ impl Exporting {
         Ok(Self { provider })
     }
 
-    /// Sends what is left, for a moment.
+    /// Sends the remaining spans; waits at most `GOODBYE_TIMEOUT`.
     pub async fn stop(self) {
         let stopping = move || drop(self.provider.shutdown_with_timeout(GOODBYE_TIMEOUT));
         let _ = timeout(GOODBYE_TIMEOUT, tokio::task::spawn_blocking(stopping)).await;
@@ -91,7 +92,7 @@ fn resource() -> Resource {
     }
 }
 
-/// An exporter that says when it begins to fail, and when it no longer does.
+/// An exporter that logs when exports begin to fail, and when they succeed again.
 struct LoggingExporter {
     exporter: SpanExporter,
     endpoint: String,
@@ -131,7 +132,8 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
     }
 }
 
-/// The HTTP client. Who calls it is a thread outside the runtime, so the work is done in the runtime.
+/// The HTTP client. Its caller is a thread outside the tokio runtime, so the request is spawned on
+/// the runtime.
 #[derive(Clone, Debug)]
 struct Post {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -156,7 +158,7 @@ impl HttpClient for Post {
             let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        // Within the runtime: a timer belongs to the one that makes it.
+        // `timeout` must be created within the runtime, which drives its timer.
         let in_time = async move { timeout(ANSWER_TIMEOUT, answered).await? };
         self.runtime.spawn(in_time).await?
     }

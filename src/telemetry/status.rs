@@ -1,7 +1,8 @@
-//! What the process is doing at this moment: whether it consumes, why not, what it has in hand, what waits.
+//! The current status of the process: whether it consumes, the reason of a pause, messages in
+//! flight, and queue depths.
 //!
-//! The gauges (`gauges`) and the readiness are read from here when they are asked for. It is told by the worker, and knows neither
-//! broker nor database.
+//! The gauges (`gauges`) and the readiness check read it on demand. The worker updates it. This
+//! module knows neither broker nor database.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,17 +11,17 @@ use std::time::{Duration, Instant};
 
 mod gauges;
 
-/// How old the database's last answer may be: it is asked every few seconds where there is no work.
+/// Largest age of the database's last answer; an idle worker asks the database every few seconds.
 const ANSWER_HOLDS: Duration = Duration::from_secs(20);
 
-/// Why nothing is done at present.
+/// Why the process pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pause {
     /// The database fails.
     Database,
-    /// The broker fails, or blocks who publishes.
+    /// The broker fails, or blocks the connections that publish.
     Broker,
-    /// The broker refuses what the workers publish, or a queue is full.
+    /// The broker refuses messages that the workers publish, or a queue is full.
     Publishing,
     /// An operator paused the fleet.
     Operator,
@@ -55,14 +56,14 @@ impl fmt::Display for Pause {
     }
 }
 
-/// What a queue is for.
+/// The role of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueKind {
-    /// Requests.
+    /// Holds requests.
     Work,
-    /// A rung of the ladder.
+    /// Is a rung of the ladder.
     Retry,
-    /// Dead letters.
+    /// Holds dead letters.
     DeadLetter,
 }
 
@@ -76,33 +77,34 @@ impl QueueKind {
     }
 }
 
-/// A queue that was looked at.
+/// The depth of a queue at the last poll.
 #[derive(Clone, Debug)]
 pub struct QueueDepth {
-    /// Its name.
+    /// The name of the queue.
     pub queue: String,
-    /// What it is for.
+    /// The role of the queue.
     pub kind: QueueKind,
-    /// Its bound, in bytes of bodies.
+    /// The configured bound, in bytes of bodies.
     pub max_bytes: u64,
-    /// Messages ready in it; `None` where it is missing, or could not be looked at.
+    /// Messages that are ready; `None` if the queue is missing or the poll failed.
     pub messages: Option<u32>,
 }
 
-/// Connections to the database.
+/// Counts of connections to the database.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Connections {
-    /// At work.
+    /// Connections in use.
     pub used: usize,
-    /// Open, and free.
+    /// Open connections that are idle.
     pub idle: usize,
-    /// The most there may be.
+    /// Most connections.
     pub max: usize,
-    /// Workers that wait for one.
+    /// Workers that wait for a connection.
     pub waiting: usize,
 }
 
-/// The status of a worker process, shared by who changes it and who shows it.
+/// The status of a worker process, shared between the tasks that update it and those that report
+/// it.
 #[derive(Clone)]
 pub struct ProcessStatus(Arc<SharedStatus>);
 
@@ -115,16 +117,17 @@ struct SharedStatus {
 struct Now {
     consuming: bool,
     broker: bool,
-    /// When the broker last answered on the connection that looks at the queues.
+    /// When the broker last answered on the connection that polls the queues.
     broker_answered: Option<Instant>,
     paused: Option<(Pause, String)>,
-    /// Workers whose messages are refused at this moment.
+    /// Workers whose messages the broker refuses at this moment.
     refused: usize,
     database: Option<DatabaseAnswer>,
-    /// Batches in hand: when each was taken, and its messages.
+    /// Batches in flight: when each was taken, and its number of messages.
     in_flight: BTreeMap<u64, (Instant, usize)>,
     next: u64,
-    /// When the oldest batch was taken that was given up, until something is settled or nothing waits any more.
+    /// When the oldest abandoned batch was taken. Reset once a batch is settled or the work queue
+    /// is empty.
     given_up: Option<Instant>,
     queues: Vec<QueueDepth>,
 }
@@ -134,7 +137,7 @@ enum DatabaseAnswer {
     Failed(String),
 }
 
-/// A batch in hand. Dropped without being settled, it was given up.
+/// A batch in flight. A drop before `settled` means that the batch was abandoned.
 pub struct InFlight {
     status: ProcessStatus,
     number: u64,
@@ -160,7 +163,7 @@ impl Drop for InFlight {
     }
 }
 
-/// A worker whose messages are refused, for as long as it holds this.
+/// Marks a worker whose messages the broker refuses, until it is dropped.
 pub struct PublishRefusal(ProcessStatus);
 
 impl Drop for PublishRefusal {
@@ -170,7 +173,8 @@ impl Drop for PublishRefusal {
 }
 
 impl ProcessStatus {
-    /// The status of a process that just started. `connections` tells those to the database.
+    /// The status of a process that just started. `connections` counts the connections to the
+    /// database.
     #[must_use]
     pub fn new(connections: impl Fn() -> Connections + Send + Sync + 'static) -> Self {
         Self(Arc::new(SharedStatus {
@@ -179,53 +183,54 @@ impl ProcessStatus {
         }))
     }
 
-    /// The consumer is there.
+    /// The consumer exists now.
     pub fn consuming(&self) {
         let mut now = self.now();
         now.consuming = true;
         now.paused = None;
     }
 
-    /// It no longer is.
+    /// The consumer does not exist any more.
     pub fn not_consuming(&self) {
         self.now().consuming = false;
     }
 
-    /// Nothing is done for a while.
+    /// The process pauses because of `pause`.
     pub fn paused(&self, pause: Pause, error: &dyn fmt::Display) {
         let mut now = self.now();
         now.paused = Some((pause, error.to_string()));
         match pause {
             Pause::Database => now.database = Some(DatabaseAnswer::Failed(error.to_string())),
-            // An operator's pause closes the connections, on purpose.
+            // An operator's pause closes the connections on purpose.
             Pause::Broker | Pause::Operator => now.broker = false,
             Pause::Publishing => {}
         }
     }
 
-    /// Whatever kept it from working is over.
+    /// The pause is over.
     pub fn resumed(&self) {
         self.now().paused = None;
     }
 
-    /// What a worker publishes is refused, until the answer is dropped.
+    /// The broker refuses the messages of a worker, until the returned value is dropped.
     #[must_use]
     pub fn refused(&self) -> PublishRefusal {
         self.now().refused += 1;
         PublishRefusal(self.clone())
     }
 
-    /// The connections to the broker are there, or not.
+    /// The pool's connections to the broker are open, or not.
     pub fn broker(&self, connected: bool) {
         self.now().broker = connected;
     }
 
-    /// The broker answered somebody else's question, or did not. The pool's connections are closed while the database fails.
+    /// The broker answered, or failed to answer, on a connection outside the pool, which polls the
+    /// queues. The pool closes its own connections while the database fails.
     pub fn broker_answered(&self, answered: bool) {
         self.now().broker_answered = answered.then(Instant::now);
     }
 
-    /// The database answered, or why it did not.
+    /// The database answered, or failed with the given error.
     pub fn database(&self, answer: Result<(), &dyn fmt::Display>) {
         self.now().database = Some(match answer {
             Ok(()) => DatabaseAnswer::Given(Instant::now()),
@@ -233,14 +238,15 @@ impl ProcessStatus {
         });
     }
 
-    /// Whether the database answered within that time, as far as anybody told.
+    /// Whether the last reported answer of the database is younger than `time`.
     #[must_use]
     pub fn database_answered_within(&self, time: Duration) -> bool {
         let now = self.now();
         matches!(&now.database, Some(DatabaseAnswer::Given(when)) if when.elapsed() < time)
     }
 
-    /// The queues were looked at. Where nothing waits, what was given up here is in another's hands, or settled.
+    /// Stores the polled queue depths. If the work queue is empty while this process consumes, its
+    /// abandoned batches are in flight elsewhere or settled.
     pub fn queues(&self, queues: Vec<QueueDepth>) {
         let mut now = self.now();
         let is_empty =
@@ -251,7 +257,7 @@ impl ProcessStatus {
         now.queues = queues;
     }
 
-    /// So many messages were taken.
+    /// Registers a batch of `messages` in flight.
     #[must_use]
     pub fn take(&self, messages: usize) -> InFlight {
         let mut now = self.now();
@@ -266,10 +272,10 @@ impl ProcessStatus {
         }
     }
 
-    /// Whether the process works: its consumer is there, and the database answered lately.
+    /// Whether the process works: its consumer exists, and the database answered lately.
     ///
     /// # Errors
-    /// Why it does not.
+    /// If the process does not work: the reason.
     pub fn readiness(&self) -> Result<(), String> {
         let now = self.now();
         if let Some((pause, error)) = &now.paused {
@@ -298,7 +304,7 @@ impl ProcessStatus {
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
-        // Nothing panics while it holds the lock; if it did, what is told would still be true.
+        // No code panics while it holds the lock; even then, the stored values would be true.
         self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -310,7 +316,7 @@ impl Now {
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Whether the broker works, as far as anybody told.
+    /// Whether the broker works, by the last reports.
     fn broker_is_up(&self) -> bool {
         let lately = |answered: Instant| answered.elapsed() <= ANSWER_HOLDS;
         let answered = self.broker_answered.is_some_and(lately);

@@ -1,4 +1,4 @@
-//! Histograms: how long the steps of a batch took, and how long requests waited.
+//! Histograms: how long the steps of a batch take, and how long requests wait.
 
 use std::fmt;
 use std::hash::Hash;
@@ -11,13 +11,14 @@ use prometheus_client::registry::Registry;
 
 use super::labels::{MessagingLabels, StatementLabels};
 
-/// A millisecond to a minute and a half; then up to an hour, for who waits on the ladder.
+/// Buckets from a millisecond to 90 seconds, then up to an hour for requests that wait on the
+/// ladder.
 const SECONDS: [f64; 18] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0,
     300.0, 900.0, 3600.0,
 ];
 
-/// Histograms of a worker process. An observation costs a lock that hardly anybody holds.
+/// Histograms of a worker process. An observation takes a lock that is seldom contended.
 #[derive(Debug)]
 pub struct Times {
     batch_size: Histogram,
@@ -29,7 +30,7 @@ pub struct Times {
     statement: Pair,
 }
 
-/// The times of what was done, and of what failed.
+/// Two histograms: the times of successful and of failed operations.
 #[derive(Debug)]
 struct Pair {
     done: Histogram,
@@ -37,7 +38,7 @@ struct Pair {
 }
 
 impl Times {
-    /// Registers them; `queue` is the one that is consumed.
+    /// Creates the histograms and registers them; `queue` is the queue that the worker consumes.
     #[must_use]
     pub fn new(registry: &mut Registry, queue: &str) -> Self {
         let process = Pair::of(
@@ -90,46 +91,47 @@ impl Times {
         }
     }
 
-    /// A batch was taken, of so many messages.
+    /// Records the size of a batch.
     pub fn taken(&self, messages: usize) {
-        // It has at most 65,535.
+        // A batch has at most 65,535 messages.
         let size = u32::try_from(messages).unwrap_or(u32::MAX);
         self.batch_size.observe(f64::from(size));
     }
 
-    /// A request waited so long for its first delivery.
+    /// Records the time from a request's AMQP timestamp to its first delivery.
     pub fn waited(&self, time: Duration) {
         self.waited.observe(time.as_secs_f64());
     }
 
-    /// A batch was decided in that time, or the database failed.
+    /// Records the time of a batch's statement. `failed`: the database failed.
     pub fn decided(&self, time: Duration, failed: bool) {
         self.statement.observe(time, failed);
     }
 
-    /// What came of a batch was published and confirmed in that time, or the broker failed.
+    /// Records the time from a batch's first publish to its last confirm. `failed`: the broker
+    /// failed.
     pub fn published(&self, time: Duration, failed: bool) {
         self.publish.observe(time, failed);
     }
 
-    /// A batch was settled, or given up, so long after it was taken.
+    /// Records the time from taking a batch to settling it. `failed`: the batch was abandoned.
     pub fn processed(&self, time: Duration, failed: bool) {
         self.process.observe(time, failed);
     }
 
-    /// A request was acknowledged so long after its first delivery.
+    /// Records the time from a request's first delivery to its acknowledgement.
     pub fn settled(&self, time: Duration) {
         self.settled.observe(time.as_secs_f64());
     }
 
-    /// A request was acknowledged so long after it was published.
+    /// Records the time from a request's AMQP timestamp to its acknowledgement.
     pub fn answered(&self, time: Duration) {
         self.answered.observe(time.as_secs_f64());
     }
 }
 
 impl Pair {
-    /// Both histograms under one name, with their labels.
+    /// Registers both histograms under one name, with their labels.
     fn of<Labels>(registry: &mut Registry, name: &str, help: &str, labels: [Labels; 2]) -> Self
     where
         Labels: EncodeLabelSet + fmt::Debug + Clone + Eq + Hash + Send + Sync + 'static,

@@ -1,8 +1,8 @@
-//! Spans: one for each batch, linked to its messages, one for its statement and one for its publishing; and one for each
-//! message whose sender asked to be traced.
+//! Spans: one for each batch, linked to its messages; one for its statement; one for its
+//! publishing; and one for each message whose publisher sampled it.
 //!
-//! A message's own span continues the trace of its `traceparent`, and what is published for it names that span as its
-//! parent. A `traceparent` that is not sampled is passed on as it came.
+//! A message's own span continues the trace of its `traceparent`, and the messages published for it
+//! name that span as their parent. A `traceparent` that is not sampled is passed on unchanged.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,14 +16,14 @@ use opentelemetry_sdk::trace::{SdkTracer, Span};
 
 use super::Exporting;
 
-/// Messages that a batch's span is linked to, at most.
+/// Most messages that a batch's span links to.
 const LINKS: usize = 128;
 
-/// Messages of a batch that have a span of their own, at most. Batches are large where much is to be done; there, to trace all
-/// would take from the work, and the queue would drop most.
+/// Most messages of a batch that get a span of their own. Batches are large under load; spans for
+/// all messages would slow the work down, and the export queue would drop most of them.
 const OWN_SPANS: usize = 32;
 
-/// What makes spans.
+/// Creates the spans.
 #[derive(Clone, Debug)]
 pub struct Traces {
     tracer: SdkTracer,
@@ -31,7 +31,7 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Spans of the workers of `queue`.
+    /// Creates spans of the workers that consume `queue`.
     #[must_use]
     pub fn new(exporting: &Exporting, queue: &str) -> Self {
         Self {
@@ -40,8 +40,9 @@ impl Traces {
         }
     }
 
-    /// Begins the spans of a batch. Of each message, the `traceparent` is replaced by the one under which its event goes
-    /// on, where it is sampled and not one too many.
+    /// Begins the spans of a batch. The `traceparent` of a sampled message is replaced by that of
+    /// the message's own span, for the first `OWN_SPANS` of them; the message's event continues
+    /// from it.
     pub fn begin<'a>(
         &self,
         traceparents: impl ExactSizeIterator<Item = &'a mut Option<String>>,
@@ -50,7 +51,7 @@ impl Traces {
         let slots: Vec<_> = traceparents.collect();
         let (mut links, mut left) = (Vec::new(), OWN_SPANS);
         let of_message = |slot: &&mut Option<String>| {
-            // What is neither linked nor continued need not be read.
+            // Parse a traceparent only if it can still be linked or continued.
             if links.len() == LINKS && left == 0 {
                 return None;
             }
@@ -107,18 +108,18 @@ impl Traces {
     }
 }
 
-/// The spans of a batch in hand. Dropped before it was settled, they end as failed.
+/// The spans of a batch in flight. If it is dropped before `settled`, the spans end as failed.
 pub struct BatchTrace {
     tracer: SdkTracer,
-    /// The batch, as a parent.
+    /// The batch's span, as a parent.
     within: Context,
     batch: Span,
-    /// Of each message that is traced.
+    /// The spans of the messages; `None` for a message that is not traced.
     messages: Vec<Option<Span>>,
 }
 
 impl BatchTrace {
-    /// The statement is done.
+    /// Records the span of the batch's statement, which began at `began`.
     pub fn decided(&mut self, began: SystemTime, requests: usize, error: Option<&str>) {
         let requests = i64::try_from(requests).unwrap_or(i64::MAX);
         let attributes = [
@@ -129,7 +130,7 @@ impl BatchTrace {
         self.step("apply", SpanKind::Client, began, attributes, error);
     }
 
-    /// What came of the batch is confirmed.
+    /// Records the span of the batch's publishing, which began at `began`.
     pub fn published(
         &mut self,
         exchange: &str,
@@ -149,7 +150,8 @@ impl BatchTrace {
         self.step(name, SpanKind::Producer, began, attributes, error);
     }
 
-    /// The batch is acknowledged; `outcomes` says what became of each message, in their order.
+    /// Ends the spans: the batch is acknowledged. `outcomes` holds the outcome and the reason of
+    /// each message, in the order of the batch.
     pub fn settled(mut self, outcomes: impl Iterator<Item = (&'static str, &'static str)>) {
         for (span, (outcome, reason)) in self.messages.iter_mut().zip(outcomes) {
             let Some(span) = span else { continue };
@@ -188,7 +190,7 @@ impl BatchTrace {
 
 impl Drop for BatchTrace {
     fn drop(&mut self) {
-        // Those that ended take no notice.
+        // A span that has already ended ignores this.
         for span in self.messages.iter_mut().flatten() {
             span.set_status(Status::error("not settled; it is delivered again"));
             span.end();
@@ -199,12 +201,12 @@ impl Drop for BatchTrace {
     }
 }
 
-/// The context that a well-formed `traceparent` names, unless it is all zeros.
+/// The context of a well-formed `traceparent`; `None` if an id in it is all zeros.
 fn context(traceparent: &str) -> Option<SpanContext> {
     let trace_id = TraceId::from_hex(traceparent.get(3..35)?).ok()?;
     let span_id = SpanId::from_hex(traceparent.get(36..52)?).ok()?;
     let flags = u8::from_str_radix(traceparent.get(53..55)?, 16).ok()?;
-    // Of the flags only this one has a meaning in version 00.
+    // Version 00 defines only this flag.
     let flags = TraceFlags::new(flags) & TraceFlags::SAMPLED;
     let context = SpanContext::new(trace_id, span_id, flags, true, TraceState::default());
     context.is_valid().then_some(context)

@@ -1,4 +1,4 @@
-//! Fills a stage's work queue.
+//! Publishes a load to the stage's work queue.
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
@@ -8,11 +8,11 @@ use super::Stage;
 use crate::deadline::{PATIENCE, within};
 use crate::load::Load;
 
-/// Messages whose confirms are awaited together.
+/// Number of messages whose confirms are awaited together.
 const WINDOW: u32 = 1000;
 
 impl Stage {
-    /// Publishes all requests of a load, confirmed.
+    /// Publishes all requests of a load, and awaits their confirms.
     pub async fn publish(&self, load: Load) -> Result<()> {
         let numbers = load.numbers();
         for first in numbers.clone().step_by(WINDOW as usize) {

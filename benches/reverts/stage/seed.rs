@@ -1,4 +1,4 @@
-//! Fills a stage's ledger: orgs, accounts, a usage for each request, and a history before them.
+//! Fills the ledger of a stage: orgs, accounts, a usage for each request, and older rows.
 
 use anyhow::Result;
 use revertd::domain::request::identity;
@@ -9,17 +9,18 @@ use crate::deadline::{LONG, within};
 use crate::load::Load;
 use crate::process;
 
-/// Rows beyond which the indexes are built after the rows are there, in minutes instead of an hour.
+/// From this number of rows on, the indexes are built after the rows, which takes minutes instead
+/// of an hour.
 const MANY: u32 = 1_000_000;
 
 impl Stage {
-    /// Accounts, and a usage with both its legs for each request.
+    /// Inserts accounts, and a usage with both legs for each request.
     pub async fn seed(&self, load: Load) -> Result<()> {
         self.seed_accounts(load.accounts).await?;
         self.seed_usages(load).await
     }
 
-    /// Accounts, each the default one of an org of its own.
+    /// Inserts accounts, each the default account of an org of its own.
     pub async fn seed_accounts(&self, accounts: u32) -> Result<()> {
         self.long(&format!(
             "INSERT INTO organizations (id, name) SELECT uuid_generate_v5(uuid_nil(), 'org' || i), i
@@ -31,7 +32,7 @@ impl Stage {
         .await
     }
 
-    /// A usage with both its legs for each request.
+    /// Inserts a usage with both legs for each request.
     pub async fn seed_usages(&self, load: Load) -> Result<()> {
         let (first, last) = (load.first, load.first + load.requests - 1);
         let id = "uuid_generate_v5(uuid_nil(), i::text)";
@@ -39,7 +40,8 @@ impl Stage {
         self.settle().await
     }
 
-    /// So many rows of other usages; there before those of the requests, so that they are the older ones.
+    /// Inserts `rows` rows of other usages. It must run before the usages of the requests are
+    /// inserted, so that these rows are older.
     pub async fn seed_history(&self, rows: u32, accounts: u32) -> Result<()> {
         let history = legs("gen_random_uuid()", accounts, 1, rows / 2);
         if rows < MANY {
@@ -61,7 +63,8 @@ impl Stage {
         self.settle().await
     }
 
-    /// So many usages, each reverted wholly: what the program would have written of them, and its indexes after.
+    /// Inserts usages that are fully reverted, with the rows that revertd would have written;
+    /// builds the indexes afterwards.
     pub async fn seed_reverted(&self, usages: u32, accounts: u32) -> Result<()> {
         let id = "uuid_generate_v5(uuid_nil(), i::text)";
         self.long(
@@ -116,7 +119,7 @@ impl Stage {
         self.settle().await
     }
 
-    /// So that no run pays for what was written before it.
+    /// Finishes pending work of the seed in PostgreSQL, so that it does not slow a run down.
     pub async fn settle(&self) -> Result<()> {
         self.long("VACUUM ANALYZE").await?;
         self.long("CHECKPOINT").await
@@ -127,7 +130,7 @@ impl Stage {
     }
 }
 
-/// Usages with their platform's legs, as Frontier writes them.
+/// The statement for usages with the platform's legs, as Frontier writes them.
 fn legs(id: &str, accounts: u32, first: u32, last: u32) -> String {
     format!(
         "INSERT INTO billing_transactions (id, account_id, type, source, amount, description, metadata)

@@ -1,8 +1,8 @@
-//! Passwords from files, certificates, and what an address says of TLS.
+//! Passwords from files, certificates, and the TLS options of URLs.
 
 use super::*;
 
-/// A folder, and the files in it, one for each text.
+/// A folder with one file for each text, and the paths of the files.
 fn files<const N: usize>(texts: [&str; N]) -> (tempfile::TempDir, [String; N]) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut number = 0;
@@ -37,7 +37,7 @@ fn a_password_file_holds_the_password_of_the_address() {
         let shown = format!("{}\n{settings:?}", settings.to_toml());
         assert!(!shown.contains(text.trim_end()), "{shown}");
         assert!(shown.contains(&path), "{shown}");
-        // Who sets nothing but the file means the built-in user.
+        // With only a password file, the URL is the default, with the user guest.
         let settings = load(&[amqp_file]).expect("valid");
         let url = settings.amqp.url.iter().next().expect("one");
         let expected = format!("amqp://guest:{password}@localhost:5672/%2f?heartbeat=15");
@@ -52,7 +52,7 @@ fn an_invalid_password_file_stops_the_start() {
     for (path, said) in [
         (missing.as_str(), "cannot read"),
         (empty.as_str(), "is empty"),
-        (blank.as_str(), "an empty line"),
+        (blank.as_str(), "only a newline"),
         (lines.as_str(), "more than one line"),
         ("", "must be the path of a file"),
     ] {
@@ -68,7 +68,7 @@ fn an_invalid_password_file_stops_the_start() {
     }
 }
 
-/// Keys that are set, and what is said of it.
+/// The keys that are set, and a part of the expected error.
 type Contradiction<'a> = (&'a [(&'a str, &'a str)], &'a str);
 
 fn are_refused(contradictions: &[Contradiction<'_>]) {
@@ -110,7 +110,7 @@ fn contradicting_broker_settings_stop_the_start() {
             &[url("amqps://mq"), key],
             "amqp.key_file is set, but amqp.cert_file is not",
         ),
-        (&[url(external)], "no certificate to show"),
+        (&[url(external)], "no client certificate is set"),
         (
             &[url("amqp://me@mq/%2f?auth_mechanism=EXTERNAL")],
             "write amqps://",
@@ -124,7 +124,7 @@ fn contradicting_broker_settings_stop_the_start() {
             &[url("amqp://mq/%2f?auth_mechanism=magic")],
             "auth_mechanism=magic; it must be one of",
         ),
-        (&[url("amqps://one,amqp://two")], "some are not"),
+        (&[url("amqps://one,amqp://two")], "differ in encryption"),
         (&[url("amqps://mq?cacertfile=/x")], "has cacertfile="),
     ]);
 }
@@ -179,7 +179,7 @@ fn contradicting_database_settings_stop_the_start() {
         ),
         (
             &[url("postgres://db/x?sslmode=require&sslmode=disable")],
-            "says sslmode twice",
+            "sets sslmode twice",
         ),
         (
             &[url("postgres://db/x?sslmode=require&sslrootcert=/nowhere")],
@@ -290,7 +290,7 @@ fn the_management_api_uses_the_ca_and_hides_its_login() {
     let shown = format!("{}\n{settings:?}", settings.to_toml());
     assert!(shown.contains("https://me:***@mq"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
-    // Over http there is nothing that it would be for.
+    // An http URL does not use the file.
     let error = refused(&[file, url("http://mq")]);
     assert!(error.contains("amqp.ca_file"), "{error}");
     assert!(refused(&[url("mq:15672")]).contains("amqp.management_url"));

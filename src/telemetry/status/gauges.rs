@@ -1,4 +1,4 @@
-//! The gauges: a process's status as it is when somebody asks.
+//! The gauges: the status of the process at the moment of a scrape.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::{ANSWER_HOLDS, DatabaseAnswer, Pause, ProcessStatus, QueueDepth};
 
 impl Collector for ProcessStatus {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // Not within the lock: it is somebody else's code.
+        // Call it before the lock is taken: it is the caller's code.
         let connections = (self.0.connections)();
         let now = self.now();
         let mut page = Page(&mut encoder);
@@ -102,7 +102,7 @@ fn whole(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Gauges, one after another.
+/// Writes gauges one after another.
 struct Page<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Page<'_, '_> {

@@ -9,12 +9,12 @@ fn work(messages: u32) -> Vec<QueueDepth> {
     }]
 }
 
-/// A process that consumes, and gave a batch up.
+/// A process that consumes and abandoned a batch.
 fn given_up() -> ProcessStatus {
     let status = ProcessStatus::new(Connections::default);
     status.consuming();
     drop(status.take(3));
-    // The clock has to go on for an age to be one.
+    // The age is above zero only once the clock has advanced.
     while status.now().oldest() == Duration::ZERO {
         std::hint::spin_loop();
     }
@@ -37,7 +37,7 @@ fn a_message_taken_over_no_longer_ages_here() {
     status.queues(work(0));
     assert!(
         status.now().oldest() > Duration::ZERO,
-        "nobody here would be given it"
+        "an abandoned batch is not redelivered to a process without a consumer"
     );
     status.consuming();
     status.queues(work(0));
