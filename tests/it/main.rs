@@ -4,6 +4,7 @@
 mod support;
 
 mod alternate;
+mod architecture;
 mod batches;
 mod browse;
 mod comes_again;
@@ -20,7 +21,6 @@ mod files;
 mod frontier;
 mod gateway;
 mod grants;
-mod house;
 mod ladder;
 mod model;
 mod names;

@@ -44,7 +44,7 @@ fn code(text: &str) -> String {
 }
 
 #[test]
-fn each_room_names_only_what_it_may() {
+fn each_module_names_only_allowed_crates() {
     let walls: [(&[&str], &[&str]); 24] = [
         (&["lapin", "amq_protocol", "async_rs"], &["broker"]),
         (&["tokio_postgres_rustls"], &["ledger"]),
@@ -124,7 +124,7 @@ fn each_room_names_only_what_it_may() {
 }
 
 #[test]
-fn nothing_is_left_for_later() {
+fn no_source_contains_a_stub_or_unwrap() {
     for (path, text) in sources() {
         for name in [
             "todo!",
