@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{Output, print_pretty, written};
+use super::output::{Output, print_pretty, written};
 use crate::common::check::{CheckStatus, Checks};
 use crate::config::{Settings, SettingsError};
 use crate::{broker, ledger};

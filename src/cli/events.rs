@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 
+use super::output::{Output, print, print_json};
 use super::progress::Progress;
 use super::prompt;
-use super::{Output, print, print_json};
 use crate::broker::{Broker, BrokerError, Message, PublishResult, Publisher};
 use crate::common::backoff::Backoff;
 use crate::config::Settings;
