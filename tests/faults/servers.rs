@@ -148,7 +148,7 @@ async fn a_server_that_is_absent_at_the_start_is_waited_for() {
     load.publish(&stage).await;
     let mut workers = Vec::new();
     for (server, said) in [
-        ("pg", "waiting for the database"),
+        ("pg", "paused: the database"),
         ("rabbit", "paused: the broker"),
     ] {
         instance.do_to("stop-one", server);

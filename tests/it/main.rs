@@ -13,6 +13,7 @@ mod concurrency;
 mod dead_letters;
 mod dead_letters_killed;
 mod dead_letters_large;
+mod demo;
 mod deploy;
 mod doctor;
 mod documents;

@@ -154,7 +154,7 @@ async fn a_database_that_is_gone_for_a_while_does_not_end_it() {
         stage.database
     );
     admin.batch_execute(&connected).await.expect("told to go");
-    worker.logged("still paused; cannot see").await;
+    worker.logged("still paused; cannot read").await;
     allow(true).await;
     // A worker that took it for resumed would take the request: it is there until somebody says so.
     let mut second = stage.spawn_worker();

@@ -201,7 +201,7 @@ async fn a_full_queue_of_somebody_elses_delays_its_requests_and_nothing_is_lost(
     let (stage, mut worker) = Stage::with_worker().await;
     let mut events = stage.events().await;
     let (full, requests) = refused_events(&stage).await;
-    worker.logged("refused: a queue is full").await;
+    worker.logged("a queue refused messages").await;
     let delete = lapin::options::QueueDeleteOptions::default();
     stage
         .channel
@@ -222,7 +222,7 @@ async fn a_full_queue_of_somebody_elses_delays_its_requests_and_nothing_is_lost(
 async fn nothing_is_acknowledged_before_its_event_is_confirmed() {
     let (stage, mut worker) = Stage::with_worker().await;
     let (full, requests) = refused_events(&stage).await;
-    worker.logged("refused: a queue is full").await;
+    worker.logged("a queue refused messages").await;
     worker.kill();
     // Decided and half told, and in the work queue or on a rung: the next worker is given them again.
     let delete = lapin::options::QueueDeleteOptions::default();
