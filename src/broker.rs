@@ -7,6 +7,7 @@ mod consume;
 mod doctor;
 mod error;
 mod management;
+mod operation;
 mod properties;
 mod publish;
 mod queues;

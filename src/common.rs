@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod check;
 pub mod connectivity;
+pub mod diagnostic;
 pub mod failpoint;
 pub mod http_server;
 pub mod log_limit;

@@ -11,6 +11,8 @@ use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::common::diagnostic::Diagnostic;
+
 /// A type that is written as text: parsed when read, shown by `Display`.
 macro_rules! text_type {
     ($name:ident, $parse:path) => {
@@ -58,7 +60,15 @@ pub const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 /// Why the configuration can't be used; one sentence for the operator, without secrets.
 #[derive(Debug, thiserror::Error)]
 #[error("configuration: {0}")]
-pub struct SettingsError(String);
+pub struct SettingsError(Diagnostic);
+
+impl SettingsError {
+    /// The message and the remedy.
+    #[must_use]
+    pub fn diagnostic(&self) -> &Diagnostic {
+        &self.0
+    }
+}
 
 /// The effective configuration. Fields are the keys of `config/revertd.toml`, where they are explained.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -244,7 +254,7 @@ impl Settings {
         let mut sources = SettingSources::default();
         let read = Self::read(file, environment, &mut sources);
         let mut settings =
-            read.map_err(|SettingsError(error)| SettingsError(sources.told(&error)))?;
+            read.map_err(|SettingsError(error)| SettingsError(sources.told(error)))?;
         settings.sources = sources;
         Ok(settings)
     }
@@ -258,17 +268,15 @@ impl Settings {
         let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(|error| {
-                SettingsError(format!("cannot read {}: {error}", path.display()))
+                SettingsError(format!("cannot read {}: {error}", path.display()).into())
             })?;
             // Parsed by itself first, so that a syntax error names this file.
             let table = text.parse::<toml::Table>().map_err(|error| {
                 // Its own words, and not the line, in which a password may stand.
                 let before = error.span().map_or("", |span| &text[..span.start]);
                 let (line, what) = (before.lines().count().max(1), error.message());
-                SettingsError(format!(
-                    "{} is not valid TOML: line {line}: {what}",
-                    path.display()
-                ))
+                let path = path.display();
+                SettingsError(format!("{path} is not valid TOML: line {line}: {what}").into())
             })?;
             sources.read(path, &table);
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
@@ -286,10 +294,10 @@ impl Settings {
                     .source(Some(environment)),
             )
             .build()
-            .map_err(|error| SettingsError(error.to_string()))?;
+            .map_err(|error| SettingsError(error.to_string().into()))?;
         let mut settings: Self = serde_path_to_error::deserialize(config).map_err(|error| {
             let key = error.path().to_string();
-            SettingsError(format!("{key}: {}", plain(&error.into_inner())))
+            SettingsError(plain(&error.into_inner()).prefixed(format!("{key}: ")))
         })?;
         settings.settle()?;
         settings.check()?;
@@ -391,16 +399,17 @@ impl Settings {
     }
 }
 
-/// The error itself: its key is told before it.
-fn plain(error: &ConfigError) -> String {
+/// The error itself, without its key.
+fn plain(error: &ConfigError) -> Diagnostic {
     match error {
         ConfigError::At { error, .. } => plain(error),
         ConfigError::Type {
             unexpected,
             expected,
             ..
-        } => format!("is {unexpected}; it must be {expected}"),
-        other => other.to_string(),
+        } => Diagnostic::new(format!("is {unexpected}")).remedy(format!("it must be {expected}")),
+        // A value's own parser wrote it, with the remedy: serde carries a text alone.
+        other => other.to_string().into(),
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::broker::consume::consumer::Consumer;
 use crate::broker::consume::trust::Trust;
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::broker::publish::publisher::{Confirms, Publisher};
 use crate::broker::raw::inbound::{Flow, Inbound};
 use crate::broker::topology::{self, Alternate};
@@ -161,7 +162,7 @@ impl Broker {
         }
         for watched in [&self.consuming, &self.publishing] {
             if let Some(error) = watched.error().await {
-                return BrokerError::classify(&error, &self.host, "keeping a connection");
+                return BrokerError::classify(&error, &self.host, Operation::KeepingConnection);
             }
         }
         error
@@ -206,7 +207,8 @@ pub(crate) async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
         stream.read_u8().await
     };
     let greeted = greeting.await.map(|_| ());
-    greeted.map_err(|error| BrokerError::classify(&error.into(), &url.host(), "connecting"))
+    greeted
+        .map_err(|error| BrokerError::classify(&error.into(), &url.host(), Operation::Connecting))
 }
 
 /// Connects once, with the login of `url`, under a name that the broker's operator sees.
@@ -259,7 +261,7 @@ pub(crate) async fn log_in(
             socket::log_in(uri, inbound(socket), properties).await
         };
         let connected = logging_in.await;
-        connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
+        connected.map_err(|error| BrokerError::classify(&error, &host, Operation::Connecting))
     };
     within(CONNECT_TIMEOUT, &host, connecting).await
 }

@@ -20,6 +20,7 @@ use tokio_util::either::Either;
 use zeroize::Zeroizing;
 
 use super::connection::parsed;
+use crate::common::diagnostic::Diagnostic;
 use crate::common::tls;
 use crate::config::{ManagementUrl, Settings};
 
@@ -42,7 +43,7 @@ pub enum Unanswered {
     /// There is no such thing.
     Missing,
     /// Something else.
-    Failed(String),
+    Failed(Diagnostic),
 }
 
 impl std::fmt::Display for Unanswered {
@@ -51,7 +52,7 @@ impl std::fmt::Display for Unanswered {
             Self::NoPlugin(why) => write!(f, "there is no management API: {why}"),
             Self::Forbidden(why) => write!(f, "the management API refuses: {why}"),
             Self::Missing => f.write_str("the management API knows nothing of this"),
-            Self::Failed(why) => write!(f, "the management API fails: {why}"),
+            Self::Failed(problem) => write!(f, "the management API fails: {problem}"),
         }
     }
 }
@@ -122,10 +123,8 @@ impl Management {
     /// Asks for what is below `/api`.
     pub async fn get(&self, path: &str) -> Result<Value, Unanswered> {
         let silent = |_| {
-            Err(Unanswered::Failed(format!(
-                "{} does not answer",
-                self.host()
-            )))
+            let text = format!("{} does not answer", self.host());
+            Err(Unanswered::Failed(text.into()))
         };
         timeout(PATIENCE, self.asked(path))
             .await
@@ -134,7 +133,8 @@ impl Management {
 
     async fn asked(&self, path: &str) -> Result<Value, Unanswered> {
         let at = self.host();
-        let classify = |error: &dyn std::fmt::Display| Unanswered::Failed(format!("{at}: {error}"));
+        let classify =
+            |error: &dyn std::fmt::Display| Unanswered::Failed(format!("{at}: {error}").into());
         let (host, port) = self.url.address();
         let stream = TcpStream::connect((host, port))
             .await
@@ -144,7 +144,7 @@ impl Management {
             Some(files) => {
                 let encrypted = tls::connect(files, host, stream).await;
                 Either::Right(encrypted.map_err(|error| match tls::fault(&error, "amqp") {
-                    Some(fault) => Unanswered::Failed(format!("{at} {}", fault.what)),
+                    Some(fault) => Unanswered::Failed(fault.problem.prefixed(format!("{at} "))),
                     None => classify(&error),
                 })?)
             }

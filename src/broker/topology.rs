@@ -6,6 +6,7 @@ use lapin::{Channel, Connection, ExchangeKind};
 
 use super::connection::{CONNECT_TIMEOUT, within};
 use super::error::BrokerError;
+use super::operation::Operation;
 use crate::config::{Settings, TopologySettings};
 
 /// Practically unlimited, and within the range that every supported version takes: to list letters must not
@@ -277,8 +278,7 @@ impl Steps<'_> {
                 arguments,
             )
             .await;
-        let doing = format!("declaring the exchange {}", exchange.name);
-        self.done(declared, &doing)?;
+        self.done(declared, Operation::DeclaringExchange(exchange.name))?;
         self.close(&channel).await;
         Ok(())
     }
@@ -309,8 +309,7 @@ impl Steps<'_> {
             options,
             FieldTable::default(),
         );
-        let doing = format!("binding the queue {queue} to the exchange {exchange}");
-        self.done(binding.await, &doing)
+        self.done(binding.await, Operation::Binding { queue, exchange })
     }
 
     /// Declares a queue alone, or looks whether it is there. The channel is still open.
@@ -331,13 +330,13 @@ impl Steps<'_> {
         let declared = channel
             .queue_declare(name.into(), options, queue.arguments.clone())
             .await;
-        self.done(declared, &format!("declaring the queue {name}"))?;
+        self.done(declared, Operation::DeclaringQueue(name))?;
         Ok(channel)
     }
 
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
         let channel = self.connection.create_channel().await;
-        self.done(channel, "opening a channel")
+        self.done(channel, Operation::OpeningChannel)
     }
 
     /// Nothing depends on it: an open channel costs a little until the connection ends.
@@ -345,7 +344,11 @@ impl Steps<'_> {
         let _ = channel.close(200, "done".into()).await;
     }
 
-    pub fn done<T>(&self, result: Result<T, lapin::Error>, doing: &str) -> Result<T, BrokerError> {
-        result.map_err(|error| BrokerError::classify(&error, self.host, doing))
+    pub fn done<T>(
+        &self,
+        result: Result<T, lapin::Error>,
+        operation: Operation<'_>,
+    ) -> Result<T, BrokerError> {
+        result.map_err(|error| BrokerError::classify(&error, self.host, operation))
     }
 }

@@ -244,7 +244,12 @@ async fn until_taken(
             return Ok(unroutable);
         }
         let wait = backoff.next_wait();
-        warn!(events = refused.len(), retry_in = ?wait, "refused: a queue that is bound is full, or without a leader");
+        warn!(
+            event = "queue_refused",
+            events = refused.len(),
+            retry_in = ?wait,
+            "a bound queue refused events, because it is full or has no leader"
+        );
         messages = refused;
         sleep(wait).await;
         *publisher = self::publisher(settings).await?;

@@ -1,7 +1,10 @@
-//! Files that hold what does not belong into an address: passwords, certificates and keys, as secrets are mounted.
+//! Files of passwords, certificates and keys, as secrets are mounted: they do not belong into an
+//! address.
 
 use std::fmt;
 use std::sync::Arc;
+
+use crate::common::diagnostic::Diagnostic;
 
 /// A file, read when the configuration was loaded. Shows its path, never what it holds.
 #[derive(Clone)]
@@ -11,17 +14,19 @@ pub struct HeldFile {
 }
 
 impl HeldFile {
-    pub(super) fn read(path: &str) -> Result<Self, String> {
+    pub(super) fn read(path: &str) -> Result<Self, Diagnostic> {
         if path.is_empty() {
-            return Err("is empty; it must be the path of a file, or be left out".into());
+            let remedy = "it must be the path of a file, or be left out";
+            return Err(Diagnostic::new("is empty").remedy(remedy));
         }
         let content = std::fs::read(path).map_err(|error| {
-            format!("cannot read {path}: {error}; it must be a file that this process may read")
+            let problem = Diagnostic::new(format!("cannot read {path}: {error}"));
+            problem.remedy("it must be a file that this process may read")
         })?;
         if content.is_empty() {
-            return Err(format!(
-                "{path} is empty; the file must hold what the key is for"
-            ));
+            let problem = Diagnostic::new(format!("{path} is empty"));
+            let remedy = "the file must hold the password, certificate or key that it is for";
+            return Err(problem.remedy(remedy));
         }
         let content = content.into();
         Ok(Self {
@@ -42,22 +47,20 @@ impl HeldFile {
         &self.content
     }
 
-    /// A password: all of the file, but for the newline that editors and `echo` put at its end.
-    pub(super) fn password(&self) -> Result<String, String> {
-        let path = &self.path;
-        let text = std::str::from_utf8(&self.content)
-            .map_err(|_| format!("{path} is not UTF-8; it must hold the password alone"))?;
+    /// A password: all of the file without the newline that editors and `echo` put at its end.
+    pub(super) fn password(&self) -> Result<String, Diagnostic> {
+        let invalid = |what: &str| {
+            let problem = Diagnostic::new(format!("{} {what}", self.path));
+            problem.remedy("it must hold the password alone")
+        };
+        let text = std::str::from_utf8(&self.content).map_err(|_| invalid("is not UTF-8"))?;
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
-            return Err(format!(
-                "{path} holds an empty line; it must hold the password alone"
-            ));
+            return Err(invalid("holds an empty line"));
         }
         if text.contains(['\n', '\r', '\0']) {
-            return Err(format!(
-                "{path} holds more than one line; it must hold the password alone"
-            ));
+            return Err(invalid("holds more than one line"));
         }
         Ok(text.to_owned())
     }

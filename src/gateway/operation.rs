@@ -139,7 +139,8 @@ impl Gateway {
         let client = credentials.id.as_str();
         // Of a broker that does not answer nobody is asked: what a login begins with one can't be taken back.
         if let Err(error) = self.replies.ready() {
-            self.metrics.warn(GatewayFault::Broker, client, &error);
+            self.metrics
+                .warn_of_error(GatewayFault::Broker, client, &error);
             return Err(Problem::broker_unavailable());
         }
         self.sessions
@@ -159,7 +160,8 @@ impl Gateway {
                     Problem::too_many_logins()
                 }
                 NoSession::Unavailable(error) => {
-                    self.metrics.warn(GatewayFault::Broker, client, &error);
+                    self.metrics
+                        .warn_of_error(GatewayFault::Broker, client, &error);
                     Problem::broker_unavailable()
                 }
             })
@@ -173,7 +175,8 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let client = login.client();
         let expected = self.replies.expect().map_err(|error| {
-            self.metrics.warn(GatewayFault::Broker, client, &error);
+            self.metrics
+                .warn_of_error(GatewayFault::Broker, client, &error);
             Problem::broker_unavailable()
         })?;
         let message_id = posting.message_id.clone();
@@ -194,12 +197,14 @@ impl Gateway {
                 (GatewayFault::Full, queue, Problem::full())
             }
             RequestResult::Forbidden(error) => {
-                let problem = Problem::publish_not_permitted();
-                (GatewayFault::Forbidden, error.to_string(), problem)
+                self.metrics
+                    .warn_of_error(GatewayFault::Forbidden, client, &error);
+                return Err(Problem::publish_not_permitted());
             }
             RequestResult::Unsent(error) => {
-                let problem = Problem::broker_unavailable();
-                (GatewayFault::Broker, error.to_string(), problem)
+                self.metrics
+                    .warn_of_error(GatewayFault::Broker, client, &error);
+                return Err(Problem::broker_unavailable());
             }
             RequestResult::Lost => (GatewayFault::Lost, message_id, Problem::lost()),
         };

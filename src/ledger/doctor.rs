@@ -14,7 +14,7 @@ use super::connection::session::Session;
 use super::error::{LedgerError, StatementError, classify};
 use super::schema::objects::ObjectScope;
 use super::schema::{migrate, objects};
-use crate::common::check::Checks;
+use crate::common::check::{Checks, SHOWS_ALL};
 use crate::common::connectivity::{CheckIds, reach};
 use crate::config::Settings;
 use server::Server;
@@ -59,7 +59,7 @@ pub async fn doctor(settings: &Settings) -> Checks {
             privileges::check(&session, &server, settings, &mut checks).await;
         }
         Ok(None) => checks.skipped("database-state", "the server tells nothing of itself"),
-        Err(error) => checks.failed("database-state", error),
+        Err(error) => checks.failed("database-state", error.diagnostic()),
     }
     checks.skipped(
         "database-disk",
@@ -74,7 +74,7 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
     let servers = match connect::servers(settings) {
         Ok(servers) => servers,
         Err(error) => {
-            checks.failed("database-url", &error);
+            checks.failed("database-url", error.diagnostic());
             return None;
         }
     };
@@ -91,12 +91,12 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
             let limited = session.answered(session.client.batch_execute(LIMITS)).await;
             match limited {
                 Ok(()) => checks.ok("database-login", format!("logged in at {}", session.host)),
-                Err(error) => checks.failed("database-login", &error),
+                Err(error) => checks.failed("database-login", error.diagnostic()),
             }
             Some(session)
         }
         Err(error) if error.is_at_tls() => {
-            checks.failed("database-tls", &error);
+            checks.failed("database-tls", error.diagnostic());
             checks.skipped(
                 "database-login",
                 "nothing is sent before the server is verified",
@@ -105,7 +105,7 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
         }
         Err(error) => {
             encryption(settings, checks);
-            checks.failed("database-login", &error);
+            checks.failed("database-login", error.diagnostic());
             None
         }
     }
@@ -141,7 +141,7 @@ fn answered<T>(id: &'static str, answer: Result<T, LedgerError>, checks: &mut Ch
     match answer {
         Ok(answer) => Some(answer),
         Err(error) => {
-            checks.failed(id, &error);
+            checks.failed(id, error.diagnostic());
             None
         }
     }
@@ -175,10 +175,13 @@ impl Ledger {
             }
             match checks.first_error() {
                 None => Ok(()),
-                Some(error) => Err(StatementError::Unavailable(LedgerError::permanent(format!(
-                    "PostgreSQL at {} is not fit for money: {error} (`revertd doctor` shows all)",
-                    self.host
-                )))),
+                Some(error) => {
+                    let host = &self.host;
+                    let error =
+                        error.prefixed(format!("PostgreSQL at {host} is not fit for money: "));
+                    let error = LedgerError::permanent(error.suffixed(SHOWS_ALL));
+                    Err(StatementError::Unavailable(error))
+                }
             }
         });
         assuring.await.map_err(StatementError::into_error)

@@ -114,10 +114,19 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
             self.failed.inc();
             if !before {
                 let endpoint = &self.endpoint;
-                warn!(%error, endpoint, "spans are dropped: the collector does not take them; check telemetry.otlp_endpoint");
+                warn!(
+                    event = "spans_dropped",
+                    %error,
+                    endpoint,
+                    "spans are dropped, because the collector does not accept them; check \
+                     telemetry.otlp_endpoint and the collector's own log"
+                );
             }
         } else if before {
-            info!("the collector takes spans again");
+            info!(
+                event = "spans_accepted",
+                "the collector accepts spans again"
+            );
         }
         exported
     }

@@ -15,6 +15,7 @@ use super::delivery::Delivery;
 use super::trust::Trust;
 use crate::broker::connection::{Broker, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, within};
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::broker::raw::inbound::Flow;
 
 /// The consumer's tag, of which a channel has one. Each delivery repeats it: one that the broker makes up is four times
@@ -72,8 +73,8 @@ impl ConsumerChannel {
         prefetch: u16,
     ) -> Result<(Self, lapin::Consumer), BrokerError> {
         let (connection, flow) = (&broker.consuming.connection, broker.flow.clone());
-        let classify =
-            |error| BrokerError::classify(&error, &broker.host, &format!("consuming {queue}"));
+        let consuming = Operation::Consuming(queue);
+        let classify = |error| BrokerError::classify(&error, &broker.host, consuming);
         let opening = async {
             let opened = consume(connection, &flow, queue, prefetch).await;
             opened.map_err(classify)
@@ -122,7 +123,7 @@ impl ConsumerChannel {
         let cancelling = async {
             let cancelled = self.channel.basic_cancel(self.consumer.clone(), options);
             let cancelled = cancelled.await;
-            cancelled.map_err(|error| self.classify(&error, "cancelling the consumer"))
+            cancelled.map_err(|error| self.classify(&error, Operation::CancellingConsumer))
         };
         within(CONFIRM_TIMEOUT, &self.host, cancelling).await
     }
@@ -153,7 +154,7 @@ impl ConsumerChannel {
         self.flow.close(self.channel.id());
         let closing = async {
             let closed = self.channel.close(200, "done".into()).await;
-            closed.map_err(|error| self.classify(&error, "closing a channel"))
+            closed.map_err(|error| self.classify(&error, Operation::ClosingChannel))
         };
         within(CONNECT_TIMEOUT, &self.host, closing).await
     }
@@ -163,7 +164,7 @@ impl ConsumerChannel {
         let rejecting = async {
             let options = BasicRejectOptions { requeue: false };
             let rejected = self.channel.basic_reject(tag, options).await;
-            rejected.map_err(|error| self.classify(&error, "rejecting a message"))
+            rejected.map_err(|error| self.classify(&error, Operation::Rejecting))
         };
         within(CONFIRM_TIMEOUT, &self.host, rejecting).await
     }
@@ -181,7 +182,7 @@ impl ConsumerChannel {
         let acknowledging = async {
             let options = BasicAckOptions { multiple };
             let acknowledged = self.channel.basic_ack(tag, options).await;
-            acknowledged.map_err(|error| self.classify(&error, "acknowledging"))
+            acknowledged.map_err(|error| self.classify(&error, Operation::Acknowledging))
         };
         within(CONFIRM_TIMEOUT, &self.host, acknowledging).await
     }
@@ -193,8 +194,13 @@ impl ConsumerChannel {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub(crate) fn classify(&self, error: &lapin::Error, doing: &str) -> BrokerError {
-        BrokerError::classify(error, &self.host, &format!("{doing} ({})", self.queue))
+    /// `operation` gets the name of the queue.
+    pub(crate) fn classify<'a>(
+        &'a self,
+        error: &lapin::Error,
+        operation: impl FnOnce(&'a str) -> Operation<'a>,
+    ) -> BrokerError {
+        BrokerError::classify(error, &self.host, operation(&self.queue))
     }
 }
 

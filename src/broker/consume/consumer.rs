@@ -23,6 +23,7 @@ use super::channel::{Batch, ConsumerChannel};
 use super::delivery::Delivery;
 use crate::broker::connection::Broker;
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 
 /// Bodies of a batch beyond which no further delivery is added, in bytes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -120,7 +121,8 @@ impl Consumer {
                 }
                 return Ok(None);
             };
-            let first = first.map_err(|error| current.channel.classify(&error, "consuming"))?;
+            let first =
+                first.map_err(|error| current.channel.classify(&error, Operation::Consuming))?;
             if let Some(batch) = self.collect(&mut current, first, limits).await? {
                 return Ok(Some(batch));
             }
@@ -176,7 +178,7 @@ impl Consumer {
             match current.deliveries.next().now_or_never() {
                 None => {}
                 Some(Some(came)) => {
-                    let classify = |error| current.channel.classify(&error, "consuming");
+                    let classify = |error| current.channel.classify(&error, Operation::Consuming);
                     next = Some(came.map_err(classify)?);
                 }
                 Some(None) => {
@@ -199,7 +201,7 @@ impl Consumer {
         }
         debug!(
             queue = self.queue,
-            "nothing came for a while; consuming anew"
+            "no delivery for a while; opening a new consumer"
         );
         current.channel.close().await?;
         *current = DeliveryStream::open(&self.broker, &self.queue, self.prefetch).await?;
@@ -249,9 +251,11 @@ impl UnreadableCount {
             return;
         }
         warn!(
+            event = "unreadable_rejected",
             queue,
             messages = self.count,
-            "rejected messages whose properties can't be parsed; the broker dead-letters them"
+            "rejected messages whose properties cannot be parsed; the broker dead-letters them, and \
+             `revertd dead-letters list --reason rejected` shows them"
         );
         (self.count, self.told) = (0, Some(Instant::now()));
     }

@@ -257,6 +257,12 @@ pub fn unanswered(id: &'static str, error: &Unanswered, checks: &mut Checks) {
             "rabbitmqctl set_user_tags USER monitoring, for the user of amqp.url or of amqp.management_url (what only an \
              administrator may see takes the tag administrator)",
         ),
-        Unanswered::Failed(_) => checks.skipped(id, why),
+        Unanswered::Failed(problem) => {
+            let problem = problem.clone().prefixed("the management API fails: ");
+            match problem.remedy {
+                Some(remedy) => checks.skipped_until(id, problem.message, remedy),
+                None => checks.skipped(id, problem.message),
+            }
+        }
     }
 }

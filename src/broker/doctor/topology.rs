@@ -74,7 +74,7 @@ impl FoundTopology {
         match state {
             Ok(()) => self.sound += 1,
             Err(error) if error.is_missing() => self.missing.push(what),
-            Err(error) => checks.failed(ID, &error),
+            Err(error) => checks.failed(ID, error.diagnostic()),
         }
     }
 

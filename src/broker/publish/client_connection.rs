@@ -19,6 +19,7 @@ use crate::broker::connection::{
     CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, close, connect_as, within,
 };
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::broker::properties::{MAX_ATTEMPTS, TRACEPARENT};
 use crate::config::{AmqpUrl, Settings};
 
@@ -273,15 +274,15 @@ impl ClientConnection {
         if outgoing.unsettled.load(Ordering::SeqCst) != 1 {
             return RequestResult::Lost;
         }
-        let doing = format!(
-            "publishing to the exchange {} by {}",
-            self.exchange, self.client
-        );
+        let publishing = Operation::PublishingTo {
+            exchange: self.exchange.as_str(),
+            client: Some(&self.client),
+        };
         match amqp.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => RequestResult::Unroutable,
             AMQPErrorKind::Soft(
                 AMQPSoftError::ACCESSREFUSED | AMQPSoftError::PRECONDITIONFAILED,
-            ) => RequestResult::Forbidden(BrokerError::classify(error, &self.host, &doing)),
+            ) => RequestResult::Forbidden(BrokerError::classify(error, &self.host, publishing)),
             AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => RequestResult::Lost,
         }
     }
@@ -311,8 +312,8 @@ impl ClientConnection {
 impl ConfirmChannel {
     async fn open(connection: &Connection, host: &str) -> Result<Self, BrokerError> {
         let opening = async {
-            let classify =
-                |error| BrokerError::classify(&error, host, "opening a channel to publish");
+            let opening = Operation::OpeningChannel;
+            let classify = |error| BrokerError::classify(&error, host, opening);
             let channel = connection.create_channel().await.map_err(classify)?;
             let confirm = ConfirmSelectOptions { nowait: false };
             channel.confirm_select(confirm).await.map_err(classify)?;

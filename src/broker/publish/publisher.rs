@@ -17,6 +17,7 @@ use super::message::{Message, Properties};
 use crate::broker::connection::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT};
 use crate::broker::consume::delivery::Delivery;
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::broker::properties;
 use crate::broker::queues::queued_message::QueuedMessage;
 use crate::common::failpoint;
@@ -89,8 +90,8 @@ impl Publisher {
         confirms: Arc<Confirms>,
     ) -> Result<Self, BrokerError> {
         let opening = async {
-            let classify =
-                |error| BrokerError::classify(&error, host, "opening a channel to publish");
+            let opening = Operation::OpeningChannel;
+            let classify = |error| BrokerError::classify(&error, host, opening);
             let channel = connection.create_channel().await.map_err(classify)?;
             let confirm = ConfirmSelectOptions { nowait: false };
             channel.confirm_select(confirm).await.map_err(classify)?;
@@ -344,7 +345,7 @@ impl Publisher {
     }
 
     fn classify(&self, error: &lapin::Error) -> BrokerError {
-        BrokerError::classify(error, &self.host, "publishing")
+        BrokerError::classify(error, &self.host, Operation::Publishing)
     }
 }
 

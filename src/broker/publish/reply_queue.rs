@@ -5,13 +5,15 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 
 /// Declares one, and consumes it. Who gets no answer asks again, so that nothing depends on what is acknowledged.
 pub async fn declare(
     channel: &Channel,
     host: &str,
 ) -> Result<(Consumer, ShortString), BrokerError> {
-    let classify = |error| BrokerError::classify(&error, host, "declaring a reply queue");
+    let declaring = Operation::DeclaringReplyQueue;
+    let classify = |error| BrokerError::classify(&error, host, declaring);
     // Named by the broker (amq.gen-...), which is what amqp.reply_to_pattern allows.
     let options = QueueDeclareOptions {
         passive: false,
@@ -20,8 +22,8 @@ pub async fn declare(
         auto_delete: true,
         nowait: false,
     };
-    let declaring = channel.queue_declare("".into(), options, FieldTable::default());
-    let name = declaring.await.map_err(classify)?.name().clone();
+    let declared = channel.queue_declare("".into(), options, FieldTable::default());
+    let name = declared.await.map_err(classify)?.name().clone();
     let options = BasicConsumeOptions {
         no_local: false,
         no_ack: true,

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::reply_queue;
 use crate::broker::connection::{CONNECT_TIMEOUT, any_of, close, connect, greeting, within};
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::common::backoff::Backoff;
 use crate::config::{AmqpUrl, Settings};
 
@@ -218,7 +219,11 @@ async fn keep(
             close(&queue.connection).await;
             return;
         };
-        warn!(error = %error, "the broker is lost: requests are answered 503 until it is back");
+        warn!(
+            event = "broker_unavailable",
+            %error,
+            "the connection to the broker ended; the gateway answers 503 until it has a new one"
+        );
         pending.closed(error);
         drop(queue);
         let reopening = reopen(&settings, &pending);
@@ -227,7 +232,10 @@ async fn keep(
         };
         queue = reopened;
         pending.state().queue = Ok(queue.name.clone());
-        info!("the broker is back");
+        info!(
+            event = "resumed",
+            "the gateway is connected to the broker again"
+        );
     }
 }
 
@@ -282,7 +290,7 @@ impl ReplyQueue {
                     }
                 }
                 Err(error) => {
-                    return BrokerError::classify(&error, &self.host, "waiting for events");
+                    return BrokerError::classify(&error, &self.host, Operation::AwaitingReplies);
                 }
             }
         }
@@ -295,7 +303,8 @@ async fn declare(
     connection: &Connection,
     host: &str,
 ) -> Result<(Consumer, ShortString), BrokerError> {
-    let classify = |error| BrokerError::classify(&error, host, "declaring a reply queue");
+    let opening = Operation::OpeningChannel;
+    let classify = |error| BrokerError::classify(&error, host, opening);
     let channel = connection.create_channel().await.map_err(classify)?;
     reply_queue::declare(&channel, host).await
 }

@@ -14,6 +14,7 @@ use crate::broker::connection::{
     CLOSE_TIMEOUT, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, connect, within,
 };
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::config::{AmqpUrl, Settings};
 
 /// A connection with a reply queue of its own, which goes with it.
@@ -73,7 +74,8 @@ impl RequestClient {
         };
         let (connection, host) = any_of(&settings.amqp.url, connecting).await?;
         let opening = async {
-            let classify = |error| BrokerError::classify(&error, &host, "declaring a reply queue");
+            let opening = Operation::OpeningChannel;
+            let classify = |error| BrokerError::classify(&error, &host, opening);
             let channel = connection.create_channel().await.map_err(classify)?;
             let confirm = ConfirmSelectOptions { nowait: false };
             channel.confirm_select(confirm).await.map_err(classify)?;
@@ -154,8 +156,11 @@ impl RequestPublisher {
             properties = properties.with_headers(headers);
         }
         let publishing = async {
-            let doing = format!("publishing to the exchange {}", self.exchange);
-            let classify = |error| BrokerError::classify(&error, &self.host, &doing);
+            let publishing = Operation::PublishingTo {
+                exchange: &self.exchange,
+                client: None,
+            };
+            let classify = |error| BrokerError::classify(&error, &self.host, publishing);
             let options = BasicPublishOptions {
                 mandatory: true,
                 immediate: false,
@@ -210,8 +215,9 @@ impl ReplyReceiver {
         let Some(delivery) = self.replies.next().await else {
             return Err(BrokerError::ended(&self.reply_to));
         };
-        let delivery = delivery
-            .map_err(|error| BrokerError::classify(&error, &self.host, "waiting for the event"))?;
+        let delivery = delivery.map_err(|error| {
+            BrokerError::classify(&error, &self.host, Operation::AwaitingReplies)
+        })?;
         let correlation_id = delivery.properties.correlation_id().as_ref();
         Ok(Reply {
             correlation_id: correlation_id.map(ToString::to_string).unwrap_or_default(),

@@ -19,6 +19,7 @@ use crate::broker::connection::socket::Socket;
 use crate::broker::connection::{CONNECT_TIMEOUT, any_of, within};
 use crate::broker::consume::trust::Trust;
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::broker::raw::wire;
 use crate::broker::raw::wire::Wire;
 use crate::broker::raw::wire::frame::{Frame, FrameKind};
@@ -52,7 +53,6 @@ const GET_EMPTY: (u16, u16) = (60, 72);
 pub struct QueueReader {
     wire: Wire<Socket>,
     queue: String,
-    doing: String,
     host: String,
     trust: Trust,
     body_bytes: u64,
@@ -81,7 +81,8 @@ impl QueueReader {
             let host = url.host();
             let connecting = async {
                 let connected = wire::connect(&url, "revertd dead-letters (reading)").await;
-                connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
+                connected
+                    .map_err(|error| BrokerError::classify(&error, &host, Operation::Connecting))
             };
             let wire = within(CONNECT_TIMEOUT, &host, connecting).await?;
             let uri: Result<AMQPUri, _> = url.secret().parse();
@@ -91,7 +92,6 @@ impl QueueReader {
         let (wire, host, user) = any_of(&settings.amqp.url, connecting).await?;
         let mut browse = Self {
             wire,
-            doing: format!("reading {queue}"),
             queue: queue.into(),
             host,
             trust: Trust::new(&user, settings),
@@ -292,6 +292,6 @@ impl QueueReader {
     }
 
     fn classify(&self, error: &lapin::Error) -> BrokerError {
-        BrokerError::classify(error, &self.host, &self.doing)
+        BrokerError::classify(error, &self.host, Operation::ReadingQueue(&self.queue))
     }
 }

@@ -126,7 +126,7 @@ async fn probe(settings: &Settings, role: &str, checks: &mut Checks) {
     };
     match probed.await {
         Ok(()) => checks.ok(id, format!("{role} may do what a worker does")),
-        Err(error) => checks.failed(id, &error),
+        Err(error) => checks.failed(id, error.diagnostic()),
     }
 }
 
