@@ -34,6 +34,7 @@ use headers::{Ids, REQUEST_ID, TRACEPARENT};
 use metrics::GatewayMetrics;
 use problem::Problem;
 use sessions::Sessions;
+use shared::Gateway;
 
 mod answer;
 mod credentials;
@@ -43,6 +44,7 @@ mod metrics;
 mod operation;
 mod problem;
 mod sessions;
+mod shared;
 mod tls;
 
 /// Where the operation is, as the API page has it.
@@ -80,19 +82,6 @@ pub enum GatewayError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers; see that /dev/urandom is there")]
     Random,
-}
-
-/// What the requests share.
-struct Gateway {
-    settings: Arc<Settings>,
-    sessions: Sessions,
-    replies: ReplyRouter,
-    /// Requests that are published and not answered.
-    places: Semaphore,
-    /// Requests of each client, from their head on.
-    shares: Shares<String>,
-    metrics: Arc<GatewayMetrics>,
-    http: Http,
 }
 
 /// Serves until told to stop. Whether all that was in work then was answered.
@@ -266,11 +255,5 @@ impl Readiness {
                 .ready()
                 .map_err(|error| format!("the broker: {error}"))
         }
-    }
-}
-
-impl Gateway {
-    async fn close(&self) {
-        tokio::join!(self.sessions.close(), self.replies.close());
     }
 }

@@ -6,6 +6,8 @@
 
 mod counts;
 mod endpoint;
+mod error;
+mod gauges;
 mod health;
 mod http;
 mod labels;
@@ -17,6 +19,7 @@ mod traces;
 
 pub use counts::{Counters, Names};
 pub use endpoint::{Listening, NotReady, listen};
+pub use error::TelemetryError;
 pub use health::health;
 pub use http::{Active, Http};
 pub use logins::{LoginRefusal, Logins};
@@ -29,11 +32,6 @@ pub use times::Times;
 pub use traces::{BatchTrace, Traces};
 
 use prometheus_client::metrics::info::Info;
-
-/// Why telemetry can't be had as configured. Says what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TelemetryError(String);
 
 /// The metrics of a process, with what it is. `role` is the command that it runs.
 #[must_use]

@@ -5,11 +5,12 @@
 
 use tokio::time::timeout;
 
-use super::connection::{Broker, CONNECT_TIMEOUT, socket, unencrypted, within};
+use super::connection::{CONNECT_TIMEOUT, socket, unencrypted, within};
 use super::error::BrokerError;
 use super::management::{Management, Unanswered};
 use super::operation::Operation;
 use super::topology::Alternate;
+use super::worker_connections::Broker;
 use crate::common::check::{Checks, SHOWS_ALL};
 use crate::common::connectivity::{CheckIds, reach};
 use crate::common::diagnostic::Diagnostic;
@@ -24,6 +25,7 @@ mod nodes;
 mod permissions;
 mod queue;
 mod topology;
+mod unanswered;
 
 const WORDS: CheckIds = CheckIds {
     dns: "amqp-dns",

@@ -20,21 +20,10 @@ use crate::config::{HeldFile, Identity, TlsFiles};
 
 mod fault;
 
-pub use fault::{Fault, fault};
+pub use fault::{Fault, TlsError, fault};
 
 /// An encrypted connection to a server that was verified.
 pub type Stream = Box<tokio_rustls::client::TlsStream<TcpStream>>;
-
-/// A file of the configuration cannot be used for TLS.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("configuration: {0}")]
-pub struct TlsError(Diagnostic);
-
-impl From<TlsError> for Diagnostic {
-    fn from(TlsError(problem): TlsError) -> Self {
-        problem.prefixed("configuration: ")
-    }
-}
 
 /// The configuration of a TLS client that `files` make.
 ///

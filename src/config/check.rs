@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Settings, SettingsError};
+use super::error::SettingsError;
+use super::settings::Settings;
 use crate::common::diagnostic::Diagnostic;
 
 impl Settings {

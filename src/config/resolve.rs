@@ -1,7 +1,9 @@
 //! What an address and the files beside it say together: the password, whether to encrypt, whom to trust.
 
+use super::error::SettingsError;
 use super::files::{HeldFile, Identity, TlsFiles};
-use super::{AmqpSettings, DatabaseSettings, ManagementUrl, Settings, SettingsError};
+use super::management_url::ManagementUrl;
+use super::settings::{AmqpSettings, DatabaseSettings, Settings};
 use crate::common::diagnostic::Diagnostic;
 
 impl Settings {

@@ -4,8 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{DEFAULTS, PREFIX, SettingsError};
+use super::error::SettingsError;
 use crate::common::diagnostic::Diagnostic;
+
+/// The compiled-in file: every key and its default.
+pub const DEFAULTS: &str = include_str!("../../config/revertd.toml");
+
+const PREFIX: &str = "REVERTD_";
 
 /// Where each value came from that is no default. Keys are told as `worker.batch_max`.
 #[derive(Clone, Debug, Default)]

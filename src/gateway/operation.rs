@@ -9,13 +9,13 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::Gateway;
 use super::answer;
 use super::credentials::credentials;
 use super::headers::{Ids, is_json};
 use super::metrics::GatewayFault;
 use super::problem::Problem;
 use super::sessions::NoSession;
+use super::shared::Gateway;
 use crate::broker::{ClientConnection, OutgoingRequest, RequestResult};
 use crate::common::http_server::{BodyError, BodyLimits, Source, expects_continue};
 use crate::domain::request;

@@ -2,14 +2,8 @@
 //!
 //! It only looks. What one question can't be answered for is told in its place, and the others are asked all the same.
 
-use std::time::Duration;
-
-use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
-
 use super::Ledger;
 use super::connection::connect;
-use super::connection::connect::in_schema;
 use super::connection::session::Session;
 use super::error::{LedgerError, StatementError, classify};
 use super::schema::objects::ObjectScope;
@@ -17,10 +11,12 @@ use super::schema::{migrate, objects};
 use crate::common::check::{Checks, SHOWS_ALL};
 use crate::common::connectivity::{CheckIds, reach};
 use crate::config::Settings;
+use questions::LIMITS;
 use server::Server;
 
 mod migrated;
 mod privileges;
+mod questions;
 mod schema;
 mod server;
 mod sessions;
@@ -31,12 +27,6 @@ const WORDS: CheckIds = CheckIds {
     tcp: "database-tcp",
     key: "database.url",
 };
-
-/// Nothing is waited for longer than that, a lock included.
-const LIMITS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'";
-
-/// Longest wait where the server keeps to no limit: a commit that waits for a standby.
-const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Looks at everything there is to see.
 pub async fn doctor(settings: &Settings) -> Checks {
@@ -126,27 +116,6 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
     }
 }
 
-impl Session {
-    async fn rows(
-        &self,
-        query: &str,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, LedgerError> {
-        self.answered(self.client.query(query, values)).await
-    }
-}
-
-/// Where it could not be asked: as a check of that id.
-fn answered<T>(id: &'static str, answer: Result<T, LedgerError>, checks: &mut Checks) -> Option<T> {
-    match answer {
-        Ok(answer) => Some(answer),
-        Err(error) => {
-            checks.failed(id, error.diagnostic());
-            None
-        }
-    }
-}
-
 impl Ledger {
     /// Makes sure of what a worker depends on and can't see by working: that the server keeps what it confirms, and
     /// that the database refuses what must never be stored.
@@ -186,14 +155,4 @@ impl Ledger {
         });
         assuring.await.map_err(StatementError::into_error)
     }
-}
-
-/// The same with the schema of Frontier's tables put in.
-async fn in_ledger(
-    session: &Session,
-    settings: &Settings,
-    query: &str,
-    values: &[&(dyn ToSql + Sync)],
-) -> Result<Vec<Row>, LedgerError> {
-    session.rows(&in_schema(query, settings), values).await
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::NotReady;
+use super::endpoint::NotReady;
 
 /// Longest wait for an answer; whoever calls `revertd health` waits a second longer.
 const TIMEOUT: Duration = Duration::from_secs(4);

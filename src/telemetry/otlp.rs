@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::TelemetryError;
+use super::error::TelemetryError;
 
 /// Longest wait for the collector's answer to one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

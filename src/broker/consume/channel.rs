@@ -13,10 +13,11 @@ use tokio::sync::Mutex;
 use super::ack_tracker::{AckTracker, BatchId};
 use super::delivery::Delivery;
 use super::trust::Trust;
-use crate::broker::connection::{Broker, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, within};
+use crate::broker::connection::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT, within};
 use crate::broker::error::BrokerError;
 use crate::broker::operation::Operation;
 use crate::broker::raw::inbound::Flow;
+use crate::broker::worker_connections::Broker;
 
 /// The consumer's tag, of which a channel has one. Each delivery repeats it: one that the broker makes up is four times
 /// as long.

@@ -21,9 +21,9 @@ use tracing::{debug, warn};
 
 use super::channel::{Batch, ConsumerChannel};
 use super::delivery::Delivery;
-use crate::broker::connection::Broker;
 use crate::broker::error::BrokerError;
 use crate::broker::operation::Operation;
+use crate::broker::worker_connections::Broker;
 
 /// Bodies of a batch beyond which no further delivery is added, in bytes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -73,12 +73,22 @@ pub struct BatchLimits {
     pub again: usize,
 }
 
-impl Consumer {
-    pub(crate) async fn open(
-        broker: Arc<Broker>,
+impl Broker {
+    /// Starts to consume the work queue.
+    ///
+    /// # Errors
+    /// Where the broker refuses.
+    pub async fn consumer(
+        self: &Arc<Self>,
         queue: &str,
         prefetch: u16,
-    ) -> Result<Self, BrokerError> {
+    ) -> Result<Consumer, BrokerError> {
+        Consumer::open(self.clone(), queue, prefetch).await
+    }
+}
+
+impl Consumer {
+    async fn open(broker: Arc<Broker>, queue: &str, prefetch: u16) -> Result<Self, BrokerError> {
         let current = DeliveryStream::open(&broker, queue, prefetch).await?;
         Ok(Self {
             broker,

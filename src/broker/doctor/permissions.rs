@@ -8,7 +8,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use super::super::error::BrokerError;
 use super::super::operation::Operation;
 use super::super::topology::{Steps, queues};
-use crate::broker::connection::{Broker, CONNECT_TIMEOUT, within};
+use crate::broker::connection::{CONNECT_TIMEOUT, within};
+use crate::broker::worker_connections::Broker;
 use crate::common::check::Checks;
 use crate::config::Settings;
 

@@ -4,7 +4,8 @@
 
 use super::super::error::BrokerError;
 use super::super::topology::{Alternate, Steps, exchanges, queues};
-use crate::broker::connection::{Broker, CONNECT_TIMEOUT, within};
+use crate::broker::connection::{CONNECT_TIMEOUT, within};
+use crate::broker::worker_connections::Broker;
 use crate::common::check::Checks;
 use crate::config::Settings;
 

@@ -25,8 +25,6 @@ use crate::broker::raw::wire::Wire;
 use crate::broker::raw::wire::frame::{Frame, FrameKind};
 use crate::config::{AmqpUrl, Settings};
 
-mod requeue;
-
 /// Longest wait for a frame. A long queue takes its time for the first.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -46,24 +44,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONSUMER_LETTERS: u16 = 2000;
 
 const DELIVER: (u16, u16) = (60, 60);
-const GET_OK: (u16, u16) = (60, 71);
-const GET_EMPTY: (u16, u16) = (60, 72);
+pub(super) const GET_OK: (u16, u16) = (60, 71);
+pub(super) const GET_EMPTY: (u16, u16) = (60, 72);
 
 /// A queue that is being read.
 pub struct QueueReader {
     wire: Wire<Socket>,
-    queue: String,
+    pub(super) queue: String,
     host: String,
     trust: Trust,
     body_bytes: u64,
     waiting: u32,
-    others: u32,
-    taken: u32,
+    pub(super) others: u32,
+    pub(super) taken: u32,
     missing: u32,
-    consumers: u16,
-    settled: u32,
+    pub(super) consumers: u16,
+    pub(super) settled: u32,
     /// Whether the answer to a question for one more is still to come.
-    is_asking: bool,
+    pub(super) is_asking: bool,
 }
 
 impl QueueReader {
@@ -258,7 +256,7 @@ impl QueueReader {
         ))
     }
 
-    async fn skip_to(&mut self, methods: &[(u16, u16)]) -> Result<Frame, BrokerError> {
+    pub(super) async fn skip_to(&mut self, methods: &[(u16, u16)]) -> Result<Frame, BrokerError> {
         loop {
             let frame = self.frame().await?;
             if frame
@@ -281,7 +279,7 @@ impl QueueReader {
         frame.map_err(|error| self.classify(&error))
     }
 
-    async fn send(
+    pub(super) async fn send(
         &mut self,
         methods: impl IntoIterator<Item = AMQPClass>,
     ) -> Result<(), BrokerError> {
@@ -291,7 +289,7 @@ impl QueueReader {
         sent.map_err(|error| self.classify(&error))
     }
 
-    fn classify(&self, error: &lapin::Error) -> BrokerError {
+    pub(super) fn classify(&self, error: &lapin::Error) -> BrokerError {
         BrokerError::classify(error, &self.host, Operation::ReadingQueue(&self.queue))
     }
 }

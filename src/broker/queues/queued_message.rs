@@ -9,13 +9,15 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
+use crate::broker::consume::envelope::envelope;
 use crate::broker::consume::trust::Trust;
 use crate::broker::properties;
 use crate::broker::raw::wire::frame::Frame;
 use crate::domain::request::{Fragments, digest};
 
-mod shown;
 mod unreadable;
+
+use unreadable::Unreadable;
 
 /// How much of a body tells letters apart.
 pub const ID_BYTES: u64 = KEPT as u64;
@@ -23,6 +25,9 @@ const KEPT: usize = 1 << 20;
 
 /// What is said where nothing says why a message is here.
 const UNKNOWN: &str = "unknown";
+
+/// The reason of a message whose properties can't be parsed, whatever its `x-death` would say.
+const UNREADABLE: &str = "unreadable";
 
 /// Who wrote a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +105,7 @@ impl QueuedMessage {
         };
         let mut letter = match &properties {
             Some(properties) => Self::readable(properties, trust),
-            None => unreadable::letter(header.payload()),
+            None => Self::unreadable(&unreadable::read(header.payload())),
         };
         letter.id = digest(&[
             b"letter",
@@ -144,7 +149,7 @@ impl QueuedMessage {
         let text = |name: &str| header(name).and_then(properties::text);
         let death = read.headers().as_ref().and_then(last_death);
         let noted = text(properties::ERROR_REASON).filter(|_| death.is_none());
-        let envelope = properties::envelope(read, trust, noted.is_some());
+        let envelope = envelope(read, trust, noted.is_some());
         let origin = match (&envelope.claim, &noted) {
             (Some(_), _) => Origin::OtherLogin,
             (None, Some(_)) => Origin::Worker,
@@ -183,6 +188,17 @@ impl QueuedMessage {
             since: first.or(died).or(published),
             is_untrusted,
             reply_to: envelope.reply_to,
+            ..Self::blank()
+        }
+    }
+
+    /// What little is known of a message whose properties can't be parsed.
+    fn unreadable(read: &Unreadable) -> Self {
+        Self {
+            reason: UNREADABLE.into(),
+            client: read.client.clone().unwrap_or_default(),
+            message_id: read.message_id.clone(),
+            since: read.seconds.and_then(of_seconds),
             ..Self::blank()
         }
     }

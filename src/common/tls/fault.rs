@@ -5,8 +5,18 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error as Tls};
 
-use super::TlsError;
 use crate::common::diagnostic::Diagnostic;
+
+/// A file of the configuration cannot be used for TLS.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("configuration: {0}")]
+pub struct TlsError(pub(super) Diagnostic);
+
+impl From<TlsError> for Diagnostic {
+    fn from(TlsError(problem): TlsError) -> Self {
+        problem.prefixed("configuration: ")
+    }
+}
 
 /// A TLS fault of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,11 +2,12 @@
 
 use tokio_postgres::Row;
 
-use super::super::Ledger;
+use super::questions::{LIMITS, PATIENCE, answered};
 use super::server::Server;
-use super::{LIMITS, PATIENCE, Session, answered};
 use crate::common::check::Checks;
 use crate::config::Settings;
+use crate::ledger::client::Ledger;
+use crate::ledger::connection::session::Session;
 use crate::ledger::schema::migrate::HISTORY;
 
 /// A grant that a worker needs, as the README lists them under Permissions.

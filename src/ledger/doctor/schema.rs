@@ -1,10 +1,12 @@
 //! Whether revertd's schema is there, Frontier's tables fit, and somebody may ask.
 
+use super::questions::{answered, in_ledger};
 use super::server::Server;
-use super::{Session, answered, in_ledger, migrated, unlogged};
+use super::{migrated, unlogged};
 use crate::common::check::Checks;
 use crate::config::Settings;
 use crate::ledger::admin::control;
+use crate::ledger::connection::session::Session;
 
 pub async fn check(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
     extension(session, server, settings, checks).await;
