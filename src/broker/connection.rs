@@ -1,7 +1,8 @@
-//! Connections to the broker: how one is opened, how long it is waited for, how it is closed.
+//! How a connection to the broker is opened, how long it is waited for, and how it is closed.
 //!
-//! Recovery by the client stays off: after it, an acknowledgement can settle a message that was never
-//! processed. A connection that fails is given up with all its channels, and the worker builds anew.
+//! lapin's recovery stays off: after a recovery, an acknowledgement can settle a message that was
+//! never handled. A connection that fails is closed with all its channels, and the worker opens new
+//! ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,21 +25,22 @@ pub(super) mod credentials;
 pub(super) mod socket;
 pub(super) mod watched;
 
-/// Longest wait for a connection, a channel or a declaration.
+/// The longest wait for a connection, a channel or a declaration.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for the broker to take or confirm messages. A broker that is out of memory or disk stops
-/// reading, and says so only to who publishes.
+/// The longest wait for a confirm. A broker that is out of memory or disk stops reading, and
+/// reports it only to connections that publish.
 pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest wait for a close that nobody depends on.
+/// The longest wait for a close.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn close(connection: &Connection) {
     let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
 }
 
-/// Tries the addresses one after another, from one drawn at random, so that a fleet spreads over the nodes.
+/// Tries the addresses one after another, beginning with a random one, so that a fleet spreads over
+/// the nodes.
 pub(crate) async fn any_of<T, F: Future<Output = Result<T, BrokerError>>>(
     urls: &AmqpUrls,
     connecting: impl Fn(AmqpUrl) -> F,
@@ -55,7 +57,7 @@ pub(crate) async fn any_of<T, F: Future<Output = Result<T, BrokerError>>>(
     Err(error.expect("the settings name at least one address"))
 }
 
-/// Whether the server greets: it sends the first frame of a connection, which ends there.
+/// Whether the server sends the first frame of a connection, which is closed then.
 pub(crate) async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
     let greeting = async {
         let mut stream = socket::open(url).await?;
@@ -68,13 +70,13 @@ pub(crate) async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
         .map_err(|error| BrokerError::classify(&error.into(), &url.host(), Operation::Connecting))
 }
 
-/// Connects once, with the login of `url`, under a name that the broker's operator sees.
+/// Connects once, with the login of `url`. The broker shows `name` to its operators.
 pub(crate) async fn connect(url: &AmqpUrl, name: &str) -> Result<Connection, BrokerError> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     log_in(url, parsed(url)?, properties, Inbound::plain).await
 }
 
-/// The same of a connection that consumes.
+/// Connects as [`connect`] does, for a connection that consumes.
 pub(crate) async fn connect_consuming(
     url: &AmqpUrl,
     name: &str,
@@ -87,7 +89,7 @@ pub(crate) async fn connect_consuming(
     Ok(connection)
 }
 
-/// The same with a login of its own in place of the address's.
+/// Connects as [`connect`] does, with another login than that of `url`.
 pub(crate) async fn connect_as(
     url: &AmqpUrl,
     name: &str,
@@ -123,7 +125,7 @@ pub(crate) async fn log_in(
     within(CONNECT_TIMEOUT, &host, connecting).await
 }
 
-/// The broker's addresses to which everything goes in the clear, over a network.
+/// The addresses that are reached over a network without TLS.
 #[must_use]
 pub fn unencrypted(settings: &Settings) -> Vec<String> {
     let urls = settings.amqp.url.iter();

@@ -1,7 +1,7 @@
-//! AMQP properties: what is read of a publisher's, and what of them is passed on.
+//! AMQP properties: parsed from deliveries, and passed on to messages that are published again.
 //!
-//! A publisher's properties are passed on under the worker's own permissions, so whatever makes the broker
-//! act (routing, expiry, dead-lettering) is taken off first.
+//! Publishing again uses the worker's permissions. Properties that make the broker act (routing,
+//! expiry, dead-lettering) are therefore removed first.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ pub const ATTEMPTS: &str = "x-attempts";
 pub const CLIENT: &str = "x-client";
 pub const WAITS: &str = "x-waits";
 pub const FIRST_ATTEMPT_AT: &str = "x-first-attempt-at";
-/// What the login in `x-client`, which is not trusted, says of whose request it is: names that speak for the next one each.
+/// The chain of logins that an untrusted login in `x-client` claims: each names the next.
 pub const CLAIMED: &str = "x-client-claimed";
-/// Since when such a message waits.
+/// The time since which such a message waits.
 pub const UNTRUSTED_SINCE: &str = "x-untrusted-since";
-/// A dead letter that was published again.
+/// Marks a dead letter that was published again.
 pub const REPLAYED: &str = "x-replayed";
 pub const ERROR_CODE: &str = "x-error-code";
 pub const ERROR_REASON: &str = "x-error-reason";
@@ -28,8 +28,8 @@ pub const BODY_SIZE: &str = "x-body-size";
 pub const BODY_SHA256: &str = "x-body-sha256";
 pub const MAX_ATTEMPTS: &str = "x-max-attempts";
 
-/// Headers that are never passed on. CC and BCC would route copies wherever the publisher likes; a forged
-/// x-death makes the broker take an expiry for a cycle, and drop the message.
+/// Headers that are never passed on. CC and BCC would route copies to any queue of the publisher's
+/// choice. With a forged x-death the broker takes an expiry for a cycle and drops the message.
 const NEVER_PASSED_ON: [&str; 19] = [
     "CC",
     "BCC",
@@ -52,7 +52,7 @@ const NEVER_PASSED_ON: [&str; 19] = [
     REPLAYED,
 ];
 
-/// Longest text that is put into a header.
+/// The longest text of a header, in bytes.
 const TEXT_MAX_BYTES: usize = 500;
 
 /// A header.
@@ -60,9 +60,9 @@ pub fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQ
     properties.headers().as_ref()?.inner().get(name)
 }
 
-/// The properties under which a delivery is published again by `user`, with `added` headers: as a request of `client`, or
-/// of whom `client` claims it to be. Where they would not fit into `max_bytes` (a frame), the publisher's own headers are
-/// left behind.
+/// The properties of a delivery that `user` publishes again, with `added` headers: as a request of
+/// `client`, or of the client that it claims. If they exceed `max_bytes` (a frame), the publisher's
+/// headers are left out.
 pub fn passed_on(
     properties: &BasicProperties,
     client: &str,
@@ -94,7 +94,8 @@ pub fn passed_on(
         .with_headers(FieldTable::from(headers))
         .with_delivery_mode(2)
         .with_user_id(user.into());
-    // All but expiration, which would end the message's wait early, and user_id, which the broker refuses.
+    // Without expiration, which would end the wait on a rung early, and user_id, which the broker
+    // refuses.
     if let Some(value) = properties.content_type() {
         passed = passed.with_content_type(value.clone());
     }
@@ -128,15 +129,15 @@ pub fn passed_on(
     passed
 }
 
-/// The properties under which a dead letter is published as a request again: of what the worker noted on it only the
-/// client is left, since a replay begins a new ladder.
+/// The properties of a replayed dead letter. Of the worker's headers only the client is kept, since
+/// a replay begins a new ladder.
 pub fn replayed(
     properties: &BasicProperties,
     client: &str,
     user: &str,
     max_bytes: usize,
 ) -> BasicProperties {
-    // A worker that does not trust this login knows by it that the client is not this login.
+    // It tells a worker that does not trust this login that the client is another one.
     let replayed = vec![(REPLAYED, AMQPValue::Boolean(true))];
     let passed = passed_on(properties, client, &[], user, replayed, max_bytes);
     let mut headers = passed.headers().clone().unwrap_or_default().inner().clone();
@@ -146,13 +147,13 @@ pub fn replayed(
     passed.with_headers(FieldTable::from(headers))
 }
 
-/// When the publisher says that it published the message.
+/// The publisher's timestamp.
 pub fn published_at(properties: &BasicProperties) -> Option<Timestamp> {
     let seconds = i64::try_from((*properties.timestamp())?).ok()?;
     Timestamp::from_second(seconds).ok()
 }
 
-/// When the request was first attempted, as whoever published it says.
+/// The time of the first attempt, by the message's header.
 pub fn noted_first_attempt(properties: &BasicProperties) -> Option<Timestamp> {
     header(properties, FIRST_ATTEMPT_AT)
         .and_then(text)?
@@ -169,13 +170,13 @@ pub fn long_text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text[..end].into())
 }
 
-/// The names as they are passed on.
+/// The chain as a header.
 pub fn array(names: &[String]) -> AMQPValue {
     let text = |name: &String| AMQPValue::LongString(name.as_str().into());
     AMQPValue::FieldArray(FieldArray::from(names.iter().map(text).collect::<Vec<_>>()))
 }
 
-/// A value's text, where it is UTF-8.
+/// A value's text, if it is UTF-8.
 pub fn text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
@@ -184,7 +185,7 @@ pub fn text(value: &AMQPValue) -> Option<String> {
     }
 }
 
-/// A value's number, where it is a whole one.
+/// A value's number, if it is an integer.
 pub fn integer(value: &AMQPValue) -> Option<i64> {
     match value {
         AMQPValue::ShortShortInt(value) => Some(i64::from(*value)),
@@ -198,7 +199,7 @@ pub fn integer(value: &AMQPValue) -> Option<i64> {
     }
 }
 
-/// At least what the table takes up in a frame.
+/// An upper bound of the table's size in a frame, in bytes.
 fn table_bytes(table: &BTreeMap<ShortString, AMQPValue>) -> usize {
     let entry =
         |(name, value): (&ShortString, &AMQPValue)| 1 + name.as_str().len() + value_bytes(value);

@@ -15,14 +15,15 @@ use super::raw::inbound::Flow;
 use super::topology::{self, Alternate};
 use crate::config::{AmqpUrl, Settings};
 
-/// Two connections to the broker, shared by the workers of a process: where the broker blocks a connection
-/// that publishes, nothing at all is written on it, acknowledgements included.
+/// Two connections to the broker, which the workers of a process share. The broker blocks a
+/// connection that publishes, and with it all acknowledgements; so one connection consumes and the
+/// other publishes.
 pub struct Broker {
     pub(crate) consuming: WatchedConnection,
     pub(crate) publishing: WatchedConnection,
-    /// What is in flight of the first.
+    /// The bytes in flight on the first.
     pub(crate) flow: Arc<Flow>,
-    /// Those that came on the second.
+    /// The confirms on the second.
     confirms: Arc<Confirms>,
     url: AmqpUrl,
     pub(crate) trust: Trust,
@@ -30,11 +31,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Connects, twice. Where it failed before, only once the server has shown that it answers: what the client began
-    /// with one that doesn't, threads and sockets, can't be taken back.
+    /// Opens both connections. If the last attempt `failed`, the server must answer a greeting
+    /// first: threads and sockets that lapin begins with a silent server can't be stopped.
     ///
     /// # Errors
-    /// Where the broker can't be reached or refuses the login or the virtual host.
+    /// If the broker can't be reached, or refuses the login or the virtual host.
     pub async fn connect(settings: &Settings, failed: bool) -> Result<Self, BrokerError> {
         let connecting = |url: AmqpUrl| async move {
             if failed {
@@ -61,11 +62,11 @@ impl Broker {
         any_of(&settings.amqp.url, connecting).await
     }
 
-    /// Declares the topology, or checks it with `topology.declare = false`. Says whether requests of any routing key
-    /// arrive.
+    /// Declares the topology, or checks it if `topology.declare = false`. Returns whether the
+    /// request exchange has its alternate exchange.
     ///
     /// # Errors
-    /// Which queue or exchange is missing, or is there with other arguments.
+    /// The queue or exchange that is missing or has other arguments.
     pub async fn ensure_topology(&self, settings: &Settings) -> Result<Alternate, BrokerError> {
         topology::ensure(&self.publishing.connection, settings, &self.host).await
     }
@@ -73,16 +74,17 @@ impl Broker {
     /// Opens a channel to publish on, with confirms.
     ///
     /// # Errors
-    /// Where the broker refuses.
+    /// If the broker refuses.
     pub async fn publisher(&self) -> Result<Publisher, BrokerError> {
         let (user, confirms) = (self.trust.user(), self.confirms.clone());
         Publisher::open(&self.publishing.connection, user, &self.host, confirms).await
     }
 
-    /// A publisher on a connection of its own, for a command that only publishes. It closes with the outlet.
+    /// Opens a publisher on a connection of its own, for a command that only publishes. The
+    /// connection closes with the publisher.
     ///
     /// # Errors
-    /// Where the broker can't be reached or refuses.
+    /// If the broker can't be reached, or refuses.
     pub async fn publisher_of(settings: &Settings, name: &str) -> Result<Publisher, BrokerError> {
         let connecting = async |url: AmqpUrl| {
             let (connection, host) = (connect(&url, name).await?, url.host());
@@ -93,10 +95,11 @@ impl Broker {
         any_of(&settings.amqp.url, connecting).await
     }
 
-    /// Opens a connection of its own to publish on, for what may make the broker close it.
+    /// Opens a publisher on a connection of its own, for messages that may make the broker close
+    /// it.
     ///
     /// # Errors
-    /// Where the broker refuses.
+    /// If the broker refuses.
     pub async fn separate_publisher(&self) -> Result<Publisher, BrokerError> {
         let connection = connect(&self.url, "revertd worker (direct reply-to)").await?;
         let (user, confirms) = (self.trust.user(), Arc::default());
@@ -104,23 +107,25 @@ impl Broker {
         Ok(publisher.keeping(connection))
     }
 
-    /// Returns once the broker blocks publishers, which it says only to who publishes.
+    /// Returns once the broker blocks the publishing connection.
     pub async fn blocked(&self) -> BrokerError {
         BrokerError::blocked(&self.host, &self.publishing.blocked().await)
     }
 
-    /// After [`Broker::blocked`], returns once the broker takes messages again, or the connection is gone. Until
-    /// then the connection is kept: one that is blocked can't be closed either, and each try would leave another.
+    /// Returns once the broker unblocks the publishing connection, or the connection ends. Until
+    /// then the connection is kept: a blocked connection can't be closed, and each retry would
+    /// leave another one.
     pub async fn unblocked(&self) {
         self.publishing.unblocked().await;
     }
 
-    /// Closes the connection that consumes; what is unacknowledged goes back to the queue.
+    /// Closes the consuming connection. Unacknowledged messages are requeued.
     pub async fn stop_consuming(&self) {
         close(&self.consuming.connection).await;
     }
 
-    /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
+    /// The cause of a connection's end, if `error` only says that it ended, as a channel's error
+    /// does.
     pub async fn cause(&self, error: BrokerError) -> BrokerError {
         if error.is_permanent() {
             return error;
@@ -133,7 +138,7 @@ impl Broker {
         error
     }
 
-    /// Closes the connections; what is unacknowledged goes back to the queue.
+    /// Closes both connections. Unacknowledged messages are requeued.
     pub async fn close(&self) {
         tokio::join!(
             close(&self.consuming.connection),

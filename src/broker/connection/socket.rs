@@ -1,4 +1,4 @@
-//! The socket to the broker, encrypted where the address says so.
+//! The socket to the broker, encrypted if the address begins with `amqps`.
 
 use std::io;
 

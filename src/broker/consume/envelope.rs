@@ -10,7 +10,7 @@ use crate::broker::properties::{
 };
 use crate::domain::request::{Envelope, is_traceparent};
 
-/// Reads a delivery's properties, or with `noted` a dead letter's.
+/// Parses the properties of a delivery, or with `noted` those of a dead letter.
 pub fn envelope(properties: &BasicProperties, trust: &Trust, noted: bool) -> Envelope {
     let Speakers { client, claim } = trust.speakers(properties, noted);
     let header = |name| header(properties, name);
@@ -36,21 +36,21 @@ pub fn envelope(properties: &BasicProperties, trust: &Trust, noted: bool) -> Env
     }
 }
 
-fn given(value: Option<&ShortString>) -> Option<String> {
-    let text = value.map(ShortString::as_str);
-    text.filter(|text| !text.is_empty()).map(Into::into)
-}
-
-/// Whether they are those of a dead letter that was published again: by a login that is trusted, they name the client, and
-/// no attempt, which a rung of the ladder would.
+/// Whether the message is a replayed dead letter: a trusted login published it, and it has a client
+/// but no attempt, unlike a message from a rung.
 pub fn is_replay(properties: &BasicProperties, trust: &Trust) -> bool {
     let has = |name: &str| header(properties, name).is_some();
     trust.vouches(properties) && has(CLIENT) && !has(ATTEMPTS)
 }
 
-/// When the request was first attempted, believed only of what a trusted login published.
+/// The time of the first attempt, if a trusted login published the message.
 pub fn first_attempt(properties: &BasicProperties, trust: &Trust) -> Option<Timestamp> {
     noted_first_attempt(properties).filter(|_| trust.vouches(properties))
+}
+
+fn given(value: Option<&ShortString>) -> Option<String> {
+    let text = value.map(ShortString::as_str);
+    text.filter(|text| !text.is_empty()).map(Into::into)
 }
 
 #[cfg(test)]

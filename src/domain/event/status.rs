@@ -1,6 +1,4 @@
-//! What is wrong with a request, as `google.rpc.RpcStatus` in JSON: in events, and in answers over HTTP.
-//!
-//! Pure.
+//! The error of a request as `google.rpc.Status` in JSON: in events, and in HTTP responses.
 
 use serde::Serialize;
 
@@ -10,7 +8,7 @@ use crate::domain::request::Violation;
 /// `source` of every event, `domain` of every error, `app_id` of every message.
 pub const SOURCE: &str = "revertd";
 
-/// `google.rpc.RpcStatus`.
+/// `google.rpc.Status`.
 #[derive(Serialize)]
 pub struct RpcStatus<'a> {
     code: i32,
@@ -41,7 +39,7 @@ struct FieldViolation<'a> {
 }
 
 impl<'a> RpcStatus<'a> {
-    /// A status whose details are an `ErrorInfo` and, where there are `violations`, a `BadRequest`.
+    /// A status whose details are an `ErrorInfo` and, if there are `violations`, a `BadRequest`.
     #[must_use]
     pub fn new(
         code: Code<'a>,

@@ -1,13 +1,13 @@
-//! What the body of a request holds, and why a body is no request.
+//! The fields of a request's body, and why a body is no request.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// Most characters of `reason` (contract, section Request).
+/// The largest number of characters of `reason` (contract, section Request).
 pub const REASON_MAX_CHARS: usize = 512;
 
-/// An amount of usage in the ledger's smallest unit; always greater than zero.
+/// An amount of usage in the ledger's smallest unit; greater than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount(i64);
 
@@ -31,7 +31,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// Most characters of an org's or a project's name (contract, section Requests).
+/// The largest number of characters of the name of an org or a project (contract, section Request).
 pub const NAME_MAX_CHARS: usize = 255;
 
 /// How a request refers to an org or a project: by its id, or by its name, which is unique.
@@ -44,7 +44,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// The id, where it is one.
+    /// The id, if it is one.
     #[must_use]
     pub fn id(&self) -> Option<Uuid> {
         match self {
@@ -53,7 +53,7 @@ impl Reference {
         }
     }
 
-    /// The name, where it is one.
+    /// The name, if it is one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
@@ -72,12 +72,12 @@ impl fmt::Display for Reference {
     }
 }
 
-/// The six fields of a request's body, each as sent and each valid.
+/// The six fields of a request's body, each valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
     /// The usage to revert.
     pub usage_id: Uuid,
-    /// How much of it.
+    /// The part of the usage to revert.
     pub amount: Amount,
     /// The account, its org, or a project of that org; at least one, never both of the last two.
     pub billing_id: Option<Uuid>,
@@ -85,14 +85,15 @@ pub struct Fields {
     pub org_id: Option<Reference>,
     /// See [`Fields::billing_id`].
     pub project_id: Option<Reference>,
-    /// Why, in the requester's words; kept with the entry.
+    /// The requester's reason; stored with the entry.
     pub reason: Option<String>,
 }
 
-/// What could be read of the fields of a request that is refused or failed, for its event.
+/// The valid fields of a refused or failed request, for its event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fragments {
-    /// The field of that name, where it was valid; so are the others. An org that is named by its name is none.
+    /// The field of this name, if it was valid; the others likewise. `org_id` is `None` if the
+    /// request names its org by name.
     pub usage_id: Option<Uuid>,
     #[allow(missing_docs)]
     pub amount: Option<Amount>,
@@ -116,25 +117,25 @@ impl From<&Fields> for Fragments {
     }
 }
 
-/// Something wrong with one field.
+/// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The field's `snake_case` name, or the AMQP property's.
     pub field: &'static str,
-    /// What is wrong and what would be right. Never repeats the value.
+    /// The rule that the field breaks. It never repeats the value.
     pub description: String,
 }
 
-/// Why a body is no request.
+/// The error of a body that is no request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undecodable {
-    /// Row 1 of the contract's table: no JSON object at all.
+    /// Row 1 of the contract's table: the body is no JSON object.
     Malformed(String),
-    /// Row 3: an object whose fields break a rule; every violation, in the order of the fields.
+    /// Row 3: fields of the object break a rule.
     Invalid {
-        /// Never empty.
+        /// Every violation, in the order of the fields; never empty.
         violations: Vec<Violation>,
-        /// What was valid all the same.
+        /// The valid fields.
         fragments: Fragments,
     },
 }
