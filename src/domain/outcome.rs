@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_of_the_statement_is_known_and_names_itself() {
+    fn every_reason_of_the_statement_is_known() {
         for reason in Refusal::REASONS {
             let refusal = Refusal::from_reason(reason, Metadata::new()).expect(reason);
             assert_eq!(refusal.code().reason, reason);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_bounded_whatever_a_later_version_refuses() {
+    fn labels_are_bounded_for_reasons_of_later_versions() {
         let known = Refusal::REASONS.iter().chain(&Failure::REASONS);
         assert!(known.copied().all(|reason| known_reason(reason) == reason));
         assert_eq!(known_reason("TOO_MANY_REVERTS"), OTHER_REASON);

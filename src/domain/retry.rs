@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_usage_is_looked_for_again_as_often_as_configured() {
+    fn a_missing_usage_is_retried_as_often_as_configured() {
         let climb = |rungs, retries| -> Vec<_> {
             (1..=4)
                 .map(|attempts| {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_takes_each_rung_once_and_then_the_longest() {
+    fn an_uncounted_wait_climbs_then_stays_on_the_longest() {
         let waits: Vec<_> = (0..5).map(|waits| ladder(3, 0).wait(waits)).collect();
         assert_eq!(waits, [Some(0), Some(1), Some(2), Some(2), Some(2)]);
         let climbed: Vec<_> = (0..5).map(|waits| ladder(3, 0).is_climbed(waits)).collect();
@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_ladder_ends_and_never_names_a_rung_that_is_not_there(
+        fn a_ladder_ends_and_names_only_existing_rungs(
             rungs in 0u64..9, retries in 0u32..20, attempts in any::<u32>(), max in any::<Option<u32>>(),
         ) {
             let ladder = ladder(rungs, retries);

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_try_is_of_fewer_messages_until_it_is_alone() {
+    fn each_try_after_a_crash_has_fewer_messages() {
         let sizes: Vec<usize> = (0..6).map(|tries| size(500, tries)).collect();
         assert_eq!(sizes, [125, 31, 7, 1, 1, 1]);
         assert_eq!(size(1, 0), 1);

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_waits_for_those_before_it() {
+    fn a_batch_is_acknowledged_after_earlier_batches() {
         let mut tracker = AckTracker::default();
         let (one, two, three) = (
             tracker.register(vec![1, 2, 3]),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_batch_are_settled_each_by_itself() {
+    fn parts_of_a_batch_are_settled_independently() {
         let mut tracker = AckTracker::default();
         let (one, two) = (tracker.register(vec![1, 2, 3]), tracker.register(vec![4]));
         let rest = tracker.split_off(one, 1);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_settled_behind_an_abandoned_batch_is_acknowledged_by_itself() {
+    fn batches_after_an_abandoned_one_are_acknowledged() {
         let mut tracker = AckTracker::default();
         let (one, two) = (
             tracker.register(vec![1, 2, 3]),
@@ -134,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn acknowledged_is_what_is_settled_and_nothing_else(
+        fn only_settled_deliveries_are_acknowledged(
             sizes in prop::collection::vec(1u64..5, 1..20),
             splits in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
             settled in prop::collection::vec(any::<prop::sample::Index>(), 0..40),

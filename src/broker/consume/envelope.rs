@@ -64,7 +64,7 @@ mod tests {
     use crate::config::Settings;
 
     #[test]
-    fn waits_are_believed_of_the_own_login_only() {
+    fn retry_headers_count_only_from_the_own_login() {
         let headers = BTreeMap::from([(WAITS.into(), lapin::types::AMQPValue::LongLongInt(3))]);
         let properties = |user: &str| {
             BasicProperties::default()

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_believed_by_the_word_of_who_is_trusted() {
+    fn x_client_counts_only_from_trusted_logins() {
         let (own, both) = (trust("b", &[]), trust("b", &["a"]));
         for (from, client, claimed, marks, of_own, of_both) in [
             // Nobody speaks for anybody else.
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_names_is_never_believed() {
+    fn an_invalid_list_of_names_is_never_trusted() {
         let everybody = trust("b", &["a", "c"]);
         let many = vec!["a"; NAMES_MAX + 1];
         let properties = message("b", Some("a"), &many, &RUNG);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn since_when_it_waits_is_believed_of_who_is_trusted() {
+    fn x_first_attempt_at_counts_from_trusted_logins() {
         let since = |from| {
             let properties = message(from, Some("p"), &["c"], &RUNG);
             let mut headers = properties.headers().clone().unwrap_or_default();

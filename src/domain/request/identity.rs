@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_is_client_and_message_id_whatever_the_content() {
+    fn identity_is_client_and_message_id() {
         let one = RevertRequest::new(&envelope("a", Some("m")), fields(), false);
         let mut other = fields();
         other.amount = Amount::new(6).expect("positive");
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_content_and_none_can_pass_for_another() {
+    fn every_field_counts_as_content() {
         let bytes = *b"sixteen letters!";
         let id = Uuid::from_bytes(bytes);
         let name = Reference::Name(String::from_utf8(bytes.into()).expect("ASCII"));

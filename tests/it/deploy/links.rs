@@ -12,7 +12,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn every_link_between_the_pages_leads_somewhere() {
+fn every_link_between_pages_has_a_target() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let link = Regex::new(r"\]\(([^)#:]*)(?:#([^):]*))?\)").expect("an expression");
     for (page, text) in [("README.md", README), ("OPERATIONS.md", OPERATIONS)] {

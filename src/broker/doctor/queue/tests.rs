@@ -30,7 +30,7 @@ fn told(role: QueueRole, answer: &Value, version: &str) -> Vec<Check> {
 }
 
 #[test]
-fn each_way_to_lose_a_request_is_found() {
+fn each_queue_setting_that_loses_requests_is_found() {
     assert_eq!(
         judged(QueueRole::Work, &sound(), "4.0.5")[0].0,
         CheckStatus::Ok
@@ -149,7 +149,7 @@ fn each_way_to_lose_a_request_is_found() {
 }
 
 #[test]
-fn rungs_lead_back_after_their_delay_and_letters_stay() {
+fn rungs_must_expire_and_dead_letters_must_stay() {
     let rung = QueueRole::Rung { delay_ms: 5000 };
     let mut answer = sound();
     answer["arguments"]["x-dead-letter-exchange"] = json!("");
@@ -192,7 +192,7 @@ fn rungs_lead_back_after_their_delay_and_letters_stay() {
 }
 
 #[test]
-fn a_consumer_timeout_that_is_too_short_is_told() {
+fn a_too_short_consumer_timeout_is_reported() {
     let settings = Settings::load_from(None, []).expect("the defaults are valid");
     for (timeout, status) in [(60_000, CheckStatus::Warning), (1_800_000, CheckStatus::Ok)] {
         let (mut answer, mut checks) = (sound(), Checks::default());
@@ -211,7 +211,7 @@ fn a_consumer_timeout_that_is_too_short_is_told() {
 }
 
 #[test]
-fn what_a_policy_spoils_is_taken_out_of_the_policy() {
+fn the_remedy_removes_a_bad_key_from_the_policy() {
     let rung = QueueRole::Rung { delay_ms: 5000 };
     let mut led_back = sound();
     led_back["arguments"]["x-dead-letter-exchange"] = json!("");

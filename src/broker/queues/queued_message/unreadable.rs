@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_text_all_the_same_is_told() {
+    fn readable_parts_of_an_unreadable_message_are_kept() {
         let told = read(&payload(0x0080, b"\x02\xff\xfe"));
         assert_eq!(told.message_id.as_deref(), Some("\u{fffd}\u{fffd}"));
         let values = b"\0\0\0\x04\x02\xff\xfet\x02id\0\0\0\0\0\0\0\x07\x05alice";
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_absent() {
+    fn truncated_properties_are_absent() {
         for cut in [&b""[..], b"\0", b"\x09short", b"\xff\xff\xff\xffx"] {
             for flags in [0x0080, 0x2080, 0xfff0] {
                 let told = read(&payload(flags, cut));

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_while_too_much_is_in_flight() {
+    fn reading_stops_while_too_many_bytes_are_in_flight() {
         let flow = Flow::new(100, 1000);
         flow.open(1);
         for tag in 1..=2 {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_larger_than_the_bound_comes_alone() {
+    fn a_message_above_the_bound_is_in_flight_alone() {
         let flow = Flow::new(100, 1000);
         flow.open(1);
         flow.arriving(300);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_takes_is_not_in_flight() {
+    fn a_dropped_delivery_is_not_in_flight() {
         let flow = Flow::new(100, 1000);
         flow.open(1);
         for tag in 1..=3 {
