@@ -47,7 +47,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates, and the folders and files that may name them.
-const CRATES: [(&[&str], &[&str]); 17] = [
+const CRATES: [(&[&str], &[&str]); 18] = [
     (&["lapin", "amq_protocol", "async_rs"], &["broker"]),
     (
         &[
@@ -76,7 +76,8 @@ const CRATES: [(&[&str], &[&str]); 17] = [
     (&["axum"], &["common/http_server", "gateway", "telemetry"]),
     (&["tokio_io_timeout"], &["common/http_server"]),
     (&["base64"], &["broker/management", "gateway", "cli"]),
-    (&["tower_http", "moka", "ring"], &["gateway"]),
+    (&["tower_http", "moka"], &["gateway"]),
+    (&["ring"], &["gateway", "broker/raw"]),
     (&["prometheus_client"], &["telemetry"]),
     (
         &[
