@@ -64,7 +64,7 @@ impl RequestSource {
     }
 }
 
-/// RequestLines of bounded length, with their numbers; empty ones are passed over.
+/// Lines of bounded length, with their numbers; empty lines are skipped.
 struct Texts {
     reader: BufReader<File>,
     number: u64,

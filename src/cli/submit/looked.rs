@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::lines::{LineError, RequestLine, RequestSource};
 
-/// Wrong lines that are told one by one.
+/// The number of invalid lines that are reported one by one.
 const WRONG_TOLD: u64 = 50;
 
 /// What was found before anything is sent.
