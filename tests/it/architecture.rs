@@ -99,7 +99,7 @@ const CRATES: [(&[&str], &[&str]); 18] = [
 /// Files outside of `domain` that are pure too.
 const PURE: [&str; 2] = ["common/check", "common/printable"];
 
-/// Files of which the circle is known: the lead's work on `src/worker` ends it.
+/// The circles that are left: the shared state holds the telemetry, which polls the shared state.
 const KNOWN_CIRCLES: [&[&str]; 1] = [&["worker/shared.rs", "worker/telemetry.rs"]];
 
 /// Whether a file is that of the module `path`, or of one of its children.

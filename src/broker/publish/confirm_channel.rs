@@ -187,8 +187,8 @@ impl ConfirmChannel {
         }
     }
 
-    /// Whether a confirm is overdue: none came on the connection for [`CONFIRM_TIMEOUT`], or none on
-    /// this channel for [`CHANNEL_TIMEOUT`].
+    /// Whether a confirm is overdue: none came on the connection for [`CONFIRM_TIMEOUT`], or none
+    /// on this channel for [`CHANNEL_TIMEOUT`].
     pub fn is_silent(&self, silence: &mut Silence) -> bool {
         let confirms = self.confirms.count();
         if confirms != silence.confirms {

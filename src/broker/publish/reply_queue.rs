@@ -28,7 +28,8 @@ pub struct Reply {
 }
 
 impl ReplyQueue {
-    /// Declares a queue and consumes it without acknowledgements: a client that gets no answer asks again.
+    /// Declares a queue and consumes it without acknowledgements: a client that gets no answer asks
+    /// again.
     pub(crate) async fn declare(channel: &Channel, host: &str) -> Result<Self, BrokerError> {
         let declaring = Operation::DeclaringReplyQueue;
         let classify = |error| BrokerError::classify(&error, host, declaring);

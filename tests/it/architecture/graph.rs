@@ -74,10 +74,7 @@ impl Modules<'_> {
             uses.extend(self.resolve(source, path, 0));
         }
         for path in &source.globs {
-            if let Some(module) = self
-                .absolute(source, path)
-                .and_then(|path| self.0.get(&path))
-            {
+            if let Some(module) = absolute(source, path).and_then(|path| self.0.get(&path)) {
                 let items = module.items.iter().cloned();
                 uses.extend(items.map(|item| Use {
                     file: module.name.clone(),
@@ -96,7 +93,7 @@ impl Modules<'_> {
             "{} names {path:?}, which re-exports itself",
             source.name
         );
-        let path = self.absolute(source, path)?;
+        let path = absolute(source, path)?;
         let length = (0..=path.len())
             .rev()
             .find(|end| self.0.contains_key(&path[..*end].to_vec()))?;
@@ -113,35 +110,35 @@ impl Modules<'_> {
         let path: RustPath = imported.iter().chain(rest).cloned().collect();
         self.resolve(module, &path, depth + 1)
     }
+}
 
-    /// The path from the crate's root; `None` for one of another crate or of a local name.
-    fn absolute(&self, source: &Source, path: &RustPath) -> Option<RustPath> {
-        let mut base = source.module.clone();
-        let mut rest = path.as_slice();
-        match rest[0].as_str() {
-            "crate" => base.clear(),
-            "self" => {}
-            "super" => {
-                while rest.get(1).is_some_and(|next| next == "super") {
-                    base.pop();
-                    rest = &rest[1..];
-                }
+/// The path from the crate's root; `None` for one of another crate or of a local name.
+fn absolute(source: &Source, path: &RustPath) -> Option<RustPath> {
+    let mut base = source.module.clone();
+    let mut rest = path.as_slice();
+    match rest[0].as_str() {
+        "crate" => base.clear(),
+        "self" => {}
+        "super" => {
+            while rest.get(1).is_some_and(|next| next == "super") {
                 base.pop();
+                rest = &rest[1..];
             }
-            "revertd" if source.name == "main.rs" => base.clear(),
-            first if source.children.contains(first) => {
-                return Some([base, rest.to_vec()].concat());
-            }
-            first => {
-                let imported = source
-                    .imports
-                    .get(first)
-                    .filter(|imported| imported[0] != *first)?;
-                let path: RustPath = imported.iter().chain(&rest[1..]).cloned().collect();
-                return self.absolute(source, &path);
-            }
+            base.pop();
         }
-        base.extend_from_slice(&rest[1..]);
-        Some(base)
+        "revertd" if source.name == "main.rs" => base.clear(),
+        first if source.children.contains(first) => {
+            return Some([base, rest.to_vec()].concat());
+        }
+        first => {
+            let imported = source
+                .imports
+                .get(first)
+                .filter(|imported| imported[0] != *first)?;
+            let path: RustPath = imported.iter().chain(&rest[1..]).cloned().collect();
+            return absolute(source, &path);
+        }
     }
+    base.extend_from_slice(&rest[1..]);
+    Some(base)
 }

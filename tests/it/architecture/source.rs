@@ -1,4 +1,5 @@
-//! The source files below `src`: their tokens, the paths that they name and the items that they define.
+//! The source files below `src`: their tokens, the paths that they name and the items that they
+//! define.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
