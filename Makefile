@@ -5,10 +5,13 @@ CARGO      ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SERVERS    := tests/support/servers
 BENCH_ARGS ?=
+MDBOOK     := $(TARGET_DIR)/tools/bin/mdbook
+MDBOOK_VERSION := 0.5.4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build man completions dist demo test test-next test-contract test-rules test-deploy test-compose faults bench bench-quick bench-peers lint fmt deny clean-servers
+.PHONY: help build man completions dist docs docs-serve docs-update diagrams mdbook demo test test-next test-contract \
+	test-rules test-deploy test-compose faults bench bench-quick bench-peers lint fmt deny clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +36,25 @@ dist: export RUSTFLAGS = --remap-path-prefix=$(CURDIR)=/revertd --remap-path-pre
 dist: ## make the release archive, the Debian package and the list of what is in them, in target/dist
 	$(CARGO) build --release --locked --bins
 	@packaging/dist "$(TARGET_DIR)/dist" "$(TARGET_DIR)/dist-build/release/revertd" "$(TARGET_DIR)/tools"
+
+docs: mdbook ## build the book of docs/ into target/book
+	@$(MDBOOK) build --dest-dir "$(abspath $(TARGET_DIR)/book)"
+
+docs-serve: mdbook ## show the book on http://localhost:3000, and rebuild it on changes
+	@$(MDBOOK) serve --dest-dir "$(abspath $(TARGET_DIR)/book)"
+
+docs-update: ## write the generated parts of docs/: the configuration's keys, the commands' help
+	@UPDATE_DOCS=1 $(CARGO) test --locked --features failpoints --test it -- documents::generated
+
+# Needs Graphviz. The digest in a drawing tells a test which source it was drawn from.
+diagrams: ## draw docs/diagrams/*.svg from their sources
+	@for source in docs/diagrams/*.dot; do \
+	drawing=$${source%.dot}.svg; dot -Tsvg "$$source" >"$$drawing" && \
+	echo "<!-- SHA-256 of the source: $$(sha256sum <"$$source" | cut -d ' ' -f 1) -->" >>"$$drawing" || exit 1; done
+
+mdbook:
+	@if [ "$$($(MDBOOK) --version 2>/dev/null)" != "mdbook v$(MDBOOK_VERSION)" ]; then \
+	$(CARGO) install --locked --debug --root "$(TARGET_DIR)/tools" --version "=$(MDBOOK_VERSION)" mdbook; fi
 
 # In the profile of the tests, which takes less than half as long to build as a release.
 demo: ## show the main job on real input, with servers of its own
@@ -92,7 +114,7 @@ faults: ## run every fault in full, about half an hour, and print what was lost 
 	tests/support/faults-table "$$REVERTD_FAULTS_REPORT" && exit $$status; }
 
 # Compiled first, as the tests are.
-bench: ## measure everything (BENCHMARKS.md), about 40 minutes; a part of it: BENCH_ARGS="latency"
+bench: ## measure everything (docs/operations/benchmarks.md), about 40 minutes; a part of it: BENCH_ARGS="latency"
 	@$(SERVERS) install
 	@$(CARGO) bench --locked --quiet --no-run --bench reverts
 	@$(SERVERS) with bench $(CARGO) bench --locked --quiet --bench reverts -- $(BENCH_ARGS)

@@ -1,4 +1,4 @@
--- Moves old outcomes out of the way of the others. OPERATIONS.md, Old outcomes, says what it takes for this to be safe,
+-- Moves old outcomes out of the way of the others. docs/operations/retention.md says what it takes for this to be safe,
 -- and what is lost by it. Run it as the owner of the tables (the role that migrates); it may be stopped and run again.
 --
 --   psql -X -v ON_ERROR_STOP=1 -v older_than="'400 days'" -v ledger=public -f config/archive-outcomes.sql "$OWNER_URL"

@@ -1,4 +1,4 @@
-//! The benchmark (BENCHMARKS.md): measures `revertd` beside what bounds it and what it is an alternative to.
+//! The benchmark (docs/operations/benchmarks.md): measures `revertd` beside what bounds it and what it is an alternative to.
 
 mod batches;
 mod broker_alone;

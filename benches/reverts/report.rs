@@ -1,4 +1,4 @@
-//! Where the figures go: to the screen, to a report, and, when asked to, between the markers of the project's pages.
+//! Where the figures go: to the screen, to a report, and, when asked to, between the markers of the project's page.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,11 +10,11 @@ use crate::machine::Machine;
 use crate::stage::in_repository;
 use crate::table::Table;
 
-/// The pages that have markers: `<!-- bench:NAME -->` to `<!-- /bench:NAME -->`.
-const PAGES: [&str; 2] = ["BENCHMARKS.md", "README.md"];
+/// The page that has markers: `<!-- bench:NAME -->` to `<!-- /bench:NAME -->`.
+const PAGE: &str = "docs/operations/benchmarks.md";
 
-/// Where the pages' plots are.
-const PLOTS: &str = "benches/plots";
+/// The folder of the page's plots.
+const PLOTS: &str = "docs/operations/plots";
 
 /// What one measurement found.
 pub struct Section {
@@ -104,17 +104,15 @@ pub fn record(command: &str, machine: &Machine, sections: &[Section], whole: boo
         let summary = format!("{}\n{}\n", summary.markdown(), machine.in_a_line());
         blocks.push(("summary", summary));
     }
-    let mut found = vec![false; blocks.len()];
-    for page in PAGES.map(in_repository) {
-        let mut text = fs::read_to_string(&page)?;
-        for ((name, block), found) in blocks.iter().zip(&mut found) {
-            *found |= replace(&mut text, name, block);
-        }
-        fs::write(&page, text)?;
+    let page = in_repository(PAGE);
+    let mut text = fs::read_to_string(&page)?;
+    for (name, block) in &blocks {
+        ensure!(
+            replace(&mut text, name, block),
+            "{PAGE} has no markers of {name}"
+        );
     }
-    for ((name, _), found) in blocks.iter().zip(found) {
-        ensure!(found, "no page has the markers of {name}");
-    }
+    fs::write(&page, text)?;
     Ok(())
 }
 

@@ -4,4 +4,5 @@ GRANT USAGE ON SCHEMA public, revertd TO operator;
 GRANT SELECT, DELETE ON revertd.grants TO operator;
 GRANT INSERT (client, org_id, granted_by) ON revertd.grants TO operator;
 GRANT SELECT, INSERT (paused, why, changed_by) ON revertd.control TO operator;
-GRANT SELECT (id, deleted_at) ON public.organizations TO operator;  -- to warn of an org that is not there
+-- To warn of an org that does not exist.
+GRANT SELECT (id, deleted_at) ON public.organizations TO operator;

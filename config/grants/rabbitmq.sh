@@ -1,19 +1,34 @@
 #!/bin/sh
-# What a login of RabbitMQ may configure, write and read: rabbitmq.sh ROLE [USER [VHOST]]
-# ROLE is one of those below; USER, which must be there, is called as the role unless it is named; VHOST is /.
+# Sets what a login of RabbitMQ may configure, write and read: rabbitmq.sh ROLE [USER [VHOST]]
+# ROLE is one of those below. USER must exist; without it, USER is ROLE. Without VHOST, it is /.
 set -eu
 role=${1:-} user=${2:-$role} vhost=${3:-/}
+configure='^$' write='^$' read='^$'
 case $role in
-  worker) set -- '^usage\.reverts(\..+)?$' '^(usage\.reverts(\..+)?|amq\.default)$' '^usage\.reverts(\..+)?$' ;;
-  worker-nodeclare) set -- '^$' '^(usage\.reverts\.(replies|dead)|amq\.default)$' '^usage\.reverts$' ;;
-  worker-replay) set -- '^$' '^(usage\.reverts(\.(replies|dead))?|amq\.default)$' '^usage\.reverts(\.(dead|retry\..+))?$' ;;
-  clerk) set -- '^$' '^$' '^usage\.reverts\.(dead|retry\..+)$' ;;
-  gateway) set -- '^amq\.gen-' '^$' '^amq\.gen-' ;;
-  client) set -- '^$' '^usage\.reverts$' '^$' ;;
-  submitter) set -- '^amq\.gen-' '^usage\.reverts$' '^amq\.gen-' ;;
-  republisher) set -- '^$' '^usage\.reverts\.replies$' '^$' ;;
-  consumer) set -- '^$' '^$' '^usage\.reverts\.events$' ;;
-  subscriber) set -- '^billing\.' '^billing\.' '^(billing\..+|usage\.reverts\.replies)$' ;;
+  worker)
+    configure='^usage\.reverts(\..+)?$'
+    write='^(usage\.reverts(\..+)?|amq\.default)$'
+    read='^usage\.reverts(\..+)?$'
+    ;;
+  worker-nodeclare)
+    write='^(usage\.reverts\.(replies|dead)|amq\.default)$'
+    read='^usage\.reverts$'
+    ;;
+  worker-replay)
+    write='^(usage\.reverts(\.(replies|dead))?|amq\.default)$'
+    read='^usage\.reverts(\.(dead|retry\..+))?$'
+    ;;
+  clerk) read='^usage\.reverts\.(dead|retry\..+)$' ;;
+  gateway) configure='^amq\.gen-' read='^amq\.gen-' ;;
+  client) write='^usage\.reverts$' ;;
+  submitter) configure='^amq\.gen-' write='^usage\.reverts$' read='^amq\.gen-' ;;
+  republisher) write='^usage\.reverts\.replies$' ;;
+  consumer) read='^usage\.reverts\.events$' ;;
+  subscriber)
+    configure='^billing\.'
+    write='^billing\.'
+    read='^(billing\..+|usage\.reverts\.replies)$'
+    ;;
   *) sed -n '2,3s/^# //p' "$0" >&2; exit 2 ;;
 esac
-exec rabbitmqctl set_permissions -p "$vhost" "$user" "$@"
+exec rabbitmqctl set_permissions -p "$vhost" "$user" "$configure" "$write" "$read"

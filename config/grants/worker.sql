@@ -1,4 +1,5 @@
--- The role `worker`, for `revertd worker` with database.migrate_on_start = false, after `revertd migrate`.
+-- The role `worker`, for `revertd worker` with database.migrate_on_start = false, after
+-- `revertd migrate`.
 -- psql -X -v ON_ERROR_STOP=1 -f config/grants/worker.sql URL
 GRANT USAGE ON SCHEMA public, revertd TO worker;
 GRANT SELECT (id, name, deleted_at) ON public.organizations TO worker;

@@ -111,7 +111,7 @@ impl Problem {
 
     pub fn barred() -> Self {
         let message = "the client may not use the broker's virtual host; its operator can let it: rabbitmqctl \
-                       set_permissions, as the README lists under Permissions";
+                       set_permissions, as the documentation lists under Permissions";
         Self::new(
             StatusCode::FORBIDDEN,
             PERMISSION_DENIED,
@@ -122,7 +122,7 @@ impl Problem {
 
     pub fn publish_not_permitted() -> Self {
         let message = "the client may not write to the request exchange; the broker's operator can let it: \
-                       rabbitmqctl set_permissions, as the README lists under Permissions";
+                       rabbitmqctl set_permissions, as the documentation lists under Permissions";
         Self::new(
             StatusCode::FORBIDDEN,
             PERMISSION_DENIED,

@@ -12,13 +12,15 @@ async function main([usageId, amount, orgId, messageId]) {
 
   // Direct reply-to: the event comes back on this channel, without a queue.
   const answered = new Promise((resolve, reject) => {
-    setTimeout(() => reject(new Error('no event in time; ask again with the same message id')), 60000).unref();
+    const late = new Error('no event in time; ask again with the same message id');
+    setTimeout(() => reject(late), 60000).unref();
     channel.consume('amq.rabbitmq.reply-to', (message) => {
       if (message.properties.correlationId === messageId) resolve(message);
     }, { noAck: true });
   });
 
-  channel.publish('usage.reverts', 'revert', Buffer.from(JSON.stringify({ usageId, amount, orgId })), {
+  const body = Buffer.from(JSON.stringify({ usageId, amount, orgId }));
+  channel.publish('usage.reverts', 'revert', body, {
     messageId,
     correlationId: messageId,
     replyTo: 'amq.rabbitmq.reply-to',

@@ -1,4 +1,4 @@
-"""What Schemathesis must know of the operation that openapi.yaml can't say."""
+"""What Schemathesis must know of the operation that api/openapi.yaml can't say."""
 
 import hashlib
 import re

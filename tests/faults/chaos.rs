@@ -69,7 +69,7 @@ async fn duplicates_survive_kills_and_restarts() {
     }
     let count = audit(&env, &load, workers).await;
     report(
-        "storm: 3 processes, kill -9, both servers restarted",
+        "chaos: 3 processes, kill -9, both servers restarted",
         kills + 2,
         count,
     );

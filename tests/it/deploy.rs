@@ -11,8 +11,8 @@ use super::support::*;
 
 mod archive;
 mod host;
-mod links;
 mod names;
+mod systemd;
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
     let mut program = Program::new(arguments);

@@ -1,22 +1,25 @@
-//! asyncapi.yaml and README.md against the program: their examples, as they happen.
+//! asyncapi.yaml and the pages against the program: their examples, as they happen.
 //! What any test receives is checked against the document too (`support/documents.rs`).
 
-use regex::Regex;
 use serde_json::{Value, json};
 
 use super::support::documents::asyncapi;
+use super::support::sessions;
 use super::support::*;
 
+mod clients;
+mod generated;
 mod http;
+mod links;
 mod names;
+mod pages;
+mod quick_start;
+mod refusals;
 mod shapes;
 
-/// What `By hand` of README.md puts into the ledger: the ids of the examples.
-fn ledger_of_the_examples() -> String {
-    let readme = include_str!("../../README.md");
-    let (_, rest) = readme.split_once("<<'SQL'\n").expect("the ledger");
-    let (sql, _) = rest.split_once("\nSQL\n").expect("its end");
-    sql.to_owned()
+/// What the quick start puts into the ledger: the ids of the examples.
+pub fn ledger_of_the_examples() -> String {
+    sessions::read("examples/ledger.sql")
 }
 
 /// The event with each `time` in it as one text, which nobody can foresee.
@@ -106,69 +109,49 @@ async fn the_examples_of_asyncapi_yaml_happen() {
     env.teardown().await;
 }
 
-/// The JSON objects in README.md's blocks that are events.
-fn events_of_the_readme() -> Vec<Value> {
-    let block = Regex::new(r"(?ms)^```(?:json)?\n(\{.*?\n?\})\n```$").expect("an expression");
-    block
-        .captures_iter(include_str!("../../README.md"))
-        .filter_map(|found| serde_json::from_str(&found[1]).ok())
+/// The JSON objects in a page's blocks that are events.
+fn events_of(page: &str) -> Vec<Value> {
+    sessions::blocks(page)
+        .iter()
+        .filter_map(|block| serde_json::from_str(&block.text).ok())
         .filter(|value: &Value| value["specversion"] == "1.0")
         .collect()
 }
 
 #[test]
-fn events_in_the_readme_are_those_of_asyncapi_yaml() {
+fn events_in_the_pages_are_those_of_asyncapi_yaml() {
     let documented: Vec<_> = examples()
         .into_iter()
         .map(|example| example.event)
         .collect();
-    let shown = events_of_the_readme();
-    assert!(shown.len() >= 5, "{shown:#?}");
-    for event in shown {
+    let pages = sessions::all();
+    for path in [
+        "README.md",
+        "docs/clients/python.md",
+        "docs/clients/javascript.md",
+    ] {
+        let shown = pages.iter().find(|(page, _)| page == path);
+        assert_eq!(
+            shown.map(|(_, page)| events_of(page).len()),
+            Some(1),
+            "{path}"
+        );
+    }
+    for (path, event) in pages
+        .iter()
+        .flat_map(|(path, page)| events_of(page).into_iter().map(move |event| (path, event)))
+    {
         let data = &event["data"];
         let same = |other: &&Value| other["data"]["request_id"] == data["request_id"];
         if let Some(other) = documented.iter().find(same) {
-            assert_eq!(&event, other);
+            assert_eq!(&event, other, "{path}");
         } else {
-            // Those of the examples of clients; `make test-contract` runs them.
-            let id = data["request_id"].as_str().expect("an id");
-            assert!(["job-6", "job-7"].contains(&id));
+            // Those of the clients' sessions, which `clients` runs.
+            assert!(path.starts_with("docs/clients/"), "{path}: {event}");
         }
         let pointer = "/components/schemas/UsageReverted";
         if event["type"] == "usage.reverted" {
             assert_eq!(asyncapi().complaints(pointer, &event), Vec::<String>::new());
         }
     }
-}
-
-#[tokio::test]
-async fn submit_behaves_as_the_readme_says() {
-    let (env, _worker) = TestEnv::with_worker().await;
-    env.sql(&ledger_of_the_examples()).await;
-    let block = Regex::new(r"(?ms)^```sh\n(revertd submit.*?)^```\n\n```\n(.*?)^```$")
-        .expect("an expression");
-    let time = Regex::new(r"\d{4}-\d\d-\d\dT[0-9:.]+Z").expect("an expression");
-    let id = Regex::new(r#""id":"[0-9a-f-]+""#).expect("an expression");
-    let foreseen = |text: &str| {
-        id.replace_all(&time.replace_all(text, "then"), "")
-            .into_owned()
-    };
-    let binary = program::binary();
-    let folder = binary.parent().expect("a folder").to_str().expect("UTF-8");
-    let blocks: Vec<_> = block
-        .captures_iter(include_str!("../../README.md"))
-        .collect();
-    assert_eq!(blocks.len(), 2, "by hand, and the examples");
-    for found in blocks {
-        let output = std::process::Command::new("sh")
-            .args(["-c", &found[1]])
-            .env_clear()
-            .envs(env.environment())
-            .env("PATH", format!("{folder}:/usr/bin:/bin"))
-            .output()
-            .expect("a shell");
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(foreseen(&told), foreseen(&found[2]));
-    }
-    env.teardown().await;
 }

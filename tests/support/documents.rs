@@ -17,7 +17,7 @@ pub mod answers;
 /// Levels of a header's value that are looked at; tests send some that are nested as deep as a frame allows.
 const DEPTH: usize = 4;
 
-static ASYNCAPI: LazyLock<Document> = LazyLock::new(|| Document::read("asyncapi.yaml"));
+static ASYNCAPI: LazyLock<Document> = LazyLock::new(|| Document::read("api/asyncapi.yaml"));
 
 /// A document, and the schemas that were compiled so far.
 pub struct Document {

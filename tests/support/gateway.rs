@@ -17,20 +17,7 @@ pub struct GatewayProcess {
 impl TestEnv {
     /// Starts a gateway on a port of its own and waits until it listens.
     pub async fn start_gateway(&self) -> GatewayProcess {
-        let mut process = self.spawn_gateway();
-        process.logged(" listening").await;
-        let log = process.log();
-        let line = log.lines().find(|line| line.contains(" listening"));
-        let line = line.expect("it was logged");
-        let address = line
-            .split("address=")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next());
-        let address = address
-            .expect("the line names it")
-            .parse()
-            .expect("an address");
-        GatewayProcess { process, address }
+        GatewayProcess::listening(self.spawn_gateway()).await
     }
 
     /// The same, and waits for nothing.
@@ -49,6 +36,23 @@ impl TestEnv {
 }
 
 impl GatewayProcess {
+    /// A gateway that was spawned, once it listens.
+    pub async fn listening(mut process: WorkerProcess) -> Self {
+        process.logged(" listening").await;
+        let log = process.log();
+        let line = log.lines().find(|line| line.contains(" listening"));
+        let line = line.expect("it was logged");
+        let address = line
+            .split("address=")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        let address = address
+            .expect("the line names it")
+            .parse()
+            .expect("an address");
+        Self { process, address }
+    }
+
     /// Sends one request on a connection of its own and reads its answer.
     pub async fn send(&self, request: &HttpRequest) -> HttpResponse {
         let mut connection = self.connect().await;

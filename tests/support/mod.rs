@@ -41,6 +41,7 @@ pub mod request_generator;
 pub mod scrape;
 pub mod serializability;
 pub mod servers;
+pub mod sessions;
 pub mod tls;
 pub mod unrelated;
 pub mod worker;

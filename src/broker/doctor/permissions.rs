@@ -76,7 +76,7 @@ fn tell(verb: &str, what: &str, asked: Result<(), BrokerError>, checks: &mut Che
         Err(error) if error.is_forbidden() => checks.error(
             ID,
             format!("the user may not {verb} {what}"),
-            "rabbitmqctl set_permissions, as the README lists it under Permissions",
+            "rabbitmqctl set_permissions, as the documentation lists it under Permissions",
         ),
         Err(error) => checks.failed(ID, error.diagnostic()),
     }

@@ -10,7 +10,7 @@ use crate::ledger::client::Ledger;
 use crate::ledger::connection::session::Session;
 use crate::ledger::schema::migrate::HISTORY;
 
-/// A grant that a worker needs, as the README lists them under Permissions.
+/// A grant that a worker needs, as config/grants/worker.sql lists them.
 struct Grant {
     /// Whether the table is one of Frontier's.
     frontiers: bool,

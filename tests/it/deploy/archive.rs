@@ -1,4 +1,5 @@
-//! Outcomes are archived as OPERATIONS.md says, and nothing can be reverted twice for it.
+//! Outcomes are archived as docs/operations/retention.md says, and no usage can be reverted twice
+//! for it.
 
 use serde_json::json;
 use uuid::Uuid;

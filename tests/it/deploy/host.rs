@@ -1,17 +1,17 @@
-//! What a host without a cluster is given: units, sample configurations, grants as files, and the compose stack's logins.
+//! What a host without a cluster is given: units, sample configurations, and the compose stack's logins.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::names::keys;
-use crate::operator::permissions::documented;
+use crate::operator::permissions::page;
 
-const WORKER: &str = include_str!("../../../config/systemd/revertd-worker.service");
-const GATEWAY: &str = include_str!("../../../config/systemd/revertd-gateway.service");
+pub const WORKER: &str = include_str!("../../../config/systemd/revertd-worker.service");
+pub const GATEWAY: &str = include_str!("../../../config/systemd/revertd-gateway.service");
 
 /// The values that a unit gives a key, such as `LoadCredential`.
-fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+pub fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
     let lines = unit.lines().filter_map(|line| line.split_once('='));
     lines
         .filter(|(name, _)| *name == key)
@@ -87,46 +87,10 @@ fn sample_configurations_name_valid_keys_and_files() {
 }
 
 #[test]
-fn grant_files_equal_the_documented_grants() {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let read = |name: &str| std::fs::read_to_string(format!("{root}/config/grants/{name}"));
-    for (file, marker) in [
-        ("migrator.sql", "migrator"),
-        ("migrator-beside-frontier.sql", "migrator, beside Frontier"),
-        ("worker.sql", "worker"),
-        ("operator.sql", "operator"),
-        ("clerk.sql", "dead-letters"),
-        ("auditor.sql", "auditor"),
-        ("republisher.sql", "republisher"),
-    ] {
-        let text = read(file).expect("it is there");
-        let statements: Vec<_> = text
-            .lines()
-            .filter(|line| !line.starts_with("--"))
-            .collect();
-        assert_eq!(statements, documented(marker), "{file}");
-    }
-    let text = read("rabbitmq.sh").expect("it is there");
-    let cases = text.lines().filter_map(|line| {
-        let (login, permissions) = line.trim_start().split_once(") set -- ")?;
-        let permissions = permissions.strip_suffix(" ;;")?;
-        Some(format!(
-            "rabbitmqctl set_permissions -p / {login} {permissions}"
-        ))
-    });
-    assert_eq!(cases.collect::<Vec<_>>(), documented("rabbitmq"));
-}
-
-#[test]
 fn compose_logins_have_the_documented_permissions() {
     let text = include_str!("../../../config/compose/definitions.json");
     let definitions: Value = serde_json::from_str(text).expect("JSON");
-    let documented: BTreeMap<String, String> = documented("rabbitmq")
-        .iter()
-        .filter_map(|line| line.strip_prefix("rabbitmqctl set_permissions -p / "))
-        .filter_map(|line| line.split_once(' '))
-        .map(|(login, permissions)| (login.to_owned(), permissions.to_owned()))
-        .collect();
+    let documented = page::sets();
     // The client waits for its event in a queue that the broker names.
     for (login, role) in [
         ("worker", "worker"),
@@ -137,10 +101,11 @@ fn compose_logins_have_the_documented_permissions() {
         let found = permissions.iter().find(|given| given["user"] == login);
         let given = found.expect("it has permissions");
         let given = ["configure", "write", "read"].map(|what| given[what].as_str());
-        let given = given
-            .map(|what| format!("'{}'", what.expect("text")))
-            .join(" ");
-        assert_eq!(given, documented[role], "{login}");
+        assert_eq!(
+            given.map(|what| what.expect("text")),
+            documented[role],
+            "{login}"
+        );
     }
     let stack = include_str!("../../../docker-compose.yml");
     for login in ["worker", "gateway", "client"] {

@@ -7,8 +7,7 @@ use regex::Regex;
 use revertd::cli::Cli;
 use revertd::config::DEFAULTS;
 
-pub const README: &str = include_str!("../../../README.md");
-pub const OPERATIONS: &str = include_str!("../../../OPERATIONS.md");
+use crate::support::sessions;
 
 /// The command line.
 pub fn definition() -> Command {
@@ -43,32 +42,19 @@ fn every_documented_variable_and_key_exists() {
     let variable = Regex::new(r"REVERTD_([A-Z]+)__([A-Z_]+)").expect("an expression");
     let dotted =
         Regex::new(r"(?:^|[^\w./-])([a-z]+)\.([a-z_]+)\b(?:[^\w(/-]|$)").expect("an expression");
-    let files = [
-        ("README.md", README),
-        ("OPERATIONS.md", OPERATIONS),
-        (
-            "kubernetes.yaml",
-            include_str!("../../../config/kubernetes.yaml"),
-        ),
-        (
-            "docker-compose.yml",
-            include_str!("../../../docker-compose.yml"),
-        ),
-        (
-            "revertd-worker.service",
-            include_str!("../../../config/systemd/revertd-worker.service"),
-        ),
-        (
-            "revertd-gateway.service",
-            include_str!("../../../config/systemd/revertd-gateway.service"),
-        ),
+    let others = [
+        "config/kubernetes.yaml",
+        "docker-compose.yml",
+        "config/systemd/revertd-worker.service",
+        "config/systemd/revertd-gateway.service",
     ];
-    for (file, text) in files {
-        for found in variable.captures_iter(text) {
+    let others = others.map(|path| (path.to_owned(), sessions::read(path)));
+    for (file, text) in sessions::all().into_iter().chain(others) {
+        for found in variable.captures_iter(&text) {
             let key = format!("{}.{}", &found[1], &found[2]).to_lowercase();
             assert!(keys.contains(&key), "{file}: {}", &found[0]);
         }
-        for found in dotted.captures_iter(text) {
+        for found in dotted.captures_iter(&text) {
             let key = format!("{}.{}", &found[1], &found[2]);
             // Other things have dots too: only what begins with the name of a section can be a key.
             let may_be_key = sections.contains(&found[1]) && !is_other(&key);
@@ -181,8 +167,8 @@ fn complaint(words: &[String]) -> Option<String> {
 #[test]
 fn every_documented_command_and_option_exists() {
     let mut count = 0;
-    for (page, text) in [("README.md", README), ("OPERATIONS.md", OPERATIONS)] {
-        for line in code(text).iter().flat_map(|code| command_lines(code)) {
+    for (page, text) in sessions::all() {
+        for line in code(&text).iter().flat_map(|code| command_lines(code)) {
             count += 1;
             let wrong = complaint(&line);
             assert_eq!(wrong, None, "{page}: revertd {}", line.join(" "));

@@ -1,4 +1,4 @@
-//! Each role runs with what the README grants it under Permissions, and with nothing more.
+//! Each role runs with the rights that docs/setup/permissions.md gives it, and with no others.
 
 use std::process::Output;
 
@@ -10,25 +10,19 @@ use tempfile::NamedTempFile;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
+use crate::support::sessions::{self, Shell};
 use crate::support::*;
 
 mod letters;
+pub mod page;
 mod topics;
 
-/// The block of the README that stands under that marker, a statement or command a line.
-pub fn documented(marker: &str) -> Vec<String> {
-    let readme = include_str!("../../../README.md");
-    let marker = format!("<!-- permissions: {marker} -->\n");
-    let (_, after) = readme.split_once(&marker).expect("the marker is there");
-    let mut lines = after.lines();
-    assert!(lines.next().is_some_and(|line| line.starts_with("```")));
-    lines
-        .take_while(|line| *line != "```")
-        .map(str::to_owned)
-        .collect()
+/// The rights of a role in the database, a statement each: what the block of the page grants.
+pub fn documented(role: &str) -> Vec<String> {
+    page::Run::of(role).grants
 }
 
-/// The org of the README's examples.
+/// The org of the documents' examples.
 const DOCUMENTED_ORG: &str = "0a000000-0000-4000-8000-000000000001";
 
 /// A role of the database, with a password and nothing else.
@@ -162,8 +156,7 @@ async fn an_operator_can_grant_and_nothing_else() {
     let env = TestEnv::new().await;
     let role = Role::new(&env, "operator", &env.database).await;
     for statement in documented("operator") {
-        let statement = statement.split("--").next().unwrap_or_default().trim();
-        env.sql(&role.own(statement, "operator", &env.database))
+        env.sql(&role.own(&statement, "operator", &env.database))
             .await;
     }
     let org = env.org().await.to_string();
@@ -246,14 +239,14 @@ async fn is_forbidden(db: &tokio_postgres::Client, statement: &str) -> bool {
 }
 
 /// A virtual host of its own, where every name is the default one, with the documented logins.
-struct Host {
+pub struct Host {
     instance: String,
     name: String,
     users: Vec<(String, String)>,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::confined_to(Uuid::nil())
     }
 
@@ -261,49 +254,62 @@ impl Host {
     fn confined_to(org: Uuid) -> Self {
         let instance = std::env::var("REVERTD_TEST_INSTANCE").unwrap_or_else(|_| "dev".into());
         let name = format!("t-{}", Uuid::new_v4().simple());
-        let permissions: Vec<_> = documented("rabbitmq")
-            .iter()
-            .map(|command| {
-                let rest = command.strip_prefix("rabbitmqctl set_permissions -p / ");
-                let (user, patterns) = rest.and_then(|rest| rest.split_once(' ')).expect("a user");
-                let patterns: Vec<_> = patterns
-                    .split(' ')
-                    .map(|text| text.trim_matches('\''))
-                    .collect();
-                json!({
-                    "vhost": name, "user": format!("{name}-{user}"),
-                    "configure": patterns[0], "write": patterns[1], "read": patterns[2],
-                })
-            })
-            .collect();
-        let users: Vec<_> = permissions
-            .iter()
-            .map(|user| {
-                let user = user["user"].as_str().expect("text").to_owned();
-                (user, Uuid::new_v4().to_string())
-            })
-            .collect();
+        let mut host = Self {
+            instance,
+            name,
+            users: Vec::new(),
+        };
+        let (mut users, mut permissions) = (Vec::new(), Vec::new());
+        for (set, [configure, write, read]) in page::sets() {
+            let (user, password) = (host.user(&set), Uuid::new_v4().to_string());
+            permissions.push(json!({"vhost": host.name, "user": user,
+                "configure": configure, "write": write, "read": read}));
+            users.push((user, password));
+        }
+        host.define(&users, &json!(permissions), &json!(topics(&host.name, org)));
+        host
+    }
+
+    /// The user that stands for a documented login. Users are common to all virtual hosts.
+    pub fn user(&self, login: &str) -> String {
+        format!("{}-{login}", self.name)
+    }
+
+    /// Does what those commands of `rabbitmqctl` would do, as the stand-in records them.
+    pub fn import(&mut self, record: &str) {
+        let (mut users, mut permissions) = (Vec::new(), Vec::new());
+        for command in record.lines() {
+            let words: Vec<_> = command.split_terminator('\t').collect();
+            match words[..] {
+                ["add_user", user, password] => users.push((user.to_owned(), password.to_owned())),
+                ["set_permissions", "-p", "/", user, configure, write, read] => {
+                    permissions.push(json!({"vhost": self.name, "user": user,
+                        "configure": configure, "write": write, "read": read}));
+                }
+                _ => panic!("{command}"),
+            }
+        }
+        self.define(&users, &json!(permissions), &json!([]));
+    }
+
+    fn define(&mut self, users: &[(String, String)], permissions: &Value, topics: &Value) {
         let logins: Vec<_> = users
             .iter()
             .map(|(name, password)| json!({"name": name, "password": password, "tags": ""}))
             .collect();
         let file = NamedTempFile::with_suffix(".json").expect("a file");
-        let definitions = json!({"vhosts": [{"name": name}], "users": logins,
-            "permissions": permissions, "topic_permissions": topics(&name, org)});
+        let definitions = json!({"vhosts": [{"name": self.name}], "users": logins,
+            "permissions": permissions, "topic_permissions": topics});
         std::fs::write(file.path(), definitions.to_string()).expect("written");
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         std::fs::set_permissions(file.path(), readable).expect("shown");
         let path = file.path().to_str().expect("UTF-8");
-        manage(&["ctl", &instance, "import_definitions", path]);
-        Self {
-            instance,
-            name,
-            users,
-        }
+        manage(&["ctl", &self.instance, "import_definitions", path]);
+        self.users.extend_from_slice(users);
     }
 
-    fn url(&self, env: &TestEnv, user: &str) -> String {
-        let name = format!("{}-{user}", self.name);
+    pub fn url(&self, env: &TestEnv, user: &str) -> String {
+        let name = self.user(user);
         let found = self.users.iter().find(|(user, _)| *user == name);
         let (_, password) = found.expect("a documented login");
         let mut url = url::Url::parse(&env.servers.amqp).expect("a URL");
@@ -313,7 +319,7 @@ impl Host {
         url.to_string()
     }
 
-    fn remove(&self) {
+    pub fn remove(&self) {
         let users: Vec<_> = self
             .users
             .iter()
@@ -331,25 +337,26 @@ impl Host {
 
 /// The documented permissions on routing keys, of `org` instead of the documented one.
 fn topics(host: &str, org: Uuid) -> Vec<Value> {
-    let commands = documented("rabbitmq topics");
-    let topic = |command: &String| {
-        let rest = command.strip_prefix("rabbitmqctl set_topic_permissions -p / ");
-        let words: Vec<_> = rest.expect("a command").split(' ').collect();
+    let page = sessions::read(page::PATH);
+    let shell = Shell::new().stand_in("rabbitmqctl", sessions::RABBITMQCTL);
+    let block = sessions::marked(&page, "permissions: rabbitmq topics");
+    assert!(shell.run(&block).status.success(), "{block}");
+    let record = shell.record("rabbitmqctl");
+    let topic = |command: &str| {
+        let rest = command.strip_prefix("set_topic_permissions\t-p\t/\t");
+        let words: Vec<_> = rest.expect("a command").split_terminator('\t').collect();
         let [user, exchange, write, read] = words[..] else {
             panic!("{command}");
         };
-        let pattern = |text: &str| {
-            text.trim_matches('\'')
-                .replace(DOCUMENTED_ORG, &org.to_string())
-        };
+        let pattern = |text: &str| text.replace(DOCUMENTED_ORG, &org.to_string());
         json!({"vhost": host, "user": format!("{host}-{user}"), "exchange": exchange,
             "write": pattern(write), "read": pattern(read)})
     };
-    commands.iter().map(topic).collect()
+    record.lines().map(topic).collect()
 }
 
 /// The program with default names, in that host, as those two roles.
-fn program(env: &TestEnv, database: &str, amqp: &str, arguments: &[&str]) -> Program {
+pub fn program(env: &TestEnv, database: &str, amqp: &str, arguments: &[&str]) -> Program {
     let mut command = env.command(arguments);
     for (name, _) in env.environment() {
         if name.starts_with("REVERTD_TOPOLOGY__") || name == "REVERTD_AUTHORIZATION__MODE" {

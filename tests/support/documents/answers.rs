@@ -9,7 +9,7 @@ use super::Document;
 /// The operation's answers, in the document.
 const RESPONSES: &str = "/paths/~1v1beta1~1organizations~1billing~1usages~1revert/post/responses";
 
-static OPENAPI: LazyLock<Document> = LazyLock::new(|| Document::read("openapi.yaml"));
+static OPENAPI: LazyLock<Document> = LazyLock::new(|| Document::read("api/openapi.yaml"));
 
 /// openapi.yaml, read once.
 pub fn openapi() -> &'static Document {

@@ -59,9 +59,8 @@ async fn only_the_workers_login_replays_dead_letters() {
             && said.contains("Permissions"),
         "{told}{said}"
     );
-    for statement in documented("dead-letters") {
-        let statement = statement.split("--").next().unwrap_or_default().trim();
-        env.sql(&role.own(statement, "clerk", &env.database)).await;
+    for statement in documented("clerk") {
+        env.sql(&role.own(&statement, "clerk", &env.database)).await;
     }
     let (status, told, said) = letters(&clerk, &["status", "--request", "rubbish"]);
     assert!(

@@ -1,4 +1,5 @@
-//! The dashboard, the alerts and the README name exactly the metrics that a worker exports.
+//! The dashboard, the alerts and the page on metrics name exactly the metrics that a worker exports.
+//! The runbook has every alert and every code of the log.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -60,17 +61,26 @@ async fn metrics_are_exported_and_documented() {
             );
         }
     }
-    let readme = file("README.md");
+    let page = file("docs/reference/metrics.md");
     let documented =
         Regex::new(r"(?m)^\| `((?:revertd|messaging|db)_[a-z_]+)`").expect("a pattern");
     let documented: BTreeSet<_> = documented
-        .captures_iter(&readme)
+        .captures_iter(&page)
         .map(|row| row[1].to_owned())
         .collect();
     // A counter's series end in _total, and so its row does.
     let declared = pages.iter().flat_map(Page::metrics);
     // Those of HTTP servers are named in the text.
-    let declared = declared.filter(|(name, _)| !name.starts_with("http_"));
+    let (of_http, declared): (Vec<_>, Vec<_>) =
+        declared.partition(|(name, _)| name.starts_with("http_"));
+    assert!(!of_http.is_empty(), "the gateway has metrics of HTTP");
+    for (name, _) in of_http {
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "{name} is not documented"
+        );
+    }
+    let declared = declared.into_iter();
     let declared = declared.map(|(name, kind)| {
         let total = kind == "counter" && !name.ends_with("_total");
         if total {
@@ -82,22 +92,23 @@ async fn metrics_are_exported_and_documented() {
     assert_eq!(
         documented,
         declared.collect(),
-        "rows of the README, and what is exported"
+        "rows of the page on metrics, and what is exported"
     );
 }
 
 #[test]
 fn every_alert_has_a_runbook_section_and_a_test() {
     let rules = file("config/observability/revertd.rules.yml");
-    let runbook = file("config/observability/runbook.md");
+    let runbook = file("docs/operations/runbook.md");
     let tests = file("config/observability/revertd.rules.test.yml");
     let alert = Regex::new(r"(?s)- alert: (\w+)\n.*?runbook_url: (\S+)\n").expect("a pattern");
     let mut count = 0;
     for found in alert.captures_iter(&rules) {
         let name = &found[1];
-        assert_eq!(found[2], format!("runbook.md#{}", name.to_lowercase()));
+        let section = format!("docs/operations/runbook.md#{}", name.to_lowercase());
+        assert_eq!(found[2], section);
         assert!(
-            runbook.contains(&format!("\n## {name}\n")),
+            runbook.contains(&format!("\n### {name}\n")),
             "{name} has no section"
         );
         assert!(tests.contains(name), "{name} has no test");
@@ -106,7 +117,40 @@ fn every_alert_has_a_runbook_section_and_a_test() {
     assert_eq!(count, rules.matches("- alert: ").count());
     assert_eq!(
         count,
-        runbook.matches("\n## ").count(),
+        runbook.matches("\n### Revertd").count(),
         "sections without an alert"
     );
+}
+
+/// Codes of log lines in a source file.
+fn codes(text: &str) -> BTreeSet<String> {
+    let code = Regex::new(r#"\bevent = "([a-z_]+)""#).expect("a pattern");
+    let codes = code.captures_iter(text).map(|found| found[1].to_owned());
+    codes.collect()
+}
+
+#[test]
+fn every_log_event_has_its_row_in_the_runbook() {
+    let mut used = BTreeSet::new();
+    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                used.extend(codes(&fs::read_to_string(&path).expect("UTF-8")));
+            }
+        }
+    }
+    assert!(used.contains("fatal") && used.len() > 4, "{used:?}");
+    let runbook = file("docs/operations/runbook.md");
+    let (_, rows) = runbook.split_once("<!-- events -->").expect("the table");
+    let (rows, _) = rows.split_once("<!-- /events -->").expect("its end");
+    let row = Regex::new(r"(?m)^\| `([a-z_]+)` \|").expect("a pattern");
+    let documented: BTreeSet<String> = row
+        .captures_iter(rows)
+        .map(|row| row[1].to_owned())
+        .collect();
+    assert_eq!(documented, used, "rows of the runbook, and codes in src");
 }
