@@ -1,16 +1,11 @@
 //! The command line: one file a command.
 
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use serde::Serialize;
-use serde_json::Value;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::broker::STACK_BYTES;
-use crate::common::printable;
 use crate::config::Settings;
 use crate::{broker, ledger};
 
@@ -35,6 +30,7 @@ mod logs;
 mod man;
 mod migrate;
 mod operator;
+mod output;
 mod pause;
 mod progress;
 pub(super) mod prompt;
@@ -42,11 +38,9 @@ mod signals;
 mod status;
 mod submit;
 mod terminal;
+mod time_span;
 mod verify;
 mod worker;
-
-/// Longest duration of an argument.
-const SPAN_MAX: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// How to encrypt what goes in the clear.
 const DATABASE_REMEDY: &str = "use sslmode=verify-full in database.url";
@@ -102,15 +96,6 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Write the manual pages of every command into a folder.
     Man(man::ManArgs),
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
 }
 
 impl Cli {
@@ -193,55 +178,4 @@ fn on_large_stack<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> a
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
-}
-
-/// Prints lines to standard output. Whoever closed it has read enough.
-fn print(text: &str) -> std::io::Result<()> {
-    printed(text).map(|_| ())
-}
-
-/// The same; `false` where nobody reads any more.
-fn printed(text: &str) -> std::io::Result<bool> {
-    written(&printable::lines(text))
-}
-
-/// Prints an object in a line.
-fn print_json(object: &Value) -> std::io::Result<()> {
-    printed_json(object).map(|_| ())
-}
-
-/// The same; `false` where nobody reads any more.
-fn printed_json(object: &Value) -> std::io::Result<bool> {
-    written(&printable::json(&format!("{object}\n")))
-}
-
-/// Prints an object in several lines.
-fn print_pretty(object: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(object)?;
-    written(&printable::json(&format!("{text}\n")))?;
-    Ok(())
-}
-
-/// Writes to standard output as it is; `false` where nobody reads any more.
-fn written(text: &str) -> std::io::Result<bool> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        done => done.map(|()| true),
-    }
-}
-
-/// A duration as an argument gives it; one without end could not be counted from now.
-fn time_span(text: &str) -> Result<Duration, String> {
-    let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if span > SPAN_MAX {
-        return Err(format!(
-            "must be at most {}",
-            humantime::format_duration(SPAN_MAX)
-        ));
-    }
-    Ok(span)
 }

@@ -4,12 +4,11 @@
 //! environment. It must not know the clients of broker and database, only the form of their addresses.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use config::{Config, ConfigError, Environment, File, FileFormat};
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+
+use crate::common::diagnostic::Diagnostic;
 
 /// Implements serde for a type that is written as text: `$parse` reads it, `Display` writes it.
 macro_rules! text_type {
@@ -31,194 +30,31 @@ macro_rules! text_type {
 
 mod check;
 mod database_url;
+mod error;
 mod files;
 mod management_url;
+mod settings;
 mod sources;
 mod types;
 mod urls;
 
 pub use database_url::DatabaseUrl;
+pub use error::SettingsError;
 pub use files::{HeldFile, Identity, TlsFiles};
 pub use management_url::ManagementUrl;
-pub use sources::SettingSources;
+pub use settings::{
+    AmqpSettings, AuthorizationSettings, DatabaseSettings, GatewaySettings, LedgerSettings,
+    RetrySettings, RevertSettings, Settings, TelemetrySettings, TopologySettings, WorkerSettings,
+};
+pub use sources::{DEFAULTS, SettingSources};
 pub use types::{
     AuthorizationMode, CollectorUrl, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern,
     SchemaName, Size,
 };
 pub use urls::{AmqpUrl, AmqpUrls};
 
-/// The compiled-in configuration file: every key and its default.
-pub const DEFAULTS: &str = include_str!("../config/revertd.toml");
-
-const PREFIX: &str = "REVERTD_";
-
-/// Prefix of the address of a direct reply-to, which needs no queue.
+/// How the address of a direct reply-to begins, which needs no queue.
 pub const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
-
-/// Why the configuration can't be used: one sentence for the operator, without secrets.
-#[derive(Debug, thiserror::Error)]
-#[error("configuration: {0}")]
-pub struct SettingsError(String);
-
-/// The effective configuration. The fields are the keys of `config/revertd.toml`, which explains
-/// them.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct Settings {
-    pub amqp: AmqpSettings,
-    pub topology: TopologySettings,
-    pub database: DatabaseSettings,
-    pub worker: WorkerSettings,
-    pub retry: RetrySettings,
-    pub revert: RevertSettings,
-    pub ledger: LedgerSettings,
-    pub authorization: AuthorizationSettings,
-    pub telemetry: TelemetrySettings,
-    pub gateway: GatewaySettings,
-    /// Where each value came from.
-    #[serde(skip)]
-    pub sources: SettingSources,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct AmqpSettings {
-    pub url: AmqpUrls,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<HeldFile>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<HeldFile>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<HeldFile>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<HeldFile>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prefetch: Option<u16>,
-    pub max_bytes_in_hand: Size,
-    pub max_message_bytes: Size,
-    pub reply_to_pattern: ReplyToPattern,
-    pub trusted_users: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub management_url: Option<ManagementUrl>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct TopologySettings {
-    pub declare: bool,
-    pub request_exchange: Name,
-    pub request_key: Name,
-    pub alternate_exchange: Name,
-    pub work_queue: Name,
-    pub work_queue_max_bytes: Size,
-    pub retry_queue_prefix: Name,
-    pub retry_queue_max_bytes: Size,
-    pub reply_exchange: Name,
-    pub reply_queue_declare: bool,
-    pub reply_queue: Name,
-    pub reply_queue_max_bytes: Size,
-    pub denied_queue: Name,
-    pub denied_queue_max_bytes: Size,
-    pub dead_letter_exchange: Name,
-    pub dead_letter_queue: Name,
-    pub dead_letter_queue_max_bytes: Size,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct DatabaseSettings {
-    pub url: DatabaseUrl,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<HeldFile>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<HeldFile>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<HeldFile>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<HeldFile>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool_size: Option<u16>,
-    #[serde(with = "humantime_serde")]
-    pub lock_timeout: Duration,
-    pub migrate_on_start: bool,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct WorkerSettings {
-    pub concurrency: u16,
-    pub batch_max: u16,
-    pub max_crashes: u32,
-    #[serde(with = "humantime_serde")]
-    pub shutdown_timeout: Duration,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct RetrySettings {
-    pub delays: Vec<Delay>,
-    pub usage_not_found_attempts: u32,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct RevertSettings {
-    pub policy: Policy,
-    #[serde(
-        default,
-        with = "humantime_serde",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub max_age: Option<Duration>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct LedgerSettings {
-    pub schema: SchemaName,
-    pub manage: bool,
-    pub platform_account: Uuid,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct AuthorizationSettings {
-    pub mode: AuthorizationMode,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct TelemetrySettings {
-    pub log_format: LogFormat,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listen: Option<ListenAddress>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub otlp_endpoint: Option<CollectorUrl>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct GatewaySettings {
-    pub listen: ListenAddress,
-    #[serde(with = "humantime_serde")]
-    pub timeout: Duration,
-    pub max_in_flight: u16,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<PathBuf>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
-}
 
 impl Settings {
     /// Loads the configuration from `file`, if given, and from the process's environment.
@@ -246,7 +82,7 @@ impl Settings {
         let mut sources = SettingSources::default();
         let read = Self::read(file, environment, &mut sources);
         let mut settings =
-            read.map_err(|SettingsError(error)| SettingsError(sources.told(&error)))?;
+            read.map_err(|SettingsError(error)| SettingsError(sources.told(error)))?;
         settings.sources = sources;
         Ok(settings)
     }
@@ -260,17 +96,15 @@ impl Settings {
         let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(|error| {
-                SettingsError(format!("cannot read {}: {error}", path.display()))
+                SettingsError(format!("cannot read {}: {error}", path.display()).into())
             })?;
             // Parsed separately first, so that a syntax error names this file.
             let table = text.parse::<toml::Table>().map_err(|error| {
                 // Show the parser's message, not the line: the line may hold a password.
                 let before = error.span().map_or("", |span| &text[..span.start]);
                 let (line, what) = (before.lines().count().max(1), error.message());
-                SettingsError(format!(
-                    "{} is not valid TOML: line {line}: {what}",
-                    path.display()
-                ))
+                let path = path.display();
+                SettingsError(format!("{path} is not valid TOML: line {line}: {what}").into())
             })?;
             sources.read(path, &table);
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
@@ -288,10 +122,10 @@ impl Settings {
                     .source(Some(environment)),
             )
             .build()
-            .map_err(|error| SettingsError(error.to_string()))?;
+            .map_err(|error| SettingsError(error.to_string().into()))?;
         let mut settings: Self = serde_path_to_error::deserialize(config).map_err(|error| {
             let key = error.path().to_string();
-            SettingsError(format!("{key}: {}", plain(&error.into_inner())))
+            SettingsError(plain(&error.into_inner()).prefixed(format!("{key}: ")))
         })?;
         settings.settle()?;
         settings.check()?;
@@ -394,16 +228,17 @@ impl Settings {
     }
 }
 
-/// The message of the error without its key, which the caller adds.
-fn plain(error: &ConfigError) -> String {
+/// The error itself, without its key.
+fn plain(error: &ConfigError) -> Diagnostic {
     match error {
         ConfigError::At { error, .. } => plain(error),
         ConfigError::Type {
             unexpected,
             expected,
             ..
-        } => format!("is {unexpected}; it must be {expected}"),
-        other => other.to_string(),
+        } => Diagnostic::new(format!("is {unexpected}")).remedy(format!("it must be {expected}")),
+        // A value's own parser wrote it, with the remedy: serde carries a text alone.
+        other => other.to_string().into(),
     }
 }
 

@@ -35,6 +35,7 @@ use headers::{Ids, REQUEST_ID, TRACEPARENT};
 use metrics::GatewayMetrics;
 use problem::Problem;
 use sessions::Sessions;
+use shared::Gateway;
 
 mod answer;
 mod credentials;
@@ -44,6 +45,7 @@ mod metrics;
 mod operation;
 mod problem;
 mod sessions;
+mod shared;
 mod tls;
 
 /// Path of the operation, as `openapi.yaml` defines it.
@@ -83,21 +85,7 @@ pub enum GatewayError {
     Random,
 }
 
-/// The state that all requests share.
-struct Gateway {
-    settings: Arc<Settings>,
-    sessions: Sessions,
-    replies: ReplyRouter,
-    /// One permit for each request that may be in flight: published, and not answered.
-    places: Semaphore,
-    /// Limits the requests of each client, counted from their head on.
-    shares: Shares<String>,
-    metrics: Arc<GatewayMetrics>,
-    http: Http,
-}
-
-/// Serves until `stop` is cancelled. Returns whether all requests in progress at that time were
-/// answered.
+/// Serves until told to stop. Whether all that was in work then was answered.
 ///
 /// # Errors
 /// If the gateway can't start.
@@ -141,13 +129,14 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     let address = listener.local_addr().map_err(failed)?;
     if tls.is_none() && !address.ip().is_loopback() {
         warn!(
+            event = "clear_text",
             %address,
-            "clients' secrets cross the network in clear: set gateway.cert_file and gateway.key_file, or listen \
-             on 127.0.0.1 behind something that speaks TLS"
+            "clients send their secrets to this address in clear text; set gateway.cert_file and \
+             gateway.key_file, or listen on 127.0.0.1 behind a proxy that speaks TLS"
         );
     }
     readiness.serving(&gateway);
-    info!(%address, tls = tls.is_some(), "listening");
+    info!(event = "ready", %address, tls = tls.is_some(), "listening");
     let limits = Limits::of(2 * in_flight);
     let server = Server::new(router(gateway.clone()), tls, limits, stop.clone());
     let tidying = tokio::spawn(tidy(gateway.clone()));
@@ -155,9 +144,13 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     let finished = serving.await;
     tidying.abort();
     gateway.close().await;
-    info!(metrics = %gateway.metrics, "stopped");
+    info!(event = "stopped", metrics = %gateway.metrics, "stopped");
     if !finished {
-        warn!("stopped with requests unanswered: they go on, and their clients may ask again");
+        warn!(
+            event = "requests_unanswered",
+            "the gateway stopped before it answered all requests; workers still decide these \
+             requests, and their clients may send them again with the same Idempotency-Key"
+        );
     }
     Ok(finished)
 }
@@ -172,7 +165,7 @@ async fn replies(settings: &Arc<Settings>) -> Result<ReplyRouter, BrokerError> {
             Err(error) if error.is_permanent() => return Err(error),
             Err(error) => {
                 if !failed {
-                    warn!(%error, "waiting for the broker");
+                    warn!(event = "broker_unavailable", %error, "waiting for the broker");
                 }
                 failed = true;
                 sleep(patience.next_wait()).await;
@@ -223,7 +216,11 @@ async fn with_ids(
 /// A panic ends one request, and no other.
 #[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response<Body> {
-    error!("a request met a fault of the gateway; the lines before this one tell where");
+    error!(
+        event = "request_panicked",
+        "the handler of a request panicked, as the lines before this one say; this is a bug in \
+         revertd, please report it"
+    );
     Problem::internal("a fault of the gateway; ask again with the same Idempotency-Key")
         .into_response()
 }
@@ -260,11 +257,5 @@ impl Readiness {
                 .ready()
                 .map_err(|error| format!("the broker: {error}"))
         }
-    }
-}
-
-impl Gateway {
-    async fn close(&self) {
-        tokio::join!(self.sessions.close(), self.replies.close());
     }
 }

@@ -7,6 +7,8 @@
 
 mod counts;
 mod endpoint;
+mod error;
+mod gauges;
 mod health;
 mod http;
 mod labels;
@@ -18,6 +20,7 @@ mod traces;
 
 pub use counts::{Counters, Names};
 pub use endpoint::{Listening, NotReady, listen};
+pub use error::TelemetryError;
 pub use health::health;
 pub use http::{Active, Http};
 pub use logins::{LoginRefusal, Logins};
@@ -31,13 +34,7 @@ pub use traces::{BatchTrace, Traces};
 
 use prometheus_client::metrics::info::Info;
 
-/// Why telemetry can't start as configured. The message contains the remedy.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TelemetryError(String);
-
-/// A registry that holds the version and the role of the process. `role` is the command that the
-/// process runs.
+/// The metrics of a process, with what it is. `role` is the command that it runs.
 #[must_use]
 pub fn registry(role: &'static str) -> Registry {
     let mut registry = Registry::default();

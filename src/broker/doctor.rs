@@ -5,12 +5,15 @@
 
 use tokio::time::timeout;
 
-use super::connection::{Broker, CONNECT_TIMEOUT, socket, unencrypted, within};
+use super::connection::{CONNECT_TIMEOUT, socket, unencrypted, within};
 use super::error::BrokerError;
 use super::management::{Management, Unanswered};
+use super::operation::Operation;
 use super::topology::Alternate;
-use crate::common::check::Checks;
+use super::worker_connections::Broker;
+use crate::common::check::{Checks, SHOWS_ALL};
 use crate::common::connectivity::{CheckIds, reach};
+use crate::common::diagnostic::Diagnostic;
 use crate::common::tls::fault;
 use crate::config::{AmqpUrl, Settings};
 use greeting::Greeting;
@@ -22,6 +25,7 @@ mod nodes;
 mod permissions;
 mod queue;
 mod topology;
+mod unanswered;
 
 const WORDS: CheckIds = CheckIds {
     dns: "amqp-dns",
@@ -54,22 +58,21 @@ pub async fn doctor(settings: &Settings) -> Checks {
 pub async fn assure(
     settings: &Settings,
     alternate: Alternate,
-) -> Result<Option<String>, BrokerError> {
+) -> Result<Option<Diagnostic>, BrokerError> {
     let management = Management::new(settings);
     if let Some(management) = management.as_ref().filter(|_| !settings.topology.declare) {
         let mut checks = Checks::default();
         managed::work_queue(management, settings, &mut checks).await;
         if let Some(error) = checks.first_error() {
-            return Err(BrokerError::permanent(format!(
-                "RabbitMQ would lose messages: {error} (`revertd doctor` shows all)"
-            )));
+            let error = error.prefixed("RabbitMQ would lose messages: ");
+            return Err(BrokerError::permanent(error.suffixed(SHOWS_ALL)));
         }
     }
     let mut checks = Checks::default();
     alternate::check(alternate, management.as_ref(), settings, &mut checks).await;
     let told = checks.iter().find_map(|check| {
         let remedy = check.remedy.as_deref()?;
-        Some(format!("{}; {remedy}", check.seen))
+        Some(Diagnostic::new(&check.seen).remedy(remedy))
     });
     Ok(told)
 }
@@ -115,7 +118,7 @@ async fn over_amqp(settings: &Settings, management: Option<&Management>, checks:
     let broker = match Broker::connect(settings, true).await {
         Ok(broker) => broker,
         Err(error) => {
-            checks.failed("amqp-login", &error);
+            checks.failed("amqp-login", error.diagnostic());
             skip(
                 &["amqp-topology"],
                 "nothing can be asked without a login",
@@ -131,7 +134,7 @@ async fn over_amqp(settings: &Settings, management: Option<&Management>, checks:
         // Told with the other permissions.
         Err(error) if error.is_forbidden() => {}
         Ok(()) => checks.ok("amqp-publishing", "the broker takes messages of this user"),
-        Err(error) => checks.failed("amqp-publishing", error),
+        Err(error) => checks.failed("amqp-publishing", error.diagnostic()),
     }
     let alternate = topology::check(&broker, settings, checks).await;
     if let Some(alternate) = alternate {
@@ -161,7 +164,8 @@ async fn greeted(settings: &Settings, checks: &mut Checks) -> Option<Greeting> {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) => {
                 let at_tls = fault(&error, "amqp").is_some();
-                let error = BrokerError::classify(&error.into(), &url.host(), "connecting");
+                let error =
+                    BrokerError::classify(&error.into(), &url.host(), Operation::Connecting);
                 failed = Some((at_tls, error));
                 continue;
             }
@@ -174,7 +178,7 @@ async fn greeted(settings: &Settings, checks: &mut Checks) -> Option<Greeting> {
         let host = url.host();
         let read = async {
             let read = greeting::read(opened).await;
-            read.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
+            read.map_err(|error| BrokerError::classify(&error, &host, Operation::Connecting))
         };
         return match within(CONNECT_TIMEOUT, &host, read).await {
             Ok(greeting) => {
@@ -182,14 +186,14 @@ async fn greeted(settings: &Settings, checks: &mut Checks) -> Option<Greeting> {
                 Some(greeting)
             }
             Err(error) => {
-                checks.failed("amqp-version", &error);
+                checks.failed("amqp-version", error.diagnostic());
                 None
             }
         };
     }
     if let Some((at_tls, error)) = failed {
         let id = if at_tls { "amqp-tls" } else { "amqp-tcp" };
-        checks.failed(id, &error);
+        checks.failed(id, error.diagnostic());
     }
     checks.skipped("amqp-version", "the broker did not come so far");
     None

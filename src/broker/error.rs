@@ -1,15 +1,18 @@
-//! What can go wrong with the broker, told apart where it arises: by kind and reply code, never by text.
+//! Errors of the broker, classified where they arise: by the client's kind of error, the AMQP reply
+//! code and the [`Operation`], never by a text.
 
-use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::{Error, ErrorKind};
 
+use super::operation::Operation;
+use crate::common::diagnostic::Diagnostic;
 use crate::common::tls::{Fault, fault};
 
-/// The broker can't work at present. Says what is wrong and what to do.
+/// The broker cannot work at present.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
+#[error("{diagnostic}")]
 pub struct BrokerError {
-    message: String,
+    diagnostic: Diagnostic,
     kind: BrokerErrorKind,
 }
 
@@ -25,73 +28,77 @@ enum BrokerErrorKind {
     Blocked,
 }
 
+impl BrokerErrorKind {
+    fn with(self, diagnostic: Diagnostic) -> BrokerError {
+        BrokerError {
+            diagnostic,
+            kind: self,
+        }
+    }
+}
+
 impl BrokerError {
-    /// Something that may mend itself.
-    pub(crate) fn transient(message: impl Into<String>) -> Self {
-        let (message, kind) = (message.into(), BrokerErrorKind::Transient);
-        Self { message, kind }
+    /// An error that may go away without an operator.
+    pub(crate) fn transient(problem: impl Into<Diagnostic>) -> Self {
+        BrokerErrorKind::Transient.with(problem.into())
     }
 
-    /// Something that stays wrong until somebody mends it.
-    pub(crate) fn permanent(message: impl Into<String>) -> Self {
-        let (message, kind) = (message.into(), BrokerErrorKind::Permanent);
-        Self { message, kind }
-    }
-
-    fn unequal(message: String) -> Self {
-        let kind = BrokerErrorKind::Unequal;
-        Self { message, kind }
+    /// An error that remains until an operator removes its cause.
+    pub(crate) fn permanent(problem: impl Into<Diagnostic>) -> Self {
+        BrokerErrorKind::Permanent.with(problem.into())
     }
 
     pub(crate) fn silent(host: &str) -> Self {
-        Self::transient(format!(
-            "RabbitMQ at {host} does not answer; check the server, its memory and disk alarms \
-             (rabbitmq-diagnostics alarms) and the network"
+        let problem = Diagnostic::new(format!("RabbitMQ at {host} does not answer"));
+        Self::transient(problem.remedy(
+            "check the server, its memory and disk alarms (rabbitmq-diagnostics alarms) and the \
+             network",
         ))
     }
 
-    pub(crate) fn blocked(host: &str, why: &str) -> Self {
-        Self {
-            message: format!(
-                "RabbitMQ at {host} takes no messages: {why}; see rabbitmq-diagnostics alarms, and free \
-                 memory or disk space on its server"
-            ),
-            kind: BrokerErrorKind::Blocked,
-        }
+    /// `reason` is the broker's own text.
+    pub(crate) fn blocked(host: &str, reason: &str) -> Self {
+        let problem = Diagnostic::new(format!("RabbitMQ at {host} blocks publishers: {reason}"));
+        BrokerErrorKind::Blocked.with(problem.remedy(
+            "run rabbitmq-diagnostics alarms on its server, and free memory or disk space there",
+        ))
     }
 
     pub(crate) fn ended(queue: &str) -> Self {
         Self::transient(format!(
-            "the broker stopped delivering from {queue}: the queue was deleted, or an acknowledgement \
-             took longer than its consumer_timeout"
+            "RabbitMQ stopped delivering from queue {queue}: the queue was deleted, or an \
+             acknowledgement took longer than its consumer_timeout"
         ))
     }
 
-    /// This and what another address answered: lasting only if both are.
+    /// This error and that of another address. It keeps its kind if the other has the same.
     pub(crate) fn and(self, other: &Self) -> Self {
         let kind = if self.kind == other.kind {
             self.kind
         } else {
             BrokerErrorKind::Transient
         };
-        Self {
-            message: format!("{}; and {}", self.message, other.message),
-            kind,
-        }
+        kind.with(self.diagnostic.and(&other.diagnostic))
     }
 
-    /// Whether waiting alone won't mend it.
+    /// The message and the remedy.
+    #[must_use]
+    pub fn diagnostic(&self) -> &Diagnostic {
+        &self.diagnostic
+    }
+
+    /// Whether the error remains until an operator removes its cause.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        matches!(
-            self.kind,
+        match self.kind {
             BrokerErrorKind::Permanent
-                | BrokerErrorKind::LoginRefused
-                | BrokerErrorKind::HostRefused
-                | BrokerErrorKind::Forbidden
-                | BrokerErrorKind::Missing
-                | BrokerErrorKind::Unequal
-        )
+            | BrokerErrorKind::LoginRefused
+            | BrokerErrorKind::HostRefused
+            | BrokerErrorKind::Forbidden
+            | BrokerErrorKind::Missing
+            | BrokerErrorKind::Unequal => true,
+            BrokerErrorKind::Transient | BrokerErrorKind::Blocked => false,
+        }
     }
 
     /// Whether the broker knows no user of that name and password.
@@ -99,7 +106,7 @@ impl BrokerError {
         self.kind == BrokerErrorKind::LoginRefused
     }
 
-    /// Whether the broker knows the user, and keeps it from the virtual host.
+    /// Whether the broker knows the user, and denies the virtual host.
     pub(crate) fn is_host_refused(&self) -> bool {
         self.kind == BrokerErrorKind::HostRefused
     }
@@ -109,104 +116,216 @@ impl BrokerError {
         self.kind == BrokerErrorKind::Forbidden
     }
 
-    /// Whether something that was named is not there.
+    /// Whether the queue or exchange does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         self.kind == BrokerErrorKind::Missing
     }
 
-    /// Whether something that was declared, or an argument, is not as the broker would have it.
+    /// Whether the broker answered `PRECONDITION_FAILED`: an argument differs or is invalid.
     pub(crate) fn is_unequal(&self) -> bool {
         self.kind == BrokerErrorKind::Unequal
     }
 
-    /// Whether the broker takes no messages, and says when it does again.
+    /// Whether the broker blocks publishers. It announces the end of that on the connection.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.kind == BrokerErrorKind::Blocked
     }
 
-    /// Classifies an error of the client or the broker. `doing` says what failed, with names.
-    pub(crate) fn classify(error: &Error, host: &str, doing: &str) -> Self {
+    /// Classifies an error of the client or of the broker.
+    pub(crate) fn classify(error: &Error, host: &str, operation: Operation<'_>) -> Self {
         let at = format!("RabbitMQ at {host}");
-        if let Some(Fault { what, lasting }) = fault(error, "amqp") {
-            let kind = if lasting {
+        if let Some(Fault { problem, permanent }) = fault(error, "amqp") {
+            let kind = if permanent {
                 BrokerErrorKind::Permanent
             } else {
                 BrokerErrorKind::Transient
             };
-            let message = format!("{at} {what}");
-            return Self { message, kind };
+            return kind.with(problem.prefixed(format!("{at} ")));
         }
         match error.kind() {
-            // Nothing was delivered yet: what came is no AMQP.
-            ErrorKind::ParsingError(_) if doing == "connecting" => Self::permanent(format!(
-                "{at} answers with something else than AMQP; correct host and port in amqp.url, or write \
-                 amqps:// if this is a port that speaks TLS"
-            )),
-            ErrorKind::ParsingError(_) => Self::transient(format!(
-                "{at} sent something that can't be parsed ({doing})"
-            )),
-            ErrorKind::ProtocolError(amqp) => {
-                let text = amqp.get_message();
-                match amqp.kind() {
-                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if doing == "connecting" => {
-                        Self {
-                            message: format!(
-                                "{at} refuses the login: {text}; check user and password in amqp.url \
-                                 (REVERTD_AMQP__URL) or amqp.password_file, or, with auth_mechanism=external, \
-                                 amqp.cert_file"
-                            ),
-                            kind: BrokerErrorKind::LoginRefused,
-                        }
-                    }
-                    AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if doing == "connecting" => {
-                        Self {
-                            message: format!(
-                                "{at} refuses the virtual host: {text}; correct it in amqp.url, where / is \
-                                 written %2f, or create it: rabbitmqctl add_vhost, set_permissions"
-                            ),
-                            kind: BrokerErrorKind::HostRefused,
-                        }
-                    }
-                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self {
-                        message: format!(
-                            "{at} forbids {doing}: {text}; grant the user of amqp.url what the documentation lists \
-                             under Permissions"
-                        ),
-                        kind: BrokerErrorKind::Forbidden,
-                    },
-                    AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
-                        if doing.starts_with("publishing") =>
-                    {
-                        Self::unequal(format!(
-                            "{at} refuses {doing}: {text}; amqp.url must name the user that the broker knows this \
-                             login by (with auth_mechanism=external, what it reads from the certificate), and no \
-                             message be larger than its max_message_size"
-                        ))
-                    }
-                    AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => {
-                        Self::unequal(format!(
-                            "{at} refuses {doing}: {text}; it exists with other arguments: configure what is \
-                         there, delete it when it is empty, or set topology.declare = false"
-                        ))
-                    }
-                    AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Self {
-                        message: format!(
-                            "{at} refuses {doing}: {text}; `revertd worker` creates it at its start, with \
-                             topology.declare = true"
-                        ),
-                        kind: BrokerErrorKind::Missing,
-                    },
-                    AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
-                        Self::transient(format!("{at} fails at {doing}: {text}"))
-                    }
-                }
+            // Nothing was delivered yet: the server does not speak AMQP.
+            ErrorKind::ParsingError(_) if operation == Operation::Connecting => {
+                let problem = Diagnostic::new(format!("{at} does not answer in AMQP"));
+                Self::permanent(problem.remedy(
+                    "correct host and port in amqp.url, or write amqps:// if the port speaks TLS",
+                ))
             }
-            // The connection's end, as seen from a channel. Its cause was reported where it arose.
-            _ => Self::transient(format!(
-                "cannot work with {at} ({doing}): {error}; is it running, and is the address in amqp.url \
-                 (REVERTD_AMQP__URL) right?"
+            ErrorKind::ParsingError(_) => Self::transient(format!(
+                "{at} sent a frame that revertd could not parse while {operation}"
             )),
+            ErrorKind::ProtocolError(reply) => of_reply(reply, &at, operation),
+            // The connection ended, as a channel sees it. Its cause was reported where it arose.
+            _ => {
+                let text = format!("the connection to {at} failed while {operation}: {error}");
+                Self::transient(Diagnostic::new(text).remedy(
+                    "check that the server runs, and the address in amqp.url (REVERTD_AMQP__URL)",
+                ))
+            }
         }
+    }
+}
+
+/// Classifies an AMQP reply code.
+fn of_reply(reply: &AMQPError, at: &str, operation: Operation<'_>) -> BrokerError {
+    let text = reply.get_message();
+    let is_login = operation == Operation::Connecting;
+    match reply.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if is_login => {
+            let problem = Diagnostic::new(format!("{at} refuses the login: {text}"));
+            BrokerErrorKind::LoginRefused.with(problem.remedy(
+                "check user and password in amqp.url (REVERTD_AMQP__URL) or amqp.password_file, \
+                 or, with auth_mechanism=external, amqp.cert_file",
+            ))
+        }
+        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if is_login => {
+            let problem = Diagnostic::new(format!("{at} refuses the virtual host: {text}"));
+            BrokerErrorKind::HostRefused.with(problem.remedy(
+                "correct it in amqp.url, where / is written %2f, or create it with rabbitmqctl \
+                 add_vhost VHOST and rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ",
+            ))
+        }
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+            let problem = Diagnostic::new(format!(
+                "{at} denied a permission while {operation}: {text}"
+            ));
+            BrokerErrorKind::Forbidden.with(problem.remedy(
+                "grant the user that permission: rabbitmqctl set_permissions -p VHOST USER \
+                 CONFIGURE WRITE READ",
+            ))
+        }
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => {
+            BrokerErrorKind::Unequal.with(of_precondition(text.as_str(), at, operation))
+        }
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => {
+            let text = format!("{at} found no queue or exchange while {operation}: {text}");
+            BrokerErrorKind::Missing.with(
+                Diagnostic::new(text).remedy(
+                    "start `revertd worker` with topology.declare = true, which declares it",
+                ),
+            )
+        }
+        AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
+            BrokerError::transient(format!("{at} returned an error while {operation}: {text}"))
+        }
+    }
+}
+
+fn of_precondition(text: &str, at: &str, operation: Operation<'_>) -> Diagnostic {
+    if operation.is_publishing() {
+        return Diagnostic::new(format!("{at} rejected a message while {operation}: {text}"))
+            .remedy(
+                "amqp.url must name the user that the broker knows this login by (with \
+                 auth_mechanism=external, the name that it reads from the certificate), and no \
+                 message may be larger than the broker's max_message_size",
+            );
+    }
+    let problem = Diagnostic::new(format!(
+        "{at} refused an argument while {operation}: {text}"
+    ));
+    if operation.is_declaring() {
+        return problem.remedy(
+            "it exists with other arguments: configure those that it has, delete it while it is \
+             empty, or set topology.declare = false",
+        );
+    }
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DECLARING: Operation<'_> = Operation::DeclaringQueue("q");
+    const PUBLISHING: Operation<'_> = Operation::Publishing;
+    const CONNECTING: Operation<'_> = Operation::Connecting;
+
+    fn soft(error: AMQPSoftError) -> AMQPErrorKind {
+        AMQPErrorKind::Soft(error)
+    }
+
+    fn classified(kind: AMQPErrorKind, operation: Operation<'_>) -> BrokerError {
+        let reply = AMQPError::new(kind, "TEXT".into());
+        BrokerError::classify(&ErrorKind::ProtocolError(reply).into(), "h:1", operation)
+    }
+
+    #[test]
+    fn a_reply_is_classified_by_code_and_operation() {
+        use AMQPSoftError::{ACCESSREFUSED, NOTFOUND, PRECONDITIONFAILED, RESOURCELOCKED};
+        use BrokerErrorKind::{Forbidden, HostRefused, LoginRefused, Missing, Transient, Unequal};
+        let not_allowed = AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED);
+        let table = [
+            (
+                soft(ACCESSREFUSED),
+                CONNECTING,
+                LoginRefused,
+                "the login: TEXT",
+            ),
+            (
+                soft(ACCESSREFUSED),
+                PUBLISHING,
+                Forbidden,
+                "while publishing: TEXT",
+            ),
+            (
+                not_allowed.clone(),
+                CONNECTING,
+                HostRefused,
+                "the virtual host",
+            ),
+            (not_allowed, DECLARING, Transient, "while declaring queue q"),
+            (
+                soft(PRECONDITIONFAILED),
+                PUBLISHING,
+                Unequal,
+                "rejected a message",
+            ),
+            (
+                soft(PRECONDITIONFAILED),
+                DECLARING,
+                Unequal,
+                "refused an argument",
+            ),
+            (soft(NOTFOUND), DECLARING, Missing, "found no queue"),
+            (
+                soft(RESOURCELOCKED),
+                DECLARING,
+                Transient,
+                "returned an error",
+            ),
+        ];
+        for (reply, operation, kind, text) in table {
+            let error = classified(reply, operation);
+            assert_eq!(error.kind, kind, "{error}");
+            assert!(
+                error.diagnostic.message.starts_with("RabbitMQ at h:1 "),
+                "{error}"
+            );
+            assert!(error.diagnostic.message.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_remedy_depends_on_the_operation() {
+        let remedy = |operation| {
+            let error = classified(soft(AMQPSoftError::PRECONDITIONFAILED), operation);
+            error.diagnostic.remedy.unwrap_or_default()
+        };
+        assert!(remedy(DECLARING).contains("other arguments"));
+        assert!(remedy(PUBLISHING).contains("max_message_size"));
+        assert_eq!(remedy(Operation::Acknowledging("q")), "");
+    }
+
+    #[test]
+    fn errors_of_two_addresses_keep_a_common_kind() {
+        let refused = classified(soft(AMQPSoftError::ACCESSREFUSED), CONNECTING);
+        assert!(refused.clone().and(&refused).is_login_refused());
+        let mixed = refused.and(&BrokerError::silent("h:2"));
+        assert!(!mixed.is_permanent());
+        assert!(
+            mixed
+                .to_string()
+                .contains(": TEXT, and RabbitMQ at h:2 does not answer; check")
+        );
     }
 }

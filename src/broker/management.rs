@@ -1,33 +1,29 @@
 //! RabbitMQ's management API, of which only questions are asked: what AMQP does not show.
 //!
-//! The only file of this room that speaks HTTP. It must not know what the answers mean.
+//! It must not know what the answers mean.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, HOST};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_util::either::Either;
 use zeroize::Zeroizing;
 
 use super::connection::parsed;
+use crate::common::diagnostic::Diagnostic;
+use crate::common::http_client::{
+    self, AUTHORIZATION, HttpError, HttpLimits, HttpServer, Request, StatusCode,
+};
 use crate::common::tls;
 use crate::config::{ManagementUrl, Settings};
 
-/// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Largest answer that is read.
-const MAX_BYTES: usize = 4 << 20;
+/// The limits of a question: how long the answer may take, and how large it may be.
+const LIMITS: HttpLimits = HttpLimits {
+    time: Duration::from_secs(10),
+    body_bytes: 4 << 20,
+};
 
 /// Queues that are listed at most.
 const QUEUES_MAX: u32 = 100;
@@ -42,7 +38,7 @@ pub enum Unanswered {
     /// There is no such thing.
     Missing,
     /// Something else.
-    Failed(String),
+    Failed(Diagnostic),
 }
 
 impl std::fmt::Display for Unanswered {
@@ -51,7 +47,7 @@ impl std::fmt::Display for Unanswered {
             Self::NoPlugin(why) => write!(f, "there is no management API: {why}"),
             Self::Forbidden(why) => write!(f, "the management API refuses: {why}"),
             Self::Missing => f.write_str("the management API knows nothing of this"),
-            Self::Failed(why) => write!(f, "the management API fails: {why}"),
+            Self::Failed(problem) => write!(f, "the management API fails: {problem}"),
         }
     }
 }
@@ -121,51 +117,34 @@ impl Management {
 
     /// Asks for what is below `/api`.
     pub async fn get(&self, path: &str) -> Result<Value, Unanswered> {
-        let silent = |_| {
-            Err(Unanswered::Failed(format!(
-                "{} does not answer",
-                self.host()
-            )))
-        };
-        timeout(PATIENCE, self.asked(path))
-            .await
-            .unwrap_or_else(silent)
-    }
-
-    async fn asked(&self, path: &str) -> Result<Value, Unanswered> {
         let at = self.host();
-        let classify = |error: &dyn std::fmt::Display| Unanswered::Failed(format!("{at}: {error}"));
-        let (host, port) = self.url.address();
-        let stream = TcpStream::connect((host, port))
-            .await
-            .map_err(|error| Unanswered::NoPlugin(format!("{at}: {error}")))?;
-        let stream = match self.url.tls() {
-            None => Either::Left(stream),
-            Some(files) => {
-                let encrypted = tls::connect(files, host, stream).await;
-                Either::Right(encrypted.map_err(|error| match tls::fault(&error, "amqp") {
-                    Some(fault) => Unanswered::Failed(format!("{at} {}", fault.what)),
-                    None => classify(&error),
-                })?)
-            }
-        };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| classify(&error))?;
-        // Ends with the sender; its errors reach whoever waits for the answer.
-        tokio::spawn(connection);
+        let failed =
+            |error: &dyn std::fmt::Display| Unanswered::Failed(format!("{at}: {error}").into());
         let request = Request::get(format!("{}/api/{path}", self.url.prefix()))
-            .header(HOST, &at)
             .header(AUTHORIZATION, self.authorization.as_str())
-            .body(String::new())
-            .map_err(|error| classify(&error))?;
-        let answer = sender.send_request(request).await;
-        let answer = answer.map_err(|error| Unanswered::NoPlugin(format!("{at}: {error}")))?;
+            .body(Bytes::new())
+            .map_err(|error| failed(&error))?;
+        let (host, port) = self.url.address();
+        let server = HttpServer {
+            host,
+            port,
+            authority: &at,
+            tls: self.url.tls(),
+        };
+        let answer = http_client::send(server, request, LIMITS).await;
+        let answer = answer.map_err(|error| match error {
+            HttpError::Connect(_) | HttpError::NoAnswer(_) => {
+                Unanswered::NoPlugin(format!("{at}: {error}"))
+            }
+            HttpError::Tls(error) => match tls::fault(&error, "amqp") {
+                Some(fault) => Unanswered::Failed(fault.problem.prefixed(format!("{at} "))),
+                None => failed(&error),
+            },
+            HttpError::Body(_) | HttpError::Request(_) => failed(&error),
+            HttpError::Silent => Unanswered::Failed(format!("{at} does not answer").into()),
+        })?;
         let status = answer.status();
-        let body = read(answer.into_body())
-            .await
-            .map_err(|error| classify(&error))?;
-        let value: Result<Value, _> = serde_json::from_slice(&body);
+        let value: Result<Value, _> = serde_json::from_slice(answer.body());
         let reason = value
             .as_ref()
             .ok()
@@ -180,25 +159,11 @@ impl Management {
                 Err(Unanswered::Forbidden(format!("{at}: {reason}")))
             }
             (StatusCode::NOT_FOUND, _) => Err(Unanswered::Missing),
-            _ => Err(classify(&reason)),
+            _ => Err(failed(&reason)),
         }
     }
 }
 
 fn escaped(name: &str) -> String {
     utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
-}
-
-async fn read(mut body: Incoming) -> Result<Vec<u8>, String> {
-    let mut read = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame.map_err(|error| error.to_string())?;
-        if let Some(data) = frame.data_ref() {
-            read.extend_from_slice(data);
-        }
-        if read.len() > MAX_BYTES {
-            return Err("its answer is too long".into());
-        }
-    }
-    Ok(read)
 }

@@ -7,11 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-
-use super::consume::trust;
-use super::consume::trust::{Speakers, Trust};
-use crate::domain::request::{Envelope, is_traceparent};
+use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 
 pub const ATTEMPTS: &str = "x-attempts";
 pub const CLIENT: &str = "x-client";
@@ -64,32 +60,6 @@ pub fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQ
     properties.headers().as_ref()?.inner().get(name)
 }
 
-/// Parses the properties of a delivery, or with `noted` those of a dead letter.
-pub fn envelope(properties: &BasicProperties, trust: &Trust, noted: bool) -> Envelope {
-    let Speakers { client, claim } = trust.speakers(properties, noted);
-    let header = |name| header(properties, name);
-    let count = |name| {
-        header(name)
-            .and_then(integer)
-            .and_then(|value| u32::try_from(value).ok())
-    };
-    Envelope {
-        client,
-        claim,
-        message_id: given(properties.message_id().as_ref()),
-        correlation_id: given(properties.correlation_id().as_ref()),
-        reply_to: given(properties.reply_to().as_ref()),
-        traceparent: header(TRACEPARENT)
-            .and_then(text)
-            .filter(|text| is_traceparent(text)),
-        attempts: count(ATTEMPTS).unwrap_or(0),
-        waits: count(WAITS)
-            .filter(|_| trust.vouches(properties))
-            .unwrap_or(0),
-        max_attempts: count(MAX_ATTEMPTS).filter(|max| *max > 0),
-    }
-}
-
 /// The properties of a delivery that `user` publishes again, with `added` headers: as a request of
 /// `client`, or of the client that it claims. If they exceed `max_bytes` (a frame), the publisher's
 /// headers are left out.
@@ -115,7 +85,7 @@ pub fn passed_on(
     }
     headers.insert(CLIENT.into(), AMQPValue::LongString(client.into()));
     if !claimed.is_empty() {
-        headers.insert(CLAIMED.into(), trust::array(claimed));
+        headers.insert(CLAIMED.into(), array(claimed));
     }
     for (name, value) in added {
         headers.insert(name.into(), value);
@@ -177,22 +147,10 @@ pub fn replayed(
     passed.with_headers(FieldTable::from(headers))
 }
 
-/// Whether the message is a replayed dead letter: a trusted login published it, and it has a client
-/// but no attempt, unlike a message from a rung.
-pub fn is_replay(properties: &BasicProperties, trust: &Trust) -> bool {
-    let has = |name: &str| header(properties, name).is_some();
-    trust.vouches(properties) && has(CLIENT) && !has(ATTEMPTS)
-}
-
 /// The publisher's timestamp.
 pub fn published_at(properties: &BasicProperties) -> Option<Timestamp> {
     let seconds = i64::try_from((*properties.timestamp())?).ok()?;
     Timestamp::from_second(seconds).ok()
-}
-
-/// The time of the first attempt, if a trusted login published the message.
-pub fn first_attempt(properties: &BasicProperties, trust: &Trust) -> Option<Timestamp> {
-    noted_first_attempt(properties).filter(|_| trust.vouches(properties))
 }
 
 /// The time of the first attempt, by the message's header.
@@ -212,9 +170,10 @@ pub fn long_text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text[..end].into())
 }
 
-fn given(value: Option<&ShortString>) -> Option<String> {
-    let text = value.map(ShortString::as_str);
-    text.filter(|text| !text.is_empty()).map(Into::into)
+/// The chain as a header.
+pub fn array(names: &[String]) -> AMQPValue {
+    let text = |name: &String| AMQPValue::LongString(name.as_str().into());
+    AMQPValue::FieldArray(FieldArray::from(names.iter().map(text).collect::<Vec<_>>()))
 }
 
 /// A value's text, if it is UTF-8.
@@ -255,28 +214,5 @@ fn value_bytes(value: &AMQPValue) -> usize {
         AMQPValue::FieldArray(array) => 4 + array.as_slice().iter().map(value_bytes).sum::<usize>(),
         AMQPValue::FieldTable(table) => table_bytes(table.inner()),
         _ => 8,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Settings;
-
-    #[test]
-    fn retry_headers_count_only_from_the_own_login() {
-        let headers = BTreeMap::from([(WAITS.into(), AMQPValue::LongLongInt(3))]);
-        let properties = |user: &str| {
-            BasicProperties::default()
-                .with_headers(FieldTable::from(headers.clone()))
-                .with_user_id(user.into())
-        };
-        let trust = Trust::new("worker", &Settings::load_from(None, []).expect("defaults"));
-        let waits = |properties: &BasicProperties| envelope(properties, &trust, false).waits;
-        assert_eq!(waits(&properties("worker")), 3);
-        assert_eq!(waits(&properties("other")), 0);
-        let other = properties("other");
-        let passed = passed_on(&other, "other", &[], "worker", Vec::new(), 1000);
-        assert_eq!(waits(&passed), 0, "it is taken off");
     }
 }

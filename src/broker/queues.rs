@@ -3,4 +3,6 @@
 pub(super) mod depths;
 pub(super) mod queue_reader;
 pub(super) mod queued_message;
+mod requeue;
 pub(super) mod rungs;
+mod shown;

@@ -6,6 +6,7 @@ use lapin::{Channel, Connection, ExchangeKind};
 
 use super::connection::{CONNECT_TIMEOUT, within};
 use super::error::BrokerError;
+use super::operation::Operation;
 use crate::config::{Settings, TopologySettings};
 
 /// The delivery limit of the queues: practically unlimited, and within the range that every
@@ -279,8 +280,7 @@ impl Steps<'_> {
                 arguments,
             )
             .await;
-        let doing = format!("declaring the exchange {}", exchange.name);
-        self.done(declared, &doing)?;
+        self.done(declared, Operation::DeclaringExchange(exchange.name))?;
         self.close(&channel).await;
         Ok(())
     }
@@ -311,8 +311,7 @@ impl Steps<'_> {
             options,
             FieldTable::default(),
         );
-        let doing = format!("binding the queue {queue} to the exchange {exchange}");
-        self.done(binding.await, &doing)
+        self.done(binding.await, Operation::Binding { queue, exchange })
     }
 
     /// Declares a queue, or checks that it exists. The channel stays open.
@@ -333,13 +332,13 @@ impl Steps<'_> {
         let declared = channel
             .queue_declare(name.into(), options, queue.arguments.clone())
             .await;
-        self.done(declared, &format!("declaring the queue {name}"))?;
+        self.done(declared, Operation::DeclaringQueue(name))?;
         Ok(channel)
     }
 
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
         let channel = self.connection.create_channel().await;
-        self.done(channel, "opening a channel")
+        self.done(channel, Operation::OpeningChannel)
     }
 
     /// Closes the channel. A failure is ignored: the channel ends with its connection.
@@ -347,7 +346,11 @@ impl Steps<'_> {
         let _ = channel.close(200, "done".into()).await;
     }
 
-    pub fn done<T>(&self, result: Result<T, lapin::Error>, doing: &str) -> Result<T, BrokerError> {
-        result.map_err(|error| BrokerError::classify(&error, self.host, doing))
+    pub fn done<T>(
+        &self,
+        result: Result<T, lapin::Error>,
+        operation: Operation<'_>,
+    ) -> Result<T, BrokerError> {
+        result.map_err(|error| BrokerError::classify(&error, self.host, operation))
     }
 }

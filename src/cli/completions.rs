@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::written;
+use super::output::written;
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Output, print, print_pretty};
+use super::output::{Output, print, print_pretty};
 use crate::config::Settings;
 
 #[derive(Debug, Args)]

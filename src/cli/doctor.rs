@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{Output, print_pretty, written};
+use super::output::{Output, print_pretty, written};
 use crate::common::check::{CheckStatus, Checks};
 use crate::config::{Settings, SettingsError};
 use crate::{broker, ledger};
@@ -32,7 +32,7 @@ pub async fn run(settings: &Settings, args: &DoctorArgs) -> anyhow::Result<ExitC
 /// What there is to say without a configuration.
 pub fn misconfigured(error: &SettingsError, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut checks = Checks::default();
-    checks.failed("configuration", error);
+    checks.failed("configuration", error.diagnostic());
     for id in ["database-state", "amqp-state"] {
         checks.skipped(id, "nothing can be connected to without a configuration");
     }

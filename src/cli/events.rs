@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 
+use super::output::{Output, print, print_json};
 use super::progress::Progress;
 use super::prompt;
-use super::{Output, print, print_json};
 use crate::broker::{Broker, BrokerError, Message, PublishResult, Publisher};
 use crate::common::backoff::Backoff;
 use crate::config::Settings;
@@ -244,7 +244,12 @@ async fn until_taken(
             return Ok(unroutable);
         }
         let wait = backoff.next_wait();
-        warn!(events = refused.len(), retry_in = ?wait, "refused: a queue that is bound is full, or without a leader");
+        warn!(
+            event = "queue_refused",
+            events = refused.len(),
+            retry_in = ?wait,
+            "a bound queue refused events, because it is full or has no leader"
+        );
         messages = refused;
         sleep(wait).await;
         *publisher = self::publisher(settings).await?;

@@ -8,8 +8,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::operator;
+use super::output::{Output, print, print_json, print_pretty};
 use super::terminal::{folded, visible, width};
-use super::{Output, operator, print, print_json, print_pretty};
 use crate::broker;
 use crate::config::Settings;
 use crate::ledger::admin::grants::{Grant, Grants, Scope};

@@ -6,8 +6,8 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
+use super::output::{Output, print};
 use super::terminal::visible;
-use super::{Output, print};
 use crate::config::Settings;
 use crate::telemetry;
 

@@ -101,8 +101,9 @@ pub fn warn_of_clear_text(server: &str, hosts: &[String], remedy: &str) {
     if !hosts.is_empty() {
         let hosts = hosts.join(", ");
         warn!(
+            event = "clear_text",
             hosts,
-            "the connection to {server} is not encrypted, nor is anybody verified: {remedy}"
+            "the connection to {server} is not encrypted, nor is the server verified; {remedy}"
         );
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{Output, print, print_json};
+use super::output::{Output, print, print_json};
 use crate::config::Settings;
 use crate::ledger;
 

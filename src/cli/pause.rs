@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use super::operator;
+use super::output::{Output, print, print_json};
 use super::terminal::visible;
-use super::{Output, operator, print, print_json};
 use crate::config::Settings;
 use crate::ledger::admin::control::{Control, FleetState};
 

@@ -19,7 +19,8 @@ pub fn stop() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// The first signal stops in order, the second at once: what is in hand is then delivered again.
+/// The first signal stops in order, the second at once: unacknowledged requests are then delivered
+/// again.
 async fn on_signals(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
     loop {
         let status = tokio::select! {
@@ -27,10 +28,16 @@ async fn on_signals(mut interrupt: Signal, mut terminate: Signal, stop: Cancella
             _ = terminate.recv() => SIGTERM_STATUS,
         };
         if stop.is_cancelled() {
-            warn!("second signal: stopped at once");
+            warn!(
+                event = "stopped_at_once",
+                "second signal: the process ends at once"
+            );
             std::process::exit(status);
         }
-        info!("stopping: finishing what is in hand; a second signal ends it at once");
+        info!(
+            event = "stopping",
+            "stopping: finishing the work in flight; a second signal ends the process at once"
+        );
         stop.cancel();
     }
 }

@@ -9,8 +9,9 @@ use clap::Args;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::output::{Output, print, print_pretty};
 use super::terminal::{folded, visible, width};
-use super::{Output, print, print_pretty, time_span};
+use super::time_span::time_span;
 use crate::config::Settings;
 use crate::ledger::admin::control::Control;
 use crate::ledger::admin::history::Subject;

@@ -1,75 +1,31 @@
 //! `revertd submit`
 
-use std::fmt::Write;
 use std::io::Read;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use clap::Args;
 use serde_json::{Map, Value};
 
-use super::terminal::visible;
-use super::{Output, print, print_json, time_span};
+use super::output::{Output, print, print_json};
 use crate::broker::{RequestClient, Submission};
 use crate::config::Settings;
 use crate::domain::event::EventType;
 
+mod args;
 mod dry_run;
 mod file;
 mod lines;
+mod looked;
 mod report;
 mod sending;
+mod summary;
+
+pub use args::SubmitArgs;
+use report::NO_ANSWER;
+use summary::summary;
+
 /// As the parser of arguments ends.
 const WRONG_USAGE: u8 = 2;
-
-/// No answer in time; the request goes on.
-const NO_ANSWER: u8 = 3;
-
-#[derive(Debug, Args)]
-pub struct SubmitArgs {
-    /// The usage to revert.
-    #[arg(long, value_name = "UUID", required_unless_present_any = ["body", "file"])]
-    usage_id: Option<String>,
-    /// How much of it, in the ledger's smallest unit.
-    #[arg(
-        long,
-        value_name = "INT64",
-        required_unless_present_any = ["body", "file"],
-        allow_hyphen_values = true
-    )]
-    amount: Option<String>,
-    /// The billing account. One of this, --org-id and --project-id is required.
-    #[arg(long, value_name = "UUID")]
-    billing_id: Option<String>,
-    /// The org; alone, stands for its default account.
-    #[arg(long, value_name = "UUID")]
-    org_id: Option<String>,
-    /// The project; alone, stands for its org's default account.
-    #[arg(long, value_name = "UUID")]
-    project_id: Option<String>,
-    /// Why; kept with the entry.
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    /// The whole body instead, as JSON; `-` reads standard input.
-    #[arg(long, value_name = "JSON", conflicts_with_all =
-        ["usage_id", "amount", "billing_id", "org_id", "project_id", "reason"])]
-    body: Option<String>,
-    /// The request's id: the same id again answers the same. Without one, a fresh one is made and printed.
-    #[arg(long, value_name = "ID", value_parser = message_id)]
-    message_id: Option<String>,
-    /// Attempts at most: 1 answers an unknown usage at once.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    max_attempts: Option<u32>,
-    #[command(flatten)]
-    of_file: file::FileArgs,
-    /// How long to wait for the event.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = time_span)]
-    timeout: Duration,
-    /// One line for people, or the event itself.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
 
 pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCode> {
     // Checked here: clap lets go of a requirement that conflicts with another argument.
@@ -149,47 +105,4 @@ fn submission(args: SubmitArgs) -> anyhow::Result<Submission> {
         body,
         max_attempts: args.max_attempts,
     })
-}
-
-fn message_id(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > 255 {
-        return Err("must have 1 to 255 bytes".into());
-    }
-    Ok(text.to_owned())
-}
-
-/// One line that tells a person what happened.
-#[must_use]
-pub fn summary(event: &Value) -> String {
-    let data = &event["data"];
-    // Ids and metadata are a client's words.
-    let text = |value: &Value| visible(value.as_str().unwrap_or("?")).into_owned();
-    let (kind, request) = (text(&event["type"]), text(&data["request_id"]));
-    let Some(error) = data.get("error") else {
-        return format!(
-            "{kind}: {} of {} given back, {} remain (request {request}, transaction {})",
-            text(&data["amount"]),
-            text(&data["usage_amount"]),
-            text(&data["remaining"]),
-            text(&data["transaction_id"]),
-        );
-    };
-    let info = &error["details"][0];
-    let mut line = format!(
-        "{kind}: {}: {}",
-        text(&info["reason"]),
-        text(&error["message"])
-    );
-    for (key, value) in info["metadata"].as_object().into_iter().flatten() {
-        let _ = write!(line, ", {key} {}", text(value));
-    }
-    for violation in error["details"][1]["fieldViolations"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
-        let (field, description) = (text(&violation["field"]), text(&violation["description"]));
-        let _ = write!(line, "; {field} {description}");
-    }
-    format!("{line} (request {request})")
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::output::{Output, print, print_json};
 use super::progress::Progress;
-use super::{Output, print, print_json};
 use crate::config::Settings;
 use crate::ledger::verify::{Finding, Range, Verification, Verified};
 

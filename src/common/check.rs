@@ -1,8 +1,14 @@
-//! What `revertd doctor` says of one thing: what was seen, whether that is in order, and what to do where it isn't.
+//! A check of `revertd doctor`: what was seen, whether that is in order, and the remedy where it
+//! is not.
 //!
 //! Pure. It must not know who looks, nor how it is shown.
 
 use serde::Serialize;
+
+use super::diagnostic::Diagnostic;
+
+/// To follow the first of several problems.
+pub const SHOWS_ALL: &str = " (`revertd doctor` shows all problems)";
 
 /// Whether a thing is in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -72,13 +78,10 @@ impl Checks {
         self.add(id, CheckStatus::Skipped, why, Some(remedy.into()));
     }
 
-    /// An error of the program's own, which says what is wrong and, after a semicolon, what to do.
-    pub fn failed(&mut self, id: &'static str, error: &dyn std::error::Error) {
-        let text = error.to_string();
-        match text.split_once("; ") {
-            Some((seen, remedy)) => self.error(id, seen, remedy),
-            None => self.add(id, CheckStatus::Error, text, None),
-        }
+    /// An error that the check met.
+    pub fn failed(&mut self, id: &'static str, error: &Diagnostic) {
+        let remedy = error.remedy.clone();
+        self.add(id, CheckStatus::Error, &error.message, remedy);
     }
 
     /// What others have found, after what is here.
@@ -97,17 +100,16 @@ impl Checks {
         self.0.iter()
     }
 
-    /// The first error, as one sentence with its remedy.
+    /// The first error.
     #[must_use]
-    pub fn first_error(&self) -> Option<String> {
+    pub fn first_error(&self) -> Option<Diagnostic> {
         let error = self
             .iter()
             .find(|check| check.status == CheckStatus::Error)?;
-        let remedy = error.remedy.as_deref();
-        Some(remedy.map_or_else(
-            || error.seen.clone(),
-            |remedy| format!("{}; {remedy}", error.seen),
-        ))
+        Some(Diagnostic {
+            message: error.seen.clone(),
+            remedy: error.remedy.clone(),
+        })
     }
 
     fn add(
@@ -132,17 +134,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_split_into_problem_and_remedy() {
+    fn a_failed_check_keeps_message_and_remedy_apart() {
         let mut checks = Checks::default();
-        let error = std::io::Error::other("it is broken; mend it; or buy another");
+        let error = Diagnostic::new("it fails; twice").remedy("restart it; or replace it");
         checks.failed("a-thing", &error);
         let check = checks.iter().next().expect("one");
-        assert_eq!(check.seen, "it is broken");
-        assert_eq!(check.remedy.as_deref(), Some("mend it; or buy another"));
-        assert_eq!(
-            checks.first_error().as_deref(),
-            Some("it is broken; mend it; or buy another")
-        );
+        assert_eq!(check.seen, "it fails; twice");
+        assert_eq!(check.remedy.as_deref(), Some("restart it; or replace it"));
+        assert_eq!(checks.first_error(), Some(error));
         assert_eq!(checks.count(CheckStatus::Error), 1);
     }
 }

@@ -156,7 +156,12 @@ impl Server {
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(%error, "a connection could not be taken; see the limit of open files (ulimit -n)");
+                    warn!(
+                        event = "accept_failed",
+                        %error,
+                        "the server could not accept a connection; check the limit of open files \
+                         (ulimit -n)"
+                    );
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -227,12 +232,13 @@ impl Server {
 fn warn_of_share(listener: &TcpListener, address: IpAddr, cases: u64, share: usize) {
     let port = listener.local_addr().map_or(0, |address| address.port());
     warn!(
-        port,
         event = "connections_closed",
+        port,
         %address,
         cases,
         share,
-        "connections were closed at once: their address holds a tenth of all that the port takes; where it is a \
-         proxy's, let the proxy keep fewer, or raise gateway.max_in_flight"
+        "the server closed connections at once, because their address holds its share, a tenth of \
+         all connections; if the address is a proxy, let it keep fewer connections, or raise \
+         gateway.max_in_flight"
     );
 }

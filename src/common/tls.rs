@@ -1,7 +1,8 @@
-//! TLS to both servers: what a server must show, what we show, and what is wrong where either does not do.
+//! TLS to both servers: the certificates of the server and of the client, and the faults of either.
 //!
-//! The only room that configures TLS. A server's certificate is always verified in full: its chain, its times, its host
-//! name. There is no way to encrypt without that. It must not know AMQP, PostgreSQL, or what is sent.
+//! The only module that configures TLS as a client. A server's certificate is always verified in
+//! full: its chain, its times, its host name. There is no way to encrypt without that. It must not
+//! know AMQP, PostgreSQL, or what is sent.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,24 +15,20 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::diagnostic::Diagnostic;
 use crate::config::{HeldFile, Identity, TlsFiles};
 
 mod fault;
 
-pub use fault::{Fault, fault};
+pub use fault::{Fault, TlsError, fault};
 
 /// An encrypted connection to a server that was verified.
 pub type Stream = Box<tokio_rustls::client::TlsStream<TcpStream>>;
 
-/// A file does not hold what its key is for.
-#[derive(Debug, thiserror::Error)]
-#[error("configuration: {0}")]
-pub struct TlsError(String);
-
-/// What `files` say, as the client of either server takes it.
+/// The configuration of a TLS client that `files` make.
 ///
 /// # Errors
-/// Which key's file does not hold what it should.
+/// The key whose file cannot be used.
 pub fn config(files: &TlsFiles) -> Result<ClientConfig, TlsError> {
     let section = files.section;
     let roots = match &files.ca {
@@ -47,17 +44,17 @@ pub fn config(files: &TlsFiles) -> Result<ClientConfig, TlsError> {
     };
     let chain = certificates(&format!("{section}.cert_file"), cert)?;
     let private = PrivateKeyDer::from_pem_slice(key.content()).map_err(|_| {
-        TlsError(format!(
-            "{section}.key_file: {key} holds no private key that can be read; it must be PEM, unencrypted, \
-             PKCS#8, SEC1 or PKCS#1"
-        ))
+        let text = format!("{section}.key_file: {key} holds no private key that can be read");
+        let remedy = "it must be PEM, unencrypted, PKCS#8, SEC1 or PKCS#1";
+        TlsError(Diagnostic::new(text).remedy(remedy))
     })?;
-    config.with_client_auth_cert(chain, private).map_err(|error| {
-        TlsError(format!(
-            "{section}.cert_file and {section}.key_file: {cert} and {key} don't do together: {error}; the key \
-             must be that of the first certificate"
-        ))
-    })
+    config
+        .with_client_auth_cert(chain, private)
+        .map_err(|error| {
+            let keys = format!("{section}.cert_file and {section}.key_file");
+            let text = format!("{keys}: {cert} and {key} do not match: {error}");
+            TlsError(Diagnostic::new(text).remedy("the key must be that of the first certificate"))
+        })
 }
 
 /// Encrypts a connection, once the server has shown that it is `host`.
@@ -88,9 +85,8 @@ fn authorities(section: &str, file: &HeldFile) -> Result<RootCertStore, TlsError
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&key, file)? {
         roots.add(certificate).map_err(|error| {
-            TlsError(format!(
-                "{key}: {file} holds a certificate that can't be used: {error}"
-            ))
+            let text = format!("{key}: {file} holds a certificate that cannot be used: {error}");
+            TlsError(text.into())
         })?;
     }
     Ok(roots)
@@ -101,15 +97,16 @@ fn authorities_of_system(section: &str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        let why: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(TlsError(format!(
-            "{section}.ca_file is not set, and this system trusts no authority ({}); set it, or install the \
-             system's certificates (package ca-certificates)",
-            if why.is_empty() {
-                "none found".into()
-            } else {
-                why.join("; ")
-            }
+        let errors: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+        let errors = if errors.is_empty() {
+            "none found".into()
+        } else {
+            errors.join(", ")
+        };
+        let text =
+            format!("{section}.ca_file is not set, and this system trusts no authority ({errors})");
+        return Err(TlsError(Diagnostic::new(text).remedy(
+            "set it, or install the system's certificates (package ca-certificates)",
         )));
     }
     Ok(roots)
@@ -117,12 +114,13 @@ fn authorities_of_system(section: &str) -> Result<RootCertStore, TlsError> {
 
 fn certificates(key: &str, file: &HeldFile) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(file.content()).collect();
-    let read =
-        read.map_err(|error| TlsError(format!("{key}: {file} can't be read as PEM: {error}")))?;
+    let read = read.map_err(|error| {
+        TlsError(format!("{key}: {file} cannot be read as PEM: {error}").into())
+    })?;
     if read.is_empty() {
-        return Err(TlsError(format!(
-            "{key}: {file} holds no certificate; it must be PEM: -----BEGIN CERTIFICATE-----"
-        )));
+        let problem = Diagnostic::new(format!("{key}: {file} holds no certificate"));
+        let remedy = "it must be PEM: -----BEGIN CERTIFICATE-----";
+        return Err(TlsError(problem.remedy(remedy)));
     }
     Ok(read)
 }

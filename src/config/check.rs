@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Settings, SettingsError};
+use super::error::SettingsError;
+use super::settings::Settings;
+use crate::common::diagnostic::Diagnostic;
 
 impl Settings {
     pub(super) fn check(&self) -> Result<(), SettingsError> {
-        let invalid = |what: String| Err(SettingsError(what));
         let positive = [
             ("worker.concurrency", u64::from(self.worker.concurrency)),
             ("worker.batch_max", u64::from(self.worker.batch_max)),
@@ -49,36 +50,38 @@ impl Settings {
         ];
         for (key, value) in positive {
             if value == 0 {
-                return invalid(format!("{key} is 0; it must be at least 1"));
+                return invalid(format!("{key} is 0"), "it must be at least 1");
             }
             if i64::try_from(value).is_err() {
-                return invalid(format!("{key} is too large"));
+                return invalid(format!("{key} is too large"), "it must fit an int64");
             }
         }
         let (prefetch, batch_max) = (self.prefetch(), self.worker.batch_max);
         if prefetch < batch_max {
-            return invalid(format!(
-                "amqp.prefetch ({prefetch}) is less than worker.batch_max ({batch_max}), so no batch \
-                 could ever fill; raise the first or lower the second"
-            ));
+            let text = format!(
+                "amqp.prefetch ({prefetch}) is less than worker.batch_max ({batch_max}), so no \
+                 batch can become full"
+            );
+            return invalid(text, "raise the first or lower the second");
         }
         let (pool, concurrency) = (self.pool_size(), self.worker.concurrency);
         if pool < concurrency {
-            return invalid(format!(
+            let text = format!(
                 "database.pool_size ({pool}) is less than worker.concurrency ({concurrency}), so \
-                 workers would wait for each other; raise the first or lower the second"
-            ));
+                 workers would wait for each other"
+            );
+            return invalid(text, "raise the first or lower the second");
         }
         if self.retry.delays.is_empty() && self.retry.usage_not_found_attempts > 0 {
-            return invalid(format!(
-                "retry.usage_not_found_attempts is {}, but retry.delays is empty; add a delay or set \
-                 the first to 0",
-                self.retry.usage_not_found_attempts
-            ));
+            let attempts = self.retry.usage_not_found_attempts;
+            let text =
+                format!("retry.usage_not_found_attempts is {attempts}, but retry.delays is empty");
+            return invalid(text, "add a delay or set the first to 0");
         }
         let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(30));
         if self.database.lock_timeout < shortest || self.database.lock_timeout > longest {
-            return invalid("database.lock_timeout must be from 1ms to 30s".into());
+            let text = "database.lock_timeout is out of range";
+            return invalid(text, "it must be from 1ms to 30s");
         }
         // PostgreSQL subtracts the age from its clock, so the age is bounded.
         let (shortest, longest) = (Duration::from_millis(1), Duration::from_hours(24 * 36_525));
@@ -88,12 +91,14 @@ impl Settings {
             .is_some_and(|age| age < shortest || age > longest)
         {
             return invalid(
-                "revert.max_age must be from 1ms to 100 years; leave it out for no limit".into(),
+                "revert.max_age is out of range",
+                "it must be from 1ms to 100 years; leave it out for no limit",
             );
         }
         if self.amqp.trusted_users.iter().any(String::is_empty) {
             return invalid(
-                "amqp.trusted_users names an empty login; name the broker's users".into(),
+                "amqp.trusted_users names an empty login",
+                "name users of the broker",
             );
         }
         self.check_gateway()?;
@@ -101,24 +106,26 @@ impl Settings {
     }
 
     fn check_gateway(&self) -> Result<(), SettingsError> {
-        let invalid = |what: String| Err(SettingsError(what));
         let gateway = &self.gateway;
         let (shortest, longest) = (Duration::from_millis(1), Duration::from_hours(1));
         if gateway.timeout < shortest || gateway.timeout > longest {
-            return invalid("gateway.timeout must be from 1ms to 1h".into());
+            return invalid(
+                "gateway.timeout is out of range",
+                "it must be from 1ms to 1h",
+            );
         }
         let (missing, given) = match (&gateway.cert_file, &gateway.key_file) {
             (Some(_), None) => ("gateway.key_file", "gateway.cert_file"),
             (None, Some(_)) => ("gateway.cert_file", "gateway.key_file"),
             (Some(_), Some(_)) | (None, None) => return Ok(()),
         };
-        invalid(format!(
-            "{given} is set, but {missing} is not; set both to serve over TLS, or neither"
-        ))
+        invalid(
+            format!("{given} is set, but {missing} is not"),
+            "set both to serve over TLS, or neither",
+        )
     }
 
     fn check_names(&self) -> Result<(), SettingsError> {
-        let invalid = |what: String| Err(SettingsError(what));
         let mut names = BTreeSet::new();
         let topology = &self.topology;
         let queues = [
@@ -129,10 +136,10 @@ impl Settings {
         ];
         for queue in queues.into_iter().chain(self.retry_queues()) {
             if !names.insert(queue.clone()) {
-                return invalid(format!(
-                    "two queues would be named {queue}; give each its own name (retry.delays must not \
-                     repeat a delay)"
-                ));
+                return invalid(
+                    format!("two queues would be named {queue}"),
+                    "give each its own name (retry.delays must not repeat a delay)",
+                );
             }
         }
         let exchanges = [
@@ -142,8 +149,15 @@ impl Settings {
             topology.dead_letter_exchange.as_str(),
         ];
         if exchanges.iter().collect::<BTreeSet<_>>().len() < exchanges.len() {
-            return invalid("the four exchanges under topology must have different names".into());
+            return invalid(
+                "two of the four exchanges under topology have the same name",
+                "give each its own name",
+            );
         }
         Ok(())
     }
+}
+
+fn invalid(message: impl Into<String>, remedy: &str) -> Result<(), SettingsError> {
+    Err(SettingsError(Diagnostic::new(message).remedy(remedy)))
 }

@@ -1,10 +1,12 @@
-//! Files that hold passwords, certificates and keys, as an orchestrator mounts secrets.
+//! Files of passwords, certificates and keys, as secrets are mounted: they do not belong into an
+//! address.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The content of a file, read when the configuration is loaded. `Display` and `Debug` show only
-/// its path.
+use crate::common::diagnostic::Diagnostic;
+
+/// A file, read when the configuration was loaded. Shows its path, never what it holds.
 #[derive(Clone)]
 pub struct HeldFile {
     path: String,
@@ -12,19 +14,19 @@ pub struct HeldFile {
 }
 
 impl HeldFile {
-    pub(super) fn read(path: &str) -> Result<Self, String> {
+    pub(super) fn read(path: &str) -> Result<Self, Diagnostic> {
         if path.is_empty() {
-            return Err("is empty; it must be the path of a file; \
-                        remove the key if no file is needed"
-                .into());
+            let remedy = "it must be the path of a file, or be left out";
+            return Err(Diagnostic::new("is empty").remedy(remedy));
         }
         let content = std::fs::read(path).map_err(|error| {
-            format!("cannot read {path}: {error}; it must be a file that this process may read")
+            let problem = Diagnostic::new(format!("cannot read {path}: {error}"));
+            problem.remedy("it must be a file that this process may read")
         })?;
         if content.is_empty() {
-            return Err(format!(
-                "{path} is empty; it must hold a password, a certificate or a key"
-            ));
+            let problem = Diagnostic::new(format!("{path} is empty"));
+            let remedy = "the file must hold the password, certificate or key that it is for";
+            return Err(problem.remedy(remedy));
         }
         let content = content.into();
         Ok(Self {
@@ -45,22 +47,20 @@ impl HeldFile {
         &self.content
     }
 
-    /// The content as a password, without the newline that editors and `echo` append.
-    pub(super) fn password(&self) -> Result<String, String> {
-        let path = &self.path;
-        let text = std::str::from_utf8(&self.content)
-            .map_err(|_| format!("{path} is not UTF-8; it must hold only the password"))?;
+    /// A password: all of the file without the newline that editors and `echo` put at its end.
+    pub(super) fn password(&self) -> Result<String, Diagnostic> {
+        let invalid = |what: &str| {
+            let problem = Diagnostic::new(format!("{} {what}", self.path));
+            problem.remedy("it must hold the password alone")
+        };
+        let text = std::str::from_utf8(&self.content).map_err(|_| invalid("is not UTF-8"))?;
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
-            return Err(format!(
-                "{path} holds only a newline; it must hold the password"
-            ));
+            return Err(invalid("holds an empty line"));
         }
         if text.contains(['\n', '\r', '\0']) {
-            return Err(format!(
-                "{path} holds more than one line; it must hold only the password"
-            ));
+            return Err(invalid("holds more than one line"));
         }
         Ok(text.to_owned())
     }

@@ -1,8 +1,11 @@
 //! Combines each URL with the files beside it: password, encryption, trusted authorities, client
 //! certificate.
 
+use super::error::SettingsError;
 use super::files::{HeldFile, Identity, TlsFiles};
-use super::{AmqpSettings, DatabaseSettings, ManagementUrl, Settings, SettingsError};
+use super::management_url::ManagementUrl;
+use super::settings::{AmqpSettings, DatabaseSettings, Settings};
+use crate::common::diagnostic::Diagnostic;
 
 impl Settings {
     /// Adds the content of the files to the URLs.
@@ -13,7 +16,7 @@ impl Settings {
 }
 
 impl AmqpSettings {
-    fn settle(&mut self) -> Result<(), String> {
+    fn settle(&mut self) -> Result<(), Diagnostic> {
         let identity = identity("amqp", self.cert_file.as_ref(), self.key_file.as_ref())?;
         let files = [("ca_file", &self.ca_file), ("cert_file", &self.cert_file)];
         let managed = self.management_url.as_ref();
@@ -23,47 +26,50 @@ impl AmqpSettings {
                 .iter()
                 .find(|(_, file)| file.is_some() && !managed_over_tls);
             if let Some((key, _)) = unused {
-                return Err(format!(
-                    "amqp.{key} is set, but amqp.url begins with amqp://, which does not encrypt; write \
-                     amqps://, or take the key out"
-                ));
+                return invalid(
+                    format!(
+                        "amqp.{key} is set, but amqp.url begins with amqp://, which does not encrypt"
+                    ),
+                    "write amqps://, or remove the key",
+                );
             }
             if self.url.is_external() {
-                return Err(
-                    "amqp.url has auth_mechanism=external, but begins with amqp://, which sends \
-                            no client certificate; write amqps://"
-                        .into(),
+                return invalid(
+                    "amqp.url has auth_mechanism=external, but begins with amqp://, where a client \
+                     presents no certificate",
+                    "write amqps://",
                 );
             }
         }
         if self.url.is_external() {
             if identity.is_none() {
-                return Err(
-                    "amqp.url has auth_mechanism=external, but no client certificate is set; \
-                            set amqp.cert_file and amqp.key_file"
-                        .into(),
+                return invalid(
+                    "amqp.url has auth_mechanism=external, but there is no certificate to present",
+                    "set amqp.cert_file and amqp.key_file",
                 );
             }
             if !self.url.has_user() {
-                return Err("amqp.url has auth_mechanism=external, but no user; write the name that the \
-                            broker reads from the certificate: amqps://NAME@HOST/VHOST?auth_mechanism=external"
-                    .into());
+                return invalid(
+                    "amqp.url has auth_mechanism=external, but no user",
+                    "write the name that the broker reads from the certificate: \
+                     amqps://NAME@HOST/VHOST?auth_mechanism=external",
+                );
             }
             if self.password_file.is_some() {
-                return Err(
+                return invalid(
                     "amqp.password_file is set, but amqp.url has auth_mechanism=external, which \
-                            sends no password; take one of them out"
-                        .into(),
+                     sends no password",
+                    "remove one of them",
                 );
             }
         }
         if let Some(file) = &self.password_file {
             if self.url.has_password() && !self.url.is_default() {
-                return Err(twice("amqp", "amqp://USER@HOST:5672/VHOST"));
+                return twice("amqp", "amqp://USER@HOST:5672/VHOST");
             }
             let password = file.password();
-            self.url
-                .set_password(&password.map_err(|error| format!("amqp.password_file: {error}"))?);
+            let password = password.map_err(|error| error.prefixed("amqp.password_file: "))?;
+            self.url.set_password(&password);
         }
         let tls = TlsFiles {
             section: "amqp",
@@ -81,15 +87,16 @@ impl AmqpSettings {
 }
 
 impl DatabaseSettings {
-    fn settle(&mut self) -> Result<(), String> {
+    fn settle(&mut self) -> Result<(), Diagnostic> {
         let given = self.url.tls_options().clone();
         // In libpq `system` selects the authorities of the system; here that is the default as
         // well.
         let system = given.root_cert.as_deref() == Some("system");
         if let (true, Some(file)) = (system, &self.ca_file) {
-            return Err(format!(
-                "database.ca_file is {file}, but database.url says sslrootcert=system; take one of them out"
-            ));
+            return invalid(
+                format!("database.ca_file is {file}, but database.url has sslrootcert=system"),
+                "remove one of them",
+            );
         }
         let root_cert = given.root_cert.filter(|_| !system);
         let ca = either("ca_file", self.ca_file.as_ref(), "sslrootcert", root_cert)?;
@@ -102,20 +109,19 @@ impl DatabaseSettings {
                 (identity.is_some(), "cert_file or sslcert"),
             ];
             if let Some((_, key)) = named.into_iter().find(|(is_set, _)| *is_set) {
-                return Err(format!(
-                    "database: {key} is set, but database.url does not ask for encryption; add \
-                     sslmode=verify-full to it, or take the file out"
-                ));
+                return invalid(
+                    format!("database: {key} is set, but database.url does not require encryption"),
+                    "add sslmode=verify-full to it, or remove the file",
+                );
             }
         }
         if let Some(file) = &self.password_file {
             if self.url.has_password() {
-                return Err(twice("database", "postgres://USER@HOST:5432/DATABASE"));
+                return twice("database", "postgres://USER@HOST:5432/DATABASE");
             }
             let password = file.password();
-            self.url.set_password(
-                password.map_err(|error| format!("database.password_file: {error}"))?,
-            );
+            let password = password.map_err(|error| error.prefixed("database.password_file: "))?;
+            self.url.set_password(password);
         }
         if given.encrypt {
             self.url.set_tls(TlsFiles {
@@ -128,10 +134,17 @@ impl DatabaseSettings {
     }
 }
 
-fn twice(section: &str, form: &str) -> String {
-    format!(
-        "{section}.password_file is set, but {section}.url has a password as well; take it out of the address, \
-         which then looks like {form}, or take out the file"
+fn invalid<T>(message: impl Into<String>, remedy: impl Into<String>) -> Result<T, Diagnostic> {
+    Err(Diagnostic::new(message).remedy(remedy))
+}
+
+fn twice(section: &str, form: &str) -> Result<(), Diagnostic> {
+    invalid(
+        format!("{section}.password_file is set, but {section}.url has a password as well"),
+        format!(
+            "remove it from the address, which then looks like {form}, or remove \
+             {section}.password_file"
+        ),
     )
 }
 
@@ -140,16 +153,18 @@ fn identity(
     section: &str,
     cert: Option<&HeldFile>,
     key: Option<&HeldFile>,
-) -> Result<Option<Identity>, String> {
+) -> Result<Option<Identity>, Diagnostic> {
     match (cert.cloned(), key.cloned()) {
         (Some(cert), Some(key)) => Ok(Some(Identity { cert, key })),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(format!(
-            "{section}.cert_file is set, but {section}.key_file is not; set both, or neither"
-        )),
-        (None, Some(_)) => Err(format!(
-            "{section}.key_file is set, but {section}.cert_file is not; set both, or neither"
-        )),
+        (Some(_), None) => invalid(
+            format!("{section}.cert_file is set, but {section}.key_file is not"),
+            "set both, or neither",
+        ),
+        (None, Some(_)) => invalid(
+            format!("{section}.key_file is set, but {section}.cert_file is not"),
+            "set both, or neither",
+        ),
     }
 }
 
@@ -159,17 +174,18 @@ fn either(
     file: Option<&HeldFile>,
     option: &str,
     path: Option<String>,
-) -> Result<Option<HeldFile>, String> {
+) -> Result<Option<HeldFile>, Diagnostic> {
     match (file, path) {
         (file, None) => Ok(file.cloned()),
         (None, Some(path)) => {
             let read = HeldFile::read(&path);
             read.map(Some)
-                .map_err(|error| format!("database.url: {option}: {error}"))
+                .map_err(|error| error.prefixed(format!("database.url: {option}: ")))
         }
         (Some(file), Some(path)) if file.path() == path => Ok(Some(file.clone())),
-        (Some(file), Some(path)) => Err(format!(
-            "database.{key} is {file}, but database.url says {option}={path}; take one of them out"
-        )),
+        (Some(file), Some(path)) => invalid(
+            format!("database.{key} is {file}, but database.url has {option}={path}"),
+            "remove one of them",
+        ),
     }
 }

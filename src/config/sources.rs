@@ -4,7 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{DEFAULTS, PREFIX, SettingsError};
+use super::error::SettingsError;
+use crate::common::diagnostic::Diagnostic;
+
+/// The compiled-in file: every key and its default.
+pub const DEFAULTS: &str = include_str!("../../config/revertd.toml");
+
+const PREFIX: &str = "REVERTD_";
 
 /// The source of each value that is not a default. Keys are written as `worker.batch_max`.
 #[derive(Clone, Debug, Default)]
@@ -45,9 +51,10 @@ impl SettingSources {
                 chosen.push((name, value));
             } else if let Some((section, key)) = nearly(rest) {
                 let right = format!("{PREFIX}{section}__{key}").to_uppercase();
-                return Err(SettingsError(format!(
-                    "{name} sets nothing; {section}.{key} is set by {right}, with two underscores"
-                )));
+                let problem = Diagnostic::new(format!("{name} sets nothing"));
+                return Err(SettingsError(problem.remedy(format!(
+                    "{section}.{key} is set by {right}, with two underscores"
+                ))));
             }
         }
         Ok(chosen)
@@ -62,16 +69,19 @@ impl SettingSources {
             |key: &&String| !keys().any(|(section, name)| **key == format!("{section}.{name}"));
         match self.variables.keys().chain(&self.in_file).find(unknown) {
             None => Ok(()),
-            Some(key) => Err(SettingsError(format!(
-                "{key} is not a setting; remove it, and `revertd config` lists all settings"
-            ))),
+            Some(key) => {
+                let problem = Diagnostic::new(format!("{key} is no key"));
+                let remedy = "remove it; `revertd config` then lists all keys";
+                Err(SettingsError(problem.remedy(remedy)))
+            }
         }
     }
 
-    /// The error, with the file or the variable that set each key that it names.
-    pub(super) fn told(&self, error: &str) -> String {
+    /// The problem, with the file or the variable that set each key that it names.
+    pub(super) fn told(&self, problem: Diagnostic) -> Diagnostic {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-        let words = error
+        let line = problem.to_string();
+        let words = line
             .split(|c| !is_part(c))
             .map(|word| word.trim_matches('.'));
         let words: BTreeSet<_> = words.collect();
@@ -80,9 +90,9 @@ impl SettingSources {
             .filter_map(|key| Some(format!("{key} is set {}", self.origin(key)?)))
             .collect();
         if origins.is_empty() {
-            return error.to_owned();
+            return problem;
         }
-        format!("{error} ({})", origins.join(", "))
+        problem.suffixed(format!(" ({})", origins.join(", ")))
     }
 
     fn origin(&self, key: &str) -> Option<String> {

@@ -14,13 +14,10 @@ use crate::domain::request::{Fragments, Reference, RevertRequest, Violation, dig
 
 mod status;
 
-pub use status::RpcStatus;
+pub use status::{RpcStatus, SOURCE};
 
 /// Media type of the body.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
-
-/// `source` of every event, `domain` of every error, `app_id` of every message.
-pub const SOURCE: &str = "revertd";
 
 /// The capacity for an event without an error, in bytes: it is seldom reallocated while written.
 const USUAL_BYTES: usize = 640;

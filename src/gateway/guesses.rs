@@ -111,8 +111,8 @@ impl Guesses {
             event = "logins_refused",
             refused = addresses.values().sum::<u64>(),
             addresses = named(addresses),
-            "wrong secrets come: an address that goes on with an id waits up to a minute before the broker is asked \
-             again; block addresses that are no clients'"
+            "clients sent wrong secrets; an address that repeats an id waits up to a minute before \
+             the gateway asks the broker again; block addresses that belong to no client"
         );
     }
 

@@ -1,10 +1,11 @@
-//! Counts of the process, and its warnings: each kind of fault at most once a minute.
+//! The counts of the process, and its warnings: each kind of fault once a minute at most.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::warn;
 
+use crate::broker::BrokerError;
 use crate::common::log_limit::LogLimit;
 use crate::telemetry::{LoginRefusal, Logins, Registry};
 
@@ -22,7 +23,7 @@ impl Count {
     }
 }
 
-/// Why a request got no regular answer.
+/// Why a request got no event in time.
 #[derive(Clone, Copy, Debug)]
 pub enum GatewayFault {
     Unroutable,
@@ -40,30 +41,54 @@ pub enum GatewayFault {
 impl GatewayFault {
     const KINDS: usize = 10;
 
+    /// The code of its log line.
+    fn event_code(self) -> &'static str {
+        match self {
+            Self::Unroutable => "request_unroutable",
+            Self::Full => "work_queue_full",
+            Self::Forbidden => "write_denied",
+            Self::Barred => "vhost_denied",
+            Self::Broker => "broker_unavailable",
+            Self::Lost => "connection_lost",
+            Self::NoAnswer => "event_timeout",
+            Self::Saturated => "gateway_saturated",
+            Self::Share => "client_saturated",
+            Self::Logins => "logins_saturated",
+        }
+    }
+
     fn told(self) -> &'static str {
         match self {
             Self::Unroutable => {
-                "answered 503: no queue is bound to the request exchange; start `revertd worker` once, which \
-                 declares it"
+                "answered 503: no queue is bound to the request exchange; start `revertd worker` \
+                 once, which declares it"
             }
-            Self::Full => "answered 503: the work queue is full; see that workers run and keep up",
+            Self::Full => {
+                "answered 503: the work queue is full; check that workers run and keep up"
+            }
             Self::Forbidden => {
-                "answered 403: the client may not write to the request exchange; rabbitmqctl set_permissions"
+                "answered 403: the client may not write to the request exchange; rabbitmqctl \
+                 set_permissions -p VHOST USER CONFIGURE WRITE READ grants it"
             }
             Self::Barred => {
-                "answered 403: the client may not use the virtual host; rabbitmqctl set_permissions"
+                "answered 403: the client may not use the virtual host; rabbitmqctl \
+                 set_permissions -p VHOST USER CONFIGURE WRITE READ grants it"
             }
-            Self::Broker => "answered 503: the broker can't be worked with",
+            Self::Broker => "answered 503: the gateway cannot work with the broker",
             Self::Lost => {
-                "answered 503: a connection to the broker was lost under requests in flight"
+                "answered 503: the gateway lost a connection to the broker with requests in flight"
             }
             Self::NoAnswer => {
-                "answered 504: no event within gateway.timeout; see that workers run and keep up, and that \
-                 amqp.reply_to_pattern allows amq.gen- queues"
+                "answered 504: no event arrived within gateway.timeout; check that workers run and \
+                 keep up, and that amqp.reply_to_pattern allows amq.gen- queues"
             }
-            Self::Saturated => "answered 503: gateway.max_in_flight requests are in work",
+            Self::Saturated => {
+                "answered 503: gateway.max_in_flight requests are in flight; raise it, or start \
+                 more gateways"
+            }
             Self::Share => {
-                "answered 429: the client has as many requests in work as one may, a tenth of gateway.max_in_flight"
+                "answered 429: the client has a tenth of gateway.max_in_flight requests in flight, \
+                 which is the limit of one client"
             }
             Self::Logins => "answered 503: too many logins wait for the broker",
         }
@@ -92,10 +117,20 @@ impl GatewayMetrics {
         }
     }
 
-    /// Logs a warning, at most once a minute for each kind. `detail` names the object of the fault.
-    pub fn warn(&self, trouble: GatewayFault, client: &str, detail: &dyn fmt::Display) {
-        if let Some(cases) = self.warned[trouble as usize].note(1) {
-            warn!(client, cases, %detail, "{}", trouble.told());
+    /// Warns of a fault, at most once a minute for each kind. `detail` names the queue, limit or
+    /// request.
+    pub fn warn(&self, fault: GatewayFault, client: &str, detail: &dyn fmt::Display) {
+        if let Some(cases) = self.warned[fault as usize].note(1) {
+            let event = fault.event_code();
+            warn!(event, client, cases, %detail, "{}", fault.told());
+        }
+    }
+
+    /// The same for a fault that has an error.
+    pub fn warn_of_error(&self, fault: GatewayFault, client: &str, error: &BrokerError) {
+        if let Some(cases) = self.warned[fault as usize].note(1) {
+            let event = fault.event_code();
+            warn!(event, client, cases, %error, "{}", fault.told());
         }
     }
 }

@@ -9,13 +9,13 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::Gateway;
 use super::answer;
 use super::credentials::credentials;
 use super::headers::{Ids, is_json};
 use super::metrics::GatewayFault;
 use super::problem::Problem;
 use super::sessions::NoSession;
+use super::shared::Gateway;
 use crate::broker::{ClientConnection, OutgoingRequest, RequestResult};
 use crate::common::http_server::{BodyError, BodyLimits, Source, expects_continue};
 use crate::domain::request;
@@ -141,7 +141,8 @@ impl Gateway {
         // Open no login while the broker does not answer: a login that has begun can't be
         // cancelled.
         if let Err(error) = self.replies.ready() {
-            self.metrics.warn(GatewayFault::Broker, client, &error);
+            self.metrics
+                .warn_of_error(GatewayFault::Broker, client, &error);
             return Err(Problem::broker_unavailable());
         }
         self.sessions
@@ -161,7 +162,8 @@ impl Gateway {
                     Problem::too_many_logins()
                 }
                 NoSession::Unavailable(error) => {
-                    self.metrics.warn(GatewayFault::Broker, client, &error);
+                    self.metrics
+                        .warn_of_error(GatewayFault::Broker, client, &error);
                     Problem::broker_unavailable()
                 }
             })
@@ -175,7 +177,8 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let client = login.client();
         let expected = self.replies.expect().map_err(|error| {
-            self.metrics.warn(GatewayFault::Broker, client, &error);
+            self.metrics
+                .warn_of_error(GatewayFault::Broker, client, &error);
             Problem::broker_unavailable()
         })?;
         let message_id = posting.message_id.clone();
@@ -196,12 +199,14 @@ impl Gateway {
                 (GatewayFault::Full, queue, Problem::full())
             }
             RequestResult::Forbidden(error) => {
-                let problem = Problem::publish_not_permitted();
-                (GatewayFault::Forbidden, error.to_string(), problem)
+                self.metrics
+                    .warn_of_error(GatewayFault::Forbidden, client, &error);
+                return Err(Problem::publish_not_permitted());
             }
             RequestResult::Unsent(error) => {
-                let problem = Problem::broker_unavailable();
-                (GatewayFault::Broker, error.to_string(), problem)
+                self.metrics
+                    .warn_of_error(GatewayFault::Broker, client, &error);
+                return Err(Problem::broker_unavailable());
             }
             RequestResult::Lost => (GatewayFault::Lost, message_id, Problem::lost()),
         };

@@ -3,5 +3,7 @@
 pub(super) mod batch;
 pub(super) mod dry_run;
 pub(super) mod locks;
+pub(super) mod metadata;
+pub(super) mod params;
 pub(super) mod row;
 pub(super) mod split;

@@ -9,18 +9,17 @@ use deadpool_postgres::{Object, Pool};
 use futures_util::future::join3;
 use tokio::time::timeout;
 use tokio_postgres::Statement;
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::types::ToSql;
 
-use super::apply::batch::{self, Lookup, Params};
 use super::apply::locks::Locks;
+use super::apply::params::{Lookup, Params};
 use super::apply::row::{self, RowResult};
 use super::connection::connect;
 use super::connection::encryption::Encryption;
 use super::error::{self, LedgerError, StatementError};
 use crate::common::failpoint;
 use crate::config::{Policy, Settings};
-use crate::domain::outcome::{Decision, Metadata, Refusal};
-use crate::domain::request::RevertRequest;
+use crate::domain::outcome::{Metadata, Refusal};
 
 /// Longest that the server works on a statement; after it the batch is tried again.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -163,16 +162,6 @@ impl Ledger {
             lock_timeout: settings.database.lock_timeout,
             without_room: Arc::default(),
         })
-    }
-
-    /// Decides `requests`, in their order, and writes what is decided. Answers each, in the same order;
-    /// requests that are one request get one answer.
-    ///
-    /// # Errors
-    /// Where the database can't work at present; then some requests may be decided all the same, and
-    /// asking again answers them from what is stored.
-    pub async fn apply(&self, requests: &[RevertRequest]) -> Result<Vec<Decision>, LedgerError> {
-        batch::apply(self, requests).await
     }
 
     /// Whether the server is in order: runs the statement without requests, then commits something that changes
@@ -354,20 +343,5 @@ impl Ledger {
             }
         }
         done.unwrap_or_else(|elapsed| Err(silent(elapsed)))
-    }
-}
-
-/// Metadata of a refusal as it is stored.
-#[derive(serde::Deserialize)]
-#[serde(transparent)]
-pub(crate) struct StoredMetadata(std::collections::BTreeMap<String, Option<String>>);
-
-impl StoredMetadata {
-    /// The pairs that have a value.
-    pub(crate) fn read(stored: Option<Json<Self>>) -> crate::domain::outcome::Metadata {
-        let pairs = stored.into_iter().flat_map(|Json(stored)| stored.0);
-        pairs
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect()
     }
 }

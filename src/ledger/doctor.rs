@@ -2,25 +2,21 @@
 //!
 //! It only looks. What one question can't be answered for is told in its place, and the others are asked all the same.
 
-use std::time::Duration;
-
-use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
-
 use super::Ledger;
 use super::connection::connect;
-use super::connection::connect::in_schema;
 use super::connection::session::Session;
 use super::error::{LedgerError, StatementError, classify};
 use super::schema::objects::ObjectScope;
 use super::schema::{migrate, objects};
-use crate::common::check::Checks;
+use crate::common::check::{Checks, SHOWS_ALL};
 use crate::common::connectivity::{CheckIds, reach};
 use crate::config::Settings;
+use questions::LIMITS;
 use server::Server;
 
 mod migrated;
 mod privileges;
+mod questions;
 mod schema;
 mod server;
 mod sessions;
@@ -31,12 +27,6 @@ const WORDS: CheckIds = CheckIds {
     tcp: "database-tcp",
     key: "database.url",
 };
-
-/// Nothing is waited for longer than that, a lock included.
-const LIMITS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'";
-
-/// Longest wait where the server keeps to no limit: a commit that waits for a standby.
-const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Looks at everything there is to see.
 pub async fn doctor(settings: &Settings) -> Checks {
@@ -59,7 +49,7 @@ pub async fn doctor(settings: &Settings) -> Checks {
             privileges::check(&session, &server, settings, &mut checks).await;
         }
         Ok(None) => checks.skipped("database-state", "the server tells nothing of itself"),
-        Err(error) => checks.failed("database-state", error),
+        Err(error) => checks.failed("database-state", error.diagnostic()),
     }
     checks.skipped(
         "database-disk",
@@ -74,7 +64,7 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
     let servers = match connect::servers(settings) {
         Ok(servers) => servers,
         Err(error) => {
-            checks.failed("database-url", &error);
+            checks.failed("database-url", error.diagnostic());
             return None;
         }
     };
@@ -91,12 +81,12 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
             let limited = session.answered(session.client.batch_execute(LIMITS)).await;
             match limited {
                 Ok(()) => checks.ok("database-login", format!("logged in at {}", session.host)),
-                Err(error) => checks.failed("database-login", &error),
+                Err(error) => checks.failed("database-login", error.diagnostic()),
             }
             Some(session)
         }
         Err(error) if error.is_at_tls() => {
-            checks.failed("database-tls", &error);
+            checks.failed("database-tls", error.diagnostic());
             checks.skipped(
                 "database-login",
                 "nothing is sent before the server is verified",
@@ -105,7 +95,7 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
         }
         Err(error) => {
             encryption(settings, checks);
-            checks.failed("database-login", &error);
+            checks.failed("database-login", error.diagnostic());
             None
         }
     }
@@ -123,27 +113,6 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
         checks.ok("database-tls", "encrypted, and the server verified in full");
     } else {
         checks.ok("database-tls", "not encrypted, and within this machine");
-    }
-}
-
-impl Session {
-    async fn rows(
-        &self,
-        query: &str,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, LedgerError> {
-        self.answered(self.client.query(query, values)).await
-    }
-}
-
-/// Where it could not be asked: as a check of that id.
-fn answered<T>(id: &'static str, answer: Result<T, LedgerError>, checks: &mut Checks) -> Option<T> {
-    match answer {
-        Ok(answer) => Some(answer),
-        Err(error) => {
-            checks.failed(id, &error);
-            None
-        }
     }
 }
 
@@ -175,22 +144,15 @@ impl Ledger {
             }
             match checks.first_error() {
                 None => Ok(()),
-                Some(error) => Err(StatementError::Unavailable(LedgerError::permanent(format!(
-                    "PostgreSQL at {} is not fit for money: {error} (`revertd doctor` shows all)",
-                    self.host
-                )))),
+                Some(error) => {
+                    let host = &self.host;
+                    let error =
+                        error.prefixed(format!("PostgreSQL at {host} is not fit for money: "));
+                    let error = LedgerError::permanent(error.suffixed(SHOWS_ALL));
+                    Err(StatementError::Unavailable(error))
+                }
             }
         });
         assuring.await.map_err(StatementError::into_error)
     }
-}
-
-/// The same with the schema of Frontier's tables put in.
-async fn in_ledger(
-    session: &Session,
-    settings: &Settings,
-    query: &str,
-    values: &[&(dyn ToSql + Sync)],
-) -> Result<Vec<Row>, LedgerError> {
-    session.rows(&in_schema(query, settings), values).await
 }

@@ -1,53 +1,57 @@
-//! What can go wrong with the database, told apart where it arises: by `SQLSTATE`, never by text.
+//! Errors of the database, classified where they arise: by `SQLSTATE`, never by a text.
 
 use deadpool_postgres::PoolError;
 use tokio_postgres::Error;
 use tokio_postgres::error::{Severity, SqlState};
 
+use crate::common::diagnostic::Diagnostic;
 use crate::common::tls::{Fault, fault};
 use crate::domain::outcome::Failure;
 
-/// The database can't work at present. Says what is wrong and what to do.
+/// The database cannot work at present.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
+#[error("{diagnostic}")]
 pub struct LedgerError {
-    message: String,
-    lasting: bool,
+    diagnostic: Diagnostic,
+    permanent: bool,
     /// Whether it arose before there was an encrypted connection to log in over.
     at_tls: bool,
 }
 
 impl LedgerError {
-    /// Something that stays wrong until somebody mends it: a password, a missing schema or grant.
-    pub(crate) fn permanent(message: impl Into<String>) -> Self {
-        let message = message.into();
+    /// An error that remains until an operator removes its cause: a password, a missing schema or
+    /// privilege.
+    pub(crate) fn permanent(problem: impl Into<Diagnostic>) -> Self {
         Self {
-            message,
-            lasting: true,
+            diagnostic: problem.into(),
+            permanent: true,
             at_tls: false,
         }
     }
 
-    /// Something that may mend itself.
-    pub(crate) fn transient(message: impl Into<String>) -> Self {
-        let message = message.into();
+    /// An error that may go away without an operator.
+    pub(crate) fn transient(problem: impl Into<Diagnostic>) -> Self {
         Self {
-            message,
-            lasting: false,
-            at_tls: false,
+            permanent: false,
+            ..Self::permanent(problem)
         }
     }
 
     pub(crate) fn silent(host: &str) -> Self {
-        Self::transient(format!(
-            "PostgreSQL at {host} does not answer; check the server, its locks, its synchronous standbys and the network"
-        ))
+        let problem = Diagnostic::new(format!("PostgreSQL at {host} does not answer"));
+        Self::transient(
+            problem.remedy("check the server, its locks, its synchronous standbys and the network"),
+        )
     }
 
     pub(crate) fn clear_text_only(host: &str) -> Self {
-        let error = Self::permanent(format!(
-            "PostgreSQL at {host} does not encrypt, and database.url asks for it; switch it on there (ssl = on in \
-             postgresql.conf), or correct host and port. Nothing is ever sent in the clear instead"
+        let problem = Diagnostic::new(format!(
+            "PostgreSQL at {host} does not encrypt, and database.url requires it, so revertd sent \
+             nothing"
+        ));
+        let error = Self::permanent(problem.remedy(
+            "set ssl = on in the server's postgresql.conf, or correct host and port in \
+             database.url",
         ));
         Self {
             at_tls: true,
@@ -55,14 +59,20 @@ impl LedgerError {
         }
     }
 
+    /// The message and the remedy.
+    #[must_use]
+    pub fn diagnostic(&self) -> &Diagnostic {
+        &self.diagnostic
+    }
+
     pub(crate) fn is_at_tls(&self) -> bool {
         self.at_tls
     }
 
-    /// Whether waiting alone won't mend it.
+    /// Whether the error remains until an operator removes its cause.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        self.lasting
+        self.permanent
     }
 }
 
@@ -92,7 +102,8 @@ pub struct RefusedStatement {
 pub enum RefusalCause {
     /// Another session's lock.
     Lock,
-    /// A lack of room, or a schema that takes no entry: a probe does not notice it, since it writes nothing.
+    /// A lack of room, or a schema that takes no entry: a probe does not notice it, since it writes
+    /// nothing.
     Writing,
     /// Anything else.
     Other,
@@ -144,9 +155,12 @@ pub fn classify(error: &Error, host: &str) -> StatementError {
         &SqlState::UNIQUE_VIOLATION => StatementError::Contended(text),
         // A column or a reference that Frontier's tables gained: every request meets it.
         &SqlState::NOT_NULL_VIOLATION | &SqlState::FOREIGN_KEY_VIOLATION => {
-            let error = LedgerError::permanent(format!(
-                "the ledger's tables refuse every entry: {text}; their schema changed, compare it with \
-                 ARCHITECTURE.md, section Ledger"
+            let problem = Diagnostic::new(format!(
+                "a constraint of Frontier's tables refuses entries: {text}"
+            ));
+            let error = LedgerError::permanent(problem.remedy(
+                "run `revertd doctor`, which compares Frontier's tables with those that this \
+                 version of revertd writes",
             ));
             refused(
                 error,
@@ -187,79 +201,88 @@ pub fn of_pool(error: &PoolError, host: &str) -> LedgerError {
         PoolError::Backend(error) => unavailable(error, host),
         PoolError::PostCreateHook(deadpool_postgres::HookError::Backend(error)) => {
             LedgerError::transient(format!(
-                "PostgreSQL at {host} refuses the session: {}",
+                "PostgreSQL at {host} refuses the settings of a session: {}",
                 chain(error)
             ))
         }
         PoolError::Timeout(_)
         | PoolError::Closed
         | PoolError::NoRuntimeSpecified
-        | PoolError::PostCreateHook(_) => LedgerError::transient(format!(
-            "no connection to PostgreSQL at {host} in time ({error}); is it running, is the address in \
-             database.url right, are there connections left?"
-        )),
+        | PoolError::PostCreateHook(_) => {
+            let text = format!("PostgreSQL at {host} gave no connection in time ({error})");
+            LedgerError::transient(Diagnostic::new(text).remedy(
+                "check that the server runs, its max_connections, and the address in database.url",
+            ))
+        }
     }
 }
 
 fn of_connection(error: &Error, host: &str) -> LedgerError {
-    if let Some(Fault { what, lasting }) = fault(error, "database") {
-        let message = format!("PostgreSQL at {host} {what}");
+    if let Some(Fault { problem, permanent }) = fault(error, "database") {
         return LedgerError {
-            message,
-            lasting,
+            diagnostic: problem.prefixed(format!("PostgreSQL at {host} ")),
+            permanent,
             at_tls: true,
         };
     }
-    LedgerError::transient(format!(
-        "cannot work with PostgreSQL at {host}: {}; is it running, and is the address in database.url \
-         (REVERTD_DATABASE__URL) right?",
+    let text = format!(
+        "the connection to PostgreSQL at {host} failed: {}",
         chain(error)
+    );
+    LedgerError::transient(Diagnostic::new(text).remedy(
+        "check that the server runs, and the address in database.url (REVERTD_DATABASE__URL)",
     ))
 }
 
 fn of_server(state: &SqlState, text: &str, host: &str) -> LedgerError {
-    let at = format!("PostgreSQL at {host}");
+    let problem = |what: &str| Diagnostic::new(format!("PostgreSQL at {host} {what}: {text}"));
     match state {
         &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
-            LedgerError::permanent(format!(
-                "{at} refuses the login: {text}; check user and password in database.url \
-                 (REVERTD_DATABASE__URL) or database.password_file, the certificate of database.cert_file where the \
-                 server asks for one, and the server's pg_hba.conf"
+            LedgerError::permanent(problem("refuses the login").remedy(
+                "check user and password in database.url (REVERTD_DATABASE__URL) or \
+                 database.password_file, the certificate of database.cert_file where the server \
+                 requires one, and the server's pg_hba.conf",
             ))
         }
-        &SqlState::INVALID_CATALOG_NAME => LedgerError::permanent(format!(
-            "{at}: {text}; create the database or correct its name in database.url"
-        )),
+        &SqlState::INVALID_CATALOG_NAME => LedgerError::permanent(
+            problem("has no such database")
+                .remedy("create the database, or correct its name in database.url"),
+        ),
         &SqlState::UNDEFINED_TABLE
         | &SqlState::UNDEFINED_FUNCTION
         | &SqlState::UNDEFINED_COLUMN
-        | &SqlState::INVALID_SCHEMA_NAME => LedgerError::permanent(format!(
-            "{at} lacks revertd's schema or Frontier's tables: {text}; run `revertd migrate`, and check \
-             ledger.schema"
-        )),
-        &SqlState::INSUFFICIENT_PRIVILEGE => LedgerError::permanent(format!(
-            "{at}: {text}; grant the role of database.url what the documentation lists under Permissions"
-        )),
-        &SqlState::READ_ONLY_SQL_TRANSACTION => LedgerError::transient(format!(
-            "{at} is read-only: {text}; point database.url at the primary, or name all hosts with \
-             target_session_attrs=read-write"
-        )),
-        &SqlState::DISK_FULL => {
-            LedgerError::transient(format!("{at} is out of disk space: {text}; free some"))
-        }
-        &SqlState::TOO_MANY_CONNECTIONS => LedgerError::transient(format!(
-            "{at} has no connection left: {text}; raise max_connections or lower database.pool_size"
-        )),
-        &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE => {
-            LedgerError::transient(format!(
-                "{at} took too long: {text}; look for locks on the ledger's tables in pg_stat_activity"
-            ))
-        }
-        _ => LedgerError::transient(format!("{at} fails: {text}")),
+        | &SqlState::INVALID_SCHEMA_NAME => LedgerError::permanent(
+            problem("lacks revertd's schema or Frontier's tables")
+                .remedy("run `revertd migrate`, and check ledger.schema"),
+        ),
+        &SqlState::INSUFFICIENT_PRIVILEGE => LedgerError::permanent(
+            problem("denies a privilege to the role of database.url").remedy(
+                "grant it: GRANT PRIVILEGE ON OBJECT TO ROLE; `revertd doctor` prints the statements \
+                 for the role of a worker",
+            ),
+        ),
+        &SqlState::READ_ONLY_SQL_TRANSACTION => LedgerError::transient(
+            problem("is read-only").remedy(
+                "name the primary in database.url, or all hosts with \
+                 target_session_attrs=read-write",
+            ),
+        ),
+        &SqlState::DISK_FULL => LedgerError::transient(
+            problem("is out of disk space").remedy("free disk space on its server"),
+        ),
+        &SqlState::TOO_MANY_CONNECTIONS => LedgerError::transient(
+            problem("has no connection left")
+                .remedy("raise max_connections, or lower database.pool_size"),
+        ),
+        &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE => LedgerError::transient(
+            problem("took too long")
+                .remedy("find sessions that hold locks on the ledger's tables in pg_stat_activity"),
+        ),
+        _ => LedgerError::transient(problem("returned an error")),
     }
 }
 
-/// The client's errors tell their cause only in their sources.
+/// The client's errors name their cause only in their sources.
 fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
-use super::TelemetryError;
+use super::error::TelemetryError;
 use crate::common::http_server;
 use crate::common::http_server::{Limits, ProtocolFault, Server};
 

@@ -4,23 +4,17 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
-use hyper::client::conn::http1;
-use hyper::header::HOST;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use super::NotReady;
+use super::endpoint::NotReady;
+use crate::common::http_client::{self, HttpError, HttpLimits, HttpServer, Request, StatusCode};
 
-/// Longest wait for an answer; the container's health check waits a second longer for `revertd
-/// health`.
-const TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Largest answer that is read, in bytes.
-const MAX_BYTES: usize = 64 << 10;
+/// The limits of the question. Whoever calls `revertd health` waits a second longer.
+const LIMITS: HttpLimits = HttpLimits {
+    time: Duration::from_secs(4),
+    body_bytes: 64 << 10,
+};
 
 /// Asks the process whose `telemetry.listen` is `address`. Returns `Ok` if it is ready.
 ///
@@ -32,9 +26,7 @@ pub async fn health(address: SocketAddr) -> Result<(), NotReady> {
     if at.port() == 0 {
         return Err("telemetry.listen leaves its port to the system; choose one".into());
     }
-    timeout(TIMEOUT, ask(at))
-        .await
-        .unwrap_or_else(|_| Err(format!("{at} does not answer")))
+    ask(at).await
 }
 
 /// The address to connect to: the loopback address if `listen` is a wildcard address.
@@ -48,25 +40,23 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 async fn ask(at: SocketAddr) -> Result<(), NotReady> {
-    let failed = |error: &dyn std::fmt::Display| format!("{at}: {error}");
-    let stream = TcpStream::connect(at)
-        .await
-        .map_err(|error| format!("no process serves telemetry on {at}: {error}"))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| failed(&error))?;
-    // The task ends with the sender; `send_request` returns the errors of the connection.
-    tokio::spawn(connection);
-    let request = Request::get("/readyz")
-        .header(HOST, at.to_string())
-        .body(String::new())
-        .map_err(|error| failed(&error))?;
-    let answer = sender.send_request(request).await;
-    let answer = answer.map_err(|error| failed(&error))?;
+    let (host, authority) = (at.ip().to_string(), at.to_string());
+    let server = HttpServer {
+        host: &host,
+        port: at.port(),
+        authority: &authority,
+        tls: None,
+    };
+    let request = Request::get("/readyz").body(Bytes::new());
+    let request = request.map_err(|error| format!("{at}: {error}"))?;
+    let answer = http_client::send(server, request, LIMITS).await;
+    let answer = answer.map_err(|error| match error {
+        HttpError::Connect(error) => format!("no process serves telemetry on {at}: {error}"),
+        HttpError::Silent => format!("{at} does not answer"),
+        error => format!("{at}: {error}"),
+    })?;
     let status = answer.status();
-    let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-    let body = body.map_err(|error| failed(&error))?.to_bytes();
-    let said = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let said = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
     match (status, said["ready"].as_bool(), said["why"].as_str()) {
         (StatusCode::OK, Some(true), _) => Ok(()),
         (StatusCode::SERVICE_UNAVAILABLE, Some(false), Some(why)) => Err(why.to_owned()),

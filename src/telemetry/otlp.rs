@@ -10,10 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use opentelemetry::KeyValue;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
@@ -26,13 +22,14 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::TelemetryError;
+use super::error::TelemetryError;
+use crate::common::http_client::{self, HttpLimits, HttpServer};
 
-/// Longest wait for the collector's answer to one request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Largest answer that is read, in bytes.
-const ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// The limits of one request to the collector.
+const LIMITS: HttpLimits = HttpLimits {
+    time: Duration::from_secs(10),
+    body_bytes: 64 * 1024,
+};
 
 /// Longest wait for the last spans when the process stops.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,7 +50,9 @@ impl Exporting {
         let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Post::new())
+            .with_http_client(Post {
+                runtime: Handle::current(),
+            })
             .with_endpoint(url)
             .build()
             .map_err(|error| {
@@ -115,10 +114,19 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
             self.failed.inc();
             if !before {
                 let endpoint = &self.endpoint;
-                warn!(%error, endpoint, "spans are dropped: the collector does not take them; check telemetry.otlp_endpoint");
+                warn!(
+                    event = "spans_dropped",
+                    %error,
+                    endpoint,
+                    "spans are dropped, because the collector does not accept them; check \
+                     telemetry.otlp_endpoint and the collector's own log"
+                );
             }
         } else if before {
-            info!("the collector takes spans again");
+            info!(
+                event = "spans_accepted",
+                "the collector accepts spans again"
+            );
         }
         exported
     }
@@ -132,34 +140,33 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
     }
 }
 
-/// The HTTP client. Its caller is a thread outside the tokio runtime, so the request is spawned on
-/// the runtime.
+/// The exporter's way to the collector. It is called on a thread outside the runtime, so the work is
+/// done in the runtime.
 #[derive(Clone, Debug)]
 struct Post {
-    client: Client<HttpConnector, Full<Bytes>>,
     runtime: Handle,
-}
-
-impl Post {
-    fn new() -> Self {
-        Self {
-            client: Client::builder(TokioExecutor::new()).build_http(),
-            runtime: Handle::current(),
-        }
-    }
 }
 
 #[async_trait]
 impl HttpClient for Post {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let client = self.client.clone();
-        let answered = async move {
-            let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
-            let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await?;
-            Ok(Response::from_parts(parts, body.to_bytes()))
-        };
-        // `timeout` must be created within the runtime, which drives its timer.
-        let in_time = async move { timeout(ANSWER_TIMEOUT, answered).await? };
-        self.runtime.spawn(in_time).await?
+        // Within the runtime: a timer belongs to the one that makes it.
+        Ok(self.runtime.spawn(post(request)).await??)
     }
+}
+
+async fn post(mut request: Request<Bytes>) -> Result<Response<Bytes>, http_client::HttpError> {
+    let invalid = |error: &dyn fmt::Display| http_client::HttpError::Request(error.to_string());
+    let uri = request.uri().clone();
+    let host = uri.host().unwrap_or_default();
+    let authority = uri.authority().map_or(host, |authority| authority.as_str());
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse().map_err(|error| invalid(&error))?;
+    let server = HttpServer {
+        host: host.trim_matches(['[', ']']),
+        port: uri.port_u16().unwrap_or(80),
+        authority,
+        tls: None,
+    };
+    http_client::send(server, request, LIMITS).await
 }

@@ -9,10 +9,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-mod gauges;
-
-/// Largest age of the database's last answer; an idle worker asks the database every few seconds.
-const ANSWER_HOLDS: Duration = Duration::from_secs(20);
+/// How old the database's last answer may be: it is asked every few seconds where there is no work.
+pub(super) const ANSWER_HOLDS: Duration = Duration::from_secs(20);
 
 /// Why the process pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +26,14 @@ pub enum Pause {
 }
 
 impl Pause {
-    const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 4] = [
         Self::Database,
         Self::Broker,
         Self::Publishing,
         Self::Operator,
     ];
 
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Database => "database",
             Self::Broker => "broker",
@@ -68,7 +66,7 @@ pub enum QueueKind {
 }
 
 impl QueueKind {
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Work => "work",
             Self::Retry => "retry",
@@ -106,33 +104,33 @@ pub struct Connections {
 /// The status of a worker process, shared between the tasks that update it and those that report
 /// it.
 #[derive(Clone)]
-pub struct ProcessStatus(Arc<SharedStatus>);
+pub struct ProcessStatus(pub(super) Arc<SharedStatus>);
 
-struct SharedStatus {
+pub(super) struct SharedStatus {
     now: Mutex<Now>,
-    connections: Box<dyn Fn() -> Connections + Send + Sync>,
+    pub(super) connections: Box<dyn Fn() -> Connections + Send + Sync>,
 }
 
 #[derive(Default)]
-struct Now {
-    consuming: bool,
+pub(super) struct Now {
+    pub(super) consuming: bool,
     broker: bool,
     /// When the broker last answered on the connection that polls the queues.
     broker_answered: Option<Instant>,
     paused: Option<(Pause, String)>,
     /// Workers whose messages the broker refuses at this moment.
     refused: usize,
-    database: Option<DatabaseAnswer>,
-    /// Batches in flight: when each was taken, and its number of messages.
-    in_flight: BTreeMap<u64, (Instant, usize)>,
+    pub(super) database: Option<DatabaseAnswer>,
+    /// Batches in hand: when each was taken, and its messages.
+    pub(super) in_flight: BTreeMap<u64, (Instant, usize)>,
     next: u64,
     /// When the oldest abandoned batch was taken. Reset once a batch is settled or the work queue
     /// is empty.
     given_up: Option<Instant>,
-    queues: Vec<QueueDepth>,
+    pub(super) queues: Vec<QueueDepth>,
 }
 
-enum DatabaseAnswer {
+pub(super) enum DatabaseAnswer {
     Given(Instant),
     Failed(String),
 }
@@ -303,27 +301,27 @@ impl ProcessStatus {
         }
     }
 
-    fn now(&self) -> MutexGuard<'_, Now> {
-        // No code panics while it holds the lock; even then, the stored values would be true.
+    pub(super) fn now(&self) -> MutexGuard<'_, Now> {
+        // Nothing panics while it holds the lock; if it did, what is told would still be true.
         self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Now {
-    fn oldest(&self) -> Duration {
+    pub(super) fn oldest(&self) -> Duration {
         let taken = self.in_flight.values().map(|(since, _)| *since);
         let oldest = taken.chain(self.given_up).min();
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Whether the broker works, by the last reports.
-    fn broker_is_up(&self) -> bool {
+    /// Whether the broker works, as far as anybody told.
+    pub(super) fn broker_is_up(&self) -> bool {
         let lately = |answered: Instant| answered.elapsed() <= ANSWER_HOLDS;
         let answered = self.broker_answered.is_some_and(lately);
         self.broker || (answered && !self.is_paused(Pause::Broker))
     }
 
-    fn is_paused(&self, pause: Pause) -> bool {
+    pub(super) fn is_paused(&self, pause: Pause) -> bool {
         let by_generation = self
             .paused
             .as_ref()

@@ -13,9 +13,11 @@ use tokio::sync::Mutex;
 use super::ack_tracker::{AckTracker, BatchId};
 use super::delivery::Delivery;
 use super::trust::Trust;
-use crate::broker::connection::{Broker, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, within};
+use crate::broker::connection::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT, within};
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::broker::raw::inbound::Flow;
+use crate::broker::worker_connections::Broker;
 
 /// The consumer tag. Each delivery repeats it, and a tag that the broker generates is four times as
 /// long.
@@ -72,8 +74,8 @@ impl ConsumerChannel {
         prefetch: u16,
     ) -> Result<(Self, lapin::Consumer), BrokerError> {
         let (connection, flow) = (&broker.consuming.connection, broker.flow.clone());
-        let classify =
-            |error| BrokerError::classify(&error, &broker.host, &format!("consuming {queue}"));
+        let consuming = Operation::Consuming(queue);
+        let classify = |error| BrokerError::classify(&error, &broker.host, consuming);
         let opening = async {
             let opened = consume(connection, &flow, queue, prefetch).await;
             opened.map_err(classify)
@@ -123,7 +125,7 @@ impl ConsumerChannel {
         let cancelling = async {
             let cancelled = self.channel.basic_cancel(self.consumer.clone(), options);
             let cancelled = cancelled.await;
-            cancelled.map_err(|error| self.classify(&error, "cancelling the consumer"))
+            cancelled.map_err(|error| self.classify(&error, Operation::CancellingConsumer))
         };
         within(CONFIRM_TIMEOUT, &self.host, cancelling).await
     }
@@ -155,7 +157,7 @@ impl ConsumerChannel {
         self.flow.close(self.channel.id());
         let closing = async {
             let closed = self.channel.close(200, "done".into()).await;
-            closed.map_err(|error| self.classify(&error, "closing a channel"))
+            closed.map_err(|error| self.classify(&error, Operation::ClosingChannel))
         };
         within(CONNECT_TIMEOUT, &self.host, closing).await
     }
@@ -165,7 +167,7 @@ impl ConsumerChannel {
         let rejecting = async {
             let options = BasicRejectOptions { requeue: false };
             let rejected = self.channel.basic_reject(tag, options).await;
-            rejected.map_err(|error| self.classify(&error, "rejecting a message"))
+            rejected.map_err(|error| self.classify(&error, Operation::Rejecting))
         };
         within(CONFIRM_TIMEOUT, &self.host, rejecting).await
     }
@@ -183,7 +185,7 @@ impl ConsumerChannel {
         let acknowledging = async {
             let options = BasicAckOptions { multiple };
             let acknowledged = self.channel.basic_ack(tag, options).await;
-            acknowledged.map_err(|error| self.classify(&error, "acknowledging"))
+            acknowledged.map_err(|error| self.classify(&error, Operation::Acknowledging))
         };
         within(CONFIRM_TIMEOUT, &self.host, acknowledging).await
     }
@@ -195,8 +197,13 @@ impl ConsumerChannel {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub(crate) fn classify(&self, error: &lapin::Error, doing: &str) -> BrokerError {
-        BrokerError::classify(error, &self.host, &format!("{doing} ({})", self.queue))
+    /// `operation` gets the name of the queue.
+    pub(crate) fn classify<'a>(
+        &'a self,
+        error: &lapin::Error,
+        operation: impl FnOnce(&'a str) -> Operation<'a>,
+    ) -> BrokerError {
+        BrokerError::classify(error, &self.host, operation(&self.queue))
     }
 }
 

@@ -23,8 +23,9 @@ use tracing::{debug, warn};
 
 use super::channel::{Batch, ConsumerChannel};
 use super::delivery::Delivery;
-use crate::broker::connection::Broker;
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
+use crate::broker::worker_connections::Broker;
 
 /// The size of a batch's bodies in bytes at which no further delivery is added.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -74,12 +75,22 @@ pub struct BatchLimits {
     pub again: usize,
 }
 
-impl Consumer {
-    pub(crate) async fn open(
-        broker: Arc<Broker>,
+impl Broker {
+    /// Starts to consume the work queue.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn consumer(
+        self: &Arc<Self>,
         queue: &str,
         prefetch: u16,
-    ) -> Result<Self, BrokerError> {
+    ) -> Result<Consumer, BrokerError> {
+        Consumer::open(self.clone(), queue, prefetch).await
+    }
+}
+
+impl Consumer {
+    async fn open(broker: Arc<Broker>, queue: &str, prefetch: u16) -> Result<Self, BrokerError> {
         let current = DeliveryStream::open(&broker, queue, prefetch).await?;
         Ok(Self {
             broker,
@@ -123,7 +134,8 @@ impl Consumer {
                 }
                 return Ok(None);
             };
-            let first = first.map_err(|error| current.channel.classify(&error, "consuming"))?;
+            let first =
+                first.map_err(|error| current.channel.classify(&error, Operation::Consuming))?;
             if let Some(batch) = self.collect(&mut current, first, limits).await? {
                 return Ok(Some(batch));
             }
@@ -179,7 +191,7 @@ impl Consumer {
             match current.deliveries.next().now_or_never() {
                 None => {}
                 Some(Some(came)) => {
-                    let classify = |error| current.channel.classify(&error, "consuming");
+                    let classify = |error| current.channel.classify(&error, Operation::Consuming);
                     next = Some(came.map_err(classify)?);
                 }
                 Some(None) => {
@@ -202,7 +214,7 @@ impl Consumer {
         }
         debug!(
             queue = self.queue,
-            "nothing came for a while; consuming anew"
+            "no delivery for a while; opening a new consumer"
         );
         current.channel.close().await?;
         *current = DeliveryStream::open(&self.broker, &self.queue, self.prefetch).await?;
@@ -252,9 +264,11 @@ impl UnreadableCount {
             return;
         }
         warn!(
+            event = "unreadable_rejected",
             queue,
             messages = self.count,
-            "rejected messages whose properties can't be parsed; the broker dead-letters them"
+            "rejected messages whose properties cannot be parsed; the broker dead-letters them, and \
+             `revertd dead-letters list --reason rejected` shows them"
         );
         (self.count, self.told) = (0, Some(Instant::now()));
     }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 use uuid::Uuid;
 
+use super::envelope::{envelope, first_attempt, is_replay};
 use super::trust::Trust;
 use crate::broker::properties;
 use crate::broker::raw::inbound::{Arrival, Cut, Held};
@@ -42,12 +43,12 @@ impl Delivery {
     ) -> Self {
         let (arrival, held) = arrival.unzip();
         Self {
-            envelope: properties::envelope(&came.properties, trust, false),
+            envelope: envelope(&came.properties, trust, false),
             crashes: 0,
             redelivered: came.redelivered,
-            is_replay: properties::is_replay(&came.properties, trust),
+            is_replay: is_replay(&came.properties, trust),
             published_at: properties::published_at(&came.properties),
-            first_attempt_at: properties::first_attempt(&came.properties, trust),
+            first_attempt_at: first_attempt(&came.properties, trust),
             body: came.data,
             cut: arrival.and_then(|arrival| arrival.cut),
             properties: came.properties,

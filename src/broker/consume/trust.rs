@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldArray, ShortString};
+use lapin::types::{AMQPValue, ShortString};
 
 use crate::broker::properties::{
     ATTEMPTS, CLAIMED, CLIENT, FIRST_ATTEMPT_AT, REPLAYED, UNTRUSTED_SINCE, header, text,
@@ -91,12 +91,6 @@ pub fn publisher(properties: &BasicProperties) -> &str {
     user.map_or("", ShortString::as_str)
 }
 
-/// The chain as a header.
-pub fn array(names: &[String]) -> AMQPValue {
-    let text = |name: &String| AMQPValue::LongString(name.as_str().into());
-    AMQPValue::FieldArray(FieldArray::from(names.iter().map(text).collect::<Vec<_>>()))
-}
-
 /// Whether its headers say that revertd published it again.
 fn is_published_again(properties: &BasicProperties) -> bool {
     let has = |name| header(properties, name).is_some();
@@ -127,6 +121,7 @@ mod tests {
     use lapin::types::FieldTable;
 
     use super::*;
+    use crate::broker::properties::array;
 
     const RUNG: [&str; 2] = [ATTEMPTS, FIRST_ATTEMPT_AT];
 

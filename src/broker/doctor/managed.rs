@@ -8,6 +8,7 @@ use super::super::management::{Management, Unanswered};
 use super::super::topology::{ANY_KEY, REPLY_KEYS};
 use super::nodes;
 use super::queue::{BrokerInfo, QueueInfo, QueueRole};
+use super::unanswered::unanswered;
 use crate::broker::queues::rungs;
 use crate::common::check::Checks;
 use crate::config::Settings;
@@ -240,23 +241,4 @@ fn refuses(queue: &Value) -> bool {
     };
     let (arguments, policy) = (&queue["arguments"], &queue["effective_policy_definition"]);
     rejects(&arguments["x-overflow"]) || rejects(&policy["overflow"])
-}
-
-/// An answer that there isn't is no fault of the broker's.
-pub fn unanswered(id: &'static str, error: &Unanswered, checks: &mut Checks) {
-    let why = error.to_string();
-    match error {
-        Unanswered::NoPlugin(_) | Unanswered::Missing => checks.skipped_until(
-            id,
-            why,
-            "rabbitmq-plugins enable rabbitmq_management, or correct amqp.management_url",
-        ),
-        Unanswered::Forbidden(_) => checks.skipped_until(
-            id,
-            why,
-            "rabbitmqctl set_user_tags USER monitoring, for the user of amqp.url or of amqp.management_url (what only an \
-             administrator may see takes the tag administrator)",
-        ),
-        Unanswered::Failed(_) => checks.skipped(id, why),
-    }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::management::Management;
-use super::managed::unanswered;
+use super::unanswered::unanswered;
 use crate::common::check::Checks;
 
 const NODE: &str = "amqp-nodes";

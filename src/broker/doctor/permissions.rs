@@ -6,8 +6,10 @@ use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOpti
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::super::error::BrokerError;
+use super::super::operation::Operation;
 use super::super::topology::{Steps, queues};
-use crate::broker::connection::{Broker, CONNECT_TIMEOUT, within};
+use crate::broker::connection::{CONNECT_TIMEOUT, within};
+use crate::broker::worker_connections::Broker;
 use crate::common::check::Checks;
 use crate::config::Settings;
 
@@ -76,7 +78,7 @@ fn tell(verb: &str, what: &str, asked: Result<(), BrokerError>, checks: &mut Che
             format!("the user may not {verb} {what}"),
             "rabbitmqctl set_permissions, as the documentation lists it under Permissions",
         ),
-        Err(error) => checks.failed(ID, &error),
+        Err(error) => checks.failed(ID, error.diagnostic()),
     }
 }
 
@@ -84,7 +86,10 @@ fn tell(verb: &str, what: &str, asked: Result<(), BrokerError>, checks: &mut Che
 async fn may_write(steps: &Steps<'_>, exchange: &str, key: &str) -> Result<(), BrokerError> {
     let channel = steps.channel().await?;
     let confirm = ConfirmSelectOptions { nowait: false };
-    steps.done(channel.confirm_select(confirm).await, "asking")?;
+    steps.done(
+        channel.confirm_select(confirm).await,
+        Operation::CheckingPermission,
+    )?;
     let options = BasicPublishOptions {
         mandatory: true,
         immediate: false,
@@ -95,7 +100,7 @@ async fn may_write(steps: &Steps<'_>, exchange: &str, key: &str) -> Result<(), B
             channel.basic_publish(exchange.into(), key.into(), options, b"", properties);
         publishing.await?.await
     };
-    refused(steps.done(asking.await, "asking"))
+    refused(steps.done(asking.await, Operation::CheckingPermission))
 }
 
 /// Consumes with a priority that is none: no broker delivers to such a consumer.
@@ -110,7 +115,7 @@ async fn may_read(steps: &Steps<'_>, queue: &str) -> Result<(), BrokerError> {
         nowait: false,
     };
     let asking = channel.basic_consume(queue.into(), "".into(), options, arguments);
-    let asked = steps.done(asking.await, "asking");
+    let asked = steps.done(asking.await, Operation::CheckingPermission);
     // Had it been taken after all, what it was given goes back.
     steps.close(&channel).await;
     refused(asked)
@@ -129,7 +134,7 @@ async fn may_bind(
     let mark = uuid::Uuid::new_v4().to_string();
     nobodys.insert("revertd-doctor".into(), AMQPValue::LongString(mark.into()));
     let asking = channel.queue_unbind(queue.into(), exchange.into(), key.into(), nobodys);
-    steps.done(asking.await, "asking")?;
+    steps.done(asking.await, Operation::CheckingPermission)?;
     steps.close(&channel).await;
     Ok(())
 }

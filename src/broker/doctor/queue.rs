@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::common::check::Checks;
 use crate::config::Settings;
 use value::ValueSource;
 
+mod info;
 mod value;
+
+pub use info::{QueueInfo, QueueRole};
 
 /// Longest that a delivery may be in hand: a batch decides for two minutes at the worst and is refused by the broker
 /// for ten, and it waits for the batch before.
@@ -38,22 +39,6 @@ impl BrokerInfo {
             delivery_limit: has_limit.then_some(DELIVERY_LIMIT_OF_4),
         }
     }
-}
-
-/// What a queue is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueRole {
-    Work,
-    Rung { delay_ms: u128 },
-    Replies,
-    Dead,
-}
-
-/// A queue, and what the broker says of it.
-pub struct QueueInfo<'a> {
-    pub name: &'a str,
-    pub role: QueueRole,
-    pub answer: &'a Value,
 }
 
 impl QueueInfo<'_> {

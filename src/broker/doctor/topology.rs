@@ -4,7 +4,8 @@
 
 use super::super::error::BrokerError;
 use super::super::topology::{Alternate, Steps, exchanges, queues};
-use crate::broker::connection::{Broker, CONNECT_TIMEOUT, within};
+use crate::broker::connection::{CONNECT_TIMEOUT, within};
+use crate::broker::worker_connections::Broker;
 use crate::common::check::Checks;
 use crate::config::Settings;
 
@@ -74,7 +75,7 @@ impl FoundTopology {
         match state {
             Ok(()) => self.sound += 1,
             Err(error) if error.is_missing() => self.missing.push(what),
-            Err(error) => checks.failed(ID, &error),
+            Err(error) => checks.failed(ID, error.diagnostic()),
         }
     }
 

@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
-use tokio::time::timeout;
+use lapin::{BasicProperties, Connection, ErrorKind};
 
+use super::confirm_channel::{
+    Confirm, ConfirmChannel, Confirms, PublishError, PublishResult, RawMessage,
+};
 use super::reply_router::{Correlation, PendingReply, RequestResult};
 use crate::broker::connection::credentials::{Credentials, Plain};
-use crate::broker::connection::{
-    CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, close, connect_as, within,
-};
+use crate::broker::connection::{any_of, close, connect_as};
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::broker::properties::{MAX_ATTEMPTS, TRACEPARENT};
 use crate::config::{AmqpUrl, Settings};
 
@@ -54,30 +54,25 @@ pub struct OutgoingRequest {
 pub struct ClientConnection {
     client: String,
     connection: Connection,
-    outgoing: Mutex<Arc<ConfirmChannel>>,
+    outgoing: Mutex<Arc<ClientChannel>>,
     opening: tokio::sync::Mutex<()>,
     exchange: ShortString,
     key: ShortString,
     host: String,
+    /// The confirms of all its channels.
+    confirms: Arc<Confirms>,
     silent: AtomicBool,
 }
 
-/// A channel in confirm mode.
-struct ConfirmChannel {
-    channel: Channel,
+/// The channel that requests are published on.
+struct ClientChannel {
+    channel: ConfirmChannel,
     /// Whether the broker settled anything on it: the exchange is there, and the client may write to it.
     proven: AtomicBool,
     /// Held until then, so that the first message is under way alone, and its failure is certain to be its own.
     first: tokio::sync::Mutex<()>,
     /// Messages of which the broker has not said what became of them.
     unsettled: AtomicUsize,
-}
-
-/// What came of writing a message.
-enum ConfirmResult {
-    Unwritten,
-    Confirmed(Box<Confirmation>),
-    Failed(lapin::Error),
 }
 
 impl ClientConnection {
@@ -107,7 +102,8 @@ impl ClientConnection {
         };
         let connected = any_of(&settings.amqp.url, connecting).await;
         let (connection, host) = connected.map_err(ClientConnectionError::Unavailable)??;
-        let outgoing = ConfirmChannel::open(&connection, &host).await;
+        let confirms = Arc::default();
+        let outgoing = ClientChannel::open(&connection, &host, &confirms).await;
         Ok(Self {
             client,
             outgoing: Mutex::new(Arc::new(
@@ -118,6 +114,7 @@ impl ClientConnection {
             exchange: settings.topology.request_exchange.as_str().into(),
             key: settings.topology.request_key.as_str().into(),
             host,
+            confirms,
             silent: AtomicBool::new(false),
         })
     }
@@ -172,33 +169,30 @@ impl ClientConnection {
             if self.silent.load(Ordering::Relaxed) {
                 return Some(RequestResult::Unsent(BrokerError::silent(&self.host)));
             }
-            if !outgoing.channel.status().connected() {
+            if !outgoing.channel.is_open() {
                 // Another request's end; nothing was written of this one.
                 continue;
             }
             tries += 1;
-            let publishing = self.confirmed(&outgoing, posting, correlation);
-            let Ok(published) = timeout(CONFIRM_TIMEOUT, publishing).await else {
-                // The confirm is given up, and with it this connection.
-                self.silent.store(true, Ordering::Relaxed);
-                return Some(RequestResult::Lost);
-            };
-            match published {
-                ConfirmResult::Unwritten => {}
-                ConfirmResult::Confirmed(confirmation) => {
-                    if *confirmation == Confirmation::NotRequested {
-                        return Some(RequestResult::Lost);
-                    }
-                    let full = confirmation.is_nack();
-                    // What came back hangs on whichever confirm comes next.
-                    if let Some(returned) = confirmation.take_message() {
-                        let other = returned.delivery.properties.correlation_id().as_ref();
-                        correlation.answer_other(other, RequestResult::Unroutable);
-                    }
-                    return full.then_some(RequestResult::Full);
+            let confirm = match outgoing.publish(self.message(posting, correlation)).await {
+                Ok(confirm) => confirm,
+                // Closed since it was looked at.
+                Err(PublishError::Unwritten(_)) => continue,
+                Err(PublishError::Unconfirmed) => return Some(RequestResult::Lost),
+                Err(PublishError::Silent) => {
+                    // The confirm is given up, and with it this connection.
+                    self.silent.store(true, Ordering::Relaxed);
+                    return Some(RequestResult::Lost);
                 }
-                ConfirmResult::Failed(error) => return Some(self.failed(&error, &outgoing)),
+                Err(PublishError::Failed(error)) => return Some(self.failed(&error, &outgoing)),
+            };
+            // The message that came back may be another request.
+            if let Some(returned) = &confirm.returned {
+                let other = returned.correlation_id.as_ref();
+                correlation.answer_other(other, RequestResult::Unroutable);
             }
+            let is_full = confirm.result(false) == PublishResult::Refused;
+            return is_full.then_some(RequestResult::Full);
         }
         let error = BrokerError::transient(format!(
             "the channel of {} is closed time and again",
@@ -207,39 +201,17 @@ impl ClientConnection {
         Some(RequestResult::Unsent(error))
     }
 
-    async fn confirmed(
+    fn message<'a>(
         &self,
-        outgoing: &ConfirmChannel,
-        posting: &OutgoingRequest,
+        posting: &'a OutgoingRequest,
         correlation: &Correlation,
-    ) -> ConfirmResult {
-        let options = BasicPublishOptions {
-            // What no queue is bound for comes back, instead of vanishing with a confirm.
+    ) -> RawMessage<'a> {
+        RawMessage {
+            exchange: self.exchange.clone(),
+            routing_key: self.key.clone(),
             mandatory: true,
-            immediate: false,
-        };
-        let (exchange, key) = (self.exchange.clone(), self.key.clone());
-        let properties = self.properties(posting, correlation);
-        // Before it is written: whoever fails meanwhile must not take itself for the only one.
-        outgoing.unsettled.fetch_add(1, Ordering::SeqCst);
-        let (channel, body) = (&outgoing.channel, &posting.body);
-        let publishing = channel.basic_publish(exchange, key, options, body, properties);
-        let confirming = match publishing.await {
-            Ok(confirming) => confirming,
-            // Closed since it was looked at.
-            Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => {
-                outgoing.unsettled.fetch_sub(1, Ordering::SeqCst);
-                return ConfirmResult::Unwritten;
-            }
-            Err(error) => return ConfirmResult::Failed(error),
-        };
-        match confirming.await {
-            Ok(confirmation) => {
-                outgoing.proven.store(true, Ordering::SeqCst);
-                outgoing.unsettled.fetch_sub(1, Ordering::SeqCst);
-                ConfirmResult::Confirmed(Box::new(confirmation))
-            }
-            Err(error) => ConfirmResult::Failed(error),
+            properties: self.properties(posting, correlation),
+            body: &posting.body,
         }
     }
 
@@ -266,29 +238,29 @@ impl ClientConnection {
     /// The broker works on a channel's messages in their order, closes it at the first that it can't take, and drops those
     /// behind that. Those before it are taken, and their confirms may be lost with the channel. So of several of which
     /// nothing was said, one is not taken, and nobody can say which; of one alone it is certain.
-    fn failed(&self, error: &lapin::Error, outgoing: &ConfirmChannel) -> RequestResult {
+    fn failed(&self, error: &lapin::Error, outgoing: &ClientChannel) -> RequestResult {
         let ErrorKind::ProtocolError(amqp) = error.kind() else {
             return RequestResult::Lost;
         };
         if outgoing.unsettled.load(Ordering::SeqCst) != 1 {
             return RequestResult::Lost;
         }
-        let doing = format!(
-            "publishing to the exchange {} by {}",
-            self.exchange, self.client
-        );
+        let publishing = Operation::PublishingTo {
+            exchange: self.exchange.as_str(),
+            client: Some(&self.client),
+        };
         match amqp.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => RequestResult::Unroutable,
             AMQPErrorKind::Soft(
                 AMQPSoftError::ACCESSREFUSED | AMQPSoftError::PRECONDITIONFAILED,
-            ) => RequestResult::Forbidden(BrokerError::classify(error, &self.host, &doing)),
+            ) => RequestResult::Forbidden(BrokerError::classify(error, &self.host, publishing)),
             AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => RequestResult::Lost,
         }
     }
 
     /// The channel; a new one where the last was closed.
-    async fn outgoing(&self) -> Result<Arc<ConfirmChannel>, BrokerError> {
-        let open = |outgoing: &Arc<ConfirmChannel>| outgoing.channel.status().connected();
+    async fn outgoing(&self) -> Result<Arc<ClientChannel>, BrokerError> {
+        let open = |outgoing: &Arc<ClientChannel>| outgoing.channel.is_open();
         if let Some(outgoing) = Some(self.current()).filter(open) {
             return Ok(outgoing);
         }
@@ -296,34 +268,44 @@ impl ClientConnection {
         if let Some(outgoing) = Some(self.current()).filter(open) {
             return Ok(outgoing);
         }
-        let fresh = Arc::new(ConfirmChannel::open(&self.connection, &self.host).await?);
+        let fresh =
+            Arc::new(ClientChannel::open(&self.connection, &self.host, &self.confirms).await?);
         let mut current = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
         *current = fresh.clone();
         Ok(fresh)
     }
 
-    fn current(&self) -> Arc<ConfirmChannel> {
+    fn current(&self) -> Arc<ClientChannel> {
         let current = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
         current.clone()
     }
 }
 
-impl ConfirmChannel {
-    async fn open(connection: &Connection, host: &str) -> Result<Self, BrokerError> {
-        let opening = async {
-            let classify =
-                |error| BrokerError::classify(&error, host, "opening a channel to publish");
-            let channel = connection.create_channel().await.map_err(classify)?;
-            let confirm = ConfirmSelectOptions { nowait: false };
-            channel.confirm_select(confirm).await.map_err(classify)?;
-            Ok(channel)
-        };
+impl ClientChannel {
+    async fn open(
+        connection: &Connection,
+        host: &str,
+        confirms: &Arc<Confirms>,
+    ) -> Result<Self, BrokerError> {
         Ok(Self {
-            channel: within(CONNECT_TIMEOUT, host, opening).await?,
+            channel: ConfirmChannel::open(connection, host, confirms.clone()).await?,
             proven: AtomicBool::new(false),
             first: tokio::sync::Mutex::new(()),
             unsettled: AtomicUsize::new(0),
         })
+    }
+
+    async fn publish(&self, message: RawMessage<'_>) -> Result<Confirm, PublishError> {
+        // Before it is written: a message that fails meanwhile must not take itself for the only one.
+        self.unsettled.fetch_add(1, Ordering::SeqCst);
+        let published = self.channel.publish_in_time(message).await;
+        if published.is_ok() {
+            self.proven.store(true, Ordering::SeqCst);
+        }
+        if matches!(published, Ok(_) | Err(PublishError::Unwritten(_))) {
+            self.unsettled.fetch_sub(1, Ordering::SeqCst);
+        }
+        published
     }
 
     /// Waits for the turn of a message: one at a time, until the channel is proven.

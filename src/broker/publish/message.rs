@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::publisher::Publisher;
+use super::login::PublishLogin;
 use crate::broker::consume::delivery::Delivery;
 use crate::broker::error::BrokerError;
 use crate::broker::properties;
@@ -55,12 +55,12 @@ pub(crate) enum Passing<'a> {
 }
 
 impl Properties<'_> {
-    /// As `outlet` publishes them.
-    pub(crate) fn make(&self, publisher: &Publisher) -> BasicProperties {
+    /// As `login` publishes them.
+    pub(crate) fn make(&self, login: &PublishLogin) -> BasicProperties {
         match self {
             Self::Event(event, delivery) => answering(event, delivery),
             Self::PassedOn(delivery, passing, now) => {
-                publisher.passed_on(delivery, noted(delivery, *passing, *now))
+                login.passed_on(delivery, noted(delivery, *passing, *now))
             }
             Self::Made(properties) => (**properties).clone(),
         }
@@ -138,18 +138,18 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A dead letter as a request again, as `outlet` publishes it; `None` where it can't be read.
+    /// A dead letter as a request again, as `login` publishes it; `None` where it can't be read.
     #[must_use]
     pub fn replay(
         exchange: &'a str,
         routing_key: &'a str,
         letter: &'a QueuedMessage,
-        publisher: &Publisher,
+        login: &PublishLogin,
     ) -> Option<Self> {
         Some(Self {
             exchange,
             routing_key: Cow::Borrowed(routing_key),
-            properties: Properties::Made(Box::new(publisher.replayed(letter)?)),
+            properties: Properties::Made(Box::new(login.replayed(letter)?)),
             body: Cow::Borrowed(&letter.body),
             is_event: false,
             mandatory: true,

@@ -3,22 +3,21 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::{AMQPValue, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
-use tokio::time::{Instant, timeout};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Connection};
+use tokio::time::timeout;
 
+use super::confirm_channel::{
+    Confirm, ConfirmChannel, Confirms, PublishError, PublishResult, QUIET, RawMessage,
+};
+use super::login::PublishLogin;
 use super::message::{Message, Properties};
-use crate::broker::connection::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT};
-use crate::broker::consume::delivery::Delivery;
 use crate::broker::error::BrokerError;
-use crate::broker::properties;
-use crate::broker::queues::queued_message::QueuedMessage;
+use crate::broker::operation::Operation;
 use crate::common::failpoint;
 use crate::domain::event::Event;
 
@@ -32,51 +31,18 @@ const IN_FLIGHT: usize = 512;
 /// Bytes of their bodies, of which the client keeps copies until they are written; one larger body goes alone.
 const IN_FLIGHT_BYTES: usize = 1024 * 1024;
 
-/// How long nothing may come until it is found out whether the broker or a queue is silent.
-const QUIET: Duration = Duration::from_millis(500);
-
-/// Longest that a channel waits for a confirm while other channels of its connection get some.
-const CHANNEL_TIMEOUT: Duration = Duration::from_mins(2);
-
-/// Room in a frame for what is not the publisher's own headers.
-const FRAME_RESERVE: usize = 8 * 1024;
-
-/// What the broker did with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PublishResult {
-    /// It is in every queue that it was routed to, as safe as the queue makes it.
-    Confirmed,
-    /// No queue is bound for it; it is nowhere.
-    Unroutable,
-    /// A queue refused it, being full; it may be in others.
-    Refused,
-}
-
 /// What the broker said of the messages of a window that were published, and of probes.
 #[derive(Default)]
 struct Said {
-    of_window: Vec<Option<Confirmation>>,
-    of_probes: Vec<Confirmation>,
+    of_window: Vec<Option<Confirm>>,
+    of_probes: Vec<Confirm>,
 }
 
-/// The number of confirms that came on a connection. On a slow network a channel waits for its turn
-/// behind others: the broker is silent only if no channel of the connection gets a confirm.
-#[derive(Default)]
-pub struct Confirms(AtomicU64);
-
-impl Confirms {
-    fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A channel in confirm mode.
+/// A channel of the worker or of a command, with the login that publishes on it.
 pub struct Publisher {
-    channel: Channel,
-    user: Arc<str>,
+    channel: ConfirmChannel,
+    login: PublishLogin,
     host: String,
-    headers_max_bytes: usize,
-    confirms: Arc<Confirms>,
     /// Closed with the publisher, where it has one of its own.
     _connection: Option<Connection>,
 }
@@ -88,32 +54,18 @@ impl Publisher {
         host: &str,
         confirms: Arc<Confirms>,
     ) -> Result<Self, BrokerError> {
-        let opening = async {
-            let classify =
-                |error| BrokerError::classify(&error, host, "opening a channel to publish");
-            let channel = connection.create_channel().await.map_err(classify)?;
-            let confirm = ConfirmSelectOptions { nowait: false };
-            channel.confirm_select(confirm).await.map_err(classify)?;
-            Ok(channel)
-        };
-        tokio::pin!(opening);
-        let channel = loop {
-            let seen = confirms.count();
-            match timeout(CONNECT_TIMEOUT, &mut opening).await {
-                Ok(opened) => break opened?,
-                Err(_) if confirms.count() == seen => return Err(BrokerError::silent(host)),
-                Err(_) => {}
-            }
-        };
-        let frame_max = connection.configuration().frame_max() as usize;
         Ok(Self {
-            channel,
-            user: user.clone(),
+            channel: ConfirmChannel::open(connection, host, confirms).await?,
+            login: PublishLogin::new(user.clone(), connection),
             host: host.into(),
-            headers_max_bytes: frame_max.saturating_sub(FRAME_RESERVE),
-            confirms,
             _connection: None,
         })
+    }
+
+    /// The login that publishes.
+    #[must_use]
+    pub fn login(&self) -> &PublishLogin {
+        &self.login
     }
 
     pub(crate) fn keeping(self, connection: Connection) -> Self {
@@ -176,35 +128,13 @@ impl Publisher {
             properties: Properties::Made(Box::new(
                 BasicProperties::default()
                     .with_message_id(nowhere.as_str().into())
-                    .with_user_id(self.user.as_ref().into()),
+                    .with_user_id(self.login.user().into()),
             )),
             body: Cow::Borrowed(b""),
             is_event: false,
             mandatory: true,
         };
         self.publish(&[probe]).await.map(|_| ())
-    }
-
-    /// A delivery's properties as they are published again: but for what would make the broker act.
-    pub(crate) fn passed_on(
-        &self,
-        delivery: &Delivery,
-        added: Vec<(&'static str, AMQPValue)>,
-    ) -> BasicProperties {
-        let (envelope, max_bytes) = (&delivery.envelope, self.headers_max_bytes);
-        let claimed = envelope
-            .claim
-            .as_ref()
-            .map_or(&[][..], |claim| &claim.names);
-        let (read, client) = (&delivery.properties, &envelope.client);
-        properties::passed_on(read, client, claimed, &self.user, added, max_bytes)
-    }
-
-    /// A dead letter's properties as it is published as a request again.
-    pub(crate) fn replayed(&self, letter: &QueuedMessage) -> Option<BasicProperties> {
-        let (read, client) = (letter.properties.as_ref()?, &letter.client);
-        let max_bytes = self.headers_max_bytes;
-        Some(properties::replayed(read, client, &self.user, max_bytes))
     }
 
     async fn publish_window<'q>(
@@ -218,10 +148,9 @@ impl Publisher {
         } = self.said_of(window, own_queue).await?;
         let mut returned = HashSet::new();
         // A returned message hangs on whichever confirm comes next: only its own id tells whose it is.
-        for said in of_window.iter().flatten().chain(&of_probes) {
-            if let Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message)) = said {
-                let message = &message.delivery;
-                let id = message.properties.message_id().clone();
+        for confirm in of_window.iter().flatten().chain(&of_probes) {
+            if let Some(message) = &confirm.returned {
+                let id = message.message_id.clone();
                 returned.insert((message.exchange.clone(), message.routing_key.clone(), id));
             }
         }
@@ -234,18 +163,11 @@ impl Publisher {
                     message.properties.message_id(),
                 ))
         };
-        let result = |(message, said): (&Message<'_>, &Option<Confirmation>)| match said {
-            None => Ok(None),
-            Some(Confirmation::Nack(_)) => Ok(Some(PublishResult::Refused)),
-            Some(Confirmation::Ack(_)) if is_returned(message) => {
-                Ok(Some(PublishResult::Unroutable))
-            }
-            Some(Confirmation::Ack(_)) => Ok(Some(PublishResult::Confirmed)),
-            Some(Confirmation::NotRequested) => {
-                Err(BrokerError::transient("the channel lost its confirm mode"))
-            }
+        let result = |(message, confirm): (&Message<'_>, &Option<Confirm>)| {
+            let confirm = confirm.as_ref()?;
+            Some(confirm.result(is_returned(message)))
         };
-        window.iter().zip(&of_window).map(result).collect()
+        Ok(window.iter().zip(&of_window).map(result).collect())
     }
 
     /// Publishes the window, a part of it at a time, and collects what the broker says of each. What
@@ -259,8 +181,7 @@ impl Publisher {
         let (written, all) = (AtomicUsize::new(0), window.len());
         let mut said = Said::default();
         let (mut bytes, mut steps) = (0, 0u64);
-        let (mut confirms, mut last) = (self.confirms.count(), Instant::now());
-        let mut last_here = last;
+        let mut silence = self.channel.silence();
         // The steps before the probe that is under way.
         let mut probing: Option<u64> = None;
         let mut under_way = FuturesUnordered::new();
@@ -280,27 +201,22 @@ impl Publisher {
             }
             match timeout(QUIET, under_way.next()).await {
                 Ok(None) => return Ok(said),
-                Ok(Some((Some(place), confirmation))) => {
-                    (steps, last_here) = (steps + 1, Instant::now());
-                    self.confirms.0.fetch_add(1, Ordering::Relaxed);
+                Ok(Some((Some(place), confirm))) => {
+                    steps += 1;
+                    silence.broken();
                     bytes -= window[place].body.len();
-                    said.of_window[place] =
-                        Some(confirmation.map_err(|error| self.classify(&error))?);
+                    said.of_window[place] = Some(confirm.map_err(|error| self.classify(&error))?);
                 }
-                Ok(Some((None, confirmation))) => {
-                    let confirmation = confirmation.map_err(|error| self.classify(&error))?;
-                    let is_well = matches!(confirmation, Confirmation::Ack(_));
-                    said.of_probes.push(confirmation);
+                Ok(Some((None, confirm))) => {
+                    let confirm = confirm.map_err(|error| self.classify(&error))?;
+                    let is_well = confirm.result(false) == PublishResult::Confirmed;
+                    said.of_probes.push(confirm);
                     if probing.take() == Some(steps) && is_well {
                         return Ok(said);
                     }
                 }
                 Err(_) => {
-                    if self.confirms.count() != confirms {
-                        (confirms, last) = (self.confirms.count(), Instant::now());
-                    }
-                    let silent = last.elapsed() >= CONFIRM_TIMEOUT;
-                    if silent || last_here.elapsed() >= CHANNEL_TIMEOUT {
+                    if self.channel.is_silent(&mut silence) {
                         return Err(BrokerError::silent(&self.host));
                     }
                     if probing.is_none()
@@ -322,29 +238,24 @@ impl Publisher {
         message: Cow<'_, Message<'_>>,
         written: &AtomicUsize,
         all: usize,
-    ) -> (Option<usize>, lapin::Result<Confirmation>) {
-        let options = BasicPublishOptions {
-            // What no queue is bound for comes back, instead of vanishing with a confirm.
+    ) -> (Option<usize>, Result<Confirm, PublishError>) {
+        let raw = RawMessage {
+            exchange: message.exchange.into(),
+            routing_key: message.routing_key.as_ref().into(),
             mandatory: message.mandatory,
-            immediate: false,
+            properties: message.properties.make(&self.login),
+            body: &message.body,
         };
-        let (exchange, key) = (message.exchange.into(), message.routing_key.as_ref().into());
-        let properties = message.properties.make(self);
-        let publishing =
-            self.channel
-                .basic_publish(exchange, key, options, &message.body, properties);
-        let confirm = match publishing.await {
-            Ok(confirm) => confirm,
-            Err(error) => return (place, Err(error)),
+        let is_written = || {
+            if written.fetch_add(1, Ordering::Relaxed) + 1 == all && message.is_event {
+                failpoint::hit(failpoint::PUBLISHED);
+            }
         };
-        if written.fetch_add(1, Ordering::Relaxed) + 1 == all && message.is_event {
-            failpoint::hit(failpoint::PUBLISHED);
-        }
-        (place, confirm.await)
+        (place, self.channel.publish(raw, is_written).await)
     }
 
-    fn classify(&self, error: &lapin::Error) -> BrokerError {
-        BrokerError::classify(error, &self.host, "publishing")
+    fn classify(&self, error: &PublishError) -> BrokerError {
+        error.classify(&self.host, Operation::Publishing)
     }
 }
 

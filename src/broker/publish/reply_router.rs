@@ -9,9 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use lapin::Connection;
 use lapin::types::ShortString;
-use lapin::{Connection, Consumer};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,9 +18,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::reply_queue;
+use super::reply_queue::ReplyQueue;
 use crate::broker::connection::{CONNECT_TIMEOUT, any_of, close, connect, greeting, within};
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::common::backoff::Backoff;
 use crate::config::{AmqpUrl, Settings};
 
@@ -83,9 +83,9 @@ impl ReplyRouter {
     /// # Errors
     /// Where the broker can't be reached or refuses.
     pub async fn open(settings: Arc<Settings>, failed: bool) -> Result<Self, BrokerError> {
-        let queue = ReplyQueue::open(&settings, failed).await?;
+        let queue = ReplyConnection::open(&settings, failed).await?;
         let state = State {
-            queue: Ok(queue.name.clone()),
+            queue: Ok(queue.replies.name().clone()),
             waiting: HashMap::new(),
         };
         let (pending, stop) = (
@@ -211,14 +211,18 @@ async fn keep(
     settings: Arc<Settings>,
     pending: Arc<PendingReplies>,
     stop: CancellationToken,
-    mut queue: ReplyQueue,
+    mut queue: ReplyConnection,
 ) {
     loop {
         let Some(error) = stop.run_until_cancelled(queue.dispatch(&pending)).await else {
             close(&queue.connection).await;
             return;
         };
-        warn!(error = %error, "the broker is lost: requests are answered 503 until it is back");
+        warn!(
+            event = "broker_unavailable",
+            %error,
+            "the connection to the broker ended; the gateway answers 503 until it has a new one"
+        );
         pending.closed(error);
         drop(queue);
         let reopening = reopen(&settings, &pending);
@@ -226,31 +230,32 @@ async fn keep(
             return;
         };
         queue = reopened;
-        pending.state().queue = Ok(queue.name.clone());
-        info!("the broker is back");
+        pending.state().queue = Ok(queue.replies.name().clone());
+        info!(
+            event = "resumed",
+            "the gateway is connected to the broker again"
+        );
     }
 }
 
-async fn reopen(settings: &Settings, pending: &PendingReplies) -> ReplyQueue {
+async fn reopen(settings: &Settings, pending: &PendingReplies) -> ReplyConnection {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         sleep(backoff.next_wait()).await;
-        match ReplyQueue::open(settings, true).await {
+        match ReplyConnection::open(settings, true).await {
             Ok(queue) => return queue,
             Err(error) => pending.state().queue = Err(error),
         }
     }
 }
 
-/// A connection, and the queue that goes with it.
-struct ReplyQueue {
+/// A connection, and the reply queue that is deleted with it.
+struct ReplyConnection {
     connection: Connection,
-    replies: Consumer,
-    name: ShortString,
-    host: String,
+    replies: ReplyQueue,
 }
 
-impl ReplyQueue {
+impl ReplyConnection {
     async fn open(settings: &Settings, failed: bool) -> Result<Self, BrokerError> {
         let connecting = |url: AmqpUrl| async move {
             let host = url.host();
@@ -261,41 +266,30 @@ impl ReplyQueue {
             Ok((connection, host))
         };
         let (connection, host) = any_of(&settings.amqp.url, connecting).await?;
-        let declaring = declare(&connection, &host);
-        let (replies, name) = within(CONNECT_TIMEOUT, &host, declaring).await?;
+        let declaring = async {
+            let opening = Operation::OpeningChannel;
+            let classify = |error| BrokerError::classify(&error, &host, opening);
+            let channel = connection.create_channel().await.map_err(classify)?;
+            ReplyQueue::declare(&channel, &host).await
+        };
+        let replies = within(CONNECT_TIMEOUT, &host, declaring).await?;
         Ok(Self {
             connection,
             replies,
-            name,
-            host,
         })
     }
 
-    /// Returns once nothing comes any more.
+    /// Answers who waits, until the queue ends; returns why it did.
     async fn dispatch(&mut self, pending: &PendingReplies) -> BrokerError {
-        while let Some(delivery) = self.replies.next().await {
-            match delivery {
-                Ok(delivery) => {
-                    let id = delivery.properties.correlation_id().as_ref();
-                    if let Some(id) = id.and_then(parsed) {
-                        pending.answer(id, RequestResult::Event(delivery.data));
+        loop {
+            match self.replies.next().await {
+                Ok(reply) => {
+                    if let Ok(id) = Uuid::try_parse(&reply.correlation_id) {
+                        pending.answer(id, RequestResult::Event(reply.event));
                     }
                 }
-                Err(error) => {
-                    return BrokerError::classify(&error, &self.host, "waiting for events");
-                }
+                Err(error) => return error,
             }
         }
-        BrokerError::ended(self.name.as_str())
     }
-}
-
-/// Declares a queue that goes with the connection, and consumes it.
-async fn declare(
-    connection: &Connection,
-    host: &str,
-) -> Result<(Consumer, ShortString), BrokerError> {
-    let classify = |error| BrokerError::classify(&error, host, "declaring a reply queue");
-    let channel = connection.create_channel().await.map_err(classify)?;
-    reply_queue::declare(&channel, host).await
 }

@@ -1,51 +1,31 @@
 //! A publisher of requests, that waits for their events.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use futures_util::StreamExt;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
-use tokio::time::timeout;
+use lapin::{BasicProperties, Connection};
 
-use super::publisher::PublishResult;
-use super::reply_queue;
-use crate::broker::connection::{
-    CLOSE_TIMEOUT, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, any_of, connect, within,
-};
+use super::confirm_channel::{ConfirmChannel, PublishResult, RawMessage};
+use super::reply_queue::ReplyQueue;
+use crate::broker::connection::{CONNECT_TIMEOUT, any_of, close, connect, within};
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::config::{AmqpUrl, Settings};
 
 /// A connection with a reply queue of its own, which goes with it.
 pub struct RequestClient {
     sender: RequestPublisher,
-    answers: ReplyReceiver,
+    answers: ReplyQueue,
 }
 
 /// Its half that publishes.
 pub struct RequestPublisher {
     connection: Connection,
-    channel: Channel,
+    channel: ConfirmChannel,
     reply_to: String,
     exchange: String,
     key: String,
     host: String,
-}
-
-/// Its half that receives.
-pub struct ReplyReceiver {
-    replies: Consumer,
-    reply_to: String,
-    host: String,
-}
-
-/// What came to the reply queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The correlation id of the request that it answers.
-    pub correlation_id: String,
-    /// The event.
-    pub event: Vec<u8>,
 }
 
 /// A request to publish.
@@ -72,24 +52,12 @@ impl RequestClient {
             Ok((connection, url.host()))
         };
         let (connection, host) = any_of(&settings.amqp.url, connecting).await?;
-        let opening = async {
-            let classify = |error| BrokerError::classify(&error, &host, "declaring a reply queue");
-            let channel = connection.create_channel().await.map_err(classify)?;
-            let confirm = ConfirmSelectOptions { nowait: false };
-            channel.confirm_select(confirm).await.map_err(classify)?;
-            let (replies, name) = reply_queue::declare(&channel, &host).await?;
-            let reply_to = name.to_string();
-            Ok((channel, replies, reply_to))
-        };
-        let (channel, replies, reply_to) = within(CONNECT_TIMEOUT, &host, opening).await?;
-        let answers = ReplyReceiver {
-            replies,
-            reply_to: reply_to.clone(),
-            host: host.clone(),
-        };
+        let channel = ConfirmChannel::open(&connection, &host, Arc::default()).await?;
+        let declaring = ReplyQueue::declare(channel.channel(), &host);
+        let answers = within(CONNECT_TIMEOUT, &host, declaring).await?;
         let sender = RequestPublisher {
             channel,
-            reply_to,
+            reply_to: answers.name().to_string(),
             exchange: settings.topology.request_exchange.to_string(),
             key: settings.topology.request_key.to_string(),
             host,
@@ -99,14 +67,13 @@ impl RequestClient {
     }
 
     /// Its halves, to publish while events come.
-    pub fn split(&mut self) -> (&RequestPublisher, &mut ReplyReceiver) {
+    pub fn split(&mut self) -> (&RequestPublisher, &mut ReplyQueue) {
         (&self.sender, &mut self.answers)
     }
 
     /// Closes the connection, and with it the reply queue.
     pub async fn close(self) {
-        let closing = self.sender.connection.close(200, "bye".into());
-        let _ = timeout(CLOSE_TIMEOUT, closing).await;
+        close(&self.sender.connection).await;
     }
 }
 
@@ -153,69 +120,20 @@ impl RequestPublisher {
             headers.insert("x-max-attempts".into(), AMQPValue::LongLongInt(max.into()));
             properties = properties.with_headers(headers);
         }
-        let publishing = async {
-            let doing = format!("publishing to the exchange {}", self.exchange);
-            let classify = |error| BrokerError::classify(&error, &self.host, &doing);
-            let options = BasicPublishOptions {
-                mandatory: true,
-                immediate: false,
-            };
-            let confirm = self
-                .channel
-                .basic_publish(
-                    self.exchange.as_str().into(),
-                    self.key.as_str().into(),
-                    options,
-                    &submission.body,
-                    properties,
-                )
-                .await
-                .map_err(classify)?;
-            confirm.await.map_err(classify)
+        let message = RawMessage {
+            exchange: self.exchange.as_str().into(),
+            routing_key: self.key.as_str().into(),
+            mandatory: true,
+            properties,
+            body: &submission.body,
         };
-        match within(CONFIRM_TIMEOUT, &self.host, publishing).await? {
-            Confirmation::Ack(None) => Ok(PublishResult::Confirmed),
-            Confirmation::Ack(Some(_)) => Ok(PublishResult::Unroutable),
-            Confirmation::Nack(_) | Confirmation::NotRequested => Ok(PublishResult::Refused),
-        }
-    }
-}
-
-impl ReplyReceiver {
-    /// Waits for the event that answers `correlation_id`; `None` where none came in time.
-    ///
-    /// # Errors
-    /// Where the connection fails meanwhile. The request goes on all the same.
-    pub async fn event(
-        &mut self,
-        correlation_id: &str,
-        limit: Duration,
-    ) -> Result<Option<Vec<u8>>, BrokerError> {
-        let waiting = async {
-            loop {
-                let answer = self.next().await?;
-                if answer.correlation_id == correlation_id {
-                    return Ok(answer.event);
-                }
-            }
+        let publishing = Operation::PublishingTo {
+            exchange: &self.exchange,
+            client: None,
         };
-        timeout(limit, waiting).await.ok().transpose()
-    }
-
-    /// Waits for the next event, whichever request it answers. Cancel-safe.
-    ///
-    /// # Errors
-    /// Where the connection fails meanwhile. The requests go on all the same.
-    pub async fn next(&mut self) -> Result<Reply, BrokerError> {
-        let Some(delivery) = self.replies.next().await else {
-            return Err(BrokerError::ended(&self.reply_to));
-        };
-        let delivery = delivery
-            .map_err(|error| BrokerError::classify(&error, &self.host, "waiting for the event"))?;
-        let correlation_id = delivery.properties.correlation_id().as_ref();
-        Ok(Reply {
-            correlation_id: correlation_id.map(ToString::to_string).unwrap_or_default(),
-            event: delivery.data,
-        })
+        let confirm = self.channel.publish_in_time(message).await;
+        let confirm = confirm.map_err(|error| error.classify(&self.host, publishing))?;
+        // All requests go to one exchange under one key: if one has no queue, none has.
+        Ok(confirm.result(confirm.returned.is_some()))
     }
 }

@@ -10,6 +10,7 @@ use lapin::{Connection, ErrorKind};
 
 use crate::broker::connection::{CONNECT_TIMEOUT, any_of, close, connect, greeting, within};
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::config::{AmqpUrl, AmqpUrls};
 
 /// Polls the depths of queues.
@@ -67,7 +68,8 @@ async fn depth(
     queue: &str,
     host: &str,
 ) -> Result<Option<u32>, BrokerError> {
-    let classify = |error| BrokerError::classify(&error, host, "looking at a queue");
+    let inspecting = Operation::InspectingQueue(queue);
+    let classify = |error| BrokerError::classify(&error, host, inspecting);
     let channel = connection.create_channel().await.map_err(classify)?;
     let options = QueueDeclareOptions {
         // A passive declaration creates nothing.

@@ -19,12 +19,11 @@ use crate::broker::connection::socket::Socket;
 use crate::broker::connection::{CONNECT_TIMEOUT, any_of, within};
 use crate::broker::consume::trust::Trust;
 use crate::broker::error::BrokerError;
+use crate::broker::operation::Operation;
 use crate::broker::raw::wire;
 use crate::broker::raw::wire::Wire;
 use crate::broker::raw::wire::frame::{Frame, FrameKind};
 use crate::config::{AmqpUrl, Settings};
-
-mod requeue;
 
 /// The longest wait for a frame. A long queue needs time for the first one.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,25 +45,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONSUMER_LETTERS: u16 = 2000;
 
 const DELIVER: (u16, u16) = (60, 60);
-const GET_OK: (u16, u16) = (60, 71);
-const GET_EMPTY: (u16, u16) = (60, 72);
+pub(super) const GET_OK: (u16, u16) = (60, 71);
+pub(super) const GET_EMPTY: (u16, u16) = (60, 72);
 
 /// A reader of a queue.
 pub struct QueueReader {
     wire: Wire<Socket>,
-    queue: String,
-    doing: String,
+    pub(super) queue: String,
     host: String,
     trust: Trust,
     body_bytes: u64,
     waiting: u32,
-    others: u32,
-    taken: u32,
+    pub(super) others: u32,
+    pub(super) taken: u32,
     missing: u32,
-    consumers: u16,
-    settled: u32,
+    pub(super) consumers: u16,
+    pub(super) settled: u32,
     /// Whether the answer to a `basic.get` is outstanding.
-    is_asking: bool,
+    pub(super) is_asking: bool,
 }
 
 impl QueueReader {
@@ -82,7 +80,8 @@ impl QueueReader {
             let host = url.host();
             let connecting = async {
                 let connected = wire::connect(&url, "revertd dead-letters (reading)").await;
-                connected.map_err(|error| BrokerError::classify(&error, &host, "connecting"))
+                connected
+                    .map_err(|error| BrokerError::classify(&error, &host, Operation::Connecting))
             };
             let wire = within(CONNECT_TIMEOUT, &host, connecting).await?;
             let uri: Result<AMQPUri, _> = url.secret().parse();
@@ -92,7 +91,6 @@ impl QueueReader {
         let (wire, host, user) = any_of(&settings.amqp.url, connecting).await?;
         let mut browse = Self {
             wire,
-            doing: format!("reading {queue}"),
             queue: queue.into(),
             host,
             trust: Trust::new(&user, settings),
@@ -259,7 +257,7 @@ impl QueueReader {
         ))
     }
 
-    async fn skip_to(&mut self, methods: &[(u16, u16)]) -> Result<Frame, BrokerError> {
+    pub(super) async fn skip_to(&mut self, methods: &[(u16, u16)]) -> Result<Frame, BrokerError> {
         loop {
             let frame = self.frame().await?;
             if frame
@@ -282,7 +280,7 @@ impl QueueReader {
         frame.map_err(|error| self.classify(&error))
     }
 
-    async fn send(
+    pub(super) async fn send(
         &mut self,
         methods: impl IntoIterator<Item = AMQPClass>,
     ) -> Result<(), BrokerError> {
@@ -292,7 +290,7 @@ impl QueueReader {
         sent.map_err(|error| self.classify(&error))
     }
 
-    fn classify(&self, error: &lapin::Error) -> BrokerError {
-        BrokerError::classify(error, &self.host, &self.doing)
+    pub(super) fn classify(&self, error: &lapin::Error) -> BrokerError {
+        BrokerError::classify(error, &self.host, Operation::ReadingQueue(&self.queue))
     }
 }

@@ -10,13 +10,15 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
+use crate::broker::consume::envelope::envelope;
 use crate::broker::consume::trust::Trust;
 use crate::broker::properties;
 use crate::broker::raw::wire::frame::Frame;
 use crate::domain::request::{Fragments, digest};
 
-mod shown;
 mod unreadable;
+
+use unreadable::Unreadable;
 
 /// The number of body bytes that make up a message's id.
 pub const ID_BYTES: u64 = KEPT as u64;
@@ -24,6 +26,9 @@ const KEPT: usize = 1 << 20;
 
 /// The reason of a message without a known reason.
 const UNKNOWN: &str = "unknown";
+
+/// The reason of a message whose properties cannot be parsed, whatever its `x-death` says.
+const UNREADABLE: &str = "unreadable";
 
 /// The origin of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +109,7 @@ impl QueuedMessage {
         };
         let mut letter = match &properties {
             Some(properties) => Self::readable(properties, trust),
-            None => unreadable::letter(header.payload()),
+            None => Self::unreadable(&unreadable::read(header.payload())),
         };
         letter.id = digest(&[
             b"letter",
@@ -148,7 +153,7 @@ impl QueuedMessage {
         let text = |name: &str| header(name).and_then(properties::text);
         let death = read.headers().as_ref().and_then(last_death);
         let noted = text(properties::ERROR_REASON).filter(|_| death.is_none());
-        let envelope = properties::envelope(read, trust, noted.is_some());
+        let envelope = envelope(read, trust, noted.is_some());
         let origin = match (&envelope.claim, &noted) {
             (Some(_), _) => Origin::OtherLogin,
             (None, Some(_)) => Origin::Worker,
@@ -188,6 +193,17 @@ impl QueuedMessage {
             since: first.or(died).or(published),
             is_untrusted,
             reply_to: envelope.reply_to,
+            ..Self::blank()
+        }
+    }
+
+    /// A message whose properties cannot be parsed.
+    fn unreadable(read: &Unreadable) -> Self {
+        Self {
+            reason: UNREADABLE.into(),
+            client: read.client.clone().unwrap_or_default(),
+            message_id: read.message_id.clone(),
+            since: read.seconds.and_then(of_seconds),
             ..Self::blank()
         }
     }

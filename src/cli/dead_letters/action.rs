@@ -37,7 +37,7 @@ impl LetterAction {
                 exchange,
                 key,
             } => {
-                let again = |letter| Message::replay(exchange, key, letter, publisher);
+                let again = |letter| Message::replay(exchange, key, letter, publisher.login());
                 let messages: Option<Vec<_>> = letters.iter().map(again).collect();
                 let messages = messages.expect("what can't be read is not taken");
                 for result in publisher.publish(&messages).await? {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::broker::QueuedMessage;
-use crate::cli::time_span;
+use crate::cli::time_span::time_span;
 use crate::domain::request::Fragments;
 
 /// Fewest digits of a letter's id that stand for it.

@@ -7,19 +7,23 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::action::LetterAction;
+use super::args::{Chosen, Discard, Replay, WRONG_USAGE};
 use super::counts::{LetterCounts, letters};
+use super::reading::{all_read, exit_code, open};
 use super::save::Save;
 use super::selection::{Candidates, Judged, Selection};
 use super::summary::RunSummary;
-use super::{Chosen, Discard, Replay, WRONG_USAGE, all_read, exit_code, open};
-use crate::cli::progress::Progress;
+use crate::cli::operator;
+use crate::cli::output::{Output, print};
 use crate::cli::prompt;
 use crate::cli::terminal::{folded, width};
-use crate::cli::{Output, operator, print};
 use crate::config::Settings;
 use crate::ledger::admin::interventions::{Intervention, InterventionKind};
 
+mod run;
 mod windows;
+
+use run::Run;
 
 /// What a shell reports of a process that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -82,20 +86,6 @@ fn choice(
         max_body_bytes: settings.amqp.max_message_bytes.bytes(),
         now: Timestamp::now(),
     }
-}
-
-struct Run<'a> {
-    settings: &'a Settings,
-    choice: Selection,
-    why: Option<String>,
-    saved_to: Option<String>,
-    rate: Option<u32>,
-    body_bytes: u64,
-    sum: RunSummary,
-    /// Letters that were met, and done or left.
-    passed: u64,
-    progress: Option<Progress>,
-    intervention: Option<Intervention>,
 }
 
 impl Run<'_> {

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use super::counts::{LetterCounts, letters};
 use super::filter::{self, LetterFilter};
 use super::listing::{Columns, Listed, object};
-use super::{all_read, exit_code, open};
+use super::reading::{all_read, exit_code, open};
 use crate::broker::QueuedMessage;
+use crate::cli::output::{Output, print, print_json, printed, printed_json};
 use crate::cli::terminal::{folded, width};
-use crate::cli::{Output, print, print_json, printed, printed_json};
 use crate::config::Settings;
 use crate::domain::request::Fragments;
 

@@ -9,13 +9,14 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::filter;
 use super::listing::object;
+use super::reading::{all_read, exit_code, open};
 use super::selection::Candidates;
-use super::{all_read, exit_code, filter, open};
 use crate::broker::QueuedMessage;
+use crate::cli::output::{Output, print, print_pretty};
 use crate::cli::status::known::Known;
 use crate::cli::terminal::{ago, folded, named, time, visible, width};
-use crate::cli::{Output, print, print_pretty};
 use crate::config::Settings;
 use crate::ledger::admin::history::Subject;
 

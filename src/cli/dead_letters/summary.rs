@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::counts::letters;
 use super::selection::Obstacle;
+use crate::cli::output::{Output, print, print_json};
 use crate::cli::terminal::{folded, width};
-use crate::cli::{Output, print, print_json};
 use crate::ledger::admin::interventions::InterventionKind;
 
 /// A sum of letters.

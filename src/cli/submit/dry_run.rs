@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::file::Looked;
 use super::lines::{RequestLine, RequestSource};
+use super::looked::Looked;
 use super::report::INVALID;
-use super::summary;
-use crate::cli::{Output, print};
+use super::summary::summary;
+use crate::cli::output::{Output, print};
 use crate::config::Settings;
 use crate::domain::event::Event;
 use crate::domain::outcome::{Decision, Verdict};

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
-use crate::domain::request::{Envelope, Fields, RevertRequest, Undecodable, decode, text_member};
-
+mod line;
 mod table;
+
+use line::read;
+pub use line::{LineError, RequestLine, RequestLines};
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,26 +31,6 @@ pub struct RequestSource {
     /// Longest line, in bytes.
     pub line_max_bytes: u64,
 }
-
-/// A request of a file.
-#[derive(Clone, Debug)]
-pub struct RequestLine {
-    /// From 1; a header counts.
-    pub number: u64,
-    /// The request's id: the one that stands there, or one made of the batch and what is asked.
-    pub message_id: String,
-    /// Whether it stands there.
-    pub has_own_id: bool,
-    pub fields: Fields,
-}
-
-/// A line that is no request, and why.
-pub struct LineError {
-    pub number: u64,
-    pub why: String,
-}
-
-pub type RequestLines = Box<dyn Iterator<Item = io::Result<Result<RequestLine, LineError>>>>;
 
 impl RequestSource {
     /// The format that the name of a file tells.
@@ -82,44 +62,6 @@ impl RequestSource {
             Format::Csv => table::lines(file, &self.path, self.line_max_bytes, batch),
         }
     }
-}
-
-fn read(number: u64, text: Result<Vec<u8>, String>, batch: &str) -> Result<RequestLine, LineError> {
-    let failed = |why| Err(LineError { number, why });
-    let text = match text {
-        Ok(text) => text,
-        Err(why) => return failed(why),
-    };
-    let fields = match decode(&text) {
-        Ok(fields) => fields,
-        Err(Undecodable::Malformed(why)) => return failed(why),
-        Err(Undecodable::Invalid { violations, .. }) => {
-            let all = violations
-                .iter()
-                .map(|violation| format!("{} {}", violation.field, violation.description));
-            return failed(all.collect::<Vec<_>>().join("; "));
-        }
-    };
-    let Ok(message_id) = text_member(&text, ["message_id", "messageId"]) else {
-        return failed("message_id must be a text, and be given once, in one spelling".into());
-    };
-    let message_id = message_id.filter(|id| !id.is_empty());
-    if message_id
-        .as_ref()
-        .is_some_and(|id| id.len() > 255 || id.contains('\0'))
-    {
-        return failed("message_id must have at most 255 bytes, none of them 0".into());
-    }
-    Ok(RequestLine {
-        number,
-        has_own_id: message_id.is_some(),
-        message_id: message_id.unwrap_or_else(|| format!("{batch}-{}", content(&fields))),
-        fields,
-    })
-}
-
-fn content(fields: &Fields) -> Uuid {
-    RevertRequest::new(&Envelope::default(), fields.clone(), true).content
 }
 
 /// Lines of bounded length, with their numbers; empty lines are skipped.
@@ -168,36 +110,5 @@ impl Iterator for Texts {
                 Ok(Some(line)) => return Some(Ok((self.number, line))),
             }
         }
-    }
-}
-
-impl RequestLine {
-    /// The digest of what is asked: the same for the same, however it is spelled.
-    pub fn content(&self) -> Uuid {
-        content(&self.fields)
-    }
-
-    /// The request's body.
-    pub fn body(&self) -> Value {
-        let fields = &self.fields;
-        let mut body = Map::new();
-        body.insert("usage_id".into(), json!(fields.usage_id));
-        body.insert("amount".into(), json!(fields.amount.to_string()));
-        if let Some(id) = fields.billing_id {
-            body.insert("billing_id".into(), json!(id));
-        }
-        let references = [
-            ("org_id", &fields.org_id),
-            ("project_id", &fields.project_id),
-        ];
-        for (name, reference) in references {
-            if let Some(reference) = reference {
-                body.insert(name.into(), json!(reference.to_string()));
-            }
-        }
-        if let Some(reason) = &fields.reason {
-            body.insert("reason".into(), json!(reason));
-        }
-        Value::from(body)
     }
 }

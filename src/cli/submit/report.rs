@@ -12,9 +12,12 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use super::lines::RequestLine;
-use super::{NO_ANSWER, summary};
-use crate::cli::{Output, print, print_json};
+use super::summary::summary;
+use crate::cli::output::{Output, print, print_json};
 use crate::domain::event::EventType;
+
+/// No answer in time; the request goes on.
+pub const NO_ANSWER: u8 = 3;
 
 /// What is counted beside the reasons of events.
 pub const UNANSWERED: &str = "NO_ANSWER_IN_TIME";

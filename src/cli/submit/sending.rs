@@ -9,9 +9,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::SubmitArgs;
-use super::file::Looked;
+use super::args::SubmitArgs;
 use super::lines::{RequestLine, RequestLines, RequestSource};
+use super::looked::Looked;
 use super::report::{SubmitReport, UNANSWERED, UNSENT};
 use crate::broker::{PublishResult, Reply, RequestClient, RequestPublisher, Submission};
 use crate::cli::progress::Progress;

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-use super::SOURCE;
 use crate::domain::outcome::{Code, Metadata};
 use crate::domain::request::Violation;
+
+/// `source` of every event, `domain` of every error, `app_id` of every message.
+pub const SOURCE: &str = "revertd";
 
 /// `google.rpc.Status`.
 #[derive(Serialize)]

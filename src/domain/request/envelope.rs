@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::Violation;
+use super::body::Violation;
 use super::identity::digest;
 
 /// The properties of a delivery that concern its request, checked and bounded.

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Fields, Reference};
+use super::body::{Fields, Reference};
 
 /// The namespace of the digests that identify requests, contents and events.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_7a52_91c4_4c1e_8e0b_5a3f_2c77_d940);

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::domain::outcome::{Entry, Metadata, Outcome, Refusal, Verdict};
+use crate::ledger::apply::metadata::StoredMetadata;
 use crate::ledger::apply::row::words;
-use crate::ledger::client::StoredMetadata;
 use crate::ledger::connection::connect::in_schema;
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;

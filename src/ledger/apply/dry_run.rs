@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 
-use super::batch::{Decided, Lookup, Params, Pending, ROUNDS, distinct, find};
+use super::batch::ROUNDS;
+use super::params::{Decided, Lookup, Params, Pending, distinct, find};
 use crate::common::backoff::Backoff;
 use crate::domain::outcome::{Decision, Failure};
 use crate::domain::request::RevertRequest;

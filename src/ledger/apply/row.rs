@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use tokio_postgres::Error;
 use uuid::Uuid;
 
+use super::metadata::StoredMetadata;
 use crate::domain::outcome::{Decision, Entry, Failure, Outcome, Refusal, Verdict};
-use crate::ledger::client::StoredMetadata;
 
 /// What a row says of a request: under which identity and content, and what was decided.
 pub type RowResult = ((Uuid, Uuid), Decision);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::batch::{Decided, Lookup, Params, Pending};
+use super::params::{Decided, Lookup, Params, Pending};
 use super::row::RowResult;
 use crate::common::backoff::Backoff;
 use crate::domain::outcome::{Aside, Decision, Failure, Verdict};

@@ -9,6 +9,7 @@ use tokio_postgres::{CancelToken, Client, Config};
 use super::encryption::Encryption;
 use super::hosts;
 use super::hosts::{CONNECT_TIMEOUT, Hosts};
+use crate::common::diagnostic::Diagnostic;
 use crate::common::tls;
 use crate::config::Settings;
 use crate::ledger::error::{LedgerError, unavailable};
@@ -92,7 +93,9 @@ pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, Stri
             })
         }))
         .build()
-        .map_err(|error| LedgerError::permanent(format!("the pool of connections: {error}")))?;
+        .map_err(|error| {
+            LedgerError::permanent(format!("the pool of connections cannot be built: {error}"))
+        })?;
     Ok((pool, encryption, host))
 }
 
@@ -125,26 +128,29 @@ pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError
 }
 
 fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerError> {
-    let classify =
-        |error: &str| LedgerError::permanent(format!("configuration: database.url: {error}"));
+    let invalid = |error: &str, remedy: &str| {
+        let text = format!("configuration: database.url: {error}");
+        LedgerError::permanent(Diagnostic::new(text).remedy(remedy))
+    };
     let mut config = read(settings).map_err(|error| {
-        classify(&format!(
-            "{error}; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE"
-        ))
+        let form = "it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE";
+        invalid(&error, form)
     })?;
     // Every sslmode was taken out where the settings were read; one that is still there was overlooked.
     if !matches!(config.get_ssl_mode(), SslMode::Prefer) {
-        return Err(classify(
-            "has an sslmode that can't be told from the rest; write it as sslmode=verify-full",
+        return Err(invalid(
+            "has an sslmode that cannot be read",
+            "write it as sslmode=verify-full",
         ));
     }
     let named = |host: &Host| matches!(host, Host::Tcp(name) if !name.is_empty());
     if encryption.is_on()
         && (config.get_hosts().is_empty() || !config.get_hosts().iter().all(named))
     {
-        return Err(classify(
-            "asks for TLS by its sslmode, but not every server has a name that its certificate could bear; \
-             write a host for each, or leave sslmode out where all is within this machine",
+        return Err(invalid(
+            "requires TLS by its sslmode, but a server without a host name has no certificate that \
+             could be verified",
+            "give each server a host name, or leave sslmode out if all servers are on this machine",
         ));
     }
     config.ssl_mode(encryption.mode());

@@ -32,7 +32,7 @@ pub struct Encryption {
 impl Encryption {
     pub fn new(settings: &Settings) -> Result<Self, LedgerError> {
         let config = settings.database.url.tls().map(tls::config).transpose();
-        let config = config.map_err(|error| LedgerError::permanent(error.to_string()))?;
+        let config = config.map_err(LedgerError::permanent)?;
         let tls = config.map(|mut config| {
             config.alpn_protocols = vec![PROTOCOL.to_vec()];
             MakeRustlsConnect::new(config)

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Session, answered};
+use super::questions::answered;
 use crate::common::check::Checks;
 use crate::config::Settings;
+use crate::ledger::connection::session::Session;
 use crate::ledger::schema::migrate::{HISTORY, latest, migrations};
 use crate::ledger::schema::objects;
 use crate::ledger::schema::objects::ObjectScope;

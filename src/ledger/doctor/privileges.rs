@@ -2,11 +2,12 @@
 
 use tokio_postgres::Row;
 
-use super::super::Ledger;
+use super::questions::{LIMITS, PATIENCE, answered};
 use super::server::Server;
-use super::{LIMITS, PATIENCE, Session, answered};
 use crate::common::check::Checks;
 use crate::config::Settings;
+use crate::ledger::client::Ledger;
+use crate::ledger::connection::session::Session;
 use crate::ledger::schema::migrate::HISTORY;
 
 /// A grant that a worker needs, as config/grants/worker.sql lists them.
@@ -126,7 +127,7 @@ async fn probe(settings: &Settings, role: &str, checks: &mut Checks) {
     };
     match probed.await {
         Ok(()) => checks.ok(id, format!("{role} may do what a worker does")),
-        Err(error) => checks.failed(id, &error),
+        Err(error) => checks.failed(id, error.diagnostic()),
     }
 }
 

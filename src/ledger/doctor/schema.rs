@@ -1,10 +1,12 @@
 //! Whether revertd's schema is there, Frontier's tables fit, and somebody may ask.
 
+use super::questions::{answered, in_ledger};
 use super::server::Server;
-use super::{Session, answered, in_ledger, migrated, unlogged};
+use super::{migrated, unlogged};
 use crate::common::check::Checks;
 use crate::config::Settings;
 use crate::ledger::admin::control;
+use crate::ledger::connection::session::Session;
 
 pub async fn check(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
     extension(session, server, settings, checks).await;
@@ -20,7 +22,7 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
             "Frontier's tables are not there yet",
             "run `revertd migrate`, which creates them, or start `revertd worker`",
         ),
-        Err(error) => checks.failed("database-frontier", &error),
+        Err(error) => checks.failed("database-frontier", error.diagnostic()),
     }
     let Some(has_history) = answered("database-schema", session.has_history().await, checks) else {
         return;
@@ -99,7 +101,7 @@ async fn index(session: &Session, settings: &Settings, checks: &mut Checks) {
             "the index billing_transactions_revertd_idx is missing or invalid",
             "run `revertd migrate`, which builds it beside running writers",
         ),
-        Err(error) => checks.failed(id, &error),
+        Err(error) => checks.failed(id, error.diagnostic()),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 
+use super::questions::answered;
 use super::server::Server;
-use super::{Session, answered};
 use crate::common::check::Checks;
 use crate::config::Settings;
+use crate::ledger::connection::session::Session;
 
 /// Seconds after which a transaction is old.
 const OLD: f64 = 600.0;

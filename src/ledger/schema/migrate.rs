@@ -6,6 +6,7 @@ use refinery::{Migration, Runner};
 use tokio::time::timeout;
 
 use crate::common::backoff::Backoff;
+use crate::common::diagnostic::Diagnostic;
 use crate::common::failpoint;
 use crate::config::Settings;
 use crate::ledger::client::ANSWER_TIMEOUT;
@@ -108,9 +109,10 @@ impl Session {
                 return Ok(());
             }
             if tokio::time::Instant::now() > deadline {
+                let text = "another process has been migrating this database for ten minutes";
+                let problem = Diagnostic::new(text);
                 return Err(LedgerError::permanent(
-                    "another process has been migrating this database for ten minutes; find it by its \
-                     advisory lock in pg_locks",
+                    problem.remedy("find it by its advisory lock in pg_locks"),
                 ));
             }
             tokio::time::sleep(backoff.next_wait()).await;
@@ -173,9 +175,10 @@ impl Session {
 
     async fn check(&self, settings: &Settings) -> Result<(), LedgerError> {
         let missing = |what: String| {
-            Err(LedgerError::permanent(format!(
-                "{what}; run `revertd migrate`"
-            )))
+            let problem = Diagnostic::new(what);
+            Err(LedgerError::permanent(
+                problem.remedy("run `revertd migrate`"),
+            ))
         };
         self.check_frontier_tables(settings).await?;
         if !self.has_history().await? {

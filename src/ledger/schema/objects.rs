@@ -2,12 +2,14 @@
 //! the migrations create, and what is there.
 
 use serde_json::Value;
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error};
 
 use expected::{Definition, EXPECTED, Key};
+use found::Found;
 
 mod conditions;
 mod expected;
+mod found;
 
 /// What of it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,44 +46,6 @@ pub async fn schema_diff(
 /// How many there are to be.
 pub fn count() -> usize {
     EXPECTED.len()
-}
-
-/// A row of [`QUERY`].
-struct Found<'a> {
-    kind: &'a str,
-    table: &'a str,
-    name: &'a str,
-    form: &'a str,
-    columns: Vec<&'a str>,
-    definition: &'a str,
-    fault: Option<&'a str>,
-}
-
-impl<'a> Found<'a> {
-    fn read(row: &'a Row) -> Self {
-        Self {
-            kind: row.get("kind"),
-            table: row.get("table_name"),
-            name: row.get("name"),
-            form: row.get("form"),
-            columns: row.get("columns"),
-            definition: row.get("definition"),
-            fault: row.get("fault"),
-        }
-    }
-
-    /// Whether it is what the migrations create, as far as both can be compared.
-    fn is_as(&self, expected: &Definition) -> bool {
-        let form = expected
-            .form
-            .as_deref()
-            .is_none_or(|form| form == self.form);
-        let columns = expected.columns.as_ref().is_none_or(|columns| {
-            columns.len() == self.columns.len()
-                && self.columns.iter().all(|name| columns.contains(*name))
-        });
-        form && columns && expected.reads(self.kind, self.definition)
-    }
 }
 
 fn trouble(

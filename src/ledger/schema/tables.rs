@@ -1,5 +1,6 @@
 //! Frontier's tables: created where they are missing, and looked at whether they fit.
 
+use crate::common::diagnostic::Diagnostic;
 use crate::config::Settings;
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
@@ -106,13 +107,14 @@ impl Session {
             return Ok(());
         }
         let remedy = if rows.is_empty() && !settings.ledger.manage {
-            "; is ledger.schema right? With ledger.manage = true, `revertd migrate` creates the tables"
+            "correct ledger.schema, or set ledger.manage = true and run `revertd migrate`, which \
+             creates the tables"
         } else {
-            "; revertd needs Frontier's tables as ARCHITECTURE.md lists them, section Ledger"
+            "correct ledger.schema, or give Frontier's tables the columns and the index that the \
+             message names"
         };
         let problems = problems.join(", ");
-        Err(LedgerError::permanent(format!(
-            "Frontier's tables in schema {schema} do not fit: {problems}{remedy}"
-        )))
+        let text = format!("Frontier's tables in schema {schema} do not fit: {problems}");
+        Err(LedgerError::permanent(Diagnostic::new(text).remedy(remedy)))
     }
 }

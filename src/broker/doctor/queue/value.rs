@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::QueueInfo;
+use super::info::QueueInfo;
 
 const RECREATE: &str = "delete the queue once it is empty, and have `revertd worker` declare it (topology.declare = true)";
 const POLICY: &str =

@@ -1,9 +1,14 @@
 //! What can be told of a message whose properties the client's parser refuses: read by hand, nothing believed to be text.
 
-use super::QueuedMessage;
-
-/// The reason that such a letter is listed under, whatever its `x-death` would say.
-const REASON: &str = "unreadable";
+/// What can be told of it.
+pub struct Unreadable {
+    /// The property `user_id`.
+    pub client: Option<String>,
+    /// The property `message_id`, unless empty.
+    pub message_id: Option<String>,
+    /// The property `timestamp`, in seconds.
+    pub seconds: Option<u64>,
+}
 
 /// How a property stands on the wire.
 #[derive(Clone, Copy)]
@@ -37,20 +42,18 @@ const MESSAGE_ID: usize = 8;
 const TIMESTAMP: usize = 9;
 const USER_ID: usize = 11;
 
-/// A letter of which only that is known. `payload` is that of its header frame.
-pub fn letter(payload: &[u8]) -> QueuedMessage {
+/// Reads the payload of a header frame.
+pub fn read(payload: &[u8]) -> Unreadable {
     let values = values(payload.get(12..).unwrap_or_default());
     let text = |index: usize| {
         let bytes: Option<&[u8]> = values[index];
         bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     };
-    let since = values[TIMESTAMP].and_then(|bytes| bytes.try_into().ok());
-    QueuedMessage {
-        reason: REASON.into(),
-        client: text(USER_ID).unwrap_or_default(),
+    let seconds = values[TIMESTAMP].and_then(|bytes| bytes.try_into().ok());
+    Unreadable {
+        client: text(USER_ID),
         message_id: text(MESSAGE_ID).filter(|id| !id.is_empty()),
-        since: since.map(u64::from_be_bytes).and_then(super::of_seconds),
-        ..QueuedMessage::blank()
+        seconds: seconds.map(u64::from_be_bytes),
     }
 }
 
@@ -106,24 +109,23 @@ mod tests {
 
     #[test]
     fn readable_parts_of_an_unreadable_message_are_kept() {
-        let read = letter(&payload(0x0080, b"\x02\xff\xfe"));
-        assert_eq!(read.message_id.as_deref(), Some("\u{fffd}\u{fffd}"));
+        let told = read(&payload(0x0080, b"\x02\xff\xfe"));
+        assert_eq!(told.message_id.as_deref(), Some("\u{fffd}\u{fffd}"));
         let values = b"\0\0\0\x04\x02\xff\xfet\x02id\0\0\0\0\0\0\0\x07\x05alice";
-        let read = letter(&payload(0x20d0, values));
-        assert_eq!(read.message_id.as_deref(), Some("id"));
-        assert_eq!(read.client, "alice");
-        assert_eq!(read.since.map(jiff::Timestamp::as_second), Some(7));
-        assert_eq!(read.reason, "unreadable");
+        let told = read(&payload(0x20d0, values));
+        assert_eq!(told.message_id.as_deref(), Some("id"));
+        assert_eq!(told.client.as_deref(), Some("alice"));
+        assert_eq!(told.seconds, Some(7));
     }
 
     #[test]
     fn truncated_properties_are_absent() {
         for cut in [&b""[..], b"\0", b"\x09short", b"\xff\xff\xff\xffx"] {
             for flags in [0x0080, 0x2080, 0xfff0] {
-                let read = letter(&payload(flags, cut));
-                assert_eq!((read.message_id, read.client), (None, String::new()));
+                let told = read(&payload(flags, cut));
+                assert_eq!((told.message_id, told.client), (None, None));
             }
         }
-        assert_eq!(letter(b"").message_id, None);
+        assert_eq!(read(b"").message_id, None);
     }
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Run;
+use super::run::Run;
 use crate::broker::{QueueReader, QueuedMessage};
 use crate::cli::dead_letters::action::LetterAction;
+use crate::cli::dead_letters::reading::{all_read, open};
 use crate::cli::dead_letters::selection::Judged;
-use crate::cli::dead_letters::{all_read, open};
 use crate::cli::progress::Progress;
 use crate::common::failpoint;
 use crate::ledger::admin::interventions::{Intervention, Note, Plan};

@@ -13,7 +13,7 @@ use anyhow::{anyhow, bail};
 use csv::StringRecord;
 use serde_json::{Map, Value};
 
-use super::{LineError, RequestLines, read};
+use super::line::{LineError, RequestLine, RequestLines, read};
 use crate::cli::terminal::visible;
 
 /// What the reader reads ahead of a record, at most.
@@ -105,7 +105,7 @@ fn line(
     names: &[String],
     record: &StringRecord,
     batch: &str,
-) -> Result<super::RequestLine, LineError> {
+) -> Result<RequestLine, LineError> {
     if record.len() != names.len() {
         let why = format!(
             "has {} columns, and the header {}",

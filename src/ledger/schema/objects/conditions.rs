@@ -5,7 +5,8 @@
 
 use serde_json::Value;
 
-use super::{EXPECTED, Found};
+use super::expected::EXPECTED;
+use super::found::Found;
 
 /// What is there and what is to be, under a name.
 struct Pair<'a> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{All, Definition, add, pattern};
+use super::definition::{All, Definition, add, pattern};
 
 /// How a constraint's text begins, and how the server calls its kind.
 const KINDS: [(&str, &str); 5] = [

@@ -3,7 +3,8 @@
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Map, Value, json};
 
-use super::QueuedMessage;
+use super::queued_message::QueuedMessage;
+use crate::broker::properties;
 
 /// Tables and arrays within each other that are shown; a frame holds thousands.
 const DEPTH: u8 = 16;
@@ -82,6 +83,6 @@ fn value(value_: &AMQPValue, depth: u8) -> Value {
         | AMQPValue::ShortInt(_)
         | AMQPValue::ShortUInt(_)
         | AMQPValue::LongInt(_)
-        | AMQPValue::LongLongInt(_) => json!(super::properties::integer(value_)),
+        | AMQPValue::LongLongInt(_) => json!(properties::integer(value_)),
     }
 }

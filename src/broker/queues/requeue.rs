@@ -6,7 +6,7 @@ use amq_protocol::protocol::{AMQPClass, basic, queue};
 use amq_protocol::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
-use super::{GET_EMPTY, GET_OK, QueueReader};
+use super::queue_reader::{GET_EMPTY, GET_OK, QueueReader};
 use crate::broker::error::BrokerError;
 use crate::broker::raw::wire;
 

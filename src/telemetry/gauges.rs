@@ -6,7 +6,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{ANSWER_HOLDS, DatabaseAnswer, Pause, ProcessStatus, QueueDepth};
+use super::status::{ANSWER_HOLDS, DatabaseAnswer, Pause, ProcessStatus, QueueDepth};
 
 impl Collector for ProcessStatus {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
