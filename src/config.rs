@@ -1,7 +1,8 @@
 //! The configuration: loaded once, parsed into types that can't be wrong.
 //!
-//! SettingSources, the later ones win: the compiled-in `config/revertd.toml`, the file of `--config`, the
-//! environment. It must not know the clients of broker and database, only the form of their addresses.
+//! SettingSources, the later ones win: the compiled-in `config/revertd.toml`, the file of
+//! `--config`, the environment. It must not know the clients of broker and database, only the form
+//! of their addresses.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,8 @@ impl SettingsError {
     }
 }
 
-/// The effective configuration. Fields are the keys of `config/revertd.toml`, where they are explained.
+/// The effective configuration. Fields are the keys of `config/revertd.toml`, where they are
+/// explained.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -364,7 +366,8 @@ impl Settings {
         ]
     }
 
-    /// Whether a request's `reply_to` must never name it: a rung of any ladder is revertd's own as well.
+    /// Whether a request's `reply_to` must never name it: a rung of any ladder is revertd's own as
+    /// well.
     fn is_own_queue(&self, queue: &str) -> bool {
         let prefix = self.topology.retry_queue_prefix.as_str();
         let rest = queue.strip_prefix(prefix);

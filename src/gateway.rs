@@ -1,10 +1,13 @@
-//! The operation of the API over HTTP: a request in, published as its client, answered by its event.
+//! The operation of the API over HTTP: a request in, published as its client, answered by its
+//! event.
 //!
 //! ```text
-//! headers -> login -> body -> decode -> place -> publish as the client -> event on the reply queue -> status
+//! headers -> login -> body -> decode -> place -> publish as the client -> event on the reply queue
+//! -> status
 //! ```
 //!
-//! It must not know the database, nor AMQP: the broker decides who may ask, the worker what is answered.
+//! It must not know the database, nor AMQP: the broker decides who may ask, the worker what is
+//! answered.
 
 use std::io;
 use std::net::SocketAddr;
@@ -112,7 +115,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     let http = Http::new(&mut registry);
     let metrics = Arc::new(GatewayMetrics::new(&mut registry));
     let sessions = Sessions::new(settings.clone(), metrics.clone()).ok_or(GatewayError::Random)?;
-    // Until the end of this function: from before the broker is there until nothing is in work any more.
+    // Until the end of this function: from before the broker is there until nothing is in work any
+    // more.
     let _showing = match settings.telemetry.listen {
         Some(address) => Some(telemetry::listen(
             address.0,

@@ -1,7 +1,9 @@
-//! Connections to the broker: two of a process, which its workers share, and single ones of commands.
+//! Connections to the broker: two of a process, which its workers share, and single ones of
+//! commands.
 //!
-//! Recovery by the client stays off: after it, an acknowledgement can settle a message that was never
-//! processed. A connection that fails is given up with all its channels, and the worker builds anew.
+//! Recovery by the client stays off: after it, an acknowledgement can settle a message that was
+//! never processed. A connection that fails is given up with all its channels, and the worker
+//! builds anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,15 +33,15 @@ pub(super) mod watched;
 /// Longest wait for a connection, a channel or a declaration.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for the broker to take or confirm messages. A broker that is out of memory or disk stops
-/// reading, and says so only to who publishes.
+/// Longest wait for the broker to take or confirm messages. A broker that is out of memory or disk
+/// stops reading, and says so only to who publishes.
 pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest wait for a close that nobody depends on.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Two connections to the broker, shared by the workers of a process: where the broker blocks a connection
-/// that publishes, nothing at all is written on it, acknowledgements included.
+/// Two connections to the broker, shared by the workers of a process: where the broker blocks a
+/// connection that publishes, nothing at all is written on it, acknowledgements included.
 pub struct Broker {
     pub(crate) consuming: WatchedConnection,
     pub(crate) publishing: WatchedConnection,
@@ -53,8 +55,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Connects, twice. Where it failed before, only once the server has shown that it answers: what the client began
-    /// with one that doesn't, threads and sockets, can't be taken back.
+    /// Connects, twice. Where it failed before, only once the server has shown that it answers:
+    /// what the client began with one that doesn't, threads and sockets, can't be taken back.
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses the login or the virtual host.
@@ -84,8 +86,8 @@ impl Broker {
         any_of(&settings.amqp.url, connecting).await
     }
 
-    /// Declares the topology, or checks it with `topology.declare = false`. Says whether requests of any routing key
-    /// arrive.
+    /// Declares the topology, or checks it with `topology.declare = false`. Says whether requests
+    /// of any routing key arrive.
     ///
     /// # Errors
     /// Which queue or exchange is missing, or is there with other arguments.
@@ -114,7 +116,8 @@ impl Broker {
         Publisher::open(&self.publishing.connection, user, &self.host, confirms).await
     }
 
-    /// A publisher on a connection of its own, for a command that only publishes. It closes with the outlet.
+    /// A publisher on a connection of its own, for a command that only publishes. It closes with
+    /// the outlet.
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses.
@@ -144,8 +147,9 @@ impl Broker {
         BrokerError::blocked(&self.host, &self.publishing.blocked().await)
     }
 
-    /// After [`Broker::blocked`], returns once the broker takes messages again, or the connection is gone. Until
-    /// then the connection is kept: one that is blocked can't be closed either, and each try would leave another.
+    /// After [`Broker::blocked`], returns once the broker takes messages again, or the connection
+    /// is gone. Until then the connection is kept: one that is blocked can't be closed either, and
+    /// each try would leave another.
     pub async fn unblocked(&self) {
         self.publishing.unblocked().await;
     }
@@ -155,7 +159,8 @@ impl Broker {
         close(&self.consuming.connection).await;
     }
 
-    /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
+    /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell
+    /// more.
     pub async fn cause(&self, error: BrokerError) -> BrokerError {
         if error.is_permanent() {
             return error;
@@ -181,7 +186,8 @@ pub(crate) async fn close(connection: &Connection) {
     let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
 }
 
-/// Tries the addresses one after another, from one drawn at random, so that a fleet spreads over the nodes.
+/// Tries the addresses one after another, from one drawn at random, so that a fleet spreads over
+/// the nodes.
 pub(crate) async fn any_of<T, F: Future<Output = Result<T, BrokerError>>>(
     urls: &AmqpUrls,
     connecting: impl Fn(AmqpUrl) -> F,

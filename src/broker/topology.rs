@@ -9,8 +9,8 @@ use super::error::BrokerError;
 use super::operation::Operation;
 use crate::config::{Settings, TopologySettings};
 
-/// Practically unlimited, and within the range that every supported version takes: to list letters must not
-/// use them up, and requests are given up by the worker alone.
+/// Practically unlimited, and within the range that every supported version takes: to list letters
+/// must not use them up, and requests are given up by the worker alone.
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
 
 pub struct QueueDeclaration {
@@ -132,8 +132,8 @@ fn work_queue(topology: &TopologySettings) -> QueueDeclaration {
     }
 }
 
-/// One fixed time to live for all of a queue's messages, since expiry stops at the first unexpired one;
-/// then back to the work queue, through the default exchange.
+/// One fixed time to live for all of a queue's messages, since expiry stops at the first unexpired
+/// one; then back to the work queue, through the default exchange.
 fn retry_queue(topology: &TopologySettings, name: String, delay_ms: u128) -> QueueDeclaration {
     let max_bytes = topology.retry_queue_max_bytes.bytes();
     let mut arguments = quorum(max_bytes, "reject-publish", DELIVERY_LIMIT);
@@ -228,8 +228,8 @@ pub struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Declares an exchange, or looks whether it is there. One that is there without its alternate exchange is taken as it
-    /// is: arguments can't be changed, and a policy can give it one.
+    /// Declares an exchange, or looks whether it is there. One that is there without its alternate
+    /// exchange is taken as it is: arguments can't be changed, and a policy can give it one.
     pub async fn exchange(
         &self,
         exchange: &ExchangeDeclaration<'_>,

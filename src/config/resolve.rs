@@ -1,4 +1,5 @@
-//! What an address and the files beside it say together: the password, whether to encrypt, whom to trust.
+//! What an address and the files beside it say together: the password, whether to encrypt, whom to
+//! trust.
 
 use super::files::{HeldFile, Identity, TlsFiles};
 use super::{AmqpSettings, DatabaseSettings, ManagementUrl, Settings, SettingsError};
@@ -25,7 +26,8 @@ impl AmqpSettings {
             if let Some((key, _)) = unused {
                 return invalid(
                     format!(
-                        "amqp.{key} is set, but amqp.url begins with amqp://, which does not encrypt"
+                        "amqp.{key} is set, but amqp.url begins with amqp://, which does not \
+                         encrypt"
                     ),
                     "write amqps://, or remove the key",
                 );

@@ -128,8 +128,8 @@ fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// The key that such a variable would set, had it two underscores. Others of the prefix are not ours to judge: an
-/// orchestrator sets them for its services, as `REVERTD_GATEWAY_PORT`.
+/// The key that such a variable would set, had it two underscores. Others of the prefix are not
+/// ours to judge: an orchestrator sets them for its services, as `REVERTD_GATEWAY_PORT`.
 fn nearly(name: &str) -> Option<(&'static str, &'static str)> {
     keys().find(|(section, key)| name.eq_ignore_ascii_case(&format!("{section}_{key}")))
 }

@@ -93,8 +93,8 @@ impl Guesses {
         }
     }
 
-    /// The secret was wrong, or the address had to wait. Says so once a minute, with the addresses, once it is
-    /// more than somebody who mistyped.
+    /// The secret was wrong, or the address had to wait. Says so once a minute, with the addresses,
+    /// once it is more than somebody who mistyped.
     pub fn refused(&self, source: Source, had_to_wait: bool) {
         let mut addresses = locked(&self.by_address);
         if addresses.len() < ADDRESSES_MAX || addresses.contains_key(&source) {

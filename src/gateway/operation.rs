@@ -21,8 +21,8 @@ use crate::common::http_server::{BodyError, BodyLimits, Source, expects_continue
 use crate::domain::request;
 use crate::telemetry::LoginRefusal;
 
-/// What is read of a body that nobody wants, and for how long: a connection closed under a client that still
-/// writes takes the answer with it.
+/// What is read of a body that nobody wants, and for how long: a connection closed under a client
+/// that still writes takes the answer with it.
 const UNWANTED_MAX_BYTES: usize = 1024 * 1024;
 const UNWANTED_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -79,8 +79,9 @@ async fn refuse(problem: Problem, headers: &HeaderMap, mut body: BodyDataStream)
 }
 
 impl Gateway {
-    /// Who asks, then what is asked, then whether there is a place for it; in this order, so that a stranger learns
-    /// nothing, and a body that does not come takes no place. Until then a client is bounded by its share.
+    /// Who asks, then what is asked, then whether there is a place for it; in this order, so that a
+    /// stranger learns nothing, and a body that does not come takes no place. Until then a client
+    /// is bounded by its share.
     async fn decide(
         &self,
         source: Source,
@@ -137,7 +138,8 @@ impl Gateway {
             return Err(Problem::client_unknown());
         };
         let client = credentials.id.as_str();
-        // Of a broker that does not answer nobody is asked: what a login begins with one can't be taken back.
+        // Of a broker that does not answer nobody is asked: what a login begins with one can't be
+        // taken back.
         if let Err(error) = self.replies.ready() {
             self.metrics
                 .warn_of_error(GatewayFault::Broker, client, &error);

@@ -1,8 +1,10 @@
-//! Spans on their way to a collector: OTLP over HTTP, in batches, from a queue that drops what it can't hold.
+//! Spans on their way to a collector: OTLP over HTTP, in batches, from a queue that drops what it
+//! can't hold.
 //!
-//! Nothing waits for it: what is recorded goes into the queue or is dropped, and a thread of the client's own sends it.
-//! The standard variables `OTEL_EXPORTER_OTLP_HEADERS` and `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`,
-//! `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` count as they do everywhere.
+//! Nothing waits for it: what is recorded goes into the queue or is dropped, and a thread of the
+//! client's own sends it. The standard variables `OTEL_EXPORTER_OTLP_HEADERS` and `_TIMEOUT`,
+//! `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` count as
+//! they do everywhere.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +45,8 @@ pub struct Exporting {
 }
 
 impl Exporting {
-    /// Starts to export to the collector at `endpoint`, such as `http://localhost:4318`. `failed` counts batches that
-    /// it did not take. To be called within a runtime.
+    /// Starts to export to the collector at `endpoint`, such as `http://localhost:4318`. `failed`
+    /// counts batches that it did not take. To be called within a runtime.
     ///
     /// # Errors
     /// Where one of the standard variables is wrong.
@@ -57,7 +59,8 @@ impl Exporting {
             .build()
             .map_err(|error| {
                 TelemetryError(format!(
-                    "telemetry.otlp_endpoint: {error}; correct it, or the variable OTEL_EXPORTER_OTLP_... that it names"
+                    "telemetry.otlp_endpoint: {error}; correct it, or the variable \
+                     OTEL_EXPORTER_OTLP_... that the error names"
                 ))
             })?;
         let exporter = LoggingExporter {
@@ -140,7 +143,8 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
     }
 }
 
-/// The HTTP client. Who calls it is a thread outside the runtime, so the work is done in the runtime.
+/// The HTTP client. Who calls it is a thread outside the runtime, so the work is done in the
+/// runtime.
 #[derive(Clone, Debug)]
 struct Post {
     client: Client<HttpConnector, Full<Bytes>>,

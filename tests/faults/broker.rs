@@ -51,7 +51,7 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
     eventually("the alarm is on", alarms).await;
     stage.sql("COMMIT").await;
     eventually("it is said at once", async || {
-        worker.log().contains("takes no messages")
+        worker.log().contains("blocks publishers")
     })
     .await;
     sleep(alarm()).await;
@@ -155,10 +155,11 @@ async fn connections_and_channels_closed_by_the_broker_are_opened_again() {
     report("broker: connections and channels closed", rounds, count);
 }
 
-/// Under load, each thing that revertd declared is deleted in turn. The work queue goes with its requests, and a
-/// queue of letters with its letters, which is the deleter's doing: what goes is empty, or is published again.
-/// On a broker of its own, and a queue is deleted only once all are there: RabbitMQ 3.10 ends the supervisor of its
-/// dead-lettering, until the node restarts, where such queues are deleted in the moment in which they begin.
+/// Under load, each thing that revertd declared is deleted in turn. The work queue goes with its
+/// requests, and a queue of letters with its letters, which is the deleter's doing: what goes is
+/// empty, or is published again. On a broker of its own, and a queue is deleted only once all are
+/// there: RabbitMQ 3.10 ends the supervisor of its dead-lettering, until the node restarts, where
+/// such queues are deleted in the moment in which they begin.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_under_load_is_declared_again() {
     let (_instance, servers) = Instance::start();
@@ -211,15 +212,16 @@ async fn what_is_deleted_under_load_is_declared_again() {
             }
         }
     };
-    // Only an idle worker, which needs none of them, would not notice all: the load is on, and then comes again.
+    // Only an idle worker, which needs none of them, would not notice all: the load is on, and then
+    // comes again.
     tokio::join!(load.publish(&stage), faults);
     load.publish(&stage).await;
     let count = audit(&stage, &load, workers).await;
     report("broker: exchanges and queues deleted", rounds * 9, count);
 }
 
-/// The worker may not write where events go. What was decided waits, and is not delivered again and again until it
-/// is given up.
+/// The worker may not write where events go. What was decided waits, and is not delivered again and
+/// again until it is given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permission_that_is_missing_for_a_while_gives_nothing_up() {
     let (instance, servers) = Instance::start();
@@ -248,7 +250,8 @@ async fn a_permission_that_is_missing_for_a_while_gives_nothing_up() {
     report("broker: permission missing", 1, count);
 }
 
-/// Takes the consumer of the queue away and tells nobody, as a leader does that forgets it at its restart.
+/// Takes the consumer of the queue away and tells nobody, as a leader does that forgets it at its
+/// restart.
 const FORGET: &str = "Name = rabbit_misc:r(<<\"/\">>, queue, <<\"QUEUE\">>), \
     {ok, Queue} = rabbit_amqqueue:lookup(Name), \
     [begin Forget = rabbit_fifo:make_checkout({element(2, C), element(1, C)}, cancel, #{}), \

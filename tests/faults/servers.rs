@@ -9,8 +9,8 @@ use crate::support::audit::audit;
 use crate::support::load::Load;
 use crate::support::*;
 
-/// Waits until the outcomes have reached a share of what is to come: about eight in ten requests have one
-/// of their own.
+/// Waits until the outcomes have reached a share of what is to come: about eight in ten requests
+/// have one of their own.
 async fn decided(stage: &Stage, at_least: usize) {
     let enough = async || outcomes(stage).await >= at_least;
     eventually("work goes on", enough).await;
@@ -254,7 +254,8 @@ async fn queues_and_exchanges_deleted_while_running_are_there_again() {
         stage.publish(request).await;
         stage.events().await.answer(request).await.verdict()
     };
-    // The worker finds the reply exchange and a rung missing when it needs them, and loses nothing by it.
+    // The worker finds the reply exchange and a rung missing when it needs them, and loses nothing
+    // by it.
     let exchange = stage.name("replies");
     let options = ExchangeDeleteOptions::default();
     stage
@@ -325,7 +326,7 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
     })
     .await;
     let mut worker = stage.spawn_worker();
-    worker.logged("takes no messages").await;
+    worker.logged("blocks publishers").await;
     assert_eq!(
         stage.depth(&stage.name("work")).await,
         1,
@@ -339,7 +340,7 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
     // With nothing to do it is noticed, too: nobody could ask for anything.
     instance.ctl(&["set_vm_memory_high_watermark", "0.000001"]);
     eventually("an idle pool pauses", async || {
-        worker.log().matches("takes no messages").count() == 2
+        worker.log().matches("blocks publishers").count() == 2
     })
     .await;
     instance.ctl(&["set_vm_memory_high_watermark", "0.8"]);

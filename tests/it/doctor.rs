@@ -1,4 +1,5 @@
-//! `revertd doctor`: what is wrong on purpose is found, with what to do about it, and hides nothing else.
+//! `revertd doctor`: what is wrong on purpose is found, with what to do about it, and hides nothing
+//! else.
 
 use std::process::Command;
 
@@ -84,7 +85,8 @@ async fn a_sound_stage_has_no_error_and_what_can_not_be_seen_says_why() {
     stage.strike().await;
 }
 
-/// How many objects the migrations made, by the database's own word. The index of a constraint goes with it.
+/// How many objects the migrations made, by the database's own word. The index of a constraint goes
+/// with it.
 async fn created(stage: &Stage) -> i64 {
     let objects = include_str!("../../src/ledger/schema/objects.sql");
     let query = format!(
@@ -176,7 +178,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
     (
         "authorization",
         "warning",
-        "nobody has one",
+        "no client has one",
         "revertd grants add",
     ),
     (
@@ -469,7 +471,8 @@ async fn a_login_that_may_not_is_told_what_it_may_not() {
     reader.says("amqp-permissions", "ok", "may read the work queue", "");
     let bind = format!("may not bind the queue {}", stage.name("work"));
     reader.says("amqp-permissions", "error", &bind, "set_permissions");
-    reader.says("amqp-topology", "error", "forbids declaring", "Permissions");
+    let denied = "denied a permission while declaring";
+    reader.says("amqp-topology", "error", denied, "set_permissions");
     url.set_username("gateway").expect("a user");
     url.set_password(Some("eD9_mVq4-sLh7kPc2A"))
         .expect("a password");

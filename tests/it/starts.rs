@@ -172,7 +172,7 @@ async fn a_missing_grant_is_said() {
     stage.set("DATABASE__MIGRATE_ON_START", "false");
     let log = refused(&stage).await;
     assert!(
-        log.contains("permission denied") && log.contains("Permissions"),
+        log.contains("permission denied") && log.contains("GRANT "),
         "{log}"
     );
     stage

@@ -1,4 +1,5 @@
-//! TLS and secrets: who is trusted, who is refused, and what a restart takes up. Against the servers' encrypted ports.
+//! TLS and secrets: who is trusted, who is refused, and what a restart takes up. Against the
+//! servers' encrypted ports.
 
 use super::starts::refused;
 use super::support::raw::{RawConnection, short};
@@ -143,7 +144,8 @@ async fn the_authorities_of_the_system_are_trusted_where_none_is_named_and_only_
     stage.strike().await;
 }
 
-/// A stage whose worker shows certificates at both servers, and the role that it has at the database.
+/// A stage whose worker shows certificates at both servers, and the role that it has at the
+/// database.
 async fn certified() -> (Stage, String, [Issued; 2]) {
     let mut stage = encrypted().await;
     let role = format!("c_{}", &stage.database[2..]);
@@ -225,7 +227,10 @@ async fn a_certificate_that_a_server_does_not_accept_ends_the_start() {
         stage.set(&format!("{section}__CERT_FILE"), &unknown.cert());
         stage.set(&format!("{section}__KEY_FILE"), &unknown.key());
         let log = refused(&stage).await;
-        assert!(log.contains("refuses our certificate"), "{section}: {log}");
+        assert!(
+            log.contains("refuses the client certificate"),
+            "{section}: {log}"
+        );
         let key = format!("{}.cert_file", section.to_lowercase());
         assert!(log.contains(&key), "{log}");
         strike_certified(stage, &role).await;
@@ -460,7 +465,7 @@ async fn a_file_that_does_not_hold_what_it_should_ends_the_start() {
         ("AMQP__CA_FILE", shown.key(), "amqp.ca_file"),
         ("DATABASE__CA_FILE", shown.key(), "database.ca_file"),
         ("AMQP__KEY_FILE", shown.cert(), "amqp.key_file"),
-        ("DATABASE__KEY_FILE", other.key(), "don't do together"),
+        ("DATABASE__KEY_FILE", other.key(), "do not match"),
     ] {
         let mut stage = encrypted().await;
         for section in ["AMQP", "DATABASE"] {

@@ -29,7 +29,8 @@ fn unreadable() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A carbon copy under the key `revert` of a message that has another: a routing key can be as bad as properties.
+/// A carbon copy under the key `revert` of a message that has another: a routing key can be as bad
+/// as properties.
 fn carbon() -> Vec<u8> {
     let mut copies = vec![b'S'];
     long(&mut copies, b"revert");
@@ -74,7 +75,7 @@ async fn unreadable_messages_are_rejected_among_others() {
     }
     assert!(worker.stop().await.success());
     let log = worker.log();
-    assert!(log.contains("properties can't be parsed"), "{log}");
+    assert!(log.contains("properties cannot be parsed"), "{log}");
     assert!(!log.contains("paused"), "nothing waits for them: {log}");
     assert!(log.contains("redelivered=0 "), "nor comes twice: {log}");
     stage.assert_ledger_is_sound().await;

@@ -18,8 +18,8 @@ use crate::broker::error::BrokerError;
 use crate::broker::operation::Operation;
 use crate::broker::raw::inbound::Flow;
 
-/// The consumer's tag, of which a channel has one. Each delivery repeats it: one that the broker makes up is four times
-/// as long.
+/// The consumer's tag, of which a channel has one. Each delivery repeats it: one that the broker
+/// makes up is four times as long.
 const TAG: &str = "revertd";
 
 /// Deliveries that are settled together.
@@ -57,8 +57,8 @@ pub struct ConsumerChannel {
     flow: Arc<Flow>,
     consumer: ShortString,
     tracker: std::sync::Mutex<AckTracker>,
-    /// Held while an acknowledgement is decided on and written: one that comes after a later one names tags
-    /// that are settled already, which closes the channel.
+    /// Held while an acknowledgement is decided on and written: one that comes after a later one
+    /// names tags that are settled already, which closes the channel.
     acknowledging: Mutex<()>,
     cancelled: AtomicBool,
     queue: String,
@@ -94,7 +94,8 @@ impl ConsumerChannel {
         Ok((opened, consumer))
     }
 
-    /// What came, with what is known of it from the way here; its tag alone where it could not be parsed.
+    /// What came, with what is known of it from the way here; its tag alone where it could not be
+    /// parsed.
     pub(crate) fn read(&self, came: lapin::message::Delivery) -> Result<Delivery, u64> {
         let arrival = self.flow.take(self.channel.id(), came.delivery_tag);
         match arrival {
@@ -103,8 +104,8 @@ impl ConsumerChannel {
         }
     }
 
-    /// Takes note of deliveries before anything is made of them, so that no acknowledgement of others can take them
-    /// along, whatever comes of that.
+    /// Takes note of deliveries before anything is made of them, so that no acknowledgement of
+    /// others can take them along, whatever comes of that.
     pub(crate) fn register(self: &Arc<Self>, deliveries: Vec<Delivery>) -> Batch {
         let tags = deliveries.iter().map(|delivery| delivery.tag).collect();
         Batch {
@@ -137,7 +138,8 @@ impl ConsumerChannel {
         self.tracker().is_empty()
     }
 
-    /// Acknowledges what is settled behind a batch that was given up. To be called once no more is registered.
+    /// Acknowledges what is settled behind a batch that was given up. To be called once no more is
+    /// registered.
     pub(crate) async fn settle_the_rest(&self) -> Result<(), BrokerError> {
         let _turn = self.acknowledging.lock().await;
         let tags = self.tracker().settled_out_of_order();

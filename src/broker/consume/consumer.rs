@@ -1,13 +1,15 @@
 //! Deliveries of the work queue, in batches of what is ready.
 //!
-//! One consumer for all workers of a process: when the process dies, the broker takes back what it had in flight at
-//! once. Of several consumers, each would be given what the one before returned.
+//! One consumer for all workers of a process: when the process dies, the broker takes back what it
+//! had in flight at once. Of several consumers, each would be given what the one before returned.
 //!
-//! What comes for the first time and what comes again are in batches of their own: the worker tries the latter in small
-//! parts. A message that can't be parsed is rejected here, and the broker dead-letters it.
+//! What comes for the first time and what comes again are in batches of their own: the worker tries
+//! the latter in small parts. A message that can't be parsed is rejected here, and the broker
+//! dead-letters it.
 //!
-//! RabbitMQ can forget a consumer when a queue's leader restarts: the queue counts messages, and delivers none. Nobody
-//! says so. A consumer that holds nothing, and to which nothing came for a while, is therefore opened anew.
+//! RabbitMQ can forget a consumer when a queue's leader restarts: the queue counts messages, and
+//! delivers none. Nobody says so. A consumer that holds nothing, and to which nothing came for a
+//! while, is therefore opened anew.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -91,8 +93,9 @@ impl Consumer {
         })
     }
 
-    /// Waits for a delivery and takes with it what is ready. `None` once nothing is left after [`Consumer::stop`].
-    /// Dropped while it waits for the first, it has taken nothing; later, what it took comes again with the channel's end.
+    /// Waits for a delivery and takes with it what is ready. `None` once nothing is left after
+    /// [`Consumer::stop`]. Dropped while it waits for the first, it has taken nothing; later, what
+    /// it took comes again with the channel's end.
     ///
     /// # Errors
     /// Where the stream fails or ends without being asked to.
@@ -140,8 +143,8 @@ impl Consumer {
         stopped
     }
 
-    /// Acknowledges what is settled, but waits for a batch that never will be. To be called once nobody takes
-    /// batches any more.
+    /// Acknowledges what is settled, but waits for a batch that never will be. To be called once
+    /// nobody takes batches any more.
     ///
     /// # Errors
     /// Where the channel is gone; then everything unacknowledged is delivered again.
@@ -194,7 +197,8 @@ impl Consumer {
         Ok((!taken.is_empty()).then(|| current.channel.register(taken)))
     }
 
-    /// Opens the consumer on a new channel, where the process holds nothing and is not about to stop.
+    /// Opens the consumer on a new channel, where the process holds nothing and is not about to
+    /// stop.
     async fn reopen(&self, current: &mut DeliveryStream) -> Result<(), BrokerError> {
         if self.stopped.load(Ordering::Acquire) || !current.channel.is_idle() {
             return Ok(());
@@ -230,8 +234,8 @@ impl DeliveryStream {
         })
     }
 
-    /// A delivery as far as it can be read. One that can't be is rejected before anything after it can be acknowledged,
-    /// since an acknowledgement takes along what comes before it.
+    /// A delivery as far as it can be read. One that can't be is rejected before anything after it
+    /// can be acknowledged, since an acknowledgement takes along what comes before it.
     async fn read(&mut self, came: Came) -> Result<Option<Delivery>, BrokerError> {
         match self.channel.read(came) {
             Ok(delivery) => Ok(Some(delivery)),
@@ -254,8 +258,8 @@ impl UnreadableCount {
             event = "unreadable_rejected",
             queue,
             messages = self.count,
-            "rejected messages whose properties cannot be parsed; the broker dead-letters them, and \
-             `revertd dead-letters list --reason rejected` shows them"
+            "rejected messages whose properties cannot be parsed; the broker dead-letters them, \
+             and `revertd dead-letters list --reason rejected` shows them"
         );
         (self.count, self.told) = (0, Some(Instant::now()));
     }

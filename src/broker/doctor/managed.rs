@@ -1,4 +1,5 @@
-//! What the management API shows and AMQP does not: arguments and policies as they come out, bindings, nodes.
+//! What the management API shows and AMQP does not: arguments and policies as they come out,
+//! bindings, nodes.
 
 use std::collections::BTreeSet;
 
@@ -111,7 +112,8 @@ async fn other_rungs(management: &Management, settings: &Settings, checks: &mut 
     }
     for (name, messages) in found {
         let seen = format!(
-            "the queue {name} is there, and retry.delays has no such delay: {messages} messages wait in it"
+            "the queue {name} is there, and retry.delays has no such delay: {messages} messages \
+             wait in it"
         );
         let remedy = match messages {
             0 => format!("rabbitmqctl delete_queue {name}, once no worker runs with that delay"),
@@ -176,7 +178,8 @@ async fn bindings(management: &Management, settings: &Settings, checks: &mut Che
     subscribers(management, settings, checks).await;
 }
 
-/// Whether every result and error reaches a queue, and whether the queues that are bound take what they are sent.
+/// Whether every result and error reaches a queue, and whether the queues that are bound take what
+/// they are sent.
 async fn subscribers(management: &Management, settings: &Settings, checks: &mut Checks) {
     let exchange = settings.topology.reply_exchange.as_str();
     let found = management.of("exchanges", exchange, "/bindings/source");
@@ -205,8 +208,8 @@ async fn subscribers(management: &Management, settings: &Settings, checks: &mut 
         checks.warning(
             BINDING,
             format!(
-                "{} queues are bound to {exchange}, none to every result and error: what no queue is bound for is in the \
-                 database alone",
+                "{} queues are bound to {exchange}, none to every result and error: events that no \
+                 queue is bound for are in the database alone",
                 bound.len()
             ),
             "set topology.reply_queue_declare = true, or bind a queue by result.# and error.#",
@@ -221,8 +224,8 @@ async fn subscribers(management: &Management, settings: &Settings, checks: &mut 
             Ok(answer) if refuses(&answer) => checks.warning(
                 BINDING,
                 format!(
-                    "{queue} is bound to {exchange} and refuses events when it is full: requests whose events it refuses wait on \
-                     the retry queues"
+                    "{queue} is bound to {exchange} and refuses events when it is full: requests \
+                     whose events it refuses wait on the retry queues"
                 ),
                 "have its owner declare it with x-overflow = drop-head, or read it in time",
             ),
@@ -254,8 +257,8 @@ pub fn unanswered(id: &'static str, error: &Unanswered, checks: &mut Checks) {
         Unanswered::Forbidden(_) => checks.skipped_until(
             id,
             why,
-            "rabbitmqctl set_user_tags USER monitoring, for the user of amqp.url or of amqp.management_url (what only an \
-             administrator may see takes the tag administrator)",
+            "rabbitmqctl set_user_tags USER monitoring, for the user of amqp.url or of \
+             amqp.management_url (a few questions require the tag administrator)",
         ),
         Unanswered::Failed(problem) => {
             let problem = problem.clone().prefixed("the management API fails: ");

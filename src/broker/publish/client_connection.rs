@@ -1,7 +1,7 @@
 //! A client's own connection: what the broker lets it do is what it may.
 //!
-//! All requests of a client go over one channel, their confirms awaited beside each other. Id and secret are in
-//! `credentials.rs`.
+//! All requests of a client go over one channel, their confirms awaited beside each other. Id and
+//! secret are in `credentials.rs`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,9 +66,11 @@ pub struct ClientConnection {
 /// A channel in confirm mode.
 struct ConfirmChannel {
     channel: Channel,
-    /// Whether the broker settled anything on it: the exchange is there, and the client may write to it.
+    /// Whether the broker settled anything on it: the exchange is there, and the client may write
+    /// to it.
     proven: AtomicBool,
-    /// Held until then, so that the first message is under way alone, and its failure is certain to be its own.
+    /// Held until then, so that the first message is under way alone, and its failure is certain to
+    /// be its own.
     first: tokio::sync::Mutex<()>,
     /// Messages of which the broker has not said what became of them.
     unsettled: AtomicUsize,
@@ -135,8 +137,8 @@ impl ClientConnection {
         self.connection.status().connected() && !self.silent.load(Ordering::Relaxed)
     }
 
-    /// Publishes a request, and tells who waits for it what the broker says of it. It goes on by itself: neither a
-    /// confirm nor a returned message may be given up halfway.
+    /// Publishes a request, and tells who waits for it what the broker says of it. It goes on by
+    /// itself: neither a confirm nor a returned message may be given up halfway.
     pub fn publish(self: &Arc<Self>, posting: OutgoingRequest, expected: &PendingReply) {
         let (login, correlation) = (self.clone(), expected.correlation());
         tokio::spawn(async move {
@@ -160,9 +162,9 @@ impl ClientConnection {
         let mut tries = 0;
         while tries < TRIES {
             if self.connection.status().blocked() {
-                let error = "it is short of memory or disk space";
+                let reason = "memory or disk space is low";
                 return Some(RequestResult::Unsent(BrokerError::blocked(
-                    &self.host, error,
+                    &self.host, reason,
                 )));
             }
             let outgoing = match self.outgoing().await {
@@ -202,7 +204,7 @@ impl ClientConnection {
             }
         }
         let error = BrokerError::transient(format!(
-            "the channel of {} is closed time and again",
+            "the broker closed {TRIES} channels of user {} in a row",
             self.client
         ));
         Some(RequestResult::Unsent(error))
@@ -264,9 +266,10 @@ impl ClientConnection {
 
     /// What it means that the channel or the connection ended while the request was under way.
     ///
-    /// The broker works on a channel's messages in their order, closes it at the first that it can't take, and drops those
-    /// behind that. Those before it are taken, and their confirms may be lost with the channel. So of several of which
-    /// nothing was said, one is not taken, and nobody can say which; of one alone it is certain.
+    /// The broker works on a channel's messages in their order, closes it at the first that it
+    /// can't take, and drops those behind that. Those before it are taken, and their confirms may
+    /// be lost with the channel. So of several of which nothing was said, one is not taken, and
+    /// nobody can say which; of one alone it is certain.
     fn failed(&self, error: &lapin::Error, outgoing: &ConfirmChannel) -> RequestResult {
         let ErrorKind::ProtocolError(amqp) = error.kind() else {
             return RequestResult::Lost;

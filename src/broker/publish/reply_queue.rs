@@ -7,7 +7,8 @@ use lapin::{Channel, Consumer};
 use crate::broker::error::BrokerError;
 use crate::broker::operation::Operation;
 
-/// Declares one, and consumes it. Who gets no answer asks again, so that nothing depends on what is acknowledged.
+/// Declares one, and consumes it. Who gets no answer asks again, so that nothing depends on what is
+/// acknowledged.
 pub async fn declare(
     channel: &Channel,
     host: &str,

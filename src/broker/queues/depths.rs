@@ -1,8 +1,8 @@
 //! How many messages wait in the queues.
 //!
-//! On a connection of its own: a queue that is missing ends the channel with an error that the client reports as the
-//! connection's, and what ends the worker's connections is looked up there. So it also sees the queues while the pool is
-//! paused, or the broker blocks who publishes.
+//! On a connection of its own: a queue that is missing ends the channel with an error that the
+//! client reports as the connection's, and what ends the worker's connections is looked up there.
+//! So it also sees the queues while the pool is paused, or the broker blocks who publishes.
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -29,7 +29,8 @@ impl Depths {
         }
     }
 
-    /// Messages ready in each of `queues`, in their order; `None` for one that is missing, or that this login may not see.
+    /// Messages ready in each of `queues`, in their order; `None` for one that is missing, or that
+    /// this login may not see.
     ///
     /// # Errors
     /// Where the broker can't be asked. The next look connects anew.

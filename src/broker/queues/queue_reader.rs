@@ -1,11 +1,12 @@
-//! Reads what waits in a queue, from its head, and takes nothing off it but what the caller settles.
+//! Reads what waits in a queue, from its head, and takes nothing off it but what the caller
+//! settles.
 //!
-//! On a connection that reads frames as bytes (`broker/wire.rs`), since a dead-letter queue is where the messages end
-//! that the client can't read. It must not know what is done about a letter.
+//! On a connection that reads frames as bytes (`broker/wire.rs`), since a dead-letter queue is
+//! where the messages end that the client can't read. It must not know what is done about a letter.
 //!
-//! How many wait is asked first, and no more than that are taken: what arrives meanwhile is for the next time. While a
-//! queue is read, its letters are unacknowledged here, and nobody else sees them; the end of the connection
-//! returns them to their places.
+//! How many wait is asked first, and no more than that are taken: what arrives meanwhile is for the
+//! next time. While a queue is read, its letters are unacknowledged here, and nobody else sees
+//! them; the end of the connection returns them to their places.
 
 use std::time::Duration;
 
@@ -30,19 +31,20 @@ mod requeue;
 /// Longest wait for a frame. A long queue takes its time for the first.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long nothing comes before it is asked whether anything is left: others may have taken what was counted, and to a
-/// consumer the broker does not say so.
+/// How long nothing comes before it is asked whether anything is left: others may have taken what
+/// was counted, and to a consumer the broker does not say so.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often in a row nothing is left, with a silence after each answer, before the rest is given up. One answer proves
-/// nothing: what our own consumers hold is no longer in the queue, and large letters come after that answer.
+/// How often in a row nothing is left, with a silence after each answer, before the rest is given
+/// up. One answer proves nothing: what our own consumers hold is no longer in the queue, and large
+/// letters come after that answer.
 const EMPTY_ANSWERS: u32 = 6;
 
 /// Longest wait for a close. All that is on its way has to be read first.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Letters that one consumer takes; more consumers take the rest. The queue reads as many from its disk before it delivers
-/// the first of them, and works on nothing else meanwhile.
+/// Letters that one consumer takes; more consumers take the rest. The queue reads as many from its
+/// disk before it delivers the first of them, and works on nothing else meanwhile.
 const CONSUMER_LETTERS: u16 = 2000;
 
 const DELIVER: (u16, u16) = (60, 60);
@@ -67,8 +69,8 @@ pub struct QueueReader {
 }
 
 impl QueueReader {
-    /// Connects, and counts what waits in `queue`. Up to `body_bytes` of each body are kept, and always enough to tell
-    /// letters apart.
+    /// Connects, and counts what waits in `queue`. Up to `body_bytes` of each body are kept, and
+    /// always enough to tell letters apart.
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses, or there is no such queue.
@@ -120,8 +122,8 @@ impl QueueReader {
         self.others
     }
 
-    /// How many letters were counted, and could not be read: others took them or hold them, or they expired. Known at the
-    /// end.
+    /// How many letters were counted, and could not be read: others took them or hold them, or they
+    /// expired. Known at the end.
     #[must_use]
     pub fn missing(&self) -> u32 {
         self.missing
@@ -201,7 +203,8 @@ impl QueueReader {
         Ok(())
     }
 
-    /// Closes the connection, once the queue has taken note of what was settled, and has the rest back.
+    /// Closes the connection, once the queue has taken note of what was settled, and has the rest
+    /// back.
     ///
     /// # Errors
     /// Where the connection fails before; then some of what was settled may come back.

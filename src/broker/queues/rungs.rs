@@ -1,12 +1,14 @@
 //! Retry queues that are there and that no delay of the configuration names: of a ladder before.
 //!
-//! Their messages go back to the work queue by themselves, and no worker puts any there. Only the management API lists queues.
+//! Their messages go back to the work queue by themselves, and no worker puts any there. Only the
+//! management API lists queues.
 
 use crate::broker::error::BrokerError;
 use crate::broker::management::Management;
 use crate::config::Settings;
 
-/// The retry queues of another ladder than the configured one; none where there is no management API to ask.
+/// The retry queues of another ladder than the configured one; none where there is no management
+/// API to ask.
 ///
 /// # Errors
 /// Where it does not answer.
@@ -17,7 +19,7 @@ pub async fn other_rungs(settings: &Settings) -> Result<Vec<String>, BrokerError
     let found = others(&management, settings).await;
     let found = found.map_err(|error| {
         BrokerError::transient(format!(
-            "whether there are retry queues of another ladder: {error}"
+            "cannot list the retry queues of another ladder: {error}"
         ))
     })?;
     Ok(found.into_iter().map(|(name, _)| name).collect())

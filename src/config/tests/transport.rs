@@ -110,7 +110,7 @@ fn what_contradicts_itself_about_the_way_to_the_broker_stops_the_start() {
             &[url("amqps://mq"), key],
             "amqp.key_file is set, but amqp.cert_file is not",
         ),
-        (&[url(external)], "no certificate to show"),
+        (&[url(external)], "no certificate to present"),
         (
             &[url("amqp://me@mq/%2f?auth_mechanism=EXTERNAL")],
             "write amqps://",

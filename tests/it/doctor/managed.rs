@@ -114,7 +114,8 @@ async fn what_only_the_management_api_shows_is_looked_at() {
     stage.strike().await;
 }
 
-/// The request exchange was there before, without an alternate exchange; doctor's remedy gives it one.
+/// The request exchange was there before, without an alternate exchange; doctor's remedy gives it
+/// one.
 async fn alternate(managed: &Managed, stage: &Stage) {
     let id = "amqp-alternate-exchange";
     assert!(doctor(stage, &[]).has(id, "ok"));
@@ -148,7 +149,8 @@ async fn alternate(managed: &Managed, stage: &Stage) {
     manage(&["ctl", &managed.0, "clear_policy", "revertd-any"]);
 }
 
-/// A rung that no delay names any more is seen with what waits in it; and so is a login that is none.
+/// A rung that no delay names any more is seen with what waits in it; and so is a login that is
+/// none.
 async fn ladder(managed: &Managed, stage: &mut Stage) {
     let old = stage.name("retry.7m");
     let mut arguments = FieldTable::default();
@@ -238,7 +240,8 @@ async fn overflow(managed: &Managed, stage: &mut Stage) {
     manage(&["ctl", &managed.0, "clear_policy", "drop"]);
 }
 
-/// Under an alarm the broker takes a connection's first message, and says only then that it takes no more.
+/// Under an alarm the broker takes a connection's first message, and says only then that it takes
+/// no more.
 async fn alarm(managed: &Managed, stage: &Stage) {
     let watermark = |fraction| {
         let set = "set_vm_memory_high_watermark";
@@ -250,7 +253,7 @@ async fn alarm(managed: &Managed, stage: &Stage) {
     })
     .await;
     let report = doctor(stage, &[]);
-    report.says("amqp-publishing", "error", "takes no messages", "alarms");
+    report.says("amqp-publishing", "error", "blocks publishers", "alarms");
     report.says("amqp-permissions", "skipped", "takes no messages", "");
     watermark("0.8");
     eventually("the alarm is over", async || {

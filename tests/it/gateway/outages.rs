@@ -94,7 +94,8 @@ async fn what_may_have_been_taken_is_not_told_as_not_taken() {
     let (not_taken, unknown) = ("NO_WORK_QUEUE".to_owned(), "OUTCOME_UNKNOWN".to_owned());
     assert!(worker.stop().await.success());
 
-    // The first message of a channel: taken, and its confirm is still to come when the broker closes the channel.
+    // The first message of a channel: taken, and its confirm is still to come when the broker
+    // closes the channel.
     log(&name, "suspend");
     let [mut first, mut second] = [gateway.connect().await, gateway.connect().await];
     first.write(&call.clone().key("first").bytes()).await;
@@ -225,7 +226,7 @@ async fn a_lost_broker_is_told_at_once_and_found_again() {
     assert_eq!(stage.entries(usage).await, 1);
     let log = gateway.process.log();
     assert!(
-        log.contains("the broker is lost") && log.contains("the broker is back"),
+        log.contains("event=\"broker_unavailable\"") && log.contains("event=\"resumed\""),
         "{log}"
     );
     stage.strike().await;

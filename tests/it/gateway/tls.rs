@@ -91,7 +91,7 @@ async fn in_clear_beyond_the_machine_it_warns() {
     let gateway = stage.start_gateway().await;
     let log = gateway.process.log();
     assert!(
-        log.contains("cross the network in clear") && log.contains("tls=false"),
+        log.contains("in clear text") && log.contains("tls=false"),
         "{log}"
     );
     stage.strike().await;
