@@ -117,8 +117,16 @@ fn the_gateway_has_an_address_bounds_and_both_files_or_neither() {
             "localhost",
             "gateway.listen: must be an IP address and a port",
         ),
-        ("REVERTD_GATEWAY__TIMEOUT", "0s", "gateway.timeout must be"),
-        ("REVERTD_GATEWAY__TIMEOUT", "2h", "gateway.timeout must be"),
+        (
+            "REVERTD_GATEWAY__TIMEOUT",
+            "0s",
+            "gateway.timeout is out of range",
+        ),
+        (
+            "REVERTD_GATEWAY__TIMEOUT",
+            "2h",
+            "gateway.timeout is out of range",
+        ),
         (
             "REVERTD_GATEWAY__MAX_IN_FLIGHT",
             "0",

@@ -171,7 +171,7 @@ fn what_contradicts_itself_about_the_way_to_the_database_stops_the_start() {
             &[url(&no_key)],
             "database.cert_file is set, but database.key_file is not",
         ),
-        (&[url(&root), ca], "but database.url says sslrootcert="),
+        (&[url(&root), ca], "but database.url has sslrootcert="),
         (&[url(system), ca], "sslrootcert=system"),
         (
             &[url("postgres://db/x?sslmode=allow")],
