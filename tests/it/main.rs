@@ -22,6 +22,7 @@ mod gateway;
 mod grants;
 mod house;
 mod ladder;
+mod log_codes;
 mod model;
 mod names;
 mod others_entries;
