@@ -166,7 +166,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
         "database-frontier",
         "error",
         "projects.deleted_at is missing",
-        "ARCHITECTURE.md",
+        "correct ledger.schema",
     ),
     (
         "platform-account",

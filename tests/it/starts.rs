@@ -194,7 +194,7 @@ async fn a_server_that_is_not_there_is_said_and_waited_for() {
         };
         stage.set(key, &url);
         let mut worker = stage.spawn_worker();
-        worker.logged("is it running").await;
+        worker.logged("check that the server runs").await;
         let log = worker.log();
         assert!(
             log.contains(&format!("127.0.0.1:{port}")) && log.contains("retry_in"),

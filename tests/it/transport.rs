@@ -341,7 +341,7 @@ async fn nothing_is_sent_in_the_clear_to_a_server_that_does_not_encrypt() {
     );
     let log = refused(&clear).await;
     assert!(
-        log.contains("something else than AMQP") && log.contains("amqps://"),
+        log.contains("does not answer in AMQP") && log.contains("amqps://"),
         "{log}"
     );
     clear.strike().await;

@@ -122,7 +122,7 @@ async fn what_is_another_thing_under_its_name_is_found() {
                WHERE indrelid = 'billing_transactions'::regclass AND indisprimary";
     stage.sql(key).await;
     let seen = "billing_transactions.id has no unique index";
-    doctor(&stage, &[]).says("database-frontier", "error", seen, "ARCHITECTURE.md");
+    doctor(&stage, &[]).says("database-frontier", "error", seen, "correct ledger.schema");
     stage.strike().await;
 }
 
