@@ -1,6 +1,7 @@
 //! RabbitMQ: connections, topology, deliveries in, messages out.
 //!
-//! Only this module names the AMQP client. It must not know the database, nor the meaning of a message.
+//! Only this module names the AMQP client. It must not know the database, nor the meaning of a
+//! message.
 
 mod connection;
 mod consume;

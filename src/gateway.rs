@@ -1,7 +1,8 @@
 //! The API's operation over HTTP: publishes a request as its client, and answers with its event.
 //!
 //! ```text
-//! headers -> login -> body -> decode -> place -> publish as the client -> event on the reply queue -> status
+//! headers -> login -> body -> decode -> place -> publish as the client -> event on the reply queue
+//! -> status
 //! ```
 //!
 //! This module must not know the database, nor AMQP: the broker decides who may publish, the worker

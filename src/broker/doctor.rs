@@ -1,7 +1,8 @@
 //! What `revertd doctor` finds out about the broker, and what of it the worker insists on.
 //!
-//! Over AMQP it declares nothing that is not there already, publishes nothing that could reach a queue, and takes nothing
-//! from one. What AMQP does not show is asked of the management API, where one is configured.
+//! Over AMQP it declares nothing that is not there already, publishes nothing that could reach a
+//! queue, and takes nothing from one. What AMQP does not show is asked of the management API, where
+//! one is configured.
 
 use tokio::time::timeout;
 
@@ -42,16 +43,17 @@ pub async fn doctor(settings: &Settings) -> Checks {
         Some(management) => managed::check(&management, settings, &mut checks).await,
         None => checks.skipped_until(
             "amqp-management",
-            "policies, bindings, consumer timeout, feature flags, alarms, memory and disk are not seen over AMQP, and \
-             amqp.management_url is not set",
+            "policies, bindings, consumer timeout, feature flags, alarms, memory and disk are not \
+             seen over AMQP, and amqp.management_url is not set",
             "rabbitmq-plugins enable rabbitmq_management, and set amqp.management_url",
         ),
     }
     checks
 }
 
-/// What a worker with `topology.declare = false` insists on, where it can be seen: that what it rejects is kept. And what
-/// any worker should warn of: that requests of another routing key do not arrive.
+/// What a worker with `topology.declare = false` insists on, where it can be seen: that what it
+/// rejects is kept. And what any worker should warn of: that requests of another routing key do not
+/// arrive.
 ///
 /// # Errors
 /// What is wrong, and what to do.
@@ -211,8 +213,8 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
     }
 }
 
-/// Whether the broker takes messages, and of the user that we take ourselves for: it tells only who publishes. Under an
-/// alarm it takes the first message all the same, and nothing after it.
+/// Whether the broker takes messages, and of the user that we take ourselves for: it tells only who
+/// publishes. Under an alarm it takes the first message all the same, and nothing after it.
 async fn takes_messages(broker: &Broker) -> Result<(), BrokerError> {
     let probing = async {
         let publisher = broker.publisher().await?;

@@ -181,8 +181,8 @@ fn of_reply(reply: &AMQPError, at: &str, operation: Operation<'_>) -> BrokerErro
         AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if is_login => {
             let problem = Diagnostic::new(format!("{at} refuses the virtual host: {text}"));
             BrokerErrorKind::HostRefused.with(problem.remedy(
-                "correct it in amqp.url, where / is written %2f, or create it with rabbitmqctl \
-                 add_vhost VHOST and rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ",
+                "correct it in amqp.url, where / is written %2f, or create it: rabbitmqctl \
+                 add_vhost VHOST, rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ",
             ))
         }
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {

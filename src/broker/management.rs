@@ -99,7 +99,8 @@ impl Management {
         self.get(&format!("users/{}", escaped(name))).await
     }
 
-    /// The queues of the virtual host whose names match a regular expression, with how many messages each holds.
+    /// The queues of the virtual host whose names match a regular expression, with how many
+    /// messages each holds.
     pub async fn queues(&self, pattern: &str) -> Result<Vec<(String, u64)>, Unanswered> {
         let (vhost, pattern) = (&self.vhost, escaped(pattern));
         let found = self

@@ -40,7 +40,8 @@ enum EventsCommand {
 
 #[derive(Debug, Args)]
 struct RepublishArgs {
-    /// Of outcomes decided then or later: a time such as 2026-11-25T08:00:00Z, or how long ago, such as 2h.
+    /// Of outcomes decided then or later: a time such as 2026-11-25T08:00:00Z, or how long ago,
+    /// such as 2h.
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<Timestamp>,
     /// Of outcomes decided before: the same.
@@ -197,7 +198,9 @@ async fn publish(
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
         tally.unroutable += tokio::select! {
-            taken = until_taken(settings, &mut publisher, messages) => taken.map_err(|error| onward(&error, last))?,
+            taken = until_taken(settings, &mut publisher, messages) => {
+                taken.map_err(|error| onward(&error, last))?
+            }
             _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
         };
         for event in &events {
@@ -221,8 +224,8 @@ async fn publisher(settings: &Settings) -> Result<Publisher, BrokerError> {
     Broker::publisher_of(settings, "revertd events republish").await
 }
 
-/// Publishes a window, and what a full queue refused of it again until it is taken; each time on a new channel, since one
-/// that met a queue without a leader has everything refused from then on.
+/// Publishes a window, and what a full queue refused of it again until it is taken; each time on a
+/// new channel, since one that met a queue without a leader has everything refused from then on.
 async fn until_taken(
     settings: &Settings,
     publisher: &mut Publisher,
@@ -287,13 +290,14 @@ fn conclude(
     }
     if untold > 0 {
         bail!(
-            "{untold} outcomes are refusals that this version does not know, and whose words are not stored; run this \
-             with the version that stored them, or a later one"
+            "{untold} outcomes are refusals that this version does not know, and whose words are \
+             not stored; run this with the version that stored them, or a later one"
         );
     }
     if unroutable > 0 {
         bail!(
-            "no queue is bound for {unroutable} of them, which nobody has now; bind one to the reply exchange"
+            "no queue is bound for {unroutable} of them, so no consumer received these; bind one \
+             to the reply exchange and publish them again"
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -15,7 +15,8 @@ use crate::config::LogFormat;
 /// What is logged where `RUST_LOG` is not set. The clients' own complaints come back as our errors.
 const DEFAULT_FILTER: &str = "revertd=info";
 
-/// Whether what ends the process is a log line too: a service's, whose log is JSON, is read by machines.
+/// Whether what ends the process is a log line too: a service's, whose log is JSON, is read by
+/// machines.
 static LOGS_FATAL: AtomicBool = AtomicBool::new(false);
 
 /// Logs what ends the process; `false` where it is to be printed.
@@ -96,7 +97,8 @@ impl Write for Printable {
     }
 }
 
-/// Says once which servers everything goes to in the clear, over a network, and what would encrypt it.
+/// Says once which servers everything goes to in the clear, over a network, and what would encrypt
+/// it.
 pub fn warn_of_clear_text(server: &str, hosts: &[String], remedy: &str) {
     if !hosts.is_empty() {
         let hosts = hosts.join(", ");
@@ -108,7 +110,8 @@ pub fn warn_of_clear_text(server: &str, hosts: &[String], remedy: &str) {
     }
 }
 
-/// Lines of the clients that print whole messages, frames and parameters: never, whatever `RUST_LOG` says.
+/// Lines of the clients that print whole messages, frames and parameters: never, whatever
+/// `RUST_LOG` says.
 fn shows_payloads(metadata: &Metadata<'_>) -> bool {
     let (target, level) = (metadata.target(), *metadata.level());
     target.starts_with("lapin::returned_messages")

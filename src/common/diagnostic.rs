@@ -1,7 +1,7 @@
 //! What is wrong, and what an operator does about it.
 //!
-//! Pure. It must not know where the problem arose, nor who reads of it: a log prints both parts in one line, `revertd
-//! doctor` prints them apart.
+//! Pure. It must not know where the problem arose, nor who reads of it: a log prints both parts in
+//! one line, `revertd doctor` prints them apart.
 
 use std::fmt;
 

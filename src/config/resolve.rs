@@ -28,7 +28,8 @@ impl AmqpSettings {
             if let Some((key, _)) = unused {
                 return invalid(
                     format!(
-                        "amqp.{key} is set, but amqp.url begins with amqp://, which does not encrypt"
+                        "amqp.{key} is set, but amqp.url begins with amqp://, which does not \
+                         encrypt"
                     ),
                     "write amqps://, or remove the key",
                 );

@@ -120,8 +120,16 @@ fn gateway_settings_are_checked_together() {
             "localhost",
             "gateway.listen: must be an IP address and a port",
         ),
-        ("REVERTD_GATEWAY__TIMEOUT", "0s", "gateway.timeout must be"),
-        ("REVERTD_GATEWAY__TIMEOUT", "2h", "gateway.timeout must be"),
+        (
+            "REVERTD_GATEWAY__TIMEOUT",
+            "0s",
+            "gateway.timeout is out of range",
+        ),
+        (
+            "REVERTD_GATEWAY__TIMEOUT",
+            "2h",
+            "gateway.timeout is out of range",
+        ),
         (
             "REVERTD_GATEWAY__MAX_IN_FLIGHT",
             "0",

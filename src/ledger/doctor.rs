@@ -1,6 +1,7 @@
 //! What `revertd doctor` finds out about the database, and what of it the worker insists on.
 //!
-//! It only looks. What one question can't be answered for is told in its place, and the others are asked all the same.
+//! It only looks. What one question can't be answered for is told in its place, and the others are
+//! asked all the same.
 
 use super::Ledger;
 use super::connection::connect;
@@ -117,8 +118,8 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
 }
 
 impl Ledger {
-    /// Makes sure of what a worker depends on and can't see by working: that the server keeps what it confirms, and
-    /// that the database refuses what must never be stored.
+    /// Makes sure of what a worker depends on and can't see by working: that the server keeps what
+    /// it confirms, and that the database refuses what must never be stored.
     ///
     /// # Errors
     /// What is wrong, and what to do.

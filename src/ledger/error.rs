@@ -83,7 +83,8 @@ pub enum StatementError {
     Unavailable(LedgerError),
     /// Another writer was in the way: the same again.
     Contended(String),
-    /// The server refused the statement. A probe tells whether that is its own fault or a request's.
+    /// The server refused the statement. A probe tells whether that is its own fault or a
+    /// request's.
     Refused(Box<RefusedStatement>),
 }
 
@@ -257,16 +258,16 @@ fn of_server(state: &SqlState, text: &str, host: &str) -> LedgerError {
         ),
         &SqlState::INSUFFICIENT_PRIVILEGE => LedgerError::permanent(
             problem("denies a privilege to the role of database.url").remedy(
-                "grant it: GRANT PRIVILEGE ON OBJECT TO ROLE; `revertd doctor` prints the statements \
-                 for the role of a worker",
+                "grant it: GRANT PRIVILEGE ON OBJECT TO ROLE; `revertd doctor` prints the \
+                 statements for the role of a worker",
             ),
         ),
-        &SqlState::READ_ONLY_SQL_TRANSACTION => LedgerError::transient(
-            problem("is read-only").remedy(
+        &SqlState::READ_ONLY_SQL_TRANSACTION => {
+            LedgerError::transient(problem("is read-only").remedy(
                 "name the primary in database.url, or all hosts with \
                  target_session_attrs=read-write",
-            ),
-        ),
+            ))
+        }
         &SqlState::DISK_FULL => LedgerError::transient(
             problem("is out of disk space").remedy("free disk space on its server"),
         ),

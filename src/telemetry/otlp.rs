@@ -57,7 +57,8 @@ impl Exporting {
             .build()
             .map_err(|error| {
                 TelemetryError(format!(
-                    "telemetry.otlp_endpoint: {error}; correct it, or the variable OTEL_EXPORTER_OTLP_... that it names"
+                    "telemetry.otlp_endpoint: {error}; correct it, or the variable \
+                     OTEL_EXPORTER_OTLP_... that the error names"
                 ))
             })?;
         let exporter = LoggingExporter {

@@ -50,7 +50,7 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
     eventually("the alarm is on", alarms).await;
     env.sql("COMMIT").await;
     eventually("it is said at once", async || {
-        worker.log().contains("takes no messages")
+        worker.log().contains("blocks publishers")
     })
     .await;
     sleep(alarm()).await;
@@ -154,10 +154,11 @@ async fn connections_closed_by_the_broker_are_reopened() {
     report("broker: connections and channels closed", rounds, count);
 }
 
-/// Under load, each thing that revertd declared is deleted in turn. The work queue goes with its requests, and a
-/// queue of letters with its letters, which is the deleter's doing: what goes is empty, or is published again.
-/// On a broker of its own, and a queue is deleted only once all are there: RabbitMQ 3.10 ends the supervisor of its
-/// dead-lettering, until the node restarts, where such queues are deleted in the moment in which they begin.
+/// Under load, each thing that revertd declared is deleted in turn. The work queue goes with its
+/// requests, and a queue of letters with its letters, which is the deleter's doing: what goes is
+/// empty, or is published again. On a broker of its own, and a queue is deleted only once all are
+/// there: RabbitMQ 3.10 ends the supervisor of its dead-lettering, until the node restarts, where
+/// such queues are deleted in the moment in which they begin.
 #[tokio::test(flavor = "multi_thread")]
 async fn topology_deleted_under_load_is_declared_again() {
     let (_instance, servers) = Instance::start();

@@ -322,7 +322,7 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
     })
     .await;
     let mut worker = env.spawn_worker();
-    worker.logged("takes no messages").await;
+    worker.logged("blocks publishers").await;
     assert_eq!(
         env.depth(&env.name("work")).await,
         1,
@@ -336,7 +336,7 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
     // With nothing to do it is noticed, too: nobody could ask for anything.
     instance.ctl(&["set_vm_memory_high_watermark", "0.000001"]);
     eventually("an idle pool pauses", async || {
-        worker.log().matches("takes no messages").count() == 2
+        worker.log().matches("blocks publishers").count() == 2
     })
     .await;
     instance.ctl(&["set_vm_memory_high_watermark", "0.8"]);

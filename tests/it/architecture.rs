@@ -6,6 +6,7 @@ use source::Source;
 
 mod graph;
 mod source;
+mod log_codes;
 mod test_names;
 
 /// The folders that each folder of `src` may import, beside itself.

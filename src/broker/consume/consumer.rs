@@ -267,8 +267,8 @@ impl UnreadableCount {
             event = "unreadable_rejected",
             queue,
             messages = self.count,
-            "rejected messages whose properties cannot be parsed; the broker dead-letters them, and \
-             `revertd dead-letters list --reason rejected` shows them"
+            "rejected messages whose properties cannot be parsed; the broker dead-letters them, \
+             and `revertd dead-letters list --reason rejected` shows them"
         );
         (self.count, self.told) = (0, Some(Instant::now()));
     }

@@ -1,4 +1,5 @@
-//! What the management API shows and AMQP does not: arguments and policies as they come out, bindings, nodes.
+//! What the management API shows and AMQP does not: arguments and policies as they come out,
+//! bindings, nodes.
 
 use std::collections::BTreeSet;
 
@@ -112,7 +113,8 @@ async fn other_rungs(management: &Management, settings: &Settings, checks: &mut 
     }
     for (name, messages) in found {
         let seen = format!(
-            "the queue {name} is there, and retry.delays has no such delay: {messages} messages wait in it"
+            "the queue {name} is there, and retry.delays has no such delay: {messages} messages \
+             wait in it"
         );
         let remedy = match messages {
             0 => format!("rabbitmqctl delete_queue {name}, once no worker runs with that delay"),
@@ -177,7 +179,8 @@ async fn bindings(management: &Management, settings: &Settings, checks: &mut Che
     subscribers(management, settings, checks).await;
 }
 
-/// Whether every result and error reaches a queue, and whether the queues that are bound take what they are sent.
+/// Whether every result and error reaches a queue, and whether the queues that are bound take what
+/// they are sent.
 async fn subscribers(management: &Management, settings: &Settings, checks: &mut Checks) {
     let exchange = settings.topology.reply_exchange.as_str();
     let found = management.of("exchanges", exchange, "/bindings/source");
@@ -206,8 +209,8 @@ async fn subscribers(management: &Management, settings: &Settings, checks: &mut 
         checks.warning(
             BINDING,
             format!(
-                "{} queues are bound to {exchange}, none to every result and error: what no queue is bound for is in the \
-                 database alone",
+                "{} queues are bound to {exchange}, none to every result and error: events that no \
+                 queue is bound for are in the database alone",
                 bound.len()
             ),
             "set topology.reply_queue_declare = true, or bind a queue by result.# and error.#",
@@ -222,8 +225,8 @@ async fn subscribers(management: &Management, settings: &Settings, checks: &mut 
             Ok(answer) if refuses(&answer) => checks.warning(
                 BINDING,
                 format!(
-                    "{queue} is bound to {exchange} and refuses events when it is full: requests whose events it refuses wait on \
-                     the retry queues"
+                    "{queue} is bound to {exchange} and refuses events when it is full: requests \
+                     whose events it refuses wait on the retry queues"
                 ),
                 "have its owner declare it with x-overflow = drop-head, or read it in time",
             ),

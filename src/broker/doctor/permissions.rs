@@ -1,5 +1,6 @@
-//! What the broker lets the worker's user do, asked without doing it: each question has a fault that the broker looks at
-//! only once it has found the user permitted, or asks for what changes nothing.
+//! What the broker lets the worker's user do, asked without doing it: each question has a fault
+//! that the broker looks at only once it has found the user permitted, or asks for what changes
+//! nothing.
 
 use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
@@ -76,7 +77,7 @@ fn tell(verb: &str, what: &str, asked: Result<(), BrokerError>, checks: &mut Che
         Err(error) if error.is_forbidden() => checks.error(
             ID,
             format!("the user may not {verb} {what}"),
-            "rabbitmqctl set_permissions, as the documentation lists it under Permissions",
+            "rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ",
         ),
         Err(error) => checks.failed(ID, error.diagnostic()),
     }
@@ -121,8 +122,8 @@ async fn may_read(steps: &Steps<'_>, queue: &str) -> Result<(), BrokerError> {
     refused(asked)
 }
 
-/// Unbinds what nobody bound, a binding being another one with other arguments: to unbind takes the permissions that to
-/// bind takes, and what isn't there can be unbound.
+/// Unbinds what nobody bound, a binding being another one with other arguments: to unbind takes the
+/// permissions that to bind takes, and what isn't there can be unbound.
 async fn may_bind(
     steps: &Steps<'_>,
     queue: &str,

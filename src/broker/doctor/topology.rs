@@ -13,7 +13,8 @@ const ID: &str = "amqp-topology";
 
 /// Says where requests of other routing keys go, where the request exchange is there.
 ///
-/// On the connection that never publishes: a broker that takes no messages reads nothing on the other.
+/// On the connection that never publishes: a broker that takes no messages reads nothing on the
+/// other.
 pub async fn check(broker: &Broker, settings: &Settings, checks: &mut Checks) -> Option<Alternate> {
     let host = broker.host.as_str();
     let steps = Steps {
@@ -86,8 +87,8 @@ impl FoundTopology {
             checks.ok(ID, seen);
         } else if count > 0 {
             let seen = format!(
-                "{count} exchanges and queues are there; with topology.declare = false their arguments are not \
-                 compared over AMQP"
+                "{count} exchanges and queues are there; with topology.declare = false their \
+                 arguments are not compared over AMQP"
             );
             checks.ok(ID, seen);
         }
@@ -102,7 +103,7 @@ impl FoundTopology {
             checks.error(
                 ID,
                 format!("missing, and topology.declare is false: {missing}"),
-                "create it as ARCHITECTURE.md describes it, or start a worker once with topology.declare = true",
+                "start a worker once with topology.declare = true, which declares it",
             );
         }
     }

@@ -15,8 +15,8 @@ pub fn unanswered(id: &'static str, error: &Unanswered, checks: &mut Checks) {
         Unanswered::Forbidden(_) => checks.skipped_until(
             id,
             why,
-            "rabbitmqctl set_user_tags USER monitoring, for the user of amqp.url or of amqp.management_url (what only an \
-             administrator may see takes the tag administrator)",
+            "rabbitmqctl set_user_tags USER monitoring, for the user of amqp.url or of \
+             amqp.management_url (a few questions require the tag administrator)",
         ),
         Unanswered::Failed(problem) => {
             let problem = problem.clone().prefixed("the management API fails: ");

@@ -1,7 +1,7 @@
 //! A client's own connection: what the broker lets it do is what it may.
 //!
-//! All requests of a client go over one channel, their confirms awaited beside each other. Id and secret are in
-//! `credentials.rs`.
+//! All requests of a client go over one channel, their confirms awaited beside each other. Id and
+//! secret are in `credentials.rs`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,7 +69,8 @@ struct ClientChannel {
     channel: ConfirmChannel,
     /// Whether the broker settled anything on it: the exchange is there, and the client may write to it.
     proven: AtomicBool,
-    /// Held until then, so that the first message is under way alone, and its failure is certain to be its own.
+    /// Held until then, so that the first message is under way alone, and its failure is certain to
+    /// be its own.
     first: tokio::sync::Mutex<()>,
     /// Messages of which the broker has not said what became of them.
     unsettled: AtomicUsize,
@@ -131,8 +132,8 @@ impl ClientConnection {
         self.connection.status().connected() && !self.silent.load(Ordering::Relaxed)
     }
 
-    /// Publishes a request, and tells who waits for it what the broker says of it. It goes on by itself: neither a
-    /// confirm nor a returned message may be given up halfway.
+    /// Publishes a request, and tells who waits for it what the broker says of it. It goes on by
+    /// itself: neither a confirm nor a returned message may be given up halfway.
     pub fn publish(self: &Arc<Self>, posting: OutgoingRequest, expected: &PendingReply) {
         let (login, correlation) = (self.clone(), expected.correlation());
         tokio::spawn(async move {
@@ -156,9 +157,9 @@ impl ClientConnection {
         let mut tries = 0;
         while tries < TRIES {
             if self.connection.status().blocked() {
-                let error = "it is short of memory or disk space";
+                let reason = "memory or disk space is low";
                 return Some(RequestResult::Unsent(BrokerError::blocked(
-                    &self.host, error,
+                    &self.host, reason,
                 )));
             }
             let outgoing = match self.outgoing().await {
@@ -195,7 +196,7 @@ impl ClientConnection {
             return is_full.then_some(RequestResult::Full);
         }
         let error = BrokerError::transient(format!(
-            "the channel of {} is closed time and again",
+            "the broker closed {TRIES} channels of user {} in a row",
             self.client
         ));
         Some(RequestResult::Unsent(error))

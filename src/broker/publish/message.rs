@@ -34,7 +34,8 @@ pub struct Message<'a> {
     pub(crate) mandatory: bool,
 }
 
-/// The properties of a message: what they are made of, since they are large, and needed only when it is published.
+/// The properties of a message: what they are made of, since they are large, and needed only when
+/// it is published.
 #[derive(Clone, Debug)]
 pub(crate) enum Properties<'a> {
     Event(&'a Event, &'a Delivery),
@@ -123,8 +124,8 @@ impl<'a> Message<'a> {
         Self::again(exchange, routing_key, delivery, properties)
     }
 
-    /// The same event as a copy to the queue that the request named in `reply_to`, holding on to nothing, for who
-    /// publishes it later.
+    /// The same event as a copy to the queue that the request named in `reply_to`, holding on to
+    /// nothing, for who publishes it later.
     #[must_use]
     pub fn copy(queue: &str, event: &Event, delivery: &Delivery) -> Message<'static> {
         Message {
@@ -204,11 +205,11 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// What is wrong where it can't be published.
+    /// The error where the broker does not accept it.
     #[must_use]
     pub fn undeliverable(&self) -> BrokerError {
         BrokerError::transient(format!(
-            "{} takes no messages: it is missing, full, or not bound",
+            "{} accepts no messages: it is missing, full, or not bound",
             self.target()
         ))
     }

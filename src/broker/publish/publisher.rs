@@ -24,11 +24,13 @@ use crate::domain::event::Event;
 /// Messages whose confirms are awaited together.
 const WINDOW: usize = 1000;
 
-/// Messages on their way at once: enough to keep the broker busy, and few enough to be small. More than
-/// a batch has by default, so that a queue that does not answer is found out once for all of it.
+/// Messages on their way at once: enough to keep the broker busy, and few enough to be small. More
+/// than a batch has by default, so that a queue that does not answer is found out once for all of
+/// it.
 const IN_FLIGHT: usize = 512;
 
-/// Bytes of their bodies, of which the client keeps copies until they are written; one larger body goes alone.
+/// Bytes of their bodies, of which the client keeps copies until they are written; one larger body
+/// goes alone.
 const IN_FLIGHT_BYTES: usize = 1024 * 1024;
 
 /// What the broker said of the messages of a window that were published, and of probes.
@@ -75,11 +77,12 @@ impl Publisher {
         }
     }
 
-    /// Publishes `messages` in their order and tells what became of each, once the broker has said so of all.
+    /// Publishes `messages` in their order and tells what became of each, once the broker has said
+    /// so of all.
     ///
     /// # Errors
-    /// Where the channel or the connection fails. What became of the messages is then unknown: they are to be
-    /// published again, under the same ids.
+    /// Where the channel or the connection fails. What became of the messages is then unknown: they
+    /// are to be published again, under the same ids.
     pub async fn publish(
         &self,
         messages: &[Message<'_>],
@@ -92,10 +95,10 @@ impl Publisher {
     }
 
     /// The same, and finds out whether the broker or a queue is silent. Where nothing is confirmed
-    /// for a while, the event that waits longest is also published to revertd's own queue for it, and
-    /// to no other: if that is confirmed, the broker is well, and what is not confirmed is given up.
-    /// `None` stands for such a message, which may be in any of its queues; the channel is then to be
-    /// replaced. What was not published any more is missing at the end.
+    /// for a while, the event that waits longest is also published to revertd's own queue for it,
+    /// and to no other: if that is confirmed, the broker is well, and what is not confirmed is
+    /// given up. `None` stands for such a message, which may be in any of its queues; the channel
+    /// is then to be replaced. What was not published any more is missing at the end.
     ///
     /// # Errors
     /// As of [`Publisher::publish`].
@@ -114,9 +117,9 @@ impl Publisher {
         Ok(results)
     }
 
-    /// Whether the broker takes messages at all, and as those of the user that we take ourselves for. One that is out
-    /// of memory or disk tells nobody until asked to take one, nor does one that knows this login by another name; this
-    /// message is for no queue, and comes back.
+    /// Whether the broker takes messages at all, and as those of the user that we take ourselves
+    /// for. One that is out of memory or disk tells nobody until asked to take one, nor does one
+    /// that knows this login by another name; this message is for no queue, and comes back.
     ///
     /// # Errors
     /// Where it doesn't.
@@ -170,9 +173,9 @@ impl Publisher {
         Ok(window.iter().zip(&of_window).map(result).collect())
     }
 
-    /// Publishes the window, a part of it at a time, and collects what the broker says of each. What
-    /// counts is that something goes on: a slow network may take its time for the whole, and a silent
-    /// one not for the next step.
+    /// Publishes the window, a part of it at a time, and collects what the broker says of each.
+    /// What counts is that something goes on: a slow network may take its time for the whole, and a
+    /// silent one not for the next step.
     async fn said_of<'q>(
         &self,
         window: &[Message<'_>],

@@ -1,9 +1,9 @@
 //! A reply queue of the process's own, and who waits for what comes into it.
 //!
-//! Each request has a correlation id that nobody is told but the broker and the worker: the id of its answer
-//! can't be guessed, so nobody who may publish to the default exchange can answer for the worker. What answers
-//! no request is dropped. The connection is kept up: when it is lost, all who wait are told at once, and the
-//! next one has a new queue.
+//! Each request has a correlation id that nobody is told but the broker and the worker: the id of
+//! its answer can't be guessed, so nobody who may publish to the default exchange can answer for
+//! the worker. What answers no request is dropped. The connection is kept up: when it is lost, all
+//! who wait are told at once, and the next one has a new queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,8 +36,8 @@ pub enum RequestResult {
     Event(Vec<u8>),
     /// Not taken: no queue is bound for it, or there is no request exchange.
     Unroutable,
-    /// A queue refused it: the work queue, or another that is bound for it, whose refusal does not tell what the work queue
-    /// did.
+    /// A queue refused it: the work queue, or another that is bound for it, whose refusal does not
+    /// tell what the work queue did.
     Full,
     /// Not taken: the client may not write to the request exchange.
     Forbidden(BrokerError),
@@ -77,8 +77,8 @@ struct State {
 }
 
 impl ReplyRouter {
-    /// Connects with the login of `amqp.url`, once; later losses are mended. Where it failed before, only once the
-    /// server has shown that it answers.
+    /// Connects with the login of `amqp.url`, once; later losses are mended. Where it failed
+    /// before, only once the server has shown that it answers.
     ///
     /// # Errors
     /// Where the broker can't be reached or refuses.

@@ -10,6 +10,7 @@ use super::reply_queue::ReplyQueue;
 use crate::broker::connection::{CONNECT_TIMEOUT, any_of, close, connect, within};
 use crate::broker::error::BrokerError;
 use crate::broker::operation::Operation;
+use crate::common::diagnostic::Diagnostic;
 use crate::config::{AmqpUrl, Settings};
 
 /// A connection with a reply queue of its own, which goes with it.
@@ -86,20 +87,25 @@ impl RequestPublisher {
         match self.try_publish(submission).await? {
             PublishResult::Confirmed => Ok(()),
             PublishResult::Unroutable => Err(self.unroutable()),
-            PublishResult::Refused => Err(BrokerError::permanent(format!(
-                "the broker refused the request: the work queue behind {} is full",
-                self.exchange
-            ))),
+            PublishResult::Refused => {
+                let exchange = &self.exchange;
+                let text = format!(
+                    "RabbitMQ refused the request: the work queue of exchange {exchange} is full"
+                );
+                let remedy = "check that workers run and keep up, then send it again";
+                Err(BrokerError::permanent(Diagnostic::new(text).remedy(remedy)))
+            }
         }
     }
 
-    /// What is wrong where no queue is bound for requests.
+    /// The error where no queue is bound for requests.
     #[must_use]
     pub fn unroutable(&self) -> BrokerError {
-        BrokerError::permanent(format!(
-            "no queue is bound to the exchange {} for requests; start `revertd worker` once, which declares it",
-            self.exchange
-        ))
+        let exchange = &self.exchange;
+        let text = format!("no queue is bound to the exchange {exchange} for requests");
+        BrokerError::permanent(
+            Diagnostic::new(text).remedy("start `revertd worker` once, which declares it"),
+        )
     }
 
     /// Publishes the request, and tells what the broker did with it.

@@ -19,7 +19,7 @@ pub async fn other_rungs(settings: &Settings) -> Result<Vec<String>, BrokerError
     let found = others(&management, settings).await;
     let found = found.map_err(|error| {
         BrokerError::transient(format!(
-            "whether there are retry queues of another ladder: {error}"
+            "cannot list the retry queues of another ladder: {error}"
         ))
     })?;
     Ok(found.into_iter().map(|(name, _)| name).collect())

@@ -110,7 +110,7 @@ fn contradicting_broker_settings_stop_the_start() {
             &[url("amqps://mq"), key],
             "amqp.key_file is set, but amqp.cert_file is not",
         ),
-        (&[url(external)], "no client certificate is set"),
+        (&[url(external)], "no certificate to present"),
         (
             &[url("amqp://me@mq/%2f?auth_mechanism=EXTERNAL")],
             "write amqps://",
@@ -171,7 +171,7 @@ fn contradicting_database_settings_stop_the_start() {
             &[url(&no_key)],
             "database.cert_file is set, but database.key_file is not",
         ),
-        (&[url(&root), ca], "but database.url says sslrootcert="),
+        (&[url(&root), ca], "but database.url has sslrootcert="),
         (&[url(system), ca], "sslrootcert=system"),
         (
             &[url("postgres://db/x?sslmode=allow")],

@@ -14,11 +14,12 @@ use crate::common::tls;
 use crate::config::Settings;
 use crate::ledger::error::{LedgerError, unavailable};
 
-/// A client that vanishes without a word, its host or the network being gone, must not leave its locks, its
-/// transaction or its place on the server: others would wait for them, for hours with a server's own defaults.
-/// A transaction of ours is never idle for longer than a message to the server takes. And no name of ours may be taken for
-/// that of something that others made in a schema of the path: every statement names the schema of what is not the server's.
-/// Nor may a row be hidden: under a policy that filters what this role sees, its statements fail.
+/// A client that vanishes without a word, its host or the network being gone, must not leave its
+/// locks, its transaction or its place on the server: others would wait for them, for hours with a
+/// server's own defaults. A transaction of ours is never idle for longer than a message to the
+/// server takes. And no name of ours may be taken for that of something that others made in a
+/// schema of the path: every statement names the schema of what is not the server's. Nor may a row
+/// be hidden: under a policy that filters what this role sees, its statements fail.
 const IF_WE_VANISH: &str = "
     SET search_path = pg_catalog, pg_temp;
     SET row_security = off;
@@ -29,9 +30,9 @@ const IF_WE_VANISH: &str = "
     SET tcp_user_timeout = '30s';
 ";
 
-/// The statement's look-ups are by key, whatever the planner would guess of a batch's size: one plan, made
-/// once, of index scans. A database whose default is another isolation, or not to wait for the disk and the standbys,
-/// must not decide either of them here.
+/// The statement's look-ups are by key, whatever the planner would guess of a batch's size: one
+/// plan, made once, of index scans. A database whose default is another isolation, or not to wait
+/// for the disk and the standbys, must not decide either of them here.
 const SESSION: &str = "
     SET plan_cache_mode = force_generic_plan;
     SET enable_seqscan = off;
@@ -45,18 +46,20 @@ const SESSION: &str = "
 ";
 
 /// The usage that an entry's metadata names: 32 lower-case digits, however it is spelled there.
-const REVERTED: &str = "replace(translate(lower((metadata ->> 'revert_request_using') COLLATE \"C\"), '{}-', ''), 'urn:uuid:', '')";
+const REVERTED: &str = "replace(translate(lower((metadata ->> 'revert_request_using') \
+     COLLATE \"C\"), '{}-', ''), 'urn:uuid:', '')";
 
 /// Its hash. The last 32 digits are the same in every spelling, and quickly found.
-const HASH_OF_REVERTED: &str = "hashtextextended(right(rtrim(replace(lower((metadata ->> 'revert_request_using') \
-     COLLATE \"C\"), '-', ''), '}'), 32), 0)";
+const HASH_OF_REVERTED: &str = "hashtextextended(right(rtrim(replace(lower((metadata \
+     ->> 'revert_request_using') COLLATE \"C\"), '-', ''), '}'), 32), 0)";
 
-/// Which rows the index holds: those that name a usage, credits and the debits of customers. The debits of reverts on the
-/// platform's account are left out: they would double the index.
+/// Which rows the index holds: those that name a usage, credits and the debits of customers. The
+/// debits of reverts on the platform's account are left out: they would double the index.
 const INDEXED: &str = "metadata ? 'revert_request_using' AND (type = 'credit' \
      OR account_id <> '00000000-0000-0000-0000-000000000000')";
 
-/// A statement with the schema of Frontier's tables put in, and how an entry names the usage that it reverts.
+/// A statement with the schema of Frontier's tables put in, and how an entry names the usage that
+/// it reverts.
 pub fn in_schema(statement: &str, settings: &Settings) -> String {
     let quoted = format!("\"{}\"", settings.ledger.schema);
     statement
@@ -120,7 +123,8 @@ pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError
     })?;
     // Ends with the client; its errors reach whoever waits for an answer.
     tokio::spawn(connection);
-    // The lock under which one process migrates would otherwise outlast a process that vanished with it.
+    // The lock under which one process migrates would otherwise outlast a process that vanished
+    // with it.
     let told = tokio::time::timeout(CONNECT_TIMEOUT, client.batch_execute(IF_WE_VANISH));
     let told = told.await.map_err(|_| LedgerError::silent(&host))?;
     told.map_err(|error| unavailable(&error, &host))?;
@@ -136,7 +140,8 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
         let form = "it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE";
         invalid(&error, form)
     })?;
-    // Every sslmode was taken out where the settings were read; one that is still there was overlooked.
+    // Every sslmode was taken out where the settings were read; one that is still there was
+    // overlooked.
     if !matches!(config.get_ssl_mode(), SslMode::Prefer) {
         return Err(invalid(
             "has an sslmode that cannot be read",

@@ -1,4 +1,5 @@
-//! TLS to the database, as its address asks for it: with the server verified in full, or none at all.
+//! TLS to the database, as its address asks for it: with the server verified in full, or none at
+//! all.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::common::tls;
 use crate::config::Settings;
 use crate::ledger::error::LedgerError;
 
-/// What a server of 17 or later expects to be asked for where TLS comes first (`sslnegotiation=direct`).
+/// What a server of 17 or later expects to be asked for where TLS comes first
+/// (`sslnegotiation=direct`).
 const PROTOCOL: &[u8] = b"postgresql";
 
 /// An encrypted connection.
@@ -54,8 +56,8 @@ impl Encryption {
         }
     }
 
-    /// Whether `error` is the client's word for a server that does not encrypt: one without a cause of a type, which
-    /// came before the first handshake.
+    /// Whether `error` is the client's word for a server that does not encrypt: one without a cause
+    /// of a type, which came before the first handshake.
     pub fn was_declined(&self, error: &tokio_postgres::Error) -> bool {
         let untyped = std::error::Error::source(error)
             .is_some_and(|cause| !cause.is::<io::Error>() && error.as_db_error().is_none());

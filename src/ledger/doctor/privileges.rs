@@ -69,8 +69,8 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
     let id = "database-permissions";
     let schema = settings.ledger.schema.as_str();
     let (role, mut missing) = (&server.role, 0);
-    let usage = "SELECT quote_ident(n.nspname) FROM pg_namespace n WHERE n.nspname IN ($1, 'revertd') \
-                 AND NOT has_schema_privilege(n.oid, 'USAGE') ORDER BY 1";
+    let usage = "SELECT quote_ident(n.nspname) FROM pg_namespace n \
+                 WHERE n.nspname IN ($1, 'revertd') AND NOT has_schema_privilege(n.oid, 'USAGE') ORDER BY 1";
     let Some(closed) = answered(id, session.rows(usage, &[&schema]).await, checks) else {
         return;
     };
@@ -118,7 +118,8 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
     }
 }
 
-/// Does all that a batch does, without a request: what is still missing then, was not thought of here.
+/// Does all that a batch does, without a request: what is still missing then, was not thought of
+/// here.
 async fn probe(settings: &Settings, role: &str, checks: &mut Checks) {
     let id = "database-permissions";
     let probed = async {

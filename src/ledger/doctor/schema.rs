@@ -38,7 +38,8 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
         } else if settings.database.migrate_on_start {
             let (role, database) = (&server.role, &server.database);
             let remedy = format!(
-                "GRANT CREATE ON DATABASE {database} TO {role}; or run `revertd migrate` as another role"
+                "GRANT CREATE ON DATABASE {database} TO {role}; or run `revertd migrate` as another \
+                 role"
             );
             checks.error("database-schema", seen, remedy);
         } else {
@@ -64,8 +65,8 @@ impl Session {
 
 async fn extension(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
     let id = "database-extension";
-    let found = "SELECT quote_ident(n.nspname), has_schema_privilege(n.oid, 'USAGE') FROM pg_extension e \
-                 JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'";
+    let found = "SELECT quote_ident(n.nspname), has_schema_privilege(n.oid, 'USAGE') \
+                 FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'";
     let Some(rows) = answered(id, session.rows(found, &[]).await, checks) else {
         return;
     };
@@ -105,7 +106,8 @@ async fn index(session: &Session, settings: &Settings, checks: &mut Checks) {
     }
 }
 
-/// A fleet that was told to stop taking requests (table `revertd.control`, where the schema has one).
+/// A fleet that was told to stop taking requests (table `revertd.control`, where the schema has
+/// one).
 async fn pause(session: &Session, checks: &mut Checks) {
     let id = "fleet-paused";
     let there = "SELECT to_regclass('revertd.control') IS NOT NULL";
@@ -132,7 +134,11 @@ async fn pause(session: &Session, checks: &mut Checks) {
 async fn grants(session: &Session, settings: &Settings, checks: &mut Checks) {
     let id = "authorization";
     if !settings.needs_grants() {
-        checks.ok(id, "authorization.mode is broker: whoever may publish to the request exchange may ask for every org");
+        checks.ok(
+            id,
+            "authorization.mode is broker: a client that may publish to the request exchange may \
+             request reverts of every org",
+        );
         return;
     }
     let any = "SELECT count(client) FROM (SELECT client FROM revertd.grants LIMIT 1000) g";
@@ -142,11 +148,18 @@ async fn grants(session: &Session, settings: &Settings, checks: &mut Checks) {
     match rows.first().map_or(0, |row| row.get::<_, i64>(0)) {
         0 => checks.warning(
             id,
-            "authorization.mode is grants, and nobody has one: every request is refused (ORG_NOT_GRANTED)",
+            "authorization.mode is grants, and no client has one: every request is refused \
+             (ORG_NOT_GRANTED)",
             "revertd grants add CLIENT ORG",
         ),
-        1000 => checks.ok(id, "authorization.mode is grants; there are a thousand or more"),
-        count => checks.ok(id, format!("authorization.mode is grants; there are {count}")),
+        1000 => checks.ok(
+            id,
+            "authorization.mode is grants; there are a thousand or more",
+        ),
+        count => checks.ok(
+            id,
+            format!("authorization.mode is grants; there are {count}"),
+        ),
     }
 }
 

@@ -71,8 +71,8 @@ pub struct Migrated {
 }
 
 /// Creates and updates revertd's schema, adds the partial index to Frontier's entries, and, with
-/// `ledger.manage = true`, creates Frontier's tables where they are missing. Safe to run at any time, by any
-/// number of processes, beside running workers.
+/// `ledger.manage = true`, creates Frontier's tables where they are missing. Safe to run at any
+/// time, by any number of processes, beside running workers.
 ///
 /// # Errors
 /// Where the database can't be reached, the role may not, or Frontier's tables do not fit.
@@ -96,8 +96,8 @@ pub async fn check(settings: &Settings) -> Result<(), LedgerError> {
 }
 
 impl Session {
-    /// Polls instead of waiting in the server: a waiting statement holds a snapshot, and `CREATE INDEX
-    /// CONCURRENTLY` of the process that has the lock would wait for that for ever.
+    /// Polls instead of waiting in the server: a waiting statement holds a snapshot, and `CREATE
+    /// INDEX CONCURRENTLY` of the process that has the lock would wait for that for ever.
     async fn lock(&self) -> Result<(), LedgerError> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
@@ -152,7 +152,8 @@ impl Session {
         Ok(Migrated { applied })
     }
 
-    /// `true` where it had to be. Built without blocking Frontier's writers. One that was left half-built is invalid, and goes first.
+    /// `true` where it had to be. Built without blocking Frontier's writers. One that was left
+    /// half-built is invalid, and goes first.
     async fn create_index(&self, settings: &Settings) -> Result<bool, LedgerError> {
         if self.index_is_valid(settings).await? {
             return Ok(false);

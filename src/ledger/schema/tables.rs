@@ -97,8 +97,10 @@ impl Session {
         }
         let unique = format!(
             "SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid \
-             AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass('\"{schema}\".billing_transactions') \
-             AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = 'id'"
+             AND a.attnum = i.indkey[0] \
+             WHERE i.indrelid = to_regclass('\"{schema}\".billing_transactions') \
+             AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 \
+             AND a.attname = 'id'"
         );
         if problems.is_empty() && !self.exists(&unique).await? {
             problems.push("billing_transactions.id has no unique index".into());

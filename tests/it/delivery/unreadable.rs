@@ -74,7 +74,7 @@ async fn unreadable_messages_are_rejected_one_by_one() {
     }
     assert!(worker.stop().await.success());
     let log = worker.log();
-    assert!(log.contains("properties can't be parsed"), "{log}");
+    assert!(log.contains("properties cannot be parsed"), "{log}");
     assert!(!log.contains("paused"), "nothing waits for them: {log}");
     assert!(log.contains("redelivered=0 "), "nor comes twice: {log}");
     env.assert_ledger_is_sound().await;

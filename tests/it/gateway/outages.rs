@@ -235,7 +235,7 @@ async fn a_lost_broker_is_answered_503_and_reconnected() {
     assert_eq!(env.entries(usage).await, 1);
     let log = gateway.process.log();
     assert!(
-        log.contains("the broker is lost") && log.contains("the broker is back"),
+        log.contains("event=\"broker_unavailable\"") && log.contains("event=\"resumed\""),
         "{log}"
     );
     env.teardown().await;

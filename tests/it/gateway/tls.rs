@@ -91,7 +91,7 @@ async fn listening_unencrypted_beyond_loopback_warns() {
     let gateway = env.start_gateway().await;
     let log = gateway.process.log();
     assert!(
-        log.contains("cross the network in clear") && log.contains("tls=false"),
+        log.contains("in clear text") && log.contains("tls=false"),
         "{log}"
     );
     env.teardown().await;

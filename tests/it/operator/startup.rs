@@ -169,7 +169,7 @@ async fn a_missing_grant_is_reported() {
     env.set("DATABASE__MIGRATE_ON_START", "false");
     let log = refused(&env).await;
     assert!(
-        log.contains("permission denied") && log.contains("Permissions"),
+        log.contains("permission denied") && log.contains("GRANT "),
         "{log}"
     );
     env.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
@@ -190,7 +190,7 @@ async fn an_unreachable_server_is_logged_and_waited_for() {
         };
         env.set(key, &url);
         let mut worker = env.spawn_worker();
-        worker.logged("is it running").await;
+        worker.logged("check that the server runs").await;
         let log = worker.log();
         assert!(
             log.contains(&format!("127.0.0.1:{port}")) && log.contains("retry_in"),

@@ -129,7 +129,7 @@ async fn objects_with_the_right_name_are_compared() {
                WHERE indrelid = 'billing_transactions'::regclass AND indisprimary";
     env.sql(key).await;
     let seen = "billing_transactions.id has no unique index";
-    doctor(&env, &[]).says("database-frontier", "error", seen, "ARCHITECTURE.md");
+    doctor(&env, &[]).says("database-frontier", "error", seen, "correct ledger.schema");
     env.teardown().await;
 }
 

@@ -254,7 +254,7 @@ async fn alarm(managed: &Managed, env: &TestEnv) {
     })
     .await;
     let report = doctor(env, &[]);
-    report.says("amqp-publishing", "error", "takes no messages", "alarms");
+    report.says("amqp-publishing", "error", "blocks publishers", "alarms");
     report.says("amqp-permissions", "skipped", "takes no messages", "");
     watermark("0.8");
     eventually("the alarm is over", async || {

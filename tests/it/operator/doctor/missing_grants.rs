@@ -112,7 +112,8 @@ async fn a_login_without_permissions_is_told_which() {
     reader.says("amqp-permissions", "ok", "may read the work queue", "");
     let bind = format!("may not bind the queue {}", env.name("work"));
     reader.says("amqp-permissions", "error", &bind, "set_permissions");
-    reader.says("amqp-topology", "error", "forbids declaring", "Permissions");
+    let denied = "denied a permission while declaring";
+    reader.says("amqp-topology", "error", denied, "set_permissions");
     url.set_username("gateway").expect("a user");
     url.set_password(Some("eD9_mVq4-sLh7kPc2A"))
         .expect("a password");

@@ -161,7 +161,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
         "database-frontier",
         "error",
         "projects.deleted_at is missing",
-        "ARCHITECTURE.md",
+        "correct ledger.schema",
     ),
     (
         "platform-account",
@@ -173,7 +173,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
     (
         "authorization",
         "warning",
-        "nobody has one",
+        "no client has one",
         "revertd grants add",
     ),
     (

@@ -85,7 +85,7 @@ async fn an_invalid_key_or_password_file_ends_the_start() {
         ("AMQP__CA_FILE", shown.key(), "amqp.ca_file"),
         ("DATABASE__CA_FILE", shown.key(), "database.ca_file"),
         ("AMQP__KEY_FILE", shown.cert(), "amqp.key_file"),
-        ("DATABASE__KEY_FILE", other.key(), "don't do together"),
+        ("DATABASE__KEY_FILE", other.key(), "do not match"),
     ] {
         let mut env = encrypted().await;
         for section in ["AMQP", "DATABASE"] {

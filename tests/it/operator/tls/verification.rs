@@ -182,7 +182,7 @@ async fn nothing_is_sent_unencrypted_when_tls_is_required() {
     );
     let log = refused(&clear).await;
     assert!(
-        log.contains("something else than AMQP") && log.contains("amqps://"),
+        log.contains("does not answer in AMQP") && log.contains("amqps://"),
         "{log}"
     );
     clear.teardown().await;
