@@ -5,3 +5,4 @@ pub(super) mod dry_run;
 pub(super) mod locks;
 pub(super) mod row;
 pub(super) mod split;
+pub(super) mod stored_refusals;

@@ -12,7 +12,7 @@ use super::Shared;
 use crate::broker;
 use crate::broker::Depths;
 use crate::config::Settings;
-use crate::domain::outcome::{Failure, OTHER_REASON, Refusal};
+use crate::domain::refusal::{FailureReason, OTHER_REASON, RefusalReason};
 use crate::domain::request::Envelope;
 use crate::ledger::Ledger;
 use crate::telemetry;
@@ -229,7 +229,7 @@ fn names(settings: &Settings) -> Names {
             .iter()
             .map(ToString::to_string)
             .collect(),
-        rejected: [&Refusal::REASONS[..], &[OTHER_REASON]].concat(),
-        dead_lettered: Failure::REASONS.to_vec(),
+        rejected: [RefusalReason::names(), vec![OTHER_REASON]].concat(),
+        dead_lettered: FailureReason::names(),
     }
 }

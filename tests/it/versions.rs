@@ -2,7 +2,9 @@
 
 mod later;
 
+use revertd::domain::refusal::RefusalReason;
 use serde_json::{Value, json};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::support::scrape::{LISTEN, Telemetry};
@@ -183,5 +185,21 @@ async fn a_refusal_that_nobody_could_tell_is_not_stored() {
     stage
         .sql("UPDATE revertd.outcomes SET refusal = 'LATER_2', refusal_code = 10")
         .await;
+    stage.strike().await;
+}
+
+/// The constraint takes a new refusal without a migration.
+#[tokio::test]
+async fn every_refusal_of_the_table_can_be_stored() {
+    let (stage, _worker) = Stage::with_worker().await;
+    let customer = stage.customer().await;
+    refused(&stage, customer.account).await;
+    let update = "UPDATE revertd.outcomes
+        SET refusal = $1, refusal_code = $2, refusal_message = $3";
+    for row in RefusalReason::ALL.iter().map(|reason| reason.row()) {
+        let values: [&(dyn ToSql + Sync); 3] = [&row.reason, &row.code.number(), &row.message];
+        let updated = stage.db.execute(update, &values).await;
+        assert_eq!(updated.expect(row.reason), 1);
+    }
     stage.strike().await;
 }
