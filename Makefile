@@ -107,9 +107,9 @@ faults: ## run every fault in full, about half an hour, and print what was lost 
 	@$(SERVERS) install
 	@mkdir -p $(TARGET_DIR) && : >"$$REVERTD_FAULTS_REPORT"
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	set -- $(CARGO) nextest run --locked --features failpoints --profile faults --test faults --test it -E 'binary(faults) + test(/^model::/)'; \
+	set -- $(CARGO) nextest run --locked --features failpoints --profile faults --test faults --test it -E 'binary(faults) + test(/^contract::model::/)'; \
 	else set -- sh -c '$(CARGO) test --locked --features failpoints --test faults -- --test-threads=1; status=$$?; \
-	$(CARGO) test --locked --features failpoints --test it model:: && exit $$status'; fi; \
+	$(CARGO) test --locked --features failpoints --test it contract::model:: && exit $$status'; fi; \
 	$(CARGO) test --locked --features failpoints --no-run --test faults --test it && { $(SERVERS) with faults "$$@"; status=$$?; \
 	tests/support/faults-table "$$REVERTD_FAULTS_REPORT" && exit $$status; }
 

@@ -1,6 +1,6 @@
 //! The configuration: loaded once, parsed into types that can't be wrong.
 //!
-//! SettingSources, the later ones win: the compiled-in `config/revertd.toml`, the file of `--config`, the
+//! Sources, of which a later one overrides an earlier one: the compiled-in `config/revertd.toml`, the file of `--config`, the
 //! environment. It must not know the clients of broker and database, only the form of their addresses.
 
 use std::collections::BTreeSet;

@@ -1,7 +1,9 @@
-//! Connections to the broker: two of a process, which its workers share, and single ones of commands.
+//! Connections to the broker: two that the workers of a process share, and single ones for
+//! commands.
 //!
-//! Recovery by the client stays off: after it, an acknowledgement can settle a message that was never
-//! processed. A connection that fails is given up with all its channels, and the worker builds anew.
+//! lapin's recovery stays off: after a recovery, an acknowledgement can settle a message that was
+//! never handled. A connection that fails is closed with all its channels, and the worker opens new
+//! ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,24 +29,25 @@ pub(super) mod credentials;
 pub(super) mod socket;
 pub(super) mod watched;
 
-/// Longest wait for a connection, a channel or a declaration.
+/// The longest wait for a connection, a channel or a declaration.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for the broker to take or confirm messages. A broker that is out of memory or disk stops
-/// reading, and says so only to who publishes.
+/// The longest wait for a confirm. A broker that is out of memory or disk stops reading, and
+/// reports it only to connections that publish.
 pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest wait for a close that nobody depends on.
+/// The longest wait for a close.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Two connections to the broker, shared by the workers of a process: where the broker blocks a connection
-/// that publishes, nothing at all is written on it, acknowledgements included.
+/// Two connections to the broker, which the workers of a process share. The broker blocks a
+/// connection that publishes, and with it all acknowledgements; so one connection consumes and the
+/// other publishes.
 pub struct Broker {
     pub(crate) consuming: WatchedConnection,
     pub(crate) publishing: WatchedConnection,
-    /// What is in flight of the first.
+    /// The bytes in flight on the first.
     pub(crate) flow: Arc<Flow>,
-    /// Those that came on the second.
+    /// The confirms on the second.
     confirms: Arc<Confirms>,
     url: AmqpUrl,
     pub(crate) trust: Trust,
@@ -52,11 +55,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Connects, twice. Where it failed before, only once the server has shown that it answers: what the client began
-    /// with one that doesn't, threads and sockets, can't be taken back.
+    /// Opens both connections. If the last attempt `failed`, the server must answer a greeting
+    /// first: threads and sockets that lapin begins with a silent server can't be stopped.
     ///
     /// # Errors
-    /// Where the broker can't be reached or refuses the login or the virtual host.
+    /// If the broker can't be reached, or refuses the login or the virtual host.
     pub async fn connect(settings: &Settings, failed: bool) -> Result<Self, BrokerError> {
         let connecting = |url: AmqpUrl| async move {
             if failed {
@@ -83,11 +86,11 @@ impl Broker {
         any_of(&settings.amqp.url, connecting).await
     }
 
-    /// Declares the topology, or checks it with `topology.declare = false`. Says whether requests of any routing key
-    /// arrive.
+    /// Declares the topology, or checks it if `topology.declare = false`. Returns whether the
+    /// request exchange has its alternate exchange.
     ///
     /// # Errors
-    /// Which queue or exchange is missing, or is there with other arguments.
+    /// The queue or exchange that is missing or has other arguments.
     pub async fn ensure_topology(&self, settings: &Settings) -> Result<Alternate, BrokerError> {
         topology::ensure(&self.publishing.connection, settings, &self.host).await
     }
@@ -95,7 +98,7 @@ impl Broker {
     /// Starts to consume the work queue.
     ///
     /// # Errors
-    /// Where the broker refuses.
+    /// If the broker refuses.
     pub async fn consumer(
         self: &Arc<Self>,
         queue: &str,
@@ -107,16 +110,17 @@ impl Broker {
     /// Opens a channel to publish on, with confirms.
     ///
     /// # Errors
-    /// Where the broker refuses.
+    /// If the broker refuses.
     pub async fn publisher(&self) -> Result<Publisher, BrokerError> {
         let (user, confirms) = (self.trust.user(), self.confirms.clone());
         Publisher::open(&self.publishing.connection, user, &self.host, confirms).await
     }
 
-    /// A publisher on a connection of its own, for a command that only publishes. It closes with the outlet.
+    /// Opens a publisher on a connection of its own, for a command that only publishes. The
+    /// connection closes with the publisher.
     ///
     /// # Errors
-    /// Where the broker can't be reached or refuses.
+    /// If the broker can't be reached, or refuses.
     pub async fn publisher_of(settings: &Settings, name: &str) -> Result<Publisher, BrokerError> {
         let connecting = async |url: AmqpUrl| {
             let (connection, host) = (connect(&url, name).await?, url.host());
@@ -127,10 +131,11 @@ impl Broker {
         any_of(&settings.amqp.url, connecting).await
     }
 
-    /// Opens a connection of its own to publish on, for what may make the broker close it.
+    /// Opens a publisher on a connection of its own, for messages that may make the broker close
+    /// it.
     ///
     /// # Errors
-    /// Where the broker refuses.
+    /// If the broker refuses.
     pub async fn separate_publisher(&self) -> Result<Publisher, BrokerError> {
         let connection = connect(&self.url, "revertd worker (direct reply-to)").await?;
         let (user, confirms) = (self.trust.user(), Arc::default());
@@ -138,23 +143,25 @@ impl Broker {
         Ok(publisher.keeping(connection))
     }
 
-    /// Returns once the broker blocks publishers, which it says only to who publishes.
+    /// Returns once the broker blocks the publishing connection.
     pub async fn blocked(&self) -> BrokerError {
         BrokerError::blocked(&self.host, &self.publishing.blocked().await)
     }
 
-    /// After [`Broker::blocked`], returns once the broker takes messages again, or the connection is gone. Until
-    /// then the connection is kept: one that is blocked can't be closed either, and each try would leave another.
+    /// Returns once the broker unblocks the publishing connection, or the connection ends. Until
+    /// then the connection is kept: a blocked connection can't be closed, and each retry would
+    /// leave another one.
     pub async fn unblocked(&self) {
         self.publishing.unblocked().await;
     }
 
-    /// Closes the connection that consumes; what is unacknowledged goes back to the queue.
+    /// Closes the consuming connection. Unacknowledged messages are requeued.
     pub async fn stop_consuming(&self) {
         close(&self.consuming.connection).await;
     }
 
-    /// What ended a connection, where `wrong` only says that it has ended: a channel can't tell more.
+    /// The cause of a connection's end, if `error` only says that it ended, as a channel's error
+    /// does.
     pub async fn cause(&self, error: BrokerError) -> BrokerError {
         if error.is_permanent() {
             return error;
@@ -167,7 +174,7 @@ impl Broker {
         error
     }
 
-    /// Closes the connections; what is unacknowledged goes back to the queue.
+    /// Closes both connections. Unacknowledged messages are requeued.
     pub async fn close(&self) {
         tokio::join!(
             close(&self.consuming.connection),
@@ -180,7 +187,8 @@ pub(crate) async fn close(connection: &Connection) {
     let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
 }
 
-/// Tries the addresses one after another, from one drawn at random, so that a fleet spreads over the nodes.
+/// Tries the addresses one after another, beginning with a random one, so that a fleet spreads over
+/// the nodes.
 pub(crate) async fn any_of<T, F: Future<Output = Result<T, BrokerError>>>(
     urls: &AmqpUrls,
     connecting: impl Fn(AmqpUrl) -> F,
@@ -197,7 +205,7 @@ pub(crate) async fn any_of<T, F: Future<Output = Result<T, BrokerError>>>(
     Err(error.expect("the settings name at least one address"))
 }
 
-/// Whether the server greets: it sends the first frame of a connection, which ends there.
+/// Whether the server sends the first frame of a connection, which is closed then.
 pub(crate) async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
     let greeting = async {
         let mut stream = socket::open(url).await?;
@@ -209,13 +217,13 @@ pub(crate) async fn greeting(url: &AmqpUrl) -> Result<(), BrokerError> {
     greeted.map_err(|error| BrokerError::classify(&error.into(), &url.host(), "connecting"))
 }
 
-/// Connects once, with the login of `url`, under a name that the broker's operator sees.
+/// Connects once, with the login of `url`. The broker shows `name` to its operators.
 pub(crate) async fn connect(url: &AmqpUrl, name: &str) -> Result<Connection, BrokerError> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     log_in(url, parsed(url)?, properties, Inbound::plain).await
 }
 
-/// The same of a connection that consumes.
+/// Connects as [`connect`] does, for a connection that consumes.
 pub(crate) async fn connect_consuming(
     url: &AmqpUrl,
     name: &str,
@@ -228,7 +236,7 @@ pub(crate) async fn connect_consuming(
     Ok(connection)
 }
 
-/// The same with a login of its own in place of the address's.
+/// Connects as [`connect`] does, with another login than that of `url`.
 pub(crate) async fn connect_as(
     url: &AmqpUrl,
     name: &str,
@@ -264,7 +272,7 @@ pub(crate) async fn log_in(
     within(CONNECT_TIMEOUT, &host, connecting).await
 }
 
-/// The broker's addresses to which everything goes in the clear, over a network.
+/// The addresses that are reached over a network without TLS.
 #[must_use]
 pub fn unencrypted(settings: &Settings) -> Vec<String> {
     let urls = settings.amqp.url.iter();

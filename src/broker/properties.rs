@@ -1,7 +1,7 @@
-//! AMQP properties: what is read of a publisher's, and what of them is passed on.
+//! AMQP properties: parsed from deliveries, and passed on to messages that are published again.
 //!
-//! A publisher's properties are passed on under the worker's own permissions, so whatever makes the broker
-//! act (routing, expiry, dead-lettering) is taken off first.
+//! Publishing again uses the worker's permissions. Properties that make the broker act (routing,
+//! expiry, dead-lettering) are therefore removed first.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ pub const ATTEMPTS: &str = "x-attempts";
 pub const CLIENT: &str = "x-client";
 pub const WAITS: &str = "x-waits";
 pub const FIRST_ATTEMPT_AT: &str = "x-first-attempt-at";
-/// What the login in `x-client`, which is not trusted, says of whose request it is: names that speak for the next one each.
+/// The chain of logins that an untrusted login in `x-client` claims: each names the next.
 pub const CLAIMED: &str = "x-client-claimed";
-/// Since when such a message waits.
+/// The time since which such a message waits.
 pub const UNTRUSTED_SINCE: &str = "x-untrusted-since";
-/// A dead letter that was published again.
+/// Marks a dead letter that was published again.
 pub const REPLAYED: &str = "x-replayed";
 pub const ERROR_CODE: &str = "x-error-code";
 pub const ERROR_REASON: &str = "x-error-reason";
@@ -32,8 +32,8 @@ pub const BODY_SIZE: &str = "x-body-size";
 pub const BODY_SHA256: &str = "x-body-sha256";
 pub const MAX_ATTEMPTS: &str = "x-max-attempts";
 
-/// Headers that are never passed on. CC and BCC would route copies wherever the publisher likes; a forged
-/// x-death makes the broker take an expiry for a cycle, and drop the message.
+/// Headers that are never passed on. CC and BCC would route copies to any queue of the publisher's
+/// choice. With a forged x-death the broker takes an expiry for a cycle and drops the message.
 const NEVER_PASSED_ON: [&str; 19] = [
     "CC",
     "BCC",
@@ -56,7 +56,7 @@ const NEVER_PASSED_ON: [&str; 19] = [
     REPLAYED,
 ];
 
-/// Longest text that is put into a header.
+/// The longest text of a header, in bytes.
 const TEXT_MAX_BYTES: usize = 500;
 
 /// A header.
@@ -64,7 +64,7 @@ pub fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQ
     properties.headers().as_ref()?.inner().get(name)
 }
 
-/// Reads a delivery's properties, or with `noted` a dead letter's.
+/// Parses the properties of a delivery, or with `noted` those of a dead letter.
 pub fn envelope(properties: &BasicProperties, trust: &Trust, noted: bool) -> Envelope {
     let Speakers { client, claim } = trust.speakers(properties, noted);
     let header = |name| header(properties, name);
@@ -90,9 +90,9 @@ pub fn envelope(properties: &BasicProperties, trust: &Trust, noted: bool) -> Env
     }
 }
 
-/// The properties under which a delivery is published again by `user`, with `added` headers: as a request of `client`, or
-/// of whom `client` claims it to be. Where they would not fit into `max_bytes` (a frame), the publisher's own headers are
-/// left behind.
+/// The properties of a delivery that `user` publishes again, with `added` headers: as a request of
+/// `client`, or of the client that it claims. If they exceed `max_bytes` (a frame), the publisher's
+/// headers are left out.
 pub fn passed_on(
     properties: &BasicProperties,
     client: &str,
@@ -124,7 +124,8 @@ pub fn passed_on(
         .with_headers(FieldTable::from(headers))
         .with_delivery_mode(2)
         .with_user_id(user.into());
-    // All but expiration, which would end the message's wait early, and user_id, which the broker refuses.
+    // Without expiration, which would end the wait on a rung early, and user_id, which the broker
+    // refuses.
     if let Some(value) = properties.content_type() {
         passed = passed.with_content_type(value.clone());
     }
@@ -158,15 +159,15 @@ pub fn passed_on(
     passed
 }
 
-/// The properties under which a dead letter is published as a request again: of what the worker noted on it only the
-/// client is left, since a replay begins a new ladder.
+/// The properties of a replayed dead letter. Of the worker's headers only the client is kept, since
+/// a replay begins a new ladder.
 pub fn replayed(
     properties: &BasicProperties,
     client: &str,
     user: &str,
     max_bytes: usize,
 ) -> BasicProperties {
-    // A worker that does not trust this login knows by it that the client is not this login.
+    // It tells a worker that does not trust this login that the client is another one.
     let replayed = vec![(REPLAYED, AMQPValue::Boolean(true))];
     let passed = passed_on(properties, client, &[], user, replayed, max_bytes);
     let mut headers = passed.headers().clone().unwrap_or_default().inner().clone();
@@ -176,25 +177,25 @@ pub fn replayed(
     passed.with_headers(FieldTable::from(headers))
 }
 
-/// Whether they are those of a dead letter that was published again: by a login that is trusted, they name the client, and
-/// no attempt, which a rung of the ladder would.
+/// Whether the message is a replayed dead letter: a trusted login published it, and it has a client
+/// but no attempt, unlike a message from a rung.
 pub fn is_replay(properties: &BasicProperties, trust: &Trust) -> bool {
     let has = |name: &str| header(properties, name).is_some();
     trust.vouches(properties) && has(CLIENT) && !has(ATTEMPTS)
 }
 
-/// When the publisher says that it published the message.
+/// The publisher's timestamp.
 pub fn published_at(properties: &BasicProperties) -> Option<Timestamp> {
     let seconds = i64::try_from((*properties.timestamp())?).ok()?;
     Timestamp::from_second(seconds).ok()
 }
 
-/// When the request was first attempted, believed only of what a trusted login published.
+/// The time of the first attempt, if a trusted login published the message.
 pub fn first_attempt(properties: &BasicProperties, trust: &Trust) -> Option<Timestamp> {
     noted_first_attempt(properties).filter(|_| trust.vouches(properties))
 }
 
-/// When the request was first attempted, as whoever published it says.
+/// The time of the first attempt, by the message's header.
 pub fn noted_first_attempt(properties: &BasicProperties) -> Option<Timestamp> {
     header(properties, FIRST_ATTEMPT_AT)
         .and_then(text)?
@@ -216,7 +217,7 @@ fn given(value: Option<&ShortString>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(Into::into)
 }
 
-/// A value's text, where it is UTF-8.
+/// A value's text, if it is UTF-8.
 pub fn text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
@@ -225,7 +226,7 @@ pub fn text(value: &AMQPValue) -> Option<String> {
     }
 }
 
-/// A value's number, where it is a whole one.
+/// A value's number, if it is an integer.
 pub fn integer(value: &AMQPValue) -> Option<i64> {
     match value {
         AMQPValue::ShortShortInt(value) => Some(i64::from(*value)),
@@ -239,7 +240,7 @@ pub fn integer(value: &AMQPValue) -> Option<i64> {
     }
 }
 
-/// At least what the table takes up in a frame.
+/// An upper bound of the table's size in a frame, in bytes.
 fn table_bytes(table: &BTreeMap<ShortString, AMQPValue>) -> usize {
     let entry =
         |(name, value): (&ShortString, &AMQPValue)| 1 + name.as_str().len() + value_bytes(value);
@@ -263,7 +264,7 @@ mod tests {
     use crate::config::Settings;
 
     #[test]
-    fn waits_are_believed_of_the_own_login_only() {
+    fn retry_headers_count_only_from_the_own_login() {
         let headers = BTreeMap::from([(WAITS.into(), AMQPValue::LongLongInt(3))]);
         let properties = |user: &str| {
             BasicProperties::default()

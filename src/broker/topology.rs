@@ -1,4 +1,4 @@
-//! Exchanges, queues and bindings that revertd needs.
+//! The exchanges, queues and bindings of revertd.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -8,14 +8,15 @@ use super::connection::{CONNECT_TIMEOUT, within};
 use super::error::BrokerError;
 use crate::config::{Settings, TopologySettings};
 
-/// Practically unlimited, and within the range that every supported version takes: to list letters must not
-/// use them up, and requests are given up by the worker alone.
+/// The delivery limit of the queues: practically unlimited, and within the range that every
+/// supported version accepts. Listing dead letters must not use it up, and only the worker gives up
+/// requests.
 const DELIVERY_LIMIT: i64 = 1_000_000_000;
 
 pub struct QueueDeclaration {
     pub name: String,
     pub arguments: FieldTable,
-    /// The exchanges that it is bound to, and the keys.
+    /// The exchanges that it is bound to, and the routing keys.
     pub bindings: Vec<(String, Vec<String>)>,
 }
 
@@ -24,20 +25,20 @@ pub struct QueueDeclaration {
 pub struct ExchangeDeclaration<'a> {
     pub name: &'a str,
     pub kind: ExchangeKind,
-    /// Where it sends what no binding fits.
+    /// Its alternate exchange, for messages that no binding matches.
     pub alternate: Option<&'a str>,
 }
 
-/// Where requests go whose routing key no queue is bound by.
+/// The alternate exchange of the request exchange, which receives requests of any routing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alternate {
-    /// To the alternate exchange: the request exchange was declared with it.
+    /// The request exchange was declared with it.
     Declared,
-    /// The request exchange has no such argument, or was not asked. A policy may give it one.
+    /// The request exchange has no such argument, or was not checked. A policy may set one.
     NotSeen,
 }
 
-/// Declares everything, or checks that it is there.
+/// Declares the topology, or checks that it exists.
 pub async fn ensure(
     connection: &Connection,
     settings: &Settings,
@@ -47,7 +48,7 @@ pub async fn ensure(
     let passive = !topology.declare;
     let steps = Steps { connection, host };
     let mut alternate = Alternate::Declared;
-    // Each has its own time: together they are some forty round trips.
+    // Each step has its own timeout: together they are some forty round trips.
     for exchange in exchanges(topology) {
         let step = steps.exchange(&exchange, passive);
         if within(CONNECT_TIMEOUT, host, step).await? == Alternate::NotSeen {
@@ -99,7 +100,7 @@ pub fn queues(settings: &Settings) -> Vec<QueueDeclaration> {
     {
         queues.push(retry_queue(topology, name, delay.0.as_millis()));
     }
-    // Last, so that nothing is delivered before there is a place for what comes of it.
+    // The work queue is last, so that no request is delivered before all queues exist.
     queues.push(work_queue(topology));
     queues
 }
@@ -131,8 +132,8 @@ fn work_queue(topology: &TopologySettings) -> QueueDeclaration {
     }
 }
 
-/// One fixed time to live for all of a queue's messages, since expiry stops at the first unexpired one;
-/// then back to the work queue, through the default exchange.
+/// A rung: all its messages have the same time to live, since expiry stops at the first message
+/// that is not expired. Then they return to the work queue through the default exchange.
 fn retry_queue(topology: &TopologySettings, name: String, delay_ms: u128) -> QueueDeclaration {
     let max_bytes = topology.retry_queue_max_bytes.bytes();
     let mut arguments = quorum(max_bytes, "reject-publish", DELIVERY_LIMIT);
@@ -146,13 +147,13 @@ fn retry_queue(topology: &TopologySettings, name: String, delay_ms: u128) -> Que
     }
 }
 
-/// The key by which the work queue is bound to the alternate exchange, which looks at none.
+/// The key of the work queue's binding to the alternate exchange, a fanout, which ignores it.
 pub const ANY_KEY: &str = "";
 
-/// The keys of the events that the reply queue holds.
+/// The routing keys of the reply queue's events.
 pub const REPLY_KEYS: [&str; 2] = ["result.#", "error.#"];
 
-/// The key of those that the queue of denied requests holds.
+/// The routing key of the denied queue's events.
 pub const DENIED_KEY: &str = "denied.#";
 
 fn reply_queue(topology: &TopologySettings) -> QueueDeclaration {
@@ -165,7 +166,8 @@ fn reply_queue(topology: &TopologySettings) -> QueueDeclaration {
     }
 }
 
-/// Small, and of its own: who may ask for nothing must not push out what others were answered.
+/// The denied queue: small and separate, so that clients without a grant can't fill the reply
+/// queue.
 fn denied_queue(topology: &TopologySettings) -> QueueDeclaration {
     let max_bytes = topology.denied_queue_max_bytes.bytes();
     QueueDeclaration {
@@ -211,7 +213,7 @@ fn quorum(max_bytes: u64, overflow: &str, delivery_limit: i64) -> FieldTable {
     arguments
 }
 
-/// At least once, which the broker honours only together with `reject-publish`.
+/// Dead-lettering at least once, which the broker supports only together with `reject-publish`.
 fn dead_letters_to(arguments: &mut FieldTable, exchange: &str, routing_key: &str) {
     let text = |text: &str| AMQPValue::LongString(text.into());
     arguments
@@ -220,15 +222,15 @@ fn dead_letters_to(arguments: &mut FieldTable, exchange: &str, routing_key: &str
         .insert("x-dead-letter-strategy".into(), text("at-least-once"));
 }
 
-/// Each on a channel of its own, since a refusal closes the channel.
+/// The declarations, each on a channel of its own, since a refusal closes the channel.
 pub struct Steps<'a> {
     pub connection: &'a Connection,
     pub host: &'a str,
 }
 
 impl Steps<'_> {
-    /// Declares an exchange, or looks whether it is there. One that is there without its alternate exchange is taken as it
-    /// is: arguments can't be changed, and a policy can give it one.
+    /// Declares an exchange, or checks that it exists. An exchange that exists without its
+    /// alternate exchange is accepted: arguments can't be changed, and a policy can set one.
     pub async fn exchange(
         &self,
         exchange: &ExchangeDeclaration<'_>,
@@ -313,7 +315,7 @@ impl Steps<'_> {
         self.done(binding.await, &doing)
     }
 
-    /// Declares a queue alone, or looks whether it is there. The channel is still open.
+    /// Declares a queue, or checks that it exists. The channel stays open.
     pub async fn declare(
         &self,
         queue: &QueueDeclaration,
@@ -340,7 +342,7 @@ impl Steps<'_> {
         self.done(channel, "opening a channel")
     }
 
-    /// Nothing depends on it: an open channel costs a little until the connection ends.
+    /// Closes the channel. A failure is ignored: the channel ends with its connection.
     pub async fn close(&self, channel: &Channel) {
         let _ = channel.close(200, "done".into()).await;
     }

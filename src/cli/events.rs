@@ -167,7 +167,7 @@ async fn publish(
     let at_a_time = rate.map_or(AT_A_TIME, |rate| rate.min(AT_A_TIME));
     let mut progress = Progress::new("published", u64::try_from(all).unwrap_or(0));
     let (began, mut done) = (Instant::now(), 0u64);
-    let mut published = Published {
+    let mut tally = Published {
         exchange: exchange.to_owned(),
         ..Published::default()
     };
@@ -183,7 +183,7 @@ async fn publish(
         }
         let read = some.len() as u64;
         let some: Vec<_> = some.into_iter().flatten().collect();
-        published.untold += read - some.len() as u64;
+        tally.untold += read - some.len() as u64;
         done += read;
         let Some(newest) = some.last().map(|stored| stored.outcome.decided_at) else {
             continue;
@@ -196,12 +196,12 @@ async fn publish(
             Message::event_again(exchange, event, of.request.message_id.as_deref())
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
-        published.unroutable += tokio::select! {
+        tally.unroutable += tokio::select! {
             taken = until_taken(settings, &mut publisher, messages) => taken.map_err(|error| onward(&error, last))?,
             _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
         };
         for event in &events {
-            published.add(&event.routing_key);
+            tally.add(&event.routing_key);
         }
         last = Some(newest);
         progress.reached(done, &format!("decided {newest}"));
@@ -214,7 +214,7 @@ async fn publish(
         }
     }
     progress.done();
-    Ok(published)
+    Ok(tally)
 }
 
 async fn publisher(settings: &Settings) -> Result<Publisher, BrokerError> {

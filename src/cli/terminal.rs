@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_line_is_wider_than_the_screen_and_nothing_is_left_out() {
+    fn lines_wrap_at_the_screen_width_without_loss() {
         let text = format!("short\n{}\nend\n", "x".repeat(100));
         let narrow = folded(&text, Some(40));
         assert!(narrow.lines().all(|line| line.len() <= 40), "{narrow}");

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_their_bound_and_begin_anew() {
+    fn waits_grow_to_their_bound_and_reset() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(5));
         let mut patience = Backoff::new(first, longest);
         let waits: Vec<_> = (0..50).map(|_| patience.next_wait()).collect();

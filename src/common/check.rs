@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_ours_is_split_into_what_is_wrong_and_what_to_do() {
+    fn an_error_is_split_into_problem_and_remedy() {
         let mut checks = Checks::default();
         let error = std::io::Error::other("it is broken; mend it; or buy another");
         checks.failed("a-thing", &error);

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_due_once_a_minute_and_counts_the_rest() {
+    fn a_line_is_logged_once_a_minute_with_a_count() {
         let (limit, now) = (LogLimit::default(), Instant::now());
         let at = |seconds, cases| limit.note_at(cases, now + Duration::from_secs(seconds));
         assert_eq!(at(0, 0), None, "nothing to say");

@@ -86,7 +86,7 @@ mod tests {
         \u{202e}\u{2066}\u{2060}\u{3164}\u{e000}\u{fe0f}\u{feff}\u{fff9}\u{378}\u{e0041}\u{10ffff}";
 
     #[test]
-    fn what_does_not_print_is_spelled_out() {
+    fn unprintable_characters_are_escaped() {
         for c in SILENT.chars() {
             assert!(!is_printable(c), "{c:?}");
         }
@@ -100,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn what_prints_stays_as_it_is() {
+    fn printable_text_is_unchanged() {
         let text = "größe <b> 東京 ﷽ e\u{301} 🦀 € ½ ~|{}";
         assert!(matches!(visible(text), Cow::Borrowed(same) if same == text));
     }
 
     #[test]
-    fn json_means_the_same_and_prints() {
+    fn escaped_json_is_equal_and_printable() {
         let value = serde_json::json!({SILENT: SILENT, "a": ["größe 🦀", 1, null]});
         for text in [value.to_string(), format!("{value:#}")] {
             let spelled = json(&text);

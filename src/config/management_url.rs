@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_parts_are_told_and_its_password_is_not_shown() {
+    fn the_management_url_is_shown_without_its_password() {
         let url = ManagementUrl::parse("https://mon%40x:se%3Acret@[::1]/rabbit/").expect("valid");
         assert_eq!(url.address(), ("::1", 15671));
         assert_eq!(url.prefix(), "/rabbit");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_address_is_said() {
+    fn an_invalid_management_url_is_rejected() {
         for (text, said) in [
             ("rabbit", "no URL"),
             ("amqp://rabbit", "scheme"),

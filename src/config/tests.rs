@@ -20,7 +20,7 @@ fn refused(environment: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn the_built_in_file_is_valid_and_says_what_the_contract_says() {
+fn the_built_in_file_has_the_documented_defaults() {
     let settings = load(&[]).expect("valid");
     assert_eq!(settings.prefetch(), 1000);
     assert_eq!(settings.pool_size(), 5);
@@ -32,7 +32,7 @@ fn the_built_in_file_is_valid_and_says_what_the_contract_says() {
 }
 
 #[test]
-fn keys_that_are_commented_out_in_the_built_in_file_are_keys() {
+fn keys_commented_out_in_the_built_in_file_exist() {
     let uncommented = DEFAULTS
         .lines()
         .map(|line| {
@@ -65,7 +65,7 @@ fn keys_that_are_commented_out_in_the_built_in_file_are_keys() {
 }
 
 #[test]
-fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+fn environment_overrides_file_overrides_defaults() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), "[worker]\nbatch_max = 7\nconcurrency = 2\n").expect("written");
     let environment = [
@@ -110,7 +110,7 @@ fn the_broker_may_have_several_addresses() {
 }
 
 #[test]
-fn the_gateway_has_an_address_bounds_and_both_files_or_neither() {
+fn gateway_settings_are_checked_together() {
     for (name, value, said) in [
         (
             "REVERTD_GATEWAY__LISTEN",
@@ -155,7 +155,7 @@ fn the_gateway_has_an_address_bounds_and_both_files_or_neither() {
 }
 
 #[test]
-fn a_wrong_value_names_its_key_and_what_would_be_right() {
+fn an_invalid_value_names_its_key_and_valid_values() {
     for (name, value, said) in [
         ("REVERTD_AMQP__PREFETCH", "many", "amqp.prefetch"),
         (
@@ -257,7 +257,7 @@ fn a_wrong_value_names_its_key_and_what_would_be_right() {
 }
 
 #[test]
-fn what_is_in_force_is_shown_exactly() {
+fn the_effective_configuration_is_shown_exactly() {
     let settings = load(&[("REVERTD_AMQP__MAX_MESSAGE_BYTES", "100000")]).expect("valid");
     let shown = settings.to_toml();
     for line in [
@@ -292,7 +292,7 @@ fn an_unknown_key_stops_the_start_with_its_name() {
 }
 
 #[test]
-fn a_variable_that_looks_like_a_setting_stops_the_start() {
+fn an_unknown_revertd_variable_stops_the_start() {
     for name in [
         "REVERTD_REVERT_POLICY",
         "REVERTD_RETRY_USAGE_NOT_FOUND_ATTEMPTS",
@@ -316,7 +316,7 @@ fn a_variable_that_looks_like_a_setting_stops_the_start() {
 }
 
 #[test]
-fn a_wrong_setting_says_where_it_came_from() {
+fn an_invalid_setting_names_its_source() {
     let message = refused(&[("REVERTD_REVERT__POLICY", "often")]);
     assert!(
         message.contains("revert.policy is set by REVERTD_REVERT__POLICY"),
@@ -346,7 +346,7 @@ fn a_wrong_setting_says_where_it_came_from() {
 }
 
 #[test]
-fn a_rung_of_any_ladder_is_no_reply_queue() {
+fn reply_to_cannot_name_a_rung() {
     let settings = load(&[("REVERTD_AMQP__REPLY_TO_PATTERN", ".*")]).expect("valid");
     for (queue, may) in [
         ("replies.a", true),
@@ -385,7 +385,7 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
-fn heartbeats_are_fifteen_seconds_apart_unless_the_address_says_otherwise() {
+fn the_default_heartbeat_is_15_seconds() {
     for (given, connected) in [
         ("amqp://mq/%2f", "amqp://mq/%2f?heartbeat=15"),
         ("amqp://mq/%2f?heartbeat=60", "amqp://mq/%2f?heartbeat=60"),
@@ -402,7 +402,7 @@ fn heartbeats_are_fifteen_seconds_apart_unless_the_address_says_otherwise() {
 }
 
 #[test]
-fn telemetry_is_off_unless_its_addresses_are_set_and_a_wrong_one_says_what_is_right() {
+fn telemetry_is_off_unless_its_addresses_are_set() {
     let settings = load(&[]).expect("valid");
     assert!(settings.telemetry.listen.is_none() && settings.telemetry.otlp_endpoint.is_none());
     let listen = "REVERTD_TELEMETRY__LISTEN";
@@ -443,7 +443,7 @@ fn telemetry_is_off_unless_its_addresses_are_set_and_a_wrong_one_says_what_is_ri
 }
 
 #[test]
-fn no_spelling_of_an_address_and_no_slip_of_the_pen_shows_the_password() {
+fn an_invalid_address_does_not_show_its_password() {
     for address in [
         "host=db\nuser=x\npassword=hunter2",
         "host=db\tuser=x\tpassword=hunter2",

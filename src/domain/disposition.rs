@@ -1,6 +1,6 @@
-//! Where a message goes, decided once: an answer, a rung of the retry ladder, or the dead-letter queue.
+//! The disposition of a delivery: an event, a rung of the retry ladder, or the dead-letter queue.
 //!
-//! Pure. Settling, logs and counters read what is decided here.
+//! It is decided once. Settling, logs and counters read it.
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -13,42 +13,44 @@ use crate::domain::request::{
 };
 use crate::domain::retry::{Ladder, RetryCause};
 
-/// How long a message waits for the login that names its client to be trusted: over a night, and a rolling upgrade.
+/// The time for which a message waits until the login that names its client is trusted. It covers a
+/// night and a rolling upgrade.
 const TRUST_AWAITED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-/// Where a message goes.
+/// The place that a message goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// The event is published, and that is all.
+    /// The event is published, and the message is settled.
     Answer(Event),
-    /// It waits on that rung, and comes back.
+    /// The message waits on a rung for its next attempt.
     Retry {
         /// Index of the delay.
         rung: usize,
     },
-    /// It waits on that rung until the login that names its client is trusted; no attempt is counted.
+    /// The message waits on a rung until the login that names its client is trusted. This is no
+    /// attempt.
     AwaitTrust {
         /// Index of the delay.
         rung: usize,
     },
-    /// It waits on that rung, and comes back; no attempt is counted.
+    /// The message waits on a rung. This is no attempt.
     Wait {
         /// Index of the delay.
         rung: usize,
     },
-    /// It is at the end of the work queue again, since no rung took it; no attempt is counted.
+    /// The message is at the end of the work queue, since no rung took it. This is no attempt.
     Returned,
-    /// It goes to the dead-letter queue with its reason, and the event is published.
+    /// The message goes to the dead-letter queue with its reason, and the event is published.
     DeadLetter {
         /// The reason.
         failure: Failure,
-        /// The event that tells it.
+        /// The event of the failure.
         event: Event,
     },
 }
 
 impl Disposition {
-    /// The event that tells what became of the request.
+    /// The event that answers the request, if it is answered.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
         match self {
@@ -73,28 +75,28 @@ impl Disposition {
     }
 }
 
-/// What queues refused of what came of a delivery.
+/// The messages of a delivery that queues refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RefusedMessages {
-    /// A queue that is bound for it refused the event.
+    /// A bound queue refused the event.
     pub event: bool,
-    /// The dead-letter queue refused the message.
+    /// The dead-letter queue refused the dead letter.
     pub letter: bool,
 }
 
-/// What becomes of a request where a queue refused what came of it.
+/// The way out for a request after a queue refused one of its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recourse {
-    /// It waits on a rung; no attempt is counted.
+    /// The request waits on a rung. This is no attempt.
     Wait,
-    /// It is settled without its dead letter: it never was a request, and its event is confirmed.
+    /// The message is settled without its dead letter: it is malformed, and its event is confirmed.
     DropLetter,
-    /// Its event goes to revertd's own queue alone. It is settled once that took it.
+    /// The event goes to revertd's own queue alone. The request is settled once that is confirmed.
     OwnQueue,
 }
 
 impl Disposition {
-    /// What is done about a refusal, after so many waits.
+    /// The way out after `refused`, and after so many waits.
     #[must_use]
     pub fn recourse(&self, refused: RefusedMessages, waits: u32, ladder: &Ladder) -> Recourse {
         let own_queue_at_the_end = if ladder.is_climbed(waits) {
@@ -109,7 +111,7 @@ impl Disposition {
                 (Failure::Malformed(_), true) => own_queue_at_the_end,
                 (Failure::RetriesExhausted(_) | Failure::Unavailable(_), _) => Recourse::Wait,
             },
-            // The dead-letter queue has it: put on a rung, it would get there twice.
+            // The dead-letter queue has the message. From a rung it would get there a second time.
             (Self::DeadLetter { .. }, _, false) => Recourse::OwnQueue,
             (
                 Self::Retry { .. } | Self::AwaitTrust { .. } | Self::Wait { .. } | Self::Returned,
@@ -119,16 +121,17 @@ impl Disposition {
     }
 }
 
-/// A delivery as read: a request to be decided, or disposed of already.
+/// A parsed delivery: a request to decide, or a disposition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Rows 1 and 3 are passed.
+    /// The request passed rows 1 and 3 of the contract's table.
     Request(RevertRequest),
-    /// They are not.
+    /// The delivery is disposed of without the ledger.
     Done(Disposition),
 }
 
-/// Reads a delivery of a body of at most `max_bytes`. With `needs_client`, nobody's request has no fields to look at.
+/// Parses a delivery whose body may have at most `max_bytes`. With `needs_client`, an invalid
+/// request without a client is refused as such, and its fields are not reported.
 #[must_use]
 pub fn read(
     envelope: &Envelope,
@@ -160,7 +163,8 @@ pub fn read(
             violation,
         ) => (violations.into_iter().chain(violation).collect(), fragments),
     };
-    // Who could read its fields asks the ledger first, which may have an answer from when no client was required.
+    // A valid request without a client goes to the ledger, which may have an outcome of the time
+    // when no client was required.
     let refusal = if needs_client && envelope.client.is_empty() {
         RefusalReason::ClientUnknown.into()
     } else {
@@ -175,7 +179,7 @@ pub fn read(
     )))
 }
 
-/// Disposes of a delivery whose body has `bytes`, more than `max_bytes`.
+/// The disposition of a delivery whose body has `bytes`, more than `max_bytes`.
 #[must_use]
 pub fn too_large(
     envelope: &Envelope,
@@ -189,17 +193,17 @@ pub fn too_large(
     Reading::Done(malformed(envelope, identity, text, now))
 }
 
-/// Disposes of a delivery during which the worker crashed, alone: unread, since reading it may be why.
+/// The disposition of a message that crashed the worker `crashes` times when it was tried alone. It
+/// is not parsed, since parsing may be the cause.
 #[must_use]
 pub fn unread(envelope: &Envelope, identity: Uuid, crashes: u32, now: Timestamp) -> Disposition {
-    let text = format!(
-        "the worker crashed {crashes} times with nothing else in work; something in it stops the worker"
-    );
+    let text = format!("the worker crashed {crashes} times while it handled this message alone");
     let failure = Failure::RetriesExhausted(text);
     dead_letter(envelope, identity, &Fragments::default(), failure, now)
 }
 
-/// Disposes of a message of which it is not known whose request it is: nothing is answered in anybody's name.
+/// The disposition of a message that names another client than its login, and whose login is not
+/// trusted. It has no event, since its client is unknown.
 fn untrusted(
     envelope: &Envelope,
     body: &[u8],
@@ -212,14 +216,14 @@ fn untrusted(
     if let Some(rung) = ladder.longest().filter(|_| waits) {
         return Disposition::AwaitTrust { rung };
     }
-    let text = "its client is named by a login that is not trusted to (amqp.trusted_users); once it is, replay the \
-                dead letter";
+    let text = "its client is named by a login that is not trusted to (amqp.trusted_users); once \
+        it is, replay the dead letter";
     let failure = Failure::Unavailable(text.into());
     let identity = envelope.raw_identity(body);
     dead_letter(envelope, identity, &Fragments::default(), failure, now)
 }
 
-/// Disposes of a request by what came of it.
+/// The disposition of a decided request.
 #[must_use]
 pub fn dispose(
     envelope: &Envelope,
@@ -236,7 +240,7 @@ pub fn dispose(
         }
         Decision::NotYet => match rung(RetryCause::UsageNotFound) {
             Some(rung) => Disposition::Retry { rung },
-            // A copy in the same batch had attempts left; this one has none, and is answered.
+            // A copy in the same batch had attempts left; this delivery has none, and is answered.
             None => Disposition::Answer(Event::of_outcome(request, &not_found(request, now))),
         },
         Decision::Failed(failure) => failed(envelope, body, request, failure, ladder, now),
@@ -274,7 +278,7 @@ fn failed(
     dead_letter(envelope, identity, &fragments, failure.clone(), now)
 }
 
-/// Attempts made, the present one included, if it is one.
+/// The number of attempts, including the present one, unless it is a wait for trust.
 #[must_use]
 pub fn attempts(envelope: &Envelope) -> u32 {
     let present = u32::from(envelope.claim.is_none());

@@ -1,7 +1,8 @@
 //! The event that answers a request: CloudEvents 1.0, structured JSON.
 //!
-//! Pure. An outcome determines its event, to the byte; what differs between two deliveries of one request
-//! (correlation id, trace context) stands in AMQP properties, not here.
+//! An outcome determines its event, to the byte. Values that differ between two deliveries of one
+//! request (correlation id, trace context) are AMQP properties of the message, not part of the
+//! event.
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
@@ -22,36 +23,36 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 /// `source` of every event, `domain` of every error, `app_id` of every message.
 pub const SOURCE: &str = "revertd";
 
-/// Room for the usual event, so that it seldom has to be moved while it is written.
+/// The capacity for an event without an error, in bytes: it is seldom reallocated while written.
 const USUAL_BYTES: usize = 640;
 
-/// The same for one with an error, so that a flood of those takes no more memory than it must.
+/// The capacity for an event with an error, in bytes: a flood of errors takes little memory.
 const USUAL_ERROR_BYTES: usize = 896;
 
-/// RFC 3339 to the microsecond, which is what the database keeps.
+/// RFC 3339 with microseconds, the precision of the database.
 const TIME: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
-/// A time as events tell it.
+/// A time as it stands in events.
 #[must_use]
 pub fn text_of(time: Timestamp) -> String {
     TIME.timestamp_to_string(&time)
 }
 
-/// Before the org, in the routing key of a request that was denied.
+/// The prefix of the routing key of a denied request.
 const DENIED: &str = "denied";
 
-/// An event, ready to be published.
+/// An event that can be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Deterministic for the request and its outcome.
+    /// The id, determined by the request and its outcome.
     pub id: Uuid,
-    /// `type` of the CloudEvent.
+    /// The CloudEvent's `type`.
     pub kind: EventType,
-    /// Reason of the `ErrorInfo`, as a label; empty where there is none.
+    /// The reason of the `ErrorInfo`; empty if there is no error.
     pub reason: &'static str,
     /// `result.<org_id>`, `error.<org_id>` or `denied.<org_id>`.
     pub routing_key: String,
-    /// When it was decided.
+    /// The time of the decision.
     pub time: Timestamp,
     /// The CloudEvent.
     pub body: Vec<u8>,
@@ -60,11 +61,11 @@ pub struct Event {
 /// The three types of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
-    /// Applied, now or before.
+    /// The usage is reverted, now or before.
     Reverted,
-    /// Refused for good.
+    /// The request is refused. This is final.
     Rejected,
-    /// In the dead-letter queue; not final.
+    /// The message is in the dead-letter queue. This is not final: it can be replayed.
     Failed,
 }
 
@@ -123,7 +124,7 @@ struct Data<'a> {
 }
 
 impl Data<'_> {
-    /// Only what names the request.
+    /// Only the ids of the request.
     fn ids(self) -> Self {
         Self {
             request_id: self.request_id,
@@ -186,7 +187,8 @@ impl Event {
         }
     }
 
-    /// Type and id of the event that [`Event::of_outcome`] makes of an outcome and the content of its request.
+    /// Type and id of the event that [`Event::of_outcome`] makes of an outcome and the content of
+    /// its request.
     #[must_use]
     pub fn identity(outcome: &Outcome, content: Uuid) -> (EventType, Uuid) {
         let (kind, reason) = match &outcome.verdict {
@@ -196,7 +198,7 @@ impl Event {
         (kind, event_id(kind, reason, &[outcome.id, content]))
     }
 
-    /// The event of a request whose fields break a rule.
+    /// The event of a request with invalid fields.
     #[must_use]
     pub fn of_invalid(
         request_id: Option<&str>,
@@ -238,8 +240,8 @@ impl Event {
         )
     }
 
-    /// Whether it answers a request for want of a client or a grant. Such events have a queue of their own, so that
-    /// strangers cannot push others out.
+    /// Whether the request was refused because its client is unknown or has no grant. Such events
+    /// have a queue of their own, so that unknown clients cannot fill the queue of the others.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         let prefix = self.routing_key.split('.').next();

@@ -1,26 +1,27 @@
-//! A revert request: what a publisher may send, parsed strictly.
+//! A revert request, parsed strictly.
 //!
-//! Pure. It must not know the broker, the database or the configuration; what is wrong with a body is a
-//! value ([`Undecodable`]), never an error of ours.
+//! It must not know the broker, the database or the configuration. An invalid body is a value
+//! ([`Undecodable`]), not an `Err` of the infrastructure.
 
 use std::fmt;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
+mod envelope;
 mod fields;
+mod identity;
 mod trace;
 
+pub use envelope::{Claim, Envelope};
 pub use fields::{NotOneText, decode, text_member};
+pub(crate) use identity::digest;
+pub use identity::{identity, reuse_identity};
 pub use trace::is_traceparent;
 
-/// Most characters of `reason` (contract, section Request).
+/// The largest number of characters of `reason` (contract, section Request).
 pub const REASON_MAX_CHARS: usize = 512;
 
-/// Namespace of the digests that identify requests, contents and events.
-const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_7a52_91c4_4c1e_8e0b_5a3f_2c77_d940);
-
-/// An amount of usage in the ledger's smallest unit; always greater than zero.
+/// An amount of usage in the ledger's smallest unit; greater than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount(i64);
 
@@ -44,7 +45,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// Most characters of an org's or a project's name (contract, section Requests).
+/// The largest number of characters of the name of an org or a project (contract, section Request).
 pub const NAME_MAX_CHARS: usize = 255;
 
 /// How a request refers to an org or a project: by its id, or by its name, which is unique.
@@ -57,7 +58,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// The id, where it is one.
+    /// The id, if it is one.
     #[must_use]
     pub fn id(&self) -> Option<Uuid> {
         match self {
@@ -66,7 +67,7 @@ impl Reference {
         }
     }
 
-    /// The name, where it is one.
+    /// The name, if it is one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
@@ -85,12 +86,12 @@ impl fmt::Display for Reference {
     }
 }
 
-/// The six fields of a request's body, each as sent and each valid.
+/// The six fields of a request's body, each valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
     /// The usage to revert.
     pub usage_id: Uuid,
-    /// How much of it.
+    /// The part of the usage to revert.
     pub amount: Amount,
     /// The account, its org, or a project of that org; at least one, never both of the last two.
     pub billing_id: Option<Uuid>,
@@ -98,14 +99,15 @@ pub struct Fields {
     pub org_id: Option<Reference>,
     /// See [`Fields::billing_id`].
     pub project_id: Option<Reference>,
-    /// Why, in the requester's words; kept with the entry.
+    /// The requester's reason; stored with the entry.
     pub reason: Option<String>,
 }
 
-/// What could be read of the fields of a request that is refused or failed, for its event.
+/// The valid fields of a refused or failed request, for its event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fragments {
-    /// The field of that name, where it was valid; so are the others. An org that is named by its name is none.
+    /// The field of this name, if it was valid; the others likewise. `org_id` is `None` if the
+    /// request names its org by name.
     pub usage_id: Option<Uuid>,
     #[allow(missing_docs)]
     pub amount: Option<Amount>,
@@ -130,7 +132,7 @@ impl From<&Fields> for Fragments {
 }
 
 impl Fragments {
-    /// What can be told of a body, request or not.
+    /// The valid fields of any body.
     #[must_use]
     pub fn of(body: &[u8]) -> Self {
         match decode(body) {
@@ -141,121 +143,53 @@ impl Fragments {
     }
 }
 
-/// Something wrong with one field.
+/// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The field's `snake_case` name, or the AMQP property's.
     pub field: &'static str,
-    /// What is wrong and what would be right. Never repeats the value.
+    /// The rule that the field breaks. It never repeats the value.
     pub description: String,
 }
 
-/// Why a body is no request.
+/// The error of a body that is no request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undecodable {
-    /// Row 1 of the contract's table: no JSON object at all.
+    /// Row 1 of the contract's table: the body is no JSON object.
     Malformed(String),
-    /// Row 3: an object whose fields break a rule; every violation, in the order of the fields.
+    /// Row 3: fields of the object break a rule.
     Invalid {
-        /// Never empty.
+        /// Every violation, in the order of the fields; never empty.
         violations: Vec<Violation>,
-        /// What was valid all the same.
+        /// The valid fields.
         fragments: Fragments,
     },
 }
 
-/// What a delivery says about a request beside its body, checked and bounded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Envelope {
-    /// The client that the broker authenticated; empty where it authenticated nobody.
-    pub client: String,
-    /// What that client, not being trusted to, says of whose request it is.
-    pub claim: Option<Claim>,
-    /// AMQP `message_id`, unless absent or empty.
-    pub message_id: Option<String>,
-    /// AMQP `correlation_id`, unless absent.
-    pub correlation_id: Option<String>,
-    /// AMQP `reply_to`, unless absent or empty.
-    pub reply_to: Option<String>,
-    /// W3C trace context, where well-formed.
-    pub traceparent: Option<String>,
-    /// Attempts made before this one, by our own header; nonsense is read as none.
-    pub attempts: u32,
-    /// Waits on a rung that were no attempt, believed only of what the worker's own login published.
-    pub waits: u32,
-    /// The publisher's own bound on attempts, at least 1.
-    pub max_attempts: Option<u32>,
-}
-
-/// The word of a login that is not trusted: that a message is another client's request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Each speaks for the next, and the last is the client. Never empty.
-    pub names: Vec<String>,
-    /// Since when the message waits for that login to be trusted, if it did before.
-    pub since: Option<Timestamp>,
-}
-
-impl Envelope {
-    /// The trace that the request belongs to, where it has a `traceparent`.
-    #[must_use]
-    pub fn trace_id(&self) -> Option<&str> {
-        self.traceparent.as_deref()?.get(3..35)
-    }
-
-    /// A `message_id` that the database can't hold is a violation of row 3.
-    #[must_use]
-    pub fn violation(&self) -> Option<Violation> {
-        let nul = self.message_id.as_ref().is_some_and(|id| id.contains('\0'));
-        nul.then(|| Violation {
-            field: "message_id",
-            description: "must not contain the character U+0000".into(),
-        })
-    }
-
-    /// Identity of a request whose body gives no content: client, message id and raw body.
-    #[must_use]
-    pub fn raw_identity(&self, body: &[u8]) -> Uuid {
-        self.identity_of(b"raw", body)
-    }
-
-    /// The same of a body that is too large for a request, by its digest.
-    #[must_use]
-    pub fn cut_identity(&self, sha256: &[u8; 32]) -> Uuid {
-        self.identity_of(b"cut", sha256)
-    }
-
-    fn identity_of(&self, kind: &[u8], content: &[u8]) -> Uuid {
-        let message_id = self.message_id.as_deref().unwrap_or_default();
-        let (client, message_id) = (self.client.as_bytes(), message_id.as_bytes());
-        digest(&[kind, client, message_id, content])
-    }
-}
-
-/// A request that can be decided: parsed fields, and who identifies it.
+/// A request that can be decided: its fields and its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevertRequest {
-    /// Identity: client and message id; without one, client, usage and content.
+    /// The identity: client and message id; without a message id, client, usage and content.
     pub id: Uuid,
-    /// Identity of the refusal `REQUEST_ID_REUSED` for this id and this content.
+    /// The identity of the refusal `REQUEST_ID_REUSED` of this content under this id.
     pub reuse_id: Uuid,
-    /// Digest of the six fields; spelling and unknown fields don't count.
+    /// The digest of the six fields, regardless of spelling and unknown fields.
     pub content: Uuid,
     /// See [`Envelope::client`].
     pub client: String,
     /// See [`Envelope::message_id`].
     pub message_id: Option<String>,
-    /// The body.
+    /// The fields of the body.
     pub fields: Fields,
-    /// Whether a usage that isn't found is refused now, instead of looked for again later.
+    /// Whether a usage that is not found is refused now, instead of retried.
     pub last_attempt: bool,
 }
 
 impl RevertRequest {
-    /// Identifies the request of `fields` that came in `envelope`.
+    /// The request of these fields, delivered in this envelope.
     #[must_use]
     pub fn new(envelope: &Envelope, fields: Fields, last_attempt: bool) -> Self {
-        let content = content(&fields);
+        let content = identity::content(&fields);
         let message_id = envelope.message_id.as_deref();
         let id = identity(&envelope.client, message_id, fields.usage_id, content);
         Self {
@@ -267,161 +201,5 @@ impl RevertRequest {
             fields,
             last_attempt,
         }
-    }
-}
-
-/// What identifies a request: client and message id; without one, client, usage and content.
-#[must_use]
-pub fn identity(client: &str, message_id: Option<&str>, usage: Uuid, content: Uuid) -> Uuid {
-    let client = client.as_bytes();
-    match message_id {
-        Some(message_id) => digest(&[b"message", client, message_id.as_bytes()]),
-        None => digest(&[b"content", client, usage.as_bytes(), content.as_bytes()]),
-    }
-}
-
-/// What identifies the refusal `REQUEST_ID_REUSED` of a content under the id of a request.
-#[must_use]
-pub fn reuse_identity(id: Uuid, content: Uuid) -> Uuid {
-    digest(&[b"reuse", id.as_bytes(), content.as_bytes()])
-}
-
-fn content(fields: &Fields) -> Uuid {
-    fn id(reference: Option<&Reference>) -> Option<[u8; 16]> {
-        reference.and_then(Reference::id).map(Uuid::into_bytes)
-    }
-    fn name(reference: Option<&Reference>) -> &[u8] {
-        let name = reference.and_then(Reference::name);
-        name.unwrap_or_default().as_bytes()
-    }
-    let (org, project) = (fields.org_id.as_ref(), fields.project_id.as_ref());
-    let billing = fields.billing_id.map(Uuid::into_bytes);
-    let (org_id, project_id) = (id(org), id(project));
-    let amount = fields.amount.get().to_be_bytes();
-    let mut parts: Vec<&[u8]> = vec![
-        fields.usage_id.as_bytes(),
-        &amount,
-        billing.as_ref().map_or(&[], |id| id.as_slice()),
-        org_id.as_ref().map_or(&[], |id| id.as_slice()),
-        project_id.as_ref().map_or(&[], |id| id.as_slice()),
-        fields.reason.as_deref().unwrap_or_default().as_bytes(),
-    ];
-    let names = [name(org), name(project)];
-    // Parts of their own, so that no name can pass for an id.
-    if names.iter().any(|name| !name.is_empty()) {
-        parts.extend(names);
-    }
-    digest(&parts)
-}
-
-/// UUID version 5 of the parts, each with its length before it, so that no two lists of parts are one
-/// text.
-pub(crate) fn digest(parts: &[&[u8]]) -> Uuid {
-    let mut text = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
-    for part in parts {
-        let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
-        text.extend_from_slice(&length.to_be_bytes());
-        text.extend_from_slice(part);
-    }
-    Uuid::new_v5(&NAMESPACE, &text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fields() -> Fields {
-        Fields {
-            usage_id: Uuid::from_u128(1),
-            amount: Amount(5),
-            billing_id: Some(Uuid::from_u128(2)),
-            org_id: None,
-            project_id: None,
-            reason: None,
-        }
-    }
-
-    fn envelope(client: &str, message_id: Option<&str>) -> Envelope {
-        Envelope {
-            client: client.into(),
-            message_id: message_id.map(Into::into),
-            ..Envelope::default()
-        }
-    }
-
-    #[test]
-    fn identity_is_client_and_message_id_whatever_the_content() {
-        let one = RevertRequest::new(&envelope("a", Some("m")), fields(), false);
-        let mut other = fields();
-        other.amount = Amount(6);
-        let two = RevertRequest::new(&envelope("a", Some("m")), other, false);
-        assert_eq!(one.id, two.id);
-        assert_ne!(one.content, two.content);
-        assert_ne!(one.reuse_id, two.reuse_id);
-        let three = RevertRequest::new(&envelope("b", Some("m")), fields(), false);
-        assert_ne!(one.id, three.id);
-    }
-
-    #[test]
-    fn identity_without_a_message_id_is_the_content() {
-        let one = RevertRequest::new(&envelope("a", None), fields(), false);
-        let two = RevertRequest::new(&envelope("a", None), fields(), true);
-        let mut other = fields();
-        other.reason = Some("x".into());
-        let three = RevertRequest::new(&envelope("a", None), other, false);
-        assert_eq!(one.id, two.id);
-        assert_ne!(one.id, three.id);
-    }
-
-    #[test]
-    fn every_field_is_content_and_none_can_pass_for_another() {
-        let bytes = *b"sixteen letters!";
-        let id = Uuid::from_bytes(bytes);
-        let name = Reference::Name(String::from_utf8(bytes.into()).expect("ASCII"));
-        let mut base = fields();
-        base.billing_id = None;
-        let variants = [
-            Fields {
-                billing_id: Some(id),
-                ..base.clone()
-            },
-            Fields {
-                org_id: Some(Reference::Id(id)),
-                ..base.clone()
-            },
-            Fields {
-                project_id: Some(Reference::Id(id)),
-                ..base.clone()
-            },
-            Fields {
-                org_id: Some(name.clone()),
-                ..base.clone()
-            },
-            Fields {
-                project_id: Some(name.clone()),
-                ..base.clone()
-            },
-            Fields {
-                reason: Some(name.to_string()),
-                ..base.clone()
-            },
-            Fields {
-                reason: Some("7".into()),
-                ..base.clone()
-            },
-            Fields {
-                amount: Amount(7),
-                ..base.clone()
-            },
-            Fields {
-                usage_id: Uuid::from_u128(7),
-                ..base.clone()
-            },
-            base,
-        ];
-        let mut digests: Vec<_> = variants.iter().map(content).collect();
-        digests.sort();
-        digests.dedup();
-        assert_eq!(digests.len(), 10);
     }
 }

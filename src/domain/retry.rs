@@ -1,39 +1,39 @@
-//! The retry ladder: which rung a request that may still succeed waits on, or none.
+//! The retry ladder: the rung on which a request waits for its next attempt.
 //!
-//! Pure. It must not know queues; a rung is an index into the configured delays.
+//! It must not know queues: a rung is an index into the configured delays.
 
 use std::time::Duration;
 
-/// Why a request is tried again.
+/// The cause of a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryCause {
-    /// The revert may have overtaken its usage.
+    /// The usage was not found: the request may have overtaken it.
     UsageNotFound,
-    /// Something of this request's own failed that may pass.
+    /// The request failed for a transient cause of its own.
     Failed,
 }
 
 /// The configured ladder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ladder {
-    /// Delay of each rung, in the order of the attempts.
+    /// The delay of each rung, in the order of the attempts.
     pub delays: Vec<Duration>,
-    /// Retries after the first attempt where the usage isn't found.
+    /// The number of retries while the usage is not found.
     pub usage_not_found_attempts: u32,
 }
 
 impl Ladder {
-    /// The rung with the longest delay, if there is one.
+    /// The rung with the longest delay. `None` if the ladder has no rung.
     #[must_use]
     pub fn longest(&self) -> Option<usize> {
         (0..self.delays.len()).max_by_key(|rung| self.delays[*rung])
     }
 
-    /// The rung for a request that has been tried `attempts` times, the one that just failed included;
-    /// `None` where that was the last attempt.
+    /// The rung for a request after `attempts` attempts, including the one that just failed. `None`
+    /// if that was the last one.
     ///
-    /// `max_attempts` is the publisher's own bound (header `x-max-attempts`); it can shorten the ladder,
-    /// not lengthen it.
+    /// `max_attempts` is the publisher's bound (header `x-max-attempts`). It can shorten the
+    /// ladder, not lengthen it.
     #[must_use]
     pub fn rung(
         &self,
@@ -52,15 +52,15 @@ impl Ladder {
         (retry < retries).then(|| retry.min(last_rung) as usize)
     }
 
-    /// The rung of a wait that is no attempt, after so many of them: each once, then the longest. `None` where there is
-    /// no rung.
+    /// The rung of a wait that is no attempt, after `waits` such waits: each rung once, then the
+    /// last. `None` if the ladder has no rung.
     #[must_use]
     pub fn wait(&self, waits: u32) -> Option<usize> {
         let last = self.delays.len().checked_sub(1)?;
         Some(usize::try_from(waits).map_or(last, |waits| waits.min(last)))
     }
 
-    /// Whether a request that waited so often without an attempt was on every rung.
+    /// Whether a request was on every rung after `waits` waits that were no attempt.
     #[must_use]
     pub fn is_climbed(&self, waits: u32) -> bool {
         usize::try_from(waits).is_ok_and(|waits| waits >= self.delays.len())
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_usage_is_looked_for_again_as_often_as_configured() {
+    fn a_missing_usage_is_retried_as_often_as_configured() {
         let climb = |rungs, retries| -> Vec<_> {
             (1..=4)
                 .map(|attempts| {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_takes_each_rung_once_and_then_the_longest() {
+    fn an_uncounted_wait_climbs_then_stays_on_the_longest() {
         let waits: Vec<_> = (0..5).map(|waits| ladder(3, 0).wait(waits)).collect();
         assert_eq!(waits, [Some(0), Some(1), Some(2), Some(2), Some(2)]);
         let climbed: Vec<_> = (0..5).map(|waits| ladder(3, 0).is_climbed(waits)).collect();
@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_ladder_ends_and_never_names_a_rung_that_is_not_there(
+        fn a_ladder_ends_and_names_only_existing_rungs(
             rungs in 0u64..9, retries in 0u32..20, attempts in any::<u32>(), max in any::<Option<u32>>(),
         ) {
             let ladder = ladder(rungs, retries);

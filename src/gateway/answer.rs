@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_no_success() {
+    fn a_reply_that_is_no_event_is_no_success() {
         for event in [
             "",
             "{}",

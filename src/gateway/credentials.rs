@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn id_ends_at_the_first_colon_and_both_are_utf_8() {
+    fn the_id_ends_at_the_first_colon_and_is_utf_8() {
         for (text, id, secret) in [
             ("me:s", "me", "s"),
             ("me:", "me", ""),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_wrong_there_are_no_credentials() {
+    fn malformed_authorization_means_no_credentials() {
         let (id, secret) = ("i".repeat(256), "s".repeat(4097));
         let good = basic("me:s");
         for headers in [
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_show_themselves_without_the_secret() {
+    fn debug_output_of_credentials_hides_the_secret() {
         let mut map = HeaderMap::new();
         map.append(
             AUTHORIZATION,

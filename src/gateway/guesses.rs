@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_minute_after_three_that_are_free() {
+    fn after_three_failures_waits_double_up_to_a_minute() {
         let waits: Vec<_> = (1..=12)
             .map(|failures| wait_after(failures).map_or(0, |wait| wait.as_secs()))
             .collect();
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_try_counts_until_its_end_is_known() {
+    fn a_login_attempt_counts_until_it_has_ended() {
         let (mut tried, now) = (FailedLogins::default(), Instant::now());
         let begun = (0..20).filter(|_| tried.begin(now).is_ok()).count();
         assert_eq!(begun, 4, "however many come at the same time");
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_guesses_keeps_no_other_from_an_id() {
+    async fn a_guessing_address_does_not_block_other_addresses() {
         let guesses = Guesses::new();
         let [bad, good] = [[127, 0, 0, 1], [127, 0, 0, 2]]
             .map(|address| Source::from(std::net::IpAddr::from(address)));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pairs_are_forgotten_beyond_their_bound() {
+    async fn address_and_id_pairs_are_bounded() {
         let guesses = Guesses::new();
         let source = Source::from(std::net::IpAddr::from([127, 0, 0, 1]));
         for id in 0..2 * PAIRS_MAX {

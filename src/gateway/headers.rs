@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_idempotency_key_is_the_message_id_as_it_stands() {
+    fn the_idempotency_key_is_the_message_id_unchanged() {
         let longest = "k".repeat(255);
         for key in ["k", "a b", "~!\"{}", &longest] {
             let ids = Ids::of(&headers(&[(IDEMPOTENCY_KEY, key)]), false);
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_required_is_not_made_up() {
+    fn a_required_idempotency_key_is_not_generated() {
         assert!(Ids::of(&HeaderMap::new(), true).message_id.is_err());
         let given = Ids::of(&headers(&[(IDEMPOTENCY_KEY, "k")]), true);
         assert_eq!(given.message_id.as_deref(), Ok("k"));
     }
 
     #[test]
-    fn a_request_id_that_is_none_is_replaced_by_the_message_id() {
+    fn an_invalid_request_id_is_replaced_by_message_id() {
         let both = |id| headers(&[(REQUEST_ID, id), (IDEMPOTENCY_KEY, "key")]);
         assert_eq!(Ids::of(&both("mine"), false).shown, "mine");
         assert_eq!(Ids::of(&both("mïne"), false).shown, "key");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_context_of_another_form_is_none() {
+    fn an_invalid_trace_context_is_ignored() {
         let sound = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let of = |given: &str| Ids::of(&headers(&[(TRACEPARENT, given)]), false).traceparent;
         assert_eq!(of(sound).expect("sound"), sound);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn json_may_have_parameters_and_no_coding() {
+    fn content_type_json_may_have_parameters() {
         for (given, json) in [
             ("application/json", true),
             ("Application/JSON; charset=utf-8", true),

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn only_digits_in_order_are_a_range() {
+    fn an_invalid_or_descending_range_is_refused() {
         for (from, to) in [
             (Some("g"), None),
             (Some("2"), Some("1")),

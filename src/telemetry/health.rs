@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_of_the_whole_machine_is_its_loopback() {
+    fn health_asks_loopback_for_an_unspecified_address() {
         for (listen, at) in [
             ("0.0.0.0:9464", "127.0.0.1:9464"),
             ("[::]:9464", "[::1]:9464"),

@@ -217,7 +217,7 @@ mod tests {
     use super::{Exporting, OWN_SPANS, Traces, context};
 
     #[test]
-    fn of_a_large_batch_only_so_many_messages_go_on_under_spans_of_their_own() {
+    fn spans_of_a_large_batch_are_bounded() {
         let exporting = Exporting {
             provider: SdkTracerProvider::builder().build(),
         };
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_traceparent_is_a_context_unless_it_is_all_zeros() {
+    fn an_all_zero_traceparent_is_ignored() {
         let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
         let sampled = context(&format!("00-{trace}-{span}-01")).expect("valid");
         assert_eq!(sampled.trace_id().to_string(), trace);

@@ -1,15 +1,16 @@
 //! One worker: a batch at a time from delivery to acknowledgement.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::batch_recorder::{BatchRecorder, StepTimer};
-use super::copies::Copies;
-use super::{Exit, Shared};
+use super::copies::CopyQueues;
+use super::publish::{Sender, publish};
+use super::shared::Shared;
+use super::state::Exit;
 use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Publisher};
 use crate::common::failpoint;
 use crate::domain::disposition;
@@ -17,13 +18,12 @@ use crate::domain::disposition::{Disposition, Reading};
 use crate::domain::outcome::{Aside, Decision};
 use crate::ledger::LedgerError;
 
-/// A share of the deliveries and of the database, and channels to publish.
+/// A worker task: takes batches from the process's consumer, and publishes on its own channel.
 pub struct Worker {
-    pub(super) shared: Arc<Shared>,
-    pub(super) broker: Arc<Broker>,
+    shared: Arc<Shared>,
     consumer: Arc<Consumer>,
-    pub(super) publisher: Publisher,
-    copies: Copies,
+    sender: Sender,
+    copies: CopyQueues,
 }
 
 impl Worker {
@@ -32,18 +32,17 @@ impl Worker {
         broker: Arc<Broker>,
         consumer: Arc<Consumer>,
         publisher: Publisher,
-        copies: Copies,
+        copies: CopyQueues,
     ) -> Self {
         Self {
-            shared,
-            broker,
+            shared: shared.clone(),
             consumer,
-            publisher,
+            sender: Sender::new(shared, broker, publisher),
             copies,
         }
     }
 
-    /// Works until nothing more is handed out, or until `over`: then only what is in hand is finished.
+    /// Works until the consumer ends. After `over`, it only finishes the batch in flight.
     pub(super) async fn run(mut self, over: CancellationToken) -> Exit {
         match self.work(&over).await {
             Ok(()) => Exit::Stopped,
@@ -75,7 +74,8 @@ impl Worker {
         }
     }
 
-    /// The way of messages that come again, one of which may have crashed a worker: in parts, by the tries behind them.
+    /// Handles redelivered messages, one of which may have crashed a process: in parts, by the tries
+    /// that the crash journal has of them.
     async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let journal = &shared.journal;
@@ -101,19 +101,24 @@ impl Worker {
             drop(in_work);
             (batch, rest) = (next, after);
         }
-        // What is left is empty, and must not keep later ones waiting.
+        // The rest is empty; unsettled, it would hold up the acknowledgement of later batches.
         batch.settle().await.map_err(Exit::Broker)
     }
 
-    /// The way of a batch: decode, apply, publish, confirm, settle. Nothing is acknowledged before everything
-    /// that came of the batch is confirmed.
+    /// Handles a batch: parse, decide, publish, confirm, settle. No delivery is acknowledged before
+    /// every message that follows from the batch is confirmed.
     async fn handle(&mut self, mut batch: Batch) -> Result<(), Exit> {
         failpoint::hit(failpoint::RECEIVED);
         let mut recorder = BatchRecorder::begin(&self.shared, &mut batch.deliveries);
         let deliveries = &batch.deliveries;
         let (mut dispositions, short) = self.decide(deliveries, &mut recorder).await?;
         failpoint::hit(failpoint::DECIDED);
-        let published = self.publish(deliveries, &mut dispositions, &mut recorder);
+        let published = publish(
+            &mut self.sender,
+            deliveries,
+            &mut dispositions,
+            &mut recorder,
+        );
         let full = published.await?;
         self.copies.send(deliveries, &dispositions);
         failpoint::hit(failpoint::CONFIRMED);
@@ -123,8 +128,7 @@ impl Worker {
         batch.settle().await.map_err(Exit::Broker)?;
         failpoint::hit(failpoint::SETTLED);
         if short.is_none() {
-            // The servers worked: what fails next is tried again soon.
-            self.shared.settled.fetch_add(1, Ordering::Relaxed);
+            self.shared.batch_settled();
         }
         recorder.settled(deliveries, &dispositions);
         match (short, full) {
@@ -134,7 +138,7 @@ impl Worker {
         }
     }
 
-    /// What becomes of each delivery; and what the database lacks, where it had no room for anything.
+    /// The disposition of each delivery, and the database's error if it had no room for any entry.
     async fn decide(
         &self,
         batch: &[Delivery],
@@ -156,7 +160,7 @@ impl Worker {
         let decisions = if requests.is_empty() {
             Vec::new()
         } else {
-            let timer = StepTimer::now();
+            let timer = StepTimer::start();
             match self.shared.ledger.apply(&requests).await {
                 Ok(decisions) => {
                     recorder.decided(timer, requests.len(), None);
@@ -174,7 +178,7 @@ impl Worker {
         if let Some(error) = &short
             && ladder.wait(0).is_none()
         {
-            // Without a rung, there is no other place for them than the work queue.
+            // Without a rung, the requests can only stay in the work queue.
             return Err(Exit::Ledger(error.clone()));
         }
         let mut decided = requests.iter().zip(&decisions);
@@ -208,7 +212,7 @@ impl Worker {
     }
 }
 
-/// What the database lacks, where a request waits for that.
+/// The database's error, if the request waits for the database.
 fn lacking(decision: &Decision) -> Option<LedgerError> {
     match decision {
         Decision::SetAside(_, Aside::Server(text)) => Some(LedgerError::transient(text)),

@@ -1,11 +1,11 @@
-//! What is recorded of a batch on its way: counts, times, spans, and a line for what went wrong.
+//! Records a batch: counters, durations, spans, and log lines of its failures.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
-use super::Shared;
+use super::shared::Shared;
 use super::telemetry::WorkerTelemetry;
 use crate::broker::{Delivery, Message, PublishResult};
 use crate::domain::disposition::Disposition;
@@ -13,7 +13,7 @@ use crate::domain::event::EventType;
 use crate::domain::outcome::Decision;
 use crate::telemetry::{BatchTrace, InFlight};
 
-/// The record of a batch in hand. Dropped without being settled, it says that the batch was given up.
+/// Records one batch. If it is dropped before [`BatchRecorder::settled`], the batch was given up.
 pub struct BatchRecorder {
     shared: Arc<Shared>,
     taken: Instant,
@@ -22,18 +22,18 @@ pub struct BatchRecorder {
     trace: Option<BatchTrace>,
 }
 
-/// When a step began, by the clock that measures and by the one that dates.
+/// The start of a step, by the monotonic clock and by the wall clock.
 #[derive(Clone, Copy)]
 pub struct StepTimer(Instant, SystemTime);
 
 impl StepTimer {
-    pub fn now() -> Self {
+    pub fn start() -> Self {
         Self(Instant::now(), SystemTime::now())
     }
 }
 
 impl BatchRecorder {
-    /// Begins with a batch that was just taken. Those of its messages that are traced go on under spans of ours.
+    /// Begins with a batch that was just received. Traced messages continue under the batch's spans.
     pub fn begin(shared: &Arc<Shared>, deliveries: &mut [Delivery]) -> Self {
         let telemetry = &shared.telemetry;
         let bytes = deliveries.iter().map(|delivery| delivery.body.len()).sum();
@@ -70,7 +70,7 @@ impl BatchRecorder {
         }
     }
 
-    /// The database decided so many requests, or failed.
+    /// The database decided the requests, or failed.
     pub fn decided(&mut self, began: StepTimer, requests: usize, error: Option<&str>) {
         let telemetry = &self.shared.telemetry;
         telemetry.times.decided(began.0.elapsed(), error.is_some());
@@ -82,14 +82,14 @@ impl BatchRecorder {
         }
     }
 
-    /// Some of the decisions may be from before.
+    /// Counts the decisions that repeat a stored outcome.
     pub fn repeated(&self, decisions: &[Decision]) {
         let from_before = |decision: &&Decision| matches!(decision, Decision::Repeated(_));
         let count = decisions.iter().filter(from_before).count();
         self.shared.telemetry.counters.repeated(count);
     }
 
-    /// What came of the batch is published, or the broker failed.
+    /// The messages of the batch are published, or the broker failed.
     pub fn published(&mut self, began: StepTimer, messages: usize, error: Option<&str>) {
         let telemetry = &self.shared.telemetry;
         telemetry
@@ -101,8 +101,8 @@ impl BatchRecorder {
         }
     }
 
-    /// The broker said what became of messages.
-    pub fn results(&self, messages: &[Message<'_>], results: &[Option<PublishResult>]) {
+    /// Counts the broker's answers by target.
+    pub fn publish_results(&self, messages: &[Message<'_>], results: &[Option<PublishResult>]) {
         let mut counters: Vec<(&str, Option<PublishResult>, u64)> = Vec::new();
         for (message, result) in messages.iter().zip(results) {
             let target = message.target();
@@ -125,13 +125,13 @@ impl BatchRecorder {
         }
     }
 
-    /// A malformed request is settled without its dead letter.
+    /// A malformed request is settled, and its dead letter was refused.
     pub fn letter_dropped(&self, delivery: &Delivery) {
         self.shared.telemetry.counters.letter_dropped();
         self.shared.logs.letter_dropped(delivery);
     }
 
-    /// An event is in revertd's own queue alone, since another queue refused it to the end.
+    /// An event is only in revertd's own queue: another queue refused it until the last retry.
     pub fn event_undelivered(&self, delivery: &Delivery) {
         self.shared.telemetry.counters.event_undelivered();
         self.shared.logs.undelivered(delivery);
@@ -151,7 +151,8 @@ impl BatchRecorder {
                     continue;
                 }
                 Disposition::AwaitTrust { .. } => {
-                    self.shared.telemetry.untrusted(&delivery.envelope);
+                    self.shared.telemetry.counters.untrusted();
+                    self.shared.logs.untrusted(&delivery.envelope);
                     continue;
                 }
                 Disposition::Wait { .. } | Disposition::Returned => {
@@ -211,7 +212,7 @@ fn outcome(disposition: &Disposition) -> (&'static str, &'static str) {
     }
 }
 
-/// How long ago that was; nothing where a clock that is not ours says that it is yet to come.
+/// The time since then; `None` if a publisher's clock puts it in the future.
 fn since(then: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     Duration::try_from(now.duration_since(then?)).ok()
 }

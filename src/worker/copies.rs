@@ -1,9 +1,9 @@
 //! Copies of events to the queues that requests name in `reply_to`.
 //!
-//! Whatever comes of a copy, the request is settled: the event itself is confirmed. Copies are sent
-//! beside the batches, which wait for none. Those to a direct reply-to have a connection of their
-//! own: a forged address makes the broker close the connection that publishes to it, a moment after
-//! it confirmed.
+//! The event itself is confirmed on the reply exchange, so a lost copy does not hold up the request.
+//! Batches do not wait for copies. Copies to a direct reply-to have a connection of their own: a
+//! forged address makes the broker close the connection that publishes to it, a moment after the
+//! confirm.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,59 +12,60 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::Shared;
+use super::shared::Shared;
 use crate::broker::{Broker, BrokerError, Delivery, Message, PublishResult, Publisher, is_direct};
 use crate::domain::disposition::Disposition;
 
 /// How long copies that are sent together may take, channel or connection included.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Copies of each kind that wait; further ones are given up.
+/// The number of copies of each kind that may wait; further copies are dropped.
 const WAITING: usize = 1000;
 
-/// Copies that are sent together.
+/// The number of copies that are sent together.
 const TOGETHER: usize = 100;
 
-/// How often that goes on at once, for queues: one that never confirms must not hold up the others.
+/// The number of windows that are sent at once to queues: a queue that never confirms must not hold
+/// up the others.
 const WINDOWS: usize = 8;
 
-/// Where the workers leave copies.
+/// The queues in which the workers leave copies.
 #[derive(Clone)]
-pub struct Copies {
+pub struct CopyQueues {
     shared: Arc<Shared>,
     queued: mpsc::Sender<Message<'static>>,
     direct: mpsc::Sender<Message<'static>>,
 }
 
-/// Sends the copies of one kind for all workers of a generation, until they are gone.
-pub struct Courier {
+/// Sends the copies of one kind for all workers of a generation, until the workers end.
+pub struct CopySender {
     shared: Arc<Shared>,
     broker: Arc<Broker>,
     waiting: mpsc::Receiver<Message<'static>>,
     is_direct: bool,
 }
 
-impl Copies {
-    /// Where copies are left, and who sends them.
-    pub fn new(shared: &Arc<Shared>, broker: &Arc<Broker>) -> (Self, [Courier; 2]) {
+impl CopyQueues {
+    /// The queues, and the tasks that send from them.
+    pub fn new(shared: &Arc<Shared>, broker: &Arc<Broker>) -> (Self, [CopySender; 2]) {
         let (queued, to_queues) = mpsc::channel(WAITING);
         let (direct, to_direct) = mpsc::channel(WAITING);
-        let courier = |waiting, is_direct| Courier {
+        let sender = |waiting, is_direct| CopySender {
             shared: shared.clone(),
             broker: broker.clone(),
             waiting,
             is_direct,
         };
-        let couriers = [courier(to_queues, false), courier(to_direct, true)];
+        let senders = [sender(to_queues, false), sender(to_direct, true)];
         let copies = Self {
             shared: shared.clone(),
             queued,
             direct,
         };
-        (copies, couriers)
+        (copies, senders)
     }
 
-    /// Leaves a copy of each event of a batch for who asked for one, where they may.
+    /// Leaves a copy of each event whose request names a permitted queue in `reply_to`.
     pub fn send(&self, batch: &[Delivery], dispositions: &[Disposition]) {
         for (delivery, disposition) in batch.iter().zip(dispositions) {
             let Some(event) = disposition.event() else {
@@ -92,7 +93,7 @@ impl Copies {
     }
 }
 
-impl Courier {
+impl CopySender {
     pub async fn run(mut self) {
         let windows = if self.is_direct { 1 } else { WINDOWS };
         let mut sending = JoinSet::new();
@@ -104,7 +105,7 @@ impl Courier {
                     if count == 0 {
                         break;
                     }
-                    let window = Window {
+                    let window = CopyWindow {
                         shared: self.shared.clone(),
                         broker: self.broker.clone(),
                         is_direct: self.is_direct,
@@ -122,14 +123,14 @@ impl Courier {
 }
 
 /// Copies that are sent together, and the channel that they go over, opened when needed.
-struct Window {
+struct CopyWindow {
     shared: Arc<Shared>,
     broker: Arc<Broker>,
     is_direct: bool,
     publisher: Option<Publisher>,
 }
 
-impl Window {
+impl CopyWindow {
     /// Sends them, and returns the channel where it can be used again.
     async fn send(mut self, copies: Vec<Message<'static>>) -> Option<Publisher> {
         let Err(error) = self.send_in_time(&copies).await else {
@@ -139,8 +140,8 @@ impl Window {
             self.shared.copies_failed(copies.len(), &error);
             return None;
         }
-        // One of them, or one before, broke the connection: each by itself. The second try is for
-        // one that met the end of another's connection.
+        // A copy of this window or of the one before made the broker close the connection. Each is
+        // sent by itself; the second try is for a copy that met the end of another's connection.
         for copy in &copies {
             let copy = std::slice::from_ref(copy);
             if self.send_in_time(copy).await.is_err()
@@ -165,8 +166,8 @@ impl Window {
         Ok(())
     }
 
-    /// How many did not arrive. A channel that failed, or whose confirms are still to come, is not
-    /// kept.
+    /// The number of copies that did not arrive. A channel that failed, or whose confirms are
+    /// outstanding, is not kept.
     async fn publish(&mut self, copies: &[Message<'_>]) -> Result<usize, BrokerError> {
         let publisher = match self.publisher.take() {
             Some(publisher) => publisher,

@@ -1,9 +1,10 @@
-//! What crashed the process: noted in the database before it is tried again, and forgotten when it is settled.
+//! The crash journal: the tries of redelivered messages, written to the database before each try.
 //!
-//! A message that comes for the first time is not noted. One that comes again may be why the process died, so each try
-//! is counted before it begins, and what it was tried with is made fewer each time: in the end it is tried alone, with
-//! nothing else of this process in work, so that a crash is nobody else's. A try that a server's failure or a stop ends
-//! is taken back.
+//! A message that is delivered for the first time is not recorded. A redelivered message may have
+//! crashed the process. Each try of it is therefore counted before it begins, and each try has fewer
+//! messages than the one before. In the end the message is tried alone, while no other batch of the
+//! process is in work, so that a crash has one possible cause. A try that ends with a server's
+//! failure or a stop is not counted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,27 +15,29 @@ use uuid::Uuid;
 
 use crate::ledger::{Ledger, LedgerError, Tries};
 
-/// By how much the messages of a try become fewer, from a batch to the first try and from try to try.
+/// The factor by which each try has fewer messages than the one before; the first has fewer than a
+/// batch.
 const SHRINK: usize = 4;
 
-/// How long a row is kept that nobody forgot: a message that is tried again later begins anew.
+/// The time after which a row that was not deleted is removed. A message that is tried again later
+/// starts at zero.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
-/// The tries of a process.
+/// The tries of the process.
 pub struct CrashJournal {
     ledger: Ledger,
     batch_max: usize,
-    /// Held by each batch in work; by one that is tried alone, as a whole.
+    /// Locked shared by each batch in work, and exclusively by a message that is tried alone.
     in_work: RwLock<()>,
     /// Tries that began and did not end.
     begun: Mutex<BTreeMap<Uuid, Tries>>,
 }
 
-/// What a batch holds while it is in work.
+/// The lock of a batch in work.
 pub enum InWork<'a> {
-    /// Others may be too.
+    /// Other batches may be in work too.
     Together { _held: RwLockReadGuard<'a, ()> },
-    /// No other is.
+    /// No other batch is in work.
     Alone { _held: RwLockWriteGuard<'a, ()> },
 }
 
@@ -48,12 +51,12 @@ impl CrashJournal {
         }
     }
 
-    /// How many messages that come again are taken at once.
+    /// The largest number of redelivered messages in a batch.
     pub fn most_at_once(&self) -> usize {
         size(self.batch_max, 0)
     }
 
-    /// How many of these messages are tried together, from the first on, by the tries behind them.
+    /// The number of messages, from the first on, that are tried together after these tries.
     pub fn part(&self, messages: &[Uuid], tries: &BTreeMap<Uuid, Tries>) -> usize {
         let mut most = self.most_at_once();
         let behind = |message| tries.get(message).copied().unwrap_or_default();
@@ -66,16 +69,16 @@ impl CrashJournal {
         messages.len()
     }
 
-    /// Waits until a batch that comes for the first time may be worked on.
+    /// Waits until a batch of first deliveries may be worked on.
     pub async fn begin(&self) -> InWork<'_> {
         let held = self.in_work.read().await;
         InWork::Together { _held: held }
     }
 
-    /// Waits until messages that come again may be tried, and notes the try.
+    /// Waits until redelivered messages may be tried, and records the try.
     ///
     /// # Errors
-    /// Where the database can't work at present. Then the try must not begin.
+    /// If the database does not work at present. The try must not begin then.
     pub async fn begin_again(
         &self,
         messages: &[Uuid],
@@ -90,7 +93,7 @@ impl CrashJournal {
         } else {
             self.begin().await
         };
-        // Before it is written: what may be there is to be taken back.
+        // Before it is written, since a write that seems to fail may have been committed.
         for message in messages {
             let mut begun = self.begun();
             let begun = begun.entry(*message).or_default();
@@ -104,10 +107,10 @@ impl CrashJournal {
         Ok(in_work)
     }
 
-    /// Forgets messages that are settled.
+    /// Deletes the tries of settled messages.
     ///
     /// # Errors
-    /// Where the database can't work at present.
+    /// If the database does not work at present.
     pub async fn settled(&self, messages: &[Uuid]) -> Result<(), LedgerError> {
         self.ledger.forget_suspects(messages).await?;
         let mut begun = self.begun();
@@ -117,23 +120,23 @@ impl CrashJournal {
         Ok(())
     }
 
-    /// The tries behind these messages.
+    /// The recorded tries of these messages.
     ///
     /// # Errors
-    /// Where the database can't work at present.
+    /// If the database does not work at present.
     pub async fn tries(&self, messages: &[Uuid]) -> Result<BTreeMap<Uuid, Tries>, LedgerError> {
         self.ledger.tries(messages).await
     }
 
-    /// Leaves the tries that did not end as they are noted: one of them crashed a worker.
+    /// Keeps the recorded tries that did not end: one of them made a worker panic.
     pub fn crashed(&self) {
         self.begun().clear();
     }
 
-    /// Takes back the tries that did not end, since nothing crashed.
+    /// Deletes the tries that did not end, since nothing crashed.
     ///
     /// # Errors
-    /// Where the database can't work at present. They are kept for the next call.
+    /// If the database does not work at present. The next call deletes them.
     pub async fn uncount(&self) -> Result<(), LedgerError> {
         let begun = self.begun().clone();
         if begun.is_empty() {
@@ -144,11 +147,11 @@ impl CrashJournal {
         Ok(())
     }
 
-    /// Takes back what did not end, forgets what a process left behind that died between settling a message and
-    /// forgetting it, and shows that a try can be noted. To be called before anything is consumed.
+    /// Deletes the tries that did not end, and old rows of processes that died after a message was
+    /// settled. Shows that the role may record a try. Called before anything is consumed.
     ///
     /// # Errors
-    /// Where the database can't work at present, or the role lacks a grant.
+    /// If the database does not work at present, or the role lacks a grant.
     pub async fn open(&self) -> Result<(), LedgerError> {
         self.uncount().await?;
         self.ledger.clean_suspects(KEPT_FOR).await?;
@@ -160,7 +163,7 @@ impl CrashJournal {
     }
 }
 
-/// How many messages are tried together that have so many such tries behind them.
+/// The number of messages that are tried together after so many tries.
 fn size(batch_max: usize, tries: u32) -> usize {
     let smaller = |size: usize, _| size / SHRINK;
     // As many steps make every size 0.
@@ -172,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_try_is_of_fewer_messages_until_it_is_alone() {
+    fn each_try_after_a_crash_has_fewer_messages() {
         let sizes: Vec<usize> = (0..6).map(|tries| size(500, tries)).collect();
         assert_eq!(sizes, [125, 31, 7, 1, 1, 1]);
         assert_eq!(size(1, 0), 1);

@@ -1,7 +1,7 @@
-//! One generation of the pool: what it needs, its workers, its end.
+//! A generation: connections, workers, and their end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
@@ -10,117 +10,81 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::batch::Worker;
-use super::copies::{Copies, Courier};
-use super::{Exit, Handover, Pool, WorkerError};
+use super::copies::{CopyQueues, CopySender};
+use super::operator_pause;
+use super::shared::Shared;
+use super::state::{Exit, Report};
 use crate::broker::{self, Broker, BrokerError, Consumer};
 use crate::common::failpoint;
 use crate::telemetry::Pause;
 
-/// How long the others of a failed generation may finish what they have in hand.
+/// The time in which the workers of a failed generation may settle the messages in flight.
 const WIND_DOWN: Duration = Duration::from_secs(5);
 
-/// How long nothing is settled until it is seen whether the broker takes messages.
+/// The time without a settled batch after which a probe asks whether the broker takes messages.
 const IDLE_PROBE: Duration = Duration::from_secs(5);
 
-impl Pool {
-    /// One generation, from what the one before left to its end.
-    pub(super) async fn generation(
-        &self,
-        handover: &Handover,
-        ready: &mut bool,
-    ) -> Result<Exit, WorkerError> {
+/// Begins generations, and sees each to its end.
+pub struct Generations {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    /// Whether the topology was found to lose no message.
+    topology_checked: AtomicBool,
+}
+
+/// The connections, channels and tasks of one generation.
+struct Resources {
+    broker: Arc<Broker>,
+    consumer: Arc<Consumer>,
+    workers: Vec<Worker>,
+    copy_senders: [CopySender; 2],
+}
+
+impl Generations {
+    pub fn new(shared: Arc<Shared>, stop: CancellationToken) -> Self {
+        Self {
+            shared,
+            stop,
+            topology_checked: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs one generation. `server_failed`: the last one ended because a server failed.
+    pub async fn run(&self, server_failed: bool) -> Report {
         let started = tokio::select! {
-            started = self.start(handover) => started,
-            () = self.stop.cancelled() => return Ok(Exit::Stopped),
+            started = self.start(server_failed) => started,
+            () = self.stop.cancelled() => Err(Exit::Stopped),
         };
-        let Resources {
-            broker,
-            consumer,
-            workers,
-            couriers,
-        } = match started {
-            Ok(resources) => resources,
-            Err(end) => return Ok(end),
-        };
-        *ready = true;
-        let status = &self.shared.telemetry.status;
-        status.database(Ok(()));
-        status.broker(true);
-        status.consuming();
-        let queue = self.shared.settings.topology.work_queue.as_str();
-        info!(queue, workers = workers.len(), "ready");
-        let mut copying = JoinSet::new();
-        for courier in couriers {
-            copying.spawn(courier.run());
+        match started {
+            Ok(resources) => Report {
+                exit: self.work(resources).await,
+                was_ready: true,
+            },
+            Err(exit) => Report {
+                exit,
+                was_ready: false,
+            },
         }
-        let over = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        for worker in workers {
-            tasks.spawn(worker.run(over.clone()));
-        }
-        let ended = match self.watch(&mut tasks, &broker, &consumer, &over).await {
-            Ok(Exit::Broker(error)) => Ok(Exit::Broker(broker.cause(error).await)),
-            ended => ended,
-        };
-        // What did not end by now ends here, and is no crash. Before the tasks are dropped: a statement that is under way
-        // would keep its connection busy. Where it fails, it is done before the next generation begins.
-        let _ = timeout(WIND_DOWN, self.shared.journal.uncount()).await;
-        tasks.shutdown().await;
-        status.not_consuming();
-        status.broker(false);
-        // Where it fails, what was settled is delivered again, and answered as before.
-        let _ = timeout(WIND_DOWN, consumer.settle_the_rest()).await;
-        if let Ok(Exit::Broker(error)) = &ended
-            && error.is_blocked()
-        {
-            copying.abort_all();
-            return Ok(self.wait_out(&broker, error).await);
-        }
-        // They end once the workers are gone and what they left is sent.
-        let sent = async { while copying.join_next().await.is_some() {} };
-        let _ = timeout(WIND_DOWN, sent).await;
-        copying.abort_all();
-        broker.close().await;
-        ended
     }
 
-    /// Waits until the broker takes messages again, with nothing in hand. Whoever stops us need not wait for that.
-    async fn wait_out(&self, broker: &Broker, blocked: &BrokerError) -> Exit {
-        error!(error = %blocked, "paused: the broker");
-        self.shared.telemetry.status.paused(Pause::Broker, &blocked);
-        broker.stop_consuming().await;
-        tokio::select! {
-            () = broker.unblocked() => {}
-            () = self.stop.cancelled() => {}
+    /// Opens everything that must be there before the first delivery comes.
+    async fn start(&self, server_failed: bool) -> Result<Resources, Exit> {
+        let shared = &self.shared;
+        let paused = shared.ledger.pause().await.map_err(Exit::Ledger)?;
+        if let Some(fleet) = paused {
+            return Err(Exit::Paused(fleet));
         }
-        broker.close().await;
-        Exit::Unblocked
-    }
-
-    /// Everything a generation needs, in the order in which it must be there before a delivery comes.
-    async fn start(&self, handover: &Handover) -> Result<Resources, Exit> {
-        let settings = &self.shared.settings;
-        match self.look().await {
-            Ok(None) => {}
-            Ok(Some(told)) => return Err(Exit::Paused(told)),
-            Err(error) => return Err(Exit::Ledger(error)),
-        }
-        let probed = self.shared.ledger.probe().await;
-        probed.map_err(Exit::Ledger)?;
-        let opened = self.shared.journal.open().await;
-        opened.map_err(Exit::Ledger)?;
-        let broker = Arc::new(
-            Broker::connect(settings, handover.failed)
-                .await
-                .map_err(Exit::Broker)?,
-        );
+        shared.ledger.probe().await.map_err(Exit::Ledger)?;
+        shared.journal.open().await.map_err(Exit::Ledger)?;
+        let connected = Broker::connect(&shared.settings, server_failed).await;
+        let broker = Arc::new(connected.map_err(Exit::Broker)?);
         let opened = tokio::select! {
             opened = self.open(&broker) => opened,
             blocked = broker.blocked() => Err(blocked),
         };
         match opened {
             Ok(resources) => Ok(resources),
-            Err(error) if error.is_blocked() => Err(self.wait_out(&broker, &error).await),
+            Err(error) if error.is_blocked() => Err(self.await_unblocked(&broker, &error).await),
             Err(error) => {
                 let cause = broker.cause(error).await;
                 broker.close().await;
@@ -132,12 +96,11 @@ impl Pool {
     async fn open(&self, broker: &Arc<Broker>) -> Result<Resources, BrokerError> {
         let settings = &self.shared.settings;
         let alternate = broker.ensure_topology(settings).await?;
-        // Until it was in order once, whatever failed before.
-        if !self.assured.load(Ordering::Relaxed) {
+        if !self.topology_checked.load(Ordering::Relaxed) {
             if let Some(warning) = broker::assure(settings, alternate).await? {
                 warn!(event = "alternate_exchange", "{warning}");
             }
-            self.assured.store(true, Ordering::Relaxed);
+            self.topology_checked.store(true, Ordering::Relaxed);
         }
         let mut publishers = Vec::new();
         for _ in 0..settings.worker.concurrency {
@@ -148,7 +111,7 @@ impl Pool {
         }
         let queue = settings.topology.work_queue.as_str();
         let consumer = Arc::new(broker.consumer(queue, settings.in_flight()).await?);
-        let (copies, couriers) = Copies::new(&self.shared, broker);
+        let (copies, copy_senders) = CopyQueues::new(&self.shared, broker);
         let worker = |publisher| {
             let (shared, copies) = (self.shared.clone(), copies.clone());
             Worker::new(shared, broker.clone(), consumer.clone(), publisher, copies)
@@ -158,94 +121,167 @@ impl Pool {
             broker: broker.clone(),
             consumer,
             workers,
-            couriers,
+            copy_senders,
         })
     }
 
-    /// Waits for the first worker to end, or for the stop; then for the others, within bounds.
+    /// Runs the workers until one ends or the generation is to end, and winds down.
+    async fn work(&self, resources: Resources) -> Exit {
+        let Resources {
+            broker,
+            consumer,
+            workers,
+            copy_senders,
+        } = resources;
+        let status = &self.shared.telemetry.status;
+        status.database(Ok(()));
+        status.broker(true);
+        status.consuming();
+        let queue = self.shared.settings.topology.work_queue.as_str();
+        info!(event = "ready", queue, workers = workers.len(), "ready");
+        let mut copying = JoinSet::new();
+        for sender in copy_senders {
+            copying.spawn(sender.run());
+        }
+        let over = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for worker in workers {
+            tasks.spawn(worker.run(over.clone()));
+        }
+        let exit = match self.watch(&mut tasks, &broker, &consumer, &over).await {
+            Exit::Broker(error) => Exit::Broker(broker.cause(error).await),
+            exit => exit,
+        };
+        let exit = self.of_stop(exit);
+        // Tries that did not end by now end here, and are no crash. They are taken back before the
+        // tasks are dropped, since a running statement would keep its connection busy. If that
+        // fails, the next generation does it before it begins.
+        let _ = timeout(WIND_DOWN, self.shared.journal.uncount()).await;
+        tasks.shutdown().await;
+        status.not_consuming();
+        status.broker(false);
+        // If this fails, settled messages are delivered again, and answered as before.
+        let _ = timeout(WIND_DOWN, consumer.settle_the_rest()).await;
+        if let Exit::Broker(error) = &exit
+            && error.is_blocked()
+        {
+            copying.abort_all();
+            return self.await_unblocked(&broker, error).await;
+        }
+        // The senders end once the workers are gone and every queued copy is sent.
+        let sent = async { while copying.join_next().await.is_some() {} };
+        let _ = timeout(WIND_DOWN, sent).await;
+        copying.abort_all();
+        broker.close().await;
+        exit
+    }
+
+    /// Waits for the first reason to end, and then, within bounds, for the workers.
     async fn watch(
         &self,
         tasks: &mut JoinSet<Exit>,
         broker: &Broker,
         consumer: &Consumer,
         over: &CancellationToken,
-    ) -> Result<Exit, WorkerError> {
-        let mut end = tokio::select! {
+    ) -> Exit {
+        let mut exit = tokio::select! {
             first = tasks.join_next() => first.map_or(Exit::Stopped, |first| self.joined(first)),
             error = broker.blocked() => Exit::Broker(error),
-            error = self.takes_nothing(broker) => Exit::Broker(error),
-            told = self.shared.paused() => match told {
-                Ok(told) => Exit::Paused(told),
+            error = self.probe_while_idle(broker) => Exit::Broker(error),
+            paused = operator_pause::requested(&self.shared) => match paused {
+                Ok(fleet) => Exit::Paused(fleet),
                 Err(error) => Exit::Ledger(error),
             },
             () = self.stop.cancelled() => Exit::Stopped,
         };
         let stopping = self.stop.is_cancelled();
-        let backoff = if matches!(end, Exit::Stopped | Exit::Paused(_)) {
+        let limit = if exit.is_orderly() {
             self.shared.settings.worker.shutdown_timeout
         } else {
-            // What was handed out is finished; the rest is delivered again.
+            // The batches in flight are finished; everything else is delivered again.
             over.cancel();
             WIND_DOWN
         };
         let rest = async {
-            if !matches!(end, Exit::Broker(_)) {
-                // A stop, or a pause, finishes what was delivered; whoever else ends it, nothing more is to come.
+            if !matches!(exit, Exit::Broker(_)) {
+                // An orderly end finishes what was delivered. After any other, no further delivery
+                // is to come.
                 if let Err(error) = consumer.stop().await {
-                    end = Exit::Broker(error);
+                    exit = Exit::Broker(error);
                 }
                 if stopping {
                     failpoint::hit(failpoint::STOPPING);
                 }
             }
             while let Some(next) = tasks.join_next().await {
-                end = worse(
-                    std::mem::replace(&mut end, Exit::Stopped),
-                    self.joined(next),
-                );
-                if !matches!(end, Exit::Stopped | Exit::Paused(_)) {
+                exit = std::mem::replace(&mut exit, Exit::Stopped).worse(self.joined(next));
+                if !exit.is_orderly() {
                     over.cancel();
                 }
             }
         };
-        let finished = timeout(backoff, rest).await.is_ok();
-        if !self.stop.is_cancelled() {
-            return Ok(end);
+        let finished = timeout(limit, rest).await.is_ok();
+        if self.stop.is_cancelled() && !finished && !is_server(&exit) {
+            return Exit::Unfinished;
         }
-        match end {
-            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::Panicked if finished => {
-                Ok(Exit::Stopped)
-            }
-            Exit::Stopped | Exit::Unblocked | Exit::Paused(_) | Exit::Panicked => {
-                Err(WorkerError::Unfinished)
-            }
+        exit
+    }
+
+    /// The same exit, unless the process was told to stop: then no generation follows.
+    fn of_stop(&self, exit: Exit) -> Exit {
+        if !self.stop.is_cancelled() {
+            return exit;
+        }
+        match exit {
+            Exit::Stopped | Exit::Panicked | Exit::Unblocked | Exit::Paused(_) => Exit::Stopped,
+            Exit::Unfinished => Exit::Unfinished,
             Exit::Ledger(error) => {
-                warn!(error = %error, "the database failed during the stop");
-                Err(WorkerError::Unfinished)
+                let event = "database_unavailable";
+                warn!(event, %error, "the database failed during the stop");
+                Exit::Unfinished
             }
             Exit::Broker(error) => {
-                warn!(error = %error, "the broker failed during the stop");
-                Err(WorkerError::Unfinished)
+                let event = "broker_unavailable";
+                warn!(event, %error, "the broker failed during the stop");
+                Exit::Unfinished
             }
         }
     }
 
-    /// A worker that panicked met a bug: what was in work is delivered again, and counted as a crash.
+    /// The exit of a worker task. If it panicked, its batch is delivered again and counts as a crash.
     fn joined(&self, result: Result<Exit, JoinError>) -> Exit {
         result.unwrap_or_else(|error| {
             self.shared.journal.crashed();
-            error!(%error, "worker task panicked; this is a bug in revertd, please report it");
+            error!(
+                event = "worker_panicked",
+                %error,
+                "a worker task panicked; this is a bug in revertd, please report it"
+            );
             Exit::Panicked
         })
     }
 
-    /// Returns once the broker takes no messages, while there are none to publish: it says so only to who tries.
-    async fn takes_nothing(&self, broker: &Broker) -> BrokerError {
+    /// Waits until the broker takes messages again, with no message in flight. A stop ends the wait.
+    async fn await_unblocked(&self, broker: &Broker, blocked: &BrokerError) -> Exit {
+        error!(event = "broker_unavailable", error = %blocked, "paused: the broker");
+        self.shared.telemetry.status.paused(Pause::Broker, &blocked);
+        broker.stop_consuming().await;
+        tokio::select! {
+            () = broker.unblocked() => {}
+            () = self.stop.cancelled() => {}
+        }
+        broker.close().await;
+        Exit::Unblocked
+    }
+
+    /// Returns once the broker refuses messages. It says so only to a connection that publishes, so
+    /// an idle generation probes.
+    async fn probe_while_idle(&self, broker: &Broker) -> BrokerError {
         let mut publisher = None;
         loop {
-            let settled = self.shared.settled.load(Ordering::Relaxed);
+            let settled = self.shared.settled();
             sleep(IDLE_PROBE).await;
-            if self.shared.settled.load(Ordering::Relaxed) != settled {
+            if self.shared.settled() != settled {
                 continue;
             }
             let probing = async {
@@ -264,25 +300,6 @@ impl Pool {
     }
 }
 
-/// What a generation works with.
-struct Resources {
-    broker: Arc<Broker>,
-    consumer: Arc<Consumer>,
-    workers: Vec<Worker>,
-    couriers: [Courier; 2],
-}
-
-/// The end that says more about what to do next.
-fn worse(one: Exit, other: Exit) -> Exit {
-    let rank = |end: &Exit| match end {
-        Exit::Stopped | Exit::Unblocked | Exit::Paused(_) => 0,
-        Exit::Broker(_) => 1,
-        Exit::Ledger(_) => 2,
-        Exit::Panicked => 3,
-    };
-    if rank(&other) > rank(&one) {
-        other
-    } else {
-        one
-    }
+fn is_server(exit: &Exit) -> bool {
+    matches!(exit, Exit::Ledger(_) | Exit::Broker(_))
 }

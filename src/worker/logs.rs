@@ -1,5 +1,4 @@
-//! What the workers of a process log of that which publishers and subscribers can cause: each kind
-//! at most once a minute, with how often it was.
+//! Log lines that publishers and subscribers can cause: each kind at most once a minute, with a count.
 
 use tracing::{debug, warn};
 
@@ -7,6 +6,7 @@ use crate::broker::{Delivery, Message};
 use crate::common::log_limit::LogLimit;
 use crate::domain::event::Event;
 use crate::domain::outcome::Failure;
+use crate::domain::request::Envelope;
 
 /// One limit for each kind.
 #[derive(Debug, Default)]
@@ -18,19 +18,21 @@ pub struct Logs {
     copies_failed: LogLimit,
     reply_to_refused: LogLimit,
     denied: LogLimit,
+    untrusted: LogLimit,
     malformed: LogLimit,
     exhausted: LogLimit,
 }
 
 impl Logs {
-    /// A queue refused so many messages, of which this is the first.
+    /// A queue refused messages; `first` is one of them.
     pub fn refused(&self, messages: usize, first: &Message<'_>) {
         if let Some(messages) = self.refused.note(messages as u64) {
             warn!(
+                event = "queue_refused",
                 messages,
                 to = first.target(),
-                "refused: a queue is full, or without a leader, or does not answer; make room in it, or mend \
-                 its cluster"
+                "a queue refused messages: it is full, has no leader, or does not answer; make room in \
+                 it, or repair its cluster"
             );
         }
     }
@@ -41,50 +43,62 @@ impl Logs {
             // Of the first that is traced.
             let trace_id = events.iter().find_map(Message::trace_id);
             warn!(
+                event = "event_unroutable",
                 events = count,
-                exchange, trace_id, "no queue is bound for these events"
+                exchange,
+                trace_id,
+                "no queue is bound for these events; bind one, or set topology.reply_queue_declare"
             );
         }
     }
 
-    /// The dead-letter queue refused the letter of a malformed request, which is settled without
-    /// it.
+    /// The dead-letter queue refused the dead letter of a malformed request. The request is settled
+    /// without it.
     pub fn letter_dropped(&self, delivery: &Delivery) {
         if let Some(letters) = self.letters_dropped.note(1) {
             let (message_id, client) = ids(delivery);
             warn!(
+                event = "dead_letter_dropped",
                 letters,
                 message_id,
                 client,
-                "the dead-letter queue is full: letters of malformed requests were dropped; make room with \
-                 `revertd dead-letters discard`"
+                "the dead-letter queue is full: dead letters of malformed requests were dropped; make \
+                 room with `revertd dead-letters discard`"
             );
         }
     }
 
-    /// An event is in revertd's own queue, and a subscriber's queue refused it to the end.
+    /// A subscriber's queue refused an event until the last retry. It is in revertd's own queue.
     pub fn undelivered(&self, delivery: &Delivery) {
         if let Some(events) = self.undelivered.note(1) {
             let (message_id, client) = ids(delivery);
             warn!(
+                event = "event_undelivered",
                 events,
                 message_id,
                 client,
-                "a subscriber's queue refused events to the end; make room in it, then send them again with \
-                 `revertd events republish`"
+                "a subscriber's queue refused events until the last retry; make room in it, then send \
+                 them again with `revertd events republish`"
             );
         }
     }
 
-    /// Copies to `reply_to` did not arrive, the last for this reason.
-    pub fn copies_failed(&self, copies: usize, reason: &str) {
+    /// Copies did not reach the queues named by `reply_to`; `error` is the last cause.
+    pub fn copies_failed(&self, copies: usize, error: &str) {
         if let Some(copies) = self.copies_failed.note(copies as u64) {
-            warn!(copies, reason, "copies to reply_to did not arrive");
+            warn!(
+                event = "copies_failed",
+                copies, error, "copies of events did not reach the queues named by reply_to"
+            );
         }
-        debug!(copies, reason, "copies to reply_to did not arrive");
+        debug!(
+            copies,
+            error, "copies of events did not reach the queues named by reply_to"
+        );
     }
 
-    /// A request names a queue in `reply_to` that may not be named: its event goes to the reply exchange alone.
+    /// A request names a queue in `reply_to` that it may not name. Its event goes to the reply
+    /// exchange alone.
     pub fn reply_to_refused(&self, delivery: &Delivery, queue: &str) {
         if let Some(requests) = self.reply_to_refused.note(1) {
             let (message_id, client) = ids(delivery);
@@ -94,22 +108,38 @@ impl Logs {
                 client,
                 reply_to = queue,
                 event = "reply_to_refused",
-                "no copy was sent to reply_to: it is a queue of revertd's own, or does not match amqp.reply_to_pattern; have the \
-                 client name another, or widen the pattern"
+                "no copy was sent to reply_to: it is one of revertd's own queues, or does not match \
+                 amqp.reply_to_pattern; have the client name another queue, or widen the pattern"
             );
         }
     }
 
-    /// A request was refused for want of a client or a grant.
+    /// A request was refused because its client is unknown or has no grant.
     pub fn denied(&self, delivery: &Delivery, event: &Event) {
         if let Some(requests) = self.denied.note(1) {
             let (message_id, client) = ids(delivery);
             warn!(
+                event = "request_denied",
                 requests,
                 message_id,
                 client,
                 reason = event.reason,
                 "denied: requests of clients without a grant were refused"
+            );
+        }
+    }
+
+    /// A message waits until the login that names its client is trusted.
+    pub fn untrusted(&self, envelope: &Envelope) {
+        if let Some(messages) = self.untrusted.note(1) {
+            warn!(
+                event = "untrusted_login",
+                messages,
+                login = envelope.client,
+                message_id = envelope.message_id,
+                "a message waits: its login names another client and is not trusted to. If it is a \
+                 former login of the worker or an operator's, add it to amqp.trusted_users and \
+                 restart the workers; otherwise find out who publishes with it"
             );
         }
     }
@@ -123,6 +153,7 @@ impl Logs {
         if let Some(messages) = limit.note(1) {
             let (message_id, client) = ids(delivery);
             warn!(
+                event = "dead_lettered",
                 messages,
                 message_id,
                 client,

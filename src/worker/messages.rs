@@ -1,30 +1,30 @@
-//! What is to be published of a batch.
+//! The messages that follow from a batch.
 
 use jiff::Timestamp;
 
-use super::Shared;
+use super::shared::Shared;
 use crate::broker::{Delivery, Message};
 use crate::domain::disposition::Disposition;
 
-/// A message, and what it is to which delivery of the batch.
+/// A message, its role, and the delivery of the batch that it belongs to.
 pub struct Outgoing<'a> {
     pub index: usize,
     pub role: MessageRole,
     pub message: Message<'a>,
 }
 
-/// What a message is to its delivery.
+/// The role of a message for its delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageRole {
     Event,
-    /// The event once more, to revertd's own queue alone.
+    /// The event again, to revertd's own queue alone.
     OwnEvent,
     Letter,
     /// The delivery itself, to wait.
     Waiting,
 }
 
-/// An answer is an event, a retry the message itself, a dead letter both.
+/// An answer is an event; a retry is the delivered message; a dead letter is both.
 pub fn messages<'a>(
     shared: &'a Shared,
     batch: &'a [Delivery],

@@ -1,19 +1,17 @@
-//! What is shown of the workers of a process: where it is served, and what is looked at for it.
+//! The telemetry of the workers: counters, durations, status, spans, and the server that shows them.
 
 use std::convert::Infallible;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::Shared;
+use super::shared::Shared;
 use crate::broker;
 use crate::broker::Depths;
 use crate::config::Settings;
 use crate::domain::refusal::{FailureReason, OTHER_REASON, RefusalReason};
-use crate::domain::request::Envelope;
 use crate::ledger::Ledger;
 use crate::telemetry;
 use crate::telemetry::{
@@ -21,26 +19,21 @@ use crate::telemetry::{
     TelemetryError, Times, Traces,
 };
 
-/// How often the database is asked where there is no work that asks it.
+/// The time without a statement after which the database is asked whether it answers.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the queues are looked at.
+/// The time between two polls of the queues' depths.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Between two warnings of what publishers can cause.
-const QUIET_FOR: Duration = Duration::from_mins(1);
-
-/// What the workers record in.
+/// The records of the workers.
 pub struct WorkerTelemetry {
     pub counters: Counters,
     pub times: Times,
     pub status: ProcessStatus,
     pub traces: Option<Traces>,
-    /// When it was last said that a login is not trusted.
-    untrusted_said: Mutex<Option<Instant>>,
 }
 
-/// What serves it, and sends it.
+/// The server of `telemetry.listen` and the exporter to `telemetry.otlp_endpoint`.
 pub struct TelemetryServer {
     listening: Option<Listening>,
     exporting: Option<Exporting>,
@@ -83,7 +76,7 @@ impl WorkerTelemetry {
                 let (asked, stop) = (status.clone(), stop.clone());
                 let readiness = move || {
                     if stop.is_cancelled() {
-                        return Err("stopping: what is in hand is finished".into());
+                        return Err("stopping: messages in flight are settled first".into());
                     }
                     asked.readiness()
                 };
@@ -100,43 +93,21 @@ impl WorkerTelemetry {
             times,
             status,
             traces,
-            untrusted_said: Mutex::default(),
         };
         Ok((telemetry, server))
-    }
-
-    /// A message waits for the login that names its client to be trusted: counted, and said once a minute at most, since
-    /// whoever may publish can cause it.
-    pub fn untrusted(&self, envelope: &Envelope) {
-        self.counters.untrusted();
-        let mut said = self
-            .untrusted_said
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if said.is_some_and(|said| said.elapsed() < QUIET_FOR) {
-            return;
-        }
-        *said = Some(Instant::now());
-        warn!(
-            login = envelope.client,
-            message_id = envelope.message_id,
-            event = "untrusted_login",
-            "a message waits: this login names another client, and is not trusted to; where it is a former login of the \
-             worker or an operator's, add it to amqp.trusted_users and restart the workers; else see who publishes"
-        );
     }
 }
 
 impl TelemetryServer {
-    /// Looks after what nobody tells, for as long as it is polled; not where nobody would see it.
-    pub async fn look(&self, shared: &Shared) -> Infallible {
+    /// Polls the database and the queues, if the result is shown. Never returns.
+    pub async fn poll(&self, shared: &Shared) -> Infallible {
         if self.listening.is_some() {
             tokio::join!(ask_database(shared), look_at_queues(shared));
         }
         std::future::pending().await
     }
 
-    /// Sends what is left to be sent.
+    /// Exports the remaining spans.
     pub async fn close(self) {
         if let Some(exporting) = self.exporting {
             exporting.stop().await;
@@ -144,7 +115,7 @@ impl TelemetryServer {
     }
 }
 
-/// Whether it answers. Work tells that too, and then nobody asks.
+/// Asks whether the database answers, unless a batch showed it.
 async fn ask_database(shared: &Shared) {
     let status = &shared.telemetry.status;
     loop {

@@ -1,4 +1,4 @@
-//! A RabbitMQ that blocks publishers, loses patience, or loses what revertd declared.
+//! A RabbitMQ that blocks publishers, closes connections, or loses the topology.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio::time::sleep;
 
 use crate::instance::Instance;
 use crate::support::audit::audit;
-use crate::support::line::Line;
 use crate::support::load::Load;
+use crate::support::reconnect::ReconnectingChannel;
 use crate::support::report::{full, report, seed};
-use crate::support::{Stage, eventually};
+use crate::support::{TestEnv, eventually};
 
 fn size() -> usize {
     if full() { 6000 } else { 600 }
@@ -25,11 +25,11 @@ fn alarm() -> Duration {
 /// Under load, the broker runs out of something; later it has it again.
 async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
     let (instance, servers) = Instance::start();
-    let mut stage = Stage::on(servers).await;
-    stage.set("WORKER__BATCH_MAX", "20");
-    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
-    let load = Load::mixed(&stage, seed(), size()).await;
-    let worker = stage.start_worker().await;
+    let mut env = TestEnv::on(servers).await;
+    env.set("WORKER__BATCH_MAX", "20");
+    env.set("DATABASE__LOCK_TIMEOUT", "30s");
+    let load = Load::mixed(&env, seed(), size()).await;
+    let worker = env.start_worker().await;
     let files = || {
         let listed = std::fs::read_dir(format!("/proc/{}/fd", worker.pid()));
         listed.expect("it runs").count()
@@ -37,10 +37,9 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
     // Without the connections to the database that come with the work.
     let before = files();
     // What is published can't be answered before the alarm is on.
-    stage
-        .sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
+    env.sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
         .await;
-    load.publish(&stage).await;
+    load.publish(&env).await;
     instance.control(raise).await;
     let alarms = async || {
         let alarms = instance
@@ -49,7 +48,7 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
         alarms.contains("resource_limit")
     };
     eventually("the alarm is on", alarms).await;
-    stage.sql("COMMIT").await;
+    env.sql("COMMIT").await;
     eventually("it is said at once", async || {
         worker.log().contains("takes no messages")
     })
@@ -62,7 +61,7 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
     );
     instance.control(clear).await;
     let log = worker.log();
-    let most = stage.most_redeliveries(&stage.name("work")).await;
+    let most = env.most_redeliveries(&env.name("work")).await;
     assert!(
         most <= 3,
         "the pool waits without a delivery in hand: {most} redeliveries"
@@ -72,12 +71,12 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
         files() <= before + 10
     })
     .await;
-    let count = audit(&stage, &load, vec![worker]).await;
+    let count = audit(&env, &load, vec![worker]).await;
     report(fault, 1, count);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_memory_alarm_is_said_at_once_and_waited_for() {
+async fn a_memory_alarm_is_logged_and_waited_for() {
     let raise = ["set_vm_memory_high_watermark", "0.000001"];
     blocked(
         "broker: memory alarm",
@@ -88,7 +87,7 @@ async fn a_memory_alarm_is_said_at_once_and_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_alarm_is_said_at_once_and_waited_for() {
+async fn a_disk_alarm_is_logged_and_waited_for() {
     let raise = ["set_disk_free_limit", "100000GB"];
     blocked(
         "broker: disk alarm",
@@ -100,49 +99,49 @@ async fn a_disk_alarm_is_said_at_once_and_waited_for() {
 
 /// The broker loses patience with a worker that waits for a lock in the database.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_acknowledgement_that_comes_too_late_costs_nothing() {
+async fn a_consumer_timeout_loses_and_doubles_nothing() {
     let (instance, servers) = Instance::start();
     let set = "application:set_env(rabbit, consumer_timeout, 1000).";
     instance.control(&["eval", set]).await;
     // A channel looks at its deliveries once in a tick, which is a minute, or none where it sleeps.
     let tick = "[Channel ! tick || Channel <- rabbit_channel:list_local()].";
-    let mut stage = Stage::on(servers).await;
-    stage.set("DATABASE__LOCK_TIMEOUT", "30s");
-    let load = Load::mixed(&stage, seed(), size()).await;
-    let mut worker = stage.start_worker().await;
+    let mut env = TestEnv::on(servers).await;
+    env.set("DATABASE__LOCK_TIMEOUT", "30s");
+    let load = Load::mixed(&env, seed(), size()).await;
+    let mut worker = env.start_worker().await;
     let rounds = if full() { 10 } else { 2 };
     for part in load.parts(load.requests.len().div_ceil(rounds)) {
         let before = worker.log().len();
-        stage
-            .sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
+        env.sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
             .await;
-        load.publish_part(&stage, part).await;
+        load.publish_part(&env, part).await;
         eventually("the broker closes the channel", async || {
             instance.control(&["eval", tick]).await;
-            stage.consumers().await == 0
+            env.consumers().await == 0
         })
         .await;
-        stage.sql("COMMIT").await;
+        env.sql("COMMIT").await;
         worker.logged_since(before, "paused: the broker").await;
         worker.logged_since(before, " ready ").await;
     }
-    let count = audit(&stage, &load, vec![worker]).await;
+    let count = audit(&env, &load, vec![worker]).await;
     report("broker: consumer timeout", rounds, count);
 }
 
 /// All connections, or one channel of each, closed by the broker again and again.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_and_channels_closed_by_the_broker_are_opened_again() {
+async fn connections_closed_by_the_broker_are_reopened() {
     let (instance, servers) = Instance::start();
-    let mut stage = Stage::on(servers).await;
-    stage.set("WORKER__BATCH_MAX", "20");
-    let load = Load::mixed(&stage, seed(), size()).await;
-    let workers = vec![stage.start_worker().await, stage.start_worker().await];
+    let mut env = TestEnv::on(servers).await;
+    env.set("WORKER__BATCH_MAX", "20");
+    let load = Load::mixed(&env, seed(), size()).await;
+    let workers = vec![env.start_worker().await, env.start_worker().await];
     let rounds = if full() { 20 } else { 3 };
     let kill_channels = "[exit(Pid, kill) || Pid <- rabbit_channel:list_local()].";
     let faults = async {
         for round in 0..rounds {
-            stage.told(round * load.requests.len() / (rounds + 1)).await;
+            env.await_events(round * load.requests.len() / (rounds + 1))
+                .await;
             if round % 2 == 0 {
                 instance.control(&["close_all_connections", "fault"]).await;
             } else {
@@ -150,8 +149,8 @@ async fn connections_and_channels_closed_by_the_broker_are_opened_again() {
             }
         }
     };
-    tokio::join!(load.publish(&stage), faults);
-    let count = audit(&stage, &load, workers).await;
+    tokio::join!(load.publish(&env), faults);
+    let count = audit(&env, &load, workers).await;
     report("broker: connections and channels closed", rounds, count);
 }
 
@@ -160,13 +159,13 @@ async fn connections_and_channels_closed_by_the_broker_are_opened_again() {
 /// On a broker of its own, and a queue is deleted only once all are there: RabbitMQ 3.10 ends the supervisor of its
 /// dead-lettering, until the node restarts, where such queues are deleted in the moment in which they begin.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deleted_under_load_is_declared_again() {
+async fn topology_deleted_under_load_is_declared_again() {
     let (_instance, servers) = Instance::start();
-    let mut stage = Stage::on(servers).await;
-    stage.set("WORKER__BATCH_MAX", "20");
-    let load = Load::mixed(&stage, seed(), size()).await;
-    let workers = vec![stage.start_worker().await, stage.start_worker().await];
-    let mut line = Line::new(&stage.servers.amqp);
+    let mut env = TestEnv::on(servers).await;
+    env.set("WORKER__BATCH_MAX", "20");
+    let load = Load::mixed(&env, seed(), size()).await;
+    let workers = vec![env.start_worker().await, env.start_worker().await];
+    let mut broker = ReconnectingChannel::new(&env.servers.amqp);
     let rounds = if full() { 10 } else { 1 };
     let queues = [
         "retry.100ms",
@@ -183,53 +182,57 @@ async fn what_is_deleted_under_load_is_declared_again() {
     let faults = async {
         for _ in 0..rounds {
             for queue in queues {
-                let name = stage.name(queue);
-                line.insist("declared", async |channel| {
-                    channel
-                        .queue_declare(name.as_str().into(), passive, FieldTable::default())
-                        .await
-                })
-                .await;
+                let name = env.name(queue);
+                broker
+                    .retry("declared", async |channel| {
+                        channel
+                            .queue_declare(name.as_str().into(), passive, FieldTable::default())
+                            .await
+                    })
+                    .await;
             }
             for exchange in ["replies", "dead", "requests"] {
-                let name = stage.name(exchange);
-                line.insist("deleted", async |channel| {
-                    channel
-                        .exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default())
-                        .await
-                })
-                .await;
+                let name = env.name(exchange);
+                broker
+                    .retry("deleted", async |channel| {
+                        channel
+                            .exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default())
+                            .await
+                    })
+                    .await;
             }
             for queue in queues {
-                let name = stage.name(queue);
-                line.insist("deleted", async |channel| {
-                    channel
-                        .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
-                        .await
-                })
-                .await;
+                let name = env.name(queue);
+                broker
+                    .retry("deleted", async |channel| {
+                        channel
+                            .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
+                            .await
+                    })
+                    .await;
             }
         }
     };
-    // Only an idle worker, which needs none of them, would not notice all: the load is on, and then comes again.
-    tokio::join!(load.publish(&stage), faults);
-    load.publish(&stage).await;
-    let count = audit(&stage, &load, workers).await;
+    // The load runs during the deletions and again after them: an idle worker uses no exchange and
+    // would not notice.
+    tokio::join!(load.publish(&env), faults);
+    load.publish(&env).await;
+    let count = audit(&env, &load, workers).await;
     report("broker: exchanges and queues deleted", rounds * 9, count);
 }
 
-/// The worker may not write where events go. What was decided waits, and is not delivered again and again until it
-/// is given up.
+/// The worker may not write where events go. What was decided waits, and is not delivered again and
+/// again until it is given up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_permission_that_is_missing_for_a_while_gives_nothing_up() {
+async fn a_permission_revoked_for_a_while_loses_nothing() {
     let (instance, servers) = Instance::start();
-    let mut stage = Stage::on(servers).await;
-    stage.set("WORKER__BATCH_MAX", "20");
+    let mut env = TestEnv::on(servers).await;
+    env.set("WORKER__BATCH_MAX", "20");
     // Who declares is refused that first, and takes nothing.
-    stage.start_worker().await.stop().await;
-    stage.set("TOPOLOGY__DECLARE", "false");
-    let load = Load::mixed(&stage, seed(), size()).await;
-    let mut worker = stage.start_worker().await;
+    env.start_worker().await.stop().await;
+    env.set("TOPOLOGY__DECLARE", "false");
+    let load = Load::mixed(&env, seed(), size()).await;
+    let mut worker = env.start_worker().await;
     let may_write = async |pattern: &str| {
         let permit = ["set_permissions", "-p", "/", "revertd", ".*", pattern, ".*"];
         instance.control(&permit).await;
@@ -238,17 +241,18 @@ async fn a_permission_that_is_missing_for_a_while_gives_nothing_up() {
     // A channel remembers what it may do.
     let close = ["close_all_connections", "fault"];
     instance.control(&close).await;
-    load.publish(&stage).await;
+    load.publish(&env).await;
     for _ in 0..if full() { 10 } else { 3 } {
         let before = worker.log().len();
         worker.logged_since(before, "paused: publishing").await;
     }
     may_write(".*").await;
-    let count = audit(&stage, &load, vec![worker]).await;
+    let count = audit(&env, &load, vec![worker]).await;
     report("broker: permission missing", 1, count);
 }
 
-/// Takes the consumer of the queue away and tells nobody, as a leader does that forgets it at its restart.
+/// Removes the consumer from the queue without notice, as a leader does that forgets it at a
+/// restart.
 const FORGET: &str = "Name = rabbit_misc:r(<<\"/\">>, queue, <<\"QUEUE\">>), \
     {ok, Queue} = rabbit_amqqueue:lookup(Name), \
     [begin Forget = rabbit_fifo:make_checkout({element(2, C), element(1, C)}, cancel, #{}), \
@@ -257,15 +261,15 @@ const FORGET: &str = "Name = rabbit_misc:r(<<\"/\">>, queue, <<\"QUEUE\">>), \
     length(rabbit_amqqueue:consumers(Queue)).";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_the_queue_forgot_is_opened_anew() {
+async fn a_consumer_that_the_queue_forgot_is_replaced() {
     let (instance, servers) = Instance::start();
-    let stage = Stage::on(servers).await;
-    let worker = stage.start_worker().await;
-    let forget = FORGET.replace("QUEUE", &stage.name("work"));
+    let env = TestEnv::on(servers).await;
+    let worker = env.start_worker().await;
+    let forget = FORGET.replace("QUEUE", &env.name("work"));
     let left = instance.control(&["eval", &forget]).await;
     assert_eq!(left.trim(), "0", "nothing is delivered from here on");
-    let load = Load::plain(&stage, seed(), 20).await;
-    load.publish(&stage).await;
-    let count = audit(&stage, &load, vec![worker]).await;
+    let load = Load::plain(&env, seed(), 20).await;
+    load.publish(&env).await;
+    let count = audit(&env, &load, vec![worker]).await;
     report("a queue forgets its consumer", 1, count);
 }

@@ -1,15 +1,15 @@
-//! Faults of connections: a network between the worker and its servers that loses answers, cuts, falls
-//! silent, forgets, delays and refuses. The servers themselves are well throughout.
+//! Network faults between the worker and its servers: lost answers, and connections that are cut,
+//! silent, half open, slow or refused. The servers themselves work throughout.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::audit::{Count, audit};
+use crate::support::audit::{AuditResult, audit};
 use crate::support::load::Load;
 use crate::support::proxy::Proxy;
 use crate::support::report::report;
-use crate::support::{Stage, WorkerProcess};
+use crate::support::{TestEnv, WorkerProcess};
 
 mod cut;
 mod lost;
@@ -17,23 +17,23 @@ mod refused;
 mod silent;
 mod slow;
 
-/// A stage whose workers reach both servers through proxies.
+/// An environment whose workers reach both servers through proxies.
 struct Network {
-    stage: Stage,
+    env: TestEnv,
     database: Proxy,
     broker: Proxy,
 }
 
 impl Network {
     async fn new(settings: &[(&str, &str)]) -> Self {
-        let mut stage = Stage::new().await;
+        let mut env = TestEnv::new().await;
         for (key, value) in settings {
-            stage.set(key, value);
+            env.set(key, value);
         }
         Self {
-            database: stage.proxy_database(),
-            broker: stage.proxy_amqp(),
-            stage,
+            database: env.proxy_database(),
+            broker: env.proxy_amqp(),
+            env,
         }
     }
 
@@ -41,9 +41,9 @@ impl Network {
     async fn hearing(heartbeat: Option<u32>, settings: &[(&str, &str)]) -> Self {
         let mut network = Self::new(settings).await;
         if let Some(seconds) = heartbeat {
-            let url = network.broker.instead_of(&network.stage.servers.amqp);
+            let url = network.broker.instead_of(&network.env.servers.amqp);
             network
-                .stage
+                .env
                 .set("AMQP__URL", &format!("{url}?heartbeat={seconds}"));
         }
         network
@@ -58,7 +58,7 @@ impl Network {
 
     async fn outcomes(&self) -> i64 {
         let query = "SELECT count(*) FROM revertd.outcomes";
-        self.stage.count(query).await
+        self.env.count(query).await
     }
 
     /// Waits until something more is decided than by now.
@@ -70,12 +70,12 @@ impl Network {
         .await;
     }
 
-    /// Counts, and takes the stage down.
-    async fn count(self, load: &Load, workers: Vec<WorkerProcess>) -> Count {
-        let count = audit(&self.stage, load, workers).await;
+    /// Counts, and removes the environment.
+    async fn count(self, load: &Load, workers: Vec<WorkerProcess>) -> AuditResult {
+        let count = audit(&self.env, load, workers).await;
         // With them go the connections that only a server still has, which would hold up its end.
         drop((self.database, self.broker));
-        self.stage.strike().await;
+        self.env.teardown().await;
         count
     }
 }

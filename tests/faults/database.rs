@@ -1,4 +1,5 @@
-//! A PostgreSQL that refuses, aborts or takes too long: nothing is lost, and nobody's attempts are counted.
+//! A PostgreSQL that refuses, aborts or takes too long: no request is lost, and no attempt is
+//! counted.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,18 +8,18 @@ use crate::instance::Instance;
 use crate::support::audit::audit;
 use crate::support::load::Load;
 use crate::support::report::{full, report, seed};
-use crate::support::{Stage, eventually};
+use crate::support::{TestEnv, eventually};
 
 fn size() -> usize {
     if full() { 6000 } else { 600 }
 }
 
-/// Makes every so-manieth statement that writes fail, so often in all, each with the next of these SQLSTATEs.
-async fn trouble(stage: &Stage, every: usize, times: usize, states: &[&str]) {
+/// Makes every `every`-th writing statement fail, `times` times, each time with the next of the
+/// SQLSTATEs.
+async fn trouble(env: &TestEnv, every: usize, times: usize, states: &[&str]) {
     let states = states.join("','");
-    stage
-        .sql(&format!(
-            "CREATE SEQUENCE public.statements;
+    env.sql(&format!(
+        "CREATE SEQUENCE public.statements;
              CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
              DECLARE
                  states text[] := ARRAY['{states}'];
@@ -32,22 +33,20 @@ async fn trouble(stage: &Stage, every: usize, times: usize, states: &[&str]) {
              END $$;
              CREATE TRIGGER trouble AFTER INSERT ON billing_transactions
              FOR EACH STATEMENT EXECUTE FUNCTION trouble();"
-        ))
-        .await;
+    ))
+    .await;
 }
 
 /// A load through two workers whose statements fail for these causes.
 async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "20");
-    let load = Load::mixed(&stage, seed(), size()).await;
-    trouble(&stage, every, times, states).await;
-    let workers = vec![stage.start_worker().await, stage.start_worker().await];
-    load.publish(&stage).await;
-    let count = audit(&stage, &load, workers).await;
-    let failed = stage
-        .count("SELECT last_value FROM public.statements")
-        .await
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "20");
+    let load = Load::mixed(&env, seed(), size()).await;
+    trouble(&env, every, times, states).await;
+    let workers = vec![env.start_worker().await, env.start_worker().await];
+    load.publish(&env).await;
+    let count = audit(&env, &load, workers).await;
+    let failed = env.count("SELECT last_value FROM public.statements").await
         / i64::try_from(every).expect("few");
     assert!(failed > 0, "some statements failed");
     report(
@@ -55,11 +54,11 @@ async fn forced(fault: &str, every: usize, times: usize, states: &[&str]) {
         times.min(usize::try_from(failed).expect("positive")),
         count,
     );
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn serialization_failures_and_deadlocks_are_tried_again() {
+async fn serialization_failures_and_deadlocks_are_retried() {
     // Both legs of a statement count.
     forced(
         "database: serialization failures, deadlocks",
@@ -71,8 +70,9 @@ async fn serialization_failures_and_deadlocks_are_tried_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_out_of_order_for_a_while_is_waited_for() {
-    // Cancelled, shutting down, crashing, out of memory, of disk, of connections, read-only, an I/O error.
+async fn a_failing_database_is_waited_for() {
+    // Cancelled, shutting down, crashing, out of memory, of disk, of connections, read-only, an I/O
+    // error.
     let states = [
         "57014", "57P01", "57P02", "53200", "53100", "53300", "25006", "58030",
     ];
@@ -87,15 +87,14 @@ async fn a_server_that_is_out_of_order_for_a_while_is_waited_for() {
 
 /// A table that is locked for longer than a statement may take.
 #[tokio::test]
-async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "50");
-    let load = Load::mixed(&stage, seed(), size()).await;
-    let mut worker = stage.start_worker().await;
-    stage
-        .sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
+async fn a_statement_timeout_pauses_the_pool() {
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "50");
+    let load = Load::mixed(&env, seed(), size()).await;
+    let mut worker = env.start_worker().await;
+    env.sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
         .await;
-    load.publish(&stage).await;
+    load.publish(&env).await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revertd' \
                    AND wait_event_type = 'Lock' AND datname = current_database()";
     if full() {
@@ -104,33 +103,32 @@ async fn a_statement_that_takes_too_long_is_given_up_and_the_pool_waits() {
         // The server's own timer, set off early.
         eventually("it waits for the lock", async || {
             // Within a transaction, what was seen once is seen again.
-            stage.sql("SELECT pg_stat_clear_snapshot()").await;
-            stage.count(waiting).await > 0
+            env.sql("SELECT pg_stat_clear_snapshot()").await;
+            env.count(waiting).await > 0
         })
         .await;
         let cancel = format!(
             "SELECT pg_cancel_backend(pid) {}",
             &waiting["SELECT count(*) ".len()..]
         );
-        stage.sql(&cancel).await;
+        env.sql(&cancel).await;
         worker.logged("took too long").await;
     }
-    stage.sql("COMMIT").await;
-    let count = audit(&stage, &load, vec![worker]).await;
+    env.sql("COMMIT").await;
+    let count = audit(&env, &load, vec![worker]).await;
     report("database: statement timeout", 1, count);
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn two_transactions_in_each_others_way_are_told_apart_by_the_server_and_tried_again() {
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "200");
-    stage.set("WORKER__CONCURRENCY", "2");
-    let load = Load::mixed(&stage, seed(), size()).await;
+async fn a_real_deadlock_is_resolved_and_retried() {
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "200");
+    env.set("WORKER__CONCURRENCY", "2");
+    let load = Load::mixed(&env, seed(), size()).await;
     // Whoever writes an entry first asks for one of two locks, and then for the other: in no order.
-    stage
-        .sql(
-            "CREATE FUNCTION embrace() RETURNS trigger LANGUAGE plpgsql AS $$
+    env.sql(
+        "CREATE FUNCTION embrace() RETURNS trigger LANGUAGE plpgsql AS $$
              DECLARE first int := floor(random() * 2);
              BEGIN
                  PERFORM pg_advisory_xact_lock(first);
@@ -141,17 +139,18 @@ async fn two_transactions_in_each_others_way_are_told_apart_by_the_server_and_tr
              CREATE TRIGGER embrace AFTER INSERT ON billing_transactions
              FOR EACH STATEMENT EXECUTE FUNCTION embrace();
              DO $$ BEGIN
-                 EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database());
+                 EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', \
+                 current_database());
              END $$;",
-        )
-        .await;
-    let workers = vec![stage.start_worker().await, stage.start_worker().await];
-    load.publish(&stage).await;
-    let count = audit(&stage, &load, workers).await;
+    )
+    .await;
+    let workers = vec![env.start_worker().await, env.start_worker().await];
+    load.publish(&env).await;
+    let count = audit(&env, &load, workers).await;
     let met = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-    eventually("there were deadlocks", async || stage.count(met).await > 0).await;
+    eventually("there were deadlocks", async || env.count(met).await > 0).await;
     report("database: real deadlocks", 1, count);
-    stage.strike().await;
+    env.teardown().await;
 }
 
 /// A file system of 48 MiB, gone with the test.
@@ -196,8 +195,8 @@ impl Drop for SmallDisk {
 }
 
 /// The server wants tables in a folder that belongs to its user, as its own files do.
-async fn give_to_server(stage: &Stage, folder: &std::path::Path) {
-    let row = stage.db.query_one("SHOW data_directory", &[]).await;
+async fn give_to_server(env: &TestEnv, folder: &std::path::Path) {
+    let row = env.db.query_one("SHOW data_directory", &[]).await;
     let like: String = row.expect("shown").get(0);
     let done = Command::new("chown")
         .arg(format!("--reference={like}"))
@@ -211,31 +210,29 @@ async fn a_full_disk_is_waited_for() {
     let seed = seed();
     let disk = SmallDisk::mount();
     let (instance, servers) = Instance::start();
-    let mut stage = Stage::on(servers).await;
-    stage.set("WORKER__BATCH_MAX", "100");
+    let mut env = TestEnv::on(servers).await;
+    env.set("WORKER__BATCH_MAX", "100");
     // The ledger and the outcomes move to it; the server's own files stay where they are.
     let room = disk.0.join("tables");
     std::fs::create_dir(&room).expect("created");
-    give_to_server(&stage, &room).await;
-    stage
-        .sql(&format!(
-            "CREATE TABLESPACE small LOCATION '{}'",
-            room.display()
-        ))
-        .await;
+    give_to_server(&env, &room).await;
+    env.sql(&format!(
+        "CREATE TABLESPACE small LOCATION '{}'",
+        room.display()
+    ))
+    .await;
     for table in ["billing_transactions", "revertd.outcomes"] {
-        stage
-            .sql(&format!("ALTER TABLE {table} SET TABLESPACE small"))
+        env.sql(&format!("ALTER TABLE {table} SET TABLESPACE small"))
             .await;
     }
-    let load = Load::mixed(&stage, seed, size().max(2000)).await;
-    let mut worker = stage.start_worker().await;
+    let load = Load::mixed(&env, seed, size().max(2000)).await;
+    let mut worker = env.start_worker().await;
     disk.fill();
-    load.publish(&stage).await;
+    load.publish(&env).await;
     worker.logged("is out of disk space").await;
     disk.make_room();
-    let count = audit(&stage, &load, vec![worker]).await;
+    let count = audit(&env, &load, vec![worker]).await;
     report("database: full disk", 1, count);
-    drop(stage);
+    drop(env);
     drop(instance);
 }

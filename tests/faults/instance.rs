@@ -1,4 +1,4 @@
-//! A private instance of both servers, to be stopped and killed.
+//! A private instance of both servers, which a test may stop and kill.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -12,10 +12,10 @@ pub struct Instance(String);
 
 impl Instance {
     pub fn start() -> (Self, Servers) {
-        Self::made("start")
+        Self::start_with("start")
     }
 
-    fn made(how: &str) -> (Self, Servers) {
+    fn start_with(how: &str) -> (Self, Servers) {
         let name = format!("faults-{}", &Uuid::new_v4().simple().to_string()[..8]);
         let instance = Self(name.clone());
         manage(&[how, &name]);
@@ -24,7 +24,7 @@ impl Instance {
 
     /// One whose broker is a cluster of three; worker and load know the addresses of all nodes.
     pub fn cluster() -> (Self, Servers) {
-        let (instance, mut servers) = Self::made("start-cluster");
+        let (instance, mut servers) = Self::start_with("start-cluster");
         servers
             .amqp
             .clone_from(&instance.environment()["REVERTD_TEST_AMQP_NODES"]);
@@ -32,8 +32,8 @@ impl Instance {
     }
 
     /// One whose database has a standby that every commit waits for.
-    pub fn pair() -> (Self, Servers) {
-        Self::made("start-standby")
+    pub fn with_standby() -> (Self, Servers) {
+        Self::start_with("start-standby")
     }
 
     /// Its addresses, by the names of the variables that stand for them.
@@ -56,31 +56,31 @@ impl Instance {
 
     /// Makes the standby a primary.
     pub async fn promote(&self) {
-        self.aside(["promote", &self.0]).await;
+        self.run_in_background(["promote", &self.0]).await;
     }
 
     /// Stops the primary in order, and has the two change places.
     pub async fn switchover(&self) {
-        self.aside(["switchover", &self.0]).await;
+        self.run_in_background(["switchover", &self.0]).await;
     }
 
     /// Does something to one of its servers: `restart`, `kill`, `stop-one`, `start-one`.
-    pub fn do_to(&self, action: &str, server: &str) {
+    pub fn run_action_blocking(&self, action: &str, server: &str) {
         manage(&[action, &self.0, server]);
     }
 
     /// The same while the test goes on with other work.
-    pub async fn act(&self, action: &str, server: &str) {
-        self.aside([action, &self.0, server]).await;
+    pub async fn run_action(&self, action: &str, server: &str) {
+        self.run_in_background([action, &self.0, server]).await;
     }
 
     /// Runs `rabbitmqctl` on its broker while the test goes on with other work.
     pub async fn control(&self, arguments: &[&str]) -> String {
-        self.aside([&["ctl", self.0.as_str()], arguments].concat())
+        self.run_in_background([&["ctl", self.0.as_str()], arguments].concat())
             .await
     }
 
-    async fn aside<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> String {
+    async fn run_in_background<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> String {
         let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
         let managing = tokio::task::spawn_blocking(move || {
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

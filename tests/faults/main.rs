@@ -1,23 +1,23 @@
-//! Processes and servers stopped, killed and taken away under load; then everything is counted.
+//! Processes and servers are stopped and killed under load; then the audit compares everything.
 //!
-//! Each test that touches a server has an instance of its own.
+//! Each test that stops a server has an instance of its own.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod broker;
+mod chaos;
 mod cluster;
 mod connections;
 mod crashes;
 mod database;
 mod instance;
 mod isolation;
-mod neighbours;
+mod message_cost;
 mod poison;
-mod reckoning;
 mod servers;
 mod soak;
 mod standby;
-mod storm;
 
 use support::report;

@@ -1,67 +1,69 @@
-//! Poison: random and mutated bodies, properties and headers, among requests that have done nothing wrong.
+//! Poison: random and mutated bodies, properties and headers, among valid requests.
 //!
-//! What the worker makes of each is its own business, as long as each ends where the contract says, nobody is
-//! given anything that no valid request asked for, and the neighbours are served as if nothing had been.
+//! Each poison message must end where the contract says. No usage is reverted that a valid request
+//! did not ask for, and the valid requests are answered as without poison.
 
 mod bodies;
 mod messages;
 mod properties;
+mod results;
 mod tables;
-mod verdict;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::messages::{Brewery, number};
-use self::verdict::Verdicts;
+use self::messages::{PoisonGenerator, number};
+use self::results::PoisonResults;
 use crate::report::{full, report, seed};
 use crate::support::audit::audit;
-use crate::support::line::RECOVERY;
 use crate::support::load::Load;
 use crate::support::raw::{RawConnection, RawMessage};
+use crate::support::reconnect::RECOVERY;
 use crate::support::*;
 
 /// Messages in flight before their confirms are awaited.
 const WINDOW: usize = 100;
 
-/// Looks at the queues in a row that must find them empty; far enough apart to see what climbs the ladder.
+/// Checks in a row that must find the queues empty. A message on the ladder is on a rung for longer
+/// than lies between two checks.
 const QUIET_LOOKS: usize = 12;
 
-/// Of 1,000 poisonous messages, those that no client can read.
+/// Of 1,000 poison messages, the number that no client can parse.
 const UNREADABLE: u32 = 20;
 
 #[tokio::test]
-async fn poison_ends_where_it_belongs_and_costs_no_neighbour() {
-    let (count, neighbours) = if full() {
+async fn poison_ends_as_it_must_and_harms_no_request() {
+    let (count, others) = if full() {
         (50_000, 10_000)
     } else {
         (1500, 800)
     };
-    let (stage, seed) = (Stage::new().await, seed());
-    let mut workers = vec![stage.start_worker().await, stage.start_worker().await];
-    let load = Load::mixed(&stage, seed, neighbours).await;
-    let poison = Poisoning::prepare(&stage, seed, count).await;
-    tokio::join!(load.publish(&stage), poison.publish(&stage));
-    let mut harvest = Harvest::new(&stage, &poison).await;
-    harvest.await_answers(&load).await;
-    harvest.await_quiet().await;
+    let (env, seed) = (TestEnv::new().await, seed());
+    let mut workers = vec![env.start_worker().await, env.start_worker().await];
+    let load = Load::mixed(&env, seed, others).await;
+    let poison = PoisonLoad::prepare(&env, seed, count).await;
+    tokio::join!(load.publish(&env), poison.publish(&env));
+    let mut collector = PoisonCollector::new(&env, &poison).await;
+    collector.await_answers(&load).await;
+    collector.await_quiet().await;
     for worker in &mut workers {
         let status = worker.stop().await;
         assert!(status.success(), "{status}");
     }
-    harvest.reap().await;
-    harvest.hand_back().await;
-    let mut findings = audit(&stage, &load, Vec::new()).await;
-    findings += harvest.verdicts.judge(&stage, &poison).await;
+    collector.read_queues().await;
+    collector.put_back().await;
+    let mut findings = audit(&env, &load, Vec::new()).await;
+    findings += collector.results.compare(&env, &poison).await;
     report("poison", 1, findings);
-    stage.strike().await;
+    env.teardown().await;
 }
 
-/// Poisonous messages, drawn anew whenever they are looked at: all of them at once would be too much to keep.
-pub struct Poisoning {
+/// Poison messages. They are generated again for each reading, since all of them at once would need
+/// too much memory.
+pub struct PoisonLoad {
     count: usize,
     seed: u64,
-    /// Whose usages they ask for: nobody else does.
+    /// The account of the usages; no other request names it.
     account: Uuid,
     usages: Vec<Uuid>,
     user: String,
@@ -70,20 +72,21 @@ pub struct Poisoning {
     queue: String,
 }
 
-impl Poisoning {
-    async fn prepare(stage: &Stage, seed: u64, count: usize) -> Self {
-        let customer = stage.customer().await;
+impl PoisonLoad {
+    async fn prepare(env: &TestEnv, seed: u64, count: usize) -> Self {
+        let customer = env.customer().await;
         let insert = "INSERT INTO billing_transactions (account_id, type, source, amount) \
             SELECT $1, 'debit', 'api.usage', 20 FROM generate_series(1, $2::bigint) RETURNING id";
         let usages = i64::try_from(count / 4).expect("small");
-        let rows = stage.db.query(insert, &[&customer.account, &usages]).await;
-        // In an order of their own, so that the same seed draws the same messages but for these ids.
+        let rows = env.db.query(insert, &[&customer.account, &usages]).await;
+        // In the order of the rows, so that the same seed generates the same messages with other
+        // ids.
         let usages = rows
             .expect("inserted")
             .iter()
             .map(|row| row.get(0))
             .collect();
-        let servers = &stage.servers;
+        let servers = &env.servers;
         let url = servers.publisher.as_ref().unwrap_or(&servers.amqp);
         let login = url::Url::parse(url).expect("a URL");
         Self {
@@ -93,12 +96,12 @@ impl Poisoning {
             usages,
             user: login.username().to_owned(),
             url: url.clone(),
-            queue: stage.name("dead"),
+            queue: env.name("dead"),
         }
     }
 
-    fn brewery(&self) -> Brewery<'_> {
-        Brewery::new(
+    fn generator(&self) -> PoisonGenerator<'_> {
+        PoisonGenerator::new(
             self.seed,
             self.account,
             &self.usages,
@@ -108,11 +111,11 @@ impl Poisoning {
         )
     }
 
-    async fn publish(&self, stage: &Stage) {
+    async fn publish(&self, env: &TestEnv) {
         let mut raw = RawConnection::open(&self.url).await;
-        let (mut brewery, exchange) = (self.brewery(), stage.name("requests"));
+        let (mut generator, exchange) = (self.generator(), env.name("requests"));
         for number in 0..self.count {
-            let poison = brewery.brew(number);
+            let poison = generator.generate(number);
             raw.publish(
                 &exchange,
                 &poison.routing_key,
@@ -128,84 +131,83 @@ impl Poisoning {
     }
 }
 
-/// What comes out of the queues: of the poison, read as bytes, since no client can read it all; of the neighbours,
-/// kept as it is.
-struct Harvest<'a> {
-    stage: &'a Stage,
+/// Reads the queues: poison as bytes, since no client can parse all of it; other messages are kept
+/// unchanged.
+struct PoisonCollector<'a> {
+    env: &'a TestEnv,
     raw: RawConnection,
-    verdicts: Verdicts,
-    /// By the exchange through which they came.
-    neighbours: Vec<(&'static str, RawMessage)>,
+    results: PoisonResults,
+    /// Other messages, each with the exchange that it came through.
+    others: Vec<(&'static str, RawMessage)>,
 }
 
-impl<'a> Harvest<'a> {
-    async fn new(stage: &'a Stage, poison: &Poisoning) -> Self {
+impl<'a> PoisonCollector<'a> {
+    async fn new(env: &'a TestEnv, poison: &PoisonLoad) -> Self {
         Self {
-            stage,
-            raw: RawConnection::open(&stage.servers.amqp).await,
-            verdicts: Verdicts::new(poison),
-            neighbours: Vec::new(),
+            env,
+            raw: RawConnection::open(&env.servers.amqp).await,
+            results: PoisonResults::new(poison),
+            others: Vec::new(),
         }
     }
 
-    /// Takes everything that is there at present.
-    async fn reap(&mut self) {
+    /// Takes every message that is in the queues now.
+    async fn read_queues(&mut self) {
         for last in ["replies", "dead"] {
-            for message in self.raw.take_all(&self.stage.name(last)).await {
+            for message in self.raw.take_all(&self.env.name(last)).await {
                 match number(&message.id()) {
-                    Some(number) if last == "dead" => self.verdicts.dead(number, &message),
-                    Some(number) => self.verdicts.told(number, &message),
-                    None => self.neighbours.push((last, message)),
+                    Some(number) if last == "dead" => {
+                        self.results.add_dead_letter(number, &message);
+                    }
+                    Some(number) => self.results.add_event(number, &message),
+                    None => self.others.push((last, message)),
                 }
             }
         }
     }
 
-    /// Waits until all are where they belong, or nothing comes any more.
+    /// Waits until every message has ended, or no more messages come.
     async fn await_answers(&mut self, load: &Load) {
         let mut deadline = Instant::now() + RECOVERY;
         let mut before = 0;
         loop {
-            self.reap().await;
-            let came = self.neighbours.len() + self.verdicts.came();
-            // Every neighbour has an event, some also a dead letter, some several of each: whether they are the
-            // right ones, the audit tells.
-            if self.verdicts.settled() && self.neighbours_answered(load) {
+            self.read_queues().await;
+            let received = self.others.len() + self.results.received();
+            // Every other request has an event, and some a dead letter as well. The audit checks
+            // whether they are the right ones.
+            if self.results.settled() && self.others_answered(load) {
                 return;
             }
             if Instant::now() > deadline {
-                println!("not answered in time: {:?}", self.verdicts.unsettled());
+                println!("not answered in time: {:?}", self.results.unsettled());
                 return;
             }
-            if came > before {
-                (before, deadline) = (came, Instant::now() + RECOVERY);
+            if received > before {
+                (before, deadline) = (received, Instant::now() + RECOVERY);
             }
         }
     }
 
-    fn neighbours_answered(&self, load: &Load) -> bool {
+    fn others_answered(&self, load: &Load) -> bool {
         let ids = |wanted: &'static str| {
-            let of = self
-                .neighbours
-                .iter()
-                .filter(move |(last, _)| *last == wanted);
+            let of = self.others.iter().filter(move |(last, _)| *last == wanted);
             of.map(|(_, message)| message.id())
                 .collect::<std::collections::HashSet<_>>()
         };
         let (told, dead) = (ids("replies"), ids("dead"));
         load.requests.iter().all(|sent| {
             let id = sent.request.correlation();
-            told.contains(&id) && (!sent.nature.is_dead_lettered() || dead.contains(&id))
+            told.contains(&id) && (!sent.kind.is_dead_lettered() || dead.contains(&id))
         })
     }
 
-    /// Waits until nothing is on its way to be told once more.
+    /// Waits until no message is on its way back to a worker.
     async fn await_quiet(&mut self) {
         let mut quiet = 0;
         eventually("the queues stay empty", async || {
             let mut left = 0;
-            for queue in self.stage.waiting_queues() {
-                left += self.stage.depth(&queue).await;
+            for queue in self.env.waiting_queues() {
+                left += self.env.depth(&queue).await;
             }
             quiet = if left == 0 { quiet + 1 } else { 0 };
             quiet == QUIET_LOOKS
@@ -213,10 +215,10 @@ impl<'a> Harvest<'a> {
         .await;
     }
 
-    /// Puts back what belongs to the neighbours, as it came.
-    async fn hand_back(&mut self) {
-        for (index, (last, message)) in self.neighbours.drain(..).enumerate() {
-            let exchange = self.stage.name(last);
+    /// Puts the other messages back unchanged.
+    async fn put_back(&mut self) {
+        for (index, (last, message)) in self.others.drain(..).enumerate() {
+            let exchange = self.env.name(last);
             self.raw
                 .publish(
                     &exchange,

@@ -1,20 +1,21 @@
-//! Half of the load that it could bear, with a fault every few seconds: what a process holds stays what it was.
+//! Half of the load that the pool can bear, with a fault every few seconds: memory, files, sessions
+//! and threads of a process must not grow.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::instance::Instance;
-use crate::support::audit::{Count, audit};
+use crate::support::audit::{AuditResult, audit};
 use crate::support::load::Load;
 use crate::support::report::{full, report, seed};
-use crate::support::{Servers, Stage, connect_db, with_database};
+use crate::support::{Servers, TestEnv, connect_db, with_database};
 
 /// Requests of one part of the load.
 const PART: usize = 200;
 
-/// Statements that a session prepares at most, however many it runs: a worker's the one of a batch, that of the
-/// schema's check at the start about ten.
+/// Statements that a session prepares at most, however many it runs: a worker's the one of a batch,
+/// that of the schema's check at the start about ten.
 const STATEMENTS: u64 = 12;
 
 /// What a process holds.
@@ -40,18 +41,19 @@ const NUMBERS: [Number; 4] = [
     ("sessions with PostgreSQL", |holding| holding.sessions, POOL),
 ];
 
-/// Sessions that a pool has at most: how many there are after a fault depends on how many workers met at once.
+/// Sessions that a pool has at most: how many there are after a fault depends on how many workers
+/// met at once.
 const POOL: i64 = 5;
 
-async fn holding(stage: &Stage, pid: u32) -> Option<Holding> {
+async fn holding(env: &TestEnv, pid: u32) -> Option<Holding> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let number = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse::<i64>().ok()
     };
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
-    let url = with_database(&stage.servers.database, &stage.database);
-    let sessions = crate::support::line::reconnected(&url)
+    let url = with_database(&env.servers.database, &env.database);
+    let sessions = crate::support::reconnect::reconnect_db(&url)
         .await
         .query_one(
             "SELECT count(*) FROM pg_stat_activity \
@@ -74,7 +76,7 @@ fn median(mut values: Vec<i64>) -> i64 {
 }
 
 /// Compares the second quarter with the last: what grows, grows on.
-fn assert_flat(samples: &[Holding], count: &mut Count) {
+fn assert_flat(samples: &[Holding], count: &mut AuditResult) {
     let quarter = samples.len() / 4;
     for (name, of, slack) in NUMBERS {
         let early = median(samples[quarter..2 * quarter].iter().map(of).collect());
@@ -89,17 +91,17 @@ fn assert_flat(samples: &[Holding], count: &mut Count) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
+async fn a_process_under_constant_faults_does_not_grow() {
     let seed = seed();
     let (instance, servers) = Instance::start();
     let (each, mut count) = bearable(&servers, seed).await;
     let length = Duration::from_secs(if full() { 600 } else { 20 });
     let parts = length.as_millis() / (2 * each).as_millis().max(1);
     let requests = usize::try_from(parts).expect("few") * PART;
-    let mut stage = Stage::on(servers).await;
-    let database = stage.proxy_database();
-    let worker = stage.start_worker().await;
-    let mut load = Load::mixed(&stage, seed, requests).await;
+    let mut env = TestEnv::on(servers).await;
+    let database = env.proxy_database();
+    let worker = env.start_worker().await;
+    let mut load = Load::mixed(&env, seed, requests).await;
     let (began, over) = (Instant::now(), std::sync::atomic::AtomicBool::new(false));
     let mut published = 0;
     let publishing = async {
@@ -107,7 +109,7 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for part in load.parts(PART) {
             pace.tick().await;
-            load.publish_part(&stage, part).await;
+            load.publish_part(&env, part).await;
             published += part.len();
             if began.elapsed() > length {
                 break;
@@ -124,16 +126,16 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
         while !is_over() {
             pace.tick().await;
             match faults % 6 {
-                0 => terminate_sessions(&stage).await,
+                0 => terminate_sessions(&env).await,
                 1 => drop(instance.control(&["close_all_connections", "soak"]).await),
-                2 => instance.act("restart", "pg").await,
-                3 => instance.act("restart", "rabbit").await,
-                4 => instance.act("kill", "pg").await,
-                _ => instance.act("kill", "rabbit").await,
+                2 => instance.run_action("restart", "pg").await,
+                3 => instance.run_action("restart", "rabbit").await,
+                4 => instance.run_action("kill", "pg").await,
+                _ => instance.run_action("kill", "rabbit").await,
             }
             if faults % 6 >= 4 {
                 let server = if faults % 6 == 4 { "pg" } else { "rabbit" };
-                instance.act("start-one", server).await;
+                instance.run_action("start-one", server).await;
             }
             faults += 1;
         }
@@ -143,7 +145,7 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
         let mut pace = interval(Duration::from_millis(500));
         while !is_over() {
             pace.tick().await;
-            samples.extend(holding(&stage, worker.pid()).await);
+            samples.extend(holding(&env, worker.pid()).await);
         }
     };
     tokio::join!(publishing, faulting, watching);
@@ -161,28 +163,30 @@ async fn under_faults_every_few_seconds_a_process_holds_no_more_than_before() {
             .push(format!("a session prepared {most} statements"));
     }
     assert_flat(&samples, &mut count);
-    count += audit(&stage, &load, vec![worker]).await;
+    count += audit(&env, &load, vec![worker]).await;
     report("soak: half load, a fault every few seconds", faults, count);
 }
 
-/// How long a part takes when all is well, with the load's publisher and the reader of its events beside.
-async fn bearable(servers: &Servers, seed: u64) -> (Duration, Count) {
-    let stage = Stage::on(servers.clone()).await;
-    let worker = stage.start_worker().await;
-    let load = Load::mixed(&stage, seed, 20 * PART).await;
+/// How long a part takes when all is well, with the load's publisher and the reader of its events
+/// beside.
+async fn bearable(servers: &Servers, seed: u64) -> (Duration, AuditResult) {
+    let env = TestEnv::on(servers.clone()).await;
+    let worker = env.start_worker().await;
+    let load = Load::mixed(&env, seed, 20 * PART).await;
     let began = Instant::now();
-    load.publish(&stage).await;
-    let count = audit(&stage, &load, vec![worker]).await;
+    load.publish(&env).await;
+    let count = audit(&env, &load, vec![worker]).await;
     let each = began.elapsed() / 20;
-    stage.strike().await;
+    env.teardown().await;
     (each, count)
 }
 
-async fn terminate_sessions(stage: &Stage) {
-    let db = connect_db(&with_database(&stage.servers.database, &stage.database)).await;
+async fn terminate_sessions(env: &TestEnv) {
+    let db = connect_db(&with_database(&env.servers.database, &env.database)).await;
     let _ = db
         .batch_execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'revertd'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = \
+                'revertd'",
         )
         .await;
 }

@@ -1,39 +1,39 @@
-//! A primary with a standby that every commit waits for: the one fails, the other takes over, and what was told
-//! stays true.
+//! A primary whose commits wait for a standby: the primary fails, the standby takes over, and every
+//! published event stays true.
 
 use tokio_postgres::Client;
 
 use crate::instance::Instance;
 use crate::report::{full, report, seed};
-use crate::support::audit::{Count, audit};
-use crate::support::line::reconnected;
+use crate::support::audit::{AuditResult, audit};
 use crate::support::load::Load;
+use crate::support::reconnect::reconnect_db;
 use crate::support::*;
 
 /// Sessions of workers whose commit waits for the standby.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
                        WHERE application_name LIKE 'revertd%' AND wait_event = 'SyncRep'";
 
-/// An instance whose database has a standby, and a stage on it.
+/// An instance whose database has a standby, and an environment on it.
 struct Pair {
     instance: Instance,
-    stage: Stage,
+    env: TestEnv,
     standby: String,
 }
 
 impl Pair {
     /// Workers know both servers, and work with whichever can be written to.
     async fn start() -> Self {
-        let (instance, servers) = Instance::pair();
+        let (instance, servers) = Instance::with_standby();
         let environment = instance.environment();
-        let mut stage = Stage::on(servers).await;
+        let mut env = TestEnv::on(servers).await;
         let both = environment["REVERTD_TEST_DATABASE_NODES"]
-            .replace("/revertd?", &format!("/{}?", stage.database));
-        stage.set("DATABASE__URL", &both);
-        stage.set("WORKER__BATCH_MAX", "50");
+            .replace("/revertd?", &format!("/{}?", env.database));
+        env.set("DATABASE__URL", &both);
+        env.set("WORKER__BATCH_MAX", "50");
         Self {
             instance,
-            stage,
+            env,
             standby: environment["REVERTD_TEST_STANDBY_URL"].clone(),
         }
     }
@@ -45,19 +45,19 @@ impl Pair {
     }
 
     async fn follow(&mut self) {
-        self.stage.servers.database.clone_from(&self.standby);
-        self.stage.db = self.reconnected().await;
+        self.env.servers.database.clone_from(&self.standby);
+        self.env.db = self.reconnect_db().await;
     }
 
     /// A session with the server that is asked, which may have been restarted.
-    async fn reconnected(&self) -> Client {
-        let stage = &self.stage;
-        reconnected(&with_database(&stage.servers.database, &stage.database)).await
+    async fn reconnect_db(&self) -> Client {
+        let env = &self.env;
+        reconnect_db(&with_database(&env.servers.database, &env.database)).await
     }
 
     /// Waits until a commit waits for the standby.
     async fn waits(&self) {
-        let db = self.reconnected().await;
+        let db = self.reconnect_db().await;
         eventually("a commit waits for the standby", async || {
             let waiting = db.query_one(WAITING, &[]).await.expect("read");
             waiting.get::<_, i64>(0) > 0
@@ -66,30 +66,27 @@ impl Pair {
     }
 
     async fn events(&self) -> u32 {
-        self.stage.depth(&self.stage.name("replies")).await
+        self.env.depth(&self.env.name("replies")).await
     }
 }
 
 #[tokio::test]
-async fn a_standby_takes_over_from_a_primary_that_is_killed() {
+async fn a_standby_takes_over_from_a_killed_primary() {
     let (seed, runs) = (seed(), if full() { 5 } else { 1 });
-    let mut count = Count::default();
+    let mut count = AuditResult::default();
     for run in 0..runs {
         let mut pair = Pair::start().await;
-        let workers = vec![
-            pair.stage.start_worker().await,
-            pair.stage.start_worker().await,
-        ];
-        let load = Load::mixed(&pair.stage, seed.wrapping_add(run), 3000).await;
-        let (stage, instance) = (&pair.stage, &pair.instance);
+        let workers = vec![pair.env.start_worker().await, pair.env.start_worker().await];
+        let load = Load::mixed(&pair.env, seed.wrapping_add(run), 3000).await;
+        let (env, instance) = (&pair.env, &pair.instance);
         let fault = async {
-            stage.told(500).await;
-            instance.act("kill", "pg").await;
+            env.await_events(500).await;
+            instance.run_action("kill", "pg").await;
             instance.promote().await;
         };
-        tokio::join!(load.publish(stage), fault);
+        tokio::join!(load.publish(env), fault);
         pair.follow().await;
-        count += audit(&pair.stage, &load, workers).await;
+        count += audit(&pair.env, &load, workers).await;
     }
     let runs = usize::try_from(runs).expect("few");
     report("standby: primary killed, standby promoted", runs, count);
@@ -97,83 +94,82 @@ async fn a_standby_takes_over_from_a_primary_that_is_killed() {
 
 /// A machine that hangs: connections are accepted, and nothing is answered.
 #[tokio::test]
-async fn a_standby_takes_over_from_a_primary_that_falls_silent() {
+async fn a_standby_takes_over_from_a_silent_primary() {
     let mut pair = Pair::start().await;
-    let load = Load::plain(&pair.stage, seed(), 600).await;
+    let load = Load::plain(&pair.env, seed(), 600).await;
     let mut workers = Vec::new();
     if full() {
-        workers.push(pair.stage.start_worker().await);
+        workers.push(pair.env.start_worker().await);
     }
     pair.instance.freeze("pg");
     pair.promote().await;
     for worker in &mut workers {
         // It has waited for an answer as long as a statement may take.
-        load.publish(&pair.stage).await;
+        load.publish(&pair.env).await;
         worker.logged("does not answer").await;
     }
     // A new one is not kept by the silent server from asking the other.
-    workers.push(pair.stage.start_worker().await);
-    load.publish(&pair.stage).await;
-    let count = audit(&pair.stage, &load, workers).await;
-    pair.instance.act("kill", "pg").await;
+    workers.push(pair.env.start_worker().await);
+    load.publish(&pair.env).await;
+    let count = audit(&pair.env, &load, workers).await;
+    pair.instance.run_action("kill", "pg").await;
     report("standby: primary silent, standby promoted", 1, count);
 }
 
 #[tokio::test]
-async fn a_primary_that_becomes_read_only_is_waited_for_and_one_that_is_demoted_is_left() {
+async fn a_read_only_primary_is_waited_for_a_demoted_left() {
     let mut pair = Pair::start().await;
-    let mut worker = pair.stage.start_worker().await;
-    let load = Load::mixed(&pair.stage, seed(), if full() { 6000 } else { 3000 }).await;
-    let (stage, instance) = (&pair.stage, &pair.instance);
+    let mut worker = pair.env.start_worker().await;
+    let load = Load::mixed(&pair.env, seed(), if full() { 6000 } else { 3000 }).await;
+    let (env, instance) = (&pair.env, &pair.instance);
     let fault = async {
-        stage.told(300).await;
-        read_only(stage, true).await;
+        env.await_events(300).await;
+        read_only(env, true).await;
         worker.logged("paused: the database").await;
-        read_only(stage, false).await;
-        let so_far = stage.depth(&stage.name("replies")).await as usize;
-        stage.told(so_far + 300).await;
+        read_only(env, false).await;
+        let so_far = env.depth(&env.name("replies")).await as usize;
+        env.await_events(so_far + 300).await;
         instance.switchover().await;
     };
-    tokio::join!(load.publish(stage), fault);
+    tokio::join!(load.publish(env), fault);
     pair.follow().await;
-    let count = audit(&pair.stage, &load, vec![worker]).await;
+    let count = audit(&pair.env, &load, vec![worker]).await;
     report("standby: primary read-only, then demoted", 1, count);
 }
 
 /// Sessions that are there already feel it, too.
-async fn read_only(stage: &Stage, on: bool) {
+async fn read_only(env: &TestEnv, on: bool) {
     let set = if on { "on" } else { "off" };
-    stage
-        .sql(&format!(
-            "ALTER SYSTEM SET default_transaction_read_only = {set}"
-        ))
-        .await;
-    stage.sql("SELECT pg_reload_conf()").await;
+    env.sql(&format!(
+        "ALTER SYSTEM SET default_transaction_read_only = {set}"
+    ))
+    .await;
+    env.sql("SELECT pg_reload_conf()").await;
 }
 
 #[tokio::test]
-async fn an_outcome_that_no_standby_has_is_not_told_by_whoever_finds_it() {
+async fn an_unreplicated_outcome_is_not_published() {
     let mut pair = Pair::start().await;
-    let both = pair.stage.setting("DATABASE__URL").expect("set").to_owned();
+    let both = pair.env.setting("DATABASE__URL").expect("set").to_owned();
     let mut workers = Vec::new();
     for name in ["revertd-one", "revertd-two"] {
         let named = format!("{both}&application_name={name}");
-        pair.stage.set("DATABASE__URL", &named);
-        workers.push((name, pair.stage.start_worker().await));
+        pair.env.set("DATABASE__URL", &named);
+        workers.push((name, pair.env.start_worker().await));
     }
-    let load = Load::plain(&pair.stage, seed(), 1).await;
-    pair.instance.act("stop-one", "pg2").await;
-    load.publish(&pair.stage).await;
-    // One worker decides, and hangs in its commit. It dies, and the server gives up the wait: the outcome is there
-    // to be found, on the primary alone.
+    let load = Load::plain(&pair.env, seed(), 1).await;
+    pair.instance.run_action("stop-one", "pg2").await;
+    load.publish(&pair.env).await;
+    // One worker decides and hangs in its commit. It dies, and the server cancels the wait: the
+    // outcome exists to be found, on the primary alone.
     pair.waits().await;
     let waiting = WAITING.replace("count(*)", "application_name, pid");
-    let row = pair.stage.db.query_one(&waiting, &[]).await.expect("one");
+    let row = pair.env.db.query_one(&waiting, &[]).await.expect("one");
     let (name, pid): (String, i32) = (row.get(0), row.get(1));
     let dies = workers.iter().position(|(known, _)| *known == name);
     let (_, mut first) = workers.remove(dies.expect("one of the two"));
     first.kill();
-    pair.stage
+    pair.env
         .sql(&format!("SELECT pg_cancel_backend({pid})"))
         .await;
     // The other finds it.
@@ -181,36 +177,36 @@ async fn an_outcome_that_no_standby_has_is_not_told_by_whoever_finds_it() {
     let finds = format!("{WAITING} AND application_name = '{other}'");
     eventually("whoever finds it waits, too", async || {
         assert_eq!(pair.events().await, 0, "nothing is told");
-        pair.stage.count(&finds).await > 0
+        pair.env.count(&finds).await > 0
     })
     .await;
     assert_eq!(
-        pair.stage
+        pair.env
             .count("SELECT count(*) FROM revertd.outcomes")
             .await,
         1
     );
     assert_eq!(pair.events().await, 0, "nothing is told");
-    pair.instance.act("kill", "pg").await;
-    pair.instance.act("start-one", "pg2").await;
+    pair.instance.run_action("kill", "pg").await;
+    pair.instance.run_action("start-one", "pg2").await;
     pair.promote().await;
-    let count = audit(&pair.stage, &load, vec![second]).await;
+    let count = audit(&pair.env, &load, vec![second]).await;
     report("standby: an outcome found that it lacks", 1, count);
 }
 
 #[tokio::test]
-async fn a_refusal_is_as_durable_as_the_entry_it_names() {
+async fn a_refusal_is_published_only_once_its_entry_is_safe() {
     let pair = Pair::start().await;
-    let account = pair.stage.customer().await.account;
-    let usage = pair.stage.usage(account, 20).await;
-    let mut worker = pair.stage.start_worker().await;
-    pair.instance.act("stop-one", "pg2").await;
+    let account = pair.env.customer().await.account;
+    let usage = pair.env.usage(account, 20).await;
+    let mut worker = pair.env.start_worker().await;
+    pair.instance.run_action("stop-one", "pg2").await;
     // Frontier's commit is given up while it waits: its entry is there, on the primary alone.
     let name = format!("{usage}:0:{account}");
-    let spelled = usage.to_string();
-    let reverting = pair.stage.frontier_revert(&name, account, &spelled, 5);
+    let usage_id = usage.to_string();
+    let reverting = pair.env.frontier_revert(&name, account, &usage_id, 5);
     let giving_up = async {
-        let db = pair.reconnected().await;
+        let db = pair.reconnect_db().await;
         let give_up = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
             WHERE datname = current_database() AND wait_event = 'SyncRep'";
         // Each leg is a commit of its own.
@@ -226,24 +222,24 @@ async fn a_refusal_is_as_durable_as_the_entry_it_names() {
     // Nothing of such a request is stored.
     let body = serde_json::json!({"billing_id": account, "usage_id": usage, "amount": 5});
     let without_id = Request::json(&body);
-    pair.stage.publish(&without_id).await;
+    pair.env.publish(&without_id).await;
     pair.waits().await;
     assert_eq!(pair.events().await, 0, "nothing is told");
-    pair.instance.act("start-one", "pg2").await;
-    let mut events = pair.stage.events().await;
+    pair.instance.run_action("start-one", "pg2").await;
+    let mut events = pair.env.events().await;
     let event = events.answer(&without_id).await;
     assert_eq!(event.verdict(), "ALREADY_REVERTED");
     assert!(worker.stop().await.success());
-    pair.stage.strike().await;
+    pair.env.teardown().await;
 }
 
 #[tokio::test]
-async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
+async fn commits_waiting_for_a_standby_publish_nothing() {
     let mut pair = Pair::start().await;
-    let worker = pair.stage.start_worker().await;
-    let load = Load::plain(&pair.stage, seed(), 300).await;
-    pair.instance.act("stop-one", "pg2").await;
-    load.publish(&pair.stage).await;
+    let worker = pair.env.start_worker().await;
+    let load = Load::plain(&pair.env, seed(), 300).await;
+    pair.instance.run_action("stop-one", "pg2").await;
+    load.publish(&pair.env).await;
     pair.waits().await;
     if full() {
         // Given up by the worker itself, again and again.
@@ -256,23 +252,23 @@ async fn commits_that_wait_for_a_standby_are_not_told_and_cost_no_deliveries() {
     for _ in 0..6 {
         pair.waits().await;
         let stop = WAITING.replace("count(*)", "count(pg_terminate_backend(pid))");
-        pair.stage.sql(&stop).await;
+        pair.env.sql(&stop).await;
     }
-    let work = pair.stage.name("work");
-    let most = pair.stage.most_redeliveries(&work).await;
+    let work = pair.env.name("work");
+    let most = pair.env.most_redeliveries(&work).await;
     assert!(most <= 1, "only the first try is charged: {most}");
     // What was not replicated is there to be found after a restart, by whoever comes.
-    pair.instance.act("kill", "pg").await;
-    pair.instance.act("start-one", "pg").await;
-    let fresh = pair.stage.spawn_worker();
+    pair.instance.run_action("kill", "pg").await;
+    pair.instance.run_action("start-one", "pg").await;
+    let fresh = pair.env.spawn_worker();
     pair.waits().await;
-    pair.stage.db = pair.reconnected().await;
-    let there = pair.stage.count("SELECT count(*) FROM revertd.outcomes");
+    pair.env.db = pair.reconnect_db().await;
+    let there = pair.env.count("SELECT count(*) FROM revertd.outcomes");
     assert!(there.await > 0, "the primary alone has outcomes");
     assert_eq!(pair.events().await, 0, "nothing is told");
-    pair.instance.act("kill", "pg").await;
-    pair.instance.act("start-one", "pg2").await;
+    pair.instance.run_action("kill", "pg").await;
+    pair.instance.run_action("start-one", "pg2").await;
     pair.promote().await;
-    let count = audit(&pair.stage, &load, vec![worker, fresh]).await;
+    let count = audit(&pair.env, &load, vec![worker, fresh]).await;
     report("standby: missing, then promoted", 1, count);
 }

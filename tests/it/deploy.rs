@@ -32,7 +32,7 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn completions_are_printed_for_each_shell_whatever_the_configuration() {
+fn completions_are_printed_without_configuration() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (status, script, said) = run(&["completions", shell]);
         assert_eq!((status, said.as_str()), (0, ""), "{shell}");
@@ -85,7 +85,7 @@ pub fn configuration_of_the_cluster() -> toml::Table {
 }
 
 #[test]
-fn what_the_cluster_is_told_fits_the_configuration() {
+fn the_manifest_configuration_is_valid() {
     let configuration = configuration_of_the_cluster();
     // What it says is right in itself, too.
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -113,7 +113,7 @@ fn what_the_cluster_is_told_fits_the_configuration() {
 }
 
 #[test]
-fn no_pod_of_the_manifest_may_more_than_it_needs() {
+fn pods_have_no_privileges_beyond_their_needs() {
     let pods: Vec<Value> = objects()
         .into_iter()
         .filter(|object| {
@@ -147,7 +147,7 @@ fn no_pod_of_the_manifest_may_more_than_it_needs() {
 }
 
 #[test]
-fn no_pod_may_reach_more_than_the_servers_and_dns() {
+fn pods_may_reach_only_the_servers_and_dns() {
     let mut reached = Vec::new();
     for policy in objects()
         .iter()

@@ -83,22 +83,22 @@ fn examples() -> Vec<Example> {
 }
 
 #[tokio::test]
-async fn the_examples_of_the_document_happen() {
-    let mut stage = Stage::new().await;
-    stage.set("AUTHORIZATION__MODE", "grants");
-    stage.sql(&ledger_of_the_examples()).await;
-    let login = stage.login();
+async fn the_examples_of_asyncapi_yaml_happen() {
+    let mut env = TestEnv::new().await;
+    env.set("AUTHORIZATION__MODE", "grants");
+    env.sql(&ledger_of_the_examples()).await;
+    let login = env.login();
     let org = "0a000000-0000-4000-8000-000000000001";
-    let granted = stage.command(&["grants", "add", &login, org]).output();
+    let granted = env.command(&["grants", "add", &login, org]).output();
     assert!(granted.expect("runs").status.success());
-    let _worker = stage.start_worker().await;
-    let mut events = stage.events().await;
+    let _worker = env.start_worker().await;
+    let mut events = env.events().await;
     for example in examples() {
         let mut request = example.request;
         if example.has_client {
             request.properties = request.properties.with_user_id(login.as_str().into());
         }
-        stage.publish(&request).await;
+        env.publish(&request).await;
         let mut event = events.answer(&request).await.json();
         if login != "revertd" {
             // The client is part of an event's id.
@@ -106,7 +106,7 @@ async fn the_examples_of_the_document_happen() {
         }
         assert_eq!(timeless(&event), timeless(&example.event));
     }
-    stage.strike().await;
+    env.teardown().await;
 }
 
 /// The JSON objects in a page's blocks that are events.
@@ -119,7 +119,7 @@ fn events_of(page: &str) -> Vec<Value> {
 }
 
 #[test]
-fn the_events_in_the_pages_are_those_of_the_document() {
+fn events_in_the_pages_are_those_of_asyncapi_yaml() {
     let documented: Vec<_> = examples()
         .into_iter()
         .map(|example| example.event)

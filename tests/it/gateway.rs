@@ -1,11 +1,12 @@
-//! `revertd gateway` as a client meets it: the real program, broker and database, over sockets.
+//! `revertd gateway` as a client meets it: the program, broker and database, over sockets.
 
 mod answers;
 mod clients;
-mod crowds;
-mod curl;
-mod guesses;
+mod fairness;
 mod limits;
+mod login_throttling;
 mod outages;
+mod printed_command;
 mod telemetry;
 mod tls;
+mod validation;

@@ -1,4 +1,4 @@
-//! The reckoning after a load under faults: everything that can be seen is read to its end and compared.
+//! The audit after a load under faults: reads every event and dead letter, and compares them.
 
 use std::sync::Mutex;
 
@@ -6,55 +6,58 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
-use super::line::{Line, RECOVERY, reconnected, take_all};
+use super::collected::Collected;
 use super::load::{Load, Sent};
-use super::observed::Told;
-use super::reckoning::Collected;
+use super::observed::ObservedEvent;
+use super::reconnect::{RECOVERY, ReconnectingChannel, drain_queue, reconnect_db};
 use super::worker::WorkerProcess;
-use super::{Stage, with_database};
+use super::{TestEnv, with_database};
 
-pub use super::report::{Count, Wrong};
+pub use super::report::{AuditResult, Finding};
 
-/// Looks at the queues in a row that must find them empty. A message that climbs the ladder rests longer
-/// on a rung than lies between two looks, and so is seen.
+/// Looks at the queues in a row that must find them empty. A message that climbs the ladder rests
+/// longer on a rung than lies between two looks, and so is seen.
 const QUIET_LOOKS: usize = 12;
 
 /// How long consumers may stay after their processes are gone.
 const GONE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Workers that may be started to finish what the last ones left.
+/// Most workers that are started to finish the remaining messages.
 const SUCCESSORS: usize = 5;
 
-/// Between two looks; less than the stage's shortest rung.
+/// Between two looks; less than the environment's shortest rung.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Waits until everything is answered and the queues are drained, stops the workers, reads events and dead
-/// letters to the end, and compares all with the model. Servers may have been restarted meanwhile.
-pub async fn audit(stage: &Stage, load: &Load, workers: Vec<WorkerProcess>) -> Count {
-    let collected = collect(stage, load, workers).await;
-    let url = with_database(&stage.servers.database, &stage.database);
-    collected.reckon(load, &reconnected(&url).await).await
+/// Waits until everything is answered and the queues are drained, stops the workers, reads events
+/// and dead letters to the end, and compares all with the model. Servers may have been restarted
+/// meanwhile.
+pub async fn audit(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> AuditResult {
+    let collected = collect(env, load, workers).await;
+    let url = with_database(&env.servers.database, &env.database);
+    collected
+        .compare_with_model(load, &reconnect_db(&url).await)
+        .await
 }
 
-/// All of [`audit`] but the comparison.
-pub async fn collect(stage: &Stage, load: &Load, workers: Vec<WorkerProcess>) -> Collected {
-    let mut audit = Audit::of(stage);
+/// [`audit`] without the comparison.
+pub async fn collect(env: &TestEnv, load: &Load, workers: Vec<WorkerProcess>) -> Collected {
+    let mut audit = Audit::of(env);
     audit.await_answers(load).await;
     audit.collect(workers).await
 }
 
-/// The steps of [`collect`], for a test that does something between them.
+/// The steps of [`collect`], for a test that acts between them.
 pub struct Audit<'a> {
-    stage: &'a Stage,
-    line: Line,
+    env: &'a TestEnv,
+    broker: ReconnectingChannel,
     collected: Collected,
 }
 
 impl<'a> Audit<'a> {
-    pub fn of(stage: &'a Stage) -> Self {
+    pub fn of(env: &'a TestEnv) -> Self {
         Self {
-            stage,
-            line: Line::new(&stage.servers.amqp),
+            env,
+            broker: ReconnectingChannel::new(&env.servers.amqp),
             collected: Collected::default(),
         }
     }
@@ -69,7 +72,7 @@ impl<'a> Audit<'a> {
             let answered = |sent: &Sent| {
                 let correlation = sent.request.correlation();
                 self.collected.events.contains_key(&correlation)
-                    && (!sent.nature.is_dead_lettered()
+                    && (!sent.kind.is_dead_lettered()
                         || self.collected.dead.contains_key(&correlation))
             };
             if load.requests.iter().all(answered) {
@@ -85,18 +88,18 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Reads the rest: what comes until the queues are drained and the workers are gone.
+    /// Reads the remaining messages until the queues are drained and the workers have ended.
     pub async fn collect(mut self, workers: Vec<WorkerProcess>) -> Collected {
         self.await_quiet().await;
         self.stop(workers).await;
-        // What was in a worker's hands, or in those of a connection that the broker did not know to be dead, was not
-        // seen: a stop may put it on a rung, or back into its queue. The next worker finishes it.
+        // Messages in flight were not counted, also those of a connection that the broker believes
+        // to be open. A stop may put them on a rung or requeue them. The next worker finishes them.
         for _ in 0..SUCCESSORS {
             self.consumers_gone().await;
             if self.is_quiet().await {
                 break;
             }
-            let successor = self.stage.start_worker().await;
+            let successor = self.env.start_worker().await;
             self.await_quiet().await;
             self.stop(vec![successor]).await;
         }
@@ -104,7 +107,7 @@ impl<'a> Audit<'a> {
         for (queue, left) in self.left_behind().await {
             for _ in 0..left {
                 let text = format!("a message is left in {queue}");
-                self.collected.count.found(Wrong::Unanswered, text);
+                self.collected.count.found(Finding::Unanswered, text);
             }
         }
         self.collected
@@ -115,7 +118,7 @@ impl<'a> Audit<'a> {
             let status = worker.stop().await;
             if !status.success() {
                 let text = format!("a worker ended with {status}");
-                self.collected.count.found(Wrong::Other, text);
+                self.collected.count.found(Finding::Other, text);
             }
         }
     }
@@ -124,7 +127,7 @@ impl<'a> Audit<'a> {
         self.left_behind().await.iter().all(|(_, left)| *left == 0)
     }
 
-    /// Waits until nothing is on its way, or something stays.
+    /// Waits until the queues stay empty, or the deadline passes.
     async fn await_quiet(&mut self) {
         let deadline = Instant::now() + RECOVERY;
         let mut quiet = 0;
@@ -134,10 +137,11 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Messages in the work queue and on the rungs. Those in a worker's hands show only when it is gone.
+    /// Messages in the work queue and on the rungs. Messages in flight are counted only after their
+    /// worker has ended.
     async fn left_behind(&mut self) -> Vec<(String, u32)> {
         let mut left = Vec::new();
-        for queue in self.stage.waiting_queues() {
+        for queue in self.env.waiting_queues() {
             left.push((queue.clone(), self.depth(&queue).await));
         }
         left
@@ -154,34 +158,34 @@ impl<'a> Audit<'a> {
                 .await?;
             Ok(declared.message_count())
         };
-        self.line.insist(queue, depth).await
+        self.broker.retry(queue, depth).await
     }
 
     async fn read_to_the_end(&mut self) {
         for last in ["replies", "dead"] {
-            let queue = self.stage.name(last);
+            let queue = self.env.name(last);
             while self.depth(&queue).await > 0 {
                 self.read(last).await;
             }
         }
     }
 
-    /// A queue has back what its consumers held once they are gone. A cluster may count those of a node that was
-    /// killed for long; what they hold shows as a request without an answer.
+    /// A queue has back what its consumers held once they are gone. A cluster may count those of a
+    /// node that was killed for long; what they hold shows as a request without an answer.
     async fn consumers_gone(&mut self) {
         let deadline = Instant::now() + GONE;
-        while self.stage.consumers().await > 0 && Instant::now() < deadline {
+        while self.env.consumers().await > 0 && Instant::now() < deadline {
             sleep(LOOK).await;
         }
     }
 
-    /// Takes what is in a queue at present. It is acknowledged only when it is here, so that a broker
-    /// that fails meanwhile delivers it again; that it came twice then makes no difference.
+    /// Takes what is in a queue at present. It is acknowledged only when it is here, so that a
+    /// broker that fails meanwhile delivers it again; that it came twice then makes no difference.
     async fn read(&mut self, last: &str) {
-        let queue = self.stage.name(last);
+        let queue = self.env.name(last);
         let letters = Mutex::new(Vec::new());
-        let take = async |channel: &lapin::Channel| take_all(channel, &queue, &letters).await;
-        self.line.insist("a queue is read", take).await;
+        let take = async |channel: &lapin::Channel| drain_queue(channel, &queue, &letters).await;
+        self.broker.retry("a queue is read", take).await;
         for letter in letters.into_inner().expect("nobody panics with it") {
             let correlation = letter.correlation().unwrap_or("without a correlation id");
             if last == "dead" {
@@ -198,7 +202,7 @@ impl<'a> Audit<'a> {
                 .events
                 .entry(correlation.to_owned())
                 .or_default();
-            let told = Told {
+            let told = ObservedEvent {
                 routing_key: letter.routing_key,
                 body: letter.body,
             };

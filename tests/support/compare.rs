@@ -1,23 +1,23 @@
-//! Comparing what was seen with what must be seen, to the last value.
+//! Compares what was observed with what is expected, value by value.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::model::{Asked, Policy};
-use super::observed::{Leg, Told, usage_of};
-use super::report::{Count, Wrong};
-use super::world::World;
+use super::initial_ledger::InitialLedger;
+use super::model::{Policy, ValidRequest};
+use super::observed::{Leg, ObservedEvent, usage_of};
+use super::report::{AuditResult, Finding};
 
 /// An event says what it must, but for its id and the words of an error.
 pub fn compare_event(
-    asked: &Asked,
-    told: &Told,
+    asked: &ValidRequest,
+    told: &ObservedEvent,
     body: &mut Value,
     expected: &Value,
     key: &str,
-    count: &mut Count,
+    count: &mut AuditResult,
 ) {
     let id = told_id(body);
     let mut seen = body.clone();
@@ -25,13 +25,13 @@ pub fn compare_event(
     if let Some(error) = seen["data"].get_mut("error").and_then(Value::as_object_mut) {
         let said = error.remove("message");
         if said.is_none_or(|said| said.as_str().is_none_or(str::is_empty)) {
-            count.found(Wrong::Differing, format!("event {id} says nothing"));
+            count.found(Finding::Differing, format!("event {id} says nothing"));
         }
     }
     let mut expected = expected.clone();
     if expected["data"]["error"]["details"][0]["reason"] == "INVALID_FIELD" {
-        // The violations are told in words, and the contract does not say whether the event names an
-        // account that the request did not.
+        // The violations are told in words, and the contract does not say whether the event names
+        // an account that the request did not.
         for event in [&mut seen, &mut expected] {
             if let Some(data) = event["data"].as_object_mut() {
                 data.remove("org_id");
@@ -43,11 +43,11 @@ pub fn compare_event(
         }
     } else if told.routing_key != key {
         let text = format!("event {id} came by {}, not {key}", told.routing_key);
-        count.found(Wrong::Differing, text);
+        count.found(Finding::Differing, text);
     }
     if seen != expected || top.is_none() {
         count.found(
-            Wrong::Differing,
+            Finding::Differing,
             format!("{asked:?} was told {seen}, not {expected}"),
         );
     }
@@ -55,21 +55,21 @@ pub fn compare_event(
 
 /// Every applied revert has its two legs as Frontier would write them, and nothing else is there.
 pub fn compare_legs(
-    world: &World,
+    ledger: &InitialLedger,
     legs: &[Leg],
     expected: impl Iterator<Item = Leg>,
-    count: &mut Count,
+    count: &mut AuditResult,
 ) {
     let mut there: HashMap<Uuid, &Leg> = legs.iter().map(|leg| (leg.id, leg)).collect();
     for leg in expected {
         let found = there.remove(&leg.id);
         if found != Some(&leg) {
-            count.found(Wrong::Twice, format!("a leg is {found:?}, not {leg:?}"));
+            count.found(Finding::Twice, format!("a leg is {found:?}, not {leg:?}"));
         }
     }
     for leg in there.values() {
         count.found(
-            Wrong::Twice,
+            Finding::Twice,
             format!("an entry without an outcome: {leg:?}"),
         );
     }
@@ -84,21 +84,21 @@ pub fn compare_legs(
         }
     }
     for (usage, (total, times)) in given {
-        let whole = world
+        let whole = ledger
             .postings
             .get(&usage)
             .map_or(0, |posting| posting.amount);
-        let once = world.policy == Policy::Once;
+        let once = ledger.policy == Policy::Once;
         if total > whole || once && times > 1 {
             let text =
                 format!("usage {usage} of {whole} was given back {times} times, {total} in all");
-            count.found(Wrong::Twice, text);
+            count.found(Finding::Twice, text);
         }
     }
 }
 
 /// Row 3: the fields are named, each once or more.
-pub fn compare_invalid(told: &Told, fields: &[&str], count: &mut Count) {
+pub fn compare_invalid(told: &ObservedEvent, fields: &[&str], count: &mut AuditResult) {
     let event = compare_reason(told, "usage.revert.rejected", "INVALID_FIELD", count);
     let violations = event["data"]["error"]["details"][1]["fieldViolations"].as_array();
     let mut named: Vec<_> = violations
@@ -109,13 +109,18 @@ pub fn compare_invalid(told: &Told, fields: &[&str], count: &mut Count) {
     named.dedup();
     if named != fields {
         count.found(
-            Wrong::Differing,
+            Finding::Differing,
             format!("{event} names {named:?}, not {fields:?}"),
         );
     }
 }
 
-pub fn compare_reason(told: &Told, kind: &str, reason: &str, count: &mut Count) -> Value {
+pub fn compare_reason(
+    told: &ObservedEvent,
+    kind: &str,
+    reason: &str,
+    count: &mut AuditResult,
+) -> Value {
     let event: Value = serde_json::from_slice(&told.body).unwrap_or_default();
     let error = &event["data"]["error"];
     let seen = (
@@ -125,7 +130,7 @@ pub fn compare_reason(told: &Told, kind: &str, reason: &str, count: &mut Count) 
     );
     let code = if reason == "RETRIES_EXHAUSTED" { 13 } else { 3 };
     if seen != (&kind.into(), &code.into(), &reason.into()) {
-        count.found(Wrong::Differing, format!("{event} is not {reason}"));
+        count.found(Finding::Differing, format!("{event} is not {reason}"));
     }
     event
 }

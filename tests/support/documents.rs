@@ -10,7 +10,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::{Map, Value, json};
 
-use super::Letter;
+use super::Message;
 
 pub mod answers;
 
@@ -89,7 +89,7 @@ pub fn is_request(body: &[u8]) -> Result<(), Vec<String>> {
 }
 
 /// Checks that a letter that came through `exchange` is what asyncapi.yaml says of its channel.
-pub fn check(exchange: &str, letter: &Letter) {
+pub fn check(exchange: &str, letter: &Message) {
     let complaints = complaints(exchange, letter);
     let body = String::from_utf8_lossy(&letter.body);
     assert!(
@@ -101,10 +101,10 @@ pub fn check(exchange: &str, letter: &Letter) {
 }
 
 /// What of a letter is not as asyncapi.yaml says. On queues of the tests' own, anything may come.
-pub fn complaints(exchange: &str, letter: &Letter) -> Vec<String> {
+pub fn complaints(exchange: &str, letter: &Message) -> Vec<String> {
     let content_type = letter.properties.content_type().as_ref();
     let is_event = content_type.is_some_and(|kind| kind.as_str() == "application/cloudevents+json");
-    // The last part of the name, in the document as on a stage.
+    // The last part of the name, in the document as on an environment.
     let kind = exchange.rsplit('.').next();
     if kind == Some("dead") {
         of_dead_letter(exchange, letter)
@@ -115,20 +115,20 @@ pub fn complaints(exchange: &str, letter: &Letter) -> Vec<String> {
     }
 }
 
-fn of_dead_letter(exchange: &str, letter: &Letter) -> Vec<String> {
+fn of_dead_letter(exchange: &str, letter: &Message) -> Vec<String> {
     let name = match letter.header("x-error-reason") {
         Some(_) => "deadLetter",
         None => "brokersDeadLetter",
     };
     let mut complaints = of_envelope(name, letter);
-    // In the document as on a stage, exchange and queue have one name, which is the key too.
+    // In the document as on an environment, exchange and queue have one name, which is the key too.
     if letter.routing_key != exchange {
         complaints.push(format!("the routing key is {}", letter.routing_key));
     }
     complaints
 }
 
-fn of_event(exchange: &str, letter: &Letter) -> Vec<String> {
+fn of_event(exchange: &str, letter: &Message) -> Vec<String> {
     let kind = letter.properties.kind().as_ref();
     let kind = kind.map(ShortString::as_str).unwrap_or_default();
     let Ok(event) = serde_json::from_slice::<Value>(&letter.body) else {
@@ -183,7 +183,7 @@ fn channel_of(kind: &str, is_denied: bool) -> Option<(String, String)> {
     None
 }
 
-fn of_envelope(name: &str, letter: &Letter) -> Vec<String> {
+fn of_envelope(name: &str, letter: &Message) -> Vec<String> {
     let none = FieldTable::default();
     let headers = letter.properties.headers().as_ref().unwrap_or(&none);
     let (headers, properties) = (

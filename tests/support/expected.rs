@@ -1,20 +1,20 @@
-//! What must be seen of an answer: its event, and the two legs of a revert.
+//! The expected event and the two expected legs of an answer.
 
 use serde_json::{Value, json};
 
+use super::initial_ledger::InitialLedger;
 use super::ledger::PLATFORM;
-use super::model::{Answer, Asked, Revert, Verdict};
+use super::model::{Answer, Revert, ValidRequest, Verdict};
 use super::observed::Leg;
-use super::world::World;
 
 /// The two legs of a revert, as Frontier writes them.
 pub fn expected_legs(
-    world: &World,
-    asked: &Asked,
+    ledger: &InitialLedger,
+    asked: &ValidRequest,
     answer: &Answer,
     revert: &Revert,
 ) -> Option<[Leg; 2]> {
-    let usage = world.postings.get(&asked.content.usage)?;
+    let usage = ledger.postings.get(&asked.content.usage)?;
     let mut metadata = match &usage.metadata {
         Value::Object(map) => map.clone(),
         _ => serde_json::Map::new(),
@@ -46,7 +46,7 @@ pub fn expected_legs(
 }
 
 /// The event of an answer, but for its id and the error's message, and its routing key.
-pub fn expected_event(asked: &Asked, answer: &Answer) -> (Value, String) {
+pub fn expected_event(asked: &ValidRequest, answer: &Answer) -> (Value, String) {
     let content = &asked.content;
     let (org, account) = (
         answer.org.or(content.org),

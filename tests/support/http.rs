@@ -1,17 +1,16 @@
-//! `revertd gateway` as a process, and a client that sends whatever bytes it is told to.
+//! An HTTP client that sends any bytes, also invalid ones, and checks each response against
+//! openapi.yaml.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{PATIENCE, Stage, WorkerProcess, documents};
+use super::{TIMEOUT, documents};
 
 /// Where the operation is.
 pub const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
@@ -19,103 +18,26 @@ pub const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
 /// A client that may publish, as the header `Authorization` has it.
 pub const PUBLISHER: (&str, &str) = ("publisher", "pH3%8sNd+6yB/e1Kc");
 
-/// A running `revertd gateway`.
-pub struct GatewayProcess {
-    pub process: WorkerProcess,
-    pub address: SocketAddr,
-}
-
-impl Stage {
-    /// Starts a gateway on a port of its own and waits until it listens.
-    pub async fn start_gateway(&self) -> GatewayProcess {
-        GatewayProcess::listening(self.spawn_gateway()).await
-    }
-
-    /// The same, and waits for nothing.
-    pub fn spawn_gateway(&self) -> WorkerProcess {
-        let mut command = self.command(&["gateway"]);
-        if self.setting("GATEWAY__LISTEN").is_none() {
-            command.env("REVERTD_GATEWAY__LISTEN", "127.0.0.1:0");
-        }
-        WorkerProcess::spawn(command)
-    }
-
-    /// Entries that revert a usage, of two legs each.
-    pub async fn entries(&self, usage: Uuid) -> usize {
-        self.reverts(usage).await.len() / 2
-    }
-}
-
-impl GatewayProcess {
-    /// One that was spawned, once it listens.
-    pub async fn listening(mut process: WorkerProcess) -> Self {
-        process.logged(" listening").await;
-        let log = process.log();
-        let line = log.lines().find(|line| line.contains(" listening"));
-        let line = line.expect("it was logged");
-        let address = line
-            .split("address=")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next());
-        let address = address
-            .expect("the line names it")
-            .parse()
-            .expect("an address");
-        Self { process, address }
-    }
-
-    /// Sends one request on a connection of its own and reads its answer.
-    pub async fn send(&self, call: &Call) -> Reply {
-        let mut line = self.connect().await;
-        line.write(&call.bytes()).await;
-        line.reply().await
-    }
-
-    /// Opens a connection.
-    pub async fn connect(&self) -> Wire<TcpStream> {
-        Wire::over(TcpStream::connect(self.address).await.expect("it listens"))
-    }
-
-    /// The same, from another address of this machine.
-    pub async fn connect_from(&self, address: Ipv4Addr) -> Wire<TcpStream> {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        let from = (address, 0).into();
-        socket.bind(from).expect("a loopback address");
-        Wire::over(socket.connect(self.address).await.expect("it listens"))
-    }
-
-    /// Sends one request from another address of this machine.
-    pub async fn send_from(&self, address: Ipv4Addr, call: &Call) -> Reply {
-        let mut line = self.connect_from(address).await;
-        line.write(&call.bytes()).await;
-        line.reply().await
-    }
-
-    /// Asks it to stop, and waits.
-    pub async fn stop(&mut self) -> i32 {
-        self.process.stop().await.code().expect("no signal")
-    }
-}
-
 /// A request to be sent.
 #[derive(Clone)]
-pub struct Call {
+pub struct HttpRequest {
     pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Call {
+impl HttpRequest {
     /// A sound one by [`PUBLISHER`], with that body.
     pub fn post(body: impl Into<Vec<u8>>) -> Self {
-        let call = Self {
+        let request = Self {
             method: "POST".into(),
             path: PATH.into(),
             headers: vec![("Host".into(), "test".into())],
             body: body.into(),
         };
-        call.header("Content-Type", "application/json")
+        request
+            .header("Content-Type", "application/json")
             .by(PUBLISHER)
     }
 
@@ -169,13 +91,13 @@ pub fn basic(text: impl AsRef<[u8]>) -> String {
 
 /// An answer, checked against openapi.yaml.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reply {
+pub struct HttpResponse {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
-impl Reply {
+impl HttpResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
         let fits = |(given, _): &&(String, String)| given.eq_ignore_ascii_case(name);
         self.headers
@@ -216,9 +138,9 @@ impl Reply {
 }
 
 /// A connection to the gateway.
-pub struct Wire<S>(BufReader<S>);
+pub struct HttpConnection<S>(BufReader<S>);
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> HttpConnection<S> {
     pub fn over(stream: S) -> Self {
         Self(BufReader::new(stream))
     }
@@ -234,21 +156,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// The next answer.
-    pub async fn reply(&mut self) -> Reply {
-        let reply = timeout(PATIENCE, self.read_reply(true)).await;
-        reply.expect("an answer in time")
+    pub async fn response(&mut self) -> HttpResponse {
+        let response = timeout(TIMEOUT, self.read_reply(true)).await;
+        response.expect("an answer in time")
     }
 
     /// The next answer, to a request that is answered without a body.
-    pub async fn bare_reply(&mut self) -> Reply {
-        let reply = timeout(PATIENCE, self.read_reply(false)).await;
-        reply.expect("an answer in time")
+    pub async fn reply_without_body(&mut self) -> HttpResponse {
+        let response = timeout(TIMEOUT, self.read_reply(false)).await;
+        response.expect("an answer in time")
     }
 
     /// Waits until the server closes the connection, and returns what it still said.
     pub async fn ended(&mut self) -> String {
         let mut rest = Vec::new();
-        let read = timeout(PATIENCE, self.0.read_to_end(&mut rest)).await;
+        let read = timeout(TIMEOUT, self.0.read_to_end(&mut rest)).await;
         // A reset is an end too.
         let _ = read.expect("the end in time");
         String::from_utf8_lossy(&rest).into_owned()
@@ -259,40 +181,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         timeout(limit, self.0.fill_buf()).await.is_err()
     }
 
-    async fn read_reply(&mut self, with_body: bool) -> Reply {
-        let status = self.line().await;
+    async fn read_reply(&mut self, with_body: bool) -> HttpResponse {
+        let status = self.read_line().await;
         let status = status
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok());
         let mut headers = Vec::new();
         loop {
-            let line = self.line().await;
+            let line = self.read_line().await;
             let Some((name, value)) = line.split_once(": ") else {
                 break;
             };
             headers.push((name.to_owned(), value.to_owned()));
         }
-        let mut reply = Reply {
+        let mut response = HttpResponse {
             status: status.expect("a status"),
             headers,
             body: String::new(),
         };
-        let length = reply
+        let length = response
             .header("content-length")
             .map_or(0, |text| text.parse().expect("a number"));
         let mut body = vec![0; if with_body { length } else { 0 }];
         self.0.read_exact(&mut body).await.expect("the whole body");
-        reply.body = String::from_utf8(body).expect("UTF-8");
-        let body = with_body.then_some(reply.body.as_str());
-        documents::answers::check(reply.status, &reply.headers, body);
-        reply
+        response.body = String::from_utf8(body).expect("UTF-8");
+        let body = with_body.then_some(response.body.as_str());
+        documents::answers::check(response.status, &response.headers, body);
+        response
     }
 
-    async fn line(&mut self) -> String {
+    async fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).await.expect("a line");
-        assert!(line.ends_with("\r\n"), "the answer ends: {line:?}");
+        assert!(line.ends_with("\r\n"), "the response ends: {line:?}");
         line.trim_end().to_owned()
     }
 }

@@ -1,9 +1,9 @@
-//! Frontier's tables as Frontier would fill them, and what a test asks of them.
+//! Fills Frontier's tables as Frontier does, and reads them.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Stage;
+use super::TestEnv;
 
 pub const PLATFORM: Uuid = Uuid::nil();
 
@@ -30,7 +30,7 @@ pub struct Row {
     pub user_id: Option<String>,
 }
 
-impl Stage {
+impl TestEnv {
     pub async fn customer(&self) -> Customer {
         let org = self.org().await;
         Customer {
@@ -62,7 +62,8 @@ impl Stage {
         let id = Uuid::new_v4();
         let values = format!("('{id}', '{org}', 'name', 'mail@example.com', '{{}}', '{{}}')");
         self.sql(&format!(
-            "INSERT INTO billing_customers (id, org_id, name, email, address, metadata) VALUES {values}"
+            "INSERT INTO billing_customers (id, org_id, name, email, address, metadata) VALUES \
+                {values}"
         ))
         .await;
         id
@@ -205,8 +206,8 @@ impl Stage {
         .await
     }
 
-    /// What must hold whatever happened: both legs of every applied outcome are there and equal, no usage is
-    /// given back more than it took, and what went out of the platform's account came into the customers'.
+    /// Asserts that both legs of every applied outcome exist and are equal, that no usage is
+    /// reverted beyond its amount, and that each entry has an outcome.
     pub async fn assert_ledger_is_sound(&self) {
         let lacking = self
             .count(
@@ -214,7 +215,8 @@ impl Stage {
                  LEFT JOIN billing_transactions c ON c.id = o.transaction_id \
                  LEFT JOIN billing_transactions p ON p.id = o.platform_transaction_id \
                  WHERE o.refusal IS NULL AND (c.amount IS DISTINCT FROM o.amount \
-                 OR p.amount IS DISTINCT FROM o.amount OR c.account_id IS DISTINCT FROM o.account_id \
+                 OR p.amount IS DISTINCT FROM o.amount OR c.account_id IS DISTINCT FROM \
+                 o.account_id \
                  OR c.type IS DISTINCT FROM 'credit' OR p.type IS DISTINCT FROM 'debit')",
             )
             .await;
@@ -222,7 +224,8 @@ impl Stage {
         let orphans = self
             .count(
                 "SELECT count(*) FROM billing_transactions t \
-                 WHERE t.metadata ? 'revert_request_using' AND NOT EXISTS (SELECT FROM revertd.outcomes o \
+                 WHERE t.metadata ? 'revert_request_using' AND NOT EXISTS (SELECT FROM \
+                 revertd.outcomes o \
                  WHERE t.id IN (o.transaction_id, o.platform_transaction_id))",
             )
             .await;

@@ -3,70 +3,70 @@
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
 
-use super::line::Line;
-use super::mix::Mix;
-use super::model::{Asked, Policy};
-use super::world::World;
-use super::{Request, Stage};
+use super::initial_ledger::InitialLedger;
+use super::model::{Policy, ValidRequest};
+use super::reconnect::ReconnectingChannel;
+use super::request_generator::RequestGenerator;
+use super::{Request, TestEnv};
 
 /// Messages in flight before their confirms are awaited.
 const WINDOW: usize = 300;
 
 /// Requests, and the ledger that they meet.
 pub struct Load {
-    pub world: World,
+    pub ledger: InitialLedger,
     pub requests: Vec<Sent>,
 }
 
 /// A request, and what is known of it.
 pub struct Sent {
     pub request: Request,
-    pub nature: Nature,
+    pub kind: RequestKind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Nature {
+pub enum RequestKind {
     /// Its fields break no rule.
-    Asked(Asked),
+    Valid(ValidRequest),
     /// `INVALID_FIELD`, with these fields named.
     Invalid(Vec<&'static str>),
     /// `MALFORMED_REQUEST`: goes to the dead-letter queue as well.
     Malformed,
-    /// Stops whoever reads it: ends in the dead-letter queue unread.
-    Unread,
+    /// Crashes each worker that reads it: ends in the dead-letter queue unread.
+    CrashesWorker,
 }
 
-impl Nature {
+impl RequestKind {
     /// Whether it ends in the dead-letter queue.
     pub fn is_dead_lettered(&self) -> bool {
         match self {
-            Self::Malformed | Self::Unread => true,
-            Self::Asked(_) | Self::Invalid(_) => false,
+            Self::Malformed | Self::CrashesWorker => true,
+            Self::Valid(_) | Self::Invalid(_) => false,
         }
     }
 }
 
 impl Load {
-    /// A load of `count` requests of every kind, under the stage's policy; the same for the same seed. The
-    /// ledger that they meet is put into the stage's database.
-    pub async fn mixed(stage: &Stage, seed: u64, count: usize) -> Self {
-        let load = Mix::new(policy(stage), seed).load(count);
-        load.world.insert(&stage.db).await;
+    /// A load of `count` requests of every kind, under the environment's policy; the same for the
+    /// same seed. The ledger that they meet is put into the environment's database.
+    pub async fn mixed(env: &TestEnv, seed: u64, count: usize) -> Self {
+        let load = RequestGenerator::new(policy(env), seed).load(count);
+        load.ledger.insert(&env.db).await;
         load
     }
 
-    /// The same, but only reverts of usages that are there, each decided at its first attempt: nothing
-    /// climbs the ladder, nothing is dead-lettered.
-    pub async fn plain(stage: &Stage, seed: u64, count: usize) -> Self {
-        let load = Mix::new(policy(stage), seed).plain_load(count);
-        load.world.insert(&stage.db).await;
+    /// The same with existing usages only. Each request is decided at its first attempt: none
+    /// climbs the ladder, none is dead-lettered.
+    pub async fn plain(env: &TestEnv, seed: u64, count: usize) -> Self {
+        let load = RequestGenerator::new(policy(env), seed).plain_load(count);
+        load.ledger.insert(&env.db).await;
         load
     }
 
-    /// Publishes everything until it is confirmed, whatever becomes of the broker; about every third request
-    /// twice.
-    pub async fn publish(&self, stage: &Stage) {
-        self.publish_part(stage, &self.requests).await;
+    /// Publishes every request until it is confirmed, also while the broker restarts. About every
+    /// third request is published twice.
+    pub async fn publish(&self, env: &TestEnv) {
+        self.publish_part(env, &self.requests).await;
     }
 
     /// The requests in parts of so many.
@@ -75,29 +75,30 @@ impl Load {
     }
 
     /// Publishes some of the requests, as [`Load::publish`] does.
-    pub async fn publish_part(&self, stage: &Stage, part: &[Sent]) {
-        let exchange = stage.name("requests");
-        let mut line = Line::new(&stage.servers.amqp);
+    pub async fn publish_part(&self, env: &TestEnv, part: &[Sent]) {
+        let exchange = env.name("requests");
+        let mut broker = ReconnectingChannel::new(&env.servers.amqp);
         for (index, window) in part.chunks(WINDOW).enumerate() {
             let copies = window.iter().skip(index % 3).step_by(3);
             let messages: Vec<_> = window.iter().chain(copies).collect();
-            line.insist("the broker takes requests", async |channel| {
-                publish_window(channel, &exchange, &messages).await
-            })
-            .await;
+            broker
+                .retry("the broker takes requests", async |channel| {
+                    publish_window(channel, &exchange, &messages).await
+                })
+                .await;
         }
     }
 }
 
-fn policy(stage: &Stage) -> Policy {
-    match stage.setting("REVERT__POLICY") {
+fn policy(env: &TestEnv) -> Policy {
+    match env.setting("REVERT__POLICY") {
         Some("cumulative") => Policy::Cumulative,
         _ => Policy::Once,
     }
 }
 
-/// Publishes all, then awaits every confirm. A message that came back as unroutable may be reported with
-/// another's confirm, so that one such confirm fails the whole window.
+/// Publishes all, then awaits every confirm. A message that came back as unroutable may be reported
+/// with another's confirm, so that one such confirm fails the whole window.
 async fn publish_window(
     channel: &Channel,
     exchange: &str,

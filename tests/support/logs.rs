@@ -1,7 +1,8 @@
-//! What the program writes, kept where `tests/support/no-secrets` looks through it after the suite: `*.log` is
-//! standard error, `*.out` standard output. Beside them stand the texts that must not be there.
+//! Keeps the output of processes, where `tests/support/no-secrets` searches it after the suite:
+//! `*.log` is standard error, `*.out` standard output. Two more files list the texts that must not
+//! appear.
 //!
-//! All of it happens only where `REVERTD_TEST_LOGS` names a folder.
+//! Nothing is kept unless `REVERTD_TEST_LOGS` names a folder.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

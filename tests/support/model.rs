@@ -1,14 +1,14 @@
 //! The contract as a sequential machine: requests come one after another, and each is answered.
 //!
-//! Pure, and written from the contract alone: nothing of the program is used here, so that an error there
-//! is not an error here as well.
+//! The model is pure and written from the contract alone. It uses nothing of the program, so that
+//! an error there is not repeated here.
 
 use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
+use super::initial_ledger::{InitialLedger, Kind};
 use super::ledger::NAMESPACE;
-use super::world::{Kind, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -29,13 +29,13 @@ pub struct Content {
 
 /// A request whose fields break no rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Asked {
+pub struct ValidRequest {
     pub client: String,
     pub message_id: Option<String>,
     pub content: Content,
 }
 
-impl Asked {
+impl ValidRequest {
     /// What makes two requests one: client and message id; without one, client and content.
     fn identity(&self) -> Identity {
         let content = self.message_id.is_none().then(|| self.content.clone());
@@ -75,7 +75,7 @@ pub struct Revert {
     /// n-th revert of this usage by revertd, from 0.
     pub number: i32,
     pub usage_amount: i64,
-    /// What had been given back before, by whomever, and how much of that by others.
+    /// The amount reverted before by any writer, and the part of it by other writers.
     pub before: i64,
     pub by_others: i64,
 }
@@ -86,13 +86,14 @@ struct Given {
     amount: i64,
     at: String,
     by_others: bool,
-    /// Whether Frontier counts it for the number in the id of the next entry: it is spelled as Frontier spells it.
+    /// Whether Frontier counts it for the number in the id of the next entry: only where the
+    /// usage id is spelled as Frontier spells it.
     counted: bool,
 }
 
 /// All that decides the next request.
 pub struct Model<'a> {
-    world: &'a World,
+    ledger: &'a InitialLedger,
     given: HashMap<Uuid, Vec<Given>>,
     owners: HashMap<Identity, (Content, Answer)>,
     reused: HashMap<(Identity, Content), Answer>,
@@ -100,9 +101,9 @@ pub struct Model<'a> {
 
 impl<'a> Model<'a> {
     /// The ledger before the first request.
-    pub fn new(world: &'a World) -> Self {
+    pub fn new(ledger: &'a InitialLedger) -> Self {
         let mut given: HashMap<Uuid, Vec<Given>> = HashMap::new();
-        for (id, posting) in &world.postings {
+        for (id, posting) in &ledger.postings {
             if let Kind::Revert { of, at } = &posting.kind {
                 given.entry(*of).or_default().push(Given {
                     entry: *id,
@@ -117,7 +118,7 @@ impl<'a> Model<'a> {
             reverts.sort_by(|one, other| (&one.at, one.entry).cmp(&(&other.at, other.entry)));
         }
         Self {
-            world,
+            ledger,
             given,
             owners: HashMap::new(),
             reused: HashMap::new(),
@@ -125,7 +126,7 @@ impl<'a> Model<'a> {
     }
 
     /// Answers the next request, at that time.
-    pub fn decide(&mut self, asked: &Asked, at: &str) -> Answer {
+    pub fn decide(&mut self, asked: &ValidRequest, at: &str) -> Answer {
         let identity = asked.identity();
         let reuse = (identity.clone(), asked.content.clone());
         if let Some((content, answer)) = self.owners.get(&identity) {
@@ -178,13 +179,13 @@ impl<'a> Model<'a> {
     }
 
     /// The contract's table, row by row; with it the account and its org.
-    fn judge(&self, asked: &Asked, identity: &Identity) -> (Option<(Uuid, Uuid)>, Verdict) {
+    fn judge(&self, asked: &ValidRequest, identity: &Identity) -> (Option<(Uuid, Uuid)>, Verdict) {
         let content = &asked.content;
-        let once = self.world.policy == Policy::Once;
+        let once = self.ledger.policy == Policy::Once;
         if !once && asked.message_id.is_none() {
             return (None, refused("INVALID_FIELD", &[]));
         }
-        let Some((account, org)) = self.world.account_of(content) else {
+        let Some((account, org)) = self.ledger.account_of(content) else {
             return (None, refused("BILLING_ACCOUNT_NOT_FOUND", &[]));
         };
         let verdict = if self.owners.contains_key(identity) {
@@ -196,7 +197,7 @@ impl<'a> Model<'a> {
     }
 
     fn judge_usage(&self, content: &Content, account: Uuid, once: bool) -> Verdict {
-        let posting = self.world.postings.get(&content.usage);
+        let posting = self.ledger.postings.get(&content.usage);
         let Some(usage) = posting.filter(|posting| posting.account == account) else {
             return refused("USAGE_NOT_FOUND", &[]);
         };

@@ -1,4 +1,4 @@
-//! What can be seen afterwards: stored outcomes, entries in the ledger, events.
+//! What is observed afterwards: stored outcomes, entries in the ledger, events.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use serde_json::Value;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::initial_ledger::InitialLedger;
 use super::model::{Answer, Revert, Verdict};
-use super::world::World;
 
 /// A stored outcome: the columns that tell whose it is, and its answer.
 #[derive(Clone, Debug)]
@@ -36,17 +36,18 @@ pub struct Leg {
 
 /// An event as it was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct ObservedEvent {
     pub routing_key: String,
     pub body: Vec<u8>,
 }
 
-/// The outcomes of requests for the world's accounts.
-pub async fn outcomes(db: &Client, world: &World) -> Vec<Stored> {
-    let accounts: Vec<_> = world.accounts.iter().map(|account| account.id).collect();
+/// The outcomes of requests for the ledger's accounts.
+pub async fn outcomes(db: &Client, ledger: &InitialLedger) -> Vec<Stored> {
+    let accounts: Vec<_> = ledger.accounts.iter().map(|account| account.id).collect();
     let query = "SELECT client, message_id, usage_id, amount, reason, org_id, account_id, \
             to_char(decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
-            refusal, refusal_metadata, transaction_id, platform_transaction_id, revert_no, usage_amount, \
+            refusal, refusal_metadata, transaction_id, platform_transaction_id, revert_no, \
+            usage_amount, \
             reverted_before, coalesce(reverted_by_others, 0) \
         FROM revertd.outcomes WHERE account_id = ANY($1)";
     let rows = db.query(query, &[&accounts]).await.expect("read");
@@ -87,19 +88,19 @@ pub async fn outcomes(db: &Client, world: &World) -> Vec<Stored> {
     rows.iter().map(read).collect()
 }
 
-/// Legs on the world's accounts, or of its usages, but those that were there before.
-pub async fn legs(db: &Client, world: &World) -> Vec<Leg> {
+/// Legs on the ledger's accounts, or of its usages, but those that were there before.
+pub async fn legs(db: &Client, ledger: &InitialLedger) -> Vec<Leg> {
     let query = "SELECT id, account_id, type, source, amount, description, metadata, user_id, \
             to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
         FROM billing_transactions WHERE metadata ? 'revert_request_using'";
     let rows = db.query(query, &[]).await.expect("read");
     let ours = |leg: &Leg| {
-        let of = usage_of(leg).is_some_and(|usage| world.postings.contains_key(&usage));
-        let on = world
+        let of = usage_of(leg).is_some_and(|usage| ledger.postings.contains_key(&usage));
+        let on = ledger
             .accounts
             .iter()
             .any(|account| Some(account.id) == leg.account);
-        (of || on) && !world.postings.contains_key(&leg.id)
+        (of || on) && !ledger.postings.contains_key(&leg.id)
     };
     let read = |row: &tokio_postgres::Row| Leg {
         id: row.get(0),

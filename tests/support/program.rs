@@ -1,4 +1,4 @@
-//! The program under test, about to be run; what it writes is kept (`logs.rs`).
+//! The program under test as a command, whose output is kept (`logs.rs`).
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,8 +12,8 @@ pub fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_revertd"))
 }
 
-/// A command line of the program, with no variables but those that are set on it. It has few of the methods of
-/// [`Command`], so that nothing is written unseen.
+/// A command line of the program. It has only the variables that are set on it. It has few of the
+/// methods of [`Command`], so that nothing is written unseen.
 pub struct Program(Command);
 
 impl Program {

@@ -1,6 +1,6 @@
-//! A TCP proxy between a worker and one of its servers, for the faults of a network: connections that are
-//! refused, cut, silent, half open, late or slow. Everything can be switched while connections are open, and
-//! everything that passes is counted.
+//! A TCP proxy between a worker and one of its servers, for network faults: connections that are
+//! refused, cut, silent, half open, late or slow. Everything can be switched while connections are
+//! open, and the bytes are counted.
 //!
 //! It runs on a thread of its own, so that a test may block without stopping the traffic.
 
@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex};
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Stage, with_database};
+use super::{TestEnv, with_database};
 
+mod connection;
 mod faults;
-mod line;
 mod postgres;
 
 pub use faults::{Conditions, Direction, Ending, Way};
 
-use line::Line;
+use connection::ProxiedConnection;
 
 /// One connection is to end after so many of its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ struct Shared {
     losses: Mutex<Option<Losses>>,
     applied: AtomicU64,
     lost: AtomicU64,
-    lines: Mutex<Vec<Arc<Line>>>,
+    connections: Mutex<Vec<Arc<ProxiedConnection>>>,
 }
 
 impl Proxy {
@@ -79,7 +79,7 @@ impl Proxy {
             losses: Mutex::default(),
             applied: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-            lines: Mutex::default(),
+            connections: Mutex::default(),
         });
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -93,7 +93,7 @@ impl Proxy {
         let context = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener).expect("bound");
         drop(context);
-        runtime.spawn(line::accept(listener, shared.clone()));
+        runtime.spawn(connection::accept(listener, shared.clone()));
         Self {
             address,
             shared,
@@ -123,8 +123,8 @@ impl Proxy {
 
     /// Sets the conditions of the connections that are open.
     pub fn set_open(&self, conditions: Conditions) {
-        for line in lock(&self.shared.lines).iter() {
-            line.conditions.send_replace(conditions);
+        for connection in lock(&self.shared.connections).iter() {
+            connection.conditions.send_replace(conditions);
         }
     }
 
@@ -135,13 +135,13 @@ impl Proxy {
 
     /// Ends every open connection.
     pub fn end(&self, ending: Ending) {
-        for line in lock(&self.shared.lines).iter() {
-            line.end(ending);
+        for connection in lock(&self.shared.connections).iter() {
+            connection.end(ending);
         }
     }
 
-    /// Ends the first connection that carries its `after_bytes`-th byte in `direction`, right after that byte;
-    /// it alone, once.
+    /// Ends the first connection that carries its `after_bytes`-th byte in `direction`, right after
+    /// that byte; it alone, once.
     pub fn end_after(&self, direction: Direction, after_bytes: u64, ending: Ending) {
         *lock(&self.shared.cut) = Some(Cut {
             direction,
@@ -150,14 +150,15 @@ impl Proxy {
         });
     }
 
-    /// Loses the answer to every `every`-th batch that PostgreSQL committed, and ends the connection.
+    /// Loses the answer to every `every`-th batch that PostgreSQL committed, and ends the
+    /// connection.
     pub fn lose_commits(&self, every: u64) {
         let ending = Ending::Reset;
         *lock(&self.shared.losses) = Some(Losses { every, ending });
     }
 
-    /// From here on everything passes, and new connections are taken. Connections that were silent or
-    /// forgotten stay so.
+    /// From here on everything passes, and new connections are taken. Connections that were silent
+    /// or forgotten stay so.
     pub fn heal(&self) {
         self.refuse(false);
         *lock(&self.shared.cut) = None;
@@ -167,7 +168,7 @@ impl Proxy {
 
     /// Connections so far, without those that were refused.
     pub fn connections(&self) -> usize {
-        lock(&self.shared.lines).len()
+        lock(&self.shared.connections).len()
     }
 
     /// Connections that were refused.
@@ -187,35 +188,46 @@ impl Proxy {
 
     /// Bytes that passed in `direction`, of all connections.
     pub fn bytes(&self, direction: Direction) -> u64 {
-        let lines = lock(&self.shared.lines);
-        lines.iter().map(|line| line.carried(direction)).sum()
+        let connections = lock(&self.shared.connections);
+        connections
+            .iter()
+            .map(|connection| connection.carried(direction))
+            .sum()
     }
 
     /// The most bytes that one connection passed in `direction`.
     pub fn most_bytes(&self, direction: Direction) -> u64 {
-        let lines = lock(&self.shared.lines);
-        let each = lines.iter().map(|line| line.carried(direction));
+        let connections = lock(&self.shared.connections);
+        let each = connections
+            .iter()
+            .map(|connection| connection.carried(direction));
         each.max().unwrap_or_default()
     }
 
-    /// Statements that PostgreSQL was asked to prepare, for each connection in the order of their coming.
+    /// Statements that PostgreSQL was asked to prepare, for each connection in the order of their
+    /// coming.
     pub fn parses(&self) -> Vec<u64> {
-        let lines = lock(&self.shared.lines);
-        lines.iter().map(|line| line.parses()).collect()
+        let connections = lock(&self.shared.connections);
+        connections
+            .iter()
+            .map(|connection| connection.parses())
+            .collect()
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Dropped where it stands it would wait for its tasks, which a test's own runtime forbids.
+            // Dropped where it stands it would wait for its tasks, which a test's own runtime
+            // forbids.
             runtime.shutdown_background();
         }
     }
 }
 
-impl Stage {
-    /// Puts a proxy between the workers started from here on and the database; the test itself goes past it.
+impl TestEnv {
+    /// Puts a proxy between the workers started from here on and the database; the test itself goes
+    /// past it.
     pub fn proxy_database(&mut self) -> Proxy {
         let url = with_database(&self.servers.database, &self.database);
         let proxy = Proxy::to_postgres(&server_of(&url, 5432));

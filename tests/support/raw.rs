@@ -1,4 +1,5 @@
-//! AMQP frames by hand: publishes what no client library would send, reads what none can parse.
+//! AMQP frames as bytes: publishes messages that no client library sends, and reads messages that
+//! none can parse.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Stage;
+use super::TestEnv;
 
 mod message;
 
@@ -27,14 +28,14 @@ const IDLE: Duration = Duration::from_millis(200);
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Publishes `{}` with those bytes as its message id, confirmed.
-pub async fn publish_with_message_id(stage: &Stage, message_id: &[u8]) {
+pub async fn publish_with_message_id(env: &TestEnv, message_id: &[u8]) {
     let mut properties = 0x0080u16.to_be_bytes().to_vec();
     short(&mut properties, message_id);
-    publish(stage, &properties).await;
+    publish(env, &properties).await;
 }
 
 /// Publishes `{}` with a header of arrays within arrays, confirmed.
-pub async fn publish_with_nested_header(stage: &Stage, depth: u32) {
+pub async fn publish_with_nested_header(env: &TestEnv, depth: u32) {
     let mut table = Vec::new();
     short(&mut table, b"deep");
     for level in 0..depth {
@@ -43,12 +44,12 @@ pub async fn publish_with_nested_header(stage: &Stage, depth: u32) {
     }
     let mut properties = 0x2000u16.to_be_bytes().to_vec();
     long(&mut properties, &table);
-    publish(stage, &properties).await;
+    publish(env, &properties).await;
 }
 
-async fn publish(stage: &Stage, properties: &[u8]) {
-    let mut connection = RawConnection::open(&stage.servers.amqp).await;
-    let exchange = stage.name("requests");
+async fn publish(env: &TestEnv, properties: &[u8]) {
+    let mut connection = RawConnection::open(&env.servers.amqp).await;
+    let exchange = env.name("requests");
     connection
         .publish(&exchange, b"revert", properties, b"{}")
         .await;

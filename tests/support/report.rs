@@ -1,4 +1,4 @@
-//! What a run under faults came to: counted, told, and kept for the table that `make faults` prints.
+//! The result of a run under faults: counted, printed, and kept for the table of `make faults`.
 
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
@@ -13,41 +13,41 @@ const SHOWN: usize = 40;
 
 /// What became of the requests of one or several runs.
 #[derive(Clone, Debug, Default)]
-pub struct Count {
+pub struct AuditResult {
     /// Requests whose publishing was confirmed.
     pub requests: usize,
-    /// Those with neither an outcome nor an event nor a dead letter.
+    /// Requests with neither an outcome nor an event nor a dead letter.
     pub lost: usize,
-    /// Reverts that should not be there, or not like this: more than allowed, without an outcome, with
-    /// unequal legs.
+    /// Wrong reverts: more than allowed, without an outcome, or with unequal legs.
     pub twice: usize,
     /// Requests without any event, and messages left behind.
     pub unanswered: usize,
-    /// Outcomes that were told in two ways, or otherwise than they are stored or the contract says.
+    /// Outcomes with two different events, or with an event that differs from the stored outcome or
+    /// from the contract.
     pub differing: usize,
-    /// What was wrong, with the ids of it; also what no column counts.
+    /// The findings with their ids, also those that no column counts.
     pub findings: Vec<String>,
 }
 
 /// The column in which a finding counts.
 #[derive(Clone, Copy, Debug)]
-pub enum Wrong {
+pub enum Finding {
     Lost,
     Twice,
     Unanswered,
     Differing,
-    /// None of them, but wrong all the same.
+    /// An error of another kind.
     Other,
 }
 
-impl Count {
-    pub fn found(&mut self, wrong: Wrong, text: impl Into<String>) {
+impl AuditResult {
+    pub fn found(&mut self, wrong: Finding, text: impl Into<String>) {
         match wrong {
-            Wrong::Lost => self.lost += 1,
-            Wrong::Twice => self.twice += 1,
-            Wrong::Unanswered => self.unanswered += 1,
-            Wrong::Differing => self.differing += 1,
-            Wrong::Other => {}
+            Finding::Lost => self.lost += 1,
+            Finding::Twice => self.twice += 1,
+            Finding::Unanswered => self.unanswered += 1,
+            Finding::Differing => self.differing += 1,
+            Finding::Other => {}
         }
         self.findings.push(format!("{wrong:?}: {}", text.into()));
     }
@@ -57,7 +57,7 @@ impl Count {
     }
 
     /// The findings as a failing test shows them.
-    pub fn told(&self) -> String {
+    pub fn describe(&self) -> String {
         let mut text = String::new();
         for finding in self.findings.iter().take(SHOWN) {
             let _ = writeln!(text, "  {finding}");
@@ -69,7 +69,7 @@ impl Count {
     }
 }
 
-impl AddAssign for Count {
+impl AddAssign for AuditResult {
     fn add_assign(&mut self, other: Self) {
         self.requests += other.requests;
         self.lost += other.lost;
@@ -90,7 +90,8 @@ pub fn sized(quick: usize, in_full: usize) -> usize {
     if full() { in_full } else { quick }
 }
 
-/// The seed of this run's dice: `REVERTD_FAULTS_SEED`, or a new one; printed, so that it can be run again.
+/// The seed of this run's random numbers: `REVERTD_FAULTS_SEED`, or a new one; printed, so that it
+/// can be run again.
 pub fn seed() -> u64 {
     let given = std::env::var("REVERTD_FAULTS_SEED").ok();
     let seed = given.map_or_else(random, |text| {
@@ -102,9 +103,9 @@ pub fn seed() -> u64 {
 
 /// How long requests waited for their events.
 #[derive(Clone, Debug, Default)]
-pub struct Waits(Vec<Duration>);
+pub struct Latencies(Vec<Duration>);
 
-impl Waits {
+impl Latencies {
     pub fn new(mut waits: Vec<Duration>) -> Self {
         waits.sort_unstable();
         Self(waits)
@@ -121,7 +122,7 @@ impl Waits {
     }
 }
 
-impl fmt::Display for Waits {
+impl fmt::Display for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (p99, longest) = (self.p99().as_millis(), self.longest().as_millis());
         write!(
@@ -132,14 +133,14 @@ impl fmt::Display for Waits {
     }
 }
 
-/// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every finding
-/// unless the count is clean.
-pub fn report(fault: &str, runs: usize, count: Count) {
+/// Adds a line to the file that `REVERTD_FAULTS_REPORT` names, and prints it; fails with every
+/// finding unless the count is clean.
+pub fn report(fault: &str, runs: usize, count: AuditResult) {
     report_measured(fault, runs, count, "");
 }
 
 /// The same with how long requests waited that had nothing to do with the fault.
-pub fn report_beside(fault: &str, runs: usize, count: Count, waits: &Waits) {
+pub fn report_beside(fault: &str, runs: usize, count: AuditResult, waits: &Latencies) {
     let (p99, longest) = (waits.p99().as_millis(), waits.longest().as_millis());
     let measured = format!("p99 {p99} ms, longest {longest} ms");
     report_measured(fault, runs, count, &measured);
@@ -150,7 +151,7 @@ pub fn report_beside(fault: &str, runs: usize, count: Count, waits: &Waits) {
     clippy::needless_pass_by_value,
     reason = "a count that was reported is done with"
 )]
-pub fn report_measured(fault: &str, runs: usize, count: Count, measured: &str) {
+pub fn report_measured(fault: &str, runs: usize, count: AuditResult, measured: &str) {
     let line = format!(
         "{fault}\t{runs}\t{}\t{}\t{}\t{}\t{}\t{measured}\n",
         count.requests, count.lost, count.twice, count.unanswered, count.differing
@@ -165,5 +166,5 @@ pub fn report_measured(fault: &str, runs: usize, count: Count, measured: &str) {
         // One write, so that lines of several processes do not mix.
         file.write_all(line.as_bytes()).expect("written");
     }
-    assert!(count.is_clean(), "{fault}:\n{}", count.told());
+    assert!(count.is_clean(), "{fault}:\n{}", count.describe());
 }

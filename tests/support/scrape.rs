@@ -1,4 +1,4 @@
-//! A worker's telemetry, read as Prometheus and a prober read it.
+//! Reads a worker's telemetry as Prometheus and a prober read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Certificates of the tests: signed by the authority of the servers' instance, or by a stranger; and a proxy that
-//! speaks TLS with a certificate of the test's choice in front of a server.
+//! Certificates of the tests, signed by the authority of the servers' instance or by an unknown
+//! one; and a proxy that shows a chosen certificate in front of a server.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ impl Authority {
         }
     }
 
-    /// One that nobody knows, of the same name.
+    /// An authority of the same name that no server trusts.
     pub fn stranger() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = named(AUTHORITY);
@@ -145,18 +145,19 @@ fn for_hosts(hosts: &[&str]) -> CertificateParams {
     CertificateParams::new(hosts).expect("names of hosts")
 }
 
-/// How a server is asked to encrypt.
+/// How a client asks a server to encrypt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// By the first byte.
-    AtOnce,
-    /// By PostgreSQL's question, which is answered with yes.
+pub enum TlsNegotiation {
+    /// TLS begins with the first byte.
+    Immediate,
+    /// PostgreSQL's `SSLRequest`, which the proxy accepts.
     Postgres,
-    /// By PostgreSQL's question, which is answered with no.
+    /// PostgreSQL's `SSLRequest`, which the proxy declines.
     PostgresDeclines,
 }
 
-/// A listener that shows a certificate of the test's, and passes on what it decrypts; gone when dropped.
+/// A listener that shows a certificate of the test and forwards the decrypted bytes. It ends when
+/// dropped.
 pub struct TlsProxy {
     address: SocketAddr,
     accepting: JoinHandle<()>,
@@ -164,14 +165,14 @@ pub struct TlsProxy {
 
 impl TlsProxy {
     /// In front of `server`, an address without TLS.
-    pub async fn to(server: &str, asked: Asked, shown: &Issued) -> Self {
+    pub async fn to(server: &str, negotiation: TlsNegotiation, shown: &Issued) -> Self {
         let acceptor = acceptor(&shown.cert(), &shown.key());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let server = server.to_owned();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, server.clone(), asked, acceptor.clone()));
+                tokio::spawn(pass(client, server.clone(), negotiation, acceptor.clone()));
             }
         });
         Self { address, accepting }
@@ -188,14 +189,19 @@ impl Drop for TlsProxy {
     }
 }
 
-/// What goes wrong is for the client to say.
-async fn pass(mut client: TcpStream, server: String, asked: Asked, acceptor: TlsAcceptor) {
-    if asked != Asked::AtOnce {
+/// Errors are left to the client to report.
+async fn pass(
+    mut client: TcpStream,
+    server: String,
+    negotiation: TlsNegotiation,
+    acceptor: TlsAcceptor,
+) {
+    if negotiation != TlsNegotiation::Immediate {
         let mut question = [0; 8];
         if client.read_exact(&mut question).await.is_err() {
             return;
         }
-        let yes = asked == Asked::Postgres;
+        let yes = negotiation == TlsNegotiation::Postgres;
         let _ = client.write_all(if yes { b"S" } else { b"N" }).await;
         if !yes {
             return;

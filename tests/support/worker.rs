@@ -1,4 +1,4 @@
-//! The worker as a process: started, watched by its log, stopped in order or killed.
+//! The worker as a process: started, watched by its log, stopped or killed.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitStatus};

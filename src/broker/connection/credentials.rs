@@ -7,7 +7,8 @@ use lapin::auth::AuthProvider;
 use lapin::types::{LongString, ShortString};
 use zeroize::Zeroizing;
 
-/// Id and secret of a client; shows itself without the secret, which is overwritten when it is dropped.
+/// Id and secret of a client; shows itself without the secret, which is overwritten when it is
+/// dropped.
 #[derive(Clone)]
 pub struct Credentials {
     /// The name of the broker's user.

@@ -1,8 +1,9 @@
-//! The socket to the broker, encrypted where the address says so, in the shape that the client takes.
+//! The socket to the broker, encrypted where the address says so, in the shape that the client
+//! takes.
 //!
-//! The client would open sockets by itself, but has one TLS for all of a process, which can't be told to trust one
-//! authority alone; and where it was built without, it speaks plain text to an amqps address without a word. It is
-//! given sockets that are open.
+//! The client would open sockets by itself, but has one TLS for all of a process, which can't be
+//! told to trust one authority alone; and where it was built without, it speaks plain text to an
+//! amqps address without a word. It is given sockets that are open.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;

@@ -47,7 +47,8 @@ impl WatchedConnection {
         Self { connection, report }
     }
 
-    /// The error that ended it, where one did. It is reported a moment after the connection shows its end.
+    /// The error that ended it, where one did. It is reported a moment after the connection shows
+    /// its end.
     pub async fn error(&self) -> Option<lapin::Error> {
         if self.connection.status().connected() {
             return None;

@@ -1,31 +1,32 @@
-//! What may be acknowledged, and when.
+//! Tracks which delivery tags may be acknowledged.
 //!
-//! Pure. Batches are registered in the order of their delivery tags and may be settled in any. One acknowledgement
-//! settles everything before it, so a batch waits for those before it, and is acknowledged with them.
+//! Batches are registered in the order of their delivery tags and may be settled in any order. One
+//! acknowledgement covers all tags up to its own, so a settled batch waits for the batches before
+//! it.
 
 use std::collections::VecDeque;
 
-/// Batches in flight, in the order of their tags.
+/// The batches in flight, in the order of their tags.
 #[derive(Debug, Default)]
 pub struct AckTracker {
     in_flight: VecDeque<InFlight>,
     next: u64,
 }
 
-/// A batch that was registered.
+/// The id of a registered batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchId(u64);
 
 #[derive(Debug)]
 struct InFlight {
     id: BatchId,
-    /// In their order.
+    /// The delivery tags, in order.
     tags: Vec<u64>,
     settled: bool,
 }
 
 impl AckTracker {
-    /// Notes a batch by its delivery tags.
+    /// Registers a batch by its delivery tags.
     pub fn register(&mut self, tags: Vec<u64>) -> BatchId {
         let id = self.new_id();
         self.in_flight.push_back(InFlight {
@@ -36,7 +37,7 @@ impl AckTracker {
         id
     }
 
-    /// Makes a batch of its own of what comes after the first `count` deliveries of a batch.
+    /// Splits off the deliveries after the first `count` as a batch of their own.
     pub fn split_off(&mut self, id: BatchId, count: usize) -> BatchId {
         let rest = self.new_id();
         if let Some(index) = self.in_flight.iter().position(|batch| batch.id == id) {
@@ -50,7 +51,7 @@ impl AckTracker {
         rest
     }
 
-    /// Notes that a batch is settled. Returns the tag up to which everything now is, where that is news.
+    /// Settles a batch. Returns the tag up to which every batch is settled, if it advanced.
     pub fn settle(&mut self, id: BatchId) -> Option<u64> {
         let batch = self.in_flight.iter_mut().find(|batch| batch.id == id);
         if let Some(batch) = batch {
@@ -64,7 +65,8 @@ impl AckTracker {
         up_to
     }
 
-    /// The tags that are settled behind a batch that is not and never will be: to be acknowledged one by one.
+    /// The settled tags behind a batch that will never be settled. They must be acknowledged one by
+    /// one.
     pub fn settled_out_of_order(&mut self) -> Vec<u64> {
         let settled = self.in_flight.iter().filter(|batch| batch.settled);
         let tags = settled.flat_map(|batch| batch.tags.clone()).collect();
@@ -72,7 +74,7 @@ impl AckTracker {
         tags
     }
 
-    /// Whether everything that was registered is settled.
+    /// Whether every registered batch is settled.
     pub fn is_empty(&self) -> bool {
         self.in_flight.is_empty()
     }
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_waits_for_those_before_it() {
+    fn a_batch_is_acknowledged_after_earlier_batches() {
         let mut tracker = AckTracker::default();
         let (one, two, three) = (
             tracker.register(vec![1, 2, 3]),
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_batch_are_settled_each_by_itself() {
+    fn parts_of_a_batch_are_settled_independently() {
         let mut tracker = AckTracker::default();
         let (one, two) = (tracker.register(vec![1, 2, 3]), tracker.register(vec![4]));
         let rest = tracker.split_off(one, 1);
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_settled_behind_an_abandoned_batch_is_acknowledged_by_itself() {
+    fn batches_after_an_abandoned_one_are_acknowledged() {
         let mut tracker = AckTracker::default();
         let (one, two) = (
             tracker.register(vec![1, 2, 3]),
@@ -132,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn acknowledged_is_what_is_settled_and_nothing_else(
+        fn only_settled_deliveries_are_acknowledged(
             sizes in prop::collection::vec(1u64..5, 1..20),
             splits in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
             settled in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
@@ -151,7 +153,7 @@ mod tests {
                 let tags = tags.split_off(tags.len().min(1));
                 batches.push((rest, tags));
             }
-            // As the broker sees it: an acknowledgement of several must name one that it still waits for.
+            // The broker requires that a multiple acknowledgement names an unacknowledged tag.
             let mut waiting: BTreeSet<_> = (1..next).collect();
             let mut expected = waiting.clone();
             for index in settled {

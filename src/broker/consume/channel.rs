@@ -1,4 +1,4 @@
-//! A channel that consumes the work queue, and what is acknowledged on it.
+//! A channel that consumes the work queue, and its acknowledgements.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,20 +17,20 @@ use crate::broker::connection::{Broker, CONFIRM_TIMEOUT, CONNECT_TIMEOUT, within
 use crate::broker::error::BrokerError;
 use crate::broker::raw::inbound::Flow;
 
-/// The consumer's tag, of which a channel has one. Each delivery repeats it: one that the broker makes up is four times
-/// as long.
+/// The consumer tag. Each delivery repeats it, and a tag that the broker generates is four times as
+/// long.
 const TAG: &str = "revertd";
 
 /// Deliveries that are settled together.
 pub struct Batch {
-    /// The deliveries, in the order in which they came.
+    /// The deliveries, in the order of their tags.
     pub deliveries: Vec<Delivery>,
     id: BatchId,
     channel: Arc<ConsumerChannel>,
 }
 
 impl Batch {
-    /// Makes a batch of its own of what comes after the first `count` deliveries.
+    /// Splits off the deliveries after the first `count` as a batch of their own.
     #[must_use]
     pub fn split_off(&mut self, count: usize) -> Self {
         let deliveries = self.deliveries.split_off(count.min(self.deliveries.len()));
@@ -41,23 +41,23 @@ impl Batch {
         }
     }
 
-    /// Settles the batch: it is acknowledged as soon as all that came before it are settled too.
+    /// Settles the batch. It is acknowledged as soon as all batches before it are settled.
     ///
     /// # Errors
-    /// Where the channel is gone; then everything unacknowledged is delivered again.
+    /// If the channel is closed. Unacknowledged messages are delivered again.
     pub async fn settle(&self) -> Result<(), BrokerError> {
         self.channel.settle(self.id).await
     }
 }
 
-/// A consumer's channel. What it consumes is read by who opened it.
+/// The channel of a consumer. The stream of deliveries is returned by [`ConsumerChannel::open`].
 pub struct ConsumerChannel {
     channel: Channel,
     flow: Arc<Flow>,
     consumer: ShortString,
     tracker: std::sync::Mutex<AckTracker>,
-    /// Held while an acknowledgement is decided on and written: one that comes after a later one names tags
-    /// that are settled already, which closes the channel.
+    /// Held while an acknowledgement is chosen and written. An acknowledgement that is written
+    /// after a later one names tags that are settled already, and the broker closes the channel.
     acknowledging: Mutex<()>,
     cancelled: AtomicBool,
     queue: String,
@@ -93,7 +93,8 @@ impl ConsumerChannel {
         Ok((opened, consumer))
     }
 
-    /// What came, with what is known of it from the way here; its tag alone where it could not be parsed.
+    /// The delivery together with the facts that its frames showed. `Err` is the tag of a message
+    /// whose properties can't be parsed.
     pub(crate) fn read(&self, came: lapin::message::Delivery) -> Result<Delivery, u64> {
         let arrival = self.flow.take(self.channel.id(), came.delivery_tag);
         match arrival {
@@ -102,8 +103,8 @@ impl ConsumerChannel {
         }
     }
 
-    /// Takes note of deliveries before anything is made of them, so that no acknowledgement of others can take them
-    /// along, whatever comes of that.
+    /// Registers deliveries as a batch before they are handled, so that no acknowledgement of a
+    /// later batch covers them.
     pub(crate) fn register(self: &Arc<Self>, deliveries: Vec<Delivery>) -> Batch {
         let tags = deliveries.iter().map(|delivery| delivery.tag).collect();
         Batch {
@@ -113,7 +114,7 @@ impl ConsumerChannel {
         }
     }
 
-    /// Stops further deliveries; those on their way are still handed out.
+    /// Cancels the consumer. Messages that were sent before are still delivered.
     pub(crate) async fn cancel(&self) -> Result<(), BrokerError> {
         if self.cancelled.swap(true, Ordering::AcqRel) {
             return Ok(());
@@ -131,12 +132,13 @@ impl ConsumerChannel {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Whether everything that was registered is settled.
+    /// Whether every registered batch is settled.
     pub(crate) fn is_idle(&self) -> bool {
         self.tracker().is_empty()
     }
 
-    /// Acknowledges what is settled behind a batch that was given up. To be called once no more is registered.
+    /// Acknowledges the settled messages behind a batch that will never be settled. Called once no
+    /// batch is registered any more.
     pub(crate) async fn settle_the_rest(&self) -> Result<(), BrokerError> {
         let _turn = self.acknowledging.lock().await;
         let tags = self.tracker().settled_out_of_order();
@@ -146,9 +148,9 @@ impl ConsumerChannel {
         Ok(())
     }
 
-    /// Closes the channel; what is unacknowledged, or still on its way, goes back to the queue.
+    /// Closes the channel. Unacknowledged messages are requeued.
     pub(crate) async fn close(&self) -> Result<(), BrokerError> {
-        // Nobody is to cancel a consumer that is gone.
+        // The consumer ends with the channel and must not be cancelled later.
         self.cancelled.store(true, Ordering::Release);
         self.flow.close(self.channel.id());
         let closing = async {
@@ -158,7 +160,7 @@ impl ConsumerChannel {
         within(CONNECT_TIMEOUT, &self.host, closing).await
     }
 
-    /// Rejects a message that was not registered, for good: requeued, it would only come again.
+    /// Rejects a message that was not registered, without requeueing it.
     pub(crate) async fn reject(&self, tag: u64) -> Result<(), BrokerError> {
         let rejecting = async {
             let options = BasicRejectOptions { requeue: false };
@@ -187,7 +189,7 @@ impl ConsumerChannel {
     }
 
     fn tracker(&self) -> std::sync::MutexGuard<'_, AckTracker> {
-        // Nothing panics while it holds the lock; if it did, what it counts would still be true.
+        // No code panics while it holds the lock.
         self.tracker
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -206,7 +208,7 @@ async fn consume(
 ) -> lapin::Result<(Channel, lapin::Consumer)> {
     let channel = connection.create_channel().await?;
     flow.open(channel.id());
-    // Before consuming. It counts for each consumer, as RabbitMQ reads `global: false`.
+    // Set before consuming: RabbitMQ applies `global: false` to each new consumer.
     let for_each = BasicQosOptions { global: false };
     channel.basic_qos(prefetch, for_each).await?;
     let options = BasicConsumeOptions {

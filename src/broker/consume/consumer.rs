@@ -1,13 +1,15 @@
-//! Deliveries of the work queue, in batches of what is ready.
+//! Consumes the work queue, and forms batches of the messages that are ready.
 //!
-//! One consumer for all workers of a process: when the process dies, the broker takes back what it had in flight at
-//! once. Of several consumers, each would be given what the one before returned.
+//! The workers of a process share one consumer. When the process dies, the broker requeues all its
+//! messages at once; with several consumers, it would redeliver them from one to the next.
 //!
-//! What comes for the first time and what comes again are in batches of their own: the worker tries the latter in small
-//! parts. A message that can't be parsed is rejected here, and the broker dead-letters it.
+//! First deliveries and redelivered messages are in separate batches: the worker tries redelivered
+//! messages in small parts. A message whose properties can't be parsed is rejected here, and the
+//! broker dead-letters it.
 //!
-//! RabbitMQ can forget a consumer when a queue's leader restarts: the queue counts messages, and delivers none. Nobody
-//! says so. A consumer that holds nothing, and to which nothing came for a while, is therefore opened anew.
+//! RabbitMQ can forget a consumer when a queue's leader restarts: the queue has messages and
+//! delivers none, without notice. A consumer that has no message in flight and receives none for a
+//! while is therefore opened again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -24,51 +26,51 @@ use super::delivery::Delivery;
 use crate::broker::connection::Broker;
 use crate::broker::error::BrokerError;
 
-/// Bodies of a batch beyond which no further delivery is added, in bytes.
+/// The size of a batch's bodies in bytes at which no further delivery is added.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// How long nothing comes until the consumer is opened anew.
+/// The time without a delivery after which the consumer is opened again.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Least time between two lines about messages that can't be parsed.
+/// The least time between two log lines about messages that can't be parsed.
 const BETWEEN_WARNINGS: Duration = Duration::from_mins(1);
 
-/// What the workers of a process take their deliveries from.
+/// The consumer that the workers of a process share.
 pub struct Consumer {
     broker: Arc<Broker>,
     queue: String,
     prefetch: u16,
     current: Mutex<DeliveryStream>,
-    /// The same channel, for who must not wait for a delivery.
+    /// The channel of `current`, for callers that must not wait for its lock.
     channel: std::sync::Mutex<Arc<ConsumerChannel>>,
     stopped: AtomicBool,
-    /// Told when it is to stop.
+    /// Notified when the consumer is to stop.
     changed: Notify,
 }
 
 struct DeliveryStream {
     channel: Arc<ConsumerChannel>,
     deliveries: lapin::Consumer,
-    /// A delivery that did not fit the batch before it.
+    /// A delivery that belongs to the next batch.
     ahead: Option<Came>,
-    /// A stream that ended says so once, and then waits for ever.
+    /// Whether the stream ended. It returns `None` only once.
     ended: bool,
     unreadable: UnreadableCount,
 }
 
-/// Messages that can't be parsed, until they are told of.
+/// The number of rejected messages that are not logged yet.
 #[derive(Default)]
 struct UnreadableCount {
     count: u64,
     told: Option<Instant>,
 }
 
-/// How many deliveries a batch holds at most.
+/// The largest number of deliveries in a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
-    /// Of those that come for the first time.
+    /// Of first deliveries.
     pub first: usize,
-    /// Of those that come again.
+    /// Of redelivered messages.
     pub again: usize,
 }
 
@@ -90,11 +92,12 @@ impl Consumer {
         })
     }
 
-    /// Waits for a delivery and takes with it what is ready. `None` once nothing is left after [`Consumer::stop`].
-    /// Dropped while it waits for the first, it has taken nothing; later, what it took comes again with the channel's end.
+    /// Waits for a delivery, and forms a batch of it and of those that are ready. `None` once the
+    /// deliveries end after [`Consumer::stop`]. If it is dropped while it waits for the first
+    /// delivery, none is lost; later, its deliveries are redelivered once the channel closes.
     ///
     /// # Errors
-    /// Where the stream fails or ends without being asked to.
+    /// If the stream fails, or ends without a stop.
     pub async fn next_batch(&self, limits: BatchLimits) -> Result<Option<Batch>, BrokerError> {
         loop {
             let mut current = self.current.lock().await;
@@ -127,10 +130,10 @@ impl Consumer {
         }
     }
 
-    /// Stops further deliveries; those on their way are still handed out.
+    /// Cancels the consumer. Messages that were sent before are still delivered.
     ///
     /// # Errors
-    /// Where the broker does not answer.
+    /// If the broker does not answer.
     pub async fn stop(&self) -> Result<(), BrokerError> {
         self.stopped.store(true, Ordering::Release);
         let stopped = self.channel().cancel().await;
@@ -138,16 +141,16 @@ impl Consumer {
         stopped
     }
 
-    /// Acknowledges what is settled, but waits for a batch that never will be. To be called once nobody takes
-    /// batches any more.
+    /// Acknowledges the settled messages behind a batch that will never be settled. Called once no
+    /// worker takes batches any more.
     ///
     /// # Errors
-    /// Where the channel is gone; then everything unacknowledged is delivered again.
+    /// If the channel is closed. Unacknowledged messages are delivered again.
     pub async fn settle_the_rest(&self) -> Result<(), BrokerError> {
         self.channel().settle_the_rest().await
     }
 
-    /// A batch of `first` and what is ready after it. `None` where nothing of it can be read.
+    /// A batch of `first` and the deliveries that are ready. `None` if none of them can be parsed.
     async fn collect(
         &self,
         current: &mut DeliveryStream,
@@ -182,7 +185,7 @@ impl Consumer {
                 Some(None) => {
                     current.ended = true;
                     if !current.channel.is_cancelled() {
-                        // What was taken can't be acknowledged any more.
+                        // The deliveries taken so far can't be acknowledged any more.
                         return Err(BrokerError::ended(&self.queue));
                     }
                 }
@@ -192,7 +195,7 @@ impl Consumer {
         Ok((!taken.is_empty()).then(|| current.channel.register(taken)))
     }
 
-    /// Opens the consumer on a new channel, where the process holds nothing and is not about to stop.
+    /// Opens the consumer on a new channel, unless messages are in flight or the process stops.
     async fn reopen(&self, current: &mut DeliveryStream) -> Result<(), BrokerError> {
         if self.stopped.load(Ordering::Acquire) || !current.channel.is_idle() {
             return Ok(());
@@ -228,8 +231,8 @@ impl DeliveryStream {
         })
     }
 
-    /// A delivery as far as it can be read. One that can't be is rejected before anything after it can be acknowledged,
-    /// since an acknowledgement takes along what comes before it.
+    /// Parses a delivery. A message that can't be parsed is rejected before a later one can be
+    /// acknowledged, since an acknowledgement covers all tags before it.
     async fn read(&mut self, came: Came) -> Result<Option<Delivery>, BrokerError> {
         match self.channel.read(came) {
             Ok(delivery) => Ok(Some(delivery)),

@@ -1,4 +1,4 @@
-//! A message as it came, and what it says about its request.
+//! A delivered message and its properties.
 
 use jiff::Timestamp;
 use lapin::BasicProperties;
@@ -9,24 +9,24 @@ use crate::broker::properties;
 use crate::broker::raw::inbound::{Arrival, Cut, Held};
 use crate::domain::request::Envelope;
 
-/// A message, unacknowledged.
+/// An unacknowledged message.
 #[derive(Debug)]
 pub struct Delivery {
-    /// What it says about its request, checked and bounded.
+    /// The properties that concern the request, checked and bounded.
     pub envelope: Envelope,
-    /// The body, unread; of one that is too large for a request only its beginning.
+    /// The body; if it is too large for a request, only its beginning.
     pub body: Vec<u8>,
-    /// What the whole body was, where only its beginning is there.
+    /// Size and digest of the whole body, if `body` is only its beginning.
     pub cut: Option<Cut>,
-    /// How often it crashed the process while nothing else was in work.
+    /// The number of crashes while the message was tried alone.
     pub crashes: u32,
-    /// Whether it was delivered before.
+    /// Whether the broker delivered it before.
     pub redelivered: bool,
-    /// Whether it is a dead letter that `revertd dead-letters replay` published again.
+    /// Whether `revertd dead-letters replay` published it.
     pub is_replay: bool,
-    /// When its publisher says that it was published, to the second.
+    /// The publisher's timestamp, in whole seconds.
     pub published_at: Option<Timestamp>,
-    /// When it was first attempted, where that was before: as the worker noted it.
+    /// The time of the first attempt, if there was one, by the worker's header.
     pub first_attempt_at: Option<Timestamp>,
     pub(crate) properties: BasicProperties,
     pub(crate) tag: u64,
@@ -34,7 +34,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// `trust` tells whose word on the client is believed.
+    /// `trust` decides whose header names the client.
     pub(crate) fn new(
         came: lapin::message::Delivery,
         arrival: Option<(Arrival, Held)>,
@@ -62,7 +62,7 @@ impl Delivery {
         self.cut.map_or(self.body.len() as u64, |cut| cut.bytes)
     }
 
-    /// Identity of the message: client, message id and body.
+    /// The identity of the message: client, message id and body.
     #[must_use]
     pub fn identity(&self) -> Uuid {
         match &self.cut {

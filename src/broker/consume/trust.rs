@@ -1,7 +1,9 @@
-//! Whose request a message is: by the login that the broker authenticated, and by the word of those that are trusted.
+//! The client of a message: the login that the broker authenticated, or the client that a trusted
+//! login names.
 //!
-//! What is published again bears the login of who does it, since the broker refuses any other, and the client in
-//! `x-client`. That counts from the worker's own login and from `amqp.trusted_users`, and from nobody else.
+//! A message that is published again has the `user_id` of the login that publishes it, since the
+//! broker refuses any other, and names the client in `x-client`. This header counts only from the
+//! worker's own login and from `amqp.trusted_users`.
 
 use std::sync::Arc;
 
@@ -15,26 +17,27 @@ use crate::broker::properties::{
 use crate::config::Settings;
 use crate::domain::request::Claim;
 
-/// Logins that speak for each other at most. Each login that a worker had while a message waited is one.
+/// The longest chain of logins that name each other. Each login that a worker had while a message
+/// waited adds one.
 const NAMES_MAX: usize = 8;
 
-/// Who is believed to say whose request a message is.
+/// The logins that may name the client of a message.
 #[derive(Clone, Debug)]
 pub struct Trust {
     user: Arc<str>,
     others: Arc<[String]>,
 }
 
-/// Whose request a message is.
+/// The client of a message, and the chain of logins that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speakers {
-    /// The client; where there is a claim, the login that makes it.
+    /// The client; if there is a claim, the login that makes it.
     pub client: String,
     pub claim: Option<Claim>,
 }
 
 impl Trust {
-    /// That of a process which is logged in as `user`.
+    /// The trust of a process that is logged in as `user`.
     pub fn new(user: &str, settings: &Settings) -> Self {
         Self {
             user: user.into(),
@@ -48,7 +51,7 @@ impl Trust {
     }
 
     fn trusts(&self, login: &str) -> bool {
-        // Nobody in particular is nobody to trust.
+        // A message without a login can't be trusted.
         !login.is_empty() && (*login == *self.user || self.others.iter().any(|one| one == login))
     }
 
@@ -57,16 +60,16 @@ impl Trust {
         self.trusts(publisher(properties))
     }
 
-    /// Whose request a message is. `noted`: it is a dead letter, with a worker's note of why.
+    /// The client of a message. `noted`: the message is a dead letter with the worker's headers.
     pub fn speakers(&self, properties: &BasicProperties, noted: bool) -> Speakers {
         let from = publisher(properties);
         let mut names = vec![from.to_owned()];
-        // A publisher's own x-client means nothing, and is not looked at. A worker always says who it is.
+        // A publisher's own x-client has no meaning. A worker always sets user_id.
         if self.trusts(from) || noted || (!from.is_empty() && is_published_again(properties)) {
             names.extend(header(properties, CLIENT).map(|client| text(client).unwrap_or_default()));
             names.extend(claimed(properties));
         }
-        // Each name speaks for the next.
+        // Each login of the chain names the next.
         let last = names.len() - 1;
         let believed = names.iter().take_while(|name| self.trusts(name)).count();
         let rest = names.split_off(believed.min(last));
@@ -82,19 +85,19 @@ impl Trust {
     }
 }
 
-/// The login that the broker authenticated; empty where it authenticated nobody.
+/// The login that the broker authenticated; empty if the message has no `user_id`.
 pub fn publisher(properties: &BasicProperties) -> &str {
     let user = properties.user_id().as_ref();
     user.map_or("", ShortString::as_str)
 }
 
-/// The names as they are passed on.
+/// The chain as a header.
 pub fn array(names: &[String]) -> AMQPValue {
     let text = |name: &String| AMQPValue::LongString(name.as_str().into());
     AMQPValue::FieldArray(FieldArray::from(names.iter().map(text).collect::<Vec<_>>()))
 }
 
-/// Whether it says of itself that revertd published it again.
+/// Whether its headers say that revertd published it again.
 fn is_published_again(properties: &BasicProperties) -> bool {
     let has = |name| header(properties, name).is_some();
     let on_a_rung = has(ATTEMPTS) && has(FIRST_ATTEMPT_AT);
@@ -111,7 +114,7 @@ fn claimed(properties: &BasicProperties) -> Vec<String> {
         }
         _ => None,
     };
-    // What can't be read is nobody's word, for nobody, and so never believed.
+    // A header that can't be parsed names no client, and is never trusted.
     names.unwrap_or_else(|| vec![String::new(), String::new()])
 }
 
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_believed_by_the_word_of_who_is_trusted() {
+    fn x_client_counts_only_from_trusted_logins() {
         let (own, both) = (trust("b", &[]), trust("b", &["a"]));
         for (from, client, claimed, marks, of_own, of_both) in [
             // Nobody speaks for anybody else.
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_names_is_never_believed() {
+    fn an_invalid_list_of_names_is_never_trusted() {
         let everybody = trust("b", &["a", "c"]);
         let many = vec!["a"; NAMES_MAX + 1];
         let properties = message("b", Some("a"), &many, &RUNG);
@@ -220,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn since_when_it_waits_is_believed_of_who_is_trusted() {
+    fn x_first_attempt_at_counts_from_trusted_logins() {
         let since = |from| {
             let properties = message(from, Some("p"), &["c"], &RUNG);
             let mut headers = properties.headers().clone().unwrap_or_default();

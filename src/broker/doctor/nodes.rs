@@ -125,7 +125,7 @@ mod tests {
     use crate::common::check::CheckStatus;
 
     #[test]
-    fn alarms_partitions_and_little_room_are_told() {
+    fn alarms_partitions_and_low_disk_are_reported() {
         let sound = json!({"name": "a", "running": true, "mem_alarm": false, "disk_free_alarm": false,
             "partitions": [], "disk_free": 900_000_000_u64, "disk_free_limit": 50_000_000});
         for (key, value, status) in [
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn feature_flags_that_are_disabled_are_told() {
+    fn disabled_feature_flags_are_reported() {
         let flag =
             |name, state, stability| json!({"name": name, "state": state, "stability": stability});
         for (flag, status) in [

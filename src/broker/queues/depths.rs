@@ -1,8 +1,8 @@
-//! How many messages wait in the queues.
+//! The number of ready messages in queues.
 //!
-//! On a connection of its own: a queue that is missing ends the channel with an error that the client reports as the
-//! connection's, and what ends the worker's connections is looked up there. So it also sees the queues while the pool is
-//! paused, or the broker blocks who publishes.
+//! It uses a connection of its own. A missing queue closes the channel with an error that lapin
+//! reports for the connection, and the worker reads the cause of a connection's end there. It also
+//! works while the pool is paused or the broker blocks publishers.
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -12,7 +12,7 @@ use crate::broker::connection::{CONNECT_TIMEOUT, any_of, close, connect, greetin
 use crate::broker::error::BrokerError;
 use crate::config::{AmqpUrl, AmqpUrls};
 
-/// Looks at queues, now and then.
+/// Polls the depths of queues.
 pub struct Depths {
     urls: AmqpUrls,
     connection: Option<(Connection, String)>,
@@ -28,10 +28,11 @@ impl Depths {
         }
     }
 
-    /// Messages ready in each of `queues`, in their order; `None` for one that is missing, or that this login may not see.
+    /// The ready messages of each of `queues`, in their order. `None` if a queue is missing or not
+    /// accessible.
     ///
     /// # Errors
-    /// Where the broker can't be asked. The next look connects anew.
+    /// If the broker can't be asked. The next poll connects again.
     pub async fn look(&mut self, queues: &[String]) -> Result<Vec<Option<u32>>, BrokerError> {
         let (connection, host) = match self.connection.take() {
             Some(kept) if kept.0.status().connected() => kept,
@@ -52,7 +53,7 @@ impl Depths {
     }
 }
 
-/// Only to a server that shows that it answers, as after any failure.
+/// The server must answer a greeting first, as after any failure.
 async fn open(url: AmqpUrl) -> Result<(Connection, String), BrokerError> {
     let host = url.host();
     within(CONNECT_TIMEOUT, &host, greeting(&url)).await?;
@@ -60,7 +61,7 @@ async fn open(url: AmqpUrl) -> Result<(Connection, String), BrokerError> {
     Ok((connection, host))
 }
 
-/// On a channel of its own, since a refusal closes it.
+/// It uses a channel of its own, since a refusal closes it.
 async fn depth(
     connection: &Connection,
     queue: &str,
@@ -69,7 +70,7 @@ async fn depth(
     let classify = |error| BrokerError::classify(&error, host, "looking at a queue");
     let channel = connection.create_channel().await.map_err(classify)?;
     let options = QueueDeclareOptions {
-        // Creates nothing, and tells what is there.
+        // A passive declaration creates nothing.
         passive: true,
         durable: true,
         exclusive: false,

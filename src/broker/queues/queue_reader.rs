@@ -1,11 +1,11 @@
-//! Reads what waits in a queue, from its head, and takes nothing off it but what the caller settles.
+//! Reads the messages of a queue from its head. Only settled messages leave the queue.
 //!
-//! On a connection that reads frames as bytes (`broker/wire.rs`), since a dead-letter queue is where the messages end
-//! that the client can't read. It must not know what is done about a letter.
+//! It uses a connection that reads frames as bytes (`broker/raw/wire.rs`), since a dead-letter
+//! queue has messages that lapin can't parse.
 //!
-//! How many wait is asked first, and no more than that are taken: what arrives meanwhile is for the next time. While a
-//! queue is read, its letters are unacknowledged here, and nobody else sees them; the end of the connection
-//! returns them to their places.
+//! The messages are counted first, and no more than that are read. While a queue is read, its
+//! messages are unacknowledged, and no other consumer sees them. When the connection ends, they
+//! return to their places.
 
 use std::time::Duration;
 
@@ -26,29 +26,30 @@ use crate::config::{AmqpUrl, Settings};
 
 mod requeue;
 
-/// Longest wait for a frame. A long queue takes its time for the first.
+/// The longest wait for a frame. A long queue needs time for the first one.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long nothing comes before it is asked whether anything is left: others may have taken what was counted, and to a
-/// consumer the broker does not say so.
+/// The time without a delivery after which `basic.get` asks whether messages are left. Other
+/// consumers may have taken them, and the broker does not tell a consumer that the queue is empty.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often in a row nothing is left, with a silence after each answer, before the rest is given up. One answer proves
-/// nothing: what our own consumers hold is no longer in the queue, and large letters come after that answer.
+/// The number of consecutive empty answers, each followed by silence, after which the rest counts
+/// as gone. One answer is no proof: messages that were sent to this consumer are not ready any
+/// more, and large ones arrive after the answer.
 const EMPTY_ANSWERS: u32 = 6;
 
-/// Longest wait for a close. All that is on its way has to be read first.
+/// The longest wait for a close. All frames on their way are read first.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Letters that one consumer takes; more consumers take the rest. The queue reads as many from its disk before it delivers
-/// the first of them, and works on nothing else meanwhile.
+/// The prefetch of one consumer; further consumers take the rest. The queue reads that many
+/// messages from its disk before it delivers the first, and does nothing else meanwhile.
 const CONSUMER_LETTERS: u16 = 2000;
 
 const DELIVER: (u16, u16) = (60, 60);
 const GET_OK: (u16, u16) = (60, 71);
 const GET_EMPTY: (u16, u16) = (60, 72);
 
-/// A queue that is being read.
+/// A reader of a queue.
 pub struct QueueReader {
     wire: Wire<Socket>,
     queue: String,
@@ -62,16 +63,16 @@ pub struct QueueReader {
     missing: u32,
     consumers: u16,
     settled: u32,
-    /// Whether the answer to a question for one more is still to come.
+    /// Whether the answer to a `basic.get` is outstanding.
     is_asking: bool,
 }
 
 impl QueueReader {
-    /// Connects, and counts what waits in `queue`. Up to `body_bytes` of each body are kept, and always enough to tell
-    /// letters apart.
+    /// Connects, and counts the messages of `queue`. Up to `body_bytes` of each body are kept, and
+    /// always enough for the message's id.
     ///
     /// # Errors
-    /// Where the broker can't be reached or refuses, or there is no such queue.
+    /// If the broker can't be reached or refuses, or the queue does not exist.
     pub async fn open(
         settings: &Settings,
         queue: &str,
@@ -108,34 +109,34 @@ impl QueueReader {
         Ok(browse)
     }
 
-    /// How many letters waited when the queue was opened, and are read at most.
+    /// The number of messages when the queue was opened, which is the largest number that is read.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.waiting
     }
 
-    /// How many others consume the queue. What they hold is not seen.
+    /// The number of other consumers. Their unacknowledged messages are not read.
     #[must_use]
     pub fn others(&self) -> u32 {
         self.others
     }
 
-    /// How many letters were counted, and could not be read: others took them or hold them, or they expired. Known at the
-    /// end.
+    /// The number of messages that were counted and not read: other consumers have or took them, or
+    /// they expired. Valid at the end.
     #[must_use]
     pub fn missing(&self) -> u32 {
         self.missing
     }
 
-    /// Reads no more than so many letters, where fewer waited when somebody else counted.
+    /// Lowers the number of messages that are read, to an earlier count.
     pub fn limit(&mut self, letters: u32) {
         self.waiting = self.waiting.min(letters);
     }
 
-    /// The next letter; `None` at the end. It stays in the queue unless it is settled.
+    /// The next message; `None` at the end. It stays in the queue unless it is settled.
     ///
     /// # Errors
-    /// Where the broker refuses or the connection fails.
+    /// If the broker refuses or the connection fails.
     pub async fn next(&mut self) -> Result<Option<QueuedMessage>, BrokerError> {
         if self.taken + self.missing >= self.waiting {
             return Ok(None);
@@ -160,7 +161,7 @@ impl QueueReader {
             };
             ready.map_err(|error| self.classify(&error))?;
             let method = self.frame().await?;
-            // Read by hand: the routing key behind it may be what can't be parsed.
+            // Parsed here: the routing key after it may be invalid.
             let tag = match method.method() {
                 Some(DELIVER) => {
                     let name = method.u8_at(4).unwrap_or_default();
@@ -185,10 +186,10 @@ impl QueueReader {
         }
     }
 
-    /// Takes letters off the queue.
+    /// Removes messages from the queue.
     ///
     /// # Errors
-    /// Where the connection fails; then they may be in the queue still.
+    /// If the connection fails. The messages may still be in the queue.
     pub async fn settle(&mut self, letters: &[QueuedMessage]) -> Result<(), BrokerError> {
         let acks = letters.iter().map(|letter| {
             AMQPClass::Basic(basic::AMQPMethod::Ack(basic::Ack {
@@ -201,24 +202,24 @@ impl QueueReader {
         Ok(())
     }
 
-    /// Closes the connection, once the queue has taken note of what was settled, and has the rest back.
+    /// Closes the connection once the settled messages are removed and the others are requeued.
     ///
     /// # Errors
-    /// Where the connection fails before; then some of what was settled may come back.
+    /// If the connection fails before. Some settled messages may be redelivered.
     pub async fn close(mut self) -> Result<(), BrokerError> {
         let returned = self.requeue().await;
         let _ = timeout(CLOSE_TIMEOUT, self.wire.close()).await;
         returned
     }
 
-    /// One more consumer. That it is there is told among its deliveries.
+    /// Adds a consumer. The broker confirms it between deliveries.
     async fn consume(&mut self) -> Result<(), BrokerError> {
         let left = self.waiting - self.taken;
         let prefetch_count = u16::try_from(left).unwrap_or(u16::MAX);
         self.consumers += 1;
         let qos = basic::AMQPMethod::Qos(basic::Qos {
             prefetch_count: prefetch_count.min(CONSUMER_LETTERS),
-            // Which RabbitMQ reads as: for each consumer from here on.
+            // RabbitMQ applies it to each consumer that is added later.
             global: false,
         });
         let consume = basic::AMQPMethod::Consume(basic::Consume {
@@ -233,7 +234,7 @@ impl QueueReader {
         self.send([qos, consume].map(AMQPClass::Basic)).await
     }
 
-    /// What follows the method that delivers it.
+    /// Reads the content header and the body of a delivery.
     async fn letter(&mut self, tag: u64) -> Result<QueuedMessage, BrokerError> {
         let header = self.frame().await?;
         let (Some(body_bytes), FrameKind::Header) = (header.u64_at(4), header.kind) else {

@@ -1,7 +1,8 @@
-//! A message that waits in a queue, with what can be told of it, whether or not the client could read it.
+//! A message of a queue, whether or not lapin can parse it.
 //!
-//! What it says of itself is believed as far as the broker vouches for it: a worker takes `x-death` off what it
-//! dead-letters, and the broker puts one on whatever it dead-letters itself, so a publisher can't pass for either.
+//! Its headers are trusted as far as the broker vouches for them: a worker removes `x-death` from
+//! messages that it dead-letters, and the broker adds it to those that it dead-letters itself, so a
+//! publisher can forge neither.
 
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use jiff::Timestamp;
@@ -17,69 +18,72 @@ use crate::domain::request::{Fragments, digest};
 mod shown;
 mod unreadable;
 
-/// How much of a body tells letters apart.
+/// The number of body bytes that make up a message's id.
 pub const ID_BYTES: u64 = KEPT as u64;
 const KEPT: usize = 1 << 20;
 
-/// What is said where nothing says why a message is here.
+/// The reason of a message without a known reason.
 const UNKNOWN: &str = "unknown";
 
-/// Who wrote a letter.
+/// The origin of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A worker, under a login that is trusted.
+    /// A worker, with a trusted login.
     Worker,
-    /// Whoever it was, the client is named by a login that is not trusted to.
+    /// A login that names another client, and is not trusted.
     OtherLogin,
     /// The broker: expired by its publisher, delivered too often, or rejected.
     Broker,
-    /// The broker, or anybody: its properties can't be read as they are.
+    /// Unknown: its properties can't be parsed.
     Unreadable,
 }
 
-/// What a worker noted of the failure.
+/// The failure, as a worker recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Noted {
-    /// Number of the `google.rpc.Code`.
+    /// The number of the `google.rpc.Code`.
     pub code: Option<i64>,
-    /// One sentence.
+    /// The message of the failure.
     pub message: String,
 }
 
 /// A message of the dead-letter queue or of a rung.
 #[derive(Debug)]
 pub struct QueuedMessage {
-    /// Follows from client, message id and body, so that copies of one request have one.
+    /// The id: a digest of client, message id and body, so that copies of a request have the same
+    /// id.
     pub id: Uuid,
-    /// Who wrote it.
+    /// Its origin.
     pub origin: Origin,
-    /// Why it is here: a reason of the contract's table, or the broker's `expired`, `delivery_limit`, `rejected`.
+    /// The reason: one of the contract's table, or the broker's `expired`, `delivery_limit`,
+    /// `rejected`.
     pub reason: String,
-    /// Whose request it is; empty where the broker authenticated nobody.
+    /// The client; empty if the message has no `user_id`.
     pub client: String,
-    /// The login by whose word alone it is that client's, where it is not trusted.
+    /// The untrusted login that names the client, if there is one.
     pub claimed_by: Option<String>,
-    /// The login that published the letter, where the broker authenticated one.
+    /// The login that published the message, if the broker authenticated one.
     pub login: Option<String>,
     /// AMQP `message_id`, unless absent or empty.
     pub message_id: Option<String>,
-    /// What went wrong, where a worker wrote it.
+    /// The failure, if a worker recorded it.
     pub noted: Option<Noted>,
-    /// Attempts, by our own header.
+    /// The number of attempts, by the worker's header.
     pub attempts: u32,
-    /// When it was first attempted, dead-lettered by the broker, or published: the first that it tells.
+    /// The time of the first attempt, of the broker's dead-lettering, or of publishing: the first
+    /// of these that is known.
     pub since: Option<Timestamp>,
-    /// Whether it waits until the login is trusted that names its client.
+    /// Whether it waits until the login that names its client is trusted.
     pub is_untrusted: bool,
-    /// Where its client wants a copy of the event.
+    /// The queue for a copy of the event.
     pub reply_to: Option<String>,
-    /// The body, as far as it was asked for.
+    /// The requested part of the body.
     pub body: Vec<u8>,
-    /// How long the body is.
+    /// The size of the body, in bytes.
     pub body_bytes: u64,
-    /// How long the request's body was, where the worker kept only its beginning.
+    /// The size of the request's body in bytes, if the worker kept only its beginning.
     pub cut_from: Option<u64>,
-    /// The properties as they stand on the wire, after the size of the body.
+    /// The properties as on the wire, after the size of the body.
     pub header: Vec<u8>,
     pub(crate) properties: Option<Box<BasicProperties>>,
     pub(crate) tag: u64,
@@ -120,25 +124,25 @@ impl QueuedMessage {
         }
     }
 
-    /// Whether all of the body was kept.
+    /// Whether the whole body was kept.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.body.len() as u64 == self.body_bytes
     }
 
-    /// Whether nothing says why it is here: neither a worker nor the broker put it there.
+    /// Whether its reason is unknown: neither a worker nor the broker put it into the queue.
     #[must_use]
     pub fn is_unexplained(&self) -> bool {
         self.reason == UNKNOWN
     }
 
-    /// What the body tells of its request, as far as it tells letters apart.
+    /// The fields of the request that the kept body shows.
     #[must_use]
     pub fn told(&self) -> Fragments {
         Fragments::of(&self.body[..self.body.len().min(KEPT)])
     }
 
-    /// What the properties say, but for the body and the tag.
+    /// The facts in the properties, without body and tag.
     fn readable(read: &BasicProperties, trust: &Trust) -> Self {
         let header = |name: &str| properties::header(read, name);
         let text = |name: &str| header(name).and_then(properties::text);
@@ -150,11 +154,12 @@ impl QueuedMessage {
             (None, Some(_)) => Origin::Worker,
             (None, None) => Origin::Broker,
         };
-        // A worker wrote what it passes on once, by its own word; a claim on top of that is somebody else's.
+        // A worker records its own chain of logins; a further claim is another login's.
         let is_untrusted = envelope.claim.as_ref().is_some_and(|claim| {
             claim.names.len() > 1 || header(properties::UNTRUSTED_SINCE).is_some()
         });
-        // What is claimed is shown, and whoever reads the letter, its id is the same. To be believed in a replay takes more.
+        // A claimed client is shown, and the id does not depend on the reader's trust. A replay
+        // checks the trust.
         let (client, claimed_by) = match envelope.claim.and_then(|mut claim| claim.names.pop()) {
             Some(claimed) => (claimed, Some(envelope.client)),
             None => (envelope.client, None),

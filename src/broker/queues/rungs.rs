@@ -1,12 +1,14 @@
 //! Retry queues that are there and that no delay of the configuration names: of a ladder before.
 //!
-//! Their messages go back to the work queue by themselves, and no worker puts any there. Only the management API lists queues.
+//! Their messages go back to the work queue by themselves, and no worker puts any there. Only the
+//! management API lists queues.
 
 use crate::broker::error::BrokerError;
 use crate::broker::management::Management;
 use crate::config::Settings;
 
-/// The retry queues of another ladder than the configured one; none where there is no management API to ask.
+/// The retry queues of another ladder than the configured one; none where there is no management
+/// API to ask.
 ///
 /// # Errors
 /// Where it does not answer.

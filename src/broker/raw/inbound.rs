@@ -1,9 +1,10 @@
-//! What comes in on the consuming connection, looked at before the client sees it.
+//! Inspects the bytes of the consuming connection before lapin reads them.
 //!
-//! The client buffers deliveries without a bound but their number, and gives up its connection over properties that it
-//! can't parse. It gets its socket from us, so three things are done here, on the way of the bytes: messages that it
-//! could not parse get plain properties in place of theirs, and are known as unreadable; bodies that are too large for
-//! any request are cut, and their digest is taken; and nothing is read while too many bytes are in flight.
+//! lapin bounds its buffered deliveries only by number, and closes the connection on properties
+//! that it can't parse. revertd gives it the socket, and does three things in between. Messages
+//! that lapin could not parse get plain properties and are marked as unreadable. Bodies that are
+//! too large for a request are cut, and their digest is computed. No frame is read while too many
+//! bytes are in flight.
 
 use std::io;
 use std::pin::Pin;
@@ -28,17 +29,18 @@ pub use arrival::{Arrival, Cut};
 pub use flow::{Flow, Held};
 pub use parse_check::STACK_BYTES;
 
-/// Room for what is read at once.
+/// The size of one read, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How often a little is read all the same while too much is in flight: the client takes a broker for dead that sends
-/// no heartbeat, and what is in flight may wait for the database for a while.
+/// The interval of small reads while too many bytes are in flight. Without them lapin would miss
+/// the broker's heartbeats and close the connection, and messages in flight may wait long for the
+/// database.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How much that is.
+/// The size of such a read, in bytes.
 const HEARTBEAT_BYTES: usize = 4096;
 
-/// A socket whose deliveries are looked at, or one that is left alone.
+/// A socket with or without inspection.
 pub struct Inbound {
     socket: Socket,
     inspected: Option<Inspected>,
@@ -47,7 +49,7 @@ pub struct Inbound {
 struct Inspected {
     flow: Arc<Flow>,
     frames: Frames,
-    /// Read, and not passed on.
+    /// Bytes that were read and not passed on.
     input: BytesMut,
     read: Box<[u8]>,
     runtime: Handle,
@@ -55,7 +57,7 @@ struct Inspected {
 }
 
 impl Inbound {
-    /// A socket that only publishes.
+    /// A socket without inspection, for a connection that only publishes.
     pub fn plain(socket: Socket) -> Self {
         Self {
             socket,
@@ -63,7 +65,7 @@ impl Inbound {
         }
     }
 
-    /// A socket that consumes. To be called within the runtime.
+    /// A socket with inspection, for a connection that consumes. Called within the runtime.
     pub fn inspected(socket: Socket, flow: Arc<Flow>) -> Self {
         let inspected = Inspected {
             frames: Frames::new(flow.body_max()),
@@ -81,15 +83,14 @@ impl Inbound {
 }
 
 impl Inspected {
-    /// Whether something may be read: `true` where it is time for a heartbeat, although too much is
-    /// in flight.
+    /// Whether bytes may be read. `true`: only for a heartbeat, since too many bytes are in flight.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if !self.frames.between_frames() || self.flow.poll_open(cx).is_ready() {
             self.heartbeat = None;
             return Poll::Ready(false);
         }
         let heartbeat = self.heartbeat.get_or_insert_with(|| {
-            // The client polls on a thread of its own.
+            // lapin polls on a thread of its own.
             let _runtime = self.runtime.enter();
             Box::pin(sleep(HEARTBEAT))
         });

@@ -1,7 +1,7 @@
 //! A connection to the broker that reads frames as bytes.
 //!
-//! Methods are written and read by the client's own code; by hand is only what stands around them, since
-//! the client has no way to read a frame that it does not parse.
+//! Methods are written and parsed by amq-protocol. Only the frames around them are handled here,
+//! since lapin can't return a frame that it does not parse.
 
 use amq_protocol::auth::Credentials;
 use amq_protocol::frame::{AMQPFrame, ProtocolVersion, gen_frame, parse_frame};
@@ -22,27 +22,27 @@ pub mod frame;
 
 type Result<T> = std::result::Result<T, lapin::Error>;
 
-/// Largest frame before both sides have agreed on one: what RabbitMQ offers.
+/// The largest frame before the negotiation, in bytes: the value that RabbitMQ offers.
 const FIRST_FRAME_MAX: usize = 131_072;
 
-/// What is kept of a method or header that is larger than a frame may be. The broker adds to the headers of what it
-/// dead-letters, so one that filled a frame no longer fits it, and is still whole here.
+/// The largest part of a method or header that is kept, in bytes. The broker adds headers to
+/// messages that it dead-letters, so the header frame of such a message may exceed the frame limit.
 const FIRST_BYTES: u64 = 1 << 20;
 
-/// The one channel, but for the connection's own.
+/// The only channel, besides channel 0 of the connection.
 const CHANNEL: u16 = 1;
 
 const CONNECTION_CLOSE: (u16, u16) = (10, 50);
 const CONNECTION_CLOSE_OK: (u16, u16) = (10, 51);
 const CHANNEL_CLOSE: (u16, u16) = (20, 40);
 
-/// The broker sent something else than had to come.
+/// The error of an unexpected frame.
 pub fn unexpected() -> lapin::Error {
     std::io::Error::other("the broker sent a frame out of turn").into()
 }
 
-/// Connects, under a name that the broker's operator sees, and opens a channel. The login is read as the client
-/// reads it.
+/// Connects and opens a channel. The broker shows `name` to its operators. The login is parsed as
+/// lapin parses it.
 pub async fn connect(url: &AmqpUrl, name: &str) -> Result<Wire<Socket>> {
     let uri: AMQPUri = url.secret().parse().map_err(std::io::Error::other)?;
     let mut wire = Wire::new(socket::open(url).await?, FIRST_FRAME_MAX);
@@ -80,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let AMQPClass::Connection(connection::AMQPMethod::Tune(tune)) = self.answer().await? else {
             return Err(unexpected());
         };
-        // The smaller of both wishes, as the client has it; 0 is no wish.
+        // The smaller of both values, as in lapin; 0 means no limit.
         let wishes = [uri.query.frame_max.unwrap_or(0), tune.frame_max];
         let smallest = wishes.into_iter().filter(|wish| *wish > 0).min();
         let frame_max = smallest.unwrap_or(u32::MAX).max(constants::FRAME_MIN_SIZE);
@@ -88,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.on_connection(connection::AMQPMethod::TuneOk(connection::TuneOk {
             channel_max: tune.channel_max,
             frame_max,
-            // The connection is never idle: every wait on it is short.
+            // No heartbeats: every wait on this connection is short.
             heartbeat: 0,
         }))
         .await?;
@@ -113,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.send_all([method]).await
     }
 
-    /// Sends several at once.
+    /// Sends several methods at once.
     pub async fn send_all(&mut self, methods: impl IntoIterator<Item = AMQPClass>) -> Result<()> {
         let frames = methods
             .into_iter()
@@ -123,19 +123,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(self.stream.flush().await?)
     }
 
-    /// Waits until something is there to read. Cancel-safe.
+    /// Waits until bytes can be read. Cancel-safe.
     pub async fn ready(&mut self) -> Result<()> {
         self.stream.fill_buf().await?;
         Ok(())
     }
 
-    /// The next frame that is no heartbeat, of a body its size alone. Where it closes the channel or the connection,
-    /// its reason is the error.
+    /// The next frame other than a heartbeat; of a body only its size. If it closes the channel or
+    /// the connection, the broker's reason is the error.
     pub async fn frame(&mut self) -> Result<Frame> {
         self.frame_keeping(0).await
     }
 
-    /// The same, with up to so many bytes of a body.
+    /// The next frame, with up to `body_bytes` of a body.
     pub async fn frame_keeping(&mut self, body_bytes: u64) -> Result<Frame> {
         loop {
             let mut bytes = vec![0; ENVELOPE_BYTES - 1];
@@ -180,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Closes the connection, and waits until the broker has taken note.
+    /// Closes the connection, and waits for the broker's answer.
     pub async fn close(&mut self) -> Result<()> {
         self.on_connection(connection::AMQPMethod::Close(connection::Close {
             reply_code: constants::REPLY_SUCCESS,
@@ -239,7 +239,7 @@ fn closed(frame: &Frame) -> lapin::Error {
 
 fn client_properties(name: &str) -> FieldTable {
     let mut capabilities = FieldTable::default();
-    // Else the broker tells of a refused login by hanging up.
+    // Otherwise the broker answers a refused login by closing the socket.
     capabilities.insert(
         "authentication_failure_close".into(),
         AMQPValue::Boolean(true),

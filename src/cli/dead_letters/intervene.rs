@@ -159,7 +159,7 @@ impl Run<'_> {
         })
     }
 
-    /// LetterCounts what would be taken, finds what the ids stand for, and tells how many letters there are.
+    /// Counts the selected dead letters, resolves the ids, and returns the number of dead letters.
     async fn look(&mut self) -> anyhow::Result<(LetterCounts, u32)> {
         let mut browse = open(self.settings, 0).await?;
         let waiting = browse.waiting();

@@ -64,7 +64,7 @@ mod tests {
     use crate::common::check::CheckStatus;
 
     #[test]
-    fn what_is_valid_and_unwise_is_a_warning() {
+    fn a_valid_but_unwise_setting_is_a_warning() {
         for (key, value, id) in [
             ("AMQP__REPLY_TO_PATTERN", ".*", "config-reply-to-pattern"),
             (

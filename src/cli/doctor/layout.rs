@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_than_on_a_terminal_a_check_is_a_line_and_its_remedy_another() {
+    fn without_a_terminal_a_check_is_one_line() {
         let shown = text(&checks(), None, false);
         let lines: Vec<_> = shown.lines().collect();
         assert_eq!(lines.len(), 5, "{shown}");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_terminal_no_line_is_wider_than_it() {
+    fn no_line_is_wider_than_the_terminal() {
         for width in [40, 41, 79, 80, 90, 120] {
             let shown = text(&checks(), Some(width), false);
             for line in shown.lines() {

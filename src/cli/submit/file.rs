@@ -12,7 +12,7 @@ use super::{SubmitArgs, dry_run, sending};
 use crate::broker::RequestClient;
 use crate::config::Settings;
 
-/// LineError lines that are told one by one.
+/// The number of invalid lines that are reported one by one.
 const WRONG_TOLD: u64 = 50;
 
 /// Where nothing else is given.

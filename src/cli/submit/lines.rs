@@ -122,7 +122,7 @@ fn content(fields: &Fields) -> Uuid {
     RevertRequest::new(&Envelope::default(), fields.clone(), true).content
 }
 
-/// RequestLines of bounded length, with their numbers; empty ones are passed over.
+/// Lines of bounded length, with their numbers; empty lines are skipped.
 struct Texts {
     reader: BufReader<File>,
     number: u64,

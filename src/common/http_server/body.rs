@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_earn_time_up_to_the_longest() {
+    fn received_bytes_extend_the_body_deadline() {
         let limits = BodyLimits::of(65_536);
         for (read, seconds) in [(0, 3), (1, 3), (1024, 4), (4096, 7), (60_000, 10)] {
             assert_eq!(

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_host_and_no_unknown_expectation() {
+    fn exactly_one_host_and_no_unknown_expect() {
         let fault = |version, given: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in given {

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_gets_its_share_and_takes_none_of_another() {
+    fn a_client_cannot_take_the_share_of_another() {
         let shares = Shares::new(2);
         let (first, second) = (shares.take("a"), shares.take("a"));
         assert!(first.is_some() && second.is_some() && shares.take("a").is_none());

@@ -46,7 +46,7 @@ fn a_password_file_holds_the_password_of_the_address() {
 }
 
 #[test]
-fn a_password_file_that_is_none_stops_the_start() {
+fn an_invalid_password_file_stops_the_start() {
     let (folder, [empty, blank, lines]) = files(["", "\n", "one\ntwo\n"]);
     let missing = folder.path().join("missing").display().to_string();
     for (path, said) in [
@@ -85,7 +85,7 @@ fn are_refused(contradictions: &[Contradiction<'_>]) {
 }
 
 #[test]
-fn what_contradicts_itself_about_the_way_to_the_broker_stops_the_start() {
+fn contradicting_broker_settings_stop_the_start() {
     let (_folder, [file]) = files(["x"]);
     let file = file.as_str();
     let external = "amqps://me@mq/%2f?auth_mechanism=external";
@@ -130,7 +130,7 @@ fn what_contradicts_itself_about_the_way_to_the_broker_stops_the_start() {
 }
 
 #[test]
-fn what_contradicts_itself_about_the_way_to_the_database_stops_the_start() {
+fn contradicting_database_settings_stop_the_start() {
     let (_folder, [file, other]) = files(["x", "x"]);
     let file = file.as_str();
     let root = format!("postgres://me@db/x?sslmode=verify-full&sslrootcert={other}");
@@ -189,7 +189,7 @@ fn what_contradicts_itself_about_the_way_to_the_database_stops_the_start() {
 }
 
 #[test]
-fn an_address_of_the_database_says_whether_to_encrypt_and_the_rest_is_left_as_it_is() {
+fn sslmode_is_read_from_the_database_address() {
     let (_folder, [file]) = files(["x"]);
     for (given, rest, encrypts) in [
         ("postgres://me@db/x", "postgres://me@db/x", false),
@@ -264,7 +264,7 @@ fn an_address_of_the_database_says_whether_to_encrypt_and_the_rest_is_left_as_it
 }
 
 #[test]
-fn an_encrypted_address_of_the_broker_has_its_own_port() {
+fn amqps_has_its_own_default_port() {
     for (given, port, encrypted) in [
         ("amqps://mq/%2f", 5671, true),
         ("amqps://mq:5672/%2f", 5672, true),
@@ -279,7 +279,7 @@ fn an_encrypted_address_of_the_broker_has_its_own_port() {
 }
 
 #[test]
-fn the_management_api_has_the_same_authorities_and_hides_its_login() {
+fn the_management_api_uses_the_ca_and_hides_its_login() {
     let (_folder, [ca]) = files(["pem"]);
     let file = ("REVERTD_AMQP__CA_FILE", ca.as_str());
     let url = |url| ("REVERTD_AMQP__MANAGEMENT_URL", url);

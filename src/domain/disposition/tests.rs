@@ -15,7 +15,7 @@ fn letter(failure: Failure) -> Disposition {
 }
 
 #[test]
-fn what_a_queue_refuses_is_settled_or_waits() {
+fn an_event_refused_by_a_queue_is_settled_or_waits() {
     use Recourse::{DropLetter, OwnQueue, Wait};
     let Disposition::DeadLetter { event, .. } = letter(Failure::Malformed(String::new())) else {
         panic!("it is dead-lettered");
@@ -46,7 +46,7 @@ fn what_a_queue_refuses_is_settled_or_waits() {
 }
 
 #[test]
-fn without_a_rung_an_event_goes_to_the_own_queue_at_once() {
+fn without_a_rung_the_event_goes_to_the_own_queue() {
     let Disposition::DeadLetter { event, .. } = letter(Failure::Malformed(String::new())) else {
         panic!("it is dead-lettered");
     };
@@ -59,7 +59,7 @@ fn without_a_rung_an_event_goes_to_the_own_queue_at_once() {
 }
 
 #[test]
-fn a_request_that_was_set_aside_waits_uncounted_and_only_for_want_of_room_not_for_ever() {
+fn a_request_set_aside_waits_without_being_counted() {
     let envelope = |waits| Envelope {
         client: "c".into(),
         waits,
@@ -139,7 +139,7 @@ fn an_untrusted_claim_waits_on_the_longest_rung() {
 }
 
 #[test]
-fn without_a_rung_it_is_dead_lettered_at_once() {
+fn without_a_rung_a_request_is_dead_lettered() {
     let gone = done(&claimed(None), &ladder_of(&[]), Timestamp::UNIX_EPOCH);
     assert!(matches!(gone, Disposition::DeadLetter { .. }), "{gone:?}");
 }

@@ -1,6 +1,4 @@
-//! What is wrong with a request, as `google.rpc.RpcStatus` in JSON: in events, and in answers over HTTP.
-//!
-//! Pure.
+//! The error of a request as `google.rpc.Status` in JSON: in events, and in HTTP responses.
 
 use serde::Serialize;
 
@@ -8,7 +6,7 @@ use super::SOURCE;
 use crate::domain::outcome::{Code, Metadata};
 use crate::domain::request::Violation;
 
-/// `google.rpc.RpcStatus`.
+/// `google.rpc.Status`.
 #[derive(Serialize)]
 pub struct RpcStatus<'a> {
     code: i32,
@@ -39,7 +37,7 @@ struct FieldViolation<'a> {
 }
 
 impl<'a> RpcStatus<'a> {
-    /// A status whose details are an `ErrorInfo` and, where there are `violations`, a `BadRequest`.
+    /// A status whose details are an `ErrorInfo` and, if there are `violations`, a `BadRequest`.
     #[must_use]
     pub fn new(
         code: Code<'a>,

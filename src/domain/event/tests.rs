@@ -54,7 +54,7 @@ fn the_identity_of_an_outcome_is_that_of_its_event() {
 }
 
 #[test]
-fn a_success_tells_both_legs_and_what_remains() {
+fn a_success_event_has_both_legs_and_the_remainder() {
     let request = request(Some("job-1"));
     let entry = Entry {
         transaction_id: Uuid::from_u128(0x55),
@@ -76,7 +76,7 @@ fn a_refusal_is_a_google_rpc_status() {
 }
 
 #[test]
-fn an_invalid_request_lists_its_violations_and_repeats_what_was_valid() {
+fn an_invalid_request_event_lists_all_violations() {
     let violations = vec![Violation {
         field: "amount",
         description: "is required".into(),
@@ -96,7 +96,7 @@ fn an_invalid_request_lists_its_violations_and_repeats_what_was_valid() {
 }
 
 #[test]
-fn a_failure_without_an_org_goes_to_error_unknown() {
+fn a_failure_without_an_org_has_key_error_unknown() {
     let event = Event::of_failure(
         None,
         Uuid::from_u128(1),
@@ -108,7 +108,7 @@ fn a_failure_without_an_org_goes_to_error_unknown() {
 }
 
 #[test]
-fn an_event_id_tells_requests_contents_and_outcomes_apart() {
+fn an_event_id_differs_by_request_content_and_outcome() {
     let one = request(Some("a"));
     let two = request(Some("b"));
     let refused = |request: &RevertRequest, reason: RefusalReason| {
@@ -125,7 +125,7 @@ fn an_event_id_tells_requests_contents_and_outcomes_apart() {
 }
 
 #[test]
-fn a_denial_repeats_ids_alone_under_a_key_of_its_own() {
+fn a_denial_event_has_only_ids_and_a_denied_key() {
     let request = request(Some("m"));
     for reason in [RefusalReason::ClientUnknown, RefusalReason::OrgNotGranted] {
         let mut denied = outcome(&request, Verdict::Refused(reason.into()));

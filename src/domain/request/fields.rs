@@ -1,7 +1,8 @@
 //! The body of a request: JSON to [`Fields`], with every violation at once.
 //!
-//! A body is JSON by its grammar alone (RFC 8259): a number of any size, half of a surrogate pair and nesting of any depth
-//! are valid there. Keys and values are therefore taken as they stand in the text, and only the six fields are read.
+//! A body is JSON if it follows the grammar of RFC 8259, which permits numbers of any size, lone
+//! surrogates and nesting of any depth. Keys and values are therefore kept as text, and only the
+//! six fields are parsed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -34,10 +35,10 @@ const REASON: usize = 5;
 /// Parses a body (contract, section Request).
 ///
 /// # Errors
-/// [`Undecodable::Malformed`] where it is no JSON object in UTF-8, [`Undecodable::Invalid`] where a field
-/// is missing, of the wrong form, out of range, or given twice.
+/// [`Undecodable::Malformed`] if the body is no JSON object in UTF-8, [`Undecodable::Invalid`] if a
+/// field is missing, of the wrong form, out of range, or given twice.
 pub fn decode(body: &[u8]) -> Result<Fields, Undecodable> {
-    // serde_json leaves the bytes of ignored strings unchecked, so the text is checked as a whole.
+    // serde_json does not check the UTF-8 of ignored strings.
     let text = std::str::from_utf8(body)
         .map_err(|_| Undecodable::Malformed("the body is not UTF-8".into()))?;
     let mut raw = Raw::default();
@@ -53,10 +54,11 @@ pub fn decode(body: &[u8]) -> Result<Fields, Undecodable> {
     raw.check()
 }
 
-/// One more member of an object that [`decode`] has read, a text under either of its names; none where it is absent.
+/// The text of another member, under either of its names, of an object that [`decode`] parsed.
+/// `None` if it is absent.
 ///
 /// # Errors
-/// Where it is no text, or given more than once.
+/// If it is no text, or given more than once.
 pub fn text_member(body: &[u8], names: [&str; 2]) -> Result<Option<String>, NotOneText> {
     let (mut found, mut times) = (Given::Absent, 0);
     let each = |key: Option<Cow<'_, str>>, value| {
@@ -74,14 +76,14 @@ pub fn text_member(body: &[u8], names: [&str; 2]) -> Result<Option<String>, NotO
     }
 }
 
-/// Why [`text_member`] gives none.
+/// The error of [`text_member`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotOneText;
 
-/// Says where the JSON breaks, without the text around it: that is the publisher's payload.
+/// The position of the JSON error, without the text around it, which is the publisher's payload.
 fn malformed(text: &str, error: &serde_json::Error) -> Undecodable {
     use serde_json::error::Category;
-    // A number that is too large for the client library is JSON all the same, and no object.
+    // A number that is too large for serde_json is still JSON, and no object.
     let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
     let what = match error.classify() {
         _ if is_json => "the body is not a JSON object",
@@ -92,22 +94,22 @@ fn malformed(text: &str, error: &serde_json::Error) -> Undecodable {
     Undecodable::Malformed(format!("{what} (line {line}, column {column})"))
 }
 
-/// A field as it stands in the JSON text.
+/// The JSON value of a field.
 #[derive(Clone, Debug, Default, PartialEq)]
 enum Given<'a> {
     #[default]
     Absent,
     Text(Cow<'a, str>),
-    /// A string that is no text: it holds half of a surrogate pair.
+    /// A string with a lone surrogate, which is no text.
     NoText,
-    /// A number, as it is spelled.
+    /// A number, as spelled.
     Number(&'a str),
-    /// true, an array, an object.
+    /// Any other value: a boolean, an array, an object.
     Other,
 }
 
 impl<'a> Given<'a> {
-    /// Reads a value, which is known to be JSON.
+    /// Parses a value that is known to be JSON.
     fn read(value: &'a str) -> Self {
         match value.as_bytes().first() {
             Some(b'"') => text(value).map_or(Self::NoText, Self::Text),
@@ -118,7 +120,7 @@ impl<'a> Given<'a> {
     }
 }
 
-/// The text of a string as JSON writes it; none where it holds half of a surrogate pair.
+/// The text of a JSON string; `None` if it has a lone surrogate.
 fn text(value: &str) -> Option<Cow<'_, str>> {
     if !value.contains('\\') {
         return Some(Cow::Borrowed(&value[1..value.len() - 1]));
@@ -176,7 +178,7 @@ impl Raw<'_> {
                 reason,
             }),
             _ => {
-                // A field given twice has no one value to repeat.
+                // A field that is given twice has no single value for the event.
                 let once = |field: usize| self.times[field] < 2;
                 Err(Undecodable::Invalid {
                     fragments: Fragments {
@@ -200,7 +202,7 @@ impl Raw<'_> {
         }
     }
 
-    /// Absent, and not merely because the last of two said so.
+    /// Whether the field is absent, rather than given twice with `null` last.
     fn missing(&self, field: usize) -> bool {
         self.absent(field) && self.times[field] < 2
     }
@@ -304,7 +306,7 @@ fn decimal(text: &str) -> Option<&str> {
     (plain && (digits == "0" || !digits.starts_with('0'))).then_some(text)
 }
 
-/// Goes through the members of an object: each with its key, none where that is no text, and its value as it stands.
+/// Visits the members of an object: the key, `None` if it is no text, and the raw value.
 fn each_member<'a>(
     text: &'a str,
     visit: impl FnMut(Option<Cow<'a, str>>, &'a str),

@@ -1,7 +1,7 @@
-//! The W3C's trace context, as far as revertd passes it on. Pure.
+//! W3C Trace Context: the check of a `traceparent` before it is passed on.
 
-/// Whether `text` is a `traceparent` of version 00: four fields of lower-case hexadecimal digits, and neither the trace nor
-/// the span is nought.
+/// Whether `text` is a `traceparent` of version 00: four fields of lower-case hexadecimal digits,
+/// with trace id and span id other than zero.
 #[must_use]
 pub fn is_traceparent(text: &str) -> bool {
     let fields: Vec<_> = text.split('-').collect();

@@ -223,7 +223,7 @@ impl<'a> Split<'a> {
                     lookup = Lookup::Full;
                 }
                 (Err(StatementError::Contended(_)), Lookup::Full) => {
-                    sleep(backoff.next_wait()).await
+                    sleep(backoff.next_wait()).await;
                 }
                 (done, _) => return done,
             }

@@ -247,7 +247,7 @@ mod tests {
     use crate::common::check::CheckStatus;
 
     #[test]
-    fn a_server_that_forgets_what_it_confirmed_is_an_error() {
+    fn a_server_that_can_lose_commits_is_an_error() {
         for (fsync, status) in [(true, CheckStatus::Ok), (false, CheckStatus::Error)] {
             let mut checks = Checks::default();
             keeps_what_it_confirms(fsync, &mut checks);

@@ -162,7 +162,7 @@ mod tests {
     use crate::common::check::CheckStatus;
 
     #[test]
-    fn fewer_standbys_than_a_commit_waits_for_are_an_error() {
+    fn too_few_synchronous_standbys_are_an_error() {
         for (names, following, status) in [
             ("a", 1, CheckStatus::Ok),
             ("a, b", 1, CheckStatus::Ok),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_differs_is_worse_where_ages_are_measured() {
+    fn a_clock_difference_is_worse_with_max_age() {
         for (skew, measures_age, status) in [
             (-1_999, true, CheckStatus::Ok),
             (2_001, false, CheckStatus::Warning),

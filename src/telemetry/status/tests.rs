@@ -22,7 +22,7 @@ fn given_up() -> ProcessStatus {
 }
 
 #[test]
-fn what_was_given_up_ages_until_something_is_settled() {
+fn the_oldest_age_grows_until_something_is_settled() {
     let status = given_up();
     status.queues(work(3));
     assert!(status.now().oldest() > Duration::ZERO);
@@ -31,7 +31,7 @@ fn what_was_given_up_ages_until_something_is_settled() {
 }
 
 #[test]
-fn what_another_process_took_over_ages_here_no_longer() {
+fn a_message_taken_over_no_longer_ages_here() {
     let status = given_up();
     status.not_consuming();
     status.queues(work(0));

@@ -1,27 +1,46 @@
-//! Other ways for what a queue refused: settled without it, on a rung, or back in the work queue.
+//! Other ways for messages that a queue refused: settled without them, on a rung, or requeued.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::super::batch::Worker;
+use super::super::batch_recorder::BatchRecorder;
 use super::super::messages::{MessageRole, Outgoing};
-use super::{PublishHold, Rerouted, own_queue};
-use crate::broker::{BrokerError, Message};
+use super::send::{PublishHold, Sender, own_queue};
+use crate::broker::{BrokerError, Delivery, Message};
 use crate::domain::disposition::{Disposition, Recourse, RefusedMessages};
-use crate::worker::batch_recorder::BatchRecorder;
 
-impl Worker {
-    /// Settles those requests that can be without what was refused; the others, by their indexes,
-    /// must wait.
-    pub(super) async fn resort<'a>(
-        &mut self,
+/// A batch, and the deliveries whose disposition changed because a queue refused their message.
+pub struct Rerouted<'a> {
+    pub batch: &'a [Delivery],
+    pub dispositions: &'a [Disposition],
+    elsewhere: BTreeMap<usize, Disposition>,
+}
+
+impl<'a> Rerouted<'a> {
+    pub fn new(batch: &'a [Delivery], dispositions: &'a [Disposition]) -> Self {
+        Self {
+            batch,
+            dispositions,
+            elsewhere: BTreeMap::new(),
+        }
+    }
+
+    /// The changed dispositions, by index.
+    pub fn into_elsewhere(self) -> BTreeMap<usize, Disposition> {
+        self.elsewhere
+    }
+
+    /// Settles the requests that can do without the refused message, and returns the indexes of the
+    /// others, which must wait.
+    pub async fn resort(
+        &self,
         refused: &[Outgoing<'a>],
-        rerouted: &Rerouted<'a>,
+        sender: &mut Sender,
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
     ) -> Result<Vec<usize>, BrokerError> {
-        let shared = self.shared.clone();
+        let shared = sender.shared.clone();
         let mut by_delivery: BTreeMap<usize, RefusedMessages> = BTreeMap::new();
         for outgoing in refused {
             let refused = by_delivery.entry(outgoing.index).or_default();
@@ -33,51 +52,51 @@ impl Worker {
         }
         let (mut waiting, mut own) = (Vec::new(), Vec::new());
         for (index, refused) in &by_delivery {
-            let waits = rerouted.batch[*index].envelope.waits;
-            match rerouted.dispositions[*index].recourse(*refused, waits, &shared.ladder) {
+            let waits = self.batch[*index].envelope.waits;
+            match self.dispositions[*index].recourse(*refused, waits, &shared.ladder) {
                 Recourse::Wait => waiting.push(*index),
-                Recourse::DropLetter => recorder.letter_dropped(&rerouted.batch[*index]),
+                Recourse::DropLetter => recorder.letter_dropped(&self.batch[*index]),
                 Recourse::OwnQueue => own.push(*index),
             }
         }
         let to_own = own.iter().filter_map(|index| {
-            let event = rerouted.dispositions[*index].event()?;
+            let event = self.dispositions[*index].event()?;
             let queue = own_queue(&shared, event)?;
             Some(Outgoing {
                 index: *index,
                 role: MessageRole::OwnEvent,
-                message: Message::event_to(queue, event, &rerouted.batch[*index]),
+                message: Message::event_to(queue, event, &self.batch[*index]),
             })
         });
         let to_own: Vec<_> = to_own.collect();
         let tried: Vec<_> = to_own.iter().map(|outgoing| outgoing.index).collect();
-        let failed: Vec<_> = self.send(to_own, recorder, hold).await?.failed().collect();
+        let failed: Vec<_> = sender.send(to_own, recorder, hold).await?.all().collect();
         for index in own {
             let taken = tried.contains(&index) && failed.iter().all(|other| other.index != index);
             let refused = by_delivery[&index];
-            let is_letter = matches!(rerouted.dispositions[index], Disposition::DeadLetter { .. });
+            let is_letter = matches!(self.dispositions[index], Disposition::DeadLetter { .. });
             if !taken && (refused.letter || !is_letter) {
                 waiting.push(index);
                 continue;
             }
-            recorder.event_undelivered(&rerouted.batch[index]);
+            recorder.event_undelivered(&self.batch[index]);
             if refused.letter {
-                recorder.letter_dropped(&rerouted.batch[index]);
+                recorder.letter_dropped(&self.batch[index]);
             }
         }
         Ok(waiting)
     }
 
-    /// Puts those deliveries on the first rung that takes each, from the one that is its turn.
-    /// Returns those that none took.
-    pub(super) async fn wait_on_rungs(
+    /// Puts deliveries on the first rung that takes them, beginning with the next of each. Returns
+    /// the indexes of those that no rung took.
+    pub async fn wait_on_rungs(
         &mut self,
         mut left: Vec<usize>,
-        rerouted: &mut Rerouted<'_>,
+        sender: &mut Sender,
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
     ) -> Result<Vec<usize>, BrokerError> {
-        let shared = self.shared.clone();
+        let shared = sender.shared.clone();
         let rungs = &shared.retry_queues;
         let now = Timestamp::now();
         for shift in 0..rungs.len() {
@@ -87,9 +106,9 @@ impl Worker {
             let mut chosen = Vec::with_capacity(left.len());
             let mut outgoing = Vec::with_capacity(left.len());
             for index in left {
-                let delivery = &rerouted.batch[index];
+                let delivery = &self.batch[index];
                 let rung_from = |first: usize| (first + shift) % rungs.len();
-                let disposition = match &rerouted.dispositions[index] {
+                let disposition = match &self.dispositions[index] {
                     Disposition::Retry { rung } => Disposition::Retry {
                         rung: rung_from(*rung),
                     },
@@ -122,37 +141,37 @@ impl Worker {
                     message,
                 });
             }
-            let refused = self.send(outgoing, recorder, hold).await?.failed();
+            let refused = sender.send(outgoing, recorder, hold).await?.all();
             left = refused.map(|outgoing| outgoing.index).collect();
             chosen.retain(|(index, _)| !left.contains(index));
-            rerouted.elsewhere.extend(chosen);
+            self.elsewhere.extend(chosen);
         }
         Ok(left)
     }
 
-    /// Puts those deliveries at the end of the work queue, so that they are in nobody's hands while
-    /// the rungs are full: no delivery is charged for that.
-    pub(super) async fn requeue(
+    /// Puts deliveries at the end of the work queue while all rungs are full. This does not count as
+    /// an attempt.
+    pub async fn requeue(
         &mut self,
         left: Vec<usize>,
-        rerouted: &mut Rerouted<'_>,
+        sender: &mut Sender,
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
     ) -> Result<BrokerError, BrokerError> {
-        let shared = self.shared.clone();
+        let shared = sender.shared.clone();
         let queue = shared.settings.topology.work_queue.as_str();
         let now = Timestamp::now();
         let outgoing = left.iter().map(|index| Outgoing {
             index: *index,
             role: MessageRole::Waiting,
-            message: Message::wait(queue, &rerouted.batch[*index], now),
+            message: Message::wait(queue, &self.batch[*index], now),
         });
         let outgoing: Vec<_> = outgoing.collect();
-        if let Some(first) = self.send(outgoing, recorder, hold).await?.failed().next() {
+        if let Some(first) = sender.send(outgoing, recorder, hold).await?.all().next() {
             return Err(first.message.undeliverable());
         }
         let returned = left.into_iter().map(|index| (index, Disposition::Returned));
-        rerouted.elsewhere.extend(returned);
+        self.elsewhere.extend(returned);
         Ok(BrokerError::transient(
             "every queue of topology.retry_queue_prefix is full, or without a leader; what had to wait is back in the \
              work queue",

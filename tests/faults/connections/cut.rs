@@ -1,4 +1,4 @@
-//! Connections cut after any of their bytes: in the midst of a login, a statement, a delivery, a confirm.
+//! Connections cut after any of their bytes: within a login, a statement, a delivery or a confirm.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use crate::support::load::Load;
 use crate::support::proxy::{Direction, Ending};
 use crate::support::report::{full, seed};
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long the full form goes on with one direction of one server.
 const FULL: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn a_connection_to_the_database_is_cut_after_any_byte() {
+async fn a_database_connection_cut_anywhere_loses_nothing() {
     cut_everywhere("connection: database cut after n bytes", Server::Database).await;
 }
 
 #[tokio::test]
-async fn a_connection_to_the_broker_is_cut_after_any_byte() {
+async fn a_broker_connection_cut_anywhere_loses_nothing() {
     cut_everywhere("connection: broker cut after n bytes", Server::Broker).await;
 }
 
@@ -34,13 +34,13 @@ async fn cut_everywhere(fault: &str, server: Server) {
     ])
     .await;
     let seed = seed();
-    let load = Load::mixed(&network.stage, seed, requests).await;
+    let load = Load::mixed(&network.env, seed, requests).await;
     let proxy = network.proxy(server);
     let mut runs = 0;
-    tokio::join!(load.publish(&network.stage), async {
+    tokio::join!(load.publish(&network.env), async {
         // How much a connection carries, from its opening to the end of a few small batches.
-        let mut worker = network.stage.start_worker().await;
-        until(PATIENCE, "the first requests are decided", async || {
+        let mut worker = network.env.start_worker().await;
+        until(TIMEOUT, "the first requests are decided", async || {
             network.outcomes().await >= 30
         })
         .await;
@@ -62,7 +62,7 @@ async fn cut_everywhere(fault: &str, server: Server) {
             }
         }
     });
-    let last = network.stage.start_worker().await;
+    let last = network.env.start_worker().await;
     let count = network.count(&load, vec![last]).await;
     report(fault, runs, count);
 }
@@ -72,16 +72,16 @@ async fn cut(network: &Network, server: Server, direction: Direction, after: u64
     let proxy = network.proxy(server);
     let cuts = proxy.cuts();
     proxy.end_after(direction, after, ending);
-    let mut worker = network.stage.spawn_worker();
+    let mut worker = network.env.spawn_worker();
     let what = format!("{server:?} is cut after {after} bytes {direction:?}");
-    until(PATIENCE, &what, async || proxy.cuts() > cuts).await;
-    network.progress(PATIENCE).await;
+    until(TIMEOUT, &what, async || proxy.cuts() > cuts).await;
+    network.progress(TIMEOUT).await;
     // Should the stop be the first to meet the cut, it ends with a failure.
     worker.stop().await;
 }
 
-/// The n-th point between 1 and `most`. The golden ratio spreads any number of them evenly, so that the full
-/// form may stop at any time; the seed shifts them.
+/// The n-th point between 1 and `most`. The golden ratio spreads any number of them evenly, so that
+/// the full form may stop at any time; the seed shifts them.
 fn spread(seed: u64, n: u32, most: u64) -> u64 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let share = seed.wrapping_add(GOLDEN.wrapping_mul(u64::from(n) + 1));

@@ -1,45 +1,49 @@
-//! Answers of the database that never arrive: what was asked for happened all the same, or hangs undone.
+//! Answers of the database that never arrive: the statement committed all the same, or its session
+//! hangs.
 
 use std::time::Duration;
 
 use super::{Network, paused, pauses, report, until};
-use crate::support::Stage;
+use crate::support::TestEnv;
 use crate::support::load::Load;
 use crate::support::proxy::{Conditions, Ending, Way};
 use crate::support::report::{full, seed};
 
-/// How often one worker loses an answer before another takes its place: the waits between its tries grow.
+/// How often one worker loses an answer before another takes its place: the waits between its tries
+/// grow.
 const LOSSES_OF_A_WORKER: u64 = 4;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What is delivered again goes to the same worker, or to one beside it that has nothing to complain of.
+/// A redelivered message goes to the same worker, or to a second worker whose connection has no
+/// faults.
 #[tokio::test]
-async fn the_answer_to_a_commit_is_lost_again_and_again() {
+async fn lost_answers_to_commits_lose_nothing() {
     let (losses, requests) = if full() { (200, 12_000) } else { (10, 700) };
-    let mut stage = Stage::new().await;
-    stage.set("WORKER__BATCH_MAX", "5");
-    stage.set("WORKER__CONCURRENCY", "2");
-    // The calm worker goes past the losing proxy; slowly, so that it leaves the others enough to do.
-    let broker = stage.proxy_amqp();
+    let mut env = TestEnv::new().await;
+    env.set("WORKER__BATCH_MAX", "5");
+    env.set("WORKER__CONCURRENCY", "2");
+    // The calm worker goes past the losing proxy; slowly, so that it leaves the others enough to
+    // do.
+    let broker = env.proxy_amqp();
     broker.set_new(Conditions::both(Way {
         delay: Duration::from_millis(100),
         ..Way::default()
     }));
-    let calm = stage.start_worker().await;
+    let calm = env.start_worker().await;
     broker.set_new(Conditions::default());
     let network = Network {
-        database: stage.proxy_database(),
+        database: env.proxy_database(),
         broker,
-        stage,
+        env,
     };
-    let load = Load::mixed(&network.stage, seed(), requests).await;
+    let load = Load::mixed(&network.env, seed(), requests).await;
     let fault = async {
         network.database.lose_commits(3);
         while network.database.lost() < losses {
             let enough = (network.database.lost() + LOSSES_OF_A_WORKER).min(losses);
-            let mut losing = network.stage.spawn_worker();
-            until(PATIENCE, "answers are lost", async || {
+            let mut losing = network.env.spawn_worker();
+            until(TIMEOUT, "answers are lost", async || {
                 network.database.lost() >= enough
             })
             .await;
@@ -48,36 +52,38 @@ async fn the_answer_to_a_commit_is_lost_again_and_again() {
         }
         network.database.heal();
     };
-    tokio::join!(load.publish(&network.stage), fault);
+    tokio::join!(load.publish(&network.env), fault);
     let runs = network.database.lost();
-    let last = network.stage.start_worker().await;
+    let last = network.env.start_worker().await;
     let count = network.count(&load, vec![calm, last]).await;
     let runs = usize::try_from(runs).expect("few");
     report("connection: the answer to a commit lost", runs, count);
 }
 
-/// The worker is told that its connection ended; the server is not, and keeps what it had given out.
+/// The worker sees the end of its connection. The server does not, and keeps the locks and messages
+/// of the session.
 #[tokio::test]
-async fn a_connection_that_only_the_worker_knows_to_have_ended() {
+async fn a_half_open_connection_at_the_server_loses_nothing() {
     let heartbeat = if full() { None } else { Some(3) };
     let network = Network::hearing(heartbeat, &[("WORKER__BATCH_MAX", "20")]).await;
     let (rounds, requests) = if full() { (5, 6_000) } else { (1, 600) };
-    let load = Load::mixed(&network.stage, seed(), requests).await;
-    let worker = network.stage.start_worker().await;
-    tokio::join!(load.publish(&network.stage), async {
+    let load = Load::mixed(&network.env, seed(), requests).await;
+    let worker = network.env.start_worker().await;
+    tokio::join!(load.publish(&network.env), async {
         for _ in 0..rounds {
-            // One that is idle when it ends is replaced without a word; what is in use makes a pause.
-            network.progress(PATIENCE).await;
+            // An idle connection that ends is replaced without a log line. A connection in use
+            // causes a pause.
+            network.progress(TIMEOUT).await;
             network.database.end(Ending::ServerForgotten);
-            network.progress(PATIENCE).await;
+            network.progress(TIMEOUT).await;
             // While it pauses, it has no connection to the broker that could end.
-            until(PATIENCE, "the worker works", async || {
+            until(TIMEOUT, "the worker works", async || {
                 is_ready(&worker.log())
             })
             .await;
             let before = pauses(&worker.log());
             network.broker.end(Ending::ServerForgotten);
-            paused(&worker, before, PATIENCE).await;
+            paused(&worker, before, TIMEOUT).await;
         }
     });
     let count = network.count(&load, vec![worker]).await;

@@ -1,11 +1,11 @@
-//! Connections that say nothing any more, and do not end: only the worker's own timeouts tell.
+//! Connections that stay open and carry no more bytes: only the worker's own timeouts notice them.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::{Network, Server, paused, report};
-use crate::support::audit::Count;
+use crate::support::audit::AuditResult;
 use crate::support::load::Load;
 use crate::support::proxy::{Conditions, Direction, Ending};
 use crate::support::report::{full, seed};
@@ -32,7 +32,7 @@ struct Silence {
 
 /// With heartbeats of three seconds it takes six to nine.
 #[tokio::test]
-async fn a_silent_broker_is_noticed_by_heartbeats_alone() {
+async fn a_silent_broker_is_noticed_by_heartbeats() {
     let silences = DIRECTIONS.map(|directions| Silence {
         server: Server::Broker,
         directions,
@@ -45,7 +45,7 @@ async fn a_silent_broker_is_noticed_by_heartbeats_alone() {
 
 /// The timeouts are what they are in production, about half a minute.
 #[tokio::test]
-async fn silence_of_either_server_is_noticed_within_a_minute() {
+async fn a_silent_server_is_noticed_within_a_minute() {
     let mut silences = Vec::new();
     for server in [Server::Database, Server::Broker] {
         for directions in DIRECTIONS {
@@ -69,12 +69,12 @@ async fn silence_of_either_server_is_noticed_within_a_minute() {
 
 /// The server's side is gone, and nobody told the worker.
 #[tokio::test]
-async fn a_connection_that_only_the_server_knows_to_have_ended() {
+async fn a_half_open_connection_at_the_worker_loses_nothing() {
     let forgotten = async |server, heartbeat| {
         let network = Network::hearing(heartbeat, &[("WORKER__BATCH_MAX", "20")]).await;
-        let load = Load::mixed(&network.stage, seed(), 500).await;
-        let worker = network.stage.start_worker().await;
-        tokio::join!(load.publish(&network.stage), async {
+        let load = Load::mixed(&network.env, seed(), 500).await;
+        let worker = network.env.start_worker().await;
+        tokio::join!(load.publish(&network.env), async {
             network.progress(NOTICED).await;
             network.proxy(server).end(Ending::ClientForgotten);
             let took = paused(&worker, 0, NOTICED).await;
@@ -95,18 +95,19 @@ async fn a_connection_that_only_the_server_knows_to_have_ended() {
     report("connection: half open, server told", runs, count);
 }
 
-/// A start asks the database a few questions over a connection of its own; here it falls silent among them.
+/// A start asks the database a few questions over a connection of its own; here it falls silent
+/// among them.
 #[tokio::test]
-async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
+async fn a_database_silent_during_startup_is_retried() {
     let starting = async |after_bytes| {
         let network = Network::new(&[]).await;
-        let load = Load::mixed(&network.stage, seed(), 100).await;
+        let load = Load::mixed(&network.env, seed(), 100).await;
         let proxy = &network.database;
         proxy.end_after(Direction::ToClient, after_bytes, Ending::ClientForgotten);
-        let worker = network.stage.spawn_worker();
+        let worker = network.env.spawn_worker();
         let took = paused(&worker, 0, NOTICED).await;
         println!("silent after {after_bytes} bytes of a start: noticed after {took:?}");
-        load.publish(&network.stage).await;
+        load.publish(&network.env).await;
         network.count(&load, vec![worker]).await
     };
     // Within the login, and among the questions.
@@ -115,7 +116,7 @@ async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
     } else {
         vec![900]
     };
-    let mut count = Count::default();
+    let mut count = AuditResult::default();
     for one in join_all(points.iter().copied().map(starting)).await {
         count += one;
     }
@@ -126,9 +127,9 @@ async fn a_database_that_falls_silent_during_a_start_is_tried_again() {
     );
 }
 
-/// All at once, each on a stage of its own: they do little but wait.
-async fn all(silences: &[Silence]) -> (usize, Count) {
-    let mut sum = Count::default();
+/// All at once, each on an environment of its own: they do little but wait.
+async fn all(silences: &[Silence]) -> (usize, AuditResult) {
+    let mut sum = AuditResult::default();
     for count in join_all(silences.iter().map(Silence::run)).await {
         sum += count;
     }
@@ -136,15 +137,15 @@ async fn all(silences: &[Silence]) -> (usize, Count) {
 }
 
 impl Silence {
-    async fn run(&self) -> Count {
+    async fn run(&self) -> AuditResult {
         let network = Network::hearing(
             self.heartbeat,
             &[("WORKER__BATCH_MAX", "20"), ("WORKER__CONCURRENCY", "1")],
         )
         .await;
-        let load = Load::mixed(&network.stage, seed(), 300).await;
-        let worker = network.stage.start_worker().await;
-        tokio::join!(load.publish(&network.stage), async {
+        let load = Load::mixed(&network.env, seed(), 300).await;
+        let worker = network.env.start_worker().await;
+        tokio::join!(load.publish(&network.env), async {
             if !self.idle {
                 network.progress(NOTICED).await;
             }

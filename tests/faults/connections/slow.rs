@@ -1,4 +1,4 @@
-//! Networks that are late or slow, and otherwise well: work goes on, and no failure is seen.
+//! Slow networks: requests are delayed, and no failure is logged.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::report::{full, seed};
 const START: Duration = Duration::from_mins(2);
 
 #[tokio::test]
-async fn a_network_half_a_second_away_delays_and_nothing_more() {
+async fn half_a_second_of_latency_only_delays() {
     let way = Way {
         delay: Duration::from_millis(500),
         ..Way::default()
@@ -21,7 +21,7 @@ async fn a_network_half_a_second_away_delays_and_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_network_of_20_kilobytes_a_second_delays_and_nothing_more() {
+async fn a_network_of_20_kb_a_second_only_delays() {
     let way = Way {
         bytes_per_second: Some(20_000),
         ..Way::default()
@@ -32,7 +32,7 @@ async fn a_network_of_20_kilobytes_a_second_delays_and_nothing_more() {
 
 async fn work_through(fault: &str, way: Way, requests: usize) {
     let network = Network::new(&[]).await;
-    let load = Load::mixed(&network.stage, seed(), requests).await;
+    let load = Load::mixed(&network.env, seed(), requests).await;
     let make_slow = || {
         network.database.set(Conditions::both(way));
         network.broker.set(Conditions::both(way));
@@ -40,7 +40,7 @@ async fn work_through(fault: &str, way: Way, requests: usize) {
     // A start asks many questions, one after another; the quick form spares itself the wait.
     let worker = if full() {
         make_slow();
-        let worker = network.stage.spawn_worker();
+        let worker = network.env.spawn_worker();
         let took = until(START, "the worker is ready", async || {
             worker.log().contains(" ready")
         })
@@ -48,12 +48,12 @@ async fn work_through(fault: &str, way: Way, requests: usize) {
         println!("{fault}: ready after {took:?}");
         worker
     } else {
-        let worker = network.stage.start_worker().await;
+        let worker = network.env.start_worker().await;
         make_slow();
         worker
     };
     let log = worker.log_handle();
-    load.publish(&network.stage).await;
+    load.publish(&network.env).await;
     let count = network.count(&load, vec![worker]).await;
     report(fault, 1, count);
     assert_eq!(pauses(&log()), 0, "a slow network is no failure");

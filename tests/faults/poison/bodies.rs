@@ -1,4 +1,4 @@
-//! Bodies: a request that could be granted, and what becomes of it by mutation.
+//! Bodies: a valid request, and its mutations.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -13,26 +13,26 @@ const LARGE: std::ops::Range<usize> = 60_000..70_000;
 const HUGE: std::ops::Range<usize> = 100_000..2_000_000;
 
 /// A body of `usage`, mutated or not.
-pub fn body(account: Uuid, usage: Uuid, dice: &mut StdRng) -> Vec<u8> {
-    let amount = dice.random_range(1..=20);
+pub fn body(account: Uuid, usage: Uuid, rng: &mut StdRng) -> Vec<u8> {
+    let amount = rng.random_range(1..=20);
     let plain = format!(r#"{{"billing_id":"{account}","usage_id":"{usage}","amount":{amount}}}"#);
-    match dice.random_range(0..14) {
+    match rng.random_range(0..14) {
         0 => plain.into_bytes(),
-        1 | 2 => flipped(plain.into_bytes(), dice),
+        1 | 2 => flipped(plain.into_bytes(), rng),
         3 => {
-            let end = dice.random_range(0..plain.len());
+            let end = rng.random_range(0..plain.len());
             plain.as_bytes()[..end].to_vec()
         }
         4 => {
             let mut bytes = plain.into_bytes();
-            let at = dice.random_range(0..=bytes.len());
-            let count = dice.random_range(1..40);
-            bytes.splice(at..at, noise(count, dice));
+            let at = rng.random_range(0..=bytes.len());
+            let count = rng.random_range(1..40);
+            bytes.splice(at..at, random_bytes(count, rng));
             bytes
         }
-        5 => with(&plain, &format!(r#""more":{}"#, nested(dice))),
+        5 => with(&plain, &format!(r#""more":{}"#, nested(rng))),
         6 => {
-            let number = NUMBERS[dice.random_range(0..NUMBERS.len())];
+            let number = NUMBERS[rng.random_range(0..NUMBERS.len())];
             let text = format!(r#""amount":{amount}"#);
             plain
                 .replace(&text, &format!(r#""amount":{number}"#))
@@ -45,7 +45,7 @@ pub fn body(account: Uuid, usage: Uuid, dice: &mut StdRng) -> Vec<u8> {
                 format!(r#""amount":{amount}"#),
                 format!(r#""billingId":"{account}""#),
             ];
-            with(&plain, &twice[dice.random_range(0..twice.len())])
+            with(&plain, &twice[rng.random_range(0..twice.len())])
         }
         8 => {
             let mut bytes = with(&plain, r#""reason":"?""#);
@@ -53,38 +53,38 @@ pub fn body(account: Uuid, usage: Uuid, dice: &mut StdRng) -> Vec<u8> {
                 .iter()
                 .rposition(|byte| *byte == b'?')
                 .expect("it is there");
-            let text = TEXTS[dice.random_range(0..TEXTS.len())];
+            let text = TEXTS[rng.random_range(0..TEXTS.len())];
             bytes.splice(at..=at, text.iter().copied());
             bytes
         }
-        9 => WHOLE[dice.random_range(0..WHOLE.len())].to_vec(),
+        9 => WHOLE[rng.random_range(0..WHOLE.len())].to_vec(),
         10 => {
-            let count = dice.random_range(1..2000);
-            noise(count, dice)
+            let count = rng.random_range(1..2000);
+            random_bytes(count, rng)
         }
         11 => {
-            let huge = dice.random_ratio(1, 50);
-            let size = dice.random_range(if huge { HUGE } else { LARGE });
+            let huge = rng.random_ratio(1, 50);
+            let size = rng.random_range(if huge { HUGE } else { LARGE });
             with(&plain, &format!(r#""more":"{}""#, "x".repeat(size)))
         }
         12 => {
             // NULs, as of a writer that died.
             let mut bytes = plain.into_bytes();
-            let start = dice.random_range(0..bytes.len());
+            let start = rng.random_range(0..bytes.len());
             bytes[start..].fill(0);
             bytes
         }
         _ => {
             // The end of one after the start of another.
-            let cut = dice.random_range(0..plain.len());
+            let cut = rng.random_range(0..plain.len());
             let other = plain.replace(&usage.to_string(), &Uuid::nil().to_string());
             [&plain.as_bytes()[..cut], &other.as_bytes()[cut / 2..]].concat()
         }
     }
 }
 
-/// The usage and the amount that a body asks for, where it may be granted at all; read by other means than the
-/// worker's.
+/// The usage and the amount that a body asks for, where it may be granted at all; read by other
+/// means than the worker's.
 pub fn asks_for(body: &[u8]) -> Option<(Uuid, i64)> {
     /// A field that is given twice, in whichever spelling, is refused.
     #[derive(serde::Deserialize)]
@@ -146,18 +146,18 @@ const WHOLE: [&[u8]; 10] = [
     b"\0",
 ];
 
-fn flipped(mut bytes: Vec<u8>, dice: &mut StdRng) -> Vec<u8> {
-    for _ in 0..dice.random_range(1..=8) {
-        let at = dice.random_range(0..bytes.len());
-        bytes[at] ^= 1 << dice.random_range(0..8);
+fn flipped(mut bytes: Vec<u8>, rng: &mut StdRng) -> Vec<u8> {
+    for _ in 0..rng.random_range(1..=8) {
+        let at = rng.random_range(0..bytes.len());
+        bytes[at] ^= 1 << rng.random_range(0..8);
     }
     bytes
 }
 
-fn nested(dice: &mut StdRng) -> String {
-    let depth = dice.random_range(1..DEEPEST);
-    let closed = dice.random_ratio(4, 5);
-    if dice.random() {
+fn nested(rng: &mut StdRng) -> String {
+    let depth = rng.random_range(1..DEEPEST);
+    let closed = rng.random_ratio(4, 5);
+    if rng.random() {
         "[".repeat(depth) + &"]".repeat(if closed { depth } else { depth - 1 })
     } else {
         let depth = depth / 3;
@@ -171,6 +171,6 @@ fn with(plain: &str, member: &str) -> Vec<u8> {
     format!("{open},{member}}}").into_bytes()
 }
 
-pub fn noise(count: usize, dice: &mut StdRng) -> Vec<u8> {
-    (0..count).map(|_| dice.random()).collect()
+pub fn random_bytes(count: usize, rng: &mut StdRng) -> Vec<u8> {
+    (0..count).map(|_| rng.random()).collect()
 }

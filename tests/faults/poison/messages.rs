@@ -1,10 +1,10 @@
-//! Poisonous messages, drawn by seeded dice, and what may become of each.
+//! Poison messages, generated from a seed, and the result that each must have.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
-use super::bodies::{body, noise};
+use super::bodies::{body, random_bytes};
 use super::properties::Properties;
 use super::tables::{misnamed, table};
 use crate::support::raw::long;
@@ -12,9 +12,9 @@ use crate::support::raw::long;
 /// What text that is not UTF-8 looks like.
 const NOT_UTF8: &[u8] = b"\xff\xfe";
 
-/// What must become of a message.
+/// How a message must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum ExpectedEnd {
     /// It is answered by an event; by a dead letter too, where the event says that it failed.
     Answered,
     /// The same, or the broker dead-letters it first, since its publisher let it expire.
@@ -23,12 +23,12 @@ pub enum Fate {
     Unreadable,
 }
 
-/// A message to publish, known again by its correlation id, or by its message id where it has none.
+/// A message to publish. It is recognized by its correlation id, or else by its message id.
 pub struct Poison {
     pub routing_key: Vec<u8>,
     pub properties: Vec<u8>,
     pub body: Vec<u8>,
-    pub fate: Fate,
+    pub expected: ExpectedEnd,
     /// Whether it has a message id: only then is a refusal remembered.
     pub is_named: bool,
 }
@@ -52,9 +52,9 @@ pub fn number(id: &str) -> Option<usize> {
     digits[..end.unwrap_or(digits.len())].parse().ok()
 }
 
-/// Draws messages. A share of `unreadable` in 1,000 can't be read.
-pub struct Brewery<'a> {
-    dice: StdRng,
+/// Generates messages. Of 1,000, `unreadable` cannot be parsed.
+pub struct PoisonGenerator<'a> {
+    rng: StdRng,
     account: Uuid,
     usages: &'a [Uuid],
     user: &'a str,
@@ -62,9 +62,9 @@ pub struct Brewery<'a> {
     unreadable: u32,
 }
 
-impl<'a> Brewery<'a> {
-    /// `usages` of `account` are what valid bodies ask for; `user` is the publisher's login, `queue` some
-    /// queue's name.
+impl<'a> PoisonGenerator<'a> {
+    /// Valid bodies ask for `usages` of `account`. `user` is the publisher's login, and `queue` the
+    /// name of any queue.
     pub fn new(
         seed: u64,
         account: Uuid,
@@ -74,7 +74,7 @@ impl<'a> Brewery<'a> {
         unreadable: u32,
     ) -> Self {
         Self {
-            dice: StdRng::seed_from_u64(seed),
+            rng: StdRng::seed_from_u64(seed),
             account,
             usages,
             user,
@@ -83,26 +83,26 @@ impl<'a> Brewery<'a> {
         }
     }
 
-    pub fn brew(&mut self, number: usize) -> Poison {
-        let usage = self.usages[self.dice.random_range(0..self.usages.len())];
-        let body = body(self.account, usage, &mut self.dice);
+    pub fn generate(&mut self, number: usize) -> Poison {
+        let usage = self.usages[self.rng.random_range(0..self.usages.len())];
+        let body = body(self.account, usage, &mut self.rng);
         let tag = format!("{PREFIX}{number}");
         let mut properties = Properties::default();
-        if self.dice.random_ratio(9, 10) {
+        if self.rng.random_ratio(9, 10) {
             properties.correlation_id = Some(tag.clone().into_bytes());
         } else {
             properties.message_id = Some(tag.clone().into_bytes());
         }
-        self.draw(&mut properties);
+        self.add_properties(&mut properties);
         let mut routing_key = b"revert".to_vec();
-        let mut fate = match properties.expiration {
-            Some(_) => Fate::AnsweredOrExpired,
-            None => Fate::Answered,
+        let mut expected = match properties.expiration {
+            Some(_) => ExpectedEnd::AnsweredOrExpired,
+            None => ExpectedEnd::Answered,
         };
-        if self.dice.random_ratio(self.unreadable, 1000) {
-            fate = Fate::Unreadable;
+        if self.rng.random_ratio(self.unreadable, 1000) {
+            expected = ExpectedEnd::Unreadable;
             properties.expiration = None;
-            routing_key = self.spoil(&mut properties, &tag);
+            routing_key = self.corrupt(&mut properties, &tag);
         }
         let named = properties.message_id.as_ref();
         Poison {
@@ -110,23 +110,23 @@ impl<'a> Brewery<'a> {
             routing_key,
             properties: properties.bytes(),
             body,
-            fate,
+            expected,
         }
     }
 
-    fn draw(&mut self, properties: &mut Properties) {
-        let dice = &mut self.dice;
-        let mut maybe = |once_in: u32| dice.random_ratio(1, once_in);
+    fn add_properties(&mut self, properties: &mut Properties) {
+        let rng = &mut self.rng;
+        let mut maybe = |once_in: u32| rng.random_ratio(1, once_in);
         let (ids, texts, headers) = (maybe(2), maybe(4), maybe(2));
         let (expires, numbers, replies) = (maybe(25), maybe(3), maybe(10));
         if ids && properties.message_id.is_none() {
-            let shared = self.dice.random_range(0..50);
-            properties.message_id = Some(match self.dice.random_range(0..6) {
+            let shared = self.rng.random_range(0..50);
+            properties.message_id = Some(match self.rng.random_range(0..6) {
                 0 => Vec::new(),
                 1 => vec![0; 3],
                 2 => vec![b'x'; 255],
                 3 => format!("shared {shared}").into_bytes(),
-                _ => Uuid::from_u128(self.dice.random()).to_string().into_bytes(),
+                _ => Uuid::from_u128(self.rng.random()).to_string().into_bytes(),
             });
         }
         if texts {
@@ -139,14 +139,14 @@ impl<'a> Brewery<'a> {
         }
         if numbers {
             // The broker takes no others.
-            properties.delivery_mode = Some(self.dice.random_range(1..=2));
-            properties.priority = Some(self.dice.random());
-            properties.timestamp = Some(if self.dice.random() { u64::MAX } else { 0 });
+            properties.delivery_mode = Some(self.rng.random_range(1..=2));
+            properties.priority = Some(self.rng.random());
+            properties.timestamp = Some(if self.rng.random() { u64::MAX } else { 0 });
         }
         if headers {
-            properties.headers = Some(table(self.queue, &mut self.dice));
+            properties.headers = Some(table(self.queue, &mut self.rng));
         }
-        if self.dice.random() {
+        if self.rng.random() {
             properties.user_id = Some(self.user.as_bytes().to_vec());
         }
         if replies {
@@ -158,31 +158,31 @@ impl<'a> Brewery<'a> {
                 self.queue,
                 "",
             ];
-            let queue = queues[self.dice.random_range(0..queues.len())];
+            let queue = queues[self.rng.random_range(0..queues.len())];
             properties.reply_to = Some(queue.as_bytes().to_vec());
         }
         if expires {
-            // The broker takes numbers only. With forged deaths it would take the expiry for a cycle, and drop
-            // the message: a publisher can do that to itself.
+            // The broker takes numbers only. With forged deaths it would take the expiry for a
+            // cycle, and drop the message: a publisher can do that to itself.
             properties.headers = None;
             let times = ["0", "1", "50", "4000000000"];
-            let time = times[self.dice.random_range(0..times.len())];
+            let time = times[self.rng.random_range(0..times.len())];
             properties.expiration = Some(time.as_bytes().to_vec());
         }
     }
 
     /// Puts in something that is not UTF-8 where the client demands it. Returns the routing key.
-    fn spoil(&mut self, properties: &mut Properties, tag: &str) -> Vec<u8> {
-        let spoiled = Some(NOT_UTF8.to_vec());
+    fn corrupt(&mut self, properties: &mut Properties, tag: &str) -> Vec<u8> {
+        let corrupted = Some(NOT_UTF8.to_vec());
         let tagged = Some([tag.as_bytes(), NOT_UTF8].concat());
-        match self.dice.random_range(0..9) {
+        match self.rng.random_range(0..9) {
             0 => properties.correlation_id = tagged,
             1 if properties.correlation_id.is_some() => properties.message_id = tagged,
-            2 => properties.content_type = spoiled,
-            3 => properties.content_encoding = spoiled,
-            4 => properties.reply_to = spoiled,
-            5 => properties.kind = spoiled,
-            6 => properties.app_id = spoiled,
+            2 => properties.content_type = corrupted,
+            3 => properties.content_encoding = corrupted,
+            4 => properties.reply_to = corrupted,
+            5 => properties.kind = corrupted,
+            6 => properties.app_id = corrupted,
             7 => {
                 // It comes by its carbon copy, under the key that it was published with.
                 let mut keys = vec![b'S'];
@@ -192,15 +192,15 @@ impl<'a> Brewery<'a> {
                 properties.headers = Some(table);
                 return NOT_UTF8.to_vec();
             }
-            _ => properties.headers = Some(misnamed(self.queue, &mut self.dice)),
+            _ => properties.headers = Some(misnamed(self.queue, &mut self.rng)),
         }
         b"revert".to_vec()
     }
 
     /// Short text, however odd; it is UTF-8.
     fn text(&mut self) -> Vec<u8> {
-        let size = self.dice.random_range(0..120);
-        let mut text: Vec<u8> = noise(size, &mut self.dice);
+        let size = self.rng.random_range(0..120);
+        let mut text: Vec<u8> = random_bytes(size, &mut self.rng);
         for byte in &mut text {
             *byte &= 0x7f;
         }

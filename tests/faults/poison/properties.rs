@@ -1,4 +1,4 @@
-//! Properties as bytes, so that they can hold what no client would send.
+//! Properties as bytes, so that they can hold values that no client library sends.
 
 use crate::support::raw::{long, short};
 

@@ -7,20 +7,20 @@ use uuid::Uuid;
 use crate::support::*;
 
 /// config/archive-outcomes.sql, run as psql would with `older_than` 400 days.
-async fn archive(stage: &Stage) {
+async fn archive(env: &TestEnv) {
     let script = include_str!("../../../config/archive-outcomes.sql")
         .replace(":\"ledger\"", "public")
         .replace(":older_than", "interval '400 days'");
     // The call commits by itself, so it can't stand in one message with the rest.
     let (before, call) = script.split_once("\nCALL ").expect("it calls");
-    stage.sql(before).await;
-    stage.sql(&format!("CALL {call}")).await;
+    env.sql(before).await;
+    env.sql(&format!("CALL {call}")).await;
 }
 
 /// As if all of a usage had happened long ago, its entries with its outcomes.
-async fn age(stage: &Stage, usage: Uuid) {
+async fn age(env: &TestEnv, usage: Uuid) {
     let then = "date_trunc('day', now()) - interval '500 days'";
-    stage
+    env
         .sql(&format!(
             "UPDATE revertd.outcomes SET decided_at = {then} WHERE usage_id = '{usage}';
              UPDATE billing_transactions SET created_at = {then} WHERE metadata ->> 'revert_request_using' = '{usage}'"
@@ -29,17 +29,17 @@ async fn age(stage: &Stage, usage: Uuid) {
 }
 
 /// How many outcomes of a usage are in place, and how many in the archive.
-async fn kept(stage: &Stage, usage: Uuid) -> (i64, i64) {
+async fn kept(env: &TestEnv, usage: Uuid) -> (i64, i64) {
     let of = async |table: &str| {
         let query = format!("SELECT count(*) FROM revertd.{table} WHERE usage_id = '{usage}'");
-        stage.count(&query).await
+        env.count(&query).await
     };
     (of("outcomes").await, of("outcomes_archive").await)
 }
 
 /// Asks, and gives the verdict; on a refusal for an earlier entry, that entry's id.
-async fn ask(stage: &Stage, events: &mut Mailbox, request: &Request) -> (String, Option<String>) {
-    stage.publish(request).await;
+async fn ask(env: &TestEnv, events: &mut Mailbox, request: &Request) -> (String, Option<String>) {
+    env.publish(request).await;
     let event = events.answer(request).await;
     let named = &event.json()["data"]["error"]["details"][0]["metadata"]["transaction_id"];
     (event.verdict(), named.as_str().map(str::to_owned))
@@ -47,9 +47,9 @@ async fn ask(stage: &Stage, events: &mut Mailbox, request: &Request) -> (String,
 
 #[tokio::test]
 async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
+    let (env, _worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
     let account = customer.account;
     let mut usages = Vec::new();
     for (name, amount) in [
@@ -59,7 +59,7 @@ async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
         ("removed", 20),
         ("nameless", 5),
     ] {
-        let usage = stage.usage(account, 20).await;
+        let usage = env.usage(account, 20).await;
         let request = match name {
             "nameless" => {
                 Request::json(&json!({"billing_id": account, "usage_id": usage, "amount": amount}))
@@ -67,9 +67,9 @@ async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
             _ => Request::revert(account, usage, amount).id(name),
         };
         let request = request.correlated(name);
-        assert_eq!(ask(&stage, &mut events, &request).await.0, "usage.reverted");
+        assert_eq!(ask(&env, &mut events, &request).await.0, "usage.reverted");
         if name != "recent" {
-            age(&stage, usage).await;
+            age(&env, usage).await;
         }
         usages.push((name, usage, request));
     }
@@ -80,33 +80,30 @@ async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
     let refused = Request::revert(account, *part, 1)
         .id("refused")
         .correlated("refused");
-    assert_eq!(
-        ask(&stage, &mut events, &refused).await.0,
-        "ALREADY_REVERTED"
-    );
-    age(&stage, *part).await;
+    assert_eq!(ask(&env, &mut events, &refused).await.0, "ALREADY_REVERTED");
+    age(&env, *part).await;
     let legs = format!(
         "DELETE FROM billing_transactions WHERE metadata ->> 'revert_request_using' = '{removed}'"
     );
-    stage.sql(&legs).await;
-    let balance = stage.balance(account).await;
+    env.sql(&legs).await;
+    let balance = env.balance(account).await;
 
     for _ in 0..2 {
-        archive(&stage).await;
+        archive(&env).await;
         for (name, usage, _) in &usages {
             let expected = match *name {
                 "part" => (1, 1),
                 "recent" | "removed" => (1, 0),
                 _ => (0, 1),
             };
-            assert_eq!(kept(&stage, *usage).await, expected, "{name}");
+            assert_eq!(kept(&env, *usage).await, expected, "{name}");
         }
     }
     for (name, usage, request) in &usages {
-        let again = ask(&stage, &mut events, request).await;
+        let again = ask(&env, &mut events, request).await;
         let other = Request::revert(account, *usage, 1).correlated("other");
-        let other = ask(&stage, &mut events, &other).await;
-        let entry = stage
+        let other = ask(&env, &mut events, &other).await;
+        let entry = env
             .reverts(*usage)
             .await
             .into_iter()
@@ -119,24 +116,18 @@ async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
         assert_eq!(other.0, "ALREADY_REVERTED", "{name}");
         assert!(entry.is_none() || other.1 == entry, "{name}");
     }
-    assert_eq!(
-        ask(&stage, &mut events, &refused).await.0,
-        "ALREADY_REVERTED"
-    );
-    assert_eq!(stage.balance(account).await, balance);
-    stage.strike().await;
+    assert_eq!(ask(&env, &mut events, &refused).await.0, "ALREADY_REVERTED");
+    assert_eq!(env.balance(account).await, balance);
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn where_partial_reverts_add_up_only_a_usage_given_back_whole_is_archived() {
-    let (stage, _worker) = Stage::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
-    let mut events = stage.events().await;
-    let customer = stage.customer().await;
+async fn under_cumulative_only_whole_reverts_are_archived() {
+    let (env, _worker) = TestEnv::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
+    let mut events = env.events().await;
+    let customer = env.customer().await;
     let account = customer.account;
-    let (whole, part) = (
-        stage.usage(account, 20).await,
-        stage.usage(account, 20).await,
-    );
+    let (whole, part) = (env.usage(account, 20).await, env.usage(account, 20).await);
     let ask_for = |usage: Uuid, amount: i64, id: &str| {
         Request::revert(account, usage, amount)
             .id(id)
@@ -149,57 +140,56 @@ async fn where_partial_reverts_add_up_only_a_usage_given_back_whole_is_archived(
         ask_for(part, 6, "p6"),
     ];
     for request in &first {
-        assert_eq!(ask(&stage, &mut events, request).await.0, "usage.reverted");
+        assert_eq!(ask(&env, &mut events, request).await.0, "usage.reverted");
     }
-    age(&stage, whole).await;
-    age(&stage, part).await;
-    let balance = stage.balance(account).await;
-    archive(&stage).await;
-    assert_eq!(kept(&stage, whole).await, (0, 2));
-    assert_eq!(kept(&stage, part).await, (2, 0));
+    age(&env, whole).await;
+    age(&env, part).await;
+    let balance = env.balance(account).await;
+    archive(&env).await;
+    assert_eq!(kept(&env, whole).await, (0, 2));
+    assert_eq!(kept(&env, part).await, (2, 0));
     for (request, verdict) in first.iter().zip([
         "AMOUNT_EXCEEDS_USAGE",
         "AMOUNT_EXCEEDS_USAGE",
         "usage.reverted",
         "usage.reverted",
     ]) {
-        assert_eq!(ask(&stage, &mut events, request).await.0, verdict);
+        assert_eq!(ask(&env, &mut events, request).await.0, verdict);
     }
-    assert_eq!(stage.balance(account).await, balance);
+    assert_eq!(env.balance(account).await, balance);
     // The chain goes on where it was.
     let rest = ask_for(part, 9, "p9");
-    assert_eq!(ask(&stage, &mut events, &rest).await.0, "usage.reverted");
-    assert_eq!(stage.balance(account).await, balance + 9);
-    stage.strike().await;
+    assert_eq!(ask(&env, &mut events, &rest).await.0, "usage.reverted");
+    assert_eq!(env.balance(account).await, balance + 9);
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn what_looks_back_sees_archived_outcomes() {
-    let (stage, mut worker) = Stage::with_worker().await;
-    let mut events = stage.events().await;
-    let account = stage.customer().await.account;
-    let usage = stage.usage(account, 20).await;
+async fn status_and_republish_see_archived_outcomes() {
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let mut events = env.events().await;
+    let account = env.customer().await.account;
+    let usage = env.usage(account, 20).await;
     let request = Request::revert(account, usage, 20);
-    assert_eq!(ask(&stage, &mut events, &request).await.0, "usage.reverted");
+    assert_eq!(ask(&env, &mut events, &request).await.0, "usage.reverted");
     assert!(worker.stop().await.success());
-    age(&stage, usage).await;
-    let reader = format!("reader_{}", stage.database);
-    stage
-        .sql(&format!(
-            "CREATE ROLE \"{reader}\"; GRANT SELECT ON revertd.outcomes TO \"{reader}\""
-        ))
-        .await;
-    archive(&stage).await;
-    assert_eq!(kept(&stage, usage).await, (0, 1));
+    age(&env, usage).await;
+    let reader = format!("reader_{}", env.database);
+    env.sql(&format!(
+        "CREATE ROLE \"{reader}\"; GRANT SELECT ON revertd.outcomes TO \"{reader}\""
+    ))
+    .await;
+    archive(&env).await;
+    assert_eq!(kept(&env, usage).await, (0, 1));
 
     let verify = || {
-        let output = stage.command(&["verify"]).output().expect("runs");
+        let output = env.command(&["verify"]).output().expect("runs");
         let text = String::from_utf8(output.stdout).expect("UTF-8");
         (output.status.code(), text)
     };
     let sound = "1 outcomes, 2 legs of reverts: 0 violations, 0 warnings\n";
     assert_eq!(verify(), (Some(0), sound.into()));
-    let mut status = stage.command(&["status", &usage.to_string(), "--no-queues"]);
+    let mut status = env.command(&["status", &usage.to_string(), "--no-queues"]);
     let output = status.output().expect("runs").stdout;
     let text = String::from_utf8(output).expect("UTF-8");
     assert!(text.contains("20 of 20 given back, 0 remain"), "{text}");
@@ -210,8 +200,8 @@ async fn what_looks_back_sees_archived_outcomes() {
         "SELECT count(*) FROM pg_class WHERE oid = 'revertd.outcomes_archive'::regclass
          AND has_table_privilege('{reader}', oid, 'SELECT')"
     );
-    assert_eq!(stage.count(&may_read).await, 1);
-    stage
+    assert_eq!(env.count(&may_read).await, 1);
+    env
         .sql(&format!(
             "DELETE FROM billing_transactions WHERE type = 'credit' AND metadata ->> 'revert_request_using' = '{usage}';
              DROP OWNED BY \"{reader}\"; DROP ROLE \"{reader}\""
@@ -220,5 +210,5 @@ async fn what_looks_back_sees_archived_outcomes() {
     let (code, text) = verify();
     assert_eq!(code, Some(1));
     assert!(text.starts_with("CUSTOMER_LEG_MISSING outcome "), "{text}");
-    stage.strike().await;
+    env.teardown().await;
 }

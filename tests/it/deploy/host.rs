@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::names::keys;
-use crate::permissions::page;
+use crate::operator::permissions::page;
 
 pub const WORKER: &str = include_str!("../../../config/systemd/revertd-worker.service");
 pub const GATEWAY: &str = include_str!("../../../config/systemd/revertd-gateway.service");
@@ -61,7 +61,7 @@ fn sample(name: &str) -> (toml::Table, BTreeSet<String>) {
 }
 
 #[test]
-fn the_sample_configurations_name_keys_and_the_files_of_the_units() {
+fn sample_configurations_name_valid_keys_and_files() {
     for (name, unit) in [("worker", WORKER), ("gateway", GATEWAY), ("migrator", "")] {
         let (table, named) = sample(name);
         assert!(named.is_subset(&keys()), "{name}: {named:?}");
@@ -87,7 +87,7 @@ fn the_sample_configurations_name_keys_and_the_files_of_the_units() {
 }
 
 #[test]
-fn the_logins_of_the_stack_may_what_the_documents_give_them() {
+fn compose_logins_have_the_documented_permissions() {
     let text = include_str!("../../../config/compose/definitions.json");
     let definitions: Value = serde_json::from_str(text).expect("JSON");
     let documented = page::sets();
@@ -115,7 +115,7 @@ fn the_logins_of_the_stack_may_what_the_documents_give_them() {
 }
 
 #[test]
-fn the_stack_has_no_password_of_its_own_and_images_in_full() {
+fn the_compose_file_has_no_password_and_full_tags() {
     let stack = include_str!("../../../docker-compose.yml");
     assert!(
         !stack.contains("REVERTD_DEV_PASSWORD:-"),

@@ -32,7 +32,7 @@ pub fn keys() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_variable_and_key_that_is_named_is_one_of_the_configuration() {
+fn every_documented_variable_and_key_exists() {
     let keys = keys();
     assert!(keys.contains("amqp.prefetch") && keys.contains("worker.batch_max"));
     let sections: BTreeSet<&str> = keys
@@ -165,7 +165,7 @@ fn complaint(words: &[String]) -> Option<String> {
 }
 
 #[test]
-fn every_command_and_option_that_is_named_is_one_of_the_program() {
+fn every_documented_command_and_option_exists() {
     let mut count = 0;
     for (page, text) in sessions::all() {
         for line in code(&text).iter().flat_map(|code| command_lines(code)) {
@@ -178,7 +178,7 @@ fn every_command_and_option_that_is_named_is_one_of_the_program() {
 }
 
 #[test]
-fn a_command_or_an_option_that_is_not_there_is_noticed() {
+fn an_unknown_command_or_option_is_noticed() {
     let complaints = |code: &str| -> Vec<Option<String>> {
         let lines = command_lines(code);
         lines.iter().map(|line| complaint(line)).collect()

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use super::host::{GATEWAY, WORKER, values};
 use crate::support::sessions::{self, Shell};
-use crate::support::{Stage, program};
+use crate::support::{TestEnv, program};
 
 const PAGE: &str = "docs/setup/deployment.md";
 
 /// An editor that does what an administrator does: it puts in the addresses of the servers. The
 /// password files are below the folder, too.
-fn editor(stage: &Stage, folder: &str) -> String {
-    let servers = &stage.servers;
+fn editor(env: &TestEnv, folder: &str) -> String {
+    let servers = &env.servers;
     let own = |url: &str, database: Option<&str>| {
         let mut url = url::Url::parse(url).expect("a URL");
         url.set_password(None).expect("a URL that may have one");
@@ -23,7 +23,7 @@ fn editor(stage: &Stage, folder: &str) -> String {
     };
     let (amqp, database) = (
         own(&servers.amqp, None),
-        own(&servers.database, Some(&stage.database)),
+        own(&servers.database, Some(&env.database)),
     );
     format!(
         "sed -i -e 's#\"amqps:[^\"]*\"#\"{amqp}\"#' -e 's#\"postgres:[^\"]*\"#\"{database}\"#' \
@@ -32,7 +32,7 @@ fn editor(stage: &Stage, folder: &str) -> String {
 }
 
 /// Asks for a password, and gets that of the server it names.
-fn ask(stage: &Stage) -> String {
+fn ask(env: &TestEnv) -> String {
     let password = |url: &str| {
         let url = url::Url::parse(url).expect("a URL");
         let password = percent_encoding::percent_decode_str(url.password().expect("a password"));
@@ -40,8 +40,8 @@ fn ask(stage: &Stage) -> String {
     };
     format!(
         "case $2 in RabbitMQ,*) echo '{}' ;; PostgreSQL,*) echo '{}' ;; *) exit 1 ;; esac",
-        password(&stage.servers.amqp),
-        password(&stage.servers.database)
+        password(&env.servers.amqp),
+        password(&env.servers.database)
     )
 }
 
@@ -54,8 +54,8 @@ fn mode(path: &Path) -> u32 {
 /// systemd and curl are stand-ins: nothing is enabled, and no unit runs.
 #[tokio::test]
 async fn the_systemd_session_installs_what_the_page_says() {
-    let mut stage = Stage::new().await;
-    stage.set("AUTHORIZATION__MODE", "grants");
+    let mut env = TestEnv::new().await;
+    env.set("AUTHORIZATION__MODE", "grants");
     let page = sessions::read(PAGE);
     let target = tempfile::tempdir().expect("a folder");
     let folder = target.path().to_str().expect("UTF-8");
@@ -72,10 +72,10 @@ async fn the_systemd_session_installs_what_the_page_says() {
     let mut shell = Shell::new()
         .stand_in("systemctl", record)
         .stand_in("curl", record)
-        .stand_in("editor", &editor(&stage, folder))
-        .stand_in("systemd-ask-password", &ask(&stage));
-    // Names of this stage alone, on servers that other tests use, too.
-    for (name, value) in stage.environment() {
+        .stand_in("editor", &editor(&env, folder))
+        .stand_in("systemd-ask-password", &ask(&env));
+    // Names of this env alone, on servers that other tests use, too.
+    for (name, value) in env.environment() {
         if name.starts_with("REVERTD_TOPOLOGY__") {
             shell = shell.variable(&name, &value);
         }
@@ -128,5 +128,5 @@ async fn the_systemd_session_installs_what_the_page_says() {
         let asked = format!("http://{}/readyz", listen.expect("an address"));
         assert!(shell.record("curl").contains(&asked), "{asked}");
     }
-    stage.strike().await;
+    env.teardown().await;
 }

@@ -5,8 +5,8 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::timeless;
-use crate::permissions::{Host, program};
-use crate::support::http::GatewayProcess;
+use crate::operator::permissions::{Host, program};
+use crate::support::gateway::GatewayProcess;
 use crate::support::sessions::{self, RABBITMQCTL, Shell};
 use crate::support::*;
 
@@ -31,20 +31,20 @@ fn recorded(path: &str, marker: &str) -> ([String; 4], Value) {
 
 #[tokio::test]
 async fn the_events_of_the_clients_sessions_happen() {
-    let mut stage = Stage::new().await;
-    stage.set("AUTHORIZATION__MODE", "grants");
-    stage.sql(&super::ledger_of_the_examples()).await;
-    let login = stage.login();
-    let granted = stage.command(&["grants", "add", &login, ORG]).output();
+    let mut env = TestEnv::new().await;
+    env.set("AUTHORIZATION__MODE", "grants");
+    env.sql(&super::ledger_of_the_examples()).await;
+    let login = env.login();
+    let granted = env.command(&["grants", "add", &login, ORG]).output();
     assert!(granted.expect("runs").status.success());
-    let _worker = stage.start_worker().await;
-    let mut events = stage.events().await;
+    let _worker = env.start_worker().await;
+    let mut events = env.events().await;
     for (path, marker) in PROGRAMS {
         let ([usage, amount, org, id], recorded) = recorded(path, marker);
         let body = json!({"usage_id": usage, "amount": amount, "org_id": org});
         let mut request = Request::json(&body).id(&id).correlated(&id);
         request.properties = request.properties.with_user_id(login.as_str().into());
-        stage.publish(&request).await;
+        env.publish(&request).await;
         let mut event = events.answer(&request).await.json();
         if login != "revertd" {
             // The client is part of an event's id.
@@ -52,7 +52,7 @@ async fn the_events_of_the_clients_sessions_happen() {
         }
         assert_eq!(timeless(&event), timeless(&recorded), "{path}");
     }
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[test]
@@ -72,8 +72,8 @@ fn each_client_has_a_page_that_shows_and_runs_it() {
 /// second for each. `billing` has another name, since users are common to all virtual hosts.
 #[tokio::test]
 async fn the_call_over_http_goes_as_it_is_printed() {
-    let stage = Stage::new().await;
-    stage.sql(&super::ledger_of_the_examples()).await;
+    let env = TestEnv::new().await;
+    env.sql(&super::ledger_of_the_examples()).await;
     let mut host = Host::new();
     let page = sessions::read("docs/clients/http.md");
     let marker = "session: http";
@@ -86,7 +86,7 @@ async fn the_call_over_http_goes_as_it_is_printed() {
         .split_once("revertd gateway &\n")
         .expect("the gateway");
 
-    let url = with_database(&stage.servers.database, &stage.database);
+    let url = with_database(&env.servers.database, &env.database);
     let shell = Shell::new()
         .stand_in("rabbitmqctl", RABBITMQCTL)
         .variable("REVERTD_DATABASE__URL", &url);
@@ -94,11 +94,11 @@ async fn the_call_over_http_goes_as_it_is_printed() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     host.import(&shell.record("rabbitmqctl"));
-    let amqp = host.url(&stage, "worker");
-    let mut worker = WorkerProcess::spawn(program(&stage, &url, &amqp, &["worker"]));
+    let amqp = host.url(&env, "worker");
+    let mut worker = WorkerProcess::spawn(program(&env, &url, &amqp, &["worker"]));
     worker.ready().await;
-    let amqp = host.url(&stage, "gateway");
-    let mut gateway = program(&stage, &url, &amqp, &["gateway"]);
+    let amqp = host.url(&env, "gateway");
+    let mut gateway = program(&env, &url, &amqp, &["gateway"]);
     gateway.env("REVERTD_GATEWAY__LISTEN", "127.0.0.1:0");
     let gateway = GatewayProcess::listening(WorkerProcess::spawn(gateway)).await;
 
@@ -112,5 +112,5 @@ async fn the_call_over_http_goes_as_it_is_printed() {
         gateway.process.log()
     );
     host.remove();
-    stage.strike().await;
+    env.teardown().await;
 }

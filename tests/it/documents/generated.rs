@@ -165,10 +165,8 @@ fn every_command_has_a_page_with_its_help() {
             continue;
         }
         let help = help(&format!("revertd {name}"), command);
-        let help: String = help
-            .lines()
-            .map(|line| format!("{}\n", line.trim_end()))
-            .collect();
+        let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+        let help = lines.join("\n");
         let expected = format!("\n\n```text\n{}\n```\n\n", help.trim_end());
         let page = format!("docs/reference/cli/{name}.md");
         check(

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{ledger_of_the_examples, timeless};
-use crate::support::Stage;
+use crate::support::TestEnv;
 use crate::support::documents::answers::{complaints, openapi};
 use crate::support::documents::asyncapi;
-use crate::support::http::{Call, PATH, PUBLISHER};
+use crate::support::http::{HttpRequest, PATH, PUBLISHER};
 
 fn operation() -> &'static Value {
     openapi().at("/paths/~1v1beta1~1organizations~1billing~1usages~1revert/post")
@@ -17,7 +17,7 @@ struct Example {
     name: String,
     status: u16,
     answer: Value,
-    asked: Option<Call>,
+    asked: Option<HttpRequest>,
 }
 
 fn examples() -> Vec<Example> {
@@ -28,7 +28,7 @@ fn examples() -> Vec<Example> {
         for (name, example) in shown.into_iter().flatten() {
             let plain = requests
                 .get(name)
-                .map(|request| Call::post(request["value"].to_string()));
+                .map(|request| HttpRequest::post(request["value"].to_string()));
             let special = example.get("x-request").map(call);
             examples.push(Example {
                 name: name.clone(),
@@ -42,10 +42,10 @@ fn examples() -> Vec<Example> {
     examples
 }
 
-fn call(request: &Value) -> Call {
+fn call(request: &Value) -> HttpRequest {
     let mut call = match request["spaces"].as_u64() {
-        Some(spaces) => Call::post(" ".repeat(usize::try_from(spaces).expect("few"))),
-        None => Call::post(request["body"].as_str().unwrap_or_default()),
+        Some(spaces) => HttpRequest::post(" ".repeat(usize::try_from(spaces).expect("few"))),
+        None => HttpRequest::post(request["body"].as_str().unwrap_or_default()),
     };
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
         call = call
@@ -58,15 +58,15 @@ fn call(request: &Value) -> Call {
 }
 
 #[tokio::test]
-async fn the_examples_happen() {
-    let mut stage = Stage::new().await;
-    stage.set("AUTHORIZATION__MODE", "grants");
-    stage.sql(&ledger_of_the_examples()).await;
+async fn the_examples_of_openapi_yaml_happen() {
+    let mut env = TestEnv::new().await;
+    env.set("AUTHORIZATION__MODE", "grants");
+    env.sql(&ledger_of_the_examples()).await;
     let org = "0a000000-0000-4000-8000-000000000001";
-    let granted = stage.command(&["grants", "add", PUBLISHER.0, org]).output();
+    let granted = env.command(&["grants", "add", PUBLISHER.0, org]).output();
     assert!(granted.expect("runs").status.success());
-    let _worker = stage.start_worker().await;
-    let gateway = stage.start_gateway().await;
+    let _worker = env.start_worker().await;
+    let gateway = env.start_gateway().await;
     let mut asked = 0;
     for example in examples() {
         let Some(call) = &example.asked else {
@@ -83,11 +83,11 @@ async fn the_examples_happen() {
         asked > requests.as_object().expect("examples").len(),
         "each request is answered"
     );
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[test]
-fn every_example_is_what_its_schema_says_and_nothing_else_is() {
+fn schemas_accept_their_examples_and_nothing_else() {
     for Example {
         name,
         status,
@@ -133,7 +133,7 @@ fn every_example_is_what_its_schema_says_and_nothing_else_is() {
 }
 
 #[test]
-fn a_request_is_the_same_as_in_asyncapi_yaml() {
+fn openapi_and_asyncapi_define_the_same_request() {
     for name in [
         "RevertRequest",
         "GivenUuid",

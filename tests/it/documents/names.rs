@@ -11,7 +11,7 @@ use crate::support::documents::asyncapi;
 use crate::support::*;
 
 #[test]
-fn the_reasons_and_codes_are_those_of_the_program() {
+fn documented_reasons_and_codes_are_those_of_the_code() {
     let refusals = RefusalReason::ALL.iter().map(|reason| reason.row());
     let failures = FailureReason::ALL.iter().map(|reason| reason.row());
     let coded: BTreeSet<(i64, String)> = refusals
@@ -40,7 +40,7 @@ fn the_reasons_and_codes_are_those_of_the_program() {
 }
 
 #[test]
-fn the_names_are_the_defaults_of_the_configuration() {
+fn documented_names_are_the_configured_defaults() {
     let defaults: toml::Table =
         toml::from_str(include_str!("../../../config/revertd.toml")).expect("TOML");
     let topology = |key: &str| defaults["topology"][key].as_str().expect("a name");
@@ -90,20 +90,20 @@ fn the_names_are_the_defaults_of_the_configuration() {
 
 /// The broker refuses what is declared again otherwise than it was.
 #[tokio::test]
-async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
+async fn the_topology_is_declared_as_asyncapi_yaml_says() {
     let settings = [("RETRY__DELAYS", "1s,5s,30s,2m,10m")];
-    let (stage, _worker) = Stage::with_worker_set(&settings).await;
+    let (env, _worker) = TestEnv::with_worker_set(&settings).await;
     let named = |name: &str| match name.strip_prefix("usage.reverts") {
-        Some("") => stage.name("work"),
-        Some(".events") => stage.name("replies"),
-        Some(rest) => format!("{}{rest}", stage.prefix),
+        Some("") => env.name("work"),
+        Some(".events") => env.name("replies"),
+        Some(rest) => format!("{}{rest}", env.prefix),
         None => name.to_owned(),
     };
     let channels = asyncapi().text["channels"].as_object().expect("channels");
     for channel in channels.values() {
         let exchange = &asyncapi().resolved(&channel["bindings"])["amqp"]["exchange"];
         let name = match exchange["name"].as_str().expect("a name") {
-            "usage.reverts" => stage.name("requests"),
+            "usage.reverts" => env.name("requests"),
             name => named(name),
         };
         let kind = match exchange["type"].as_str().expect("a type") {
@@ -122,10 +122,9 @@ async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
             let alternate = AMQPValue::LongString(named(alternate).into());
             arguments.insert("alternate-exchange".into(), alternate);
         }
-        let declared =
-            stage
-                .channel
-                .exchange_declare(name.as_str().into(), kind, options, arguments);
+        let declared = env
+            .channel
+            .exchange_declare(name.as_str().into(), kind, options, arguments);
         declared
             .await
             .unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
@@ -151,11 +150,11 @@ async fn the_exchanges_and_queues_are_declared_as_the_document_says() {
             durable: true,
             ..Default::default()
         };
-        let declared = stage
+        let declared = env
             .channel
             .queue_declare(name.as_str().into(), options, arguments)
             .await;
         declared.unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
     }
-    stage.strike().await;
+    env.teardown().await;
 }

@@ -1,5 +1,5 @@
-//! The sessions of docs/setup/quick-start.md and docs/clients/shell.md: each command prints what
-//! stands below it.
+//! The sessions of docs/setup/quick-start.md, docs/clients/shell.md and docs/topics/authorization.md:
+//! each command prints what stands below it.
 
 use regex::Regex;
 use tokio_postgres::SimpleQueryMessage;
@@ -29,10 +29,10 @@ fn session(page: &str, heading: &str) -> Vec<(String, Option<String>)> {
     steps
 }
 
-/// A shell that has the configuration of a stage, on that database.
-fn shell(stage: &Stage, database: &str) -> Shell {
+/// A shell that has the configuration of a env, on that database.
+fn shell(env: &TestEnv, database: &str) -> Shell {
     let mut shell = Shell::new().stand_in("psql", PSQL);
-    for (name, value) in stage.environment() {
+    for (name, value) in env.environment() {
         shell = shell.variable(&name, &value);
     }
     shell.variable("REVERTD_DATABASE__URL", database)
@@ -48,8 +48,8 @@ fn printed(shell: &Shell, command: &str) -> String {
 
 #[tokio::test]
 async fn the_quick_start_goes_as_it_is_printed() {
-    let mut stage = Stage::new().await;
-    stage.set("AUTHORIZATION__MODE", "grants");
+    let mut env = TestEnv::new().await;
+    env.set("AUTHORIZATION__MODE", "grants");
     let page = sessions::read("docs/setup/quick-start.md");
     let steps = session(&page, "## Quick start without Docker");
     let commands: Vec<_> = steps.iter().map(|(command, _)| command.as_str()).collect();
@@ -58,28 +58,28 @@ async fn the_quick_start_goes_as_it_is_printed() {
     };
     assert!(build.starts_with("make build\n"), "{build}");
 
-    let name = format!("{}_q", stage.database);
-    stage.sql(&format!("CREATE DATABASE {name}")).await;
-    let url = with_database(&stage.servers.database, &name);
+    let name = format!("{}_q", env.database);
+    env.sql(&format!("CREATE DATABASE {name}")).await;
+    let url = with_database(&env.servers.database, &name);
     let db = connect_db(&url).await;
-    let first = shell(&stage, &url);
+    let first = shell(&env, &url);
     assert_eq!(Some(printed(&first, create)), steps[1].1);
     let statements = first.record("psql");
     db.batch_execute(&statements).await.expect("the ledger");
 
     assert_eq!(worker, "revertd worker\n");
-    let mut command = stage.command(&["worker"]);
+    let mut command = env.command(&["worker"]);
     command.env("REVERTD_DATABASE__URL", &url);
     let mut worker = WorkerProcess::spawn(command);
     worker.ready().await;
 
-    let login = stage.login();
+    let login = env.login();
     let own = |text: &str| text.replace("USER", &login);
     let expected = steps[3].1.as_deref().map(own);
     assert_eq!(Some(printed(&first, &own(grant))), expected);
     assert_eq!(Some(printed(&first, submit)), steps[4].1);
 
-    let last = shell(&stage, &url);
+    let last = shell(&env, &url);
     printed(&last, balance);
     let answers = db.simple_query(&last.record("psql")).await;
     let sum = answers
@@ -93,22 +93,17 @@ async fn the_quick_start_goes_as_it_is_printed() {
 
     assert!(worker.stop().await.success(), "{}", worker.log());
     drop(db);
-    stage
-        .sql(&format!("DROP DATABASE {name} WITH (FORCE)"))
-        .await;
-    stage.strike().await;
+    env.sql(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    env.teardown().await;
 }
 
 /// The last command repeats the request of the quick start, so that comes first.
 #[tokio::test]
 async fn the_shells_session_goes_as_it_is_printed() {
-    let (stage, _worker) = Stage::with_worker().await;
-    stage.sql(&super::ledger_of_the_examples()).await;
-    let url = stage
-        .setting("DATABASE__URL")
-        .expect("it is set")
-        .to_owned();
-    let shell = shell(&stage, &url);
+    let (env, _worker) = TestEnv::with_worker().await;
+    env.sql(&super::ledger_of_the_examples()).await;
+    let url = env.setting("DATABASE__URL").expect("it is set").to_owned();
+    let shell = shell(&env, &url);
     let start = sessions::read("docs/setup/quick-start.md");
     let start = session(&start, "**5. Revert").swap_remove(0);
     let page = sessions::read("docs/clients/shell.md");
@@ -120,5 +115,21 @@ async fn the_shells_session_goes_as_it_is_printed() {
         let told = String::from_utf8_lossy(&output.stdout);
         assert_eq!(foreseen(&told), foreseen(&expected.expect("an output")));
     }
-    stage.strike().await;
+    env.teardown().await;
+}
+
+#[tokio::test]
+async fn the_session_of_grants_goes_as_it_is_printed() {
+    let env = TestEnv::new().await;
+    env.sql(&super::ledger_of_the_examples()).await;
+    let url = env.setting("DATABASE__URL").expect("it is set").to_owned();
+    let shell = shell(&env, &url).variable("USER", "alice");
+    let page = sessions::read("docs/topics/authorization.md");
+    let steps = session(&page, "## Grants");
+    assert_eq!(steps.len(), 2, "{steps:#?}");
+    for (command, expected) in steps {
+        let told = printed(&shell, &command);
+        assert_eq!(foreseen(&told), foreseen(&expected.expect("an output")));
+    }
+    env.teardown().await;
 }

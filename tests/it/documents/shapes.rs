@@ -4,7 +4,7 @@ use revertd::domain::request::decode;
 use serde_json::{Value, json};
 
 use super::examples;
-use crate::support::Letter;
+use crate::support::Message;
 use crate::support::documents::{complaints, is_request};
 
 const USAGE: &str = "11111111-1111-4111-8111-11111111111a";
@@ -103,14 +103,14 @@ fn the_schema_of_a_request_and_the_decoder_agree() {
 type Change = fn(&mut Value);
 
 /// A letter that bears an example's event as the document wants it.
-fn letter(event: &Value, routing_key: &str) -> Letter {
+fn letter(event: &Value, routing_key: &str) -> Message {
     let time: jiff::Timestamp = event["time"]
         .as_str()
         .expect("a time")
         .parse()
         .expect("RFC 3339");
     let text = |name: &str| event[name].as_str().unwrap_or_default().into();
-    Letter {
+    Message {
         routing_key: routing_key.into(),
         properties: lapin::BasicProperties::default()
             .with_content_type("application/cloudevents+json".into())
@@ -124,7 +124,7 @@ fn letter(event: &Value, routing_key: &str) -> Letter {
 }
 
 #[test]
-fn what_is_not_as_documented_is_noticed() {
+fn messages_that_break_the_schema_are_noticed() {
     let events: Vec<_> = examples()
         .into_iter()
         .map(|example| example.event)
@@ -194,7 +194,7 @@ fn what_is_not_as_documented_is_noticed() {
         lapin::BasicProperties::default(),
     ];
     for properties in spoilt {
-        let letter = Letter {
+        let letter = Message {
             properties,
             ..good.clone()
         };
@@ -204,7 +204,7 @@ fn what_is_not_as_documented_is_noticed() {
             "{letter:?}"
         );
     }
-    let unexplained = Letter {
+    let unexplained = Message {
         routing_key: "t.dead".into(),
         ..good
     };

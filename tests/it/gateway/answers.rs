@@ -1,77 +1,75 @@
-//! What is answered: a status for each rule, once for each key.
+//! The response to a valid request: one status for each outcome.
 
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::http::*;
 use crate::support::*;
 
 #[tokio::test]
-async fn a_revert_is_answered_with_an_empty_object_and_entered_once() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let gateway = stage.start_gateway().await;
+async fn a_revert_is_answered_200_and_written_once() {
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let gateway = env.start_gateway().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let call = Call::revert(customer.account, usage, 15)
+    let request = HttpRequest::revert(customer.account, usage, 15)
         .key("job 1")
         .header("traceparent", trace);
-    let mut events = stage.events().await;
+    let mut events = env.events().await;
     for _ in 0..3 {
-        let reply = gateway.send(&call).await;
-        assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
+        let response = gateway.send(&request).await;
+        assert_eq!((response.status, response.body.as_str()), (200, "{}"));
         for (name, value) in [
             ("content-type", "application/json"),
             ("cache-control", "no-store"),
             ("x-request-id", "job 1"),
             ("traceparent", trace),
         ] {
-            assert_eq!(reply.header(name), Some(value), "{name}");
+            assert_eq!(response.header(name), Some(value), "{name}");
         }
         let event = events.next().await;
         assert_eq!(event.text_header("traceparent").as_deref(), Some(trace));
         assert_eq!(event.json()["data"]["request_id"], "job 1");
     }
-    assert_eq!(stage.entries(usage).await, 1);
+    assert_eq!(env.entries(usage).await, 1);
 
-    let other = Call::revert(customer.account, usage, 14).key("job 1");
-    let reply = gateway.send(&other).await;
-    assert_eq!(reply.verdict(), (400, "REQUEST_ID_REUSED".into()));
+    let other = HttpRequest::revert(customer.account, usage, 14).key("job 1");
+    let response = gateway.send(&other).await;
+    assert_eq!(response.verdict(), (400, "REQUEST_ID_REUSED".into()));
     // Without a key each is a request of its own.
-    let fresh = Call::revert(customer.account, usage, 15);
-    let reply = gateway.send(&fresh).await;
-    assert_eq!(reply.verdict(), (409, "ALREADY_REVERTED".into()));
-    assert_eq!(reply.json()["details"][0]["metadata"]["amount"], "15");
-    let id = reply.header("x-request-id").expect("it has one");
+    let fresh = HttpRequest::revert(customer.account, usage, 15);
+    let response = gateway.send(&fresh).await;
+    assert_eq!(response.verdict(), (409, "ALREADY_REVERTED".into()));
+    assert_eq!(response.json()["details"][0]["metadata"]["amount"], "15");
+    let id = response.header("x-request-id").expect("it has one");
     assert!(Uuid::try_parse(id).is_ok(), "{id}");
-    stage.assert_ledger_is_sound().await;
-    stage.strike().await;
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn each_refusal_has_its_status() {
-    let (stage, mut worker) = Stage::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let purchase = stage.purchase(customer.account, 20).await;
-    let old = stage.usage(customer.account, 20).await;
-    stage
-        .sql(&format!(
-            "UPDATE billing_transactions SET created_at = now() - interval '2 days' WHERE id = '{old}'"
-        ))
-        .await;
-    let done = stage.usage(customer.account, 20).await;
-    let gateway = stage.start_gateway().await;
-    let revert = |usage, amount| Call::revert(customer.account, usage, amount);
+async fn each_refusal_has_its_http_status() {
+    let (env, mut worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let purchase = env.purchase(customer.account, 20).await;
+    let old = env.usage(customer.account, 20).await;
+    env.sql(&format!(
+        "UPDATE billing_transactions SET created_at = now() - interval '2 days' WHERE id = '{old}'"
+    ))
+    .await;
+    let done = env.usage(customer.account, 20).await;
+    let gateway = env.start_gateway().await;
+    let revert = |usage, amount| HttpRequest::revert(customer.account, usage, amount);
     assert_eq!(gateway.send(&revert(done, 20)).await.status, 200);
-    let reverted = stage.reverts(done).await;
+    let reverted = env.reverts(done).await;
     let entry: Uuid = reverted[0].id;
     let (nobody, unknown) = (Uuid::new_v4(), Uuid::new_v4());
-    for (call, status, reason) in [
-        (Call::post("rubbish"), 400, "MALFORMED_REQUEST"),
-        (Call::post("{}"), 400, "INVALID_FIELD"),
+    for (request, status, reason) in [
+        (HttpRequest::post("rubbish"), 400, "MALFORMED_REQUEST"),
+        (HttpRequest::post("{}"), 400, "INVALID_FIELD"),
         (
-            Call::revert(nobody, usage, 5),
+            HttpRequest::revert(nobody, usage, 5),
             404,
             "BILLING_ACCOUNT_NOT_FOUND",
         ),
@@ -82,259 +80,58 @@ async fn each_refusal_has_its_status() {
         (revert(done, 5), 409, "ALREADY_REVERTED"),
         (revert(usage, 21), 400, "AMOUNT_EXCEEDS_USAGE"),
     ] {
-        let reply = gateway.send(&call).await;
-        assert_eq!(reply.verdict(), (status, reason.into()));
-        assert!(reply.json()["message"].is_string() && reply.json()["code"].is_i64());
+        let response = gateway.send(&request).await;
+        assert_eq!(response.verdict(), (status, reason.into()));
+        assert!(response.json()["message"].is_string() && response.json()["code"].is_i64());
     }
     // An unknown usage was refused at once: nothing was put on the ladder.
     assert!(worker.stop().await.success());
     assert!(worker.log().contains("retried=0"), "{}", worker.log());
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn a_request_that_fails_by_itself_is_answered_500() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    stage
-        .sql(
-            "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
+async fn a_request_that_exhausts_retries_is_answered_500() {
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    env.sql(
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS \
              $$ BEGIN RAISE EXCEPTION USING ERRCODE = '22000'; END $$; \
-             CREATE TRIGGER fails BEFORE INSERT ON billing_transactions FOR EACH ROW EXECUTE FUNCTION fails()",
-        )
+             CREATE TRIGGER fails BEFORE INSERT ON billing_transactions FOR EACH ROW EXECUTE \
+             FUNCTION fails()",
+    )
+    .await;
+    let gateway = env.start_gateway().await;
+    let response = gateway
+        .send(&HttpRequest::revert(customer.account, usage, 5))
         .await;
-    let gateway = stage.start_gateway().await;
-    let reply = gateway
-        .send(&Call::revert(customer.account, usage, 5))
-        .await;
-    assert_eq!(reply.verdict(), (500, "RETRIES_EXHAUSTED".into()));
-    stage.strike().await;
-}
-
-#[tokio::test]
-async fn what_is_no_such_request_is_told_so() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
-    let sound = Call::post("{}");
-    let to = |method: &str, path: &str| Call {
-        method: method.into(),
-        path: path.into(),
-        ..sound.clone()
-    };
-    for (call, status, reason) in [
-        (to("POST", "/"), 404, "PATH_NOT_FOUND"),
-        (to("GET", "/v1beta1"), 404, "PATH_NOT_FOUND"),
-        (to("POST", &format!("{PATH}/")), 404, "PATH_NOT_FOUND"),
-        (to("GET", PATH), 405, "METHOD_NOT_ALLOWED"),
-        (to("PUT", PATH), 405, "METHOD_NOT_ALLOWED"),
-        (to("DELETE", PATH), 405, "METHOD_NOT_ALLOWED"),
-        (to("OPTIONS", PATH), 405, "METHOD_NOT_ALLOWED"),
-        (to("NONSENSE", PATH), 405, "METHOD_NOT_ALLOWED"),
-        (
-            sound.clone().without("Content-Type"),
-            415,
-            "UNSUPPORTED_MEDIA_TYPE",
-        ),
-        (
-            sound
-                .clone()
-                .without("Content-Type")
-                .header("Content-Type", "text/plain"),
-            415,
-            "UNSUPPORTED_MEDIA_TYPE",
-        ),
-        (
-            sound.clone().header("Content-Encoding", "gzip"),
-            415,
-            "UNSUPPORTED_MEDIA_TYPE",
-        ),
-        (sound.clone().without("Host"), 400, "MALFORMED_REQUEST"),
-        (sound.clone().header("Host", "x"), 400, "MALFORMED_REQUEST"),
-        (
-            sound.clone().header("Expect", "200-ok"),
-            417,
-            "UNKNOWN_EXPECTATION",
-        ),
-        (Call::post(vec![b' '; 64 * 1024 + 1]), 413, "BODY_TOO_LARGE"),
-    ] {
-        let reply = gateway.send(&call).await;
-        assert_eq!(reply.verdict(), (status, reason.into()));
-        assert_eq!(reply.header("allow"), (status == 405).then_some("POST"));
-        assert!(reply.header("x-request-id").is_some() && reply.header("cache-control").is_some());
-    }
-    let mut line = gateway.connect().await;
-    line.write(&to("HEAD", PATH).bytes()).await;
-    assert_eq!(line.bare_reply().await.status, 405);
-    // A body whose length nobody said is bounded all the same.
-    let head = format!(
-        "POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Type: application/json\r\n\
-         Transfer-Encoding: chunked\r\n\r\n",
-        basic("publisher:pH3%8sNd+6yB/e1Kc")
-    );
-    let chunk = format!("{:x}\r\n{}\r\n", 32 * 1024, " ".repeat(32 * 1024));
-    let mut line = gateway.connect().await;
-    line.write(format!("{head}{chunk}{chunk}1\r\n \r\n0\r\n\r\n").as_bytes())
-        .await;
-    assert_eq!(line.reply().await.verdict(), (413, "BODY_TOO_LARGE".into()));
-    let mut line = gateway.connect().await;
-    line.write(format!("{head}1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n").as_bytes())
-        .await;
-    assert_eq!(line.reply().await.verdict(), (400, "INVALID_FIELD".into()));
-    stage.strike().await;
-}
-
-#[tokio::test]
-async fn every_violation_is_told_and_nothing_malformed_is_published() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let gateway = stage.start_gateway().await;
-    let reply = gateway
-        .send(&Call::post(r#"{"usage_id": "x", "amount": 0}"#))
-        .await;
-    assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()));
-    let json = reply.json();
-    let violations = json["details"][1]["fieldViolations"]
-        .as_array()
-        .expect("a list");
-    let fields: Vec<_> = violations.iter().map(|one| one["field"].clone()).collect();
-    assert_eq!(fields, ["usage_id", "amount", "billing_id"]);
-    assert_eq!(
-        json["details"][1]["@type"],
-        "type.googleapis.com/google.rpc.BadRequest"
-    );
-
-    let id = Uuid::new_v4();
-    let sound = |amount: &str, more: &str| {
-        format!(r#"{{"usage_id":"{id}","billing_id":"{id}","amount":{amount}{more}}}"#)
-    };
-    let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
-    for (body, reason) in [
-        (deep.clone(), "MALFORMED_REQUEST"),
-        (r#"{"a":"#.repeat(10_000), "MALFORMED_REQUEST"),
-        (sound(&"9".repeat(60_000), ""), "INVALID_FIELD"),
-        (sound("1e400", ""), "INVALID_FIELD"),
-        (sound("5", r#","amount":5"#), "INVALID_FIELD"),
-        (sound("5", r#","usageId":"x""#), "INVALID_FIELD"),
-        (
-            sound("5", &format!(r#","reason":"{}""#, "r".repeat(10_000))),
-            "INVALID_FIELD",
-        ),
-        (sound("5", r#","reason":"a\u0000b""#), "INVALID_FIELD"),
-        ("[]".into(), "MALFORMED_REQUEST"),
-        ("null".into(), "MALFORMED_REQUEST"),
-        (String::new(), "MALFORMED_REQUEST"),
-    ] {
-        let reply = gateway.send(&Call::post(body.clone())).await;
-        let start: String = body.chars().take(60).collect();
-        assert_eq!(reply.verdict().0, 400, "{start}");
-        assert!(
-            [reason, "MALFORMED_REQUEST"].contains(&reply.reason().as_str()),
-            "{start}: {}",
-            reply.reason()
-        );
-    }
-    let not_utf_8 = gateway.send(&Call::post(&b"{\"\xff\":1}"[..])).await;
-    assert_eq!(not_utf_8.verdict(), (400, "MALFORMED_REQUEST".into()));
-    assert_eq!(stage.depth(&stage.name("dead")).await, 0);
-    assert_eq!(stage.depth(&stage.name("replies")).await, 0);
-    // A field that nobody knows is ignored, however deep; the worker copes as well.
-    let ignored = sound("5", &format!(r#","x":{deep}"#));
-    let reply = gateway.send(&Call::post(ignored)).await;
-    assert_eq!(reply.verdict(), (404, "BILLING_ACCOUNT_NOT_FOUND".into()));
-    stage.strike().await;
+    assert_eq!(response.verdict(), (500, "RETRIES_EXHAUSTED".into()));
+    env.teardown().await;
 }
 
 #[tokio::test]
 async fn cumulative_needs_an_idempotency_key() {
-    let (mut stage, _worker) = Stage::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
-    stage.set("GATEWAY__TIMEOUT", "1ms");
-    let impatient = stage.start_gateway().await;
-    stage.set("GATEWAY__TIMEOUT", "10s");
-    let gateway = stage.start_gateway().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let call = Call::revert(customer.account, usage, 5);
+    let (mut env, _worker) = TestEnv::with_worker_set(&[("REVERT__POLICY", "cumulative")]).await;
+    env.set("GATEWAY__TIMEOUT", "1ms");
+    let impatient = env.start_gateway().await;
+    env.set("GATEWAY__TIMEOUT", "10s");
+    let gateway = env.start_gateway().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let request = HttpRequest::revert(customer.account, usage, 5);
     for gateway in [&impatient, &gateway] {
-        let reply = gateway.send(&call).await;
-        assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()));
-        let violation = &reply.json()["details"][1]["fieldViolations"][0];
+        let response = gateway.send(&request).await;
+        assert_eq!(response.verdict(), (400, "INVALID_FIELD".into()));
+        let violation = &response.json()["details"][1]["fieldViolations"][0];
         assert_eq!(violation["field"], "Idempotency-Key");
         let why = violation["description"].to_string();
         assert!(why.contains("cumulative"), "{why}");
     }
-    let keyed = call.key("job-1");
+    let keyed = request.key("job-1");
     let late = impatient.send(&keyed).await;
     assert_eq!(late.verdict(), (504, "NO_ANSWER_IN_TIME".into()));
     assert_eq!(gateway.send(&keyed).await.status, 200);
-    assert_eq!(stage.entries(usage).await, 1);
-    stage.strike().await;
-}
-
-#[tokio::test]
-async fn a_number_too_large_and_half_a_pair_are_json() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let gateway = stage.start_gateway().await;
-    let (mut events, customer) = (stage.events().await, stage.customer().await);
-    let usage = stage.usage(customer.account, 20).await;
-    let body = |more: &str| {
-        let account = customer.account;
-        format!(r#"{{"billing_id":"{account}","usage_id":"{usage}",{more}}}"#)
-    };
-    for wrong in [r#""amount":1e400"#, r#""amount":5,"reason":"\ud800""#] {
-        let reply = gateway.send(&Call::post(body(wrong))).await;
-        assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()), "{wrong}");
-        let request = Request::raw(body(wrong)).id(wrong);
-        stage.publish(&request).await;
-        assert_eq!(events.answer(&request).await.verdict(), "INVALID_FIELD");
-    }
-    assert_eq!(stage.depth(&stage.name("dead")).await, 0);
-    let sound = body(r#""amount":5,"x":[1e400,"\ud800"],"\udfff":-1e-400"#);
-    let request = Request::raw(sound).id("sound");
-    stage.publish(&request).await;
-    assert_eq!(
-        events.correlated(&request.correlation()).await.verdict(),
-        "usage.reverted"
-    );
-    stage.strike().await;
-}
-
-#[tokio::test]
-async fn a_key_or_an_id_of_another_form_is_refused_or_ignored() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
-    let field = |reply: &Reply| -> Value {
-        reply.json()["details"][1]["fieldViolations"][0]["field"].clone()
-    };
-    for key in ["", "é", "a\tb", &"k".repeat(256), &"k".repeat(10_000)] {
-        let reply = gateway.send(&Call::post("{}").key(key)).await;
-        assert_eq!(reply.verdict(), (400, "INVALID_FIELD".into()), "{key}");
-        assert_eq!(field(&reply), json!("Idempotency-Key"));
-    }
-    let reply = gateway
-        .send(&Call::post("{}").key("a").header("Idempotency-Key", "a"))
-        .await;
-    assert_eq!(field(&reply), json!("Idempotency-Key"));
-    let call = Call::post("{}").key("key").header("X-Request-Id", "mine");
-    assert_eq!(
-        gateway.send(&call).await.header("x-request-id"),
-        Some("mine")
-    );
-    let call = Call::post("{}")
-        .key("key")
-        .header("X-Request-Id", &"x".repeat(256));
-    assert_eq!(
-        gateway.send(&call).await.header("x-request-id"),
-        Some("key")
-    );
-    let call = Call::post("{}").header("traceparent", "00-rubbish");
-    assert_eq!(gateway.send(&call).await.header("traceparent"), None);
-    // A header that ends early begins another one, which changes nothing: it is no header of the answer.
-    let reply = gateway
-        .send(&Call::post("{}").key("a\r\nX-Injected: 1"))
-        .await;
-    assert_eq!(
-        (reply.header("x-request-id"), reply.header("x-injected")),
-        (Some("a"), None)
-    );
-    stage.strike().await;
+    assert_eq!(env.entries(usage).await, 1);
+    env.teardown().await;
 }

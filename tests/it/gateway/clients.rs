@@ -1,25 +1,25 @@
-//! Who may ask: whom the broker knows, for what the broker lets it do.
+//! Which logins may publish, and with which permissions of the broker.
 
 use crate::support::http::*;
 use crate::support::*;
 
 #[tokio::test]
-async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
-    let stage = Stage::new().await;
-    let mut gateway = stage.start_gateway().await;
+async fn all_wrong_credentials_get_the_same_response() {
+    let env = TestEnv::new().await;
+    let mut gateway = env.start_gateway().await;
     let with = |value: &str| {
-        Call::post("{}")
+        HttpRequest::post("{}")
             .without("Authorization")
             .header("Authorization", value)
     };
     let expected = gateway
-        .send(&Call::post("{}").without("Authorization"))
+        .send(&HttpRequest::post("{}").without("Authorization"))
         .await;
     assert_eq!(expected.verdict(), (401, "CLIENT_UNKNOWN".into()));
     assert_eq!(expected.json()["code"], 16);
     let challenge = Some("Basic realm=\"revertd\", charset=\"UTF-8\"");
     assert_eq!(expected.header("www-authenticate"), challenge);
-    for call in [
+    for request in [
         with(""),
         with("Basic"),
         with("Bearer cHVibGlzaGVyOnBIMyU4c05kKzZ5Qi9lMUtj"),
@@ -34,18 +34,18 @@ async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
         with(&basic("nobody:pH3%8sNd+6yB/e1Kc")),
         with(&basic(format!("{}:s", "i".repeat(256)))),
         with(&basic(format!("publisher:{}", "s".repeat(4097)))),
-        Call::post("{}").header("Authorization", &basic("publisher:pH3%8sNd+6yB/e1Kc")),
+        HttpRequest::post("{}").header("Authorization", &basic("publisher:pH3%8sNd+6yB/e1Kc")),
     ] {
-        for call in [
-            call.clone(),
-            Call {
+        for request in [
+            request.clone(),
+            HttpRequest {
                 body: b"rubbish".to_vec(),
-                ..call
+                ..request
             },
         ] {
-            let reply = gateway.send(&call).await;
-            assert_eq!((reply.status, &reply.body), (401, &expected.body));
-            assert_eq!(reply.header("www-authenticate"), challenge);
+            let response = gateway.send(&request).await;
+            assert_eq!((response.status, &response.body), (401, &expected.body));
+            assert_eq!(response.header("www-authenticate"), challenge);
         }
     }
     assert_eq!(
@@ -60,39 +60,41 @@ async fn whatever_is_wrong_with_id_and_secret_the_answer_is_the_same() {
     // Each wrong secret was asked about once; malformed ones never.
     assert!(log.contains("logins_refused=2"), "{log}");
     assert!(!log.contains("nobody") && !log.contains("WARN"), "{log}");
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn a_client_may_do_what_the_broker_lets_it_do() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let mut gateway = stage.start_gateway().await;
-    let call = Call::revert(customer.account, usage, 5);
+async fn a_client_has_its_permissions_of_the_broker() {
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let mut gateway = env.start_gateway().await;
+    let request = HttpRequest::revert(customer.account, usage, 5);
     let (reader, stranger) = (("reader", "s:é 😀"), ("stranger", "yT5-nGf0_uJ3xRz8bW"));
     logs::secret(stranger.1);
     for _ in 0..2 {
-        let reply = gateway.send(&call.clone().by(reader)).await;
-        assert_eq!(reply.verdict(), (403, "PUBLISH_NOT_PERMITTED".into()));
+        let response = gateway.send(&request.clone().by(reader)).await;
+        assert_eq!(response.verdict(), (403, "PUBLISH_NOT_PERMITTED".into()));
         assert!(
-            reply.json()["message"]
+            response.json()["message"]
                 .as_str()
                 .expect("text")
                 .contains("set_permissions")
         );
-        let reply = gateway.send(&call.clone().by(stranger)).await;
-        assert_eq!(reply.verdict(), (403, "VIRTUAL_HOST_NOT_PERMITTED".into()));
+        let response = gateway.send(&request.clone().by(stranger)).await;
+        assert_eq!(
+            response.verdict(),
+            (403, "VIRTUAL_HOST_NOT_PERMITTED".into())
+        );
     }
-    let forbidden = call.clone().by(reader);
+    let forbidden = request.clone().by(reader);
     let both = tokio::join!(gateway.send(&forbidden), gateway.send(&forbidden));
     assert_eq!((both.0.status, both.1.status), (403, 403));
-    assert_eq!(stage.entries(usage).await, 0);
-    assert_eq!(gateway.send(&call).await.status, 200);
+    assert_eq!(env.entries(usage).await, 0);
+    assert_eq!(gateway.send(&request).await.status, 200);
     // The request bears the client that the broker knows it by.
     assert_eq!(
-        stage
-            .count("SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'")
+        env.count("SELECT count(*) FROM revertd.outcomes WHERE client = 'publisher'")
             .await,
         1
     );
@@ -104,44 +106,49 @@ async fn a_client_may_do_what_the_broker_lets_it_do() {
         "{log}"
     );
     assert!(!log.contains("s:é") && !log.contains("s:\\u"), "{log}");
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn the_smallest_permissions_of_the_readme_are_enough() {
-    let (mut stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let mut url = url::Url::parse(&stage.servers.amqp).expect("a URL");
+async fn the_documented_minimal_permissions_suffice() {
+    let (mut env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let mut url = url::Url::parse(&env.servers.amqp).expect("a URL");
     url.set_username("gateway").expect("a user");
     url.set_password(Some("eD9_mVq4-sLh7kPc2A"))
         .expect("a password");
     logs::password_of(url.as_str());
-    stage.set("AMQP__URL", url.as_str());
-    let gateway = stage.start_gateway().await;
+    env.set("AMQP__URL", url.as_str());
+    let gateway = env.start_gateway().await;
     assert_eq!(
         gateway
-            .send(&Call::revert(customer.account, usage, 5))
+            .send(&HttpRequest::revert(customer.account, usage, 5))
             .await
             .status,
         200
     );
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn an_answer_that_the_worker_did_not_send_is_dropped() {
-    let (mut stage, mut worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
+async fn a_forged_reply_is_dropped() {
+    let (mut env, mut worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
     assert!(worker.stop().await.success());
-    stage.set("GATEWAY__TIMEOUT", "60s");
-    let gateway = stage.start_gateway().await;
-    let mut line = gateway.connect().await;
-    line.write(&Call::revert(customer.account, usage, 5).key("mine").bytes())
+    env.set("GATEWAY__TIMEOUT", "60s");
+    let gateway = env.start_gateway().await;
+    let mut connection = gateway.connect().await;
+    connection
+        .write(
+            &HttpRequest::revert(customer.account, usage, 5)
+                .key("mine")
+                .bytes(),
+        )
         .await;
     // Whoever could read the request knows the queue; a client knows the key that it sent.
-    let request = stage.peek(&stage.name("work")).await;
+    let request = env.peek(&env.name("work")).await;
     let queue = request.properties.reply_to().clone().expect("it has one");
     let told = request.properties.message_id().clone().expect("it has one");
     assert_eq!(told.as_str(), "mine");
@@ -162,10 +169,14 @@ async fn an_answer_that_the_worker_did_not_send_is_dropped() {
             Some(id) => answer.properties.with_correlation_id(id.into()),
             None => lapin::BasicProperties::default(),
         };
-        stage.publish_to(queue.as_str(), &answer).await;
+        env.publish_to(queue.as_str(), &answer).await;
     }
-    assert!(line.is_silent(std::time::Duration::from_millis(300)).await);
-    let _worker = stage.start_worker().await;
-    assert_eq!(line.reply().await.status, 200);
-    stage.strike().await;
+    assert!(
+        connection
+            .is_silent(std::time::Duration::from_millis(300))
+            .await
+    );
+    let _worker = env.start_worker().await;
+    assert_eq!(connection.response().await.status, 200);
+    env.teardown().await;
 }

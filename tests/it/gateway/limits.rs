@@ -1,4 +1,4 @@
-//! What a client can't do to the others: stall, flood, hold connections.
+//! Slow, silent and greedy clients: bounds on heads, bodies, connections and requests in flight.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -6,63 +6,63 @@ use std::time::{Duration, Instant};
 use crate::support::http::*;
 use crate::support::*;
 
-/// A stage with its queues and no worker, so that a request that is taken stays in work.
-async fn stage_without_worker(settings: &[(&str, &str)]) -> Stage {
-    let (stage, mut worker) = Stage::with_worker_set(settings).await;
+/// An environment with its queues and no worker, so that a request that is taken stays in work.
+async fn stage_without_worker(settings: &[(&str, &str)]) -> TestEnv {
+    let (env, mut worker) = TestEnv::with_worker_set(settings).await;
     assert!(worker.stop().await.success());
-    stage
+    env
 }
 
 #[tokio::test]
-async fn more_requests_than_may_be_in_work_are_refused_at_once() {
+async fn requests_above_max_in_flight_are_refused() {
     let settings = [("GATEWAY__MAX_IN_FLIGHT", "1"), ("GATEWAY__TIMEOUT", "60s")];
-    let stage = stage_without_worker(&settings).await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let gateway = stage.start_gateway().await;
-    let call = Call::revert(customer.account, usage, 5);
+    let env = stage_without_worker(&settings).await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let gateway = env.start_gateway().await;
+    let request = HttpRequest::revert(customer.account, usage, 5);
     // An address has one connection of the two.
     let address = |n| Ipv4Addr::new(127, 0, 0, n);
-    let mut line = gateway.connect_from(address(2)).await;
-    line.write(&call.bytes()).await;
-    stage.peek(&stage.name("work")).await;
-    let reader = call.clone().by(("reader", "s:é 😀"));
-    for (n, call, status, reason) in [
-        (3, &call, 429, "TOO_MANY_REQUESTS"),
+    let mut connection = gateway.connect_from(address(2)).await;
+    connection.write(&request.bytes()).await;
+    env.peek(&env.name("work")).await;
+    let reader = request.clone().by(("reader", "s:é 😀"));
+    for (n, request, status, reason) in [
+        (3, &request, 429, "TOO_MANY_REQUESTS"),
         (4, &reader, 503, "SATURATED"),
     ] {
-        let reply = gateway.send_from(address(n), call).await;
-        assert_eq!(reply.verdict(), (status, reason.into()));
-        assert_eq!(reply.header("retry-after"), Some("1"));
+        let response = gateway.send_from(address(n), request).await;
+        assert_eq!(response.verdict(), (status, reason.into()));
+        assert_eq!(response.header("retry-after"), Some("1"));
     }
     // Strangers are told nothing of it.
     assert_eq!(
         gateway
-            .send_from(address(5), &call.clone().by(("publisher", "wrong")))
+            .send_from(address(5), &request.clone().by(("publisher", "wrong")))
             .await
             .status,
         401
     );
-    let _worker = stage.start_worker().await;
-    assert_eq!(line.reply().await.status, 200);
-    assert_eq!(gateway.send_from(address(6), &call).await.status, 409);
-    stage.strike().await;
+    let _worker = env.start_worker().await;
+    assert_eq!(connection.response().await.status, 200);
+    assert_eq!(gateway.send_from(address(6), &request).await.status, 409);
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn further_connections_wait_until_one_ends() {
-    let mut stage = Stage::new().await;
-    stage.set("GATEWAY__MAX_IN_FLIGHT", "1");
-    let gateway = stage.start_gateway().await;
-    let bytes = Call::post("{}").bytes();
+async fn connections_above_the_limit_wait() {
+    let mut env = TestEnv::new().await;
+    env.set("GATEWAY__MAX_IN_FLIGHT", "1");
+    let gateway = env.start_gateway().await;
+    let bytes = HttpRequest::post("{}").bytes();
     let address = |n| Ipv4Addr::new(127, 0, 0, n);
     let mut lines = [
         gateway.connect_from(address(2)).await,
         gateway.connect_from(address(3)).await,
     ];
-    for line in &mut lines {
-        line.write(&bytes).await;
-        assert_eq!(line.reply().await.status, 400);
+    for connection in &mut lines {
+        connection.write(&bytes).await;
+        assert_eq!(connection.response().await.status, 400);
     }
     let mut third = gateway.connect_from(address(4)).await;
     third.write(&bytes).await;
@@ -71,61 +71,62 @@ async fn further_connections_wait_until_one_ends() {
         "it waits"
     );
     drop(lines);
-    assert_eq!(third.reply().await.status, 400);
-    stage.strike().await;
+    assert_eq!(third.response().await.status, 400);
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn a_connection_carries_many_requests_also_sent_ahead() {
-    let (stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let gateway = stage.start_gateway().await;
+async fn a_connection_carries_pipelined_requests() {
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let gateway = env.start_gateway().await;
     let mut usages = Vec::new();
     for _ in 0..5 {
-        usages.push(stage.usage(customer.account, 20).await);
+        usages.push(env.usage(customer.account, 20).await);
     }
     let ahead: Vec<u8> = usages
         .iter()
         .enumerate()
         .flat_map(|(n, usage)| {
-            let call = Call::revert(customer.account, *usage, 5).key(&format!("n-{n}"));
-            call.bytes()
+            let request = HttpRequest::revert(customer.account, *usage, 5).key(&format!("n-{n}"));
+            request.bytes()
         })
         .collect();
-    let mut line = gateway.connect().await;
-    line.write(&ahead).await;
+    let mut connection = gateway.connect().await;
+    connection.write(&ahead).await;
     for n in 0..5 {
-        let reply = line.reply().await;
+        let response = connection.response().await;
         let id = format!("n-{n}");
         assert_eq!(
-            (reply.status, reply.header("x-request-id")),
+            (response.status, response.header("x-request-id")),
             (200, Some(id.as_str()))
         );
     }
-    line.write(&Call::revert(customer.account, usages[0], 5).bytes())
+    connection
+        .write(&HttpRequest::revert(customer.account, usages[0], 5).bytes())
         .await;
-    assert_eq!(line.reply().await.status, 409);
-    stage.strike().await;
+    assert_eq!(connection.response().await.status, 409);
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn a_client_that_dawdles_is_cut_off() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
-    let call = Call::post("{}");
+async fn a_slow_client_is_disconnected() {
+    let env = TestEnv::new().await;
+    let gateway = env.start_gateway().await;
+    let request = HttpRequest::post("{}");
     let (mut nothing, mut head, mut idle, mut body) = (
         gateway.connect().await,
         gateway.connect().await,
         gateway.connect().await,
         gateway.connect().await,
     );
-    idle.write(&call.bytes()).await;
-    assert_eq!(idle.reply().await.status, 400);
-    let bytes = Call::post("{    }").bytes();
+    idle.write(&request.bytes()).await;
+    assert_eq!(idle.response().await.status, 400);
+    let bytes = HttpRequest::post("{    }").bytes();
     body.write(&bytes[..bytes.len() - 4]).await;
     let dawdling = async {
         // A byte now and then doesn't help.
-        for byte in call.head() {
+        for byte in request.head() {
             if !head.try_write(&[byte]).await {
                 break;
             }
@@ -135,10 +136,10 @@ async fn a_client_that_dawdles_is_cut_off() {
     };
     let slow_body = async {
         let began = Instant::now();
-        let reply = body.reply().await;
+        let response = body.response().await;
         // Long before the time for a body as a whole is over.
         assert!(began.elapsed() < Duration::from_secs(8));
-        (reply.verdict(), body.ended().await)
+        (response.verdict(), body.ended().await)
     };
     let (_, slow, nothing, idle) = tokio::join!(dawdling, slow_body, nothing.ended(), idle.ended());
     assert_eq!(slow, ((408, "BODY_TIMEOUT".into()), String::new()));
@@ -147,36 +148,36 @@ async fn a_client_that_dawdles_is_cut_off() {
         "{nothing} {idle}"
     );
     // A stranger's body is not waited for.
-    let stranger = Call::post("{    }").by(("publisher", "wrong"));
+    let stranger = HttpRequest::post("{    }").by(("publisher", "wrong"));
     let bytes = stranger.bytes();
-    let mut line = gateway.connect().await;
-    line.write(&bytes[..bytes.len() - 4]).await;
-    assert_eq!(line.reply().await.status, 401);
-    stage.strike().await;
+    let mut connection = gateway.connect().await;
+    connection.write(&bytes[..bytes.len() - 4]).await;
+    assert_eq!(connection.response().await.status, 401);
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_cut_off() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
-    let mut line = gateway.connect().await;
+async fn a_client_that_never_reads_is_disconnected() {
+    let env = TestEnv::new().await;
+    let gateway = env.start_gateway().await;
+    let mut connection = gateway.connect().await;
     let many = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
     eventually("the connection is cut off", async || {
         // Once both sides' buffers are full, it can't be written until it ends.
-        !line.try_write(&many).await
+        !connection.try_write(&many).await
     })
     .await;
-    assert_eq!(gateway.send(&Call::post("{}")).await.status, 400);
-    stage.strike().await;
+    assert_eq!(gateway.send(&HttpRequest::post("{}")).await.status, 400);
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn a_head_that_is_no_head_or_too_large_is_refused() {
-    let stage = Stage::new().await;
-    let gateway = stage.start_gateway().await;
-    let large = Call::post("{}").header("X-Large", &"x".repeat(20_000));
-    let many = (0..200).fold(Call::post("{}"), |call, n| {
-        call.header(&format!("X-{n}"), "x")
+async fn an_invalid_or_too_large_head_is_refused() {
+    let env = TestEnv::new().await;
+    let gateway = env.start_gateway().await;
+    let large = HttpRequest::post("{}").header("X-Large", &"x".repeat(20_000));
+    let many = (0..200).fold(HttpRequest::post("{}"), |request, n| {
+        request.header(&format!("X-{n}"), "x")
     });
     for (bytes, said) in [
         (large.bytes(), "HTTP/1.1 431"),
@@ -196,11 +197,11 @@ async fn a_head_that_is_no_head_or_too_large_is_refused() {
             "HTTP/1.1 400",
         ),
     ] {
-        let mut line = gateway.connect().await;
-        line.write(&bytes).await;
-        let told = line.ended().await;
+        let mut connection = gateway.connect().await;
+        connection.write(&bytes).await;
+        let told = connection.ended().await;
         assert!(told.starts_with(said), "{told}");
     }
-    assert_eq!(gateway.send(&Call::post("{}")).await.status, 400);
-    stage.strike().await;
+    assert_eq!(gateway.send(&HttpRequest::post("{}")).await.status, 400);
+    env.teardown().await;
 }

@@ -1,4 +1,4 @@
-//! What the gateway shows of itself on `telemetry.listen`.
+//! Metrics and readiness of the gateway on `telemetry.listen`.
 
 use crate::support::http::*;
 use crate::support::proxy::Ending;
@@ -6,19 +6,19 @@ use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
 #[tokio::test]
-async fn answers_are_timed_by_status_and_it_is_ready_with_a_reply_queue() {
-    let (mut stage, _worker) = Stage::with_worker().await;
-    stage.set(LISTEN.0, LISTEN.1);
-    let proxy = stage.proxy_amqp();
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let mut gateway = stage.start_gateway().await;
+async fn responses_are_timed_and_readiness_needs_replies() {
+    let (mut env, _worker) = TestEnv::with_worker().await;
+    env.set(LISTEN.0, LISTEN.1);
+    let proxy = env.proxy_amqp();
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let mut gateway = env.start_gateway().await;
     let telemetry = Telemetry::of(&mut gateway.process).await;
     telemetry.ready().await;
     assert_eq!(telemetry.get("/healthz").await.0, 200);
-    let call = Call::revert(customer.account, usage, 5);
-    assert_eq!(gateway.send(&call).await.status, 200);
-    assert_eq!(gateway.send(&call).await.status, 409);
+    let request = HttpRequest::revert(customer.account, usage, 5);
+    assert_eq!(gateway.send(&request).await.status, 200);
+    assert_eq!(gateway.send(&request).await.status, 409);
     let count = "http_server_request_duration_seconds_count";
     let page = telemetry.metrics().await;
     for status in ["200", "409"] {
@@ -35,5 +35,5 @@ async fn answers_are_timed_by_status_and_it_is_ready_with_a_reply_queue() {
     telemetry.not_ready("the broker: ").await;
     proxy.refuse(false);
     telemetry.ready().await;
-    stage.strike().await;
+    env.teardown().await;
 }

@@ -16,7 +16,7 @@ struct Certified {
     trust: RootCertStore,
 }
 
-fn certify(stage: &mut Stage) -> Certified {
+fn certify(env: &mut TestEnv) -> Certified {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let files = tempfile::tempdir().expect("a folder");
     for (key, name, text) in [
@@ -29,7 +29,7 @@ fn certify(stage: &mut Stage) -> Certified {
     ] {
         let path = files.path().join(name);
         std::fs::write(&path, text).expect("written");
-        stage.set(key, path.to_str().expect("UTF-8"));
+        env.set(key, path.to_str().expect("UTF-8"));
     }
     let mut trust = RootCertStore::empty();
     trust.add(made.cert.der().clone()).expect("a certificate");
@@ -40,15 +40,15 @@ fn certify(stage: &mut Stage) -> Certified {
 }
 
 #[tokio::test]
-async fn it_serves_over_tls_and_nothing_else_beside() {
-    let (mut stage, _worker) = Stage::with_worker().await;
-    let customer = stage.customer().await;
-    let usage = stage.usage(customer.account, 20).await;
-    let certified = certify(&mut stage);
-    stage.set("GATEWAY__LISTEN", "0.0.0.0:0");
-    let mut gateway = stage.start_gateway().await;
+async fn with_tls_it_serves_only_tls() {
+    let (mut env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    let certified = certify(&mut env);
+    env.set("GATEWAY__LISTEN", "0.0.0.0:0");
+    let mut gateway = env.start_gateway().await;
     gateway.address.set_ip([127, 0, 0, 1].into());
-    let call = Call::revert(customer.account, usage, 5).key("job-1");
+    let request = HttpRequest::revert(customer.account, usage, 5).key("job-1");
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -63,12 +63,12 @@ async fn it_serves_over_tls_and_nothing_else_beside() {
         let stream = TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await;
-        let mut line = Wire::over(stream.expect("a handshake"));
-        line.write(&call.bytes()).await;
-        assert_eq!(line.reply().await.status, 200);
+        let mut connection = HttpConnection::over(stream.expect("a handshake"));
+        connection.write(&request.bytes()).await;
+        assert_eq!(connection.response().await.status, 200);
     }
     let mut plain = gateway.connect().await;
-    plain.write(&call.bytes()).await;
+    plain.write(&request.bytes()).await;
     assert!(!plain.ended().await.contains("HTTP"), "no HTTP in clear");
     let mut old = gateway.connect().await;
     old.write(&client_hello_of_tls_1_1()).await;
@@ -81,28 +81,28 @@ async fn it_serves_over_tls_and_nothing_else_beside() {
         log.contains("tls=true") && !log.contains("in clear"),
         "{log}"
     );
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn in_clear_beyond_the_machine_it_warns() {
-    let mut stage = Stage::new().await;
-    stage.set("GATEWAY__LISTEN", "0.0.0.0:0");
-    let gateway = stage.start_gateway().await;
+async fn listening_unencrypted_beyond_loopback_warns() {
+    let mut env = TestEnv::new().await;
+    env.set("GATEWAY__LISTEN", "0.0.0.0:0");
+    let gateway = env.start_gateway().await;
     let log = gateway.process.log();
     assert!(
         log.contains("cross the network in clear") && log.contains("tls=false"),
         "{log}"
     );
-    stage.strike().await;
+    env.teardown().await;
 }
 
 #[tokio::test]
-async fn files_that_can_not_be_used_end_the_start() {
-    let mut stage = Stage::new().await;
-    let _certified = certify(&mut stage);
-    let cert = stage.setting("GATEWAY__CERT_FILE").expect("set").to_owned();
-    let key = stage.setting("GATEWAY__KEY_FILE").expect("set").to_owned();
+async fn unusable_certificate_files_end_the_start() {
+    let mut env = TestEnv::new().await;
+    let _certified = certify(&mut env);
+    let cert = env.setting("GATEWAY__CERT_FILE").expect("set").to_owned();
+    let key = env.setting("GATEWAY__KEY_FILE").expect("set").to_owned();
     let other = rcgen::generate_simple_self_signed(["x".to_owned()]).expect("a certificate");
     let others = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&others, other.signing_key.serialize_pem()).expect("written");
@@ -117,13 +117,13 @@ async fn files_that_can_not_be_used_end_the_start() {
         (&cert, &cert, "gateway.key_file: "),
         (&cert, &others, "do not belong together"),
     ] {
-        stage.set("GATEWAY__CERT_FILE", cert);
-        stage.set("GATEWAY__KEY_FILE", key);
-        let mut gateway = stage.spawn_gateway();
+        env.set("GATEWAY__CERT_FILE", cert);
+        env.set("GATEWAY__KEY_FILE", key);
+        let mut gateway = env.spawn_gateway();
         assert_eq!(gateway.ended().await.code(), Some(1));
         assert!(gateway.log().contains(said), "{}", gateway.log());
     }
-    stage.strike().await;
+    env.teardown().await;
 }
 
 /// A record with the hello of a client that knows TLS 1.1 and one cipher suite of its time.

@@ -1,4 +1,4 @@
-//! What can be wrong with a connection.
+//! The faults of a connection.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ pub enum Direction {
 /// What becomes of the bytes that go one way.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Way {
-    /// Nothing passes, not even the end of the connection; what comes is held until the silence ends.
+    /// Nothing passes, not even the end of the connection; what comes is held until the silence
+    /// ends.
     pub silent: bool,
     /// Each piece arrives so much later, in its order.
     pub delay: Duration,
@@ -58,11 +59,11 @@ impl Conditions {
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Both sides are told in order (FIN).
+    /// Both sides get an orderly end (FIN).
     Close,
-    /// Both sides are told harshly (RST).
+    /// Both sides get a reset (RST).
     Reset,
-    /// The client is told harshly. The server is told nothing, and hears no more of the connection.
+    /// The client gets a reset. The server gets nothing at all, and no more bytes.
     ServerForgotten,
     /// The other way round.
     ClientForgotten,

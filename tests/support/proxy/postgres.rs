@@ -1,31 +1,31 @@
 //! The messages of one PostgreSQL connection, read on their way through the proxy.
 //!
-//! Each is a type byte and a length, but for those before the start, which have no type. A client that asks
-//! for TLS is not understood.
+//! Each message is a type byte and a length, except the startup message, which has no type. A
+//! client that asks for TLS is not understood.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Direction, Ending, Losses, Shared, lock};
 
-/// The statement that applies a batch has more parameters than any other of the worker: an array for each
-/// column of a request.
+/// The statement that applies a batch has more parameters than any other of the worker: an array
+/// for each column of a request.
 const PARAMETERS_OF_APPLY: u16 = 12;
 
-/// What becomes of a piece of the conversation.
-pub enum Verdict {
+/// What the proxy does with a piece that it read.
+pub enum PieceAction {
     Pass,
     Lose,
     LoseAndEnd(Ending),
 }
 
 #[derive(Default)]
-pub struct Conversation {
+pub struct PostgresSession {
     parses: AtomicU64,
-    heard: Mutex<Heard>,
+    state: Mutex<SessionState>,
 }
 
-struct Heard {
+struct SessionState {
     client: Messages,
     server: Messages,
     in_transaction: bool,
@@ -34,7 +34,7 @@ struct Heard {
     succeeded: bool,
 }
 
-impl Default for Heard {
+impl Default for SessionState {
     fn default() -> Self {
         Self {
             client: Messages {
@@ -52,39 +52,39 @@ impl Default for Heard {
     }
 }
 
-impl Conversation {
+impl PostgresSession {
     pub fn parses(&self) -> u64 {
         self.parses.load(Ordering::SeqCst)
     }
 
     /// Reads a piece before it is passed on.
-    pub fn hear(&self, direction: Direction, piece: &[u8], shared: &Shared) -> Verdict {
-        let mut heard = lock(&self.heard);
+    pub fn read_piece(&self, direction: Direction, piece: &[u8], shared: &Shared) -> PieceAction {
+        let mut state = lock(&self.state);
         match direction {
             Direction::ToServer => {
-                self.hear_client(&mut heard, piece, shared);
-                Verdict::Pass
+                self.read_client(&mut state, piece, shared);
+                PieceAction::Pass
             }
-            Direction::ToClient => heard.hear_server(piece, shared),
+            Direction::ToClient => state.read_server(piece, shared),
         }
     }
 
-    fn hear_client(&self, heard: &mut Heard, piece: &[u8], shared: &Shared) {
-        heard.client.bytes.extend_from_slice(piece);
-        while let Some((kind, payload)) = heard.client.next() {
+    fn read_client(&self, state: &mut SessionState, piece: &[u8], shared: &Shared) {
+        state.client.bytes.extend_from_slice(piece);
+        while let Some((kind, payload)) = state.client.next() {
             match kind {
                 b'P' => {
                     self.parses.fetch_add(1, Ordering::SeqCst);
                 }
                 b'B' if parameters(&payload) >= Some(PARAMETERS_OF_APPLY) => {
                     let losses = *lock(&shared.losses);
-                    let Some(losses) = losses.filter(|_| !heard.in_transaction) else {
+                    let Some(losses) = losses.filter(|_| !state.in_transaction) else {
                         continue;
                     };
                     let count = shared.applied.fetch_add(1, Ordering::SeqCst) + 1;
                     if count.is_multiple_of(losses.every) {
-                        heard.losing = Some(losses);
-                        heard.succeeded = false;
+                        state.losing = Some(losses);
+                        state.succeeded = false;
                     }
                 }
                 _ => {}
@@ -93,10 +93,10 @@ impl Conversation {
     }
 }
 
-impl Heard {
-    /// The worker waits for each answer before it sends more, so all that comes while an answer is being lost
-    /// is that answer.
-    fn hear_server(&mut self, piece: &[u8], shared: &Shared) -> Verdict {
+impl SessionState {
+    /// The worker waits for each answer before it sends more, so all that comes while an answer is
+    /// being lost is that answer.
+    fn read_server(&mut self, piece: &[u8], shared: &Shared) -> PieceAction {
         self.server.bytes.extend_from_slice(piece);
         let losing = self.losing;
         while let Some((kind, payload)) = self.server.next() {
@@ -109,15 +109,15 @@ impl Heard {
                         if self.succeeded {
                             shared.lost.fetch_add(1, Ordering::SeqCst);
                         }
-                        return Verdict::LoseAndEnd(losses.ending);
+                        return PieceAction::LoseAndEnd(losses.ending);
                     }
                 }
                 _ => {}
             }
         }
         match losing {
-            Some(_) => Verdict::Lose,
-            None => Verdict::Pass,
+            Some(_) => PieceAction::Lose,
+            None => PieceAction::Pass,
         }
     }
 }

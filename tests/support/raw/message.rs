@@ -1,4 +1,4 @@
-//! A message as bytes, and what can be told of it without parsing its headers.
+//! A message as bytes, and the ids that can be read without parsing its headers.
 
 /// A message as it came.
 #[derive(Clone, Debug)]
@@ -34,8 +34,8 @@ impl RawMessage {
             let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
             (4, length as usize)
         };
-        // From the content type on: encoding, headers, delivery mode, priority, correlation id, reply to,
-        // expiration, message id.
+        // From the content type on: encoding, headers, delivery mode, priority, correlation id,
+        // reply to, expiration, message id.
         let widths = [
             short, short, table, octet, octet, short, short, short, short,
         ];

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::common::check::CheckStatus::{Error, Warning};
 use crate::common::check::{Check, CheckStatus};
 
 fn sound() -> Value {
@@ -30,59 +31,39 @@ fn told(role: QueueRole, answer: &Value, version: &str) -> Vec<Check> {
 }
 
 #[test]
-fn each_way_to_lose_a_request_is_found() {
+fn each_queue_setting_that_loses_requests_is_found() {
     assert_eq!(
         judged(QueueRole::Work, &sound(), "4.0.5")[0].0,
         CheckStatus::Ok
     );
     for (path, value, status, said) in [
-        (
-            "/type",
-            json!("classic"),
-            CheckStatus::Error,
-            "type classic",
-        ),
-        ("/durable", json!(false), CheckStatus::Error, "restart"),
-        (
-            "/auto_delete",
-            json!(true),
-            CheckStatus::Error,
-            "who consumes it",
-        ),
-        (
-            "/online",
-            json!(["a"]),
-            CheckStatus::Error,
-            "1 of the 3 members",
-        ),
-        (
-            "/online",
-            json!(["a", "b"]),
-            CheckStatus::Warning,
-            "2 of the 3 members",
-        ),
+        ("/type", json!("classic"), Error, "type classic"),
+        ("/durable", json!(false), Error, "restart"),
+        ("/auto_delete", json!(true), Error, "who consumes it"),
+        ("/online", json!(["a"]), Error, "1 of the 3 members"),
+        ("/online", json!(["a", "b"]), Warning, "2 of the 3 members"),
         (
             "/arguments/x-dead-letter-exchange",
             json!(null),
-            CheckStatus::Error,
+            Error,
             "no dead-letter exchange",
         ),
         (
             "/arguments/x-dead-letter-strategy",
             json!(null),
-            CheckStatus::Error,
+            Error,
             "at-most-once",
         ),
         (
             "/arguments/x-overflow",
             json!("drop-head"),
-            CheckStatus::Error,
+            Error,
             "overflow drop-head",
         ),
         (
             "/effective_policy_definition",
             json!({"overflow": "drop-head", "max-length": 3}),
-            CheckStatus::Error,
+            Error,
             "overflow drop-head by a policy",
         ),
         (
@@ -94,37 +75,37 @@ fn each_way_to_lose_a_request_is_found() {
         (
             "/arguments/x-delivery-limit",
             json!(20),
-            CheckStatus::Error,
+            Error,
             "after 20 deliveries",
         ),
         (
             "/arguments/x-delivery-limit",
             json!(null),
-            CheckStatus::Error,
+            Error,
             "after 20 deliveries",
         ),
         (
             "/arguments/x-max-length-bytes",
             json!(null),
-            CheckStatus::Warning,
+            Warning,
             "no bound",
         ),
         (
             "/effective_policy_definition",
             json!({"delivery-limit": 3}),
-            CheckStatus::Error,
+            Error,
             "after 3 deliveries",
         ),
         (
             "/effective_policy_definition",
             json!({"message-ttl": 9}),
-            CheckStatus::Warning,
+            Warning,
             "older than 9 ms",
         ),
         (
             "/effective_policy_definition",
             json!({"expires": 9}),
-            CheckStatus::Error,
+            Error,
             "deleted when nobody",
         ),
     ] {
@@ -149,7 +130,7 @@ fn each_way_to_lose_a_request_is_found() {
 }
 
 #[test]
-fn rungs_lead_back_after_their_delay_and_letters_stay() {
+fn rungs_must_expire_and_dead_letters_must_stay() {
     let rung = QueueRole::Rung { delay_ms: 5000 };
     let mut answer = sound();
     answer["arguments"]["x-dead-letter-exchange"] = json!("");
@@ -174,14 +155,8 @@ fn rungs_lead_back_after_their_delay_and_letters_stay() {
             .1
             .contains("older than 100 ms")
     );
-    assert_eq!(
-        judged(QueueRole::Dead, &answer, "")[0].0,
-        CheckStatus::Error
-    );
-    assert_eq!(
-        judged(QueueRole::Replies, &answer, "")[0].0,
-        CheckStatus::Warning
-    );
+    assert_eq!(judged(QueueRole::Dead, &answer, "")[0].0, Error);
+    assert_eq!(judged(QueueRole::Replies, &answer, "")[0].0, Warning);
     let mut answer = sound();
     answer["arguments"]["x-delivery-limit"] = json!(50);
     assert!(
@@ -192,9 +167,9 @@ fn rungs_lead_back_after_their_delay_and_letters_stay() {
 }
 
 #[test]
-fn a_consumer_timeout_that_is_too_short_is_told() {
+fn a_too_short_consumer_timeout_is_reported() {
     let settings = Settings::load_from(None, []).expect("the defaults are valid");
-    for (timeout, status) in [(60_000, CheckStatus::Warning), (1_800_000, CheckStatus::Ok)] {
+    for (timeout, status) in [(60_000, Warning), (1_800_000, CheckStatus::Ok)] {
         let (mut answer, mut checks) = (sound(), Checks::default());
         answer["arguments"]["x-consumer-timeout"] = json!(timeout);
         let queue = QueueInfo {
@@ -211,7 +186,7 @@ fn a_consumer_timeout_that_is_too_short_is_told() {
 }
 
 #[test]
-fn what_a_policy_spoils_is_taken_out_of_the_policy() {
+fn the_remedy_removes_a_bad_key_from_the_policy() {
     let rung = QueueRole::Rung { delay_ms: 5000 };
     let mut led_back = sound();
     led_back["arguments"]["x-dead-letter-exchange"] = json!("");
@@ -250,11 +225,7 @@ fn what_a_policy_spoils_is_taken_out_of_the_policy() {
         }
         answer["effective_policy_definition"] = policy;
         let found = told(role, &answer, "4.0.5");
-        assert_eq!(
-            (found.len(), found[0].status),
-            (1, CheckStatus::Error),
-            "{found:?}"
-        );
+        assert_eq!((found.len(), found[0].status), (1, Error), "{found:?}");
         let remedy = found[0].remedy.as_deref().expect("there is one");
         assert!(remedy.contains("out of the policy"), "{found:?}");
         // The same by its own arguments, which nobody can change.

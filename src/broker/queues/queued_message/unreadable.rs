@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_text_all_the_same_is_told() {
+    fn readable_parts_of_an_unreadable_message_are_kept() {
         let read = letter(&payload(0x0080, b"\x02\xff\xfe"));
         assert_eq!(read.message_id.as_deref(), Some("\u{fffd}\u{fffd}"));
         let values = b"\0\0\0\x04\x02\xff\xfet\x02id\0\0\0\0\0\0\0\x07\x05alice";
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_absent() {
+    fn truncated_properties_are_absent() {
         for cut in [&b""[..], b"\0", b"\x09short", b"\xff\xff\xff\xffx"] {
             for flags in [0x0080, 0x2080, 0xfff0] {
                 let read = letter(&payload(flags, cut));

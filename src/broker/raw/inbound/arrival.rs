@@ -1,22 +1,22 @@
-//! What is known of a message that came, beside what the client tells of it.
+//! The facts about a message that its frames showed.
 
-/// A message that came in whole.
+/// A complete message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Arrival {
     pub channel: u16,
     pub tag: u64,
-    /// What it takes of the bytes in flight.
+    /// Its share of the bytes in flight.
     pub bytes: u64,
-    /// Whether the client sees its own properties. Others can't be parsed.
+    /// Whether lapin sees its own properties. If not, they can't be parsed.
     pub readable: bool,
     pub cut: Option<Cut>,
 }
 
-/// A body of which only the first bytes were passed on.
+/// A body of which only the beginning was passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The size of the whole, in bytes.
+    /// The size of the whole body, in bytes.
     pub bytes: u64,
-    /// The digest of the whole.
+    /// The SHA-256 of the whole body.
     pub sha256: [u8; 32],
 }

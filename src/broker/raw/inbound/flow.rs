@@ -1,4 +1,4 @@
-//! The bytes of a connection's deliveries that are in flight: read, and not settled yet.
+//! The bytes of a connection's deliveries in flight: read and not settled.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,25 +6,25 @@ use std::task::{Context, Poll, Waker};
 
 use super::arrival::Arrival;
 
-/// What a connection's reader and its consumers share.
+/// The state that a connection's reader and its consumers share.
 #[derive(Debug)]
 pub struct Flow {
-    /// Bytes in flight from which on nothing is read.
+    /// The number of bytes in flight at which no further frame is read.
     max: u64,
-    /// Bytes of a body that are passed on.
+    /// The largest part of a body that is passed on, in bytes.
     body_max: u64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Largest frame that the client takes, in bytes.
+    /// The largest frame that lapin accepts, in bytes.
     frame_max: usize,
     bytes: u64,
-    /// Messages that came in whole and are not settled. While there are none, reading goes on: otherwise a message
-    /// larger than the bound would never come.
+    /// The number of complete messages that are not settled. If it is zero, reading goes on:
+    /// otherwise a message larger than the bound would never be complete.
     messages: usize,
-    /// What came and was not taken yet, by channel.
+    /// The complete messages that no consumer took yet, by channel.
     arrived: BTreeMap<u16, VecDeque<Arrival>>,
     reader: Option<Waker>,
 }
@@ -42,7 +42,7 @@ impl Flow {
         self.body_max
     }
 
-    /// The largest frame, which both sides agree on before anything is consumed.
+    /// Sets the largest frame, which is negotiated before the first delivery.
     pub fn set_frame_max(&self, bytes: usize) {
         self.state().frame_max = bytes;
     }
@@ -51,13 +51,13 @@ impl Flow {
         self.state().frame_max
     }
 
-    /// Deliveries of that channel are to be counted.
+    /// Begins to count the deliveries of a channel.
     pub fn open(&self, channel: u16) {
         self.close(channel);
         self.state().arrived.insert(channel, VecDeque::new());
     }
 
-    /// They no longer are: nobody takes them.
+    /// Ends the count of a channel.
     pub fn close(&self, channel: u16) {
         let mut state = self.state();
         for arrival in state.arrived.remove(&channel).unwrap_or_default() {
@@ -65,7 +65,7 @@ impl Flow {
         }
     }
 
-    /// Whether something may be read; otherwise the reader is told once it may.
+    /// Whether a frame may be read. If not, the reader is woken once it may.
     pub fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state();
         if self.has_too_much(&state) {
@@ -75,12 +75,12 @@ impl Flow {
         Poll::Ready(())
     }
 
-    /// So many bytes of a message are being read.
+    /// Counts bytes of a message that is being read.
     pub fn arriving(&self, bytes: u64) {
         self.state().bytes += bytes;
     }
 
-    /// A message came in whole.
+    /// Adds a complete message.
     pub fn arrived(&self, arrival: Arrival) {
         let mut state = self.state();
         state.messages += 1;
@@ -90,7 +90,8 @@ impl Flow {
         }
     }
 
-    /// Takes what is known of a delivery, and holds its bytes. What came before it on its channel was lost on the way.
+    /// Takes the facts about a delivery, and its share of the bytes. Earlier entries of the channel
+    /// are dropped: their deliveries were lost.
     pub fn take(self: &Arc<Self>, channel: u16, tag: u64) -> Option<(Arrival, Held)> {
         let mut state = self.state();
         loop {
@@ -103,13 +104,13 @@ impl Flow {
         }
     }
 
-    /// Messages that came in whole and are not settled.
+    /// The number of complete messages that are not settled.
     #[cfg(test)]
     pub fn messages(&self) -> usize {
         self.state().messages
     }
 
-    /// Whether nothing more may be read.
+    /// Whether no further frame may be read.
     pub fn is_full(&self) -> bool {
         self.has_too_much(&self.state())
     }
@@ -129,12 +130,12 @@ impl Flow {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock.
+        // No code panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The bytes of a delivery. They are in flight until it is dropped.
+/// A delivery's share of the bytes in flight, until it is dropped.
 #[derive(Debug)]
 pub struct Held {
     flow: Arc<Flow>,
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_while_too_much_is_in_flight() {
+    fn reading_stops_while_too_many_bytes_are_in_flight() {
         let flow = Flow::new(100, 1000);
         flow.open(1);
         for tag in 1..=2 {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_larger_than_the_bound_comes_alone() {
+    fn a_message_above_the_bound_is_in_flight_alone() {
         let flow = Flow::new(100, 1000);
         flow.open(1);
         flow.arriving(300);
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_takes_is_not_in_flight() {
+    fn a_dropped_delivery_is_not_in_flight() {
         let flow = Flow::new(100, 1000);
         flow.open(1);
         for tag in 1..=3 {

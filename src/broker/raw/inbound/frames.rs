@@ -1,4 +1,4 @@
-//! The frames of a connection on their way to the client: pure, bytes in and bytes out.
+//! Inspects and rewrites the frames of a connection: bytes in, bytes out, without I/O.
 
 use std::collections::BTreeMap;
 
@@ -9,57 +9,57 @@ use super::arrival::{Arrival, Cut};
 use super::flow::Flow;
 use super::parse_check::parses;
 
-/// Kind, channel and size, before a frame's payload.
+/// The size of a frame's header (kind, channel, size), in bytes.
 const HEAD: usize = 7;
 
-/// The mark after it.
+/// The mark at the end of a frame.
 const END: u8 = 0xce;
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
 
-/// Class and method of a delivery.
+/// Class and method of `basic.deliver`.
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
 
-/// Class, weight and body size, at the beginning of a content header.
+/// The size of class, weight and body size in a content header, in bytes.
 const SIZED: usize = 12;
 
-/// Memory that parsed properties take, in bytes for each byte of theirs.
+/// The memory that parsed properties take, in bytes per byte on the wire.
 const HEADER_WEIGHT: u64 = 8;
 
-/// Frames of which a part may be on its way.
+/// The state of the frames, which may be incomplete.
 pub struct Frames {
     /// Bytes of a body that are passed on.
     body_max: u64,
     step: Step,
-    /// What goes before everything else, in place of something that was taken out.
+    /// Bytes that replace a removed frame, and are passed on first.
     inserted: BytesMut,
-    /// Messages that are not whole yet, by channel.
+    /// The incomplete messages, by channel.
     arriving: BTreeMap<u16, Arriving>,
 }
 
-/// What is done with the next bytes.
+/// The treatment of the next bytes.
 enum Step {
     /// A frame begins.
     Frame,
-    /// So many belong to a frame that is passed on as it is.
+    /// The number of bytes left of a frame that is passed on unchanged.
     Pass(u64),
-    /// So many belong to one that is not.
+    /// The number of bytes left of a frame that is dropped.
     Drop(u64),
-    /// So many are of a body that is cut, and of the mark after them.
+    /// The number of bytes left of a body frame that is cut, including the end mark.
     Cut { channel: u16, left: u64 },
 }
 
-/// A message whose beginning came.
+/// An incomplete message.
 struct Arriving {
     tag: u64,
     readable: bool,
     bytes: u64,
     body: u64,
-    /// Bytes of the body that did not come yet.
+    /// The number of outstanding bytes of the body.
     missing: u64,
-    /// Where the body is cut: its beginning, which is passed on at the end, and the digest of what came.
+    /// If the body is cut: its beginning, which is passed on at the end, and the digest so far.
     cut: Option<(Vec<u8>, Context)>,
 }
 
@@ -73,13 +73,13 @@ impl Frames {
         }
     }
 
-    /// Whether the client has everything of the last frame.
+    /// Whether the last frame is passed on completely.
     pub fn between_frames(&self) -> bool {
         self.inserted.is_empty() && matches!(self.step, Step::Frame)
     }
 
-    /// Moves what can be moved from `input` to `out`, and returns how much that is. No frame is begun
-    /// while too many bytes are in flight, unless `anyway`. Zero: more input or more room is needed.
+    /// Moves bytes from `input` to `out`, and returns their number. No frame is begun while too
+    /// many bytes are in flight, unless `anyway`. Zero: more input or more room is needed.
     pub fn pass_on(
         &mut self,
         input: &mut BytesMut,
@@ -120,7 +120,7 @@ impl Frames {
         passed
     }
 
-    /// Looks at a frame. `false`: there is not enough of it.
+    /// Inspects a frame. `false`: more bytes are needed.
     fn begin(&mut self, input: &mut BytesMut, flow: &Flow) -> bool {
         let Some(&[kind, high, low, ref size @ ..]) = input.first_chunk::<HEAD>() else {
             return false;
@@ -147,7 +147,7 @@ impl Frames {
         true
     }
 
-    /// A method. That of a delivery has texts of the publisher.
+    /// Inspects a method. `basic.deliver` contains texts of the publisher.
     fn method(&mut self, channel: u16, frame: &[u8]) {
         let length = frame.len() as u64;
         self.step = Step::Pass(length);
@@ -164,7 +164,7 @@ impl Frames {
         };
         let readable = parses(frame);
         if !readable {
-            // Without the names of exchange and routing key.
+            // The replacement has no exchange and no routing key.
             let kept = &payload[..payload.len().min(tag_at + 9)];
             self.insert(METHOD, channel, &[kept, &[0, 0]].concat());
             self.step = Step::Drop(length);
@@ -180,7 +180,7 @@ impl Frames {
         self.arriving.insert(channel, arriving);
     }
 
-    /// A message's size and properties; of a frame that is too large for the client the size alone.
+    /// Inspects a content header. If the frame is too large for lapin, only the size is passed on.
     fn header(&mut self, channel: u16, frame: &[u8], fits: bool, size: u64, flow: &Flow) {
         let Some(arriving) = self.arriving.get_mut(&channel) else {
             return;
@@ -213,7 +213,7 @@ impl Frames {
         self.whole(channel, flow);
     }
 
-    /// A part of a message's body.
+    /// Inspects a body frame.
     fn body(&mut self, input: &mut BytesMut, channel: u16, size: u64, flow: &Flow) {
         let Some(arriving) = self.arriving.get_mut(&channel) else {
             return;
@@ -231,7 +231,7 @@ impl Frames {
         self.whole(channel, flow);
     }
 
-    /// Reads a part of a body that is cut: its first bytes are kept, all of them are digested.
+    /// Reads a part of a body that is cut: the first bytes are kept, all bytes are digested.
     fn cut(&mut self, input: &mut BytesMut) {
         let Step::Cut {
             channel,
@@ -240,7 +240,7 @@ impl Frames {
         else {
             return;
         };
-        // All but the mark at the frame's end.
+        // Without the end mark.
         let count = at_most(input.len(), *left - 1);
         if count == 0 {
             input.advance(1);
@@ -258,8 +258,8 @@ impl Frames {
         *left -= count as u64;
     }
 
-    /// Tells of a message whose last bytes are here: before the client has them, since it might be asked for the
-    /// message at once.
+    /// Reports a complete message before lapin receives its last bytes, since a consumer may take
+    /// the delivery at once.
     fn whole(&mut self, channel: u16, flow: &Flow) {
         let is_whole = |arriving: &Arriving| arriving.missing == 0;
         if !self.arriving.get(&channel).is_some_and(is_whole) {
@@ -271,7 +271,7 @@ impl Frames {
         let cut = arriving.cut.take().map(|(kept, digest)| {
             arriving.bytes += kept.len() as u64;
             flow.arriving(kept.len() as u64);
-            // A frame has room for what is not its payload.
+            // The frame limit includes the frame's header and end mark.
             for part in kept.chunks(flow.frame_max().saturating_sub(HEAD + 1).max(1)) {
                 self.insert(BODY, channel, part);
             }
@@ -300,7 +300,7 @@ impl Frames {
     }
 }
 
-/// Moves bytes from the one to the other, at most so many, and returns how many.
+/// Moves at most `most` bytes, and returns their number.
 fn moved(from: &mut BytesMut, to: &mut [u8], most: u64) -> usize {
     let count = at_most(from.len().min(to.len()), most);
     to[..count].copy_from_slice(&from[..count]);

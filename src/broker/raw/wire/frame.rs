@@ -1,21 +1,22 @@
-//! A frame as bytes, with what can be told of it without parsing it.
+//! A frame as bytes, and the facts that are known without parsing it.
 
-/// What stands around a frame's payload: kind, channel and length before it, a mark after it.
+/// The number of bytes around a frame's payload: kind, channel and length before it, a mark after
+/// it.
 pub const ENVELOPE_BYTES: usize = 8;
 
-/// What a frame carries.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
     /// A method, such as `basic.get-ok`.
     Method,
-    /// A message's size and properties.
+    /// A content header: size and properties of a message.
     Header,
-    /// A part of its body.
+    /// A part of a body.
     Body,
 }
 
-/// A frame. Of a body no more is kept than was asked for, and of what is larger than a frame may be no more than the
-/// first bytes.
+/// A frame. Of a body, only the requested bytes are kept; of a payload above the frame limit, only
+/// the first bytes.
 pub struct Frame {
     pub kind: FrameKind,
     pub payload_bytes: u64,
@@ -24,12 +25,12 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// All of it, as the client would parse it; `None` of a body, or where it is larger than a frame may be.
+    /// The whole frame, as lapin would parse it. `None` for a body, or above the frame limit.
     pub fn whole(&self) -> Option<&[u8]> {
         self.whole.then_some(&self.bytes)
     }
 
-    /// All of it, even where it is larger than a frame may be, unless too much of it was left out.
+    /// The whole frame, even above the frame limit. `None` if bytes were left out.
     pub fn complete(&self) -> Option<&[u8]> {
         let size = self.bytes.len().checked_sub(ENVELOPE_BYTES)?;
         (size as u64 == self.payload_bytes).then_some(&self.bytes)
@@ -42,17 +43,17 @@ impl Frame {
         (self.kind == FrameKind::Method).then_some((class, method))
     }
 
-    /// A number within the payload.
+    /// A 16-bit number within the payload.
     pub fn u8_at(&self, offset: usize) -> Option<u8> {
         self.payload_at(offset).map(u8::from_be_bytes)
     }
 
-    /// The same of eight bytes.
+    /// A 64-bit number within the payload.
     pub fn u64_at(&self, offset: usize) -> Option<u64> {
         self.payload_at(offset).map(u64::from_be_bytes)
     }
 
-    /// What is kept of the payload.
+    /// The kept part of the payload.
     pub fn payload(&self) -> &[u8] {
         let kept = self.bytes.get(ENVELOPE_BYTES - 1..).unwrap_or_default();
         let size = usize::try_from(self.payload_bytes).unwrap_or(usize::MAX);

@@ -32,7 +32,7 @@ fn refused(body: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_amount_is_a_positive_int64_as_a_number_or_a_decimal_string() {
+fn an_amount_is_a_positive_int64_or_its_string() {
     for (text, amount) in [
         ("1", 1),
         ("\"1\"", 1),
@@ -92,7 +92,7 @@ fn an_amount_is_a_positive_int64_as_a_number_or_a_decimal_string() {
 }
 
 #[test]
-fn both_spellings_and_any_case_of_a_uuid_are_one_request() {
+fn key_spelling_and_uuid_case_do_not_count() {
     let snake = format!(r#"{{"usage_id":"{USAGE}","billing_id":"{ORG}","amount":2}}"#);
     let camel = format!(
         r#"{{"amount":"2","billingId":"{}","usageId":"{}","x":[1]}}"#,
@@ -103,7 +103,7 @@ fn both_spellings_and_any_case_of_a_uuid_are_one_request() {
 }
 
 #[test]
-fn an_escaped_key_is_that_key() {
+fn an_escaped_key_equals_the_plain_key() {
     let escaped = body("1").replace("usage_id", r"usage\u005fid");
     assert_eq!(decode(escaped.as_bytes()), decode(body("1").as_bytes()));
 }
@@ -147,7 +147,7 @@ fn every_violation_is_reported_at_once() {
 }
 
 #[test]
-fn what_was_valid_of_an_invalid_request_is_kept_for_its_event() {
+fn valid_fields_of_an_invalid_request_are_kept() {
     let Err(Undecodable::Invalid { fragments, .. }) = decode(body("0").as_bytes()) else {
         panic!("0 is no amount");
     };
@@ -163,7 +163,7 @@ fn what_was_valid_of_an_invalid_request_is_kept_for_its_event() {
 }
 
 #[test]
-fn a_key_given_twice_in_one_spelling_or_both_is_a_violation() {
+fn a_key_given_twice_is_a_violation() {
     for twice in [
         format!(r#"{{"usage_id":"{USAGE}","usage_id":"{USAGE}","org_id":"{ORG}","amount":1}}"#),
         format!(r#"{{"usage_id":"{USAGE}","usageId":"{USAGE}","org_id":"{ORG}","amount":1}}"#),
@@ -193,7 +193,7 @@ fn only_the_hyphenated_form_is_a_uuid() {
 }
 
 #[test]
-fn a_reason_is_at_most_512_characters_without_control_characters() {
+fn a_reason_has_512_characters_and_no_control_chars() {
     let with = |reason: &str| {
         decode(
             json!({"usage_id": USAGE, "org_id": ORG, "amount": 1, "reason": reason})
@@ -218,7 +218,7 @@ fn a_reason_is_at_most_512_characters_without_control_characters() {
 }
 
 #[test]
-fn what_is_no_json_object_is_malformed() {
+fn a_body_that_is_no_json_object_is_malformed() {
     let deep = "[".repeat(100_000);
     let cases: [&[u8]; 18] = [
         b"",
@@ -249,7 +249,7 @@ fn what_is_no_json_object_is_malformed() {
 }
 
 #[test]
-fn half_a_surrogate_pair_and_a_huge_number_are_json() {
+fn a_lone_surrogate_and_a_huge_number_are_json() {
     let with = |more: &str| {
         let text = format!(r#"{{"usage_id":"{USAGE}","org_id":"{ORG}","amount":1,{more}}}"#);
         decode(text.as_bytes()).map_err(violations)
@@ -294,7 +294,7 @@ fn half_a_surrogate_pair_and_a_huge_number_are_json() {
 }
 
 #[test]
-fn what_is_wrong_with_a_body_is_said_in_true_words() {
+fn a_malformed_body_gets_a_precise_message() {
     let said = |body: &str| match decode(body.as_bytes()) {
         Err(Undecodable::Malformed(what)) => what,
         other => panic!("{body}: {other:?}"),

@@ -97,7 +97,7 @@ fn is_readable(header: &[u8]) -> bool {
 }
 
 #[test]
-fn what_the_client_can_parse_is_passed_on_as_it_is() {
+fn frames_that_lapin_can_parse_pass_unchanged() {
     assert!(is_readable(&header(0, 0, b"")));
     assert!(is_readable(&header(0, 0x0080, b"\x04id-1")));
     assert!(is_readable(&headers(b"")));
@@ -105,14 +105,14 @@ fn what_the_client_can_parse_is_passed_on_as_it_is() {
 }
 
 #[test]
-fn headers_nested_as_deep_as_a_frame_allows_are_readable() {
+fn deeply_nested_headers_can_be_parsed() {
     let thread = std::thread::Builder::new().stack_size(crate::broker::raw::inbound::STACK_BYTES);
     let looking = thread.spawn(|| is_readable(&headers(&nested(26_000))));
     assert!(looking.expect("a thread").join().expect("no panic"));
 }
 
 #[test]
-fn what_the_client_can_not_parse_gets_plain_properties() {
+fn unparseable_properties_are_replaced_by_plain_ones() {
     for (what, header) in [
         ("a message id", header(0, 0x0080, b"\x02\xff\xfe")),
         ("a header's name", headers(b"\x02\xff\xfet\x01")),
@@ -136,7 +136,7 @@ fn what_the_client_can_not_parse_gets_plain_properties() {
 }
 
 #[test]
-fn a_routing_key_that_the_client_can_not_parse_is_left_out() {
+fn an_unparseable_routing_key_is_left_out() {
     let flow = flow();
     let bytes = [deliver(1, b"\xff\xfe"), header(0, 0, b"")].concat();
     let came = passed(&bytes, &flow, 9999, 9999);
@@ -146,7 +146,7 @@ fn a_routing_key_that_the_client_can_not_parse_is_left_out() {
 }
 
 #[test]
-fn messages_pass_however_their_bytes_come() {
+fn messages_pass_however_the_bytes_are_split() {
     let large: Vec<u8> = (0..2500u32).flat_map(u32::to_be_bytes).collect();
     let bytes = [
         frame(8, b""),
@@ -225,7 +225,7 @@ fn messages_pass_however_their_bytes_come() {
 }
 
 #[test]
-fn no_frame_begins_while_too_much_is_in_flight() {
+fn no_frame_starts_while_too_many_bytes_are_in_flight() {
     let message = |tag| {
         [
             deliver(tag, b"revert"),

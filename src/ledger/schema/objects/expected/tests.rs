@@ -16,7 +16,7 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_migrations_create_is_read_however_it_is_written() {
+fn objects_of_migrations_are_read_in_any_spelling() {
     let sql = "CREATE TABLE revertd.a (\n    id bigint PRIMARY KEY,\n    b uuid NOT NULL REFERENCES revertd.b,\n\
         \x20   c text UNIQUE, -- not NOT NULL, is it\n    CONSTRAINT a_c CHECK (c <> 'b')\n);\n\
         CREATE TABLE revertd.b (\n    x int,\n    y int,\n    PRIMARY KEY (x, y),\n    CONSTRAINT b_gone CHECK (true)\n);\n\
@@ -65,7 +65,7 @@ fn what_migrations_create_is_read_however_it_is_written() {
 }
 
 #[test]
-fn what_is_created_again_is_compared_with_the_last() {
+fn a_redefined_object_is_compared_with_the_last() {
     let sql = "CREATE FUNCTION revertd.f() RETURNS int LANGUAGE sql AS 'SELECT 1';\n\
         CREATE OR REPLACE FUNCTION revertd.f() RETURNS text LANGUAGE sql AS\n 'SELECT ''two''';";
     let all = created(sql);
@@ -74,7 +74,7 @@ fn what_is_created_again_is_compared_with_the_last() {
 }
 
 #[test]
-fn a_constraint_that_is_put_in_the_place_of_another_is_expected() {
+fn a_replaced_constraint_is_expected() {
     let sql = "CREATE TABLE revertd.a (\n    b text,\n    CONSTRAINT a_b CHECK (b = 'x')\n);\n\
         ALTER TABLE revertd.a\n    ADD COLUMN c integer,\n    ADD COLUMN IF NOT EXISTS d text;\n\
         ALTER TABLE revertd.a DROP CONSTRAINT a_b;\n\
@@ -91,7 +91,7 @@ fn a_constraint_that_is_put_in_the_place_of_another_is_expected() {
 }
 
 #[test]
-fn every_body_and_condition_of_the_migrations_is_read() {
+fn every_function_body_and_condition_is_read() {
     let unread = |(key, definition): &(&Key, &Definition)| {
         let by_columns = ["constraint", "index", "trigger"].contains(&key.kind);
         let by_text = ["index", "trigger", "function"].contains(&key.kind);

@@ -1,0 +1,191 @@
+//! Publishes messages on a worker's channel, and replaces the channel when that is needed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::error;
+
+use super::super::batch_recorder::BatchRecorder;
+use super::super::messages::{MessageRole, Outgoing};
+use super::super::shared::Shared;
+use crate::broker::{Broker, BrokerError, PublishResult, Publisher};
+use crate::common::backoff::Backoff;
+use crate::domain::event::Event;
+use crate::telemetry;
+
+/// The longest time for which a worker keeps a batch whose messages no queue takes. It is well below
+/// the broker's acknowledgement timeout.
+const HOLD_AT_MOST: Duration = Duration::from_mins(10);
+
+/// A channel to publish on, and the connections that open its successor.
+pub struct Sender {
+    pub shared: Arc<Shared>,
+    pub broker: Arc<Broker>,
+    publisher: Publisher,
+}
+
+/// A wait with a batch in flight, while the broker refuses its messages.
+pub struct PublishHold {
+    began: Instant,
+    backoff: Backoff,
+    /// Readiness shows the pause as long as this is there.
+    refusing: Option<telemetry::PublishRefusal>,
+}
+
+/// Messages that were published and are not confirmed.
+#[derive(Default)]
+pub struct Unconfirmed<'a> {
+    refused: Vec<Outgoing<'a>>,
+    unanswered: Vec<Outgoing<'a>>,
+    /// Not published, since earlier ones were not answered.
+    unsent: Vec<Outgoing<'a>>,
+}
+
+impl PublishHold {
+    pub fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            refusing: None,
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.began.elapsed() >= HOLD_AT_MOST
+    }
+
+    /// Waits for the backoff. A stop waits with it, as long as it may.
+    pub async fn wait(&mut self, shared: &Shared, error: &BrokerError) {
+        let wait = self.backoff.next_wait();
+        let event = "publishing_paused";
+        error!(event, %error, retry_in = ?wait, "paused: publishing");
+        let refused = || shared.telemetry.status.refused();
+        self.refusing.get_or_insert_with(refused);
+        sleep(wait).await;
+    }
+}
+
+impl<'a> Unconfirmed<'a> {
+    /// All of them.
+    pub fn all(self) -> impl Iterator<Item = Outgoing<'a>> {
+        let all = self.refused.into_iter().chain(self.unanswered);
+        all.chain(self.unsent)
+    }
+}
+
+impl Sender {
+    pub fn new(shared: Arc<Shared>, broker: Arc<Broker>, publisher: Publisher) -> Self {
+        Self {
+            shared,
+            broker,
+            publisher,
+        }
+    }
+
+    /// Replaces the channel.
+    pub async fn reopen(&mut self) -> Result<(), BrokerError> {
+        self.publisher = self.broker.publisher().await?;
+        Ok(())
+    }
+
+    /// Publishes messages, and returns those that a queue refused on two channels, or did not
+    /// confirm.
+    pub async fn send_twice<'m>(
+        &mut self,
+        outgoing: Vec<Outgoing<'m>>,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
+    ) -> Result<Vec<Outgoing<'m>>, BrokerError> {
+        let mut sent = self.send(outgoing, recorder, hold).await?;
+        let mut failed = Vec::new();
+        // If the first message of a channel for a quorum queue met a leader that had just died, the
+        // channel has every later one refused until that node is back. A new channel learns of the
+        // new leader.
+        let mut again = std::mem::take(&mut sent.refused);
+        loop {
+            failed.append(&mut sent.refused);
+            failed.append(&mut sent.unanswered);
+            again.append(&mut sent.unsent);
+            if again.is_empty() {
+                return Ok(failed);
+            }
+            self.reopen().await?;
+            sent = self
+                .send(std::mem::take(&mut again), recorder, hold)
+                .await?;
+        }
+    }
+
+    /// Publishes messages, and returns those that are not confirmed.
+    pub async fn send<'m>(
+        &mut self,
+        outgoing: Vec<Outgoing<'m>>,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
+    ) -> Result<Unconfirmed<'m>, BrokerError> {
+        let shared = self.shared.clone();
+        let part = |outgoing: Outgoing<'m>| ((outgoing.index, outgoing.role), outgoing.message);
+        let (places, messages): (Vec<_>, Vec<_>) = outgoing.into_iter().map(part).unzip();
+        let own_queue = |event: &Event| own_queue(&shared, event);
+        let results = loop {
+            match self.publisher.publish_probing(&messages, own_queue).await {
+                Ok(results) => break results,
+                Err(error) if error.is_permanent() && !hold.is_over() => {
+                    hold.wait(&shared, &error).await;
+                    // A new generation would have the batch delivered again.
+                    let _ = self.broker.ensure_topology(&shared.settings).await;
+                    self.reopen().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        recorder.publish_results(&messages, &results);
+        let mut sent = Unconfirmed::default();
+        let mut unroutable = Vec::new();
+        let mut results = results.into_iter();
+        for ((index, role), message) in places.into_iter().zip(messages) {
+            let outgoing = |message| Outgoing {
+                index,
+                role,
+                message,
+            };
+            match (results.next(), role) {
+                (Some(Some(PublishResult::Confirmed)), _) => {}
+                (Some(Some(PublishResult::Refused)), _)
+                | (Some(Some(PublishResult::Unroutable)), MessageRole::OwnEvent) => {
+                    sent.refused.push(outgoing(message));
+                }
+                (Some(Some(PublishResult::Unroutable)), MessageRole::Event) => {
+                    unroutable.push(message);
+                }
+                // It would be lost. The next generation declares what is missing.
+                (
+                    Some(Some(PublishResult::Unroutable)),
+                    MessageRole::Letter | MessageRole::Waiting,
+                ) => {
+                    return Err(message.undeliverable());
+                }
+                (Some(None), _) => sent.unanswered.push(outgoing(message)),
+                (None, _) => sent.unsent.push(outgoing(message)),
+            }
+        }
+        let exchange = shared.settings.topology.reply_exchange.as_str();
+        shared.logs.unroutable(&unroutable, exchange);
+        if !sent.unanswered.is_empty() {
+            // A confirm that comes late could take along the notice of a returned message.
+            self.reopen().await?;
+        }
+        Ok(sent)
+    }
+}
+
+/// revertd's own queue for an event, if there is one.
+pub fn own_queue<'a>(shared: &'a Shared, event: &Event) -> Option<&'a str> {
+    let topology = &shared.settings.topology;
+    if event.is_denied() {
+        return Some(topology.denied_queue.as_str());
+    }
+    let is_there = topology.reply_queue_declare;
+    is_there.then_some(topology.reply_queue.as_str())
+}

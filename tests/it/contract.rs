@@ -1,0 +1,16 @@
+//! How a request is decided, and what the ledger and the event then hold.
+
+mod batches;
+mod concurrency;
+mod frontier;
+mod grants;
+mod idempotency;
+mod model;
+mod org_names;
+mod other_writers;
+mod outcomes;
+mod policies;
+mod precedence;
+mod trust;
+mod versions;
+mod writers;

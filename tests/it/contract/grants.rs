@@ -1,0 +1,6 @@
+//! Authorization by grants.
+
+mod authorization;
+mod client_identity;
+mod command;
+mod setup;

@@ -1,0 +1,17 @@
+//! What an operator uses: commands, settings, startup, permissions, TLS, telemetry.
+
+mod commands;
+pub mod dead_letters;
+mod demo;
+pub mod doctor;
+mod pause;
+pub mod permissions;
+mod printable;
+mod republish;
+mod secrets;
+pub mod startup;
+mod status;
+mod submit_file;
+mod telemetry;
+mod tls;
+mod verify;

@@ -1,0 +1,6 @@
+//! `revertd submit --file`: thousands of requests from one file.
+
+mod answers;
+mod dry_run;
+mod mistakes;
+mod setup;
