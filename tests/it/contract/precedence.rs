@@ -7,6 +7,15 @@ use uuid::Uuid;
 
 use crate::support::*;
 
+/// The request with that login as its client.
+fn by(login: &str, request: Request) -> Request {
+    let properties = request.properties.with_user_id(login.into());
+    Request {
+        properties,
+        ..request
+    }
+}
+
 #[tokio::test]
 async fn the_first_row_of_the_table_decides() {
     let settings = [
@@ -22,13 +31,7 @@ async fn the_first_row_of_the_table_decides() {
         .command(&["grants", "add", &login, &org.to_string()])
         .output();
     assert!(granted.expect("runs").status.success());
-    let by_client = |request: Request| {
-        let properties = request.properties.with_user_id(login.as_str().into());
-        Request {
-            properties,
-            ..request
-        }
-    };
+    let by_client = |request| by(&login, request);
     let (usage, nobody) = (env.usage(account, 20).await, Uuid::new_v4());
     let first = by_client(Request::revert(account, usage, 5)).id("taken");
     env.publish(&first).await;
