@@ -44,7 +44,7 @@ docs: mdbook ## build the book of docs/ into target/book
 docs-serve: mdbook ## show the book on http://localhost:3000, and rebuild it on changes
 	@$(MDBOOK) serve --dest-dir "$(abspath $(TARGET_DIR)/book)"
 
-docs-update: ## write the generated parts of docs/: the configuration's keys, the commands' help
+docs-update: ## write the generated parts of docs/: the configuration's keys, the commands' help, the refusals
 	@UPDATE_DOCS=1 $(CARGO) test --locked --features failpoints --test it -- documents::generated
 
 # Needs Graphviz. The digest in a drawing tells a test which source it was drawn from.

@@ -3,5 +3,7 @@
 pub mod disposition;
 pub mod event;
 pub mod outcome;
+pub mod refusal;
 pub mod request;
 pub mod retry;
+pub mod rpc_code;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::event::Event;
 use crate::domain::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict};
+use crate::domain::refusal::RefusalReason;
 use crate::domain::request::{
     Claim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode,
 };
@@ -165,7 +166,7 @@ pub fn read(
     // A valid request without a client goes to the ledger, which may have an outcome of the time
     // when no client was required.
     let refusal = if needs_client && envelope.client.is_empty() {
-        Refusal::ClientUnknown
+        RefusalReason::ClientUnknown.into()
     } else {
         Refusal::InvalidField(violations)
     };
@@ -299,7 +300,7 @@ fn not_found(request: &RevertRequest, now: Timestamp) -> Outcome {
         org_id: None,
         account_id: None,
         decided_at: now,
-        verdict: Verdict::Refused(Refusal::UsageNotFound),
+        verdict: Verdict::Refused(RefusalReason::UsageNotFound.into()),
     }
 }
 

@@ -9,8 +9,9 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::outcome::{Failure, Metadata, Outcome, Refusal, Verdict, known_reason};
-use crate::domain::request::{Fragments, Reference, RevertRequest, Violation, digest};
+use crate::domain::outcome::{Failure, Metadata, Outcome, Refusal, Verdict};
+use crate::domain::refusal::reason_label;
+use crate::domain::request::{Fragments, Reference, RevertRequest, digest};
 
 mod status;
 
@@ -246,34 +247,13 @@ impl Event {
 
     fn of_refusal(refusal: &Refusal, identity: &[Uuid], time: Timestamp, data: Data<'_>) -> Self {
         let code = refusal.code();
-        let (prefix, data) = match refusal {
-            Refusal::ClientUnknown | Refusal::OrgNotGranted => (DENIED, data.ids()),
-            Refusal::InvalidField(_)
-            | Refusal::BillingAccountNotFound
-            | Refusal::RequestIdReused
-            | Refusal::UsageNotFound
-            | Refusal::RevertOfRevert
-            | Refusal::NotAUsage
-            | Refusal::RevertWindowClosed
-            | Refusal::AlreadyReverted(_)
-            | Refusal::AmountExceedsUsage(_)
-            | Refusal::Stored(_) => ("error", data),
+        let (prefix, data) = if refusal.is_denied() {
+            (DENIED, data.ids())
+        } else {
+            ("error", data)
         };
-        let violations: &[Violation] = match refusal {
-            Refusal::InvalidField(violations) => violations,
-            Refusal::ClientUnknown
-            | Refusal::OrgNotGranted
-            | Refusal::BillingAccountNotFound
-            | Refusal::RequestIdReused
-            | Refusal::UsageNotFound
-            | Refusal::RevertOfRevert
-            | Refusal::NotAUsage
-            | Refusal::RevertWindowClosed
-            | Refusal::AlreadyReverted(_)
-            | Refusal::AmountExceedsUsage(_)
-            | Refusal::Stored(_) => &[],
-        };
-        let error = RpcStatus::new(code, refusal.message(), refusal.metadata(), violations);
+        let (message, metadata) = (refusal.message(), refusal.metadata());
+        let error = RpcStatus::new(code, message, metadata, refusal.violations());
         let data = Data {
             error: Some(error),
             ..data
@@ -320,7 +300,7 @@ impl Event {
         Self {
             id,
             kind,
-            reason: known_reason(reason),
+            reason: reason_label(reason),
             routing_key,
             time,
             body,

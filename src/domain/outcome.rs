@@ -1,12 +1,13 @@
 //! What becomes of a request: applied, refused, or failed; and where its message therefore goes.
 //!
-//! Pure. The order of [`Refusal`]'s variants is the order of the contract's table.
+//! Pure. All that is the same for every refusal of one reason is in the table of `refusal.rs`.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::domain::refusal::{FailureReason, RefusalReason, Row};
 use crate::domain::request::Violation;
 
 /// The decision on an admitted request, as stored; the event follows from it and the request alone.
@@ -49,32 +50,14 @@ pub struct Entry {
 /// Key and value pairs of a refusal's `ErrorInfo`, int64 as decimal strings.
 pub type Metadata = BTreeMap<String, String>;
 
-/// Why a request is refused; in the order in which the reasons are looked at.
+/// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Row 2.
-    ClientUnknown,
-    /// Row 3.
+    /// By a row of the table, with the metadata of the `ErrorInfo`.
+    Row(RefusalReason, Metadata),
+    /// [`RefusalReason::InvalidField`], with every violation.
     InvalidField(Vec<Violation>),
-    /// Row 4.
-    OrgNotGranted,
-    /// Row 5.
-    BillingAccountNotFound,
-    /// Row 6.
-    RequestIdReused,
-    /// Row 7.
-    UsageNotFound,
-    /// Row 8.
-    RevertOfRevert,
-    /// Row 9.
-    NotAUsage,
-    /// Row 10.
-    RevertWindowClosed,
-    /// Row 11, with the earlier entry's id, amount and time.
-    AlreadyReverted(Metadata),
-    /// Row 12, with what remains.
-    AmountExceedsUsage(Metadata),
-    /// One that was stored, by whichever version, with all that its event tells.
+    /// One that was stored, by any version, with all that its event tells.
     Stored(Box<StoredRefusal>),
 }
 
@@ -137,69 +120,34 @@ pub struct Code<'a> {
     pub reason: &'a str,
 }
 
-/// What stands for every reason that this version does not know, where only so many values are allowed.
-pub const OTHER_REASON: &str = "OTHER";
-
-/// A reason as one of those that this version knows, or [`OTHER_REASON`]; empty where there is none.
-#[must_use]
-pub fn known_reason(reason: &str) -> &'static str {
-    let known = Refusal::REASONS
-        .iter()
-        .chain(&Failure::REASONS)
-        .chain(&[""]);
-    known
-        .copied()
-        .find(|known| *known == reason)
-        .unwrap_or(OTHER_REASON)
-}
-
 /// What is wrong with a request without an id, where the policy needs one.
 pub const ID_REQUIRED: &str = "is required with revert.policy = \"cumulative\", so that two partial reverts can be told \
     from one that was sent twice";
 
-/// Row 3's reason, which the statement too can give: under the policy `cumulative`, without a message id.
-pub const INVALID_FIELD: &str = "INVALID_FIELD";
+impl From<RefusalReason> for Refusal {
+    fn from(reason: RefusalReason) -> Self {
+        Self::Row(reason, Metadata::new())
+    }
+}
 
 impl Refusal {
-    /// The reasons of all refusals, in the order in which they are looked at.
-    pub const REASONS: [&'static str; 11] = [
-        "CLIENT_UNKNOWN",
-        INVALID_FIELD,
-        "ORG_NOT_GRANTED",
-        "BILLING_ACCOUNT_NOT_FOUND",
-        "REQUEST_ID_REUSED",
-        "USAGE_NOT_FOUND",
-        "REVERT_OF_REVERT",
-        "NOT_A_USAGE",
-        "REVERT_WINDOW_CLOSED",
-        "ALREADY_REVERTED",
-        "AMOUNT_EXCEEDS_USAGE",
-    ];
-
-    /// The refusal of that reason, as the statement and the table of outcomes spell it.
+    /// The refusal of that reason, as the statement and the table of outcomes spell it. The
+    /// statement refuses with `INVALID_FIELD` only for want of a message id.
     #[must_use]
     pub fn from_reason(reason: &str, metadata: Metadata) -> Option<Self> {
-        Some(match reason {
-            "CLIENT_UNKNOWN" => Self::ClientUnknown,
-            INVALID_FIELD => Self::InvalidField(vec![Violation {
+        let reason = RefusalReason::of_name(reason)?;
+        Some(if reason == RefusalReason::InvalidField {
+            Self::InvalidField(vec![Violation {
                 field: "message_id",
                 description: ID_REQUIRED.into(),
-            }]),
-            "ORG_NOT_GRANTED" => Self::OrgNotGranted,
-            "BILLING_ACCOUNT_NOT_FOUND" => Self::BillingAccountNotFound,
-            "REQUEST_ID_REUSED" => Self::RequestIdReused,
-            "USAGE_NOT_FOUND" => Self::UsageNotFound,
-            "REVERT_OF_REVERT" => Self::RevertOfRevert,
-            "NOT_A_USAGE" => Self::NotAUsage,
-            "REVERT_WINDOW_CLOSED" => Self::RevertWindowClosed,
-            "ALREADY_REVERTED" => Self::AlreadyReverted(metadata),
-            "AMOUNT_EXCEEDS_USAGE" => Self::AmountExceedsUsage(metadata),
-            _ => return None,
+            }])
+        } else {
+            Self::Row(reason, metadata)
         })
     }
 
-    /// The refusal of an outcome: as it was stored with its code and message, or, from before they were, as this version
-    /// has them. `None` where it is not known.
+    /// The refusal of an outcome: with the code and message that were stored, or, if it was stored
+    /// before these were, with those of the table. `None` if this version does not know it.
     #[must_use]
     pub fn of_stored(
         reason: &str,
@@ -217,49 +165,25 @@ impl Refusal {
         })))
     }
 
-    /// Code and reason of the contract's table.
+    /// Code and reason.
     #[must_use]
     pub fn code(&self) -> Code<'_> {
-        let (number, reason) = match self {
-            Self::ClientUnknown => (16, "CLIENT_UNKNOWN"),
-            Self::InvalidField(_) => (3, INVALID_FIELD),
-            Self::OrgNotGranted => (7, "ORG_NOT_GRANTED"),
-            Self::BillingAccountNotFound => (5, "BILLING_ACCOUNT_NOT_FOUND"),
-            Self::RequestIdReused => (3, "REQUEST_ID_REUSED"),
-            Self::UsageNotFound => (5, "USAGE_NOT_FOUND"),
-            Self::RevertOfRevert => (9, "REVERT_OF_REVERT"),
-            Self::NotAUsage => (9, "NOT_A_USAGE"),
-            Self::RevertWindowClosed => (9, "REVERT_WINDOW_CLOSED"),
-            Self::AlreadyReverted(_) => (6, "ALREADY_REVERTED"),
-            Self::AmountExceedsUsage(_) => (3, "AMOUNT_EXCEEDS_USAGE"),
-            Self::Stored(stored) => (stored.code, stored.reason.as_str()),
-        };
-        Code { number, reason }
+        match self {
+            Self::Row(reason, _) => Code::of_row(reason.row()),
+            Self::InvalidField(_) => Code::of_row(RefusalReason::InvalidField.row()),
+            Self::Stored(stored) => Code {
+                number: stored.code,
+                reason: &stored.reason,
+            },
+        }
     }
 
     /// One sentence for a person. Changes nothing between two answers to one request.
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
-            Self::ClientUnknown => {
-                "nobody is known to ask: publish with the property user_id, the login of the connection"
-            }
-            Self::InvalidField(_) => "the request breaks the rules of its fields",
-            // The same whether or not there is such an org: nobody is to learn that by asking.
-            Self::OrgNotGranted => {
-                "the client has no grant for this organization, project or billing account, if it exists; an operator \
-                 gives one with: revertd grants add CLIENT ORG"
-            }
-            Self::BillingAccountNotFound => {
-                "no such organization, project or billing account, or they do not belong together"
-            }
-            Self::RequestIdReused => "this message_id was used before for another request",
-            Self::UsageNotFound => "no such usage in this billing account",
-            Self::RevertOfRevert => "this is the id of a revert, and a revert can't be reverted",
-            Self::NotAUsage => "this is the id of a credit, not of a usage",
-            Self::RevertWindowClosed => "the usage is too old to be reverted",
-            Self::AlreadyReverted(_) => "the usage was already reverted",
-            Self::AmountExceedsUsage(_) => "the amount is more than what remains of the usage",
+            Self::Row(reason, _) => reason.row().message,
+            Self::InvalidField(_) => RefusalReason::InvalidField.row().message,
             Self::Stored(stored) => &stored.message,
         }
     }
@@ -268,36 +192,46 @@ impl Refusal {
     #[must_use]
     pub fn metadata(&self) -> Metadata {
         match self {
-            Self::AlreadyReverted(metadata) | Self::AmountExceedsUsage(metadata) => {
-                metadata.clone()
-            }
+            Self::Row(_, metadata) => metadata.clone(),
+            Self::InvalidField(_) => Metadata::new(),
             Self::Stored(stored) => stored.metadata.clone(),
-            Self::ClientUnknown
-            | Self::InvalidField(_)
-            | Self::OrgNotGranted
-            | Self::BillingAccountNotFound
-            | Self::RequestIdReused
-            | Self::UsageNotFound
-            | Self::RevertOfRevert
-            | Self::NotAUsage
-            | Self::RevertWindowClosed => Metadata::new(),
+        }
+    }
+
+    /// What is wrong with the request's fields.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        match self {
+            Self::InvalidField(violations) => violations,
+            Self::Row(..) | Self::Stored(_) => &[],
+        }
+    }
+
+    /// Whether the client is unknown or has no grant, so that its event goes to a queue of its own.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Row(reason, _) => reason.row().is_denied,
+            Self::InvalidField(_) | Self::Stored(_) => false,
         }
     }
 }
 
 impl Failure {
-    /// The reasons of all failures.
-    pub const REASONS: [&'static str; 2] = ["MALFORMED_REQUEST", "RETRIES_EXHAUSTED"];
+    /// Its row of the table.
+    #[must_use]
+    pub fn row(&self) -> &'static Row {
+        match self {
+            Self::Malformed(_) => FailureReason::MalformedRequest.row(),
+            Self::RetriesExhausted(_) => FailureReason::RetriesExhausted.row(),
+            Self::Unavailable(_) => FailureReason::Unavailable.row(),
+        }
+    }
 
-    /// Code and reason of the contract's table.
+    /// Code and reason.
     #[must_use]
     pub fn code(&self) -> Code<'static> {
-        let (number, reason) = match self {
-            Self::Malformed(_) => (3, "MALFORMED_REQUEST"),
-            Self::RetriesExhausted(_) => (13, "RETRIES_EXHAUSTED"),
-            Self::Unavailable(_) => (14, "RETRIES_EXHAUSTED"),
-        };
-        Code { number, reason }
+        Code::of_row(self.row())
     }
 
     /// One sentence for a person.
@@ -309,24 +243,13 @@ impl Failure {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_reason_of_the_statement_is_known() {
-        for reason in Refusal::REASONS {
-            let refusal = Refusal::from_reason(reason, Metadata::new()).expect(reason);
-            assert_eq!(refusal.code().reason, reason);
+impl Code<'static> {
+    /// Code and reason of a row of the table.
+    #[must_use]
+    pub fn of_row(row: &'static Row) -> Self {
+        Self {
+            number: row.code.number(),
+            reason: row.reason,
         }
-        assert_eq!(Refusal::from_reason("APPLIED", Metadata::new()), None);
-    }
-
-    #[test]
-    fn labels_are_bounded_for_reasons_of_later_versions() {
-        let known = Refusal::REASONS.iter().chain(&Failure::REASONS);
-        assert!(known.copied().all(|reason| known_reason(reason) == reason));
-        assert_eq!(known_reason("TOO_MANY_REVERTS"), OTHER_REASON);
-        assert_eq!(known_reason(""), "");
     }
 }

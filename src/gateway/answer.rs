@@ -7,8 +7,9 @@ use axum::http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::problem::{Problem, respond};
+use super::problem::{Problem, respond, status_of};
 use crate::domain::event::EventType;
+use crate::domain::rpc_code::RpcCode;
 
 /// The parts of an event that the answer needs.
 #[derive(Deserialize)]
@@ -41,25 +42,11 @@ pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
         Some(error) => {
             let error = error.get();
             let ParsedStatus { code } = serde_json::from_str(error).map_err(|_| unreadable())?;
-            Ok(respond(status_of(code), error.to_owned()))
+            // A refusal of a later version may have any code.
+            let status =
+                RpcCode::of_number(code).map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of);
+            Ok(respond(status, error.to_owned()))
         }
-    }
-}
-
-/// The HTTP status of a `google.rpc.Code`, as the contract defines it. Codes outside the contract,
-/// which a later version may use, get the status that Google's own gateways give them.
-fn status_of(code: i32) -> StatusCode {
-    match code {
-        3 | 9 | 11 => StatusCode::BAD_REQUEST,
-        4 => StatusCode::GATEWAY_TIMEOUT,
-        5 => StatusCode::NOT_FOUND,
-        6 | 10 => StatusCode::CONFLICT,
-        7 => StatusCode::FORBIDDEN,
-        8 => StatusCode::TOO_MANY_REQUESTS,
-        12 => StatusCode::NOT_IMPLEMENTED,
-        14 => StatusCode::SERVICE_UNAVAILABLE,
-        16 => StatusCode::UNAUTHORIZED,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -11,8 +11,10 @@ use axum::http::{HeaderValue, Response, StatusCode};
 
 use crate::common::http_server::ProtocolFault;
 use crate::domain::event::RpcStatus;
-use crate::domain::outcome::{Code, Failure, INVALID_FIELD, Metadata, Refusal};
+use crate::domain::outcome::{Code, Failure, Metadata};
+use crate::domain::refusal::{FailureReason, RefusalReason, Row};
 use crate::domain::request::{Undecodable, Violation};
+use crate::domain::rpc_code::RpcCode;
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -21,18 +23,7 @@ const CHALLENGE: HeaderValue =
 const POST: HeaderValue = HeaderValue::from_static("POST");
 const ONE_SECOND: HeaderValue = HeaderValue::from_static("1");
 
-/// The values of `google.rpc.Code` that this module needs.
-const INVALID_ARGUMENT: i32 = 3;
-const DEADLINE_EXCEEDED: i32 = 4;
-const NOT_FOUND: i32 = 5;
-const PERMISSION_DENIED: i32 = 7;
-const RESOURCE_EXHAUSTED: i32 = 8;
-const UNIMPLEMENTED: i32 = 12;
-const INTERNAL: i32 = 13;
-const UNAVAILABLE: i32 = 14;
-const UNAUTHENTICATED: i32 = 16;
-
-/// An answer other than a success.
+/// An answer that is no success.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -47,10 +38,11 @@ pub struct Problem {
 impl Problem {
     fn new(
         status: StatusCode,
-        number: i32,
+        code: RpcCode,
         reason: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
+        let number = code.number();
         Self {
             status,
             code: Code { number, reason },
@@ -61,10 +53,15 @@ impl Problem {
         }
     }
 
+    /// With reason, code and status of a row of the table of refusals.
+    fn of_row(row: &Row, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(status_of(row.code), row.code, row.reason, message)
+    }
+
     fn unavailable(reason: &'static str, message: &'static str) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            UNAVAILABLE,
+            RpcCode::Unavailable,
             reason,
             message,
         )
@@ -72,15 +69,13 @@ impl Problem {
 
     pub fn of_protocol(fault: ProtocolFault) -> Self {
         match fault {
-            ProtocolFault::Host => Self::new(
-                StatusCode::BAD_REQUEST,
-                INVALID_ARGUMENT,
-                "MALFORMED_REQUEST",
+            ProtocolFault::Host => Self::of_row(
+                FailureReason::MalformedRequest.row(),
                 "HTTP/1.1 asks for one header Host",
             ),
             ProtocolFault::Expect => Self::new(
                 StatusCode::EXPECTATION_FAILED,
-                INVALID_ARGUMENT,
+                RpcCode::InvalidArgument,
                 "UNKNOWN_EXPECTATION",
                 "the header Expect may be 100-continue, and nothing else",
             ),
@@ -89,12 +84,22 @@ impl Problem {
 
     pub fn wrong_path() -> Self {
         let message = "there is nothing at this path; requests go to POST /v1beta1/organizations/billing/usages/revert";
-        Self::new(StatusCode::NOT_FOUND, NOT_FOUND, "PATH_NOT_FOUND", message)
+        Self::new(
+            StatusCode::NOT_FOUND,
+            RpcCode::NotFound,
+            "PATH_NOT_FOUND",
+            message,
+        )
     }
 
     pub fn wrong_method() -> Self {
         let (status, reason) = (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED");
-        Self::new(status, UNIMPLEMENTED, reason, "this path takes POST only")
+        Self::new(
+            status,
+            RpcCode::Unimplemented,
+            reason,
+            "this path takes POST only",
+        )
     }
 
     /// The same answer for every fault of id and secret, so that it does not reveal which ids
@@ -102,12 +107,7 @@ impl Problem {
     pub fn client_unknown() -> Self {
         let message =
             "no client has this id and secret; send both in the header Authorization, scheme Basic";
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            UNAUTHENTICATED,
-            "CLIENT_UNKNOWN",
-            message,
-        )
+        Self::of_row(RefusalReason::ClientUnknown.row(), message)
     }
 
     pub fn barred() -> Self {
@@ -115,7 +115,7 @@ impl Problem {
                        set_permissions, as the documentation lists under Permissions";
         Self::new(
             StatusCode::FORBIDDEN,
-            PERMISSION_DENIED,
+            RpcCode::PermissionDenied,
             "VIRTUAL_HOST_NOT_PERMITTED",
             message,
         )
@@ -126,7 +126,7 @@ impl Problem {
                        rabbitmqctl set_permissions, as the documentation lists under Permissions";
         Self::new(
             StatusCode::FORBIDDEN,
-            PERMISSION_DENIED,
+            RpcCode::PermissionDenied,
             "PUBLISH_NOT_PERMITTED",
             message,
         )
@@ -135,7 +135,7 @@ impl Problem {
     pub fn not_json() -> Self {
         let (status, reason) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE");
         let message = "the body must be JSON, and sent as it is, with the header Content-Type: application/json";
-        Self::new(status, INVALID_ARGUMENT, reason, message)
+        Self::new(status, RpcCode::InvalidArgument, reason, message)
     }
 
     pub fn too_large(limit: u64) -> Self {
@@ -144,7 +144,7 @@ impl Problem {
         );
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            INVALID_ARGUMENT,
+            RpcCode::InvalidArgument,
             "BODY_TOO_LARGE",
             message,
         )
@@ -155,20 +155,15 @@ impl Problem {
             "the body did not come in time, or too slowly; send it again, without a pause";
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
-            DEADLINE_EXCEEDED,
+            RpcCode::DeadlineExceeded,
             "BODY_TIMEOUT",
             message,
         )
     }
 
     pub fn cut_off_body() -> Self {
-        let (status, code) = (StatusCode::BAD_REQUEST, INVALID_ARGUMENT);
-        Self::new(
-            status,
-            code,
-            "MALFORMED_REQUEST",
-            "the body could not be read to its end",
-        )
+        let row = FailureReason::MalformedRequest.row();
+        Self::of_row(row, "the body could not be read to its end")
     }
 
     /// The error that the worker would report for this body.
@@ -176,20 +171,17 @@ impl Problem {
         match error {
             Undecodable::Malformed(what) => {
                 let failure = Failure::Malformed(what);
-                let Code { number, reason } = failure.code();
-                let message = failure.message().to_owned();
-                Self::new(StatusCode::BAD_REQUEST, number, reason, message)
+                Self::of_row(failure.row(), failure.message().to_owned())
             }
             Undecodable::Invalid { violations, .. } => Self::invalid(violations),
         }
     }
 
     pub fn invalid(violations: Vec<Violation>) -> Self {
-        let refusal = Refusal::InvalidField(violations.clone());
-        let (number, message) = (refusal.code().number, refusal.message().to_owned());
+        let row = RefusalReason::InvalidField.row();
         Self {
             violations,
-            ..Self::new(StatusCode::BAD_REQUEST, number, INVALID_FIELD, message)
+            ..Self::of_row(row, row.message)
         }
     }
 
@@ -198,7 +190,12 @@ impl Problem {
         let message =
             format!("{share} requests of this client are in work, which is its share; ask again");
         let status = StatusCode::TOO_MANY_REQUESTS;
-        Self::new(status, RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS", message)
+        Self::new(
+            status,
+            RpcCode::ResourceExhausted,
+            "TOO_MANY_REQUESTS",
+            message,
+        )
     }
 
     /// The same answer whether or not the broker knows the id.
@@ -208,7 +205,12 @@ impl Problem {
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self {
             retry_after: Some(wait.as_secs() + 1),
-            ..Self::new(status, RESOURCE_EXHAUSTED, "TOO_MANY_GUESSES", message)
+            ..Self::new(
+                status,
+                RpcCode::ResourceExhausted,
+                "TOO_MANY_GUESSES",
+                message,
+            )
         }
     }
 
@@ -256,7 +258,7 @@ impl Problem {
                        Idempotency-Key, which gives its answer";
         Self::new(
             StatusCode::GATEWAY_TIMEOUT,
-            DEADLINE_EXCEEDED,
+            RpcCode::DeadlineExceeded,
             "NO_ANSWER_IN_TIME",
             message,
         )
@@ -265,7 +267,7 @@ impl Problem {
     pub fn internal(message: &'static str) -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            INTERNAL,
+            RpcCode::Internal,
             "INTERNAL",
             message,
         )
@@ -291,7 +293,12 @@ impl Problem {
     }
 }
 
-/// An answer with the headers that its status requires.
+/// The HTTP status of a code.
+pub fn status_of(code: RpcCode) -> StatusCode {
+    StatusCode::from_u16(code.http_status()).expect("the statuses of codes have three digits")
+}
+
+/// An answer with the headers that go with its status.
 pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;

@@ -7,3 +7,4 @@ pub(super) mod metadata;
 pub(super) mod params;
 pub(super) mod row;
 pub(super) mod split;
+pub(super) mod stored_refusals;

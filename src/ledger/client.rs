@@ -14,12 +14,12 @@ use tokio_postgres::types::ToSql;
 use super::apply::locks::Locks;
 use super::apply::params::{Lookup, Params};
 use super::apply::row::{self, RowResult};
+use super::apply::stored_refusals::StoredRefusals;
 use super::connection::connect;
 use super::connection::encryption::Encryption;
 use super::error::{self, LedgerError, StatementError};
 use crate::common::failpoint;
 use crate::config::{Policy, Settings};
-use crate::domain::outcome::{Metadata, Refusal};
 
 /// Longest that the server works on a statement; after it the batch is tried again.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,30 +61,6 @@ impl Statements {
     }
 }
 
-/// What is stored with a refusal, by its reason.
-pub(crate) struct Refusals {
-    reasons: Vec<&'static str>,
-    codes: Vec<i32>,
-    messages: Vec<String>,
-}
-
-impl Refusals {
-    fn all() -> Self {
-        let reasons = Refusal::REASONS.to_vec();
-        let refusals = reasons
-            .iter()
-            .filter_map(|reason| Refusal::from_reason(reason, Metadata::new()));
-        let (codes, messages) = refusals
-            .map(|refusal| (refusal.code().number, refusal.message().to_owned()))
-            .unzip();
-        Self {
-            reasons,
-            codes,
-            messages,
-        }
-    }
-}
-
 /// Connections to the database: open ones, those of them that are free, the most there may be, and how many wait for one.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
@@ -111,7 +87,7 @@ pub struct Ledger {
     pub(crate) contended: Arc<AtomicU32>,
     pub(crate) cumulative: bool,
     pub(crate) needs_grants: bool,
-    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) refusals: Arc<StoredRefusals>,
     pub(crate) max_age_secs: Option<f64>,
     pub(crate) platform_account: uuid::Uuid,
     /// Whether there is a rung on which a request can wait.
@@ -154,7 +130,7 @@ impl Ledger {
             contended: Arc::default(),
             cumulative: settings.revert.policy == Policy::Cumulative,
             needs_grants: settings.needs_grants(),
-            refusals: Arc::new(Refusals::all()),
+            refusals: Arc::new(StoredRefusals::of_table()),
             max_age_secs: settings.revert.max_age.map(|age| age.as_secs_f64()),
             platform_account: settings.ledger.platform_account,
             has_rungs: !settings.retry.delays.is_empty(),

@@ -11,7 +11,7 @@ use super::shared::Shared;
 use crate::broker;
 use crate::broker::Depths;
 use crate::config::Settings;
-use crate::domain::outcome::{Failure, OTHER_REASON, Refusal};
+use crate::domain::refusal::{FailureReason, OTHER_REASON, RefusalReason};
 use crate::ledger::Ledger;
 use crate::telemetry;
 use crate::telemetry::{
@@ -200,7 +200,7 @@ fn names(settings: &Settings) -> Names {
             .iter()
             .map(ToString::to_string)
             .collect(),
-        rejected: [&Refusal::REASONS[..], &[OTHER_REASON]].concat(),
-        dead_lettered: Failure::REASONS.to_vec(),
+        rejected: [RefusalReason::names(), vec![OTHER_REASON]].concat(),
+        dead_lettered: FailureReason::names(),
     }
 }

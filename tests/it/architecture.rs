@@ -5,8 +5,8 @@ use graph::Graph;
 use source::Source;
 
 mod graph;
-mod source;
 mod log_codes;
+mod source;
 mod test_names;
 
 /// The folders that each folder of `src` may import, beside itself.

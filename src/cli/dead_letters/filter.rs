@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::broker::QueuedMessage;
 use crate::cli::time_span::time_span;
+use crate::domain::refusal::FailureReason;
 use crate::domain::request::Fragments;
 
 /// Fewest digits of a letter's id that stand for it.
@@ -16,8 +17,8 @@ const ID_MIN_DIGITS: usize = 6;
 
 /// Why a letter can be here: by a worker's word, then by the broker's, then by nobody's.
 const REASONS: [&str; 8] = [
-    "RETRIES_EXHAUSTED",
-    "MALFORMED_REQUEST",
+    FailureReason::RetriesExhausted.row().reason,
+    FailureReason::MalformedRequest.row().reason,
     "expired",
     "delivery_limit",
     "rejected",

@@ -13,6 +13,7 @@ use super::filter::LetterFilter;
 use super::listing::short;
 use crate::broker::{Origin, QueuedMessage};
 use crate::cli::terminal::named;
+use crate::domain::refusal::FailureReason;
 use crate::domain::request::Fragments;
 use crate::ledger::admin::interventions::InterventionKind;
 
@@ -20,7 +21,7 @@ use crate::ledger::admin::interventions::InterventionKind;
 const CANDIDATES_MAX: usize = 10;
 
 /// The reason of letters that are no requests.
-const MALFORMED: &str = "MALFORMED_REQUEST";
+const MALFORMED: &str = FailureReason::MalformedRequest.row().reason;
 
 /// Why a letter that is meant can't be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

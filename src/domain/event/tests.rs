@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::outcome::Entry;
-use crate::domain::request::{Envelope, decode};
+use crate::domain::refusal::RefusalReason;
+use crate::domain::request::{Envelope, Violation, decode};
 
 fn request(message_id: Option<&str>) -> RevertRequest {
     let body = br#"{"usage_id":"11111111-1111-4111-8111-111111111111","amount":"5",
@@ -43,7 +44,7 @@ fn the_identity_of_an_outcome_is_that_of_its_event() {
     };
     for verdict in [
         Verdict::Applied(entry),
-        Verdict::Refused(Refusal::UsageNotFound),
+        Verdict::Refused(RefusalReason::UsageNotFound.into()),
     ] {
         let outcome = outcome(&request, verdict);
         let event = Event::of_outcome(&request, &outcome);
@@ -69,7 +70,7 @@ fn a_success_event_has_both_legs_and_the_remainder() {
 fn a_refusal_is_a_google_rpc_status() {
     let request = request(None);
     let metadata = Metadata::from([("remaining".into(), "3".into())]);
-    let verdict = Verdict::Refused(Refusal::AmountExceedsUsage(metadata));
+    let verdict = Verdict::Refused(Refusal::Row(RefusalReason::AmountExceedsUsage, metadata));
     let event = Event::of_outcome(&request, &outcome(&request, verdict));
     insta::assert_snapshot!("refusal", shown(&event));
 }
@@ -110,24 +111,24 @@ fn a_failure_without_an_org_has_key_error_unknown() {
 fn an_event_id_differs_by_request_content_and_outcome() {
     let one = request(Some("a"));
     let two = request(Some("b"));
-    let refused = |request: &RevertRequest, refusal| {
-        Event::of_outcome(request, &outcome(request, Verdict::Refused(refusal))).id
+    let refused = |request: &RevertRequest, reason: RefusalReason| {
+        Event::of_outcome(request, &outcome(request, Verdict::Refused(reason.into()))).id
     };
     let ids = [
-        refused(&one, Refusal::UsageNotFound),
-        refused(&two, Refusal::UsageNotFound),
-        refused(&one, Refusal::NotAUsage),
+        refused(&one, RefusalReason::UsageNotFound),
+        refused(&two, RefusalReason::UsageNotFound),
+        refused(&one, RefusalReason::NotAUsage),
     ];
     assert_ne!(ids[0], ids[1]);
     assert_ne!(ids[0], ids[2]);
-    assert_eq!(ids[0], refused(&one, Refusal::UsageNotFound));
+    assert_eq!(ids[0], refused(&one, RefusalReason::UsageNotFound));
 }
 
 #[test]
 fn a_denial_event_has_only_ids_and_a_denied_key() {
     let request = request(Some("m"));
-    for refusal in [Refusal::ClientUnknown, Refusal::OrgNotGranted] {
-        let mut denied = outcome(&request, Verdict::Refused(refusal));
+    for reason in [RefusalReason::ClientUnknown, RefusalReason::OrgNotGranted] {
+        let mut denied = outcome(&request, Verdict::Refused(reason.into()));
         (denied.org_id, denied.account_id) = (None, None);
         let event = Event::of_outcome(&request, &denied);
         assert!(event.is_denied());

@@ -5,7 +5,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::config::Settings;
-use crate::domain::outcome::{Entry, Metadata, Outcome, Refusal, Verdict};
+use crate::domain::outcome::{Entry, Outcome, Refusal, Verdict};
+use crate::domain::refusal::RefusalReason;
+use crate::domain::rpc_code::RpcCode;
 use crate::ledger::apply::metadata::StoredMetadata;
 use crate::ledger::apply::row::words;
 use crate::ledger::connection::connect::in_schema;
@@ -85,9 +87,6 @@ pub enum Subject {
         client: Option<String>,
     },
 }
-
-/// `google.rpc.Code` of what nobody can say.
-const UNKNOWN: i32 = 2;
 
 /// Most outcomes that are told.
 pub const OUTCOMES_MAX: usize = 1000;
@@ -189,10 +188,10 @@ impl History {
 
 /// What is said in place of words that are not stored: only here, where no event is made of it.
 fn unknown_words(reason: &str) -> Option<(i32, String)> {
-    let unknown = Refusal::from_reason(reason, Metadata::new()).is_none();
+    let unknown = RefusalReason::of_name(reason).is_none();
     unknown.then(|| {
         let message = "this version does not know the refusal, and its words are not stored";
-        (UNKNOWN, message.into())
+        (RpcCode::Unknown.number(), message.into())
     })
 }
 

@@ -29,9 +29,9 @@
 --   $23 max_age      double precision  seconds after which a usage can't be reverted; NULL: never
 --   $24 platform     uuid       the platform's own account
 --   $25 grants       boolean    whether a client needs a grant; without, everybody has every one
---   $26 reasons      text[]     reasons of refusals, each with
---   $27 codes        integer[]  its code
---   $28 messages     text[]     and its words, which are stored with it
+--   $26 reasons      text[]     the refusals that are stored, as src/domain/refusal.rs lists them;
+--   $27 codes        integer[]  each is stored with its code
+--   $28 messages     text[]     and its message
 --
 -- Returns a row for each request that is decided, with is_final = false where the usage may yet come, and with is_stored where
 -- it was decided before. One without a row met a concurrent writer, or comes
@@ -172,10 +172,21 @@ looked_up AS (
         ) END AS earliest
     FROM (
         SELECT k.*, coalesce(NOT ($21 OR k.several OR k.contested) AND k.granted
-            AND k.usage_type = 'debit' AND k.named IS NULL
-            AND k.amount <= k.usage_amount AND (NOT $22 OR k.message_id IS NOT NULL)
-            AND ($23::double precision IS NULL OR k.usage_time >= now() - make_interval(secs => $23)), false) AS plain
-        FROM known k
+            AND k.usage_refusal IS NULL AND k.named IS NULL
+            AND k.amount <= k.usage_amount AND (NOT $22 OR k.message_id IS NOT NULL), false) AS plain
+        FROM (
+            -- The rows of the table of refusals that depend only on the usage, in their order. A
+            -- request that one of them refuses is not `plain`.
+            SELECT k.*, CASE
+                WHEN k.usage_amount IS NULL THEN 'USAGE_NOT_FOUND'
+                WHEN k.usage_type = 'credit' AND k.metadata ? 'revert_request_using'
+                    THEN 'REVERT_OF_REVERT'
+                WHEN k.usage_type IS DISTINCT FROM 'debit' THEN 'NOT_A_USAGE'
+                WHEN k.usage_time < now() - make_interval(secs => $23::double precision)
+                    THEN 'REVERT_WINDOW_CLOSED'
+            END AS usage_refusal
+            FROM known k
+        ) k
         OFFSET 0
     ) k
     OFFSET 0
@@ -187,7 +198,7 @@ counted AS MATERIALIZED (
         k.ledger[1] AS ledger_n, k.ledger[2] AS ledger_total, coalesce(k.ledger[3], 0) AS entry_no,
         -- A usage of an amount below zero leaves nothing to give back.
         greatest(k.usage_amount, 0) AS to_give_back,
-        -- The contract's table, in its order, as far as it needs no counting.
+        -- The table of refusals, in its order, as far as it needs no counting.
         CASE
             WHEN k.plain THEN NULL
             WHEN k.reuse_found OR k.first_content = k.content THEN 'STORED'
@@ -197,10 +208,7 @@ counted AS MATERIALIZED (
             WHEN k.granted IS NOT TRUE THEN 'ORG_NOT_GRANTED'
             WHEN k.account_id IS NULL THEN 'BILLING_ACCOUNT_NOT_FOUND'
             WHEN k.first_content <> k.content THEN 'REQUEST_ID_REUSED'
-            WHEN k.usage_amount IS NULL THEN 'USAGE_NOT_FOUND'
-            WHEN k.usage_type = 'credit' AND k.metadata ? 'revert_request_using' THEN 'REVERT_OF_REVERT'
-            WHEN k.usage_type IS DISTINCT FROM 'debit' THEN 'NOT_A_USAGE'
-            WHEN k.usage_time < now() - make_interval(secs => $23) THEN 'REVERT_WINDOW_CLOSED'
+            ELSE k.usage_refusal
         END AS refusal
     FROM (
         SELECT l.*, CASE WHEN l.first_content <> l.content THEN (
@@ -221,8 +229,8 @@ in_turn AS (
             OVER (PARTITION BY c.id ORDER BY c.delivered ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), false)
             THEN 'AGAIN' ELSE c.refusal END
     FROM (
-        SELECT c.*, coalesce(c.refusal IN ('USAGE_NOT_FOUND', 'REVERT_OF_REVERT', 'NOT_A_USAGE',
-            'REVERT_WINDOW_CLOSED'), true) AS after_row_6
+        SELECT c.*, coalesce(c.refusal = ANY ($26::text[]) AND c.refusal <> 'REQUEST_ID_REUSED', true)
+            AS after_row_6
         FROM counted c WHERE c.contested
     ) c
 ),
@@ -271,8 +279,7 @@ decided AS MATERIALIZED (
                 'remaining', greatest(d.to_give_back - d.reverted_before - d.taken, 0)::text)
         END AS refusal_metadata,
         d.verdict = 'APPLIED' OR (d.message_id IS NOT NULL
-            AND d.verdict NOT IN ('STORED', 'CLIENT_UNKNOWN', 'INVALID_FIELD', 'ORG_NOT_GRANTED',
-                'BILLING_ACCOUNT_NOT_FOUND', 'AGAIN')
+            AND d.verdict = ANY ($26::text[])
             AND (d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt)) AS store
     FROM (
         SELECT v.*,
@@ -374,8 +381,8 @@ legs AS (
 witness AS MATERIALIZED (
     SELECT CASE WHEN EXISTS (
         SELECT FROM decided d
-        WHERE d.verdict = 'STORED' OR NOT d.store AND d.verdict IN (
-            'REVERT_OF_REVERT', 'NOT_A_USAGE', 'REVERT_WINDOW_CLOSED', 'ALREADY_REVERTED', 'AMOUNT_EXCEEDS_USAGE')
+        WHERE d.verdict = 'STORED'
+            OR NOT d.store AND d.verdict = ANY ($26::text[]) AND d.verdict <> 'USAGE_NOT_FOUND'
     ) THEN pg_logical_emit_message(true, 'revertd', '') END
 )
 SELECT c.*, true AS is_final, false AS is_stored, NULL::integer AS refusal_code, NULL::text AS refusal_message
@@ -392,14 +399,15 @@ CROSS JOIN LATERAL (
 CROSS JOIN witness
 WHERE d.verdict = 'STORED'
 UNION ALL
--- What is refused before row 5 tells nothing of what was found.
+-- A refusal that is never stored is decided before the usage is looked at. Its event tells nothing
+-- of what was found.
 SELECT d.id, d.content, d.verdict, d.refusal_metadata, told.org_id, told.account_id, now(),
     NULL, NULL, NULL, NULL, d.verdict <> 'USAGE_NOT_FOUND' OR d.last_attempt, false, NULL, NULL
 FROM decided d
 CROSS JOIN witness
 LEFT JOIN LATERAL (
     SELECT d.account_org_id AS org_id, d.account_id
-    WHERE d.verdict NOT IN ('CLIENT_UNKNOWN', 'INVALID_FIELD', 'ORG_NOT_GRANTED')
+    WHERE d.verdict = ANY ($26::text[])
 ) told ON true
 WHERE NOT d.store AND d.verdict NOT IN ('STORED', 'AGAIN')
 UNION ALL

@@ -2,7 +2,8 @@
 //! request.
 
 use revertd::config::Settings;
-use revertd::domain::outcome::{Decision, Verdict, known_reason};
+use revertd::domain::outcome::{Decision, Verdict};
+use revertd::domain::refusal::reason_label;
 use revertd::domain::request::{Amount, Envelope, Fields, RevertRequest};
 use revertd::ledger::Ledger;
 use uuid::Uuid;
@@ -33,7 +34,7 @@ pub async fn decide(env: &TestEnv, requests: &[RevertRequest]) -> Vec<&'static s
     let verdict = |decision: &Decision| match decision {
         Decision::Decided(outcome) | Decision::Repeated(outcome) => match &outcome.verdict {
             Verdict::Applied(_) => "APPLIED",
-            Verdict::Refused(refusal) => known_reason(refusal.code().reason),
+            Verdict::Refused(refusal) => reason_label(refusal.code().reason),
         },
         Decision::NotYet | Decision::Failed(_) | Decision::SetAside(..) => "UNDECIDED",
     };

@@ -1,19 +1,39 @@
 //! Where several refusals apply, the first row of the table decides.
 
 use lapin::types::AMQPValue;
+use revertd::domain::refusal::RefusalReason;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::*;
 
+/// The request with that login as its client.
+fn by(login: &str, request: Request) -> Request {
+    let properties = request.properties.with_user_id(login.into());
+    Request {
+        properties,
+        ..request
+    }
+}
+
 #[tokio::test]
 async fn the_first_row_of_the_table_decides() {
-    let (env, _worker) = TestEnv::with_worker_set(&[("REVERT__MAX_AGE", "24h")]).await;
+    let settings = [
+        ("REVERT__MAX_AGE", "24h"),
+        ("AUTHORIZATION__MODE", "grants"),
+    ];
+    let (env, _worker) = TestEnv::with_worker_set(&settings).await;
     let mut events = env.events().await;
-    let customer = env.customer().await;
-    let account = customer.account;
+    let (customer, stranger) = (env.customer().await, env.customer().await);
+    let (org, account) = (customer.org, customer.account);
+    let login = env.login();
+    let granted = env
+        .command(&["grants", "add", &login, &org.to_string()])
+        .output();
+    assert!(granted.expect("runs").status.success());
+    let by_client = |request| by(&login, request);
     let (usage, nobody) = (env.usage(account, 20).await, Uuid::new_v4());
-    let first = Request::revert(account, usage, 5).id("taken");
+    let first = by_client(Request::revert(account, usage, 5)).id("taken");
     env.publish(&first).await;
     let success = events.answer(&first).await.json();
     let revert: Uuid = success["data"]["transaction_id"]
@@ -22,49 +42,77 @@ async fn the_first_row_of_the_table_decides() {
         .parse()
         .expect("a uuid");
     let old = env.usage(account, 20).await;
-    let reverted_old = Request::revert(account, old, 1);
+    let reverted_old = by_client(Request::revert(account, old, 1));
     env.publish(&reverted_old).await;
     events.answer(&reverted_old).await;
     let purchase = env.purchase(account, 20).await;
+    let open = env.usage(account, 20).await;
     env.sql(&format!(
         "UPDATE billing_transactions SET created_at = now() - interval '25 hours' \
              WHERE id IN ('{old}', '{purchase}', '{revert}')"
     ))
     .await;
-    let invalid = json!({"billing_id": nobody, "usage_id": usage, "amount": 0});
-    for (request, reason) in [
-        (Request::raw("{").id("taken"), "MALFORMED_REQUEST"),
-        (Request::json(&invalid).id("taken"), "INVALID_FIELD"),
+    let invalid = Request::json(&json!({"billing_id": nobody, "usage_id": usage, "amount": 0}));
+    let missing = json!({"billing_id": nobody, "org_id": org, "usage_id": usage, "amount": 5});
+    let max = i64::MAX;
+    // Each request meets the condition of its row and those of later rows.
+    let table = [
+        ("MALFORMED_REQUEST", Request::raw("{").id("taken")),
+        ("CLIENT_UNKNOWN", invalid.clone().id("taken")),
+        ("INVALID_FIELD", by_client(invalid).id("taken")),
         (
-            Request::revert(nobody, usage, 5).id("taken"),
+            "ORG_NOT_GRANTED",
+            by_client(Request::revert(nobody, usage, 5)).id("taken"),
+        ),
+        (
+            "ORG_NOT_GRANTED",
+            by_client(Request::revert(stranger.account, usage, 5)).id("taken"),
+        ),
+        (
             "BILLING_ACCOUNT_NOT_FOUND",
+            by_client(Request::json(&missing)).id("taken"),
         ),
         (
-            Request::revert(account, nobody, 5).id("taken"),
             "REQUEST_ID_REUSED",
+            by_client(Request::revert(account, nobody, 5)).id("taken"),
         ),
         (
-            Request::revert(account, revert, 5).id("taken"),
             "REQUEST_ID_REUSED",
+            by_client(Request::revert(account, revert, 5)).id("taken"),
         ),
         (
-            Request::revert(account, nobody, i64::MAX).single_attempt(),
             "USAGE_NOT_FOUND",
+            by_client(Request::revert(account, nobody, max)).single_attempt(),
         ),
         (
-            Request::revert(account, revert, i64::MAX),
             "REVERT_OF_REVERT",
+            by_client(Request::revert(account, revert, max)),
         ),
-        (Request::revert(account, purchase, i64::MAX), "NOT_A_USAGE"),
         (
-            Request::revert(account, old, i64::MAX),
+            "NOT_A_USAGE",
+            by_client(Request::revert(account, purchase, max)),
+        ),
+        (
             "REVERT_WINDOW_CLOSED",
+            by_client(Request::revert(account, old, max)),
         ),
         (
-            Request::revert(account, usage, i64::MAX),
             "ALREADY_REVERTED",
+            by_client(Request::revert(account, usage, max)),
         ),
-    ] {
+        (
+            "AMOUNT_EXCEEDS_USAGE",
+            by_client(Request::revert(account, open, max)),
+        ),
+    ];
+    let mut reasons: Vec<_> = table.iter().map(|(reason, _)| *reason).collect();
+    reasons.dedup();
+    let all = [vec!["MALFORMED_REQUEST"], RefusalReason::names()].concat();
+    assert_eq!(
+        reasons, all,
+        "every row of the table of refusals, in its order"
+    );
+    for (reason, request) in table {
         env.publish(&request).await;
         assert_eq!(events.answer(&request).await.verdict(), reason);
     }

@@ -3,7 +3,9 @@
 
 mod next_version;
 
+use revertd::domain::refusal::RefusalReason;
 use serde_json::{Value, json};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::support::scrape::{LISTEN, Telemetry};
@@ -178,5 +180,21 @@ async fn a_refusal_without_code_or_message_is_not_stored() {
     }
     env.sql("UPDATE revertd.outcomes SET refusal = 'LATER_2', refusal_code = 10")
         .await;
+    env.teardown().await;
+}
+
+/// The constraint accepts a new refusal without a migration.
+#[tokio::test]
+async fn every_refusal_of_the_table_can_be_stored() {
+    let (env, _worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    refused(&env, customer.account).await;
+    let update = "UPDATE revertd.outcomes
+        SET refusal = $1, refusal_code = $2, refusal_message = $3";
+    for row in RefusalReason::ALL.iter().map(|reason| reason.row()) {
+        let values: [&(dyn ToSql + Sync); 3] = [&row.reason, &row.code.number(), &row.message];
+        let updated = env.db.execute(update, &values).await;
+        assert_eq!(updated.expect(row.reason), 1);
+    }
     env.teardown().await;
 }

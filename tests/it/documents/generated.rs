@@ -1,4 +1,4 @@
-//! The generated parts of the pages: the configuration's keys and the commands' help. With `UPDATE_DOCS=1` (`make
+//! The generated parts of the pages: the configuration's keys, the commands' help, the refusals. With `UPDATE_DOCS=1` (`make
 //! docs-update`) the tests write them, otherwise they compare.
 
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use regex::Regex;
 use revertd::cli::Cli;
 use revertd::config::DEFAULTS;
 
-use super::pages;
+use super::{pages, refusals};
 
 /// Columns of a line of prose.
 const WIDTH: usize = 100;
@@ -178,4 +178,14 @@ fn every_command_has_a_page_with_its_help() {
         pages.retain(|other| *other != format!("{name}.md"));
     }
     assert_eq!(pages, Vec::<String>::new(), "pages of no command");
+}
+
+#[test]
+fn the_page_of_refusals_shows_their_table() {
+    check(
+        "docs/reference/refusals.md",
+        "<!-- refusals -->\n",
+        "<!-- /refusals -->",
+        &refusals::table(),
+    );
 }

@@ -13,11 +13,8 @@ use crate::support::*;
 /// The refusal that only the later version knows.
 const REASON: &str = "USAGE_LOCKED";
 
-/// Files in which the later version names its refusal wherever this one names `REVERT_WINDOW_CLOSED`.
-const LISTS: [&str; 2] = ["src/domain/outcome.rs", "src/event.rs"];
-
-/// Its other changes: a file, a text that stands in it once, and what follows or replaces it.
-const CHANGES: [(&str, &str, &str); 5] = [
+/// Its changes: a file, a text that stands in it once, and what replaces it.
+const CHANGES: [(&str, &str, &str); 4] = [
     // A package of its own, or cargo would put one program in the place of the other.
     (
         "Cargo.toml",
@@ -30,21 +27,23 @@ const CHANGES: [(&str, &str, &str); 5] = [
         "name = \"revertd-later\"\n",
     ),
     (
-        "src/domain/outcome.rs",
-        "REASONS: [&'static str; 11]",
-        "REASONS: [&'static str; 12]",
+        "src/domain/refusal.rs",
+        "    RevertWindowClosed {\n",
+        "    UsageLocked {
+        reason: \"USAGE_LOCKED\",
+        code: RpcCode::FailedPrecondition,
+        is_denied: false,
+        is_stored: true,
+        message: \"the usage is locked\",
+        when: \"the metadata of the usage says `\\\"locked\\\": true`\",
+    }
+    RevertWindowClosed {\n",
     ),
     (
         "src/ledger/apply/apply.sql",
-        "AND k.usage_type = 'debit' AND k.named IS NULL\n",
-        "AND k.usage_type = 'debit' AND k.named IS NULL
-            AND (k.metadata -> 'locked') IS DISTINCT FROM 'true'\n",
-    ),
-    (
-        "src/ledger/apply/apply.sql",
-        "WHEN k.usage_type IS DISTINCT FROM 'debit' THEN 'NOT_A_USAGE'\n",
-        "WHEN k.usage_type IS DISTINCT FROM 'debit' THEN 'NOT_A_USAGE'
-            WHEN k.metadata -> 'locked' = 'true' THEN 'USAGE_LOCKED'\n",
+        "WHEN k.usage_time < ",
+        "WHEN k.metadata -> 'locked' = 'true' THEN 'USAGE_LOCKED'
+                WHEN k.usage_time < ",
     ),
 ];
 
@@ -99,9 +98,6 @@ fn write(path: &Path, text: &str) {
 }
 
 fn changed(path: &str, mut text: String) -> String {
-    if LISTS.contains(&path) {
-        text = text.lines().flat_map(with_the_new_one).collect();
-    }
     for (_, old, new) in CHANGES.iter().filter(|change| change.0 == path) {
         assert_eq!(text.matches(old).count(), 1, "{path}: {old}");
         text = text.replace(old, new);
@@ -116,15 +112,6 @@ fn changed(path: &str, mut text: String) -> String {
         );
     }
     text
-}
-
-fn with_the_new_one(line: &str) -> Vec<String> {
-    let mut lines = vec![format!("{line}\n")];
-    if line.contains("RevertWindowClosed") || line.contains("REVERT_WINDOW_CLOSED") {
-        let other = line.replace("RevertWindowClosed", "UsageLocked");
-        lines.push(other.replace("REVERT_WINDOW_CLOSED", REASON) + "\n");
-    }
-    lines
 }
 
 /// A worker of the later version.

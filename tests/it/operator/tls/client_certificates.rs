@@ -53,7 +53,10 @@ async fn a_refused_client_certificate_ends_the_start() {
         env.set(&format!("{section}__CERT_FILE"), &unknown.cert());
         env.set(&format!("{section}__KEY_FILE"), &unknown.key());
         let log = refused(&env).await;
-        assert!(log.contains("refuses the client certificate"), "{section}: {log}");
+        assert!(
+            log.contains("refuses the client certificate"),
+            "{section}: {log}"
+        );
         let key = format!("{}.cert_file", section.to_lowercase());
         assert!(log.contains(&key), "{log}");
         teardown_with_role(env, &role).await;
