@@ -1,7 +1,8 @@
 //! `revertd dead-letters`
 //!
-//! What it reads stays in the queue, but for what `replay` has published again, confirmed, and what `discard` was told to
-//! throw away. Both are noted in the database before they act.
+//! Every message that it reads stays in the queue, except the messages that `replay` has published
+//! and the broker has confirmed, and the messages that `discard` removes. Both commands record the
+//! messages in the database before they act.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,11 +25,12 @@ mod show;
 mod summary;
 use filter::LetterFilter;
 
-/// Wrong usage.
+/// Exit status of wrong usage.
 const WRONG_USAGE: u8 = 2;
 
-/// While letters are read, nobody else sees them; they return to their places when the command ends. Reading uses
-/// nothing up, however often.
+/// While this command reads the dead-letter queue, other consumers do not see the messages. They
+/// return to their positions when the command ends. Reading does not count against a delivery
+/// limit.
 #[derive(Debug, Args)]
 pub struct DeadLettersArgs {
     #[command(subcommand)]
@@ -37,44 +39,48 @@ pub struct DeadLettersArgs {
 
 #[derive(Debug, Subcommand)]
 enum DeadLettersCommand {
-    /// Count the letters by reason and client, then list them, the first first. With `--output json` a letter a line.
+    /// Count the dead letters by reason and client, then list them, the oldest first. With
+    /// `--output json`, print one dead letter per line.
     ///
-    /// Letters that are being listed are invisible to others for that moment.
+    /// Other consumers do not see the dead letters while they are listed.
     List(list::ListLettersArgs),
-    /// Show one letter whole: properties, body, what went wrong, and what the ledger says of its usage now.
+    /// Show one dead letter in full: properties, body, error, and the current state of its usage in
+    /// the ledger.
     Show(show::ShowLetterArgs),
-    /// Publish letters as requests again, and take those off the queue that the broker has confirmed.
+    /// Publish dead letters as requests again, and remove those that the broker has confirmed.
     ///
-    /// They keep their identity (client, message id, content), so that one that was decided meanwhile, or is replayed
-    /// twice, is answered with the same event and changes nothing. Run it under the worker's own login (amqp.url): only
-    /// that one may say whose request a message is. What arrives meanwhile is not taken. It can be stopped or killed at any
-    /// time, and run again.
+    /// Each request keeps its identity (client, message id, content): a request that was decided
+    /// meanwhile, or is replayed twice, is answered with the same event and changes nothing. Run
+    /// the command with the worker's own login (amqp.url), because only that login may name the
+    /// client of a request. Dead letters that arrive during the run are not taken. The command can
+    /// be stopped or killed at any time, and run again.
     Replay(Replay),
-    /// Throw letters away, after noting who did it and why.
+    /// Remove dead letters, after recording the operator and the reason.
     Discard(Discard),
 }
 
-/// Which letters, and who is to answer for it.
+/// The dead letters that an operator chooses, and the operator's name.
 #[derive(Debug, Args)]
 struct Chosen {
-    /// Letters by their id: the request's message id, or at least 6 digits of the id that `list` prints.
+    /// Dead letters by id: the request's message id, or at least 6 digits of the id that `list`
+    /// prints.
     #[arg(value_name = "ID", value_parser = filter::id)]
     ids: Vec<String>,
-    /// Every letter.
+    /// Every dead letter.
     #[arg(long, conflicts_with = "ids")]
     all: bool,
     #[command(flatten)]
     filter: LetterFilter,
-    /// Say what would be done, and do nothing.
+    /// Print what the command would do, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Don't ask.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// Who does it, for the record. Without: the user of this shell.
+    /// Name of the operator, for the record. Default: the user of this shell.
     #[arg(long, value_name = "NAME", value_parser = operator::name)]
     by: Option<String>,
-    /// How the result is printed.
+    /// Format of the result.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -83,14 +89,14 @@ struct Chosen {
 struct Replay {
     #[command(flatten)]
     chosen: Chosen,
-    /// At most so many letters a second.
+    /// Maximum rate, in dead letters per second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// Also those that were no requests (reason `MALFORMED_REQUEST`): they only come back, unless the program has learned to
-    /// read them.
+    /// Also replay dead letters that are no valid requests (reason `MALFORMED_REQUEST`). They are
+    /// dead-lettered again, unless a newer version can parse them.
     #[arg(long)]
     include_malformed: bool,
-    /// Why, for the record.
+    /// Reason of the replay, for the record.
     #[arg(long, value_name = "TEXT", value_parser = filter::why)]
     why: Option<String>,
 }
@@ -99,10 +105,16 @@ struct Replay {
 struct Discard {
     #[command(flatten)]
     chosen: Chosen,
-    /// Why, for the record.
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run", value_parser = filter::why)]
+    /// Reason of the removal, for the record.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        required_unless_present = "dry_run",
+        value_parser = filter::why
+    )]
     why: Option<String>,
-    /// Save the letters there first, whole, an object a line; the file must not exist.
+    /// Save the dead letters in full to this file first, one JSON object per line. The file must
+    /// not exist.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
@@ -116,19 +128,20 @@ pub async fn run(settings: &Settings, args: DeadLettersArgs) -> anyhow::Result<E
     }
 }
 
-/// Says how many letters were counted and not read. Where there are such, what was read is not all, and the command fails.
+/// Reports how many dead letters were counted and not read. `false` if there are any: the result is
+/// incomplete, and the command fails.
 fn all_read(browse: &QueueReader) -> bool {
     let (missing, waiting) = (browse.missing(), browse.waiting());
     if missing > 0 {
         say!(
-            "revertd: {missing} of the {waiting} letters that were counted could not be read: others hold them or took \
-             them, or they expired meanwhile"
+            "revertd: {missing} of the {waiting} letters that were counted could not be read: \
+             other consumers hold them or took them, or they expired meanwhile"
         );
     }
     missing == 0
 }
 
-/// What the shell is told of it.
+/// The exit status of the command.
 fn exit_code(is_all_read: bool) -> ExitCode {
     if is_all_read {
         ExitCode::SUCCESS
@@ -137,13 +150,14 @@ fn exit_code(is_all_read: bool) -> ExitCode {
     }
 }
 
-/// Opens the queue. What others hold is not seen, which is said once.
+/// Opens the queue, and reports other consumers once: the messages that they hold are not visible.
 async fn open(settings: &Settings, body_bytes: u64) -> anyhow::Result<QueueReader> {
     let queue = settings.topology.dead_letter_queue.as_str();
     let browse = QueueReader::open(settings, queue, body_bytes).await?;
     if browse.others() > 0 {
         say!(
-            "revertd: {} other reader(s) of {queue} at this moment; the letters in their hands are not seen here",
+            "revertd: {} other reader(s) of {queue} at this moment; \
+             the letters that they hold are not visible here",
             browse.others()
         );
     }

@@ -250,7 +250,7 @@ async fn show_tells_what_is_in_a_letter_and_what_the_ledger_says_now() {
     let (status, told, said) = letters(&stage, &["show", "\u{fffd}\u{fffd}"]);
     assert_eq!(status, 0, "{said}");
     assert!(
-        told.contains("can't be read") && told.contains("body, 2 bytes"),
+        told.contains("cannot be read") && told.contains("body, 2 bytes"),
         "{told}"
     );
     // One id, two requests; and none.

@@ -156,7 +156,7 @@ async fn a_publishers_claim_is_not_believed_by_a_later_word() {
     );
     let id = listed["id"].as_str().expect("an id").to_owned();
     let (_, told, _) = letters(&stage, &["show", &id]);
-    assert!(told.contains("by whose word alone"), "{told}");
+    assert!(told.contains("only source of the client's name"), "{told}");
     let replayed = shown(&stage, &["dead-letters", "replay", "--all", "--yes"]);
     assert_eq!(replayed["left"], json!({"of_another_login": 1}));
     // Once it is trusted, it can be replayed, for its client.

@@ -1,4 +1,5 @@
-//! `revertd dead-letters replay` and `discard`: what is asked for, whether it is meant, and how it ended.
+//! `revertd dead-letters replay` and `discard`: the selection, the operator's confirmation and the
+//! result.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use crate::ledger::admin::interventions::{Intervention, InterventionKind};
 
 mod windows;
 
-/// What a shell reports of a process that SIGINT ended.
+/// Exit status of a process that SIGINT ended, as a shell reports it.
 const INTERRUPTED: u8 = 130;
 
 pub async fn replay(settings: &Settings, args: Replay) -> anyhow::Result<ExitCode> {
@@ -92,7 +93,7 @@ struct Run<'a> {
     rate: Option<u32>,
     body_bytes: u64,
     sum: RunSummary,
-    /// Letters that were met, and done or left.
+    /// Dead letters that were read, and replayed, discarded or left.
     passed: u64,
     progress: Option<Progress>,
     intervention: Option<Intervention>,
@@ -129,7 +130,8 @@ impl Run<'_> {
                     Some(false) => anyhow::bail!("nothing was done"),
                     None => {
                         say!(
-                            "revertd: there is no terminal to ask on; add --yes to {verb} {}, or --dry-run to look",
+                            "revertd: there is no terminal to ask on; add --yes to {verb} {}, or \
+                             --dry-run to only count them",
                             letters(counts.total())
                         );
                         return Ok(ExitCode::from(WRONG_USAGE));
@@ -159,7 +161,8 @@ impl Run<'_> {
         })
     }
 
-    /// LetterCounts what would be taken, finds what the ids stand for, and tells how many letters there are.
+    /// Counts the dead letters that the run would take, resolves the ids, and returns how many
+    /// messages the queue had.
     async fn look(&mut self) -> anyhow::Result<(LetterCounts, u32)> {
         let mut browse = open(self.settings, 0).await?;
         let waiting = browse.waiting();
@@ -195,7 +198,8 @@ impl Run<'_> {
     }
 }
 
-/// The first interrupt lets the window in hand be finished, the second ends the process: nothing is lost by either.
+/// The first interrupt lets the current window finish, the second ends the process. Neither loses a
+/// dead letter.
 fn stop_on_interrupt() -> std::io::Result<CancellationToken> {
     let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let stop = CancellationToken::new();
@@ -206,7 +210,7 @@ fn stop_on_interrupt() -> std::io::Result<CancellationToken> {
                 std::process::exit(INTERRUPTED.into());
             }
             told.cancel();
-            say!("revertd: finishing what is in hand; a second interrupt ends it at once");
+            say!("revertd: finishing the current window; a second interrupt ends it at once");
         }
     });
     Ok(stop)

@@ -74,7 +74,8 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
     let (_, told, said) = letters(&clerk, &["dead-letters", "show", "rubbish"]);
     let client = format!("{}-submitter", host.name);
     assert!(
-        told.contains(&format!("client   {client}\n")) && told.contains("by whose word"),
+        told.contains(&format!("client   {client}\n"))
+            && told.contains("only source of the client's name"),
         "{told}{said}"
     );
     // Whoever reads it, it is that client's letter, with the same id.
