@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::domain::event::Event;
 use crate::ledger::admin::stored::{OutcomeCount, OutcomeFilter, Outcomes};
 
-/// Events that are published together.
+/// Events that are published in one window.
 const AT_A_TIME: u32 = 500;
 
 #[derive(Debug, Args)]
@@ -34,37 +34,39 @@ pub struct EventsArgs {
 
 #[derive(Debug, Subcommand)]
 enum EventsCommand {
-    /// Publish the events of stored outcomes again, each as it was: for consumers that lost theirs.
+    /// Publish the events of stored outcomes again, unchanged, for consumers that lost them.
     Republish(RepublishArgs),
 }
 
 #[derive(Debug, Args)]
 struct RepublishArgs {
-    /// Of outcomes decided then or later: a time such as 2026-11-25T08:00:00Z, or how long ago, such as 2h.
+    /// Only outcomes decided at or after this time: a time such as 2026-11-25T08:00:00Z, or an age
+    /// such as 2h.
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<Timestamp>,
-    /// Of outcomes decided before: the same.
+    /// Only outcomes decided before this time: a time such as 2026-11-25T08:00:00Z, or an age such
+    /// as 2h.
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<Timestamp>,
-    /// Of this client's requests.
+    /// Only outcomes of this client's requests.
     #[arg(long)]
     client: Option<String>,
-    /// Of this org's accounts.
+    /// Only outcomes of this org's accounts.
     #[arg(long, value_name = "UUID")]
     org: Option<Uuid>,
-    /// Of the request of this `message_id`.
+    /// Only the outcome of the request with this `message_id`.
     #[arg(long, value_name = "ID")]
     request: Option<String>,
-    /// Say how many there are, and publish nothing.
+    /// Print how many events there are, and publish nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
-    /// Events a second, at most.
+    /// Maximum rate, in events per second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// How the result is printed.
+    /// Format of the result.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -105,7 +107,7 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
             Some(true) => {}
             Some(false) => bail!("nothing was published"),
             None => {
-                say!("revertd: nothing was published: there is no terminal to ask at; add --yes");
+                say!("revertd: nothing was published: there is no terminal to ask on; add --yes");
                 return Ok(ExitCode::from(2));
             }
         }
@@ -114,20 +116,20 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
     conclude(count, &published, args.output, "published")
 }
 
-/// Routing keys that are told; of others, only how many events there were.
+/// Most routing keys that are counted separately. The others share one count.
 const KEYS_MAX: usize = 20;
 
-/// What was published, and what is missing of what was to be.
+/// Counts of the published events, and of the events that reached no queue or cannot be built.
 #[derive(Debug, Default)]
 struct Published {
     exchange: String,
     /// Events by routing key.
     keys: BTreeMap<String, u64>,
-    /// Events of further keys.
+    /// Events of the routing keys beyond `KEYS_MAX`.
     others: u64,
-    /// For so many no queue was bound.
+    /// Events that the broker returned because no queue is bound for them.
     unroutable: u64,
-    /// So many this version can't tell.
+    /// Outcomes whose events this version cannot build.
     untold: u64,
 }
 
@@ -140,7 +142,7 @@ impl Published {
         }
     }
 
-    /// Where the events went, in lines.
+    /// One line per routing key.
     fn text(&self) -> String {
         let mut text = String::new();
         for (key, events) in &self.keys {
@@ -154,7 +156,7 @@ impl Published {
     }
 }
 
-/// Publishes what was chosen, in the order of its time.
+/// Publishes the selected events, in the order in which their outcomes were decided.
 async fn publish(
     settings: &Settings,
     outcomes: &Outcomes,
@@ -197,7 +199,8 @@ async fn publish(
         };
         let messages: Vec<_> = events.iter().zip(&some).map(again).collect();
         published.unroutable += tokio::select! {
-            taken = until_taken(settings, &mut publisher, messages) => taken.map_err(|error| onward(&error, last))?,
+            taken = until_taken(settings, &mut publisher, messages) =>
+                taken.map_err(|error| onward(&error, last))?,
             _ = interrupt.recv() => return Err(onward(&"interrupted", last)),
         };
         for event in &events {
@@ -221,8 +224,9 @@ async fn publisher(settings: &Settings) -> Result<Publisher, BrokerError> {
     Broker::publisher_of(settings, "revertd events republish").await
 }
 
-/// Publishes a window, and what a full queue refused of it again until it is taken; each time on a new channel, since one
-/// that met a queue without a leader has everything refused from then on.
+/// Publishes a window, and publishes refused events again until the broker confirms them. Each
+/// retry uses a new channel: once a channel has published to a queue without a leader, the broker
+/// refuses everything on it.
 async fn until_taken(
     settings: &Settings,
     publisher: &mut Publisher,
@@ -244,18 +248,22 @@ async fn until_taken(
             return Ok(unroutable);
         }
         let wait = backoff.next_wait();
-        warn!(events = refused.len(), retry_in = ?wait, "refused: a queue that is bound is full, or without a leader");
+        warn!(
+            events = refused.len(),
+            retry_in = ?wait,
+            "refused: a queue that is bound is full, or without a leader"
+        );
         messages = refused;
         sleep(wait).await;
         *publisher = self::publisher(settings).await?;
     }
 }
 
-/// Where to go on after a failure: what was published twice has the same ids.
+/// The error with the arguments to continue with. Events that are published twice keep their ids.
 fn onward(error: &dyn std::fmt::Display, last: Option<Timestamp>) -> anyhow::Error {
     match last {
-        Some(last) => anyhow!("{error}; go on with --since {last}, in place of the one given"),
-        None => anyhow!("{error}; nothing was published for certain: run it again"),
+        Some(last) => anyhow!("{error}; continue with --since {last}, in place of the one given"),
+        None => anyhow!("{error}; no event is known to be published: run it again"),
     }
 }
 
@@ -282,13 +290,14 @@ fn conclude(
     }
     if untold > 0 {
         bail!(
-            "{untold} outcomes are refusals that this version does not know, and whose words are not stored; run this \
-             with the version that stored them, or a later one"
+            "{untold} outcomes are refusals that this version does not know, and their messages \
+             are not stored; run this with the version that stored them, or a later one"
         );
     }
     if unroutable > 0 {
         bail!(
-            "no queue is bound for {unroutable} of them, which nobody has now; bind one to the reply exchange"
+            "no queue is bound for {unroutable} of them, so they were lost; bind a queue to the \
+             reply exchange and publish them again"
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -300,7 +309,5 @@ fn time(text: &str) -> Result<Timestamp, String> {
     }
     let ago = humantime::parse_duration(text).ok();
     ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok())
-        .ok_or_else(|| {
-            "must be a time such as 2026-11-25T08:00:00Z, or how long ago, such as 2h".into()
-        })
+        .ok_or_else(|| "must be a time such as 2026-11-25T08:00:00Z, or an age such as 2h".into())
 }

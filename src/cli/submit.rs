@@ -20,18 +20,18 @@ mod file;
 mod lines;
 mod report;
 mod sending;
-/// As the parser of arguments ends.
+/// Exit status of wrong usage, as clap has it.
 const WRONG_USAGE: u8 = 2;
 
-/// No answer in time; the request goes on.
+/// Exit status if no event arrived in time. The request is still processed.
 const NO_ANSWER: u8 = 3;
 
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
-    /// The usage to revert.
+    /// Usage to revert.
     #[arg(long, value_name = "UUID", required_unless_present_any = ["body", "file"])]
     usage_id: Option<String>,
-    /// How much of it, in the ledger's smallest unit.
+    /// Amount to revert, in the ledger's smallest unit.
     #[arg(
         long,
         value_name = "INT64",
@@ -39,44 +39,45 @@ pub struct SubmitArgs {
         allow_hyphen_values = true
     )]
     amount: Option<String>,
-    /// The billing account. One of this, --org-id and --project-id is required.
+    /// Billing account. One of this, --org-id and --project-id is required.
     #[arg(long, value_name = "UUID")]
     billing_id: Option<String>,
-    /// The org; alone, stands for its default account.
+    /// Org. Without the other two, its default account is meant.
     #[arg(long, value_name = "UUID")]
     org_id: Option<String>,
-    /// The project; alone, stands for its org's default account.
+    /// Project. Without the other two, the default account of its org is meant.
     #[arg(long, value_name = "UUID")]
     project_id: Option<String>,
-    /// Why; kept with the entry.
+    /// Reason, which is stored with the entry.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// The whole body instead, as JSON; `-` reads standard input.
+    /// Whole request body as JSON instead of the fields; `-` reads standard input.
     #[arg(long, value_name = "JSON", conflicts_with_all =
         ["usage_id", "amount", "billing_id", "org_id", "project_id", "reason"])]
     body: Option<String>,
-    /// The request's id: the same id again answers the same. Without one, a fresh one is made and printed.
+    /// Message id of the request. The same id again gets the same answer. Default: a new id, which
+    /// is printed.
     #[arg(long, value_name = "ID", value_parser = message_id)]
     message_id: Option<String>,
-    /// Attempts at most: 1 answers an unknown usage at once.
+    /// Maximum number of attempts. With 1, an unknown usage is answered at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_attempts: Option<u32>,
     #[command(flatten)]
     of_file: file::FileArgs,
-    /// How long to wait for the event.
+    /// Time to wait for the event.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = time_span)]
     timeout: Duration,
-    /// One line for people, or the event itself.
+    /// Format: one line of text, or the event itself.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
 pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCode> {
-    // Checked here: clap lets go of a requirement that conflicts with another argument.
+    // clap ignores `requires` of an argument whose required argument conflicts with a present one.
     if args.of_file.lacks_its_file() {
         say!(
-            "revertd: --format, --batch, --skip-invalid, --dry-run, --rate, --window and --failed are of --file; nothing \
-             was sent; see revertd submit --help"
+            "revertd: --format, --batch, --skip-invalid, --dry-run, --rate, --window and --failed \
+             need --file; nothing was sent; see revertd submit --help"
         );
         return Ok(ExitCode::from(WRONG_USAGE));
     }
@@ -92,12 +93,12 @@ pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCo
     let event = answers.event(id, timeout).await;
     client.close().await;
     let Some(event) =
-        event.map_err(|error| anyhow!("{error}; request {id} was published, and goes on"))?
+        event.map_err(|error| anyhow!("{error}; request {id} was published and is processed"))?
     else {
         let waited = humantime::format_duration(timeout);
         say!(
-            "revertd: no event for request {id} within {waited}; the request goes on: ask again with \
-             --message-id {id}"
+            "revertd: no event for request {id} within {waited}; the request is still processed: \
+             ask again with --message-id {id}"
         );
         return Ok(ExitCode::from(NO_ANSWER));
     };
@@ -158,11 +159,11 @@ fn message_id(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// One line that tells a person what happened.
+/// The event as one line of text.
 #[must_use]
 pub fn summary(event: &Value) -> String {
     let data = &event["data"];
-    // Ids and metadata are a client's words.
+    // A client chooses ids and metadata, so they may contain control characters.
     let text = |value: &Value| visible(value.as_str().unwrap_or("?")).into_owned();
     let (kind, request) = (text(&event["type"]), text(&data["request_id"]));
     let Some(error) = data.get("error") else {

@@ -1,4 +1,5 @@
-//! Requests in a file: an object a line, or a table with a header. Read a line at a time, however long the file.
+//! Reads requests from a file: one JSON object per line, or a table with a header. It reads a line
+//! at a time, so its memory does not grow with the file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -13,20 +14,20 @@ use crate::domain::request::{Envelope, Fields, RevertRequest, Undecodable, decod
 
 mod table;
 
-/// How a file is written.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// Comma-separated, with a header.
+    /// Comma-separated values with a header.
     Csv,
 }
 
-/// A file of requests, to be read as often as needed.
+/// A file of requests, which can be read several times.
 pub struct RequestSource {
     pub path: PathBuf,
     pub format: Format,
-    /// What made-up ids begin with.
+    /// Prefix of generated message ids.
     pub batch: String,
     /// Longest line, in bytes.
     pub line_max_bytes: u64,
@@ -35,16 +36,16 @@ pub struct RequestSource {
 /// A request of a file.
 #[derive(Clone, Debug)]
 pub struct RequestLine {
-    /// From 1; a header counts.
+    /// Line number, from 1. The header counts as a line.
     pub number: u64,
-    /// The request's id: the one that stands there, or one made of the batch and what is asked.
+    /// The request's message id: from the file, or generated from the batch and the content.
     pub message_id: String,
-    /// Whether it stands there.
+    /// Whether the message id is from the file.
     pub has_own_id: bool,
     pub fields: Fields,
 }
 
-/// A line that is no request, and why.
+/// A line that is no valid request, and the reason.
 pub struct LineError {
     pub number: u64,
     pub why: String,
@@ -53,7 +54,7 @@ pub struct LineError {
 pub type RequestLines = Box<dyn Iterator<Item = io::Result<Result<RequestLine, LineError>>>>;
 
 impl RequestSource {
-    /// The format that the name of a file tells.
+    /// The format that a file name's extension indicates.
     pub fn format_of(path: &Path) -> Format {
         match path.extension() {
             Some(ending) if ending.eq_ignore_ascii_case("csv") => Format::Csv,
@@ -61,7 +62,11 @@ impl RequestSource {
         }
     }
 
-    /// Reads it from the beginning.
+    /// Reads the file from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or the header of a table is invalid.
     pub fn lines(&self) -> anyhow::Result<RequestLines> {
         let path = self.path.display();
         let file = File::open(&self.path).with_context(|| format!("cannot read {path}"));
@@ -122,7 +127,7 @@ fn content(fields: &Fields) -> Uuid {
     RevertRequest::new(&Envelope::default(), fields.clone(), true).content
 }
 
-/// RequestLines of bounded length, with their numbers; empty ones are passed over.
+/// Lines of bounded length, with their numbers. Empty lines are skipped.
 struct Texts {
     reader: BufReader<File>,
     number: u64,
@@ -172,12 +177,12 @@ impl Iterator for Texts {
 }
 
 impl RequestLine {
-    /// The digest of what is asked: the same for the same, however it is spelled.
+    /// The digest of the request's content, independent of its spelling.
     pub fn content(&self) -> Uuid {
         content(&self.fields)
     }
 
-    /// The request's body.
+    /// The body of the request message.
     pub fn body(&self) -> Value {
         let fields = &self.fields;
         let mut body = Map::new();
