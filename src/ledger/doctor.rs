@@ -1,6 +1,6 @@
-//! What `revertd doctor` finds out about the database, and what of it the worker insists on.
+//! The database checks of `revertd doctor`, and the checks that a worker requires to pass.
 //!
-//! It only looks. What one question can't be answered for is told in its place, and the others are asked all the same.
+//! It only reads. If one query fails, its check reports the error, and the other checks continue.
 
 use std::time::Duration;
 
@@ -32,19 +32,19 @@ const WORDS: CheckIds = CheckIds {
     key: "database.url",
 };
 
-/// Nothing is waited for longer than that, a lock included.
+/// Time limits of a statement and of a lock.
 const LIMITS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'";
 
-/// Longest wait where the server keeps to no limit: a commit that waits for a standby.
+/// Longest wait if the server's limits do not apply, as in a commit that waits for a standby.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-/// Looks at everything there is to see.
+/// Runs all database checks.
 pub async fn doctor(settings: &Settings) -> Checks {
     let mut checks = Checks::default();
     let Some(session) = log_in(settings, &mut checks).await else {
         checks.skipped(
             "database-state",
-            "nothing within the database can be seen without a login",
+            "the database cannot be checked without a login",
         );
         return checks;
     };
@@ -58,17 +58,17 @@ pub async fn doctor(settings: &Settings) -> Checks {
             schema::check(&session, &server, settings, &mut checks).await;
             privileges::check(&session, &server, settings, &mut checks).await;
         }
-        Ok(None) => checks.skipped("database-state", "the server tells nothing of itself"),
+        Ok(None) => checks.skipped("database-state", "the server returned no settings"),
         Err(error) => checks.failed("database-state", error),
     }
     checks.skipped(
         "database-disk",
-        "free space is seen on the server's machine alone; watch it there",
+        "free disk space is only visible on the server's machine; monitor it there",
     );
     checks
 }
 
-/// Reaches the server and logs in, a step after another.
+/// Resolves, connects and logs in, one step after another.
 async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
     let steps = ["database-tls", "database-login"];
     let servers = match connect::servers(settings) {
@@ -79,9 +79,9 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
         }
     };
     if servers.is_empty() {
-        checks.skipped(WORDS.tcp, "the server is reached within this machine");
+        checks.skipped(WORDS.tcp, "the server is on this machine");
     } else if !reach(WORDS, &servers, checks).await {
-        let skip = |id| checks.skipped(id, "the server can't be reached");
+        let skip = |id| checks.skipped(id, "the server cannot be reached");
         steps.into_iter().for_each(skip);
         return None;
     }
@@ -116,13 +116,16 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
     if !clear.is_empty() {
         checks.warning(
             "database-tls",
-            format!("everything goes in the clear to {}", clear.join(", ")),
+            format!("the connection to {} is not encrypted", clear.join(", ")),
             "use sslmode=verify-full in database.url",
         );
     } else if settings.database.url.tls().is_some() {
         checks.ok("database-tls", "encrypted, and the server verified in full");
     } else {
-        checks.ok("database-tls", "not encrypted, and within this machine");
+        checks.ok(
+            "database-tls",
+            "not encrypted, but the server is on this machine",
+        );
     }
 }
 
@@ -136,7 +139,7 @@ impl Session {
     }
 }
 
-/// Where it could not be asked: as a check of that id.
+/// The answer, or `None` after reporting the error under the check's id.
 fn answered<T>(id: &'static str, answer: Result<T, LedgerError>, checks: &mut Checks) -> Option<T> {
     match answer {
         Ok(answer) => Some(answer),
@@ -148,11 +151,12 @@ fn answered<T>(id: &'static str, answer: Result<T, LedgerError>, checks: &mut Ch
 }
 
 impl Ledger {
-    /// Makes sure of what a worker depends on and can't see by working: that the server keeps what it confirms, and
-    /// that the database refuses what must never be stored.
+    /// Checks what a worker depends on and would not notice while working: that the server keeps
+    /// committed data, and that the database refuses invalid rows.
     ///
     /// # Errors
-    /// What is wrong, and what to do.
+    ///
+    /// If a check fails. The error contains the problem and its remedy.
     pub async fn assure(&self, settings: &Settings) -> Result<(), LedgerError> {
         let schema = settings.ledger.schema.as_str();
         let assuring = self.on_connection(async |client| {
@@ -185,7 +189,7 @@ impl Ledger {
     }
 }
 
-/// The same with the schema of Frontier's tables put in.
+/// Runs a query with the schema of Frontier's tables inserted.
 async fn in_ledger(
     session: &Session,
     settings: &Settings,

@@ -414,11 +414,11 @@ async fn the_command_says_what_it_did() {
     );
     let (status, told, said) = grants(&stage, &["add", "render", &org]);
     assert_eq!((status, said.as_str()), (0, ""));
-    assert_eq!(told, format!("render may ask for org {org}\n"));
+    assert_eq!(told, format!("render may revert usage of org {org}\n"));
     let (status, told, _) = grants(&stage, &["add", "render", &org, "--by", "bob"]);
     assert_eq!(
         (status, told),
-        (0, format!("render already may ask for org {org}\n"))
+        (0, format!("render already may revert usage of org {org}\n"))
     );
     let (status, told, _) = grants(&stage, &["add", "render", "*", "--output", "json"]);
     assert_eq!((status, told.as_str()), (0, "{\"added\":true}\n"));

@@ -153,7 +153,7 @@ fn outcome_text(text: &mut String, decided: &DecidedRequest) {
     let _ = writeln!(text, "  event {event}");
     if decided.is_archived {
         text.push_str(
-            "  archived: a redelivery of this request is refused, not answered with this outcome\n",
+            "  archived: the same request is refused if it is sent again, not answered with this\n",
         );
     }
 }

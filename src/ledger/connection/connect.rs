@@ -13,11 +13,13 @@ use crate::common::tls;
 use crate::config::Settings;
 use crate::ledger::error::{LedgerError, unavailable};
 
-/// A client that vanishes without a word, its host or the network being gone, must not leave its locks, its
-/// transaction or its place on the server: others would wait for them, for hours with a server's own defaults.
-/// A transaction of ours is never idle for longer than a message to the server takes. And no name of ours may be taken for
-/// that of something that others made in a schema of the path: every statement names the schema of what is not the server's.
-/// Nor may a row be hidden: under a policy that filters what this role sees, its statements fail.
+/// Session settings for a lost client. If the client's host or network fails, the server must end
+/// the session and release its locks and transaction: others would wait for hours with a server's
+/// defaults. A transaction of revertd is never idle for longer than a message to the server takes.
+///
+/// The search path excludes objects that other roles created in a schema of the default path: every
+/// statement qualifies the names that are not the server's own. With `row_security` off, a statement
+/// fails if a policy would filter its rows.
 const IF_WE_VANISH: &str = "
     SET search_path = pg_catalog, pg_temp;
     SET row_security = off;
@@ -28,9 +30,9 @@ const IF_WE_VANISH: &str = "
     SET tcp_user_timeout = '30s';
 ";
 
-/// The statement's look-ups are by key, whatever the planner would guess of a batch's size: one plan, made
-/// once, of index scans. A database whose default is another isolation, or not to wait for the disk and the standbys,
-/// must not decide either of them here.
+/// Session settings for the batch statement. Its look-ups are by key, so one generic plan with index
+/// scans fits every batch size. The database's defaults for isolation and `synchronous_commit` must
+/// not apply to it.
 const SESSION: &str = "
     SET plan_cache_mode = force_generic_plan;
     SET enable_seqscan = off;
@@ -43,19 +45,20 @@ const SESSION: &str = "
     WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
 
-/// The usage that an entry's metadata names: 32 lower-case digits, however it is spelled there.
-const REVERTED: &str = "replace(translate(lower((metadata ->> 'revert_request_using') COLLATE \"C\"), '{}-', ''), 'urn:uuid:', '')";
+/// The usage that an entry's metadata names, normalized to 32 lower-case digits.
+const REVERTED: &str = "replace(translate(lower((metadata ->> 'revert_request_using') \
+     COLLATE \"C\"), '{}-', ''), 'urn:uuid:', '')";
 
-/// Its hash. The last 32 digits are the same in every spelling, and quickly found.
-const HASH_OF_REVERTED: &str = "hashtextextended(right(rtrim(replace(lower((metadata ->> 'revert_request_using') \
-     COLLATE \"C\"), '-', ''), '}'), 32), 0)";
+/// The hash of that usage. The last 32 digits are the same in every spelling, and fast to extract.
+const HASH_OF_REVERTED: &str = "hashtextextended(right(rtrim(replace(lower((metadata ->> \
+     'revert_request_using') COLLATE \"C\"), '-', ''), '}'), 32), 0)";
 
-/// Which rows the index holds: those that name a usage, credits and the debits of customers. The debits of reverts on the
-/// platform's account are left out: they would double the index.
+/// The condition of the index: rows that name a usage, and are credits or customers' debits. Debits
+/// of reverts on the platform's account are excluded, because they would double the index.
 const INDEXED: &str = "metadata ? 'revert_request_using' AND (type = 'credit' \
      OR account_id <> '00000000-0000-0000-0000-000000000000')";
 
-/// A statement with the schema of Frontier's tables put in, and how an entry names the usage that it reverts.
+/// A statement in which the placeholders of Frontier's schema and of the reverted usage are replaced.
 pub fn in_schema(statement: &str, settings: &Settings) -> String {
     let quoted = format!("\"{}\"", settings.ledger.schema);
     statement
@@ -65,8 +68,8 @@ pub fn in_schema(statement: &str, settings: &Settings) -> String {
         .replace("{ledger}", &quoted)
 }
 
-/// The pool, how its connections are encrypted, and the server's address for messages.
-/// `limits` is a statement for each session.
+/// The pool, the encryption of its connections, and the server's address for messages. `limits` is a
+/// statement that every new session executes.
 pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, String), LedgerError> {
     let encryption = Encryption::new(settings)?;
     let config = parse(settings, &encryption)?;
@@ -96,12 +99,12 @@ pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, Stri
     Ok((pool, encryption, host))
 }
 
-/// Asks the server to cancel what a connection is doing.
+/// Asks the server to cancel the running statement of a connection.
 pub async fn cancel(token: CancelToken, encryption: &Encryption) {
     let _ = token.cancel_query(encryption.clone()).await;
 }
 
-/// One connection of its own, for migrations.
+/// One connection outside the pool.
 pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError> {
     let encryption = Encryption::new(settings)?;
     let config = parse(settings, &encryption)?;
@@ -115,9 +118,9 @@ pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError
         }
         unavailable(&error, &host)
     })?;
-    // Ends with the client; its errors reach whoever waits for an answer.
+    // The task ends with the client. Its errors reach the caller that waits for an answer.
     tokio::spawn(connection);
-    // The lock under which one process migrates would otherwise outlast a process that vanished with it.
+    // Otherwise a lost process could keep the migration lock.
     let told = tokio::time::timeout(CONNECT_TIMEOUT, client.batch_execute(IF_WE_VANISH));
     let told = told.await.map_err(|_| LedgerError::silent(&host))?;
     told.map_err(|error| unavailable(&error, &host))?;
@@ -132,10 +135,10 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
             "{error}; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE"
         ))
     })?;
-    // Every sslmode was taken out where the settings were read; one that is still there was overlooked.
+    // Settings removes every sslmode that it recognizes; one that is still there was not recognized.
     if !matches!(config.get_ssl_mode(), SslMode::Prefer) {
         return Err(classify(
-            "has an sslmode that can't be told from the rest; write it as sslmode=verify-full",
+            "its sslmode cannot be separated from the rest; write it as sslmode=verify-full",
         ));
     }
     let named = |host: &Host| matches!(host, Host::Tcp(name) if !name.is_empty());
@@ -143,8 +146,8 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
         && (config.get_hosts().is_empty() || !config.get_hosts().iter().all(named))
     {
         return Err(classify(
-            "asks for TLS by its sslmode, but not every server has a name that its certificate could bear; \
-             write a host for each, or leave sslmode out where all is within this machine",
+            "its sslmode asks for TLS, but a server has no host name for its certificate; \
+             write a host name for each server, or leave sslmode out if all are on this machine",
         ));
     }
     config.ssl_mode(encryption.mode());
@@ -157,7 +160,7 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
-    // A peer that vanished without a word is noticed in half a minute.
+    // The client detects a lost server within half a minute.
     config.keepalives_idle(Duration::from_secs(15));
     config.keepalives_interval(Duration::from_secs(5));
     config.keepalives_retries(3);
@@ -165,7 +168,7 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
     Ok(config)
 }
 
-/// What the client reads in the address. Its sources name the option that is wrong, not its value.
+/// Parses the address. The source of a parse error names the wrong option and not its value.
 fn read(settings: &Settings) -> Result<Config, String> {
     let parsed = settings.database.url.secret().parse::<Config>();
     parsed.map_err(|error| {
@@ -174,7 +177,7 @@ fn read(settings: &Settings) -> Result<Config, String> {
     })
 }
 
-/// The servers to which everything goes in the clear, over a network.
+/// The servers that are reached over a network without encryption.
 #[must_use]
 pub fn unencrypted(settings: &Settings) -> Vec<String> {
     let url = &settings.database.url;
@@ -197,7 +200,7 @@ pub fn servers(settings: &Settings) -> Result<Vec<(String, u16)>, LedgerError> {
     let config = parse(settings, &Encryption::new(settings)?)?;
     let ports = config.get_ports();
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-    // Where addresses are given beside the names, they are what is connected to.
+    // If addresses are given beside the names, the client connects to the addresses.
     if !config.get_hostaddrs().is_empty() {
         let addresses = config.get_hostaddrs().iter().enumerate();
         return Ok(addresses

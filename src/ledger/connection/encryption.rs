@@ -1,4 +1,5 @@
-//! TLS to the database, as its address asks for it: with the server verified in full, or none at all.
+//! TLS to the database, as its address configures it: with full verification of the server, or no
+//! TLS.
 
 use std::io;
 use std::sync::Arc;
@@ -15,17 +16,17 @@ use crate::common::tls;
 use crate::config::Settings;
 use crate::ledger::error::LedgerError;
 
-/// What a server of 17 or later expects to be asked for where TLS comes first (`sslnegotiation=direct`).
+/// The ALPN protocol that PostgreSQL 17 or later requires with `sslnegotiation=direct`.
 const PROTOCOL: &[u8] = b"postgresql";
 
 /// An encrypted connection.
 pub type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
-/// How connections are encrypted, if they are.
+/// The encryption of connections, if it is configured.
 #[derive(Clone)]
 pub struct Encryption {
     tls: Option<MakeRustlsConnect>,
-    /// Whether a server was ready to encrypt.
+    /// Whether a TLS handshake has begun, which means that a server agreed to encrypt.
     begun: Arc<AtomicBool>,
 }
 
@@ -45,7 +46,7 @@ impl Encryption {
         self.tls.is_some()
     }
 
-    /// What the client is told: never to take what it gets.
+    /// The client's mode. It never lets the server decide.
     pub fn mode(&self) -> SslMode {
         if self.is_on() {
             SslMode::Require
@@ -54,8 +55,8 @@ impl Encryption {
         }
     }
 
-    /// Whether `error` is the client's word for a server that does not encrypt: one without a cause of a type, which
-    /// came before the first handshake.
+    /// Whether `error` means that the server does not support TLS. The client reports this with an
+    /// untyped cause before the first handshake.
     pub fn was_declined(&self, error: &tokio_postgres::Error) -> bool {
         let untyped = std::error::Error::source(error)
             .is_some_and(|cause| !cause.is::<io::Error>() && error.as_db_error().is_none());
@@ -77,7 +78,7 @@ impl MakeTlsConnect<Socket> for Encryption {
     }
 }
 
-/// Encrypts one connection, once the server has agreed to.
+/// The TLS handshake of one connection, after the server has agreed to it.
 pub struct Handshake {
     tls: Option<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect>,
     begun: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! Whether revertd's schema is there, Frontier's tables fit, and somebody may ask.
+//! Checks revertd's schema, Frontier's tables, the pause and the grants.
 
 use super::server::Server;
 use super::{Session, answered, in_ledger, migrated, unlogged};
@@ -31,12 +31,13 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
             checks.warning(
                 "database-schema",
                 seen,
-                "run `revertd migrate`, or start `revertd worker`, which does",
+                "run `revertd migrate`, or start `revertd worker`, which migrates",
             );
         } else if settings.database.migrate_on_start {
             let (role, database) = (&server.role, &server.database);
             let remedy = format!(
-                "GRANT CREATE ON DATABASE {database} TO {role}; or run `revertd migrate` as another role"
+                "GRANT CREATE ON DATABASE {database} TO {role}; \
+                 or run `revertd migrate` as another role"
             );
             checks.error("database-schema", seen, remedy);
         } else {
@@ -62,7 +63,8 @@ impl Session {
 
 async fn extension(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
     let id = "database-extension";
-    let found = "SELECT quote_ident(n.nspname), has_schema_privilege(n.oid, 'USAGE') FROM pg_extension e \
+    let found = "SELECT quote_ident(n.nspname), has_schema_privilege(n.oid, 'USAGE') \
+                 FROM pg_extension e \
                  JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'";
     let Some(rows) = answered(id, session.rows(found, &[]).await, checks) else {
         return;
@@ -97,13 +99,13 @@ async fn index(session: &Session, settings: &Settings, checks: &mut Checks) {
         Ok(false) => checks.error(
             id,
             "the index billing_transactions_revertd_idx is missing or invalid",
-            "run `revertd migrate`, which builds it beside running writers",
+            "run `revertd migrate`, which builds it while writers run",
         ),
         Err(error) => checks.failed(id, &error),
     }
 }
 
-/// A fleet that was told to stop taking requests (table `revertd.control`, where the schema has one).
+/// Warns about a paused fleet. A schema before migration V4 has no table `revertd.control`.
 async fn pause(session: &Session, checks: &mut Checks) {
     let id = "fleet-paused";
     let there = "SELECT to_regclass('revertd.control') IS NOT NULL";
@@ -130,7 +132,11 @@ async fn pause(session: &Session, checks: &mut Checks) {
 async fn grants(session: &Session, settings: &Settings, checks: &mut Checks) {
     let id = "authorization";
     if !settings.needs_grants() {
-        checks.ok(id, "authorization.mode is broker: whoever may publish to the request exchange may ask for every org");
+        checks.ok(
+            id,
+            "authorization.mode is broker: a client that may publish to the request exchange may \
+             revert usage of every org",
+        );
         return;
     }
     let any = "SELECT count(client) FROM (SELECT client FROM revertd.grants LIMIT 1000) g";
@@ -140,15 +146,22 @@ async fn grants(session: &Session, settings: &Settings, checks: &mut Checks) {
     match rows.first().map_or(0, |row| row.get::<_, i64>(0)) {
         0 => checks.warning(
             id,
-            "authorization.mode is grants, and nobody has one: every request is refused (ORG_NOT_GRANTED)",
+            "authorization.mode is grants, and there is no grant: every request is refused \
+             (ORG_NOT_GRANTED)",
             "revertd grants add CLIENT ORG",
         ),
-        1000 => checks.ok(id, "authorization.mode is grants; there are a thousand or more"),
-        count => checks.ok(id, format!("authorization.mode is grants; there are {count}")),
+        1000 => checks.ok(
+            id,
+            "authorization.mode is grants; there are a thousand or more",
+        ),
+        count => checks.ok(
+            id,
+            format!("authorization.mode is grants; there are {count}"),
+        ),
     }
 }
 
-/// The account of the platform's legs need not exist, unless Frontier's entries refer to it.
+/// The account of the platform's legs must only exist if the entries have a foreign key to it.
 async fn platform(session: &Session, settings: &Settings, checks: &mut Checks) {
     let id = "platform-account";
     let account = settings.ledger.platform_account;
@@ -165,7 +178,7 @@ async fn platform(session: &Session, settings: &Settings, checks: &mut Checks) {
     let remedy =
         "set ledger.platform_account to the account that Frontier books the platform's entries on";
     match found.unwrap_or_default() {
-        (true, _) => checks.ok(id, format!("{account} is there")),
+        (true, _) => checks.ok(id, format!("{account} exists")),
         (false, true) => {
             let seen =
                 format!("{missing}, and the entries must name one: no revert can be written");

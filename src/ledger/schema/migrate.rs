@@ -1,4 +1,4 @@
-//! Bringing the schema up to date, and checking that it is.
+//! Migrates the schema, and checks that it is up to date.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::ledger::connection::connect::in_schema;
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 
-/// Every migration of `migrations/`, in order. A released one is never edited.
+/// Every migration of `migrations/`, in order. A released migration is never edited.
 pub(crate) const MIGRATIONS: [(&str, &str); 7] = [
     (
         "V1__outcomes",
@@ -47,39 +47,40 @@ pub(crate) const MIGRATIONS: [(&str, &str); 7] = [
 
 pub(crate) const HISTORY: &str = "revertd.schema_history";
 
-/// The newest of the migrations that were applied, by whichever release.
+/// Selects the newest applied migration. A later release may have applied it.
 pub(crate) const VERSION: &str = "SELECT coalesce(max(version), 0) FROM revertd.schema_history";
 
-/// The one thing that is added to Frontier's tables.
+/// The only object that revertd adds to Frontier's tables.
 const INDEX: &str = "billing_transactions_revertd_idx";
 
-/// Key of the advisory lock under which one process at a time migrates: "revertd" in ASCII.
+/// Key of the advisory lock that lets only one process migrate: "revertd" in ASCII.
 const LOCK: i64 = 0x0072_6576_6572_7464;
 
 /// Longest wait for another process's migration.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Longest wait for that lock to be let go of.
+/// Longest wait for the release of that lock.
 const UNLOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a migration did.
+/// The result of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migrated {
-    /// Names of the migrations that were applied now, and of the index if it was built.
+    /// Names of the migrations that were applied, and of the index if it was built.
     pub applied: Vec<String>,
 }
 
 /// Creates and updates revertd's schema, adds the partial index to Frontier's entries, and, with
-/// `ledger.manage = true`, creates Frontier's tables where they are missing. Safe to run at any time, by any
-/// number of processes, beside running workers.
+/// `ledger.manage = true`, creates missing tables of Frontier. It may run at any time, in any number
+/// of processes, and while workers run.
 ///
 /// # Errors
-/// Where the database can't be reached, the role may not, or Frontier's tables do not fit.
+///
+/// If the database cannot be reached, the role lacks a privilege, or Frontier's tables do not fit.
 pub async fn migrate(settings: &Settings) -> Result<Migrated, LedgerError> {
     let mut session = Session::open(settings).await?;
     session.lock().await?;
     let result = session.migrate(settings).await;
-    // The lock goes with the connection; letting go of it first spares others a wait.
+    // The lock ends with the connection. Releasing it before shortens others' wait.
     let unlock = "SELECT pg_advisory_unlock($1)";
     let _ = timeout(UNLOCK_TIMEOUT, session.client.execute(unlock, &[&LOCK])).await;
     result
@@ -88,15 +89,16 @@ pub async fn migrate(settings: &Settings) -> Result<Migrated, LedgerError> {
 /// Checks that [`migrate`] has nothing to do.
 ///
 /// # Errors
-/// What is missing, and that `revertd migrate` adds it.
+///
+/// If something is missing. The message names it and `revertd migrate`, which adds it.
 pub async fn check(settings: &Settings) -> Result<(), LedgerError> {
     let session = Session::open(settings).await?;
     session.check(settings).await
 }
 
 impl Session {
-    /// Polls instead of waiting in the server: a waiting statement holds a snapshot, and `CREATE INDEX
-    /// CONCURRENTLY` of the process that has the lock would wait for that for ever.
+    /// Polls instead of waiting in the server. A waiting statement holds a snapshot, and `CREATE
+    /// INDEX CONCURRENTLY` of the process that has the lock would wait for that snapshot forever.
     async fn lock(&self) -> Result<(), LedgerError> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
@@ -109,8 +111,8 @@ impl Session {
             }
             if tokio::time::Instant::now() > deadline {
                 return Err(LedgerError::permanent(
-                    "another process has been migrating this database for ten minutes; find it by its \
-                     advisory lock in pg_locks",
+                    "another process has been migrating this database for ten minutes; find it by \
+                     its advisory lock in pg_locks",
                 ));
             }
             tokio::time::sleep(backoff.next_wait()).await;
@@ -118,7 +120,7 @@ impl Session {
     }
 
     async fn migrate(&mut self, settings: &Settings) -> Result<Migrated, LedgerError> {
-        // What the role can't create is only asked for where it is missing.
+        // The privilege to create the schema is only needed if the schema is missing.
         if !self
             .exists("SELECT FROM pg_namespace WHERE nspname = 'revertd'")
             .await?
@@ -132,7 +134,7 @@ impl Session {
         failpoint::hit(failpoint::MIGRATING);
         let mut runner = Runner::new(&migrations());
         runner.set_migration_table_name(HISTORY);
-        // A newer version of revertd may have been here: its additions are no fault.
+        // A later release may have applied migrations that this one does not know.
         let runner = runner.set_abort_missing(false).set_abort_divergent(true);
         let report = if self.is_current().await? {
             let run = timeout(ANSWER_TIMEOUT, runner.run_async(&mut self.client)).await;
@@ -150,7 +152,8 @@ impl Session {
         Ok(Migrated { applied })
     }
 
-    /// `true` where it had to be. Built without blocking Frontier's writers. One that was left half-built is invalid, and goes first.
+    /// Builds the index without blocking Frontier's writers. `true` if it was built. An interrupted
+    /// build leaves an invalid index, which is dropped first.
     async fn create_index(&self, settings: &Settings) -> Result<bool, LedgerError> {
         if self.index_is_valid(settings).await? {
             return Ok(false);

@@ -1,4 +1,4 @@
-//! Frontier's tables: created where they are missing, and looked at whether they fit.
+//! Frontier's tables: creates missing ones, and checks that they fit.
 
 use crate::config::Settings;
 use crate::ledger::connection::session::Session;
@@ -56,7 +56,7 @@ impl Session {
         );
         let home = self.answered(home).await?;
         let home: String = home.get(0);
-        // Its own transaction, so that the search path ends with it.
+        // The search path ends with this transaction.
         self.execute(&format!(
             "BEGIN; SET LOCAL search_path = \"{schema}\", {home}; {} COMMIT",
             include_str!("frontier.sql")
@@ -90,14 +90,16 @@ impl Session {
             let ours = column == "updated_at" || COLUMNS.iter().any(|(_, name, _)| *name == column);
             if table == "billing_transactions" && row.get::<_, bool>(3) && !ours {
                 problems.push(format!(
-                    "{table}.{column} must be given, and revertd does not know it"
+                    "{table}.{column} is required, and revertd does not know it"
                 ));
             }
         }
         let unique = format!(
             "SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid \
-             AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass('\"{schema}\".billing_transactions') \
-             AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = 'id'"
+             AND a.attnum = i.indkey[0] \
+             WHERE i.indrelid = to_regclass('\"{schema}\".billing_transactions') \
+             AND i.indisunique AND i.indisvalid AND i.indpred IS NULL \
+             AND i.indnkeyatts = 1 AND a.attname = 'id'"
         );
         if problems.is_empty() && !self.exists(&unique).await? {
             problems.push("billing_transactions.id has no unique index".into());
@@ -106,7 +108,7 @@ impl Session {
             return Ok(());
         }
         let remedy = if rows.is_empty() && !settings.ledger.manage {
-            "; is ledger.schema right? With ledger.manage = true, `revertd migrate` creates the tables"
+            "; check ledger.schema. With ledger.manage = true, `revertd migrate` creates the tables"
         } else {
             "; revertd needs Frontier's tables as ARCHITECTURE.md lists them, section Ledger"
         };

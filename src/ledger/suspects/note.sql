@@ -1,4 +1,5 @@
--- Counts a try of each message. In one order, so that two processes with copies of a message do not deadlock.
+-- Counts an attempt of each message. The order is fixed, so that two processes with copies of a
+-- message do not deadlock.
 --   $1  uuid[]   messages
 --   $2  boolean  whether the try is alone
 INSERT INTO revertd.suspects AS s (message, tries_together, tries_alone)

@@ -1,4 +1,4 @@
-//! What can be found wrong: a code that stays, and a sentence.
+//! The kinds of findings: a stable code and a sentence for each.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 macro_rules! kinds {
     ($($variant:ident = $code:literal: $sentence:literal;)*) => {
-        /// Kinds of what `verify` finds. Codes stay; sentences may be reworded.
+        /// The kinds of findings of `verify`. Codes are stable; sentences may change.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[allow(missing_docs, reason = "each has its sentence")]
         pub enum FindingKind {
@@ -17,7 +17,7 @@ macro_rules! kinds {
             /// Every kind.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// Its code, as it is printed.
+        /// The code that is printed.
             #[must_use]
             pub fn code(self) -> &'static str {
                 match self {
@@ -25,7 +25,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// What it means.
+        /// The explanation.
             #[must_use]
             pub fn sentence(self) -> &'static str {
                 match self {
@@ -38,12 +38,12 @@ macro_rules! kinds {
 
 kinds! {
     GuardBroken = "GUARD_BROKEN":
-        "nothing keeps new rows right, and old ones may be wrong; `revertd doctor` says what to do";
+        "the database may accept invalid rows, and old rows may be invalid; `revertd doctor` shows the remedy";
     IndexMissing = "INDEX_MISSING":
-        "an index is gone; `revertd migrate` builds that of the entries, and looking things up takes long without it";
+        "an index is missing; `revertd migrate` builds the one of the entries, and look-ups are slow without it";
     IndexWithoutEffect = "INDEX_WITHOUT_EFFECT": "an index is invalid, or not the one that it should be";
     CustomerLegMissing = "CUSTOMER_LEG_MISSING":
-        "the customer was told of a revert, and the entry that gives it to him is not in the ledger";
+        "the customer was informed of a revert, and its credit is not in the ledger";
     PlatformLegMissing = "PLATFORM_LEG_MISSING": "the revert's entry on the platform's account is not in the ledger";
     LegOnWrongAccount = "LEG_ON_WRONG_ACCOUNT":
         "a leg is not on its account: the customer's that the outcome names, or the platform's";
@@ -85,27 +85,27 @@ impl FindingKind {
         Self::ALL.iter().copied().find(|kind| kind.code() == code)
     }
 
-    /// Whether it breaks nothing that revertd promises: Frontier may edit its own usages and accounts.
+    /// Whether it violates no guarantee of revertd: Frontier may edit its own usages and accounts.
     #[must_use]
     pub fn is_warning(self) -> bool {
         matches!(self, Self::UsageChanged | Self::OrgChanged)
     }
 }
 
-/// One thing that is wrong, and where.
+/// A violation or warning, with its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is.
+    /// The kind.
     pub kind: FindingKind,
-    /// The outcome, where it is of one.
+    /// The outcome, if the finding is about one.
     pub outcome: Option<Uuid>,
-    /// The usage that it is about.
+    /// The usage, if known.
     pub usage: Option<Uuid>,
     /// The billing account.
     pub account: Option<Uuid>,
     /// The entries concerned.
     pub entries: Vec<Uuid>,
-    /// What else there is to name: a constraint, sums.
+    /// Further details, such as a constraint or sums.
     pub about: Option<String>,
 }
 

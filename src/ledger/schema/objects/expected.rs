@@ -1,6 +1,7 @@
-//! What the migrations create, read out of the migrations themselves, so that a new one need not be listed anywhere.
+//! The objects that the migrations create, parsed from the migrations, so that a new migration needs
+//! no list.
 //!
-//! What is written in a way that can't be read here is not compared; that it is there is looked at all the same.
+//! A definition that cannot be parsed here is not compared, but its existence is still checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,26 +14,26 @@ use table::{columns, constraint, read_table};
 
 mod table;
 
-/// What something is known by.
+/// The identity of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub kind: &'static str,
-    /// Empty of a function.
+    /// Empty for a function.
     pub table: String,
     pub name: String,
 }
 
-/// What it is. `None`: not compared.
+/// The definition of an object. A field that is `None` is not compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Definition {
-    /// Whether money depends on it.
+    /// Whether correct amounts depend on it.
     pub guards: bool,
     pub form: Option<String>,
-    /// Columns that it is about; of a trigger the function.
+    /// The columns that it uses; for a trigger, its function.
     pub columns: Option<BTreeSet<String>>,
-    /// A function's body, or the condition of an index or a trigger, as [`plain`] makes it.
+    /// A function's body, or the condition of an index or a trigger, normalized by [`plain`].
     pub text: Option<String>,
-    /// A constraint's condition, as it was written.
+    /// A constraint's condition, as the migration contains it.
     pub condition: Option<String>,
 }
 
@@ -59,7 +60,7 @@ pub static EXPECTED: LazyLock<All> = LazyLock::new(|| {
     all
 });
 
-/// Adds something, in place of what had its name before.
+/// Adds an object, and replaces an earlier one with the same name.
 pub fn add(
     all: &mut All,
     kind: &'static str,
@@ -84,7 +85,7 @@ pub fn add(
 }
 
 pub fn pattern(text: &str) -> Regex {
-    Regex::new(text).expect("a pattern of ours")
+    Regex::new(text).expect("a valid pattern")
 }
 
 fn uncommented(sql: &str) -> String {
@@ -95,7 +96,8 @@ fn uncommented(sql: &str) -> String {
     lines.join("\n")
 }
 
-/// A function's body but for comments and white space; a condition but for parentheses and case as well.
+/// A function's body without comments and white space, or a condition also without parentheses and
+/// in lower case.
 fn plain(kind: &str, text: &str) -> String {
     if kind == "function" {
         let text = uncommented(text);
@@ -106,7 +108,7 @@ fn plain(kind: &str, text: &str) -> String {
 }
 
 impl Definition {
-    /// Whether a text is that which is expected; `%I` stands for any name.
+    /// Whether a text equals the expected one; `%I` matches any name.
     pub fn reads(&self, kind: &str, text: &str) -> bool {
         let Some(expected) = self.text.as_deref() else {
             return true;
@@ -119,13 +121,14 @@ impl Definition {
     }
 }
 
-/// A condition that every version of the server shows in the words in which it was written.
+/// A condition that every version of the server prints as it was written.
 fn condition(kind: &str, text: &str) -> Option<String> {
     let simple = pattern(r"(?i)^\s*[\w.]+\s+(?:IS (?:NOT )?NULL|[<>=]+ \d+)\s*$");
     (text.is_empty() || simple.is_match(text)).then(|| plain(kind, text))
 }
 
-/// What a migration creates; `so_far` is its text, after those of the ones before it.
+/// Adds the objects that a migration creates. `so_far` is the text of the earlier migrations and of
+/// this one.
 fn created_by(sql: &str, so_far: &str, all: &mut All) {
     for table in tables().captures_iter(sql) {
         read_table(&table[1], &table[2], all);
@@ -149,7 +152,7 @@ fn created_by(sql: &str, so_far: &str, all: &mut All) {
     }
 }
 
-/// Whether something of that name is created, in place of what was dropped.
+/// Whether an object of that name is created, as a replacement of the dropped one.
 fn is_created(name: &str, sql: &str) -> bool {
     let kinds = r"CONSTRAINT |(?:UNIQUE )?INDEX |(?:CONSTRAINT )?TRIGGER |FUNCTION revertd\.|AGGREGATE revertd\.";
     pattern(&format!(
@@ -162,7 +165,7 @@ fn tables() -> Regex {
     pattern(r"(?s)CREATE TABLE (?:IF NOT EXISTS )?revertd\.(\w+) \((.*?)\n\);")
 }
 
-/// The columns of a table, those among them that were added to it.
+/// The columns of a table, including columns that were added later.
 fn columns_of(table: &str, sql: &str) -> BTreeSet<String> {
     let tables = tables();
     let created = tables.captures_iter(sql).filter(|found| &found[1] == table);
@@ -236,12 +239,13 @@ fn triggers(sql: &str, all: &mut All) {
 
 fn functions(sql: &str, all: &mut All) {
     let functions = pattern(r"CREATE (?:OR REPLACE )?(?:FUNCTION|AGGREGATE) revertd\.(\w+)");
-    // The last is that of a function which is made of a name that only the database knows.
+    // The last alternative matches a function that is created by format(), with a name that only the
+    // database knows.
     let body =
         pattern(r"(?s)\sAS\s+(?:\$\w*\$(.*?)\$\w*\$|'((?:[^']|'')*)'|%L',\s*format\('([^']*)')");
     for found in functions.captures_iter(sql) {
         let after = found.get(0).map_or("", |found| &sql[found.end()..]);
-        // Up to what is created next.
+        // The body ends before the next CREATE.
         let own = after.split("CREATE ").next().unwrap_or_default();
         let body = body.captures(own).map(|body| {
             let quoted = body.get(2).or(body.get(3));
