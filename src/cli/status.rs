@@ -21,9 +21,9 @@ mod waiting;
 use known::Known;
 
 /// Reads outcomes, entries and operators' interventions from the database, and searches the rungs
-/// of the retry ladder and the dead-letter queue. Other consumers do not see the messages of a queue
-/// while it is searched. The work queue is not searched, because that would count as a delivery of
-/// each of its requests.
+/// of the retry ladder and the dead-letter queue. Other consumers do not see the messages of a
+/// queue while it is searched. The work queue is not searched, because that would count as a
+/// delivery of each of its requests.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Id of the usage.

@@ -188,7 +188,7 @@ async fn what_can_not_be_seen_is_said_and_wrong_usage_too() {
     // No worker was ever there, and so no queue.
     let (code, told, said) = status(&stage, &[&usage]);
     assert_eq!(code, 0, "{told}");
-    assert_eq!(said.matches("not seen: ").count(), 4, "{said}");
+    assert_eq!(said.matches("not read: ").count(), 4, "{said}");
     assert!(said.contains("revertd worker"), "{said}");
     assert_eq!(
         object(&stage, &[&usage])["unseen"].as_array().map(Vec::len),

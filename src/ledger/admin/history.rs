@@ -68,7 +68,8 @@ pub struct PastIntervention {
     pub at: Timestamp,
     /// The reason, if one was given.
     pub why: Option<String>,
-    /// Whether the part with this dead letter was carried out. If not, it may have been interrupted.
+    /// Whether the part with this dead letter was carried out. If not, it may have been
+    /// interrupted.
     pub is_done: bool,
 }
 
@@ -194,8 +195,8 @@ impl History {
     }
 }
 
-/// A code and a message for a refusal without a stored message that this version does not know. Only
-/// the history uses it; no event is built from it.
+/// A code and a message for a refusal without a stored message that this version does not know.
+/// Only the history uses it; no event is built from it.
 fn unknown_words(reason: &str) -> Option<(i32, String)> {
     let unknown = Refusal::from_reason(reason, Metadata::new()).is_none();
     unknown.then(|| {

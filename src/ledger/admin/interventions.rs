@@ -1,5 +1,5 @@
-//! The record of operators' interventions on dead letters (`migrations/V3__interventions.sql`). Each
-//! is recorded before it is carried out.
+//! The record of operators' interventions on dead letters (`migrations/V3__interventions.sql`).
+//! Each is recorded before it is carried out.
 
 use serde_json::Value;
 use tokio_postgres::types::Json;

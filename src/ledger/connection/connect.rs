@@ -18,8 +18,8 @@ use crate::ledger::error::{LedgerError, unavailable};
 /// defaults. A transaction of revertd is never idle for longer than a message to the server takes.
 ///
 /// The search path excludes objects that other roles created in a schema of the default path: every
-/// statement qualifies the names that are not the server's own. With `row_security` off, a statement
-/// fails if a policy would filter its rows.
+/// statement qualifies the names that are not the server's own. With `row_security` off, a
+/// statement fails if a policy would filter its rows.
 const IF_WE_VANISH: &str = "
     SET search_path = pg_catalog, pg_temp;
     SET row_security = off;
@@ -30,9 +30,9 @@ const IF_WE_VANISH: &str = "
     SET tcp_user_timeout = '30s';
 ";
 
-/// Session settings for the batch statement. Its look-ups are by key, so one generic plan with index
-/// scans fits every batch size. The database's defaults for isolation and `synchronous_commit` must
-/// not apply to it.
+/// Session settings for the batch statement. Its look-ups are by key, so one generic plan with
+/// index scans fits every batch size. The database's defaults for isolation and
+/// `synchronous_commit` must not apply to it.
 const SESSION: &str = "
     SET plan_cache_mode = force_generic_plan;
     SET enable_seqscan = off;
@@ -58,7 +58,8 @@ const HASH_OF_REVERTED: &str = "hashtextextended(right(rtrim(replace(lower((meta
 const INDEXED: &str = "metadata ? 'revert_request_using' AND (type = 'credit' \
      OR account_id <> '00000000-0000-0000-0000-000000000000')";
 
-/// A statement in which the placeholders of Frontier's schema and of the reverted usage are replaced.
+/// A statement in which the placeholders of Frontier's schema and of the reverted usage are
+/// replaced.
 pub fn in_schema(statement: &str, settings: &Settings) -> String {
     let quoted = format!("\"{}\"", settings.ledger.schema);
     statement
@@ -68,8 +69,8 @@ pub fn in_schema(statement: &str, settings: &Settings) -> String {
         .replace("{ledger}", &quoted)
 }
 
-/// The pool, the encryption of its connections, and the server's address for messages. `limits` is a
-/// statement that every new session executes.
+/// The pool, the encryption of its connections, and the server's address for messages. `limits` is
+/// a statement that every new session executes.
 pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, String), LedgerError> {
     let encryption = Encryption::new(settings)?;
     let config = parse(settings, &encryption)?;
@@ -135,7 +136,8 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
             "{error}; it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE"
         ))
     })?;
-    // Settings removes every sslmode that it recognizes; one that is still there was not recognized.
+    // Settings removes every sslmode that it recognizes; one that is still there was not
+    // recognized.
     if !matches!(config.get_ssl_mode(), SslMode::Prefer) {
         return Err(classify(
             "its sslmode cannot be separated from the rest; write it as sslmode=verify-full",

@@ -101,8 +101,8 @@ fn judge_standbys(names: &str, following: i64, checks: &mut Checks) {
     }
 }
 
-/// How many standbys a commit waits for: the number in `FIRST n (...)`, `ANY n (...)` and `n (...)`;
-/// one for a list without a number.
+/// How many standbys a commit waits for: the number in `FIRST n (...)`, `ANY n (...)` and `n
+/// (...)`; one for a list without a number.
 fn standbys_needed(names: &str) -> i64 {
     let Some((before, _)) = names.split_once('(') else {
         return 1;

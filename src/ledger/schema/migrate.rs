@@ -70,8 +70,8 @@ pub struct Migrated {
 }
 
 /// Creates and updates revertd's schema, adds the partial index to Frontier's entries, and, with
-/// `ledger.manage = true`, creates missing tables of Frontier. It may run at any time, in any number
-/// of processes, and while workers run.
+/// `ledger.manage = true`, creates missing tables of Frontier. It may run at any time, in any
+/// number of processes, and while workers run.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
--- The objects in revertd's schema. `form`, `columns` and `definition` describe an object; `fault` is
--- the reason why it has no effect. NOT NULL constraints are left out, because only PostgreSQL 18 or
--- later lists them. The columns contain the same fact in every version.
+-- The objects in revertd's schema. `form`, `columns` and `definition` describe an object; `fault`
+-- is the reason why it has no effect. NOT NULL constraints are left out, because only PostgreSQL 18
+-- or later lists them. The columns contain the same fact in every version.
 SELECT 'constraint' AS kind, t.relname::text AS table_name, c.conname::text AS name,
     c.contype::text AS form,
     ARRAY(SELECT a.attname::text FROM pg_attribute a

@@ -1,15 +1,15 @@
 -- verify entries: invariants of each entry that is marked as a leg of a revert, of every writer.
 --
--- {ledger}, {reverted} and {hash_of_reverted} are as in the statement apply, {outcomes} as in verify
--- outcomes.
+-- {ledger}, {reverted} and {hash_of_reverted} are as in the statement apply, {outcomes} as in
+-- verify outcomes.
 --   $1  first  uuid  entries from this id
 --   $2  last   uuid  to this one
 --   $3  platform  uuid  the platform's own account
 --
 -- Returns a row for each violation. The last row has no code: it has the number of legs, the sum of
--- the customers' credits, and the sum of the platform's debits. Entries that name a missing usage are
--- left out of both sums, because Frontier deletes only the customer's entries. revertd's own legs are
--- recognized by the platform's leg, whose id has version 8.
+-- the customers' credits, and the sum of the platform's debits. Entries that name a missing usage
+-- are left out of both sums, because Frontier deletes only the customer's entries. revertd's own
+-- legs are recognized by the platform's leg, whose id has version 8.
 WITH leg AS MATERIALIZED (
     SELECT t.id, t.account_id, t.type, t.amount,
         t.type = 'debit' AND substr(t.id::text, 15, 1) = '8'
@@ -50,7 +50,8 @@ wrong AS (
     SELECT 'LEG_WITHOUT_OUTCOME' AS code, l.id, l.named, l.account_id FROM looked_up l
     WHERE l.own AND l.has_outcome IS NULL
     UNION ALL
-    -- An edited usage counts with the larger of its amount now and its amount in revertd's outcomes.
+    -- An edited usage counts with the larger of its amount now and its amount in revertd's
+    -- outcomes.
     SELECT CASE WHEN own.total > greatest(l.usage_amount, own.usage_amount)
         THEN 'REVERTS_EXCEED_USAGE' ELSE 'EXCESS_WITH_OTHERS' END, l.id, l.named, l.account_id
     FROM looked_up l
@@ -69,6 +70,7 @@ SELECT NULL, NULL, NULL, NULL, count(*),
     coalesce(sum(l.amount) FILTER (WHERE l.type = 'credit' AND l.usage_id IS NOT NULL), 0)::text,
     coalesce(sum(l.amount) FILTER (WHERE l.type = 'debit' AND l.usage_id IS NOT NULL), 0)::text
 FROM looked_up l
--- The reporter of a usage chooses its metadata. An entry with the opposite type is therefore no leg.
+-- The reporter of a usage chooses its metadata. An entry with the opposite type is therefore no
+-- leg.
 WHERE l.type = 'credit' AND l.account_id IS DISTINCT FROM $3
     OR l.type = 'debit' AND (l.account_id = $3 OR l.own)

@@ -5,11 +5,11 @@
 --   $2  last      uuid  to this one
 --   $3  platform  uuid  the platform's own account
 --
--- Returns a row for each outcome with a violation, with the codes. The last row has no codes: it has
--- the number of outcomes, and of outcomes whose account is deleted. Frontier deletes accounts with
--- their entries, so the entries of those outcomes may be missing. Each look-up is on one table by its
--- key. LIMIT 1 keeps the planner from turning it into a join, which could become a scan for each
--- range.
+-- Returns a row for each outcome with a violation, with the codes. The last row has no codes: it
+-- has the number of outcomes, and of outcomes whose account is deleted. Frontier deletes accounts
+-- with their entries, so the entries of those outcomes may be missing. Each look-up is on one table
+-- by its key. LIMIT 1 keeps the planner from turning it into a join, which could become a scan for
+-- each range.
 WITH checked AS MATERIALIZED (
     SELECT o.id, o.usage_id, o.account_id, o.transaction_id, o.platform_transaction_id, account.gone,
         array_remove(ARRAY[

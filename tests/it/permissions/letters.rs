@@ -55,7 +55,7 @@ async fn a_clerk_notes_what_is_done_to_letters_and_only_the_workers_login_replay
     assert!(
         status == Some(0)
             && told.contains("among the dead letters")
-            && said.contains("not seen: outcomes")
+            && said.contains("not read: outcomes")
             && said.contains("Permissions"),
         "{told}{said}"
     );

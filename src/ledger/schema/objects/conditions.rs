@@ -1,8 +1,8 @@
 //! Compares the conditions of the outcomes' constraints with the migrations.
 //!
 //! The server prints a condition in its own form, which differs between versions. So it plans a
-//! statement with both conditions as columns: the plan computes neither, and prints both in the same
-//! form.
+//! statement with both conditions as columns: the plan computes neither, and prints both in the
+//! same form.
 
 use serde_json::Value;
 

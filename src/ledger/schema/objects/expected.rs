@@ -1,5 +1,5 @@
-//! The objects that the migrations create, parsed from the migrations, so that a new migration needs
-//! no list.
+//! The objects that the migrations create, parsed from the migrations, so that a new migration
+//! needs no list.
 //!
 //! A definition that cannot be parsed here is not compared, but its existence is still checked.
 
@@ -239,8 +239,8 @@ fn triggers(sql: &str, all: &mut All) {
 
 fn functions(sql: &str, all: &mut All) {
     let functions = pattern(r"CREATE (?:OR REPLACE )?(?:FUNCTION|AGGREGATE) revertd\.(\w+)");
-    // The last alternative matches a function that is created by format(), with a name that only the
-    // database knows.
+    // The last alternative matches a function that is created by format(), with a name that only
+    // the database knows.
     let body =
         pattern(r"(?s)\sAS\s+(?:\$\w*\$(.*?)\$\w*\$|'((?:[^']|'')*)'|%L',\s*format\('([^']*)')");
     for found in functions.captures_iter(sql) {
