@@ -45,8 +45,8 @@ impl Obstacle {
     pub fn text(self) -> &'static str {
         match self {
             Self::Malformed => {
-                "no valid request, and would be dead-lettered again (--include-malformed replays it \
-                 all the same)"
+                "no valid request, and would be dead-lettered again (--include-malformed replays \
+                 it all the same)"
             }
             Self::TooLarge => {
                 "larger than amqp.max_message_bytes, and would be dead-lettered again"

@@ -78,7 +78,8 @@ impl Grants {
     pub async fn open(settings: &Settings) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
         let org_exists = in_schema(
-            "SELECT EXISTS (SELECT FROM {ledger}.organizations WHERE id = $1 AND deleted_at IS NULL)",
+            "SELECT EXISTS (SELECT FROM {ledger}.organizations \
+             WHERE id = $1 AND deleted_at IS NULL)",
             settings,
         );
         Ok(Self {

@@ -77,8 +77,8 @@ pub struct OutcomeCount {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The request.
+    pub request: RevertRequest,
     /// The outcome.
-    /// What became of it.
     pub outcome: Outcome,
 }
 

@@ -42,7 +42,8 @@
 -- writer, or follows a success on its usage in this batch: it goes through the statement once more.
 WITH request AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::uuid[],
-        $7::bigint[], $8::uuid[], $9::uuid[], $10::uuid[], $11::text[], $12::boolean[], $13::boolean[],
+        $7::bigint[], $8::uuid[], $9::uuid[], $10::uuid[], $11::text[], $12::boolean[],
+        $13::boolean[],
         $14::boolean[], $15::uuid[], $16::uuid[], $17::text[], $18::text[], $19::boolean[],
         $20::integer[])
         WITH ORDINALITY AS r (id, reuse_id, content, client, message_id, usage_id, amount,
@@ -176,7 +177,8 @@ looked_up AS (
                 'transaction_id', t.id::text, 'amount', t.amount::text,
                 'time', CASE WHEN t.created_at >= '0001-01-01 00:00+00'
                         AND t.created_at < '10000-01-01 00:00+00'
-                    THEN to_char(t.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') END))
+                    THEN to_char(t.created_at AT TIME ZONE 'UTC',
+                        'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') END))
             FROM {ledger}.billing_transactions t
             WHERE {hash_of_reverted}
                     = hashtextextended(replace(k.usage_id::text, '-', '') COLLATE "C", 0)
@@ -217,7 +219,8 @@ counted AS MATERIALIZED (
             WHEN k.account_id IS NULL THEN 'BILLING_ACCOUNT_NOT_FOUND'
             WHEN k.first_content <> k.content THEN 'REQUEST_ID_REUSED'
             WHEN k.usage_amount IS NULL THEN 'USAGE_NOT_FOUND'
-            WHEN k.usage_type = 'credit' AND k.metadata ? 'revert_request_using' THEN 'REVERT_OF_REVERT'
+            WHEN k.usage_type = 'credit' AND k.metadata ? 'revert_request_using'
+                THEN 'REVERT_OF_REVERT'
             WHEN k.usage_type IS DISTINCT FROM 'debit' THEN 'NOT_A_USAGE'
             WHEN k.usage_time < now() - make_interval(secs => $23) THEN 'REVERT_WINDOW_CLOSED'
         END AS refusal
@@ -265,7 +268,8 @@ shared AS (
             coalesce(lag(t.taken) OVER (PARTITION BY t.usage_id ORDER BY t.ord), 0) AS taken_before
         FROM (
             SELECT a.*,
-                revertd.taken(a.amount, a.to_give_back - greatest(a.all_total, a.own_total), NOT $22)
+                revertd.taken(a.amount, a.to_give_back - greatest(a.all_total, a.own_total),
+                    NOT $22)
                 FILTER (WHERE a.now_refused IS NULL AND ($22 OR greatest(a.all_n, a.own_n) = 0))
                 OVER (PARTITION BY a.usage_id ORDER BY a.ord ROWS UNBOUNDED PRECEDING) AS taken
             FROM (
@@ -311,7 +315,8 @@ decided AS MATERIALIZED (
             -- their usage, with an id that was computed beforehand. generate_series in the select
             -- list generates only as many rows as are needed.
             CASE WHEN v.verdict <> 'APPLIED' THEN NULL
-            WHEN v.account_id = v.billing_id AND (v.plain OR v.all_entry_no + v.nth + v.own_n = 0 AND (
+            WHEN v.account_id = v.billing_id
+                AND (v.plain OR v.all_entry_no + v.nth + v.own_n = 0 AND (
                 SELECT true FROM {ledger}.billing_transactions t
                 WHERE t.id IN (v.entry_id, v.platform_leg) LIMIT 1
             ) IS NULL) THEN v.entry_id
@@ -319,7 +324,9 @@ decided AS MATERIALIZED (
             ELSE (
                 SELECT numbered.id FROM (
                     SELECT revertd.entry_id(v.usage_id, n, v.account_id) AS id
-                    FROM (SELECT generate_series(v.all_entry_no, v.all_entry_no + v.nth + 1000) AS n) s
+                    FROM (
+                        SELECT generate_series(v.all_entry_no, v.all_entry_no + v.nth + 1000) AS n
+                    ) s
                     OFFSET 0
                 ) numbered
                 WHERE (
@@ -382,13 +389,15 @@ legs AS (
     INSERT INTO {ledger}.billing_transactions (id, account_id, type, source, amount, description,
         metadata, user_id, created_at, updated_at)
     -- An entry is never dated before its usage, because Frontier would not count it then.
-    SELECT leg.id, leg.account_id, leg.type, e.source, e.amount, e.description, e.metadata, e.user_id,
+    SELECT leg.id, leg.account_id, leg.type, e.source, e.amount, e.description, e.metadata,
+        e.user_id,
         greatest(now(), e.usage_time), now()
     FROM (
         SELECT d.entry_id, d.platform_leg, d.account_id, d.amount, d.user_id, d.usage_time,
             'system.revert.' || coalesce(d.source, '') AS source,
             'Revert: ' || coalesce(d.description, '') AS description,
-            CASE jsonb_typeof(d.metadata) WHEN 'object' THEN d.metadata - 'revert_reason' ELSE '{}' END
+            CASE jsonb_typeof(d.metadata) WHEN 'object' THEN d.metadata - 'revert_reason'
+                ELSE '{}' END
                 || CASE WHEN d.reason IS NULL
                     THEN jsonb_build_object('revert_request_using', d.usage_id::text)
                     ELSE jsonb_build_object('revert_request_using', d.usage_id::text,
@@ -396,7 +405,9 @@ legs AS (
                 END AS metadata
         FROM decided d
         -- A hashed subplan; as a join it could be planned as a nested loop.
-        WHERE (d.entry_id IN (SELECT c.transaction_id FROM claimed c WHERE c.refusal IS NULL)) IS TRUE
+        WHERE (d.entry_id IN (
+            SELECT c.transaction_id FROM claimed c WHERE c.refusal IS NULL
+        )) IS TRUE
             AND d.verdict = 'APPLIED'
         ORDER BY d.ord
         OFFSET 0
@@ -421,7 +432,8 @@ SELECT c.*, true AS is_final, false AS is_stored,
 FROM claimed c
 UNION ALL
 SELECT o.id, o.content, o.refusal, o.refusal_metadata, o.org_id, o.account_id, o.decided_at,
-    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true, true,
+    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id,
+    true, true,
     o.refusal_code, o.refusal_message
 FROM decided d
 CROSS JOIN LATERAL (

@@ -80,7 +80,8 @@ async fn history(session: &Session, settings: &Settings, checks: &mut Checks) ->
 async fn objects(session: &Session, age: Option<Age>, checks: &mut Checks) {
     let id = "database-objects";
     if age == Some(Age::Older) {
-        let why = "constraints, indexes, triggers and functions are checked once the schema is up to date";
+        let why = "constraints, indexes, triggers and functions are checked once \
+                   the schema is up to date";
         checks.skipped_until(id, why, "run `revertd migrate`");
         return;
     }

@@ -11,10 +11,13 @@
 -- by its key. LIMIT 1 keeps the planner from turning it into a join, which could become a scan for
 -- each range.
 WITH checked AS MATERIALIZED (
-    SELECT o.id, o.usage_id, o.account_id, o.transaction_id, o.platform_transaction_id, account.gone,
+    SELECT o.id, o.usage_id, o.account_id, o.transaction_id, o.platform_transaction_id,
+        account.gone,
         array_remove(ARRAY[
-            CASE WHEN o.applied AND c.id IS NULL AND NOT account.gone THEN 'CUSTOMER_LEG_MISSING' END,
-            CASE WHEN o.applied AND p.id IS NULL AND NOT account.gone THEN 'PLATFORM_LEG_MISSING' END,
+            CASE WHEN o.applied AND c.id IS NULL AND NOT account.gone
+                THEN 'CUSTOMER_LEG_MISSING' END,
+            CASE WHEN o.applied AND p.id IS NULL AND NOT account.gone
+                THEN 'PLATFORM_LEG_MISSING' END,
             CASE WHEN c.account_id <> o.account_id OR c.id IS NOT NULL AND c.account_id IS NULL
                 OR p.account_id <> $3 OR p.id IS NOT NULL AND p.account_id IS NULL
                 THEN 'LEG_ON_WRONG_ACCOUNT' END,
