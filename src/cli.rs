@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use crate::broker::STACK_BYTES;
 use crate::config::Settings;
 use crate::{broker, ledger};
 
-/// Tells the person at the terminal. Where nobody reads it, that keeps nothing from being done.
+/// Prints a message to standard error. A closed standard error does not stop the command.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -46,11 +46,13 @@ mod worker;
 const DATABASE_REMEDY: &str = "use sslmode=verify-full in database.url";
 const AMQP_REMEDY: &str = "use amqps:// in amqp.url";
 
-/// Reverts billing usage exactly once: requests from RabbitMQ, entries in PostgreSQL, an event for each.
+/// Reverts billing usage exactly once: requests from RabbitMQ, entries in PostgreSQL, one event per
+/// request.
 #[derive(Debug, Parser)]
 #[command(name = "revertd", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// Configuration file; without one, the built-in defaults. `REVERTD_<SECTION>__<KEY>` overrides both.
+    /// Configuration file. Without one, the built-in defaults apply. `REVERTD_<SECTION>__<KEY>`
+    /// overrides both.
     #[arg(long, global = true, env = "REVERTD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -60,46 +62,48 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take revert requests off RabbitMQ until told to stop (SIGTERM, SIGINT).
+    /// Consume revert requests from RabbitMQ until SIGTERM or SIGINT.
     Worker,
-    /// Serve the operation over HTTP: requests in, published as their client, answered by their event.
+    /// Accept requests over HTTP, publish each as its client, and answer with its event.
     Gateway,
     /// Bring the database's schema up to date.
     Migrate(migrate::MigrateArgs),
-    /// Publish a request, or those of a file, and wait for their events. Exit status: 0 reverted, 1 rejected or failed,
-    /// 3 no answer in time.
+    /// Publish one request, or the requests of a file, and wait for their events. Exit status: 0
+    /// reverted, 1 rejected or failed, 3 no answer in time.
     Submit(Box<submit::SubmitArgs>),
-    /// Say which clients may ask for reverts of which orgs' usage.
+    /// Set which clients may revert the usage of which orgs.
     Grants(grants::GrantsArgs),
-    /// List, show, replay or discard what could not be processed.
+    /// List, show, replay or discard the messages of the dead-letter queue.
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
-    /// Say what became of a request or a usage: outcomes, entries, events, and where it waits. Exit status: 0 something
-    /// is known, 1 nothing.
+    /// Show the outcomes, entries and events of a request or a usage, and the queue it waits in.
+    /// Exit status: 0 something is known, 1 nothing is known.
     Status(status::StatusArgs),
-    /// Have every worker of the fleet stop taking requests, without ending: within seconds, until `resume`.
+    /// Stop every worker of the fleet from taking requests, within seconds and until `resume`. The
+    /// worker processes keep running.
     Pause(pause::PauseArgs),
-    /// Have the fleet take requests again.
+    /// Let the workers of the fleet take requests again.
     Resume(pause::ResumeArgs),
-    /// Check every invariant of the ledger and the outcomes, beside running workers, and change nothing. Exit status: 0
-    /// nothing is wrong, 1 something is.
+    /// Check every invariant of the ledger and the outcomes. It changes nothing, and workers may
+    /// run meanwhile. Exit status: 0 no violation, 1 a violation.
     Verify(verify::VerifyArgs),
-    /// Publish events of stored outcomes again.
+    /// Publish the events of stored outcomes again.
     Events(events::EventsArgs),
-    /// Check configuration, connections, permissions, topology and schema, and say what to do. Exit status 1 with
-    /// errors.
+    /// Check configuration, connections, permissions, topology and schema, and print a remedy for
+    /// each problem. Exit status: 0 no error, 1 an error.
     Doctor(doctor::DoctorArgs),
-    /// Ask the worker or gateway of this machine (`telemetry.listen`) whether it is ready. Exit status: 0 ready, 1 not.
+    /// Check whether the worker or gateway of this machine (`telemetry.listen`) is ready. Exit
+    /// status: 0 ready, 1 not ready.
     Health(health::HealthArgs),
     /// Print the effective configuration, without secrets.
     Config(config::ConfigArgs),
-    /// Print what completes this command line in a shell.
+    /// Print the completion script for a shell.
     Completions(completions::CompletionsArgs),
-    /// Write the manual pages of every command into a folder.
+    /// Write the manual pages of all commands into a folder.
     Man(man::ManArgs),
 }
 
 impl Cli {
-    /// Runs the command; its errors are printed, one line each.
+    /// Runs the command and prints its error, if any, to standard error.
     #[must_use]
     pub fn run(self) -> ExitCode {
         match self.dispatch() {
@@ -114,7 +118,7 @@ impl Cli {
     }
 
     fn dispatch(self) -> anyhow::Result<ExitCode> {
-        // What is packaged does not depend on a configuration, nor on whether there is one that is right.
+        // Packaging runs these two commands without a valid configuration.
         if let Command::Completions(args) = &self.command {
             return completions::run(args, Self::command());
         }
@@ -169,7 +173,8 @@ impl Cli {
     }
 }
 
-/// For what reads the headers of messages: they nest as deep as a frame holds, and are parsed by recursion.
+/// Runs work that reads message headers. Headers nest as deeply as a frame allows and are parsed by
+/// recursion, so the work needs a large stack.
 fn on_large_stack<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().stack_size(STACK_BYTES);

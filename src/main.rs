@@ -1,20 +1,21 @@
-//! The program `revertd`: arguments, and dispatch.
+//! The program `revertd`.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
 
-/// Sizes the stacks of threads, in bytes: the AMQP client parses headers on one of its own, by recursion, which only
-/// this variable can size.
+/// Size of thread stacks, in bytes. The AMQP client parses headers by recursion on a thread that it
+/// starts itself, and only this variable sets that thread's stack size.
 const STACK: &str = "RUST_MIN_STACK";
 
-/// Size from which on glibc gives an allocation pages of its own, in bytes, and takes them back when it is freed. By
-/// default it raises that size as it goes, and bodies of requests leave holes that are never given back.
+/// Size in bytes from which glibc maps an allocation separately and unmaps it when it is freed. By
+/// default glibc raises this size dynamically, and freed request bodies then leave holes in the
+/// heap that are never returned to the system.
 const OWN_PAGES: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "32768");
 
 fn main() -> ExitCode {
-    // The variables are read when the process starts, so they have to be there before it is.
+    // Both variables are read when a process starts, so it sets them and executes itself.
     if std::env::var_os(STACK).is_none() {
         let arguments = std::env::args_os().skip(1);
         if let Ok(program) = std::env::current_exe() {

@@ -9,7 +9,7 @@ use super::output::written;
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// The shell.
+    /// Shell to complete in.
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -18,7 +18,7 @@ pub fn run(args: &CompletionsArgs, mut definition: Command) -> anyhow::Result<Ex
     let name = definition.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut definition, name, &mut script);
-    // A script, whose tabs are meant.
+    // `print` would escape the tabs of the script.
     written(&String::from_utf8(script)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use crate::config::Settings;
 
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// As the configuration file is written, or as JSON.
+    /// Format: text in the syntax of the configuration file, or JSON.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }

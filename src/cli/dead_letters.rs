@@ -1,7 +1,8 @@
 //! `revertd dead-letters`
 //!
-//! What it reads stays in the queue, but for what `replay` has published again, confirmed, and what `discard` was told to
-//! throw away. Both are noted in the database before they act.
+//! Every message that it reads stays in the queue, except the messages that `replay` has published
+//! and the broker has confirmed, and the messages that `discard` removes. Both commands record the
+//! messages in the database before they act.
 
 use std::process::ExitCode;
 
@@ -23,8 +24,9 @@ mod show;
 mod summary;
 use args::{Discard, Replay};
 
-/// While letters are read, nobody else sees them; they return to their places when the command ends. Reading uses
-/// nothing up, however often.
+/// While this command reads the dead-letter queue, other consumers do not see the messages. They
+/// return to their positions when the command ends. Reading does not count against a delivery
+/// limit.
 #[derive(Debug, Args)]
 pub struct DeadLettersArgs {
     #[command(subcommand)]
@@ -33,20 +35,23 @@ pub struct DeadLettersArgs {
 
 #[derive(Debug, Subcommand)]
 enum DeadLettersCommand {
-    /// Count the letters by reason and client, then list them, the first first. With `--output json` a letter a line.
+    /// Count the dead letters by reason and client, then list them, the oldest first. With
+    /// `--output json`, print one dead letter per line.
     ///
-    /// Letters that are being listed are invisible to others for that moment.
+    /// Other consumers do not see the dead letters while they are listed.
     List(list::ListLettersArgs),
-    /// Show one letter whole: properties, body, what went wrong, and what the ledger says of its usage now.
+    /// Show one dead letter in full: properties, body, error, and the current state of its usage in
+    /// the ledger.
     Show(show::ShowLetterArgs),
-    /// Publish letters as requests again, and take those off the queue that the broker has confirmed.
+    /// Publish dead letters as requests again, and remove those that the broker has confirmed.
     ///
-    /// They keep their identity (client, message id, content), so that one that was decided meanwhile, or is replayed
-    /// twice, is answered with the same event and changes nothing. Run it under the worker's own login (amqp.url): only
-    /// that one may say whose request a message is. What arrives meanwhile is not taken. It can be stopped or killed at any
-    /// time, and run again.
+    /// Each request keeps its identity (client, message id, content): a request that was decided
+    /// meanwhile, or is replayed twice, is answered with the same event and changes nothing. Run
+    /// the command with the worker's own login (amqp.url), because only that login may name the
+    /// client of a request. Dead letters that arrive during the run are not taken. The command can
+    /// be stopped or killed at any time, and run again.
     Replay(Replay),
-    /// Throw letters away, after noting who did it and why.
+    /// Remove dead letters, after recording the operator and the reason.
     Discard(Discard),
 }
 

@@ -16,7 +16,7 @@ mod layout;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// How what was found is printed.
+    /// Format of the result.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -29,12 +29,12 @@ pub async fn run(settings: &Settings, args: &DoctorArgs) -> anyhow::Result<ExitC
     tell(&checks, args)
 }
 
-/// What there is to say without a configuration.
+/// The checks of an invalid configuration: all that need a connection are skipped.
 pub fn misconfigured(error: &SettingsError, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut checks = Checks::default();
     checks.failed("configuration", error.diagnostic());
     for id in ["database-state", "amqp-state"] {
-        checks.skipped(id, "nothing can be connected to without a configuration");
+        checks.skipped(id, "cannot connect without a valid configuration");
     }
     tell(&checks, args)
 }

@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::domain::event::Event;
 use crate::ledger::admin::stored::{OutcomeCount, OutcomeFilter, Outcomes};
 
-/// Events that are published together.
+/// Events that are published in one window.
 const AT_A_TIME: u32 = 500;
 
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub struct EventsArgs {
 
 #[derive(Debug, Subcommand)]
 enum EventsCommand {
-    /// Publish the events of stored outcomes again, each as it was: for consumers that lost theirs.
+    /// Publish the events of stored outcomes again, unchanged, for consumers that lost them.
     Republish(RepublishArgs),
 }
 
@@ -44,28 +44,29 @@ struct RepublishArgs {
     /// such as 2h.
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<Timestamp>,
-    /// Of outcomes decided before: the same.
+    /// Only outcomes decided before this time: a time such as 2026-11-25T08:00:00Z, or an age such
+    /// as 2h.
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<Timestamp>,
-    /// Of this client's requests.
+    /// Only outcomes of this client's requests.
     #[arg(long)]
     client: Option<String>,
-    /// Of this org's accounts.
+    /// Only outcomes of this org's accounts.
     #[arg(long, value_name = "UUID")]
     org: Option<Uuid>,
-    /// Of the request of this `message_id`.
+    /// Only the outcome of the request with this `message_id`.
     #[arg(long, value_name = "ID")]
     request: Option<String>,
-    /// Say how many there are, and publish nothing.
+    /// Print how many events there are, and publish nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
-    /// Events a second, at most.
+    /// Maximum rate, in events per second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// How the result is printed.
+    /// Format of the result.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -106,7 +107,7 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
             Some(true) => {}
             Some(false) => bail!("nothing was published"),
             None => {
-                say!("revertd: nothing was published: there is no terminal to ask at; add --yes");
+                say!("revertd: nothing was published: there is no terminal to ask on; add --yes");
                 return Ok(ExitCode::from(2));
             }
         }
@@ -115,20 +116,20 @@ async fn republish(settings: &Settings, args: RepublishArgs) -> anyhow::Result<E
     conclude(count, &published, args.output, "published")
 }
 
-/// Routing keys that are told; of others, only how many events there were.
+/// Most routing keys that are counted separately. The others share one count.
 const KEYS_MAX: usize = 20;
 
-/// What was published, and what is missing of what was to be.
+/// Counts of the published events, and of the events that reached no queue or cannot be built.
 #[derive(Debug, Default)]
 struct Published {
     exchange: String,
     /// Events by routing key.
     keys: BTreeMap<String, u64>,
-    /// Events of further keys.
+    /// Events of the routing keys beyond `KEYS_MAX`.
     others: u64,
-    /// For so many no queue was bound.
+    /// Events that the broker returned because no queue is bound for them.
     unroutable: u64,
-    /// So many this version can't tell.
+    /// Outcomes whose events this version cannot build.
     untold: u64,
 }
 
@@ -141,7 +142,7 @@ impl Published {
         }
     }
 
-    /// Where the events went, in lines.
+    /// One line per routing key.
     fn text(&self) -> String {
         let mut text = String::new();
         for (key, events) in &self.keys {
@@ -155,7 +156,7 @@ impl Published {
     }
 }
 
-/// Publishes what was chosen, in the order of its time.
+/// Publishes the selected events, in the order in which their outcomes were decided.
 async fn publish(
     settings: &Settings,
     outcomes: &Outcomes,
@@ -259,11 +260,11 @@ async fn until_taken(
     }
 }
 
-/// Where to go on after a failure: what was published twice has the same ids.
+/// The error with the arguments to continue with. Events that are published twice keep their ids.
 fn onward(error: &dyn std::fmt::Display, last: Option<Timestamp>) -> anyhow::Error {
     match last {
-        Some(last) => anyhow!("{error}; go on with --since {last}, in place of the one given"),
-        None => anyhow!("{error}; nothing was published for certain: run it again"),
+        Some(last) => anyhow!("{error}; continue with --since {last}, in place of the one given"),
+        None => anyhow!("{error}; no event is known to be published: run it again"),
     }
 }
 
@@ -309,7 +310,5 @@ fn time(text: &str) -> Result<Timestamp, String> {
     }
     let ago = humantime::parse_duration(text).ok();
     ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok())
-        .ok_or_else(|| {
-            "must be a time such as 2026-11-25T08:00:00Z, or how long ago, such as 2h".into()
-        })
+        .ok_or_else(|| "must be a time such as 2026-11-25T08:00:00Z, or an age such as 2h".into())
 }

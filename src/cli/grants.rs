@@ -23,34 +23,34 @@ pub struct GrantsArgs {
 
 #[derive(Debug, Subcommand)]
 enum GrantsCommand {
-    /// Let a client ask for reverts of an org's usage; counts from the next batch on.
+    /// Allow a client to revert an org's usage, from the next batch on.
     Add {
         #[command(flatten)]
         grant: Named,
-        /// Who grants it, for the record. Without: the user of this shell.
+        /// Name of the operator who grants it, for the record. Default: the user of this shell.
         #[arg(long, value_name = "NAME", value_parser = operator::name)]
         by: Option<String>,
-        /// How the result is printed.
+        /// Format of the result.
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Take a grant back; counts from the next batch on. Exit status 1 where there is none.
+    /// Remove a grant, from the next batch on. Exit status: 1 if there is no such grant.
     Remove {
         #[command(flatten)]
         grant: Named,
-        /// How the result is printed.
+        /// Format of the result.
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Print the grants, by client and org.
+    /// Print the grants, sorted by client and org.
     List {
-        /// Of this client only.
+        /// Only grants of this client.
         #[arg(long, value_parser = client)]
         client: Option<String>,
-        /// Those that count for this org, the ones for every org included.
+        /// Only grants that apply to this org, including grants for every org.
         #[arg(long, value_name = "UUID")]
         org: Option<Uuid>,
-        /// How the grants are printed.
+        /// Format of the result.
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
@@ -58,10 +58,11 @@ enum GrantsCommand {
 
 #[derive(Debug, Args)]
 struct Named {
-    /// The login that the broker authenticates: the user of the AMQP connection, the client id of the gateway.
+    /// Login that the broker authenticates: the user of the AMQP connection, or the client id at
+    /// the gateway.
     #[arg(value_parser = client)]
     client: String,
-    /// The org's id, or '*' for every org.
+    /// Id of the org, or '*' for every org.
     #[arg(value_parser = scope)]
     org: Scope,
 }
@@ -102,18 +103,23 @@ async fn add(
         .add(client, *org, operator::by(by).as_deref())
         .await?;
     if added.org_exists == Some(false) {
-        say!("revertd: the ledger has no such org at present; is its id right?");
+        say!("revertd: the ledger has no such org at present; check its id");
     }
     if broker::knows_login(settings, client).await == Some(false) {
         say!(
-            "revertd: the broker knows no login {client} at present; is it spelled right? A login is created with: \
-             rabbitmqctl add_user {client}"
+            "revertd: the broker has no login {client} at present; check its spelling. A login is \
+             created with: rabbitmqctl add_user {client}"
         );
     }
     match output {
         Output::Json => print_json(&json!({"added": added.is_new}))?,
-        Output::Text if added.is_new => print(&format!("{client} may ask for {}\n", scoped(*org)))?,
-        Output::Text => print(&format!("{client} already may ask for {}\n", scoped(*org)))?,
+        Output::Text if added.is_new => {
+            print(&format!("{client} may revert usage of {}\n", scoped(*org)))?;
+        }
+        Output::Text => print(&format!(
+            "{client} already may revert usage of {}\n",
+            scoped(*org)
+        ))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -134,12 +140,14 @@ async fn remove(
     }
     if removed.every_org_left {
         say!(
-            "revertd: {client} still may ask for every org; take that back with: revertd grants remove {client} '*'"
+            "revertd: {client} still has a grant for every org; remove it with: \
+             revertd grants remove {client} '*'"
         );
     } else if removed.orgs_left > 0 && *org == Scope::EveryOrg {
         let left = removed.orgs_left;
         say!(
-            "revertd: {client} still has grants for single orgs ({left}); see: revertd grants list --client {client}"
+            "revertd: {client} still has grants for single orgs ({left}); \
+             see: revertd grants list --client {client}"
         );
     }
     if !removed.existed {
@@ -196,7 +204,7 @@ fn scope(text: &str) -> Result<Scope, String> {
     if text == "*" {
         return Ok(Scope::EveryOrg);
     }
-    // As in a request: no other spelling of a UUID.
+    // A request must spell a UUID with hyphens too.
     let hyphenated = text.len() == 36;
     let parsed = text.parse().ok().filter(|_| hyphenated);
     parsed

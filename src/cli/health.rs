@@ -13,14 +13,14 @@ use crate::telemetry;
 
 #[derive(Debug, Args)]
 pub struct HealthArgs {
-    /// A line, or a JSON object.
+    /// Format: a line of text, or a JSON object.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
 pub async fn run(settings: &Settings, args: &HealthArgs) -> anyhow::Result<ExitCode> {
     let listen = settings.telemetry.listen.context(
-        "telemetry.listen is not set, so no process can be asked; \
+        "telemetry.listen is not set, so the process has no readiness endpoint; \
          set it to the same address for the process and for this command",
     )?;
     let health = telemetry::health(listen.0).await;

@@ -1,4 +1,4 @@
-//! Log lines on standard error.
+//! Writes log lines to standard error.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +12,15 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::common::printable;
 use crate::config::LogFormat;
 
-/// What is logged where `RUST_LOG` is not set. The clients' own complaints come back as our errors.
+/// The filter if `RUST_LOG` is not set. The client libraries' own log lines are off, because their
+/// errors are returned and logged by revertd.
 const DEFAULT_FILTER: &str = "revertd=info";
 
 /// Whether what ends the process is a log line too: a service's, whose log is JSON, is read by
 /// machines.
 static LOGS_FATAL: AtomicBool = AtomicBool::new(false);
 
-/// Logs what ends the process; `false` where it is to be printed.
+/// Logs the error that ends the process; `false` if the caller must print it.
 pub fn fatal(error: &anyhow::Error) -> bool {
     let logs = LOGS_FATAL.load(Ordering::Relaxed);
     if logs {
@@ -28,7 +29,7 @@ pub fn fatal(error: &anyhow::Error) -> bool {
     logs
 }
 
-/// Writes log lines from here on.
+/// Installs the subscriber that writes log lines.
 pub fn init(format: LogFormat, is_service: bool) {
     let chosen = std::env::var("RUST_LOG")
         .ok()
@@ -62,7 +63,7 @@ pub fn init(format: LogFormat, is_service: bool) {
     tracing_subscriber::registry().with(lines).init();
 }
 
-/// How lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Json,
@@ -70,14 +71,14 @@ enum Form {
     Coloured,
 }
 
-/// Standard error, to which goes nothing that does not print.
+/// A writer to standard error that escapes non-printable characters.
 struct Printable(Form);
 
 impl Write for Printable {
-    /// Takes a whole line, as it is written.
+    /// Expects a whole log line per call.
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        // A line break within it would begin a line that nobody logged.
+        // A line break within the text would look like the start of another log line.
         let (text, end) = match text.strip_suffix('\n') {
             Some(text) => (text, "\n"),
             None => (&*text, ""),

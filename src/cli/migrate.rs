@@ -11,7 +11,7 @@ use crate::ledger;
 
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
-    /// How the result is printed.
+    /// Format of the result.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }

@@ -13,26 +13,26 @@ use crate::ledger::admin::control::{Control, FleetState};
 
 #[derive(Debug, Args)]
 pub struct PauseArgs {
-    /// Why, for whoever finds the fleet paused.
+    /// Reason, for operators who find the fleet paused.
     #[arg(long, value_name = "TEXT", value_parser = text)]
     why: String,
-    /// Who does it, for the record. Without: the user of this shell.
+    /// Name of the operator, for the record. Default: the user of this shell.
     #[arg(long, value_name = "NAME", value_parser = operator::name)]
     by: Option<String>,
-    /// How the result is printed.
+    /// Format of the result.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
 #[derive(Debug, Args)]
 pub struct ResumeArgs {
-    /// Why, for the record.
+    /// Reason, for the record.
     #[arg(long, value_name = "TEXT", value_parser = text)]
     why: Option<String>,
-    /// Who does it, for the record. Without: the user of this shell.
+    /// Name of the operator, for the record. Default: the user of this shell.
     #[arg(long, value_name = "NAME", value_parser = operator::name)]
     by: Option<String>,
-    /// How the result is printed.
+    /// Format of the result.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }

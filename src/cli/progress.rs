@@ -1,17 +1,18 @@
-//! How far a command that takes long has come: a bar on a terminal, otherwise a line now and then, on standard error.
+//! The progress of a long command on standard error: a bar on a terminal, otherwise a line every 10
+//! seconds.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Between two lines where there is no terminal.
+/// Time between two lines without a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
-/// What is shown beside the bar.
+/// Template of the bar.
 const STYLE: &str = "{prefix} {bar:30} {pos} of {len}, {elapsed}, {eta} left; {msg}";
 
-/// Shows how many of a number of steps are done.
+/// The progress of a known number of steps.
 pub struct Progress {
     doing: &'static str,
     all: u64,
@@ -20,7 +21,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins; `doing` says what is being done, as a participle.
+    /// Starts the display; `doing` is a participle that names the work.
     pub fn new(doing: &'static str, all: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template(STYLE)
@@ -37,7 +38,7 @@ impl Progress {
         }
     }
 
-    /// So many are done; `where_to` says where it goes on.
+    /// Reports that `done` steps are done; `where_to` says where the work continues.
     pub fn reached(&mut self, done: u64, where_to: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -48,7 +49,7 @@ impl Progress {
         }
     }
 
-    /// Does something that prints, without the bar in its way.
+    /// Runs work that prints, and hides the bar meanwhile.
     pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(work),
@@ -56,7 +57,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn done(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,8 +1,8 @@
-//! Whether the person at the terminal means it.
+//! Asks the operator for confirmation.
 
 use std::io::{IsTerminal, Write};
 
-/// Asks on standard error; `None` where nobody can be asked.
+/// Asks on standard error; `None` if standard input is no terminal.
 pub fn sure(question: &str) -> std::io::Result<Option<bool>> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {

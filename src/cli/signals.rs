@@ -1,14 +1,15 @@
-//! SIGTERM and SIGINT, for the commands that run until they are told to stop.
+//! SIGTERM and SIGINT of the commands that run until they are stopped.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// What a shell reports of a process that a signal ended: 128 and the signal's number.
+/// Exit statuses of a process that a signal ended, as a shell reports them: 128 plus the signal's
+/// number.
 const SIGINT_STATUS: i32 = 130;
 const SIGTERM_STATUS: i32 = 143;
 
-/// Cancelled by the first signal; the second ends the process.
+/// A token that the first signal cancels. The second signal ends the process.
 pub fn stop() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (interrupt, terminate) = (

@@ -1,6 +1,6 @@
 //! `revertd status`
 //!
-//! What it can't see it says, and goes on with the rest.
+//! It reports every source that it cannot read, and continues with the others.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,27 +21,33 @@ mod waiting;
 
 use known::Known;
 
-/// Asks the database for outcomes, entries and what operators did, and looks through the rungs of the retry ladder and the
-/// dead-letter queue, whose letters are invisible to others for that moment. The work queue is not looked through: that
-/// would count as a delivery of each request in it.
+/// Reads outcomes, entries and operators' interventions from the database, and searches the rungs
+/// of the retry ladder and the dead-letter queue. Other consumers do not see the messages of a
+/// queue while it is searched. The work queue is not searched, because that would count as a
+/// delivery of each of its requests.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// The usage.
-    #[arg(value_name = "USAGE_ID", value_parser = usage, required_unless_present = "request", conflicts_with = "request")]
+    /// Id of the usage.
+    #[arg(
+        value_name = "USAGE_ID",
+        value_parser = usage,
+        required_unless_present = "request",
+        conflicts_with = "request"
+    )]
     usage_id: Option<Uuid>,
-    /// A request instead, by its message id.
+    /// Message id of a request, instead of a usage.
     #[arg(long, value_name = "ID")]
     request: Option<String>,
-    /// Of this client only; '' for nobody in particular.
+    /// Only requests of this client; '' for requests without a client.
     #[arg(long, requires = "request", conflicts_with = "usage_id")]
     client: Option<String>,
-    /// Don't look into the queues.
+    /// Do not search the queues.
     #[arg(long)]
     no_queues: bool,
-    /// Look into the queues for so long.
+    /// Time limit of the search in the queues.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = time_span)]
     timeout: Duration,
-    /// How it is printed.
+    /// Format of the result.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -53,7 +59,7 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<ExitC
             message_id: message_id.clone(),
             client: args.client.clone(),
         },
-        (None, None) => anyhow::bail!("say which usage, or which --request"),
+        (None, None) => anyhow::bail!("give a usage, or a --request"),
     };
     let known = Known::ask(settings, &subject).await;
     let mut waiting = if args.no_queues {
@@ -63,7 +69,7 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<ExitC
     };
     let is_seen = known.is_ok();
     let known = known.unwrap_or_else(|error| {
-        let unseen = format!("outcomes, entries and what was done to letters: {error}");
+        let unseen = format!("outcomes, entries and interventions: {error}");
         waiting.unseen.push(unseen);
         Known::default()
     });
@@ -79,7 +85,7 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<ExitC
             None
         }
     };
-    // What keeps one queue from being seen often keeps all.
+    // One error often affects all queues.
     waiting.unseen.dedup();
     let is_known = known.is_something() || !waiting.letters.is_empty();
     match args.output {
@@ -101,9 +107,9 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<ExitC
             }
             if !is_known {
                 text.push_str(if is_seen {
-                    "nothing is known of it\n"
+                    "nothing is known about it\n"
                 } else {
-                    "nothing was found, and not everything could be seen\n"
+                    "nothing was found, and not everything could be read\n"
                 });
             }
             if let Some(told) = paused {
@@ -115,7 +121,7 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<ExitC
             }
             print(&folded(&text, width()))?;
             for unseen in &waiting.unseen {
-                say!("revertd: not seen: {}", visible(unseen));
+                say!("revertd: not read: {}", visible(unseen));
             }
         }
     }
@@ -127,7 +133,7 @@ pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<ExitC
 }
 
 fn usage(text: &str) -> Result<Uuid, String> {
-    // As in a request: no other spelling of a UUID.
+    // A request must spell a UUID with hyphens too.
     let hyphenated = text.len() == 36;
     let parsed = text.parse().ok().filter(|_| hyphenated);
     parsed.ok_or_else(|| {

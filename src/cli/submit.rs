@@ -28,11 +28,11 @@ use summary::summary;
 const WRONG_USAGE: u8 = 2;
 
 pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCode> {
-    // Checked here: clap lets go of a requirement that conflicts with another argument.
+    // clap ignores `requires` of an argument whose required argument conflicts with a present one.
     if args.of_file.lacks_its_file() {
         say!(
-            "revertd: --format, --batch, --skip-invalid, --dry-run, --rate, --window and --failed are of --file; nothing \
-             was sent; see revertd submit --help"
+            "revertd: --format, --batch, --skip-invalid, --dry-run, --rate, --window and --failed \
+             need --file; nothing was sent; see revertd submit --help"
         );
         return Ok(ExitCode::from(WRONG_USAGE));
     }
@@ -48,12 +48,12 @@ pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCo
     let event = answers.event(id, timeout).await;
     client.close().await;
     let Some(event) =
-        event.map_err(|error| anyhow!("{error}; request {id} was published, and goes on"))?
+        event.map_err(|error| anyhow!("{error}; request {id} was published and is processed"))?
     else {
         let waited = humantime::format_duration(timeout);
         say!(
-            "revertd: no event for request {id} within {waited}; the request goes on: ask again with \
-             --message-id {id}"
+            "revertd: no event for request {id} within {waited}; the request is still processed: \
+             ask again with --message-id {id}"
         );
         return Ok(ExitCode::from(NO_ANSWER));
     };

@@ -1,11 +1,11 @@
-//! Text for a terminal: no control characters of strangers, and no line wider than the screen.
+//! Text for a terminal: without control characters from outside, and folded to the screen's width.
 
 use console::{Term, measure_text_width};
 use jiff::Timestamp;
 
 pub use crate::common::printable::visible;
 
-/// Columns of the screen: as `COLUMNS` says, or standard output's terminal; `None` where it is neither.
+/// Columns of the screen: from `COLUMNS`, or from standard output's terminal; `None` without both.
 pub fn width() -> Option<usize> {
     let told = std::env::var("COLUMNS").ok();
     let told = told.and_then(|columns| columns.parse().ok());
@@ -17,7 +17,7 @@ pub fn width() -> Option<usize> {
     told.or_else(terminal).filter(|columns| *columns > 0)
 }
 
-/// Lines folded to the screen's width; what goes on is indented.
+/// Folds lines to the screen's width. Continuation lines are indented.
 pub fn folded(text: &str, width: Option<usize>) -> String {
     let Some(width) = width.map(|width| width.max(20)) else {
         return text.to_owned();
@@ -41,13 +41,13 @@ pub fn folded(text: &str, width: Option<usize>) -> String {
     folded
 }
 
-/// Text in a column of so many.
+/// Pads text to a number of columns.
 pub fn padded(text: &str, columns: usize) -> String {
     let missing = columns.saturating_sub(measure_text_width(text));
     format!("{text}{}", " ".repeat(missing))
 }
 
-/// How long ago, in its largest unit.
+/// The age of a time, in its largest unit.
 pub fn ago(at: Option<Timestamp>, now: Timestamp) -> String {
     let Some(at) = at else { return "-".into() };
     let seconds = now.as_second().saturating_sub(at.as_second()).max(0);
@@ -59,12 +59,12 @@ pub fn ago(at: Option<Timestamp>, now: Timestamp) -> String {
     }
 }
 
-/// To the second, as it is told elsewhere.
+/// A time in UTC, to the second.
 pub fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// A name, or that there is none.
+/// A printable name, or `-` if it is empty.
 pub fn named(text: &str) -> String {
     if text.is_empty() {
         return "-".into();

@@ -14,18 +14,18 @@ use crate::ledger::verify::{Finding, Range, Verification, Verified};
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Begin at ids that begin with these digits, such as where an earlier run was interrupted.
+    /// First ids to check, by their leading digits, such as those that an interrupted run printed.
     #[arg(long, value_name = "HEX")]
     from: Option<String>,
-    /// End with ids that begin with these digits.
+    /// Last ids to check, by their leading digits.
     #[arg(long, value_name = "HEX")]
     to: Option<String>,
-    /// A line for each finding, for people or as an object.
+    /// Format of the findings: one line of text or one JSON object each.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-/// What was found so far.
+/// The counts of findings so far.
 #[derive(Default)]
 struct VerifyReport {
     violations: u64,
@@ -33,7 +33,7 @@ struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Prints findings as they come.
+    /// Counts and prints findings.
     fn found(&mut self, findings: &[Finding], output: Output) -> anyhow::Result<()> {
         for finding in findings {
             if finding.kind.is_warning() {
@@ -53,8 +53,8 @@ impl VerifyReport {
 pub async fn run(settings: &Settings, args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let Some(range) = Range::of_prefixes(args.from.as_deref(), args.to.as_deref()) else {
         say!(
-            "revertd: --from and --to must be at most 32 hexadecimal digits, the first not beyond the second; see \
-             revertd verify --help"
+            "revertd: --from and --to must be at most 32 hexadecimal digits, and --from not beyond \
+             --to; see revertd verify --help"
         );
         return Ok(ExitCode::from(2));
     };
@@ -66,9 +66,10 @@ pub async fn run(settings: &Settings, args: VerifyArgs) -> anyhow::Result<ExitCo
     let mut progress = Progress::new("verified", parts.len() as u64);
     let mut interrupt = signal(SignalKind::interrupt())?;
     for (done, part) in parts.iter().enumerate() {
-        let resume = || format!("go on with: revertd verify --from {part}{}", to(&args));
+        let resume = || format!("continue with: revertd verify --from {part}{}", to(&args));
         let (held, findings) = tokio::select! {
-            checked = verification.part(*part) => checked.map_err(|error| anyhow!("{error}; {}", resume()))?,
+            checked = verification.part(*part) =>
+                checked.map_err(|error| anyhow!("{error}; {}", resume()))?,
             _ = interrupt.recv() => bail!("interrupted; {}", resume()),
         };
         checked.add(&held);
@@ -118,14 +119,16 @@ fn conclude(
         return print(&format!("{summary}\n"));
     }
     let mut text = format!(
-        "{outcomes} outcomes, {legs} legs of reverts: {violations} violations, {warnings} warnings\n"
+        "{outcomes} outcomes, {legs} legs of reverts: {violations} violations, \
+         {warnings} warnings\n"
     );
     if *gone > 0 {
-        let gone = format!("{gone} outcomes are of deleted accounts, whose entries may be gone\n");
+        let gone =
+            format!("{gone} outcomes belong to deleted accounts, whose entries may be deleted\n");
         text.push_str(&gone);
     }
     if !whole {
-        text.push_str("a part of the ids: whether all legs balance was not checked\n");
+        text.push_str("only part of the ids: whether all legs balance was not checked\n");
     }
     print(&text)
 }

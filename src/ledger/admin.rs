@@ -1,4 +1,4 @@
-//! What operators read and change: the pause, grants, stored outcomes, interventions.
+//! Operators' reads and changes: the pause, grants, stored outcomes and interventions.
 
 pub mod control;
 pub mod grants;

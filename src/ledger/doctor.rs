@@ -1,4 +1,4 @@
-//! What `revertd doctor` finds out about the database, and what of it the worker insists on.
+//! The database checks of `revertd doctor`, and the checks that a worker requires to pass.
 //!
 //! It only looks. What one question can't be answered for is told in its place, and the others are
 //! asked all the same.
@@ -35,7 +35,7 @@ pub async fn doctor(settings: &Settings) -> Checks {
     let Some(session) = log_in(settings, &mut checks).await else {
         checks.skipped(
             "database-state",
-            "nothing within the database can be seen without a login",
+            "the database cannot be checked without a login",
         );
         return checks;
     };
@@ -54,12 +54,12 @@ pub async fn doctor(settings: &Settings) -> Checks {
     }
     checks.skipped(
         "database-disk",
-        "free space is seen on the server's machine alone; watch it there",
+        "free disk space is only visible on the server's machine; monitor it there",
     );
     checks
 }
 
-/// Reaches the server and logs in, a step after another.
+/// Resolves, connects and logs in, one step after another.
 async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
     let steps = ["database-tls", "database-login"];
     let servers = match connect::servers(settings) {
@@ -70,9 +70,9 @@ async fn log_in(settings: &Settings, checks: &mut Checks) -> Option<Session> {
         }
     };
     if servers.is_empty() {
-        checks.skipped(WORDS.tcp, "the server is reached within this machine");
+        checks.skipped(WORDS.tcp, "the server is on this machine");
     } else if !reach(WORDS, &servers, checks).await {
-        let skip = |id| checks.skipped(id, "the server can't be reached");
+        let skip = |id| checks.skipped(id, "the server cannot be reached");
         steps.into_iter().for_each(skip);
         return None;
     }
@@ -107,13 +107,16 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
     if !clear.is_empty() {
         checks.warning(
             "database-tls",
-            format!("everything goes in the clear to {}", clear.join(", ")),
+            format!("the connection to {} is not encrypted", clear.join(", ")),
             "use sslmode=verify-full in database.url",
         );
     } else if settings.database.url.tls().is_some() {
         checks.ok("database-tls", "encrypted, and the server verified in full");
     } else {
-        checks.ok("database-tls", "not encrypted, and within this machine");
+        checks.ok(
+            "database-tls",
+            "not encrypted, but the server is on this machine",
+        );
     }
 }
 
@@ -122,7 +125,8 @@ impl Ledger {
     /// it confirms, and that the database refuses what must never be stored.
     ///
     /// # Errors
-    /// What is wrong, and what to do.
+    ///
+    /// If a check fails. The error contains the problem and its remedy.
     pub async fn assure(&self, settings: &Settings) -> Result<(), LedgerError> {
         let schema = settings.ledger.schema.as_str();
         let assuring = self.on_connection(async |client| {

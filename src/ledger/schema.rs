@@ -1,4 +1,4 @@
-//! The tables: migrated, checked, and compared with their definitions.
+//! The schema: migrations, checks, and comparison with the definitions.
 
 pub(super) mod archive;
 pub(super) mod migrate;

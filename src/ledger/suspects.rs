@@ -1,6 +1,7 @@
-//! Messages that came back, and how often they were tried (`migrations/V6__suspects.sql`).
+//! Redelivered messages, and the number of their attempts (`migrations/V6__suspects.sql`).
 //!
-//! It must not know what a try is: the worker says when one begins, and when it ended well.
+//! It must not know how a message is processed: the worker reports when an attempt begins, and when
+//! it ended without a crash.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,20 +13,21 @@ use uuid::Uuid;
 use super::Ledger;
 use super::error::{LedgerError, StatementError, classify};
 
-/// Tries of a message that began and are not known to have ended.
+/// Attempts of a message that began and are not known to have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tries {
-    /// Together with other messages.
+    /// Attempts together with other messages.
     pub together: u32,
-    /// With nothing else in work.
+    /// Attempts with no other message in progress.
     pub alone: u32,
 }
 
 impl Ledger {
-    /// The tries behind `messages`; those that are not noted are left out.
+    /// The attempts of `messages`. Messages without a row are left out.
     ///
     /// # Errors
-    /// Where the database can't work at present.
+    ///
+    /// If the database is unavailable.
     pub async fn tries(&self, messages: &[Uuid]) -> Result<BTreeMap<Uuid, Tries>, LedgerError> {
         let reading = async |client: &Object| {
             let classify = |error| classify(&error, &self.host);
@@ -45,28 +47,31 @@ impl Ledger {
         Ok(tries.collect())
     }
 
-    /// Notes that a try of each of `messages` begins.
+    /// Records that an attempt of each of `messages` begins.
     ///
     /// # Errors
-    /// Where the database can't work at present. Then the try must not begin.
+    ///
+    /// If the database is unavailable. The attempt must not begin then.
     pub async fn note_try(&self, messages: &[Uuid], alone: bool) -> Result<(), LedgerError> {
         let note = include_str!("suspects/note.sql");
         self.change_suspects(note, &[&messages, &alone]).await
     }
 
-    /// Forgets messages that are settled.
+    /// Deletes the rows of settled messages.
     ///
     /// # Errors
-    /// Where the database can't work at present.
+    ///
+    /// If the database is unavailable.
     pub async fn forget_suspects(&self, messages: &[Uuid]) -> Result<(), LedgerError> {
         let forget = include_str!("suspects/forget.sql");
         self.change_suspects(forget, &[&messages]).await
     }
 
-    /// Takes back tries that ended without a crash and without settling their message.
+    /// Subtracts attempts that ended without a crash and without settling their message.
     ///
     /// # Errors
-    /// Where the database can't work at present.
+    ///
+    /// If the database is unavailable.
     pub async fn uncount_tries(&self, tries: &BTreeMap<Uuid, Tries>) -> Result<(), LedgerError> {
         let count = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
         let messages: Vec<Uuid> = tries.keys().copied().collect();
@@ -77,10 +82,11 @@ impl Ledger {
             .await
     }
 
-    /// Forgets what was noted longer ago than `age`.
+    /// Deletes rows that are older than `age`.
     ///
     /// # Errors
-    /// Where the database can't work at present.
+    ///
+    /// If the database is unavailable.
     pub async fn clean_suspects(&self, age: Duration) -> Result<(), LedgerError> {
         let clean = include_str!("suspects/clean.sql");
         self.change_suspects(clean, &[&age.as_secs_f64()]).await
@@ -100,7 +106,7 @@ impl Ledger {
     }
 }
 
-/// Nothing in these statements depends on a request: whatever fails them is the database's failure.
+/// These statements do not depend on a request, so each of their errors is the database's failure.
 fn available<T>(done: Result<T, StatementError>) -> Result<T, LedgerError> {
     done.map_err(StatementError::into_error)
 }

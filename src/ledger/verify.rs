@@ -1,8 +1,9 @@
 //! Checks every invariant of the outcomes and of the ledger's reverts, and writes nothing.
 //!
-//! One transaction, and so one snapshot, for all of it: what running workers write meanwhile is not seen, and nobody
-//! waits. The ids of outcomes and of legs are digests, spread evenly, so a range of them holds an even part of the
-//! rows, which bounds what is in memory and can be begun again where it ended.
+//! One transaction gives one snapshot: it does not see what running workers write meanwhile, and
+//! blocks no writer. The ids of outcomes and of legs are evenly distributed digests, so a range of
+//! ids contains an even part of the rows. This bounds the memory, and lets an interrupted run
+//! continue.
 
 use std::fmt;
 
@@ -22,8 +23,8 @@ mod finding;
 
 pub use finding::{Finding, FindingKind};
 
-/// The session's settings. Ranges take as long as they take, and whoever reads the findings may take a break. Workers
-/// beside it keep their processors: it uses one.
+/// The session's settings. A range may take any time, and the reader of the findings may pause. The
+/// check uses one processor and leaves the others to workers.
 const SESSION: &str = "
     SET statement_timeout = 0;
     SET lock_timeout = '15s';
@@ -37,10 +38,10 @@ const SESSION: &str = "
 /// Bytes of the tables for each range.
 const RANGE_BYTES: i64 = 8 * 1024 * 1024;
 
-/// Ranges at most: each begins at an id that four digits tell.
+/// Most ranges: each begins at an id that four digits identify.
 const RANGES_MAX: u32 = 1 << 16;
 
-/// Ids from one to another, both included.
+/// A range of ids, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     first: u128,
@@ -54,8 +55,8 @@ impl Range {
         last: u128::MAX,
     };
 
-    /// The ids from those that begin with `from` to those that begin with `to`; `None` unless both are hexadecimal
-    /// digits, hyphens aside, and in order.
+    /// The ids from the first that begins with `from` to the last that begins with `to`. `None`
+    /// unless both are hexadecimal digits (hyphens are ignored) and in order.
     #[must_use]
     pub fn of_prefixes(from: Option<&str>, to: Option<&str>) -> Option<Self> {
         let filled = |prefix: Option<&str>, fill: char| {
@@ -70,7 +71,7 @@ impl Range {
         (first <= last).then_some(Self { first, last })
     }
 
-    /// The ranges into which it falls, of `number` (a power of two) for all ids.
+    /// The parts of this range, if all ids are divided into `number` parts (a power of two).
     fn parts(self, number: u32) -> impl Iterator<Item = Self> {
         let within = u128::MAX >> number.trailing_zeros();
         let mut next = Some(self.first);
@@ -87,7 +88,7 @@ impl Range {
     }
 }
 
-/// The first digits of its first id, as many as tell it from its neighbours.
+/// The first digits of the first id, as many as distinguish it from its neighbours.
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = format!("{:032x}", self.first);
@@ -96,21 +97,21 @@ impl fmt::Display for Range {
     }
 }
 
-/// What was looked at.
+/// Counts of checked rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Outcomes.
     pub outcomes: i64,
-    /// Of them, those whose account was deleted, which may be without entries.
+    /// Outcomes whose account was deleted. Their entries may be missing.
     pub of_deleted_accounts: i64,
-    /// Legs of reverts, of any writer.
+    /// Legs of reverts, of every writer.
     pub legs: i64,
     given: i128,
     taken: i128,
 }
 
 impl Verified {
-    /// Adds what another range held.
+    /// Adds the counts of another range.
     pub fn add(&mut self, other: &Self) {
         self.outcomes += other.outcomes;
         self.of_deleted_accounts += other.of_deleted_accounts;
@@ -119,7 +120,8 @@ impl Verified {
         self.taken += other.taken;
     }
 
-    /// Whether customers were given what the platform gave: of all ids together, not of a part.
+    /// The finding if the customers' credits differ from the platform's debits. It only applies to
+    /// all ids together.
     #[must_use]
     pub fn imbalance(&self) -> Option<Finding> {
         (self.given != self.taken).then(|| Finding {
@@ -136,7 +138,7 @@ pub struct Verification {
     entries: String,
     ids: String,
     schema: String,
-    /// What of the schema is not as it should be.
+    /// The findings about the schema.
     guards: Vec<Finding>,
     platform_account: Uuid,
     ranges: u32,
@@ -146,7 +148,8 @@ impl Verification {
     /// Takes the snapshot.
     ///
     /// # Errors
-    /// Where the database can't be reached, or the role may not read.
+    ///
+    /// If the database cannot be reached, or the role may not read a table.
     pub async fn begin(settings: &Settings) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
         let guards = guards(&session).await?;
@@ -173,16 +176,17 @@ impl Verification {
         })
     }
 
-    /// The parts in which `range` is to be checked, one after another.
+    /// The parts of `range`, which are checked one after another.
     #[must_use]
     pub fn parts(&self, range: Range) -> Vec<Range> {
         range.parts(self.ranges).collect()
     }
 
-    /// Whether all that the database itself is to refuse is still refused.
+    /// Checks the constraints, triggers, functions and indexes.
     ///
     /// # Errors
-    /// Where the database fails.
+    ///
+    /// If the database fails.
     pub async fn schema(&self) -> Result<Vec<Finding>, LedgerError> {
         let statement = include_str!("verify/indexes.sql");
         let rows = self.ask(statement, &[&self.schema]).await?;
@@ -194,10 +198,11 @@ impl Verification {
         Ok(self.guards.iter().cloned().chain(indexes).collect())
     }
 
-    /// Checks the outcomes and the entries with ids of one of [`Verification::parts`].
+    /// Checks the outcomes and the entries whose ids are in one of [`Verification::parts`].
     ///
     /// # Errors
-    /// Where the database fails, or the role may not read.
+    ///
+    /// If the database fails, or the role may not read a table.
     pub async fn part(&self, range: Range) -> Result<(Verified, Vec<Finding>), LedgerError> {
         let (mut checked, mut findings) = (Verified::default(), Vec::new());
         let (first, last) = range.ends();
@@ -247,7 +252,7 @@ impl Verification {
     }
 }
 
-/// Whether what keeps wrong rows out of the outcomes is as the migrations made it.
+/// The objects that keep invalid rows out of the outcomes and differ from the migrations.
 async fn guards(session: &Session) -> Result<Vec<Finding>, LedgerError> {
     let looked = async {
         let version = session.client.query_one(VERSION, &[]).await?;
@@ -262,7 +267,7 @@ async fn guards(session: &Session) -> Result<Vec<Finding>, LedgerError> {
     Ok(broken.collect())
 }
 
-/// What is wrong with an outcome's own id.
+/// The finding if an outcome's id does not follow from its request.
 fn unexpected(row: &tokio_postgres::Row) -> Option<Finding> {
     let (id, usage, content): (Uuid, Uuid, Uuid) = (row.get(0), row.get(1), row.get(2));
     let request = identity(row.get(3), row.get(4), usage, content);
@@ -283,7 +288,7 @@ fn kind(code: &str) -> FindingKind {
     FindingKind::of_code(code).expect("the statements and the list know the same codes")
 }
 
-/// Sums are numeric in SQL, and told as text.
+/// Parses a sum, which SQL returns as numeric in a text.
 fn sum(text: &str) -> i128 {
     text.parse().expect("a sum of bigints is a whole number")
 }

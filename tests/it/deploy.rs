@@ -62,7 +62,7 @@ fn every_command_has_a_manual_page() {
     std::fs::write(&file, "").expect("written");
     let (status, _, said) = run(&["man", file.to_str().expect("UTF-8")]);
     assert_eq!(status, 1);
-    assert!(said.contains("cannot make"), "{said}");
+    assert!(said.contains("cannot create"), "{said}");
 }
 
 /// The objects of config/kubernetes.yaml, by kind and name.

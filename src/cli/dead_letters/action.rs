@@ -1,4 +1,4 @@
-//! What is done to a window of letters before they leave the queue.
+//! Replays, saves or discards a window of dead letters before they leave the queue.
 
 use anyhow::bail;
 
@@ -7,7 +7,7 @@ use crate::broker::{Broker, Message, PublishResult, Publisher, QueuedMessage};
 use crate::common::failpoint;
 use crate::config::Settings;
 
-/// What becomes of the letters.
+/// The action of a run on its dead letters.
 pub enum LetterAction {
     Replay {
         publisher: Box<Publisher>,
@@ -29,7 +29,11 @@ impl LetterAction {
         })
     }
 
-    /// Once this returns, the letters may leave the queue.
+    /// Once this returns without an error, the dead letters may leave the queue.
+    ///
+    /// # Errors
+    ///
+    /// If a message could not be published, routed or confirmed, or the file could not be written.
     pub async fn carry_out(&mut self, letters: &[QueuedMessage]) -> anyhow::Result<()> {
         match self {
             Self::Replay {
@@ -39,17 +43,17 @@ impl LetterAction {
             } => {
                 let again = |letter| Message::replay(exchange, key, letter, publisher.login());
                 let messages: Option<Vec<_>> = letters.iter().map(again).collect();
-                let messages = messages.expect("what can't be read is not taken");
+                let messages = messages.expect("unreadable dead letters are not selected");
                 for result in publisher.publish(&messages).await? {
                     match result {
                         PublishResult::Confirmed => {}
                         PublishResult::Unroutable => bail!(
-                            "no queue is bound to the exchange {exchange} for requests; start `revertd worker` once, \
-                             which declares it"
+                            "no queue is bound to the exchange {exchange} for requests; start \
+                             `revertd worker` once, which declares it"
                         ),
                         PublishResult::Refused => bail!(
-                            "the work queue behind {exchange} is full; once the workers have made room, run this again, \
-                             with --rate if it fills up again"
+                            "the work queue behind {exchange} is full; run this again once the \
+                             workers have emptied it, with --rate if it fills up again"
                         ),
                     }
                 }

@@ -1,4 +1,4 @@
-//! A look through the queue that changes nothing: how many letters of each kind fit.
+//! Counts dead letters by reason and client.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::cli::terminal::{named, padded};
 
-/// Groups that are counted each by itself; a queue has few.
+/// Most groups that are counted separately. A queue usually has few.
 const GROUPS_MAX: usize = 1000;
 
-/// Letters by reason and client.
+/// Counts of dead letters by reason and client.
 #[derive(Debug, Default)]
 pub struct LetterCounts {
     groups: BTreeMap<(String, String), u64>,
-    /// Of groups beyond the bound.
+    /// Dead letters of the groups beyond the bound.
     others: u64,
 }
 
@@ -38,7 +38,7 @@ impl LetterCounts {
         keys.map(|(reason, client)| (reason.as_str(), client.as_str()))
     }
 
-    /// The groups, the largest first, with how many letters they have together.
+    /// A table of the groups with their counts, the largest first.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let reasons = self
@@ -71,7 +71,7 @@ impl LetterCounts {
     }
 }
 
-/// How many, in words.
+/// A count of dead letters, in words.
 pub fn letters(count: u64) -> String {
     match count {
         0 => "no letters".into(),

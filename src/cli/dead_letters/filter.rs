@@ -1,4 +1,4 @@
-//! Which letters are meant.
+//! Selects dead letters by reason, client, org, usage and age.
 
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use crate::cli::time_span::time_span;
 use crate::domain::refusal::FailureReason;
 use crate::domain::request::Fragments;
 
-/// Fewest digits of a letter's id that stand for it.
+/// Fewest leading digits that identify a dead letter by its id.
 const ID_MIN_DIGITS: usize = 6;
 
-/// Why a letter can be here: by a worker's word, then by the broker's, then by nobody's.
+/// Reasons of dead letters: two that a worker writes, four that the broker writes, and two for
+/// messages whose properties are unreadable or that carry no reason.
 const REASONS: [&str; 8] = [
     FailureReason::RetriesExhausted.row().reason,
     FailureReason::MalformedRequest.row().reason,
@@ -27,32 +28,32 @@ const REASONS: [&str; 8] = [
     "unknown",
 ];
 
-/// All that are given must fit; of one that is given several times, any.
+/// All given filters must match. A filter that is given several times matches any of its values.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LetterFilter {
-    /// Why they are here: by a worker in capitals, by the broker in small letters.
+    /// Reason of the dead letter. A worker writes capitals, the broker writes small letters.
     #[arg(long, value_name = "REASON", ignore_case = true,
         value_parser = clap::builder::PossibleValuesParser::new(REASONS))]
     reason: Vec<String>,
-    /// Whose request; '' for those of nobody in particular.
+    /// Client of the request; '' for requests without a client.
     #[arg(long)]
     client: Vec<String>,
-    /// The org that the body names.
+    /// Org that the body names by its id.
     #[arg(long, value_name = "UUID")]
     org: Option<Uuid>,
-    /// The usage that the body names.
+    /// Usage that the body names.
     #[arg(long, value_name = "UUID")]
     usage: Option<Uuid>,
-    /// First attempted (or dead-lettered by the broker) longer ago than that: 90s, 15m, 2h, 7d.
+    /// First attempted (or dead-lettered by the broker) longer ago than this: 90s, 15m, 2h, 7d.
     #[arg(long, value_name = "DURATION", value_parser = time_span)]
     older_than: Option<Duration>,
-    /// The same, not so long ago.
+    /// First attempted (or dead-lettered by the broker) at most this long ago.
     #[arg(long, value_name = "DURATION", value_parser = time_span)]
     newer_than: Option<Duration>,
 }
 
 impl LetterFilter {
-    /// Whether it leaves nothing out.
+    /// Whether no filter is given.
     pub fn is_empty(&self) -> bool {
         let Self {
             reason,
@@ -66,7 +67,7 @@ impl LetterFilter {
         lists && org.is_none() && usage.is_none() && older_than.is_none() && newer_than.is_none()
     }
 
-    /// Whether a letter fits. One that tells no time is neither old nor new.
+    /// Whether a dead letter matches. One without a time matches no age filter.
     pub fn fits(&self, letter: &QueuedMessage, told: &Fragments, now: Timestamp) -> bool {
         let age = letter.since.map(|since| now.duration_since(since));
         let age = age.map(|age| Duration::try_from(age).unwrap_or_default());
@@ -83,7 +84,7 @@ impl LetterFilter {
                 .is_none_or(|limit| age.is_some_and(|age| age <= limit))
     }
 
-    /// As it is noted.
+    /// The filter as `revertd.interventions` stores it.
     pub fn noted(&self) -> Map<String, Value> {
         let duration = |limit: Duration| json!(humantime::format_duration(limit).to_string());
         let given = [
@@ -107,7 +108,7 @@ impl LetterFilter {
     }
 }
 
-/// Whether `id` stands for the letter: its message id, or the beginning of its own id.
+/// Whether `id` identifies the dead letter: its message id, or the first digits of its own id.
 pub fn names(id: &str, letter: &QueuedMessage) -> bool {
     if letter.message_id.as_deref() == Some(id) {
         return true;
@@ -118,14 +119,14 @@ pub fn names(id: &str, letter: &QueuedMessage) -> bool {
 
 pub fn id(text: &str) -> Result<String, String> {
     if text.is_empty() {
-        return Err("must be a message id, or at least 6 digits of a letter's id".into());
+        return Err("must be a message id, or at least 6 digits of a dead letter's id".into());
     }
     Ok(text.to_owned())
 }
 
 pub fn why(text: &str) -> Result<String, String> {
     if text.trim().is_empty() || text.contains('\0') {
-        return Err("must say why, in a few words".into());
+        return Err("must give a reason, in a few words".into());
     }
     Ok(text.to_owned())
 }

@@ -1,4 +1,5 @@
-//! `revertd dead-letters replay` and `discard`: what is asked for, whether it is meant, and how it ended.
+//! `revertd dead-letters replay` and `discard`: the selection, the operator's confirmation and the
+//! result.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -119,7 +120,8 @@ impl Run<'_> {
                     Some(false) => anyhow::bail!("nothing was done"),
                     None => {
                         say!(
-                            "revertd: there is no terminal to ask on; add --yes to {verb} {}, or --dry-run to look",
+                            "revertd: there is no terminal to ask on; add --yes to {verb} {}, or \
+                             --dry-run to only count them",
                             letters(counts.total())
                         );
                         return Ok(ExitCode::from(WRONG_USAGE));
@@ -185,7 +187,8 @@ impl Run<'_> {
     }
 }
 
-/// The first interrupt lets the window in hand be finished, the second ends the process: nothing is lost by either.
+/// The first interrupt lets the current window finish, the second ends the process. Neither loses a
+/// dead letter.
 fn stop_on_interrupt() -> std::io::Result<CancellationToken> {
     let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let stop = CancellationToken::new();
@@ -196,7 +199,7 @@ fn stop_on_interrupt() -> std::io::Result<CancellationToken> {
                 std::process::exit(INTERRUPTED.into());
             }
             told.cancel();
-            say!("revertd: finishing what is in hand; a second interrupt ends it at once");
+            say!("revertd: finishing the current window; a second interrupt ends it at once");
         }
     });
     Ok(stop)

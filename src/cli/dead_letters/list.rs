@@ -1,6 +1,6 @@
 //! `revertd dead-letters list`
 //!
-//! Its memory does not grow with the queue: what is to be listed in full is read a second time.
+//! Its memory does not grow with the queue: it reads the queue a second time for a long list.
 
 use std::process::ExitCode;
 
@@ -17,26 +17,27 @@ use crate::cli::terminal::{folded, width};
 use crate::config::Settings;
 use crate::domain::request::Fragments;
 
-/// Letters that are listed where nothing else is said; so many are kept in memory.
+/// Dead letters that are listed by default. This many are kept in memory.
 const USUAL: u64 = 100;
 
 #[derive(Debug, Args)]
 pub struct ListLettersArgs {
     #[command(flatten)]
     filter: LetterFilter,
-    /// Letters by their id: the request's message id, or at least 6 digits of the id that is listed.
+    /// Dead letters by id: the request's message id, or at least 6 digits of the id that is listed.
     #[arg(long = "id", value_name = "ID", value_parser = filter::id)]
     ids: Vec<String>,
-    /// List so many: 100 without this, or all with `--output json`.
+    /// List at most this many. Default: 100, or all with `--output json`.
     #[arg(long, value_name = "N", conflicts_with = "all")]
     limit: Option<u64>,
-    /// List all. The queue is read twice for that.
+    /// List all. This reads the queue twice.
     #[arg(long)]
     all: bool,
-    /// Only count.
+    /// Print only the counts.
     #[arg(long, conflicts_with_all = ["limit", "all"])]
     counts: bool,
-    /// Text counts first and then lists. JSON is an object a line: letters, or with `--counts` groups.
+    /// Format of the list. Text prints the counts and then the list. JSON prints one object per
+    /// line: a dead letter, or a group with `--counts`.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -47,7 +48,7 @@ impl ListLettersArgs {
         (self.ids.is_empty() || self.ids.iter().any(named)) && self.filter.fits(letter, told, now)
     }
 
-    /// How many are listed at most.
+    /// How many dead letters are listed at most.
     fn most(&self) -> u64 {
         match (self.counts, self.limit, self.all, self.output) {
             (true, ..) => 0,
@@ -66,7 +67,7 @@ pub async fn run(settings: &Settings, args: ListLettersArgs) -> anyhow::Result<E
     Ok(exit_code(is_all))
 }
 
-/// Says whether all was read that was counted.
+/// Returns whether every counted dead letter was read.
 async fn json(settings: &Settings, args: &ListLettersArgs) -> anyhow::Result<bool> {
     let (now, most) = (Timestamp::now(), args.most());
     let (mut counts, mut listed) = (LetterCounts::default(), 0);
@@ -127,7 +128,7 @@ async fn text(settings: &Settings, args: &ListLettersArgs) -> anyhow::Result<boo
     }
     let mut listed = kept.len() as u64;
     if listed < most.min(counts.total()) {
-        // From the letter on that is not kept.
+        // Continues with the first dead letter that is not in `kept`.
         let (mut browse, mut fitting) = (open(settings, 0).await?, 0);
         browse.limit(waiting);
         while let Some(letter) = browse.next().await? {

@@ -1,4 +1,4 @@
-//! A letter as it is listed: short, and the same in every list.
+//! A dead letter as a line of a list or as a JSON object.
 
 use console::measure_text_width;
 use jiff::Timestamp;
@@ -9,10 +9,10 @@ use crate::broker::{Origin, QueuedMessage};
 use crate::cli::terminal::{ago, named, padded};
 use crate::domain::request::Fragments;
 
-/// Digits of an id that are shown; they tell a million letters apart.
+/// Digits of an id that are printed. They distinguish a million dead letters.
 const ID_DIGITS: usize = 12;
 
-/// What is kept of a letter to list it.
+/// The fields of a dead letter that its line needs.
 #[derive(Clone, Debug)]
 pub struct Listed {
     pub id: Uuid,
@@ -35,7 +35,7 @@ impl Listed {
         }
     }
 
-    /// One line of `columns`, or, where the screen is narrower, a few.
+    /// One line of `columns`, or several lines if the screen is narrower.
     pub fn text(&self, columns: Columns, width: Option<usize>, now: Timestamp) -> String {
         let id = short(self.id);
         let (reason, client) = (named(&self.reason), named(&self.client));
@@ -67,7 +67,7 @@ impl Listed {
     }
 }
 
-/// Widths of the columns that vary, but for the last.
+/// Widths of the columns whose width varies, without the last column.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns {
     pub reason: usize,
@@ -86,20 +86,20 @@ impl Columns {
         })
     }
 
-    /// What a line takes up, with a message id of the usual length.
+    /// Width of a line whose message id has 12 characters.
     fn total(self) -> usize {
         12 + 2 + 4 + 2 + self.reason + 2 + self.client + 2 + 36 + 2 + 12
     }
 }
 
-/// An id as it is shown.
+/// The first digits of an id.
 pub fn short(id: Uuid) -> String {
     let mut digits = id.simple().to_string();
     digits.truncate(ID_DIGITS);
     digits
 }
 
-/// For programs.
+/// A dead letter as a JSON object.
 pub fn object(letter: &QueuedMessage, told: &Fragments) -> Value {
     json!({
         "id": letter.id.simple().to_string(),

@@ -1,4 +1,5 @@
-//! Discarded letters in a file: an object a line, with everything that came over the wire.
+//! Writes discarded dead letters to a file: one JSON object per line, with all bytes of the
+//! message.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
@@ -12,21 +13,18 @@ use super::listing::object;
 use crate::broker::QueuedMessage;
 use crate::common::printable;
 
-/// A file that is being written.
+/// The file of `--save`.
 pub struct Save {
     path: PathBuf,
-    /// Once there is something to save.
+    /// `None` until the first dead letter is written.
     file: Option<BufWriter<File>>,
 }
 
 impl Save {
-    /// A file that is not there yet.
+    /// Names a file that must not exist. It is created with the first dead letter.
     pub fn new(path: &Path) -> anyhow::Result<Self> {
         if path.symlink_metadata().is_ok() {
-            bail!(
-                "the file {} is there already; name a new one",
-                path.display()
-            );
+            bail!("the file {} exists already; name a new one", path.display());
         }
         Ok(Self {
             path: path.into(),
@@ -34,7 +32,11 @@ impl Save {
         })
     }
 
-    /// Once this returns, the letters are on the disk.
+    /// Once this returns without an error, the dead letters are on disk.
+    ///
+    /// # Errors
+    ///
+    /// If the file exists already or cannot be written.
     pub fn write(&mut self, letters: &[QueuedMessage]) -> anyhow::Result<()> {
         let shown = self.path.display();
         let file = match &mut self.file {
@@ -54,7 +56,7 @@ impl Save {
     }
 }
 
-/// A new file, which only its owner reads: bodies are payloads.
+/// Creates a file that only its owner can read, because bodies are payloads.
 fn create(path: &Path) -> anyhow::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);
@@ -63,9 +65,9 @@ fn create(path: &Path) -> anyhow::Result<File> {
         let shown = path.display();
         match error.kind() {
             ErrorKind::AlreadyExists => {
-                anyhow::anyhow!("the file {shown} is there already; name a new one")
+                anyhow::anyhow!("the file {shown} exists already; name a new one")
             }
-            _ => anyhow::anyhow!("cannot make the file {shown}: {error}"),
+            _ => anyhow::anyhow!("cannot create the file {shown}: {error}"),
         }
     })
 }

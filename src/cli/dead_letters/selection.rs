@@ -1,4 +1,4 @@
-//! What is done with each letter: meant or not, and what stands in the way.
+//! Decides for each dead letter whether a run takes it, and what prevents that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -17,13 +17,13 @@ use crate::domain::refusal::FailureReason;
 use crate::domain::request::Fragments;
 use crate::ledger::admin::interventions::InterventionKind;
 
-/// Candidates for an id that are told apart; more are not needed to see that it is ambiguous.
+/// Most candidates that are kept for an id; two already make the id ambiguous.
 const CANDIDATES_MAX: usize = 10;
 
 /// The reason of letters that are no requests.
 const MALFORMED: &str = FailureReason::MalformedRequest.row().reason;
 
-/// Why a letter that is meant can't be replayed.
+/// Why a selected dead letter cannot be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
     Malformed,
@@ -42,47 +42,52 @@ impl Obstacle {
         }
     }
 
-    /// What it is, and what to do.
+    /// The obstacle, and the operator's remedy.
     pub fn text(self) -> &'static str {
         match self {
             Self::Malformed => {
-                "no request, and would only come back (--include-malformed takes it all the same)"
+                "no valid request, and would be dead-lettered again (--include-malformed replays \
+                 it all the same)"
             }
-            Self::TooLarge => "larger than amqp.max_message_bytes, and would only come back",
+            Self::TooLarge => {
+                "larger than amqp.max_message_bytes, and would be dead-lettered again"
+            }
             Self::Unreadable => {
-                "properties that can't be read, and so can't be published again (discard --save keeps the bytes)"
+                "its properties cannot be read, so it cannot be published again (discard --save \
+                 keeps its bytes)"
             }
             Self::OtherLogin => {
-                "its client is named by a login that is neither that of amqp.url nor in amqp.trusted_users: where it is a \
-                 former login of the worker, or an operator's, add it there, here and for the workers; where a publisher \
-                 put the name there himself, have him send it again"
+                "its client is named by a login that is neither that of amqp.url nor in \
+                 amqp.trusted_users: if it is a former login of the worker, or an operator's, add \
+                 it there, for this command and for the workers; if a publisher put the name \
+                 there, that publisher must send the request again"
             }
         }
     }
 }
 
-/// What is done with a letter.
+/// What a run does with a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judged {
-    /// It is not meant.
+    /// It is not selected.
     Other,
-    /// It is meant, and stays.
+    /// It is selected, and stays in the queue.
     Left(Obstacle),
     Taken,
 }
 
-/// Which letters are meant.
+/// The dead letters that a run selects.
 #[derive(Debug)]
 pub struct Selection {
     pub action: InterventionKind,
     pub filter: LetterFilter,
-    /// As they were given.
+    /// The ids as the operator gave them.
     pub ids: Vec<String>,
-    /// The letters that they stand for, once that is known.
+    /// The ids of the dead letters that `ids` identify, once they are known.
     pub resolved: Option<BTreeSet<Uuid>>,
     pub include_malformed: bool,
     pub max_body_bytes: u64,
-    /// Ages are measured from here.
+    /// The time from which ages are measured.
     pub now: Timestamp,
 }
 
@@ -108,7 +113,7 @@ impl Selection {
         match letter.origin {
             Origin::Unreadable => Some(Obstacle::Unreadable),
             Origin::OtherLogin => Some(Obstacle::OtherLogin),
-            // Of a body that was cut, there is nothing to replay, however large a body may be by now.
+            // A truncated body cannot be replayed, even if the limit is larger now.
             Origin::Worker | Origin::Broker
                 if letter.cut_from.is_some() || letter.body_bytes > self.max_body_bytes =>
             {
@@ -121,7 +126,7 @@ impl Selection {
         }
     }
 
-    /// As it is noted.
+    /// The selection as `revertd.interventions` stores it.
     pub fn noted(&self) -> Value {
         let mut noted = self.filter.noted();
         if !self.ids.is_empty() {
@@ -137,7 +142,7 @@ impl Selection {
     }
 }
 
-/// The letters that an id may stand for: their ids, and what tells them apart for a person.
+/// The dead letters that an id may identify: their ids, and a line of text for each.
 #[derive(Debug, Default)]
 pub struct Candidates(BTreeMap<Uuid, String>);
 
@@ -154,7 +159,11 @@ impl Candidates {
         }
     }
 
-    /// The one letter; copies of it count as one.
+    /// The only candidate. Copies of a message count as one.
+    ///
+    /// # Errors
+    ///
+    /// If the id identifies no dead letter, or several.
     pub fn only(&self, id: &str) -> anyhow::Result<Uuid> {
         let mut letters = self.0.iter();
         match (letters.next(), letters.next()) {
@@ -165,7 +174,7 @@ impl Candidates {
             ),
             (Some(_), Some(_)) => {
                 let mut text = format!(
-                    "{} may stand for several letters; give more of its id:",
+                    "{} may identify several letters; give more digits of its id:",
                     named(id)
                 );
                 for line in self.0.values() {

@@ -25,7 +25,7 @@ pub struct ShowLetterArgs {
     /// The request's message id, or at least 6 digits of the id that `list` prints.
     #[arg(value_name = "ID", value_parser = filter::id)]
     id: String,
-    /// How it is printed.
+    /// Format of the result.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -80,10 +80,10 @@ pub async fn run(settings: &Settings, args: &ShowLetterArgs) -> anyhow::Result<E
                     let _ = write!(shown, "\nin the database now:\n{}", known.text());
                 }
                 Some(Err(error)) => {
-                    let _ = writeln!(shown, "\nthe database does not tell: {error}");
+                    let _ = writeln!(shown, "\nthe database could not be read: {error}");
                 }
                 None => shown
-                    .push_str("\nit names no usage and no request to look for in the database\n"),
+                    .push_str("\nit names no usage and no request to look up in the database\n"),
             }
             print(&folded(&shown, width()))?;
         }
@@ -107,7 +107,10 @@ fn text(letter: &QueuedMessage, copies: u32) -> String {
     if let Some(login) = &letter.claimed_by {
         line(
             "login",
-            &format!("{}, by whose word alone it is that client's", named(login)),
+            &format!(
+                "{}, which is the only source of the client's name",
+                named(login)
+            ),
         );
     }
     line(
@@ -136,7 +139,7 @@ fn text(letter: &QueuedMessage, copies: u32) -> String {
             }
         }
         None => text.push_str(
-            "  its properties can't be read: not UTF-8, cut off, or of an unknown type\n",
+            "  its properties cannot be read: not UTF-8, truncated, or of an unknown type\n",
         ),
     }
     let _ = match letter.cut_from {

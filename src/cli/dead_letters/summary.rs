@@ -1,4 +1,4 @@
-//! What a run did, told at its end, however it ended.
+//! The result of a run. It is printed even if the run fails or is interrupted.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,14 +11,14 @@ use crate::cli::output::{Output, print, print_json};
 use crate::cli::terminal::{folded, width};
 use crate::ledger::admin::interventions::InterventionKind;
 
-/// A sum of letters.
+/// Counts of dead letters.
 #[derive(Debug, Default)]
 pub struct RunSummary {
     pub done: u64,
     pub left: BTreeMap<Obstacle, u64>,
-    /// Number of the run in `revertd.interventions`, where it did anything.
+    /// Id of the run in `revertd.interventions`, if it changed anything.
     pub intervention: Option<i64>,
-    /// Letters that were counted and could not be read.
+    /// Dead letters that were counted and could not be read.
     pub unread: u64,
     pub is_interrupted: bool,
     pub is_dry: bool,
@@ -38,7 +38,7 @@ impl RunSummary {
 
     fn text(&self, action: InterventionKind) -> String {
         let counted = match (self.done, self.unread) {
-            // Which would say that there is none.
+            // "no letters" would claim that the queue is empty.
             (0, 1..) => "0 letters".into(),
             (done, _) => letters(done),
         };

@@ -1,14 +1,14 @@
-//! What is wrong, or risky, in a configuration that is valid.
+//! Warns about risky values of a valid configuration.
 
 use std::time::Duration;
 
 use crate::common::check::Checks;
 use crate::config::Settings;
 
-/// A stop that leaves less than this to the batches in hand has many requests delivered again.
+/// A shutdown timeout below this leaves many requests unfinished, and they are redelivered.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// A name that nobody chose to allow.
+/// A queue name that no pattern should allow.
 const SOME_QUEUE: &str = "some.queue.of.somebody.else";
 
 pub fn check(settings: &Settings) -> Checks {
@@ -16,7 +16,7 @@ pub fn check(settings: &Settings) -> Checks {
     checks.ok(
         "configuration",
         format!(
-            "every key is known and has a value that fits; read: {}",
+            "every key is known and has a valid value; read: {}",
             settings.sources
         ),
     );
@@ -25,8 +25,11 @@ pub fn check(settings: &Settings) -> Checks {
     if pattern.allows(SOME_QUEUE) {
         checks.warning(
             id,
-            format!("amqp.reply_to_pattern ({pattern}) fits any queue: a client can have events put into queues of others"),
-            "begin it with ^ and a prefix that is for replies alone, as ^(amq\\.gen-|replies\\.)",
+            format!(
+                "amqp.reply_to_pattern ({pattern}) matches any queue: a client can have events put \
+                 into queues of other applications"
+            ),
+            "begin it with ^ and a prefix that only reply queues have, as ^(amq\\.gen-|replies\\.)",
         );
     } else if let Some(own) = settings
         .own_queues()
@@ -35,24 +38,30 @@ pub fn check(settings: &Settings) -> Checks {
     {
         checks.warning(
             id,
-            format!("amqp.reply_to_pattern ({pattern}) fits {own}, a queue of revertd's own, which it never replies to"),
-            "narrow it to queues for replies, as ^(amq\\.gen-|replies\\.)",
+            format!(
+                "amqp.reply_to_pattern ({pattern}) matches {own}, a queue of revertd, to which it \
+                 never replies"
+            ),
+            "narrow it to reply queues, as ^(amq\\.gen-|replies\\.)",
         );
     } else {
-        checks.ok(id, format!("replies go to queues that fit {pattern}"));
+        checks.ok(id, format!("replies go to queues that match {pattern}"));
     }
     let (id, stop) = ("config-shutdown-timeout", settings.worker.shutdown_timeout);
     let shown = humantime::format_duration(stop);
     if stop < SHORT {
         checks.warning(
             id,
-            format!("worker.shutdown_timeout is {shown}: a stop leaves batches undone, which are delivered again"),
+            format!(
+                "worker.shutdown_timeout is {shown}: a stop leaves batches unfinished, and their \
+                 requests are redelivered"
+            ),
             "raise it to 30s, and give the process longer than that before it is killed",
         );
     } else {
         checks.ok(
             id,
-            format!("a stop may take {shown}; give the process longer before it is killed"),
+            format!("a stop may take {shown}; wait longer before the process is killed"),
         );
     }
     checks

@@ -1,18 +1,20 @@
-//! Checks as lines of text: the status first, then what was seen, and below it what to do.
+//! Formats checks as lines of text: the status, the id and the finding, and the remedy below.
 //!
-//! Pure. On a terminal lines are folded between words to its width; elsewhere a check is one line.
+//! Pure. On a terminal, lines are folded between words to its width. Otherwise each check is one
+//! line, and its remedy another.
 
 use std::fmt::Write;
 
 use crate::common::check::{Check, CheckStatus, Checks};
 use crate::common::printable;
 
-/// Columns of the status, of the id, and of a narrow terminal, where an id has a line of its own.
+/// Columns of the status and of the id. On a terminal narrower than `NARROW`, the id has a line of
+/// its own.
 const STATUS: usize = 9;
 const ID: usize = 28;
 const NARROW: usize = 90;
 
-/// As narrow as lines become.
+/// Smallest width to which lines are folded.
 const NARROWEST: usize = 24;
 
 pub fn text(checks: &Checks, width: Option<usize>, colour: bool) -> String {
@@ -65,7 +67,7 @@ fn add(text: &mut String, check: &Check, width: Option<usize>, colour: bool) {
     }
 }
 
-/// Puts words after what already stands in the line, and under each other at `indent`.
+/// Appends words to the current line, and folds further lines to `indent`.
 fn fold(text: &mut String, words: &str, indent: usize, width: Option<usize>) {
     let room = width.map(|width| width.max(NARROWEST).saturating_sub(indent));
     let mut used = 0;
@@ -73,7 +75,7 @@ fn fold(text: &mut String, words: &str, indent: usize, width: Option<usize>) {
         .split([' ', '\n', '\t'])
         .filter(|word| !word.is_empty())
     {
-        // What a server says must not steer a terminal.
+        // A server's text must not contain control sequences for the terminal.
         let word = printable::visible(word);
         let mut word = &*word;
         let mut length = word.chars().count();
@@ -86,7 +88,7 @@ fn fold(text: &mut String, words: &str, indent: usize, width: Option<usize>) {
                 used += 1;
             }
         }
-        // One that is longer than a line is cut.
+        // A word that is longer than a line is cut.
         while let Some(room) = room.filter(|room| length > *room) {
             let cut = word
                 .char_indices()
@@ -138,7 +140,7 @@ mod tests {
         assert_eq!(lines[4], "1 error, 0 warnings, 1 skipped, 1 ok");
         assert!(
             !shown.contains('\x1b'),
-            "what a server says steers no terminal"
+            "a server's text contains no control sequence"
         );
     }
 

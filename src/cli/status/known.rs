@@ -1,4 +1,4 @@
-//! What the database knows of a request or a usage, as text and as JSON.
+//! The database's records of a request or a usage, as text and as JSON.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -14,10 +14,10 @@ use crate::ledger::admin::history::{
     DecidedRequest, History, LedgerEntry, OUTCOMES_MAX, PastIntervention, Subject,
 };
 
-/// Usages whose entries are told, where an id is that of several clients' requests.
+/// Most usages whose entries are read, if several clients' requests have the same message id.
 const USAGES_MAX: usize = 10;
 
-/// What was found.
+/// The records that were found.
 #[derive(Default)]
 pub struct Known {
     outcomes: Vec<DecidedRequest>,
@@ -26,7 +26,11 @@ pub struct Known {
 }
 
 impl Known {
-    /// Asks the database.
+    /// Reads the records from the database.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be reached or a statement fails.
     pub async fn ask(settings: &Settings, subject: &Subject) -> Result<Self, LedgerError> {
         let history = History::open(settings).await?;
         let outcomes = history.outcomes(subject).await?;
@@ -49,7 +53,7 @@ impl Known {
         !(self.outcomes.is_empty() && self.entries.is_empty() && self.interventions.is_empty())
     }
 
-    /// A few lines each.
+    /// The records as text, a few lines each.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for decided in &self.outcomes {
@@ -149,7 +153,7 @@ fn outcome_text(text: &mut String, decided: &DecidedRequest) {
     let _ = writeln!(text, "  event {event}");
     if decided.is_archived {
         text.push_str(
-            "  archived: sent again, the request is refused instead of answered by this\n",
+            "  archived: the same request is refused if it is sent again, not answered with this\n",
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Where a request waits: on a rung of the retry ladder, or among the dead letters.
+//! Finds the queue in which a request waits: a rung of the retry ladder, or the dead-letter queue.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::cli::terminal::{ago, named, visible};
 use crate::config::Settings;
 use crate::ledger::admin::history::Subject;
 
-/// Letters that are told; more are only said to be there.
+/// Most messages that are reported. If there are more, only that fact is reported.
 const LETTERS_MAX: usize = 100;
 
-/// What waits, and what could not be looked at.
+/// The messages that wait, and the sources that could not be read.
 #[derive(Debug, Default)]
 pub struct Waiting {
     pub letters: Vec<WaitingLetter>,
     pub unseen: Vec<String>,
 }
 
-/// A message that waits.
+/// A message that waits on a rung or is dead-lettered.
 #[derive(Debug)]
 pub struct WaitingLetter {
     queue: String,
@@ -36,11 +36,11 @@ pub struct WaitingLetter {
     attempts: u32,
     since: Option<Timestamp>,
     is_untrusted: bool,
-    /// The queue that it names for a reply, where none may go there.
+    /// The queue of its `reply_to`, if `amqp.reply_to_pattern` does not allow it.
     reply_to_refused: Option<String>,
 }
 
-/// Looks through the rungs and the dead letters, for at most so long.
+/// Searches the rungs and the dead-letter queue within the time limit.
 pub async fn look(settings: &Settings, subject: &Subject, limit: Duration) -> Waiting {
     let mut waiting = Waiting::default();
     let dead = settings.topology.dead_letter_queue.as_str();
@@ -59,7 +59,7 @@ pub async fn look(settings: &Settings, subject: &Subject, limit: Duration) -> Wa
             Ok(Ok(())) => {}
             Ok(Err(error)) => waiting.unseen.push(error.to_string()),
             Err(_) => waiting.unseen.push(format!(
-                "{queue} to its end, within the time; a longer --timeout does"
+                "{queue} to its end, within the time limit; use a longer --timeout"
             )),
         }
     }
@@ -79,7 +79,7 @@ async fn look_into(
     if browse.others() > 0 {
         let others = browse.others();
         waiting.unseen.push(format!(
-            "what {others} other reader(s) of {queue} hold at this moment"
+            "messages that {others} other reader(s) of {queue} hold at this moment"
         ));
     }
     while let Some(letter) = browse.next().await? {
@@ -89,7 +89,7 @@ async fn look_into(
         if waiting.letters.len() == LETTERS_MAX {
             waiting
                 .unseen
-                .push(format!("more than {LETTERS_MAX} that wait"));
+                .push(format!("more than {LETTERS_MAX} messages that wait"));
             break;
         }
         waiting.letters.push(WaitingLetter {
@@ -112,7 +112,7 @@ async fn look_into(
     let (missing, counted) = (browse.missing(), browse.waiting());
     if missing > 0 {
         waiting.unseen.push(format!(
-            "{missing} of the {counted} that were counted in {queue}"
+            "{missing} of the {counted} messages that were counted in {queue}"
         ));
     }
     browse.close().await
@@ -136,7 +136,7 @@ impl WaitingLetter {
         let mut text = format!("request {request} of client {}", named(&self.client));
         if let Some(login) = &self.claimed_by {
             let _ = if self.is_dead || self.is_untrusted {
-                write!(text, ", by the word of {} alone,", named(login))
+                write!(text, ", which only {} claims,", named(login))
             } else {
                 write!(text, ", put there by {},", named(login))
             };
@@ -165,7 +165,8 @@ impl WaitingLetter {
             let queue = named(queue);
             let _ = writeln!(
                 text,
-                "  no copy of its event will go to its reply_to {queue}: amqp.reply_to_pattern does not allow it"
+                "  its event will not be copied to its reply_to {queue}: \
+                 amqp.reply_to_pattern does not allow it"
             );
         }
         if self.since.is_some() {

@@ -1,4 +1,5 @@
-//! Requests in a file: an object a line, or a table with a header. Read a line at a time, however long the file.
+//! Reads requests from a file: one JSON object per line, or a table with a header. It reads a line
+//! at a time, so its memory does not grow with the file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -16,24 +17,24 @@ pub use line::{LineError, RequestLine, RequestLines};
 /// How a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// Comma-separated, with a header.
+    /// Comma-separated values with a header.
     Csv,
 }
 
-/// A file of requests, to be read as often as needed.
+/// A file of requests, which can be read several times.
 pub struct RequestSource {
     pub path: PathBuf,
     pub format: Format,
-    /// What made-up ids begin with.
+    /// Prefix of generated message ids.
     pub batch: String,
     /// Longest line, in bytes.
     pub line_max_bytes: u64,
 }
 
 impl RequestSource {
-    /// The format that the name of a file tells.
+    /// The format that a file name's extension indicates.
     pub fn format_of(path: &Path) -> Format {
         match path.extension() {
             Some(ending) if ending.eq_ignore_ascii_case("csv") => Format::Csv,
@@ -41,7 +42,11 @@ impl RequestSource {
         }
     }
 
-    /// Reads it from the beginning.
+    /// Reads the file from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or the header of a table is invalid.
     pub fn lines(&self) -> anyhow::Result<RequestLines> {
         let path = self.path.display();
         let file = File::open(&self.path).with_context(|| format!("cannot read {path}"));

@@ -1,4 +1,5 @@
-//! What came of the requests of a file: counted by outcome; those that were not reverted, in a file of their own.
+//! Counts the results of a file's requests by outcome, and writes the requests that were not
+//! reverted to a file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,21 +25,22 @@ pub const UNANSWERED: &str = "NO_ANSWER_IN_TIME";
 pub const UNSENT: &str = "NOT_SENT";
 pub const INVALID: &str = "INVALID_LINE";
 
-/// What an error with it is said to be of.
+/// Context of errors of the file of --failed.
 const OF_FAILED: &str = "the file of --failed";
 
-/// Counts, and tells line by line.
+/// Counts the results, and prints them line by line.
 pub struct SubmitReport {
     output: Output,
     counts: BTreeMap<String, u64>,
     failed: Option<Failed>,
 }
 
-/// The file of those that were not reverted.
+/// The file of requests that were not reverted.
 enum Failed {
-    /// Written beside its place, where it is put at the end: whoever finds it finds all of them in it.
+    /// A temporary file beside the target. It is moved there at the end, so the target is always
+    /// complete.
     Beside(NamedTempFile, PathBuf),
-    /// What is no file, as /dev/stdout.
+    /// A target that is no regular file, such as /dev/stdout.
     Direct(File),
 }
 
@@ -74,7 +76,11 @@ impl Failed {
 }
 
 impl SubmitReport {
-    /// Begins; `failed` is written anew.
+    /// Starts a report. The file `failed` is replaced.
+    ///
+    /// # Errors
+    ///
+    /// If the file `failed` cannot be created.
     pub fn new(output: Output, failed: Option<&Path>) -> anyhow::Result<Self> {
         Ok(Self {
             output,
@@ -83,14 +89,18 @@ impl SubmitReport {
         })
     }
 
-    /// Lines that were passed over.
+    /// Counts lines that were skipped as invalid.
     pub fn skipped(&mut self, lines: u64) {
         if lines > 0 {
             self.counts.insert(INVALID.into(), lines);
         }
     }
 
-    /// The event that answers a line.
+    /// Counts the event that answers a line.
+    ///
+    /// # Errors
+    ///
+    /// If the event is not JSON, or a file cannot be written.
     pub fn answered(&mut self, line: &RequestLine, event: &[u8]) -> anyhow::Result<()> {
         let event: Value = serde_json::from_slice(event).context("the event is not JSON")?;
         let reverted = event["type"] == EventType::Reverted.name();
@@ -116,7 +126,11 @@ impl SubmitReport {
         kept
     }
 
-    /// A line without an answer, or that was never sent.
+    /// Counts a line that has no answer, or was never sent.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
     pub fn left(&mut self, line: &RequestLine, why: &str) -> anyhow::Result<()> {
         *self.counts.entry(why.to_owned()).or_default() += 1;
         let kept = self.keep(line, why, "ask again: nothing is reverted twice", false);
@@ -126,10 +140,11 @@ impl SubmitReport {
         kept
     }
 
-    /// Writes a line into the file of those that were not reverted, as a request that can be sent again. One that is not
-    /// decided for good keeps the id that it was sent under: it may be reverted yet, and another id would be another
-    /// revert. One that was rejected has the id that it stood under, or, without one, what the next batch makes. The reader
-    /// passes over what else it says.
+    /// Writes a line to the file of requests that were not reverted, as a request that can be sent
+    /// again. A request without a final decision keeps the message id under which it was sent: it
+    /// may still be reverted, and under another id it would be another revert. A rejected request
+    /// keeps the message id of its line. Without one, the next batch generates its id. The reader
+    /// of the file ignores the member `failed`.
     fn keep(
         &mut self,
         line: &RequestLine,
@@ -145,12 +160,19 @@ impl SubmitReport {
             kept["message_id"] = json!(line.message_id);
         }
         kept["failed"] = json!({
-            "line": line.number, "request_id": line.message_id, "reason": reason, "message": message,
+            "line": line.number,
+            "request_id": line.message_id,
+            "reason": reason,
+            "message": message,
         });
         failed.add(&kept)
     }
 
-    /// Prints the counts; the status says whether anything is left to do.
+    /// Prints the counts. The exit status says whether a request is unanswered or not reverted.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
     pub fn conclude(self) -> anyhow::Result<ExitCode> {
         let finished = self.failed.map_or(Ok(()), Failed::finish);
         let all: u64 = self.counts.values().sum();

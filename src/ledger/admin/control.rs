@@ -1,4 +1,5 @@
-//! Whether the fleet takes requests: the log whose last row decides (`migrations/V4__control.sql`).
+//! The log of pauses. Its last row decides whether the fleet takes requests
+//! (`migrations/V4__control.sql`).
 
 use std::fmt;
 
@@ -10,23 +11,23 @@ use crate::ledger::client::Ledger;
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::{LedgerError, classify};
 
-/// The last row. By its key, so that it costs a worker next to nothing to look.
+/// Selects the last row by its primary key, so that polling costs a worker almost nothing.
 pub(crate) const LATEST: &str =
     "SELECT paused, why, changed_by, changed_as, changed_at FROM revertd.control
     ORDER BY id DESC LIMIT 1";
 
-/// What somebody last told the fleet.
+/// The last state that an operator set for the fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetState {
-    /// Whether it is to take no requests.
+    /// Whether the fleet takes no requests.
     pub paused: bool,
-    /// Why; always given for a pause.
+    /// The reason; always present for a pause.
     pub why: Option<String>,
-    /// Who says that he did it.
+    /// The operator's name, as given by the operator.
     pub by: String,
-    /// The database's role that wrote it.
+    /// The database role that wrote the row.
     pub as_role: String,
-    /// When, by the database's clock.
+    /// When the row was written, by the database's clock.
     pub at: Timestamp,
 }
 
@@ -42,7 +43,7 @@ impl FleetState {
     }
 }
 
-/// By whom, since when and why.
+/// The operator, the time and the reason.
 impl fmt::Display for FleetState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = self.at.strftime("%Y-%m-%dT%H:%M:%SZ");
@@ -55,10 +56,11 @@ impl fmt::Display for FleetState {
 }
 
 impl Ledger {
-    /// The pause that is in force, if one is. Asked by each process every few seconds.
+    /// The pause in force, if any. Every process polls this every few seconds.
     ///
     /// # Errors
-    /// Where the database can't work at present, or does not have the table, or does not show it.
+    ///
+    /// If the database is unavailable, the table is missing, or the role may not read it.
     pub async fn pause(&self) -> Result<Option<FleetState>, LedgerError> {
         let looking = async |client: &Object| {
             let classify = |error| classify(&error, &self.host);
@@ -75,7 +77,7 @@ impl Ledger {
     }
 }
 
-/// A session that tells the fleet what to do.
+/// A session that reads and sets the state of the fleet.
 pub struct Control {
     session: Session,
 }
@@ -84,27 +86,30 @@ impl Control {
     /// Connects.
     ///
     /// # Errors
-    /// Where the database can't be reached.
+    ///
+    /// If the database cannot be reached.
     pub async fn open(settings: &Settings) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
         Ok(Self { session })
     }
 
-    /// What the fleet was last told; `None` where nobody ever told it anything.
+    /// The last state that was set; `None` if none was ever set.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not.
+    ///
+    /// If the database fails, or the role may not read the table.
     pub async fn latest(&self) -> Result<Option<FleetState>, LedgerError> {
         let asked = self.session.client.query_opt(LATEST, &[]);
         let row = self.session.answered(asked).await?;
         Ok(row.as_ref().map(FleetState::read))
     }
 
-    /// Tells the fleet to pause, or to go on, in the name of `by`, or else of the database's role. Seen by running
-    /// workers within seconds, and by those that start.
+    /// Pauses or resumes the fleet in the name of `by`, or else of the database role. Running
+    /// workers see it within seconds, new workers when they start.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not.
+    ///
+    /// If the database fails, or the role may not write to the table.
     pub async fn tell(
         &self,
         paused: bool,

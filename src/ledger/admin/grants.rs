@@ -1,4 +1,5 @@
-//! Who may ask for reverts of whose usage: the table that the statement reads (`migrations/V2__grants.sql`).
+//! Grants: which client may revert which org's usage. The statement reads the same table
+//! (`migrations/V2__grants.sql`).
 
 use jiff::Timestamp;
 use tokio_postgres::error::SqlState;
@@ -9,12 +10,12 @@ use crate::ledger::connection::connect::in_schema;
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 
-/// What a client may ask for.
+/// The orgs whose usage a client may revert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Reverts of one org's usage.
+    /// One org.
     Org(Uuid),
-    /// Of every org's, those to come included.
+    /// Every org, including future ones.
     EveryOrg,
 }
 
@@ -27,38 +28,38 @@ impl Scope {
     }
 }
 
-/// A grant as it is stored.
+/// A stored grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The login that the broker authenticates.
     pub client: String,
-    /// What it may ask for.
+    /// The orgs of the grant.
     pub scope: Scope,
-    /// Who says that he granted it.
+    /// The name of the operator who granted it, as given by the operator.
     pub granted_by: String,
-    /// The database's role that wrote it.
+    /// The database role that wrote the row.
     pub granted_as: String,
-    /// When, by the database's clock.
+    /// When it was granted, by the database's clock.
     pub granted_at: Timestamp,
 }
 
-/// What [`Grants::add`] found.
+/// The result of [`Grants::add`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Added {
-    /// `false`: the client had it already, and nothing was changed.
+    /// `false` if the client had the grant already, and nothing was changed.
     pub is_new: bool,
-    /// Whether the ledger has such an org; `None` where that can't be seen, or every org is meant.
+    /// Whether the ledger has the org; `None` if the role may not read orgs, or for every org.
     pub org_exists: Option<bool>,
 }
 
-/// What [`Grants::remove`] found.
+/// The result of [`Grants::remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removed {
-    /// `false`: the client had no such grant.
+    /// `false` if the client had no such grant.
     pub existed: bool,
-    /// Grants that the client still has for single orgs.
+    /// The client's remaining grants for single orgs.
     pub orgs_left: i64,
-    /// Whether it still has the grant for every org.
+    /// Whether the client still has the grant for every org.
     pub every_org_left: bool,
 }
 
@@ -72,11 +73,13 @@ impl Grants {
     /// Connects.
     ///
     /// # Errors
-    /// Where the database can't be reached.
+    ///
+    /// If the database cannot be reached.
     pub async fn open(settings: &Settings) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
         let org_exists = in_schema(
-            "SELECT EXISTS (SELECT FROM {ledger}.organizations WHERE id = $1 AND deleted_at IS NULL)",
+            "SELECT EXISTS (SELECT FROM {ledger}.organizations \
+             WHERE id = $1 AND deleted_at IS NULL)",
             settings,
         );
         Ok(Self {
@@ -85,10 +88,12 @@ impl Grants {
         })
     }
 
-    /// Grants `scope` to `client`, in the name of `by`, or else of the database's role. Counts from the next batch on.
+    /// Grants `scope` to `client` in the name of `by`, or else of the database role. It applies
+    /// from the next batch on.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not.
+    ///
+    /// If the database fails, or the role may not write to the table.
     pub async fn add(
         &self,
         client: &str,
@@ -107,10 +112,11 @@ impl Grants {
         Ok(Added { is_new, org_exists })
     }
 
-    /// Takes `scope` back from `client`. Counts from the next batch on.
+    /// Removes the grant of `scope` from `client`. It applies from the next batch on.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not.
+    ///
+    /// If the database fails, or the role may not write to the table.
     pub async fn remove(&self, client: &str, scope: Scope) -> Result<Removed, LedgerError> {
         let (db, org) = (&self.session.client, scope.org());
         let delete =
@@ -128,18 +134,22 @@ impl Grants {
         })
     }
 
-    /// The grants, by client and org; of one client and one org where they are named. Those for every org count for each.
+    /// The grants by client and org, filtered by `client` and `org` if they are given. A grant for
+    /// every org matches each org.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not.
+    ///
+    /// If the database fails, or the role may not read the table.
     pub async fn list(
         &self,
         client: Option<&str>,
         org: Option<Uuid>,
     ) -> Result<Vec<Grant>, LedgerError> {
         let db = &self.session.client;
-        let statement = "SELECT client, org_id, granted_by, granted_as, granted_at FROM revertd.grants
-             WHERE ($1::text IS NULL OR client = $1) AND ($2::uuid IS NULL OR org_id = $2 OR org_id IS NULL)
+        let statement =
+            "SELECT client, org_id, granted_by, granted_as, granted_at FROM revertd.grants
+             WHERE ($1::text IS NULL OR client = $1)
+                 AND ($2::uuid IS NULL OR org_id = $2 OR org_id IS NULL)
              ORDER BY client, org_id NULLS FIRST";
         let looking = async { db.query(statement, &[&client, &org]).await };
         let rows = self.session.answered(looking).await?;
@@ -155,7 +165,8 @@ impl Grants {
         Ok(rows.iter().map(read).collect())
     }
 
-    /// A role that may write grants need not read the orgs.
+    /// Whether the org exists; `None` if the role may not read the orgs. Granting needs no right to
+    /// read them.
     async fn org_exists(&self, org: Uuid) -> Result<Option<bool>, LedgerError> {
         let db = &self.session.client;
         let found = self.session.answered(async {

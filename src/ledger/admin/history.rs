@@ -1,4 +1,4 @@
-//! What became of a request or a usage: outcomes, entries, and what operators did. It only reads.
+//! The history of a request or a usage: outcomes, entries and interventions. It only reads.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -15,75 +15,76 @@ use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 use crate::ledger::schema::archive::with_archive;
 
-/// An outcome, with what is stored of its request.
+/// An outcome with the stored fields of its request.
 #[derive(Clone, Debug)]
 pub struct DecidedRequest {
     /// The decision.
     pub outcome: Outcome,
     /// Digest of the request's fields.
     pub content: Uuid,
-    /// Who asked; empty where the broker authenticated nobody.
+    /// The client; empty if the broker authenticated no client.
     pub client: String,
-    /// The request's id.
+    /// The request's message id.
     pub message_id: Option<String>,
     /// The usage.
     pub usage_id: Uuid,
-    /// How much was asked for.
+    /// The requested amount.
     pub amount: i64,
-    /// Why, in the requester's words.
+    /// The reason that the client gave.
     pub reason: Option<String>,
-    /// Whether it was archived: its request, sent again, is decided anew.
+    /// Whether the outcome is archived. A repeated request is then decided anew.
     pub is_archived: bool,
 }
 
 /// An entry of the ledger: a usage, or a leg of a revert of it.
 #[derive(Clone, Debug)]
 pub struct LedgerEntry {
-    /// Its id.
+    /// The entry's id.
     pub id: Uuid,
     /// The account.
     pub account_id: Option<Uuid>,
     /// `debit` or `credit`.
     pub kind: Option<String>,
-    /// How much.
+    /// The amount.
     pub amount: i64,
-    /// What Frontier calls its source.
+    /// The source, as Frontier defines it.
     pub source: Option<String>,
     /// When it was written.
     pub at: Option<Timestamp>,
     /// Whether it is the usage itself.
     pub is_usage: bool,
-    /// Whether an outcome of ours names it; otherwise another writer's.
+    /// Whether an outcome of revertd names it. Otherwise another writer wrote it.
     pub is_ours: bool,
 }
 
-/// A replay or discard of a letter of the request or usage.
+/// A replay or discard of a dead letter of the request or usage.
 #[derive(Clone, Debug)]
 pub struct PastIntervention {
-    /// Number of the run.
+    /// Id of the run.
     pub id: i64,
     /// `replay` or `discard`.
     pub action: String,
-    /// Who says that he did it.
+    /// The operator's name, as given by the operator.
     pub by: String,
     /// When the run began.
     pub at: Timestamp,
-    /// Why, where it was said.
+    /// The reason, if one was given.
     pub why: Option<String>,
-    /// Whether the letter's part was carried out; otherwise it may have been interrupted.
+    /// Whether the part with this dead letter was carried out. If not, it may have been
+    /// interrupted.
     pub is_done: bool,
 }
 
-/// A request or a usage that is asked about.
+/// The subject of a query.
 #[derive(Clone, Debug)]
 pub enum Subject {
     /// All requests on a usage.
     Usage(Uuid),
-    /// A request by its id, of that client or of whichever.
+    /// A request by its message id, of one client or of any client.
     Request {
         /// The `message_id`.
         message_id: String,
-        /// Whose.
+        /// The client; `None` for any.
         client: Option<String>,
     },
 }
@@ -91,8 +92,10 @@ pub enum Subject {
 /// Most outcomes that are told.
 pub const OUTCOMES_MAX: usize = 1000;
 
-const OUTCOMES: &str = "SELECT id, content, client, message_id, usage_id, amount, reason, org_id, account_id,
-        decided_at, refusal, refusal_metadata, usage_amount, reverted_before + amount, transaction_id,
+const OUTCOMES: &str =
+    "SELECT id, content, client, message_id, usage_id, amount, reason, org_id, account_id,
+        decided_at, refusal, refusal_metadata, usage_amount, reverted_before + amount,
+        transaction_id,
         platform_transaction_id, archived, refusal_code, refusal_message
     FROM {outcomes} o
     WHERE usage_id = $1 OR (message_id = $2 AND ($3::text IS NULL OR client = $3))
@@ -106,7 +109,7 @@ const INTERVENTIONS: &str =
     WHERE l.usage_id = $1 OR (l.message_id = $2 AND ($3::text IS NULL OR l.client = $3))
     ORDER BY 1 DESC LIMIT 1000";
 
-/// A session that reads.
+/// A session that reads the history.
 pub struct History {
     session: Session,
     outcomes: String,
@@ -117,7 +120,8 @@ impl History {
     /// Connects.
     ///
     /// # Errors
-    /// Where the database can't be reached.
+    ///
+    /// If the database cannot be reached.
     pub async fn open(settings: &Settings) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
         let entries = in_schema(include_str!("history.sql"), settings);
@@ -131,7 +135,8 @@ impl History {
     /// The outcomes, the latest first.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not.
+    ///
+    /// If the database fails, or the role may not read a table.
     pub async fn outcomes(&self, of: &Subject) -> Result<Vec<DecidedRequest>, LedgerError> {
         let rows = self.asked(&self.outcomes, of).await?;
         Ok(rows.iter().map(decided).collect())
@@ -140,7 +145,8 @@ impl History {
     /// Replays and discards, the latest first.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not.
+    ///
+    /// If the database fails, or the role may not read a table.
     pub async fn interventions(&self, of: &Subject) -> Result<Vec<PastIntervention>, LedgerError> {
         let rows = self.asked(INTERVENTIONS, of).await?;
         let read = |row: &Row| PastIntervention {
@@ -154,10 +160,12 @@ impl History {
         Ok(rows.iter().map(read).collect())
     }
 
-    /// The usage, and the entries that revert it: both legs of ours, of other writers the customer's.
+    /// The usage and the entries that revert it: both legs of revertd's reverts, and the customer's
+    /// leg of other writers' reverts.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not.
+    ///
+    /// If the database fails, or the role may not read a table.
     pub async fn entries(&self, usage: Uuid) -> Result<Vec<LedgerEntry>, LedgerError> {
         let db = &self.session.client;
         let asking = async { db.query(&self.entries, &[&usage]).await };
@@ -186,7 +194,8 @@ impl History {
     }
 }
 
-/// What is said in place of words that are not stored: only here, where no event is made of it.
+/// A code and a message for a refusal without a stored message that this version does not know.
+/// Only the history uses it; no event is built from it.
 fn unknown_words(reason: &str) -> Option<(i32, String)> {
     let unknown = RefusalReason::of_name(reason).is_none();
     unknown.then(|| {
@@ -201,7 +210,7 @@ fn decided(row: &Row) -> DecidedRequest {
         let metadata = StoredMetadata::read(row.get(11));
         let words = words(row.get(17), row.get(18)).or_else(|| unknown_words(reason));
         let refusal = Refusal::of_stored(reason, words, metadata);
-        Verdict::Refused(refusal.expect("it has words where its reason is not known"))
+        Verdict::Refused(refusal.expect("an unknown reason has a message"))
     } else {
         Verdict::Applied(Entry {
             usage_amount: row.get(12),

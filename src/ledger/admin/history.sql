@@ -1,8 +1,9 @@
--- history: a usage and the entries that revert it, by index look-ups alone.
+-- history: a usage and the entries that revert it, by index look-ups only.
 --   $1  usage_id  uuid
--- {outcomes} are all outcomes, archived ones included.
--- The index holds the customers' credits, of whichever writer; of ours the other leg is found by its id. The debits of
--- other writers on the platform's account have no index, and are not looked for.
+-- {outcomes} are all outcomes, including archived ones.
+-- The index holds the customers' credits of every writer. The other leg of a revert by revertd is
+-- found by its id. Other writers' debits on the platform's account have no index, and are not
+-- searched.
 WITH credit AS (
     SELECT t.id FROM {ledger}.billing_transactions t
     WHERE {hash_of_reverted} = hashtextextended(replace($1::uuid::text, '-', '') COLLATE "C", 0)
@@ -11,7 +12,8 @@ WITH credit AS (
 )
 SELECT entry.id, entry.account_id, entry.type::text, entry.amount, entry.source::text,
     -- Other writers' times may be infinite, or beyond the years of four digits.
-    CASE WHEN entry.created_at >= '0001-01-01 00:00+00' AND entry.created_at < '10000-01-01 00:00+00'
+    CASE WHEN entry.created_at >= '0001-01-01 00:00+00'
+            AND entry.created_at < '10000-01-01 00:00+00'
         THEN entry.created_at END AS told_at,
     entry.id = $1::uuid AS is_usage,
     EXISTS (

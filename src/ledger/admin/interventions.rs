@@ -1,4 +1,5 @@
-//! What operators did to dead letters (`migrations/V3__interventions.sql`): noted before it is done.
+//! The record of operators' interventions on dead letters (`migrations/V3__interventions.sql`).
+//! Each is recorded before it is carried out.
 
 use serde_json::Value;
 use tokio_postgres::types::Json;
@@ -8,17 +9,17 @@ use crate::config::Settings;
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 
-/// What is done to letters.
+/// The kinds of interventions on dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterventionKind {
-    /// They become requests again.
+    /// Dead letters are published as requests again.
     Replay,
-    /// They are thrown away.
+    /// Dead letters are removed.
     Discard,
 }
 
 impl InterventionKind {
-    /// As it is stored.
+    /// The name that is stored.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -27,7 +28,7 @@ impl InterventionKind {
         }
     }
 
-    /// What is said of a letter afterwards.
+    /// The participle for messages about finished interventions.
     #[must_use]
     pub fn participle(self) -> &'static str {
         match self {
@@ -37,37 +38,37 @@ impl InterventionKind {
     }
 }
 
-/// What is noted of a run before it touches anything.
+/// The record of a run, written before it changes anything.
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
-    /// What is done.
+    /// The kind of intervention.
     pub action: InterventionKind,
-    /// Who says that he does it; without, the database's role.
+    /// The operator's name. Default: the database role.
     pub by: Option<&'a str>,
-    /// Which letters are meant.
+    /// The selection of dead letters.
     pub chosen: Value,
-    /// Why; a discard must say so.
+    /// The reason; required for a discard.
     pub why: Option<&'a str>,
-    /// Where letters are saved first.
+    /// The file in which the dead letters are saved first.
     pub saved_to: Option<&'a str>,
 }
 
-/// What is noted of a letter.
+/// The record of a dead letter.
 #[derive(Clone, Debug)]
 pub struct Note {
-    /// The letter's id.
+    /// The dead letter's id.
     pub letter: Uuid,
-    /// Whose request it is.
+    /// The client of the request.
     pub client: String,
-    /// The request's id.
+    /// The request's message id.
     pub message_id: Option<String>,
-    /// The usage, where the body tells it.
+    /// The usage, if the body contains it.
     pub usage_id: Option<Uuid>,
-    /// Why it was a dead letter.
+    /// The reason of the dead letter.
     pub reason: String,
 }
 
-/// A run that is being noted.
+/// A run with its record in the database.
 pub struct Intervention {
     session: Session,
     id: i64,
@@ -75,10 +76,11 @@ pub struct Intervention {
 }
 
 impl Intervention {
-    /// Notes that a run begins.
+    /// Records the start of a run.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not: then nothing may be done.
+    ///
+    /// If the database fails, or the role may not write. Nothing may be done then.
     pub async fn begin(settings: &Settings, plan: &Plan<'_>) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
         let statement = "INSERT INTO revertd.interventions (action, done_by, chosen, why, saved_to)
@@ -97,19 +99,20 @@ impl Intervention {
         Ok(Self { session, id, part })
     }
 
-    /// Its number in `revertd.interventions`.
+    /// The run's id in `revertd.interventions`.
     #[must_use]
     pub fn id(&self) -> i64 {
         self.id
     }
 
-    /// Notes the letters of the next part, which is then to be carried out.
+    /// Records the dead letters of the next part, which the caller then carries out.
     ///
     /// # Errors
-    /// Where the database fails: then it must not be.
+    ///
+    /// If the database fails. The part must not be carried out then.
     pub async fn note(&mut self, letters: &[Note]) -> Result<(), LedgerError> {
         self.part += 1;
-        // PostgreSQL stores every character but one.
+        // PostgreSQL cannot store the character U+0000.
         let text = |text: &String| text.replace('\0', "\u{fffd}");
         let ids: Vec<_> = letters.iter().map(|note| note.letter).collect();
         let clients: Vec<_> = letters.iter().map(|note| text(&note.client)).collect();
@@ -121,7 +124,8 @@ impl Intervention {
         let reasons: Vec<_> = letters.iter().map(|note| text(&note.reason)).collect();
         let statement = "INSERT INTO revertd.intervention_letters
                  (intervention, part, letter, client, message_id, usage_id, reason)
-             SELECT $1, $2, * FROM unnest($3::uuid[], $4::text[], $5::text[], $6::uuid[], $7::text[])";
+             SELECT $1, $2, *
+             FROM unnest($3::uuid[], $4::text[], $5::text[], $6::uuid[], $7::text[])";
         let db = &self.session.client;
         let noting = async {
             let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
@@ -132,10 +136,11 @@ impl Intervention {
         self.session.answered(noting).await.map(|_| ())
     }
 
-    /// Notes that the part was carried out.
+    /// Records that the part was carried out.
     ///
     /// # Errors
-    /// Where the database fails. The part was carried out all the same.
+    ///
+    /// If the database fails. The part was carried out nevertheless.
     pub async fn done(&self) -> Result<(), LedgerError> {
         let statement =
             "INSERT INTO revertd.intervention_parts (intervention, part) VALUES ($1, $2)";

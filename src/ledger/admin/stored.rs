@@ -1,4 +1,5 @@
-//! Stored outcomes, read in the order of their time: each, with what is stored of its request, determines its event.
+//! Reads stored outcomes in the order of their decision. An outcome and the stored fields of its
+//! request determine the event.
 
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
@@ -11,7 +12,8 @@ use crate::ledger::apply::row::{Row, UnreadableRow};
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 
-/// Whoever reads decides how fast; one moment is read, to its end.
+/// The caller decides how fast it reads, so statements and the transaction have no timeout. One
+/// snapshot is read to its end.
 const SESSION: &str = "
     SET statement_timeout = 0;
     SET lock_timeout = '15s';
@@ -20,30 +22,32 @@ const SESSION: &str = "
     BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 ";
 
-/// Which of them: $1 to $5 of each statement.
+/// The filter, with $1 to $5 in each statement.
 const CHOSEN: &str = "FROM revertd.outcomes o
-    WHERE ($1::timestamptz IS NULL OR o.decided_at >= $1) AND ($2::timestamptz IS NULL OR o.decided_at < $2)
+    WHERE ($1::timestamptz IS NULL OR o.decided_at >= $1)
+        AND ($2::timestamptz IS NULL OR o.decided_at < $2)
         AND ($3::text IS NULL OR o.client = $3) AND ($4::uuid IS NULL OR o.org_id = $4)
         AND ($5::text IS NULL OR o.message_id = $5)";
 
-/// The columns that a decided row has, and those of its request.
+/// The columns of a decided row, and those of its request.
 const COLUMNS: &str =
     "o.id, o.content, o.refusal, o.refusal_metadata, o.org_id, o.account_id, o.decided_at,
-    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id, true, true,
+    o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id,
+    true, true,
     o.refusal_code, o.refusal_message, o.usage_id, o.amount, o.client, o.message_id, o.reason";
 
-/// Which outcomes are wanted; all where nothing is given.
+/// A filter of outcomes. Without any field it matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutcomeFilter {
-    /// Decided then or later.
+    /// Decided at this time or later.
     pub since: Option<Timestamp>,
-    /// Decided before.
+    /// Decided before this time.
     pub until: Option<Timestamp>,
     /// Of this client's requests.
     pub client: Option<String>,
     /// Of this org's accounts.
     pub org: Option<Uuid>,
-    /// Of requests of this id.
+    /// Of requests with this message id.
     pub message_id: Option<String>,
 }
 
@@ -59,45 +63,48 @@ impl OutcomeFilter {
     }
 }
 
-/// How many outcomes there are.
+/// Counts of outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutcomeCount {
-    /// Successes.
+    /// Applied reverts.
     pub applied: i64,
-    /// Rejections.
+    /// Refusals.
     pub refused: i64,
 }
 
-/// An outcome, and its request as far as it is stored: how it named the account is not, nor does its event tell.
+/// An outcome and the stored fields of its request. The request's reference to its account is not
+/// stored, and the event does not contain it either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The request.
     pub request: RevertRequest,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// Outcomes of one moment, read by and by.
+/// The outcomes of one snapshot, read in steps.
 pub struct Outcomes {
     session: Session,
     filter: OutcomeFilter,
 }
 
 impl Outcomes {
-    /// Chooses outcomes, as they are stored at this moment.
+    /// Opens a snapshot of the outcomes that match the filter.
     ///
     /// # Errors
-    /// Where the database can't be reached, or the role may not read.
+    ///
+    /// If the database cannot be reached.
     pub async fn open(settings: &Settings, filter: OutcomeFilter) -> Result<Self, LedgerError> {
         let session = Session::open(settings).await?;
         session.execute(SESSION).await?;
         Ok(Self { session, filter })
     }
 
-    /// How many there are.
+    /// Counts the outcomes.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not read.
+    ///
+    /// If the database fails, or the role may not read the outcomes.
     pub async fn count(&self) -> Result<OutcomeCount, LedgerError> {
         let statement =
             format!("SELECT count(*) FILTER (WHERE o.refusal IS NULL), count(o.refusal) {CHOSEN}");
@@ -110,13 +117,16 @@ impl Outcomes {
         })
     }
 
-    /// Begins to read, the earliest first. The server sorts them, and keeps what does not fit its memory in files.
+    /// Opens a cursor, the earliest outcome first. The server sorts them, in files if they exceed
+    /// its memory.
     ///
     /// # Errors
-    /// Where the database fails, or the role may not read.
+    ///
+    /// If the database fails, or the role may not read the outcomes.
     pub async fn begin(&self) -> Result<(), LedgerError> {
         let statement = format!(
-            "DECLARE outcomes NO SCROLL CURSOR FOR SELECT {COLUMNS} {CHOSEN} ORDER BY o.decided_at, o.id"
+            "DECLARE outcomes NO SCROLL CURSOR FOR SELECT {COLUMNS} {CHOSEN} \
+             ORDER BY o.decided_at, o.id"
         );
         let params = self.filter.params();
         let begun = self.session.client.execute(&statement, &params).await;
@@ -124,10 +134,12 @@ impl Outcomes {
         Ok(())
     }
 
-    /// The next ones, at most `max`, `None` for each that this version can't tell; none at all at the end.
+    /// The next outcomes, at most `max`; empty at the end. An element is `None` if this version
+    /// cannot build the event of the outcome.
     ///
     /// # Errors
-    /// Where the database fails.
+    ///
+    /// If the database fails.
     pub async fn next(&self, max: u32) -> Result<Vec<Option<Stored>>, LedgerError> {
         let fetch = format!("FETCH {max} FROM outcomes");
         let classify = |error| self.session.classify(&error);

@@ -69,8 +69,8 @@ pub fn in_schema(statement: &str, settings: &Settings) -> String {
         .replace("{ledger}", &quoted)
 }
 
-/// The pool, how its connections are encrypted, and the server's address for messages.
-/// `limits` is a statement for each session.
+/// The pool, the encryption of its connections, and the server's address for messages. `limits` is
+/// a statement that every new session executes.
 pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, String), LedgerError> {
     let encryption = Encryption::new(settings)?;
     let config = parse(settings, &encryption)?;
@@ -102,12 +102,12 @@ pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, Stri
     Ok((pool, encryption, host))
 }
 
-/// Asks the server to cancel what a connection is doing.
+/// Asks the server to cancel the running statement of a connection.
 pub async fn cancel(token: CancelToken, encryption: &Encryption) {
     let _ = token.cancel_query(encryption.clone()).await;
 }
 
-/// One connection of its own, for migrations.
+/// One connection outside the pool.
 pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError> {
     let encryption = Encryption::new(settings)?;
     let config = parse(settings, &encryption)?;
@@ -121,7 +121,7 @@ pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError
         }
         unavailable(&error, &host)
     })?;
-    // Ends with the client; its errors reach whoever waits for an answer.
+    // The task ends with the client. Its errors reach the caller that waits for an answer.
     tokio::spawn(connection);
     // The lock under which one process migrates would otherwise outlast a process that vanished
     // with it.
@@ -168,7 +168,7 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
-    // A peer that vanished without a word is noticed in half a minute.
+    // The client detects a lost server within half a minute.
     config.keepalives_idle(Duration::from_secs(15));
     config.keepalives_interval(Duration::from_secs(5));
     config.keepalives_retries(3);
@@ -176,7 +176,7 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
     Ok(config)
 }
 
-/// What the client reads in the address. Its sources name the option that is wrong, not its value.
+/// Parses the address. The source of a parse error names the wrong option and not its value.
 fn read(settings: &Settings) -> Result<Config, String> {
     let parsed = settings.database.url.secret().parse::<Config>();
     parsed.map_err(|error| {
@@ -185,7 +185,7 @@ fn read(settings: &Settings) -> Result<Config, String> {
     })
 }
 
-/// The servers to which everything goes in the clear, over a network.
+/// The servers that are reached over a network without encryption.
 #[must_use]
 pub fn unencrypted(settings: &Settings) -> Vec<String> {
     let url = &settings.database.url;
@@ -208,7 +208,7 @@ pub fn servers(settings: &Settings) -> Result<Vec<(String, u16)>, LedgerError> {
     let config = parse(settings, &Encryption::new(settings)?)?;
     let ports = config.get_ports();
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-    // Where addresses are given beside the names, they are what is connected to.
+    // If addresses are given beside the names, the client connects to the addresses.
     if !config.get_hostaddrs().is_empty() {
         let addresses = config.get_hostaddrs().iter().enumerate();
         return Ok(addresses

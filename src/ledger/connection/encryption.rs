@@ -23,11 +23,11 @@ const PROTOCOL: &[u8] = b"postgresql";
 /// An encrypted connection.
 pub type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
-/// How connections are encrypted, if they are.
+/// The encryption of connections, if it is configured.
 #[derive(Clone)]
 pub struct Encryption {
     tls: Option<MakeRustlsConnect>,
-    /// Whether a server was ready to encrypt.
+    /// Whether a TLS handshake has begun, which means that a server agreed to encrypt.
     begun: Arc<AtomicBool>,
 }
 
@@ -47,7 +47,7 @@ impl Encryption {
         self.tls.is_some()
     }
 
-    /// What the client is told: never to take what it gets.
+    /// The client's mode. It never lets the server decide.
     pub fn mode(&self) -> SslMode {
         if self.is_on() {
             SslMode::Require
@@ -79,7 +79,7 @@ impl MakeTlsConnect<Socket> for Encryption {
     }
 }
 
-/// Encrypts one connection, once the server has agreed to.
+/// The TLS handshake of one connection, after the server has agreed to it.
 pub struct Handshake {
     tls: Option<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect>,
     begun: Arc<AtomicBool>,

@@ -1,7 +1,7 @@
-//! Several servers of one database, of which one can be written to: each is asked within a time of its own.
+//! Connects to the first usable server of several, with a time limit for each.
 //!
-//! The client gives a server that accepts a connection, and then says nothing, all the time there is: a primary that
-//! hangs would keep everybody from the standby that took over.
+//! The client alone would wait for a server that accepts a connection and does not answer until the
+//! whole time is used up. With a limit for each, an unresponsive primary does not block failover.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use tokio_postgres::{Client, Config, Connection, Error, Socket};
 
 use super::encryption::{Encryption, Stream};
 
-/// The time in which a connection must be there; the servers share it.
+/// Time limit of connecting. All servers together share it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects as [`connect`] does, for the pool.
+/// Connects with [`connect`], for the pool.
 pub struct Hosts(pub Encryption);
 
 impl Connect for Hosts {
@@ -26,7 +26,7 @@ impl Connect for Hosts {
         let config = config.clone();
         async move {
             let (client, connection) = connect(&config, &self.0).await?;
-            // Ends with the client; its errors reach whoever waits for an answer.
+            // The task ends with the client. Its errors reach the caller that waits for an answer.
             let driving = tokio::spawn(async move {
                 let _ = connection.await;
             });
@@ -36,7 +36,8 @@ impl Connect for Hosts {
     }
 }
 
-/// Connects to the first of the servers that answers and fits. The caller bounds the whole.
+/// Connects to the first server that answers and has the required session attributes. The caller
+/// limits the total time.
 pub async fn connect(
     config: &Config,
     encryption: &Encryption,
@@ -56,7 +57,7 @@ pub async fn connect(
     one.connect(encryption.clone()).await
 }
 
-/// The configuration with one of its servers.
+/// The configuration reduced to one of its servers.
 fn only(config: &Config, index: usize, host: &Host) -> Config {
     let mut one = Config::new();
     match host {

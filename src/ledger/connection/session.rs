@@ -1,4 +1,4 @@
-//! A session of its own with the database, for what is not a batch.
+//! A database session outside the pool, for work that is no batch.
 
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -26,8 +26,8 @@ impl Session {
             .is_empty())
     }
 
-    /// The answer to a question that is answered at once, if at all. What builds something is waited for
-    /// without a bound: nobody knows how long that takes.
+    /// The answer to a query that takes little time. Statements that build something use
+    /// [`Session::execute`], which has no time limit.
     pub async fn answered<T>(
         &self,
         asked: impl Future<Output = Result<T, tokio_postgres::Error>>,

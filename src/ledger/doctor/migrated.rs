@@ -1,4 +1,4 @@
-//! Whether the migrations were applied, and what they create is there and in effect.
+//! Checks that the migrations are applied and that their objects exist and are in effect.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::ledger::schema::migrate::{HISTORY, latest, migrations};
 use crate::ledger::schema::objects;
 use crate::ledger::schema::objects::ObjectScope;
 
-/// How the schema stands to this program.
+/// The schema's version compared with this program's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Age {
     /// Migrations are missing.
     Older,
     Same,
-    /// A later release was here.
+    /// A later release migrated it.
     Newer,
 }
 
@@ -25,7 +25,7 @@ pub async fn check(session: &Session, settings: &Settings, checks: &mut Checks) 
     objects(session, age, checks).await;
 }
 
-/// The history of migrations: all applied, none edited. `None`: it can't be read.
+/// Checks that all migrations are applied and none is edited. `None` if the history cannot be read.
 async fn history(session: &Session, settings: &Settings, checks: &mut Checks) -> Option<Age> {
     let id = "database-schema";
     let query = format!("SELECT version, name, checksum FROM {HISTORY}");
@@ -48,8 +48,12 @@ async fn history(session: &Session, settings: &Settings, checks: &mut Checks) ->
     if !edited.is_empty() {
         checks.error(
             id,
-            format!("migrations were applied that read otherwise here: {}", edited.join(", ")),
-            "use the revertd that made this schema, or a later release of it; a migration is never edited",
+            format!(
+                "applied migrations differ from those of this program: {}",
+                edited.join(", ")
+            ),
+            "use the revertd that migrated this schema, or a later release; \
+             an applied migration is never edited",
         );
     } else if missing.is_empty() {
         let newer = match age {
@@ -63,7 +67,7 @@ async fn history(session: &Session, settings: &Settings, checks: &mut Checks) ->
             checks.warning(
                 id,
                 seen,
-                "run `revertd migrate`, or start `revertd worker`, which does",
+                "run `revertd migrate`, or start `revertd worker`, which migrates",
             );
         } else {
             checks.error(id, seen, "run `revertd migrate`");
@@ -72,11 +76,13 @@ async fn history(session: &Session, settings: &Settings, checks: &mut Checks) ->
     Some(age)
 }
 
-/// What the missing migrations create is missing as well, and not to be created by hand.
+/// Checks the objects. If migrations are missing, their objects are missing too, and must not be
+/// created manually.
 async fn objects(session: &Session, age: Option<Age>, checks: &mut Checks) {
     let id = "database-objects";
     if age == Some(Age::Older) {
-        let why = "constraints, indexes, triggers and functions are looked at once the schema is up to date";
+        let why = "constraints, indexes, triggers and functions are checked once \
+                   the schema is up to date";
         checks.skipped_until(id, why, "run `revertd migrate`");
         return;
     }

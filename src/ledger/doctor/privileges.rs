@@ -1,4 +1,4 @@
-//! Whether the role may do what a worker does: each missing grant as the statement that gives it.
+//! Checks the role's privileges. Each missing one is reported with the GRANT statement.
 
 use tokio_postgres::Row;
 
@@ -15,10 +15,10 @@ struct Grant {
     /// Whether the table is one of Frontier's.
     frontiers: bool,
     table: &'static str,
-    /// The columns that are read; all of them where it is empty.
+    /// The columns that are read; empty for all.
     columns: &'static [&'static str],
     insert: bool,
-    /// Whether rows are changed and deleted too.
+    /// Whether rows are updated and deleted too.
     change: bool,
 }
 
@@ -70,7 +70,8 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
     let schema = settings.ledger.schema.as_str();
     let (role, mut missing) = (&server.role, 0);
     let usage = "SELECT quote_ident(n.nspname) FROM pg_namespace n \
-                 WHERE n.nspname IN ($1, 'revertd') AND NOT has_schema_privilege(n.oid, 'USAGE') ORDER BY 1";
+                 WHERE n.nspname IN ($1, 'revertd') \
+                 AND NOT has_schema_privilege(n.oid, 'USAGE') ORDER BY 1";
     let Some(closed) = answered(id, session.rows(usage, &[&schema]).await, checks) else {
         return;
     };
@@ -91,7 +92,7 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
     };
     for grant in GRANTS {
         let home = if grant.frontiers { schema } else { "revertd" };
-        // A table that is not there is told elsewhere.
+        // Another check reports missing tables.
         let Some(row) = rows
             .iter()
             .find(|row| (row.get("schema"), row.get("table_name")) == (home, grant.table))
@@ -133,7 +134,7 @@ async fn probe(settings: &Settings, role: &str, checks: &mut Checks) {
 }
 
 impl Grant {
-    /// What of it the role does not have, as it is granted.
+    /// The privileges that the role lacks, as GRANT spells them.
     fn missing(&self, row: &Row) -> Vec<String> {
         let readable: Vec<&str> = row.get("columns");
         let all: bool = row.get("may_select");

@@ -1,4 +1,4 @@
-//! Whether revertd's schema is there, Frontier's tables fit, and somebody may ask.
+//! Checks revertd's schema, Frontier's tables, the pause and the grants.
 
 use super::questions::{answered, in_ledger};
 use super::server::Server;
@@ -33,7 +33,7 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
             checks.warning(
                 "database-schema",
                 seen,
-                "run `revertd migrate`, or start `revertd worker`, which does",
+                "run `revertd migrate`, or start `revertd worker`, which migrates",
             );
         } else if settings.database.migrate_on_start {
             let (role, database) = (&server.role, &server.database);
@@ -66,7 +66,8 @@ impl Session {
 async fn extension(session: &Session, server: &Server, settings: &Settings, checks: &mut Checks) {
     let id = "database-extension";
     let found = "SELECT quote_ident(n.nspname), has_schema_privilege(n.oid, 'USAGE') \
-                 FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'";
+                 FROM pg_extension e \
+                 JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'uuid-ossp'";
     let Some(rows) = answered(id, session.rows(found, &[]).await, checks) else {
         return;
     };
@@ -100,7 +101,7 @@ async fn index(session: &Session, settings: &Settings, checks: &mut Checks) {
         Ok(false) => checks.error(
             id,
             "the index billing_transactions_revertd_idx is missing or invalid",
-            "run `revertd migrate`, which builds it beside running writers",
+            "run `revertd migrate`, which builds it while writers run",
         ),
         Err(error) => checks.failed(id, error.diagnostic()),
     }
@@ -163,7 +164,7 @@ async fn grants(session: &Session, settings: &Settings, checks: &mut Checks) {
     }
 }
 
-/// The account of the platform's legs need not exist, unless Frontier's entries refer to it.
+/// The account of the platform's legs must only exist if the entries have a foreign key to it.
 async fn platform(session: &Session, settings: &Settings, checks: &mut Checks) {
     let id = "platform-account";
     let account = settings.ledger.platform_account;
@@ -180,7 +181,7 @@ async fn platform(session: &Session, settings: &Settings, checks: &mut Checks) {
     let remedy =
         "set ledger.platform_account to the account that Frontier books the platform's entries on";
     match found.unwrap_or_default() {
-        (true, _) => checks.ok(id, format!("{account} is there")),
+        (true, _) => checks.ok(id, format!("{account} exists")),
         (false, true) => {
             let seen =
                 format!("{missing}, and the entries must name one: no revert can be written");

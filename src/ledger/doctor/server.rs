@@ -1,23 +1,24 @@
-//! What the server says of itself: version, durability, connections, age.
+//! Checks the server's settings: version, durability, connections, transaction age.
 //!
-//! It must not ask anything.
+//! It sends no queries.
 
 use tokio_postgres::Row;
 
 use crate::common::check::Checks;
 use crate::config::Settings;
 
-/// Versions of PostgreSQL that this program is made for.
+/// Versions of PostgreSQL that this program supports.
 const OLDEST: i32 = 13;
 const NEWEST: i32 = 18;
 
-/// Transactions after which a server that was not vacuumed is on its way to stop, at about two thousand million.
+/// Age in transactions that indicates missing vacuums. The server stops at about two thousand
+/// million.
 const OLD: i32 = 1_000_000_000;
 
 /// The row of `server.sql`.
-#[allow(clippy::struct_excessive_bools, reason = "so many questions")]
+#[allow(clippy::struct_excessive_bools, reason = "the columns of one row")]
 pub struct Server {
-    /// As a statement spells it; so is the database's name.
+    /// Quoted for use in a statement, as is the database's name.
     pub role: String,
     pub database: String,
     pub sees_sessions: bool,
@@ -79,8 +80,8 @@ impl Server {
         if !self.full_page_writes {
             checks.warning(
                 "database-full-page-writes",
-                "full_page_writes is off: after a crash a page may be half of one and half of another",
-                "set full_page_writes = on, unless the file system never tears a page (ZFS)",
+                "full_page_writes is off: a crash can leave a page half written",
+                "set full_page_writes = on, unless the file system writes pages atomically (ZFS)",
             );
         }
         fires_triggers(self.replication_role != "replica", checks);
@@ -118,7 +119,7 @@ impl Server {
             checks.error(
                 "database-encoding",
                 format!(
-                    "the database is encoded in {}, which can't hold every text",
+                    "the database is encoded in {}, which cannot store every text",
                     self.encoding
                 ),
                 "use a database made with ENCODING 'UTF8'",
@@ -131,15 +132,17 @@ impl Server {
             checks.error(
                 "database-writable",
                 "the server is a standby, which takes no writes",
-                "point database.url at the primary, or name all hosts with target_session_attrs=read-write",
+                "point database.url at the primary, or name all hosts with \
+                 target_session_attrs=read-write",
             );
         } else if self.read_only {
             checks.error(
                 "database-writable",
                 "transactions are read-only by default",
                 format!(
-                    "find who set default_transaction_read_only: ALTER ROLE {} RESET default_transaction_read_only, \
-                     ALTER DATABASE {} RESET default_transaction_read_only, or the server's configuration",
+                    "find where default_transaction_read_only is set: ALTER ROLE {} RESET \
+                     default_transaction_read_only, ALTER DATABASE {} RESET \
+                     default_transaction_read_only, or the server's configuration",
                     self.role, self.database
                 ),
             );
@@ -161,7 +164,7 @@ impl Server {
                 format!("ALTER DATABASE {} CONNECTION LIMIT", self.database),
             ),
         ];
-        // No limit binds a superuser.
+        // A superuser has no connection limit.
         let low = limits
             .iter()
             .find(|(limit, _)| (0..pool).contains(limit) && !self.superuser);
@@ -176,15 +179,15 @@ impl Server {
             );
             return;
         }
-        // Our own is one of those that are used.
+        // The session of this check is one of the used connections.
         let free = self.connections - self.reserved - self.used + 1;
         let seen = format!(
             "{free} of {} connections are free; a worker process takes up to {pool}",
             self.connections
         );
         if free < pool {
-            let remedy = "raise max_connections, lower database.pool_size, or end sessions that nobody needs (a \
-                          worker that runs already has its own)";
+            let remedy = "raise max_connections, lower database.pool_size, or end unused sessions \
+                          (a running worker already has its connections)";
             checks.warning(id, seen, remedy);
         } else {
             checks.ok(id, seen);
@@ -197,7 +200,7 @@ impl Server {
         } else {
             checks.warning(
                 "database-autovacuum",
-                "nobody vacuums: the ledger's indexes swell, and the server stops in the end",
+                "autovacuum is off: the ledger's indexes grow, and the server stops in the end",
                 "set autovacuum = on and track_counts = on",
             );
         }
@@ -209,7 +212,8 @@ impl Server {
             checks.warning(
                 "database-wraparound",
                 seen,
-                "find what holds VACUUM back (old transactions, prepared ones, replication slots), then run VACUUM FREEZE",
+                "find what holds back VACUUM (old transactions, prepared transactions, replication \
+                 slots), then run VACUUM FREEZE",
             );
         } else {
             checks.ok("database-wraparound", seen);
@@ -217,25 +221,25 @@ impl Server {
     }
 }
 
-/// Without it a crash of the machine loses reverts that were answered.
+/// Checks `fsync`: without it, a crash of the machine can lose reverts that were answered.
 pub fn keeps_what_it_confirms(fsync: bool, checks: &mut Checks) {
     if fsync {
-        checks.ok("database-fsync", "on: what is confirmed is on disk");
+        checks.ok("database-fsync", "on: committed data is on disk");
     } else {
         checks.error(
             "database-fsync",
-            "fsync is off: what is confirmed may be lost in a crash, and with it reverts that were answered",
+            "fsync is off: a crash can lose committed data, including reverts that were answered",
             "set fsync = on in postgresql.conf and reload",
         );
     }
 }
 
-/// Without them the chain of reverts on a usage is not kept.
+/// Checks that triggers fire: without them, the chain of reverts on a usage is not enforced.
 pub fn fires_triggers(fires: bool, checks: &mut Checks) {
     if !fires {
         checks.error(
             "database-triggers",
-            "session_replication_role is replica by default: no trigger guards the outcomes",
+            "session_replication_role is replica by default: triggers do not guard the outcomes",
             "reset it: ALTER ROLE or ALTER DATABASE ... RESET session_replication_role",
         );
     }

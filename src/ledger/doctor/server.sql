@@ -1,4 +1,4 @@
--- What the server says of itself to anybody.
+-- Settings of the server that every role may read.
 SELECT
     current_setting('server_version') AS version,
     current_setting('server_version_num')::int AS version_num,

@@ -1,4 +1,4 @@
-//! What other sessions do, and what time it is there.
+//! Checks other sessions, standbys and the server's clock.
 
 use jiff::Timestamp;
 
@@ -8,10 +8,11 @@ use crate::common::check::Checks;
 use crate::config::Settings;
 use crate::ledger::connection::session::Session;
 
-/// Seconds after which a transaction is old.
+/// Seconds after which an open transaction is old.
 const OLD: f64 = 600.0;
 
-/// Milliseconds by which the clocks may differ, and by which they must not where an age is measured.
+/// Difference of the clocks in milliseconds: from `NOTABLE` on a warning; from `TOO_MUCH` on an
+/// error if an age is measured.
 const NOTABLE: i64 = 2_000;
 const TOO_MUCH: i64 = 30_000;
 
@@ -25,7 +26,7 @@ pub async fn clock(session: &Session, settings: &Settings, checks: &mut Checks) 
     };
     let there: Option<Timestamp> = rows.first().map(|row| row.get(0));
     let there = there.unwrap_or(before).as_millisecond();
-    // Somewhere between the question and its answer.
+    // The server read its clock between `before` and `after`.
     let early = there - before.as_millisecond();
     let late = there - after.as_millisecond();
     let skew = if early < 0 {
@@ -55,13 +56,13 @@ fn judge_clock(skew: i64, measures_age: bool, checks: &mut Checks) {
     }
 }
 
-/// Whether somebody confirms what every commit waits for.
+/// Checks that enough synchronous standbys confirm commits.
 pub async fn standbys(session: &Session, server: &Server, checks: &mut Checks) {
     let id = "database-standbys";
     if server.standby_names.is_empty() {
         checks.ok(
             id,
-            "synchronous_standby_names is empty: what is answered is on this server's disk alone",
+            "synchronous_standby_names is empty: committed data is only on this server's disk",
         );
         return;
     }
@@ -69,7 +70,7 @@ pub async fn standbys(session: &Session, server: &Server, checks: &mut Checks) {
     if !server.sees_sessions {
         let remedy = format!("GRANT pg_read_all_stats TO {};", server.role);
         let why =
-            format!("commits wait for {names}, and this role does not see whether it follows");
+            format!("commits wait for {names}, and this role may not see whether they follow");
         checks.skipped_until(id, why, remedy);
         return;
     }
@@ -88,20 +89,21 @@ fn judge_standbys(names: &str, following: i64, checks: &mut Checks) {
         checks.error(
             id,
             format!(
-                "every commit waits for {needed} of {names}, and {following} such follow: commits hang, and nothing is \
-                 decided"
+                "every commit waits for {needed} of {names}, and {following} of them follow: \
+                 commits hang, and no request is decided"
             ),
-            "start the standbys, or name such as follow in synchronous_standby_names",
+            "start the standbys, or name only following standbys in synchronous_standby_names",
         );
     } else {
         checks.ok(
             id,
-            format!("commits wait for {needed} of {names}; {following} such follow"),
+            format!("commits wait for {needed} of {names}; {following} of them follow"),
         );
     }
 }
 
-/// How many of them a commit waits for: `FIRST n (...)`, `ANY n (...)` and `n (...)` say so, a list alone waits for one.
+/// How many standbys a commit waits for: the number in `FIRST n (...)`, `ANY n (...)` and `n
+/// (...)`; one for a list without a number.
 fn standbys_needed(names: &str) -> i64 {
     let Some((before, _)) = names.split_once('(') else {
         return 1;
@@ -110,7 +112,7 @@ fn standbys_needed(names: &str) -> i64 {
     number.and_then(|number| number.parse().ok()).unwrap_or(1)
 }
 
-/// Old transactions, which keep VACUUM from its work, and locks that make a worker wait.
+/// Checks for old transactions, which hold back VACUUM, and for locks that block a worker.
 pub async fn in_the_way(
     session: &Session,
     server: &Server,
@@ -131,10 +133,9 @@ pub async fn in_the_way(
         seen.collect::<Vec<_>>().join("; ")
     };
     let (old, locks) = (of("old"), of("lock"));
-    let end =
-        "find out whose it is (pg_stat_activity), and end it: SELECT pg_terminate_backend(PID)";
+    let end = "find its owner (pg_stat_activity), and end it: SELECT pg_terminate_backend(PID)";
     if !old.is_empty() {
-        let seen = format!("transactions that are open for more than ten minutes: {old}");
+        let seen = format!("transactions open for more than ten minutes: {old}");
         checks.warning("database-transactions", seen, end);
     } else if server.sees_sessions {
         checks.ok(
@@ -143,16 +144,16 @@ pub async fn in_the_way(
         );
     } else {
         let remedy = format!("GRANT pg_read_all_stats TO {};", server.role);
-        let why = "this role sees no transactions but its own";
+        let why = "this role sees only its own transactions";
         checks.skipped_until("database-transactions", why, remedy);
     }
     if locks.is_empty() {
         checks.ok(
             "database-locks",
-            "nobody keeps a worker from the ledger's tables",
+            "no lock blocks a worker on the ledger's tables",
         );
     } else {
-        let seen = format!("workers wait behind locks of others: {locks}");
+        let seen = format!("workers wait for locks of other sessions: {locks}");
         checks.warning("database-locks", seen, end);
     }
 }

@@ -1,15 +1,16 @@
-//! Tables that a crash of the server empties.
+//! Finds unlogged tables, which a crash of the server empties.
 
 use tokio_postgres::Row;
 
 use crate::common::check::Checks;
 
-/// Those of revertd's own and Frontier's entries.
+/// Unlogged tables of revertd, and Frontier's table of entries.
 ///   $1  text  schema of Frontier's tables
 pub const QUERY: &str = "SELECT format('%I.%I', n.nspname, t.relname) FROM pg_class t \
      JOIN pg_namespace n ON n.oid = t.relnamespace \
      WHERE t.relkind IN ('r', 'p') AND t.relpersistence <> 'p' \
-     AND (n.nspname = 'revertd' OR n.nspname = $1 AND t.relname = 'billing_transactions') ORDER BY 1";
+     AND (n.nspname = 'revertd' OR n.nspname = $1 AND t.relname = 'billing_transactions') \
+     ORDER BY 1";
 
 pub fn check(rows: &[Row], checks: &mut Checks) {
     let id = "database-unlogged";
@@ -22,6 +23,6 @@ pub fn check(rows: &[Row], checks: &mut Checks) {
         );
     }
     if rows.is_empty() {
-        checks.ok(id, "no table is unlogged: what is stored outlasts a crash");
+        checks.ok(id, "no table is unlogged: a crash empties none");
     }
 }

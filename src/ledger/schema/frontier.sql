@@ -1,5 +1,6 @@
--- frontier: the four of Frontier's tables that a revert reads or writes, as Frontier declares them.
--- Run with ledger.manage = true, with the ledger's schema first in search_path; what exists is kept.
+-- frontier: the four tables of Frontier that a revert reads or writes, as Frontier declares them.
+-- Run with ledger.manage = true, with the ledger's schema first in search_path. Existing tables and
+-- indexes are kept.
 CREATE TABLE IF NOT EXISTS organizations (
     id uuid PRIMARY KEY DEFAULT uuid_generate_v4(),
     name text UNIQUE NOT NULL,

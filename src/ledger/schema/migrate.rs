@@ -1,4 +1,4 @@
-//! Bringing the schema up to date, and checking that it is.
+//! Migrates the schema, and checks that it is up to date.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::ledger::connection::connect::in_schema;
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 
-/// Every migration of `migrations/`, in order. A released one is never edited.
+/// Every migration of `migrations/`, in order. A released migration is never edited.
 pub(crate) const MIGRATIONS: [(&str, &str); 7] = [
     (
         "V1__outcomes",
@@ -48,25 +48,25 @@ pub(crate) const MIGRATIONS: [(&str, &str); 7] = [
 
 pub(crate) const HISTORY: &str = "revertd.schema_history";
 
-/// The newest of the migrations that were applied, by whichever release.
+/// Selects the newest applied migration. A later release may have applied it.
 pub(crate) const VERSION: &str = "SELECT coalesce(max(version), 0) FROM revertd.schema_history";
 
-/// The one thing that is added to Frontier's tables.
+/// The only object that revertd adds to Frontier's tables.
 const INDEX: &str = "billing_transactions_revertd_idx";
 
-/// Key of the advisory lock under which one process at a time migrates: "revertd" in ASCII.
+/// Key of the advisory lock that lets only one process migrate: "revertd" in ASCII.
 const LOCK: i64 = 0x0072_6576_6572_7464;
 
 /// Longest wait for another process's migration.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Longest wait for that lock to be let go of.
+/// Longest wait for the release of that lock.
 const UNLOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a migration did.
+/// The result of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migrated {
-    /// Names of the migrations that were applied now, and of the index if it was built.
+    /// Names of the migrations that were applied, and of the index if it was built.
     pub applied: Vec<String>,
 }
 
@@ -75,12 +75,13 @@ pub struct Migrated {
 /// time, by any number of processes, beside running workers.
 ///
 /// # Errors
-/// Where the database can't be reached, the role may not, or Frontier's tables do not fit.
+///
+/// If the database cannot be reached, the role lacks a privilege, or Frontier's tables do not fit.
 pub async fn migrate(settings: &Settings) -> Result<Migrated, LedgerError> {
     let mut session = Session::open(settings).await?;
     session.lock().await?;
     let result = session.migrate(settings).await;
-    // The lock goes with the connection; letting go of it first spares others a wait.
+    // The lock ends with the connection. Releasing it before shortens others' wait.
     let unlock = "SELECT pg_advisory_unlock($1)";
     let _ = timeout(UNLOCK_TIMEOUT, session.client.execute(unlock, &[&LOCK])).await;
     result
@@ -89,7 +90,8 @@ pub async fn migrate(settings: &Settings) -> Result<Migrated, LedgerError> {
 /// Checks that [`migrate`] has nothing to do.
 ///
 /// # Errors
-/// What is missing, and that `revertd migrate` adds it.
+///
+/// If something is missing. The message names it and `revertd migrate`, which adds it.
 pub async fn check(settings: &Settings) -> Result<(), LedgerError> {
     let session = Session::open(settings).await?;
     session.check(settings).await
@@ -120,7 +122,7 @@ impl Session {
     }
 
     async fn migrate(&mut self, settings: &Settings) -> Result<Migrated, LedgerError> {
-        // What the role can't create is only asked for where it is missing.
+        // The privilege to create the schema is only needed if the schema is missing.
         if !self
             .exists("SELECT FROM pg_namespace WHERE nspname = 'revertd'")
             .await?
@@ -134,7 +136,7 @@ impl Session {
         failpoint::hit(failpoint::MIGRATING);
         let mut runner = Runner::new(&migrations());
         runner.set_migration_table_name(HISTORY);
-        // A newer version of revertd may have been here: its additions are no fault.
+        // A later release may have applied migrations that this one does not know.
         let runner = runner.set_abort_missing(false).set_abort_divergent(true);
         let report = if self.is_current().await? {
             let run = timeout(ANSWER_TIMEOUT, runner.run_async(&mut self.client)).await;

@@ -1,5 +1,5 @@
-//! The constraints, indexes, triggers and functions of revertd's own tables, and the columns that must not be NULL: what
-//! the migrations create, and what is there.
+//! Compares the constraints, indexes, triggers, functions and NOT NULL columns that the migrations
+//! create in revertd's schema with those in the database.
 
 use serde_json::Value;
 use tokio_postgres::{Client, Error};
@@ -11,17 +11,17 @@ mod conditions;
 mod expected;
 mod found;
 
-/// What of it is looked at.
+/// The objects that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectScope {
     All,
-    /// What money depends on: what keeps rows out of the outcomes, and what decides.
+    /// The objects that correct amounts depend on: guards of the outcomes, and deciding functions.
     Guards,
 }
 
-/// What of it is missing, without effect or another thing under the same name, each with what to do. Where the schema is
-/// newer than this program, `newer`, a later migration may have put others in their place. Not within a transaction: a
-/// question that the server refuses would end it.
+/// The objects that are missing, without effect or different, each with a remedy. With `newer`, the
+/// schema is newer than this program, and a later migration may have replaced objects. It must not
+/// run in a transaction, because a query that the server refuses would abort it.
 pub async fn schema_diff(
     client: &Client,
     extent: ObjectScope,
@@ -29,7 +29,7 @@ pub async fn schema_diff(
 ) -> Result<Vec<(String, String)>, Error> {
     let rows = client.query(include_str!("objects.sql"), &[]).await?;
     let found: Vec<_> = rows.iter().map(Found::read).collect();
-    // Without a plan, some things are not compared.
+    // Without a plan, conditions are not compared.
     let plan = client.query_one(&conditions::question(&found), &[]).await;
     let plan: Option<Value> = plan.ok().and_then(|row| row.try_get(0).ok());
     let unlike = conditions::unlike(&found, plan.as_ref());
@@ -43,7 +43,7 @@ pub async fn schema_diff(
     Ok(schema_diff.collect())
 }
 
-/// How many there are to be.
+/// How many objects are expected.
 pub fn count() -> usize {
     EXPECTED.len()
 }
@@ -62,7 +62,7 @@ fn trouble(
     let Some(first) = same.clone().next() else {
         return Some((
             format!("the {key} is missing"),
-            "create it again as it stands in migrations/, once `revertd verify` or you have found the rows sound"
+            "create it again as in migrations/, after `revertd verify` or you have checked the rows"
                 .into(),
         ));
     };
@@ -87,15 +87,15 @@ fn trouble(
         return None;
     }
     let remedy = match *kind {
-        "function" => "replace it by what stands in migrations/ (CREATE OR REPLACE)",
-        _ => "drop it and create it again as it stands in migrations/",
+        "function" => "replace it by the definition in migrations/ (CREATE OR REPLACE)",
+        _ => "drop it and create it again as in migrations/",
     };
     Some((
-        format!("the {key} is another than the migrations create"),
-        format!("{remedy}, once `revertd verify` or you have found the rows sound"),
+        format!("the {key} differs from the migrations' definition"),
+        format!("{remedy}, after `revertd verify` or you have checked the rows"),
     ))
 }
 
 fn without_effect(key: &Key, remedy: String) -> (String, String) {
-    (format!("the {key} is there, without effect"), remedy)
+    (format!("the {key} exists, but without effect"), remedy)
 }

@@ -1,4 +1,4 @@
-//! Frontier's tables: created where they are missing, and looked at whether they fit.
+//! Frontier's tables: creates missing ones, and checks that they fit.
 
 use crate::common::diagnostic::Diagnostic;
 use crate::config::Settings;
@@ -57,7 +57,7 @@ impl Session {
         );
         let home = self.answered(home).await?;
         let home: String = home.get(0);
-        // Its own transaction, so that the search path ends with it.
+        // The search path ends with this transaction.
         self.execute(&format!(
             "BEGIN; SET LOCAL search_path = \"{schema}\", {home}; {} COMMIT",
             include_str!("frontier.sql")
@@ -91,7 +91,7 @@ impl Session {
             let ours = column == "updated_at" || COLUMNS.iter().any(|(_, name, _)| *name == column);
             if table == "billing_transactions" && row.get::<_, bool>(3) && !ours {
                 problems.push(format!(
-                    "{table}.{column} must be given, and revertd does not know it"
+                    "{table}.{column} is required, and revertd does not know it"
                 ));
             }
         }

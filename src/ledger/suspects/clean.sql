@@ -1,3 +1,3 @@
--- Forgets what was noted long ago: a process died between settling a message and forgetting it.
+-- Deletes old rows, which remain if a process died after it settled a message.
 --   $1  double precision  age in seconds
 DELETE FROM revertd.suspects WHERE noted_at < now() - make_interval(secs => $1)

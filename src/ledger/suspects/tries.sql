@@ -1,3 +1,3 @@
--- The tries that messages have behind them. Those without a row have none.
+-- The attempts of messages. A message without a row has none.
 --   $1  uuid[]  messages
 SELECT message, tries_together, tries_alone FROM revertd.suspects WHERE message = ANY ($1)

@@ -1,4 +1,5 @@
--- Takes back tries that did not end in a crash, locked in the order in which they are noted.
+-- Subtracts attempts that did not end in a crash. Rows are locked in the order in which they are
+-- inserted.
 --   $1  uuid[]     messages
 --   $2  integer[]  tries together, for each
 --   $3  integer[]  tries alone, for each

@@ -1,8 +1,8 @@
--- verify indexes: which indexes of the entries are missing, or do not count.
+-- verify indexes: indexes of the entries that are missing or invalid.
 --
 --   $1  schema  text  of Frontier's tables
 --
--- Returns a row for each that is not as it should be: the code, and its name.
+-- Returns the code and the name of each such index.
 WITH found AS (
     SELECT x.relname::text AS name, i.indisvalid AS counts
     FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
@@ -14,7 +14,8 @@ WITH found AS (
         AND i.indisunique AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = 'id'
     HAVING count(*) > 0
 )
-SELECT CASE WHEN f.name IS NULL THEN 'INDEX_MISSING' ELSE 'INDEX_WITHOUT_EFFECT' END AS code, e.name
+SELECT CASE WHEN f.name IS NULL THEN 'INDEX_MISSING' ELSE 'INDEX_WITHOUT_EFFECT' END AS code,
+    e.name
 FROM (VALUES ('billing_transactions_revertd_idx'), ('billing_transactions.id (unique)')) e (name)
 LEFT JOIN found f USING (name)
 WHERE f.counts IS NOT TRUE

@@ -153,7 +153,10 @@ async fn a_forged_x_client_is_never_trusted_later() {
     );
     let id = listed["id"].as_str().expect("an id").to_owned();
     let (_, stdout, _) = dead_letters(&env, &["show", &id]);
-    assert!(stdout.contains("by whose word alone"), "{stdout}");
+    assert!(
+        stdout.contains("only source of the client's name"),
+        "{stdout}"
+    );
     let replayed = shown(&env, &["dead-letters", "replay", "--all", "--yes"]);
     assert_eq!(replayed["left"], json!({"of_another_login": 1}));
     // Once it is trusted, it can be replayed, for its client.

@@ -193,7 +193,7 @@ async fn status_reports_queues_that_it_cannot_read() {
     // No worker was ever there, and so no queue.
     let (code, stdout, stderr) = status(&env, &[&usage]);
     assert_eq!(code, 0, "{stdout}");
-    assert_eq!(stderr.matches("not seen: ").count(), 4, "{stderr}");
+    assert_eq!(stderr.matches("not read: ").count(), 4, "{stderr}");
     assert!(stderr.contains("revertd worker"), "{stderr}");
     assert_eq!(
         object(&env, &[&usage])["unseen"].as_array().map(Vec::len),

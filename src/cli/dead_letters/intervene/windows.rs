@@ -1,8 +1,9 @@
-//! The way of letters out of the queue, a window at a time.
+//! Takes dead letters out of the queue, a window at a time.
 //!
-//! Each window is noted in the database, then carried out (published and confirmed, or saved), then taken off the queue, then
-//! noted as done. Whoever ends the process in between finds the letters in the queue still; those that were published by
-//! then are in the work queue too, and a request that comes twice is decided once.
+//! Each window is recorded in the database, then published and confirmed (or saved), then
+//! acknowledged, then recorded as done. If the process ends in between, the dead letters are still
+//! in the queue. Those that were already published are in the work queue too, and a request that is
+//! delivered twice is decided once.
 
 use std::time::Duration;
 
@@ -18,19 +19,23 @@ use crate::cli::progress::Progress;
 use crate::common::failpoint;
 use crate::ledger::admin::interventions::{Intervention, Note, Plan};
 
-/// Letters that leave together, and how many bytes of them are held at most, but for a single larger one.
+/// Most dead letters of a window, and the bytes at which a window is closed. A single dead letter
+/// may be larger.
 const WINDOW: usize = 200;
 const WINDOW_BYTES: usize = 8 << 20;
 
-/// Longest that letters are held without being settled: the broker closes the channel of who takes half an hour.
+/// Longest time that dead letters stay unacknowledged. RabbitMQ closes a channel whose deliveries
+/// are unacknowledged for 30 minutes.
 const HOLD: Duration = Duration::from_mins(10);
 
-/// The same from the first window on where `--rate` leaves letters unread in between: the broker gives up a connection that
-/// takes nothing of what it sends for 30 seconds.
+/// Longest time that dead letters stay unacknowledged from the first window on if `--rate` is
+/// given. The reader then leaves deliveries unread between windows, and RabbitMQ closes a
+/// connection that reads none of its data for 30 seconds.
 const SLOW_HOLD: Duration = Duration::from_secs(15);
 
 impl Run<'_> {
-    /// Goes through the letters that are there now, or of those no more than were there when somebody was asked.
+    /// Processes the dead letters that are in the queue now. If the queue was counted before, it
+    /// processes at most that count.
     pub(super) async fn go_through(
         &mut self,
         act: &mut LetterAction,
@@ -52,7 +57,8 @@ impl Run<'_> {
             let is_through = self.session(&mut browse, act, by, began, stop).await?;
             all_read(&browse);
             self.sum.unread = browse.missing().into();
-            // What was settled is noted by the queue before the next session could meet it again.
+            // Closing waits until the queue has removed the settled messages, so the next session
+            // cannot read them again.
             browse.close().await?;
             if is_through || stop.is_cancelled() {
                 return Ok(());
@@ -61,7 +67,7 @@ impl Run<'_> {
         }
     }
 
-    /// `true` where it came to the end.
+    /// `true` if the session reached the end of the queue.
     async fn session(
         &mut self,
         browse: &mut QueueReader,
@@ -74,7 +80,7 @@ impl Run<'_> {
         let most = self.rate.map_or(WINDOW, |rate| WINDOW.min(rate as usize));
         while !stop.is_cancelled() && Instant::now() < until {
             let (window, is_last) = self.gather(browse, most, until, stop).await?;
-            // What was only gathered stays in the queue.
+            // Messages that were only read are not acknowledged, so they stay in the queue.
             if stop.is_cancelled() {
                 break;
             }
@@ -98,7 +104,7 @@ impl Run<'_> {
         Ok(false)
     }
 
-    /// The next window, and whether it is the last.
+    /// The next window, and whether it is the last one.
     async fn gather(
         &mut self,
         browse: &mut QueueReader,

@@ -1,7 +1,7 @@
-//! Requests in a table: comma-separated values with a header, a request a line.
+//! Reads requests from a table: comma-separated values with a header, one request per line.
 //!
-//! No value of a request has a line break. A field that goes over several lines is one whose quotation mark was never
-//! closed, which takes the lines after it along: nothing is sent of such a file.
+//! No value of a request contains a line break. A field with a line break has an opening quotation
+//! mark without a closing one, and includes the following lines. No request of such a file is sent.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -16,10 +16,10 @@ use serde_json::{Map, Value};
 use super::line::{LineError, RequestLine, RequestLines, read};
 use crate::cli::terminal::visible;
 
-/// What the reader reads ahead of a record, at most.
+/// Most bytes that the CSV reader reads ahead of a record.
 const AHEAD_BYTES: u64 = 64 * 1024;
 
-/// Columns of which a table needs one of each kind.
+/// Required columns: a table needs one column of each group.
 const NEEDED: [(&str, &[&str]); 3] = [
     ("usage_id", &["usage_id", "usageId"]),
     ("amount", &["amount"]),
@@ -58,13 +58,13 @@ pub fn lines(
             bail!("{path} has two columns named {}; leave one", visible(name));
         }
     }
-    // A file of no lines at all has nothing to ask.
+    // An empty file has no header, and is no error.
     if !names.is_empty() {
         for (needed, spellings) in NEEDED {
             if !names.iter().any(|name| spellings.contains(&name.as_str())) {
                 bail!(
-                    "{path} has no column {needed} in its first line, which must name the columns; with a JSON object a \
-                     line, say --format ndjson"
+                    "{path} has no column {needed} in its first line, which must name the columns; \
+                     for a file with one JSON object per line, use --format ndjson"
                 );
             }
         }
@@ -84,7 +84,7 @@ pub fn lines(
             Err(error) => match (error.position().map(csv::Position::line), error.kind()) {
                 (number, csv::ErrorKind::Io(error)) if error.kind() == ErrorKind::FileTooLarge => {
                     Some(Err(unclosed(number.unwrap_or_else(|| {
-                        // The record before it is known.
+                        // The error has no position, so the previous record's line is used.
                         record.position().map_or(0, csv::Position::line)
                     }))))
                 }
@@ -123,7 +123,8 @@ fn unclosed(number: u64) -> io::Error {
     io::Error::new(
         ErrorKind::InvalidData,
         format!(
-            "line {number}: a field goes on over the end of its line; is a quotation mark never closed? Nothing was sent"
+            "line {number}: a field contains a line break; is its quotation mark not closed? \
+             Nothing was sent"
         ),
     )
 }
@@ -135,10 +136,11 @@ fn why(error: &csv::Error) -> String {
     }
 }
 
-/// A file whose lines all end with a line feed, and of which no record takes more than is left.
+/// A file whose line ends are all converted to a line feed. It limits the bytes of each record.
 struct Text {
     file: File,
-    /// Whether a carriage return came last: a line feed after it is of the same line end.
+    /// Whether the last byte was a carriage return. A line feed after it belongs to the same line
+    /// end.
     after_return: bool,
     left: Rc<Cell<u64>>,
 }
@@ -163,7 +165,7 @@ impl Read for Text {
                 }
                 self.after_return = byte == b'\r';
             }
-            // Nothing is the end.
+            // An empty read would mean the end of the file.
             if kept > 0 || read == 0 {
                 return Ok(kept);
             }

@@ -1,14 +1,15 @@
-//! Whether the conditions that guard the outcomes are those of the migrations.
+//! Compares the conditions of the outcomes' constraints with the migrations.
 //!
-//! The server shows a condition in words of its own, which are not those of every version. So it is asked to plan a
-//! statement with both, which computes neither, and shows both in the same words.
+//! The server prints a condition in its own form, which differs between versions. So it plans a
+//! statement with both conditions as columns: the plan computes neither, and prints both in the
+//! same form.
 
 use serde_json::Value;
 
 use super::expected::EXPECTED;
 use super::found::Found;
 
-/// What is there and what is to be, under a name.
+/// The existing and the expected condition of a constraint.
 struct Pair<'a> {
     name: &'a str,
     there: &'a str,
@@ -24,7 +25,7 @@ fn pairs<'a>(found: &'a [Found<'a>]) -> Vec<Pair<'a>> {
         let there = found.iter().find(|found| {
             found.kind == key.kind && found.table == key.table && found.name == key.name
         });
-        // What is about other columns is told without that.
+        // If the columns differ, that is reported already.
         if let Some(there) = there.filter(|there| there.is_as(definition)) {
             pairs.push(Pair {
                 name: &key.name,
@@ -36,7 +37,7 @@ fn pairs<'a>(found: &'a [Found<'a>]) -> Vec<Pair<'a>> {
     pairs
 }
 
-/// What to ask.
+/// The statement to plan.
 pub fn question(found: &[Found<'_>]) -> String {
     let pairs = pairs(found);
     let both = pairs
@@ -46,7 +47,8 @@ pub fn question(found: &[Found<'_>]) -> String {
     format!("EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) SELECT {columns} FROM revertd.outcomes")
 }
 
-/// The constraints whose conditions are others, by the answer to that. None where it is not understood.
+/// The constraints whose conditions differ in the plan. Empty if the plan is missing or not
+/// understood.
 pub fn unlike<'a>(found: &'a [Found<'a>], plan: Option<&Value>) -> Vec<&'a str> {
     let pairs = pairs(found);
     let output = plan.and_then(|plan| plan[0]["Plan"]["Output"].as_array());

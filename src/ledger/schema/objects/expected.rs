@@ -1,6 +1,7 @@
-//! What the migrations create, read out of the migrations themselves, so that a new one need not be listed anywhere.
+//! The objects that the migrations create, parsed from the migrations, so that a new migration
+//! needs no list.
 //!
-//! What is written in a way that can't be read here is not compared; that it is there is looked at all the same.
+//! A definition that cannot be parsed here is not compared, but its existence is still checked.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -33,7 +34,8 @@ fn condition(kind: &str, text: &str) -> Option<String> {
     (text.is_empty() || simple.is_match(text)).then(|| plain(kind, text))
 }
 
-/// What a migration creates; `so_far` is its text, after those of the ones before it.
+/// Adds the objects that a migration creates. `so_far` is the text of the earlier migrations and of
+/// this one.
 fn created_by(sql: &str, so_far: &str, all: &mut All) {
     for table in tables().captures_iter(sql) {
         read_table(&table[1], &table[2], all);
@@ -57,7 +59,7 @@ fn created_by(sql: &str, so_far: &str, all: &mut All) {
     }
 }
 
-/// Whether something of that name is created, in place of what was dropped.
+/// Whether an object of that name is created, as a replacement of the dropped one.
 fn is_created(name: &str, sql: &str) -> bool {
     let kinds = r"CONSTRAINT |(?:UNIQUE )?INDEX |(?:CONSTRAINT )?TRIGGER |FUNCTION revertd\.|AGGREGATE revertd\.";
     pattern(&format!(
@@ -70,7 +72,7 @@ fn tables() -> Regex {
     pattern(r"(?s)CREATE TABLE (?:IF NOT EXISTS )?revertd\.(\w+) \((.*?)\n\);")
 }
 
-/// The columns of a table, those among them that were added to it.
+/// The columns of a table, including columns that were added later.
 fn columns_of(table: &str, sql: &str) -> BTreeSet<String> {
     let tables = tables();
     let created = tables.captures_iter(sql).filter(|found| &found[1] == table);
@@ -144,12 +146,13 @@ fn triggers(sql: &str, all: &mut All) {
 
 fn functions(sql: &str, all: &mut All) {
     let functions = pattern(r"CREATE (?:OR REPLACE )?(?:FUNCTION|AGGREGATE) revertd\.(\w+)");
-    // The last is that of a function which is made of a name that only the database knows.
+    // The last alternative matches a function that is created by format(), with a name that only
+    // the database knows.
     let body =
         pattern(r"(?s)\sAS\s+(?:\$\w*\$(.*?)\$\w*\$|'((?:[^']|'')*)'|%L',\s*format\('([^']*)')");
     for found in functions.captures_iter(sql) {
         let after = found.get(0).map_or("", |found| &sql[found.end()..]);
-        // Up to what is created next.
+        // The body ends before the next CREATE.
         let own = after.split("CREATE ").next().unwrap_or_default();
         let body = body.captures(own).map(|body| {
             let quoted = body.get(2).or(body.get(3));

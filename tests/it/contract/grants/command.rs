@@ -17,11 +17,11 @@ async fn the_grants_command_prints_its_effect() {
     );
     let (status, stdout, stderr) = grants(&env, &["add", "render", &org]);
     assert_eq!((status, stderr.as_str()), (0, ""));
-    assert_eq!(stdout, format!("render may ask for org {org}\n"));
+    assert_eq!(stdout, format!("render may revert usage of org {org}\n"));
     let (status, stdout, _) = grants(&env, &["add", "render", &org, "--by", "bob"]);
     assert_eq!(
         (status, stdout),
-        (0, format!("render already may ask for org {org}\n"))
+        (0, format!("render already may revert usage of org {org}\n"))
     );
     let (status, stdout, _) = grants(&env, &["add", "render", "*", "--output", "json"]);
     assert_eq!((status, stdout.as_str()), (0, "{\"added\":true}\n"));

@@ -154,7 +154,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
     (
         "database-schema",
         "error",
-        "read otherwise here: V1__outcomes",
+        "differ from those of this program: V1__outcomes",
         "never edited",
     ),
     (

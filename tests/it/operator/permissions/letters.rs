@@ -55,7 +55,7 @@ async fn only_the_workers_login_replays_dead_letters() {
     assert!(
         status == Some(0)
             && told.contains("among the dead letters")
-            && said.contains("not seen: outcomes")
+            && said.contains("not read: outcomes")
             && said.contains("GRANT "),
         "{told}{said}"
     );
@@ -71,7 +71,8 @@ async fn only_the_workers_login_replays_dead_letters() {
     let (_, told, said) = letters(&clerk, &["dead-letters", "show", "rubbish"]);
     let client = format!("{}-submitter", host.name);
     assert!(
-        told.contains(&format!("client   {client}\n")) && told.contains("by whose word"),
+        told.contains(&format!("client   {client}\n"))
+            && told.contains("only source of the client's name"),
         "{told}{said}"
     );
     // Whoever reads it, it is that client's letter, with the same id.

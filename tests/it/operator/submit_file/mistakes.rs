@@ -124,10 +124,10 @@ async fn a_malformed_csv_file_sends_nothing() {
         (rows.as_str(), "has no column usage_id in its first line"),
         (
             &json!({"usage_id": table.usages[0]}).to_string(),
-            "say --format ndjson",
+            "use --format ndjson",
         ),
-        (&open, "line 4: a field goes on over the end of its line"),
-        (&endless, "line 2: a field goes on over the end of its line"),
+        (&open, "line 4: a field contains a line break"),
+        (&endless, "line 2: a field contains a line break"),
         (
             "usage_id,amount,billing_id,amount\n",
             "two columns named amount",

@@ -1,10 +1,10 @@
-//! What the text of a table creates: columns that must not be NULL, and constraints.
+//! Parses the text of a table: NOT NULL columns and constraints.
 
 use std::collections::BTreeSet;
 
 use super::definition::{All, Definition, add, pattern};
 
-/// How a constraint's text begins, and how the server calls its kind.
+/// How a constraint's text begins, and the server's code of its kind.
 const KINDS: [(&str, &str); 5] = [
     ("PRIMARY KEY", "p"),
     ("UNIQUE", "u"),
@@ -13,7 +13,7 @@ const KINDS: [(&str, &str); 5] = [
     ("EXCLUDE", "x"),
 ];
 
-/// How the text of a column begins.
+/// The beginning of a column's text.
 const COLUMN: &str = r"^([a-z]\w*)\s";
 
 /// The names of the columns in the text between the parentheses of `CREATE TABLE`.
@@ -23,7 +23,7 @@ pub fn columns(body: &str) -> BTreeSet<String> {
     parts(body).iter().filter_map(named).collect()
 }
 
-/// Reads that text.
+/// Adds the objects in the text between the parentheses of `CREATE TABLE`.
 pub fn read_table(table: &str, body: &str, all: &mut All) {
     let (parts, columns) = (parts(body), columns(body));
     let column = pattern(COLUMN);
@@ -40,13 +40,13 @@ pub fn read_table(table: &str, body: &str, all: &mut All) {
     }
 }
 
-/// A primary key, which PostgreSQL names.
+/// Adds a primary key, with the name that PostgreSQL gives it.
 fn add_key(table: &str, definition: Definition, all: &mut All) {
     let name = format!("{table}_pkey");
     add(all, "constraint", table, &name, true, definition);
 }
 
-/// A column, and the constraints in its text, which PostgreSQL names.
+/// Adds a column and the constraints in its text, with the names that PostgreSQL gives them.
 fn read_column(table: &str, name: &str, text: &str, all: &mut All) {
     let key = text.contains(" PRIMARY KEY");
     if key || text.contains(" NOT NULL") || text.contains(" AS IDENTITY") {
@@ -68,13 +68,13 @@ fn read_column(table: &str, name: &str, text: &str, all: &mut All) {
     }
 }
 
-/// What a constraint is, and which columns its text names.
+/// The definition of a constraint, and the columns that its text names.
 pub fn constraint(text: &str, columns: &BTreeSet<String>) -> Definition {
     let form = KINDS.iter().find(|(words, _)| text.starts_with(words));
     let condition = text
         .strip_prefix("CHECK")
         .map(|text| text.trim().to_owned());
-    // Columns of another table.
+    // The columns after REFERENCES belong to another table.
     let own = text.split(" REFERENCES ").next().unwrap_or_default();
     let own = pattern("'[^']*'").replace_all(own, "");
     let named = pattern(r"\w+")
@@ -90,7 +90,7 @@ pub fn constraint(text: &str, columns: &BTreeSet<String>) -> Definition {
     }
 }
 
-/// The parts of a list, without comments. A comma within parentheses or quotes parts nothing.
+/// The parts of a list, without comments. A comma within parentheses or quotes separates no parts.
 fn parts(body: &str) -> Vec<String> {
     let lines = body
         .lines()
