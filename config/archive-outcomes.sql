@@ -1,7 +1,9 @@
--- Moves old outcomes out of the way of the others. docs/operations/retention.md says what it takes for this to be safe,
--- and what is lost by it. Run it as the owner of the tables (the role that migrates); it may be stopped and run again.
+-- Moves old outcomes out of the way of the others. docs/operations/retention.md says what it takes
+-- for this to be safe, and what is lost by it. Run it as the owner of the tables (the role that
+-- migrates); it may be stopped and run again.
 --
---   psql -X -v ON_ERROR_STOP=1 -v older_than="'400 days'" -v ledger=public -f config/archive-outcomes.sql "$OWNER_URL"
+--   psql -X -v ON_ERROR_STOP=1 -v older_than="'400 days'" -v ledger=public -f
+--   config/archive-outcomes.sql "$OWNER_URL"
 --
 --   older_than  longer than anybody may send a request again
 --   ledger      the schema of Frontier's tables, ledger.schema
@@ -13,7 +15,8 @@
 SET search_path TO :"ledger", pg_temp;
 
 -- The same columns: those that a migration added since it was made, the archive is given now.
-CREATE TABLE IF NOT EXISTS revertd.outcomes_archive (LIKE revertd.outcomes INCLUDING STORAGE INCLUDING COMPRESSION);
+CREATE TABLE IF NOT EXISTS revertd.outcomes_archive
+    (LIKE revertd.outcomes INCLUDING STORAGE INCLUDING COMPRESSION);
 DO $$
 DECLARE
     addition text;
@@ -21,7 +24,8 @@ BEGIN
     FOR addition IN
         SELECT format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) FROM pg_attribute a
         WHERE a.attrelid = 'revertd.outcomes'::regclass AND a.attnum > 0 AND NOT a.attisdropped
-            AND NOT EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = 'revertd.outcomes_archive'::regclass
+            AND NOT EXISTS (SELECT FROM pg_attribute b
+                WHERE b.attrelid = 'revertd.outcomes_archive'::regclass
                 AND b.attname = a.attname AND NOT b.attisdropped)
         ORDER BY a.attnum
     LOOP
@@ -32,7 +36,8 @@ $$;
 CREATE INDEX IF NOT EXISTS outcomes_archive_id ON revertd.outcomes_archive (id);
 CREATE INDEX IF NOT EXISTS outcomes_archive_usage_id ON revertd.outcomes_archive (usage_id);
 
--- Whoever may read the outcomes may read those of the archive: `revertd verify` and `revertd status` look into both.
+-- Whoever may read the outcomes may read those of the archive: `revertd verify` and `revertd
+-- status` look into both.
 DO $$
 DECLARE
     reader text;
@@ -40,7 +45,8 @@ BEGIN
     FOR reader IN
         SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
         FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
-        WHERE c.oid = 'revertd.outcomes'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+        WHERE c.oid = 'revertd.outcomes'::regclass AND a.privilege_type = 'SELECT'
+            AND a.grantee <> c.relowner
     LOOP
         EXECUTE format('GRANT SELECT ON revertd.outcomes_archive TO %s', reader);
     END LOOP;
@@ -56,7 +62,8 @@ DECLARE
     moved bigint;
     total bigint := 0;
     -- By name: in the archive they may stand in another order.
-    columns text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+    columns text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
+        FROM pg_attribute a
         WHERE a.attrelid = 'revertd.outcomes'::regclass AND a.attnum > 0 AND NOT a.attisdropped);
 BEGIN
     LOOP
@@ -71,7 +78,8 @@ BEGIN
             SELECT o.usage_id
             FROM revertd.outcomes o
             LEFT JOIN billing_transactions entry ON entry.id = o.transaction_id
-                AND entry.account_id = o.account_id AND entry.type = 'credit' AND entry.amount = o.amount
+                AND entry.account_id = o.account_id AND entry.type = 'credit'
+                    AND entry.amount = o.amount
                 AND entry.metadata ->> 'revert_request_using' = o.usage_id::text
             WHERE o.usage_id = ANY ($1) AND o.refusal IS NULL
             GROUP BY o.usage_id
@@ -86,7 +94,8 @@ BEGIN
             WHERE o.usage_id = p.usage_id AND o.refusal IS NULL
             RETURNING o.*
         )
-        INSERT INTO revertd.outcomes_archive (%1$s) SELECT %1$s FROM gone$move$, columns) USING batch, older_than;
+        INSERT INTO revertd.outcomes_archive (%1$s) SELECT %1$s FROM gone$move$, columns)
+            USING batch, older_than;
         GET DIAGNOSTICS moved = ROW_COUNT;
         total := total + moved;
         COMMIT;

@@ -1,7 +1,8 @@
 //! The configuration: loaded once, and parsed into types that hold only valid values.
 //!
-//! Sources, of which a later one overrides an earlier one: the compiled-in `config/revertd.toml`, the file of `--config`, the
-//! environment. It must not know the clients of broker and database, only the form of their addresses.
+//! Sources, of which a later one overrides an earlier one: the compiled-in `config/revertd.toml`,
+//! the file of `--config`, the environment. It must not know the clients of broker and database,
+//! only the form of their addresses.
 
 use std::collections::BTreeSet;
 use std::path::Path;

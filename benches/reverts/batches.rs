@@ -25,8 +25,8 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let last = runs.len() - 1;
     let mut section = Section::new("batches", "Sizes of batches", compare(&runs, last));
     section.notes.push(format!(
-        "Of `worker.batch_max`, with a prefetch of twice that; the plain case is the default, 500. Medians over the \
-         rounds ({}).",
+        "Of `worker.batch_max`, with a prefetch of twice that; the plain case is the default, \
+        500. Medians over the rounds ({}).",
         bench.rounds
     ));
     let sizes = SIZES.iter().map(|(size, _)| f64::from(*size));

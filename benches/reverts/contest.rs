@@ -77,7 +77,8 @@ fn section(bench: &Bench, runs: &[Runs]) -> Section {
     }
     let mut section = Section::new("table", "Throughput", table);
     section.notes.push(format!(
-        "{} requests in runs of (a) to (c); medians over the rounds ({}), ratios too: each is of two runs of one round.",
+        "{} requests in runs of (a) to (c); medians over the rounds ({}), ratios too: each is of \
+        two runs of one round.",
         number(bench.requests.into()),
         bench.rounds
     ));

@@ -74,7 +74,8 @@ async fn work(
             }
         }
         for decision in ledger.apply(&requests).await? {
-            let applied = matches!(&decision, Decision::Decided(outcome) if matches!(outcome.verdict, Verdict::Applied(_)));
+            let applied = matches!(&decision,
+                Decision::Decided(outcome) if matches!(outcome.verdict, Verdict::Applied(_)));
             ensure!(applied, "{decision:?}");
         }
     }

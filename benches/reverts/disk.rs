@@ -14,7 +14,8 @@ const SIZES: &str = "
     SELECT c.relname::text, c.relkind = 'i', pg_relation_size(c.oid)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_index i ON i.indexrelid = c.oid
-    WHERE coalesce(i.indrelid, c.oid) IN ('billing_transactions'::regclass, 'revertd.outcomes'::regclass)
+    WHERE coalesce(i.indrelid, c.oid) IN ('billing_transactions'::regclass,
+        'revertd.outcomes'::regclass)
     ORDER BY coalesce(i.indrelid, c.oid), c.relkind DESC, c.relname";
 
 /// Bytes written to the write-ahead log so far.
@@ -56,9 +57,9 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     }
     let mut section = Section::new("disk", "Disk", table);
     section.notes.push(format!(
-        "A revert is two rows of the ledger and one outcome. Growth of the files over {} reverts; the log over the first \
-         and the second half of them, since after a checkpoint the first change of a page is logged with the whole page \
-         (`full_page_writes`).",
+        "A revert is two rows of the ledger and one outcome. Growth of the files over {} reverts; \
+        the log over the first and the second half of them, since after a checkpoint the first \
+        change of a page is logged with the whole page (`full_page_writes`).",
         crate::table::number((2 * bench.requests).into())
     ));
     Ok(section)

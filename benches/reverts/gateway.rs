@@ -49,15 +49,16 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let latency = latency(bench, load(RATE * (WARM_UP + SECONDS))).await?;
     let mut section = Section::new("gateway", "Over HTTP", compare(&runs, 0));
     section.notes.push(format!(
-        "{CONNECTIONS} connections, on each of which the next request follows the answer; gateway, worker, servers and \
-         clients share the machine. Worker CPU and memory are those of worker and gateway together. Medians over the rounds ({}).",
+        "{CONNECTIONS} connections, on each of which the next request follows the answer; \
+        gateway, worker, servers and clients share the machine. Worker CPU and memory are those \
+        of worker and gateway together. Medians over the rounds ({}).",
         bench.rounds
     ));
     let of = |quantile| format!("{:.1} ms", milliseconds(&latency, quantile));
     let [half, p99, p999, longest] = [0.5, 0.99, 0.999, 1.0].map(of);
     section.notes.push(format!(
-        "At {RATE} requests a second, for {SECONDS} s after {WARM_UP} s of warm-up, from due to answered: p50 {half}, \
-         p99 {p99}, p99.9 {p999}, longest {longest}."
+        "At {RATE} requests a second, for {SECONDS} s after {WARM_UP} s of warm-up, from due to \
+        answered: p50 {half}, p99 {p99}, p99.9 {p999}, longest {longest}."
     ));
     section
         .headlines

@@ -37,8 +37,8 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let runs = interleave(bench.rounds, &cases).await?;
     let mut section = Section::new("grants", "Authorization", compare(&runs, 0));
     section.notes.push(format!(
-        "{} requests of one client on {} orgs; with grants, {} rows of 100 clients in the table. Medians over the \
-         rounds ({}), ratios too: each is of two runs of one round.",
+        "{} requests of one client on {} orgs; with grants, {} rows of 100 clients in the table. \
+        Medians over the rounds ({}), ratios too: each is of two runs of one round.",
         number(bench.requests.into()),
         number(load.accounts.into()),
         number(GRANTS.into()),

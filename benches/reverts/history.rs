@@ -34,9 +34,10 @@ pub async fn measure(bench: &Bench, rows: u32) -> Result<Section> {
     long.stage.clean().await?;
     let mut section = Section::new("history", "A long history", compare(&runs, 0));
     section.notes.push(format!(
-        "Rows of other usages of the same 1,000 accounts, beside those of the requests. The long history is written \
-         once, with its indexes after its rows, by a session with `maintenance_work_mem` of 512 MB; the servers are as \
-         they come. Medians over the rounds ({}).",
+        "Rows of other usages of the same 1,000 accounts, beside those of the requests. The long \
+        history is written once, with its indexes after its rows, by a session with \
+        `maintenance_work_mem` of 512 MB; the servers are as they come. Medians over the rounds \
+        ({}).",
         bench.rounds
     ));
     let percent = 100.0 * runs[1].ratio_to(&runs[0]);

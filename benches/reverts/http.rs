@@ -109,9 +109,10 @@ impl Client {
     async fn ask(&mut self, load: Load, number: u32) -> Result<()> {
         let (body, credentials) = (load.body(number), &self.credentials);
         let request = format!(
-            "POST /v1beta1/organizations/billing/usages/revert HTTP/1.1\r\nHost: gateway\r\n\
-             Authorization: Basic {credentials}\r\nContent-Type: application/json\r\nAccept: application/json\r\n\
-             Idempotency-Key: {}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /v1beta1/organizations/billing/usages/revert HTTP/1.1\r\nHost: \
+            gateway\r\nAuthorization: Basic {credentials}\r\nContent-Type: \
+            application/json\r\nAccept: application/json\r\nIdempotency-Key: \
+            {}\r\nContent-Length: {}\r\n\r\n{body}",
             message_id(number),
             body.len()
         );

@@ -93,7 +93,8 @@ fn section(throughput: f64, seconds: f64, measured: &[(u32, f64, Measured)]) -> 
     }
     let mut section = Section::new("latency", "Latency, request to event", table);
     section.notes.push(format!(
-        "Per cent of {} reverts/s, the median throughput of (c) in the same run; {:.0} s each, after {WARM_UP:.0} s of warm-up.",
+        "Per cent of {} reverts/s, the median throughput of (c) in the same run; {:.0} s each, \
+        after {WARM_UP:.0} s of warm-up.",
         number(throughput),
         seconds
     ));

@@ -109,7 +109,8 @@ impl Machine {
             row.map_or("", |(_, value)| value)
         };
         format!(
-            "{}, {} cores for broker, database, load and worker together; RabbitMQ {}, PostgreSQL {}; {}, commit {}.",
+            "{}, {} cores for broker, database, load and worker together; RabbitMQ {}, PostgreSQL \
+            {}; {}, commit {}.",
             of("processor"),
             of("cores"),
             of("RabbitMQ"),

@@ -1,4 +1,5 @@
-//! The benchmark (docs/operations/benchmarks.md): measures `revertd` beside what bounds it and what it is an alternative to.
+//! The benchmark (docs/operations/benchmarks.md): measures `revertd` beside what bounds it and what
+//! it is an alternative to.
 
 mod batches;
 mod broker_alone;

@@ -25,7 +25,8 @@ pub async fn measure(bench: &Bench, waiting: u32) -> Result<Section> {
         ]);
     }
     let mut section = Section::new("memory", "Memory", table);
-    let note = "The largest resident set (VmHWM) of the worker process, from its start until all are worked off.";
+    let note = "The largest resident set (VmHWM) of the worker process, from its start until all \
+        are worked off.";
     section.notes.push(note.to_owned());
     let peak = format!("{:.1} MiB", all[0].peak_mib());
     section

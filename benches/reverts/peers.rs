@@ -43,8 +43,8 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     }
     let mut section = Section::new("peers", "Beside workers in Node.js", table);
     section.notes.push(format!(
-        "amqplib and pg, {}; {} requests in runs of (c) and of batches; medians over the rounds ({}), ratios too: each is \
-         of two runs of one round.",
+        "amqplib and pg, {}; {} requests in runs of (c) and of batches; medians over the rounds \
+        ({}), ratios too: each is of two runs of one round.",
         node()?,
         number(load.requests.into()),
         bench.rounds

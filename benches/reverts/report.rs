@@ -1,4 +1,5 @@
-//! Where the figures go: to the screen, to a report, and, when asked to, between the markers of the project's page.
+//! Where the figures go: to the screen, to a report, and, when asked to, between the markers of the
+//! project's page.
 
 use std::fmt::Write;
 use std::fs;

@@ -34,8 +34,8 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let runs = interleave(bench.rounds, &cases).await?;
     let mut section = Section::new("shapes", "Other loads and fleets", compare(&runs, 0));
     section.notes.push(format!(
-        "{} messages each; medians over the rounds ({}), ratios too: each is of two runs of one round. With several \
-         processes, worker CPU is that of all, memory that of the largest.",
+        "{} messages each; medians over the rounds ({}), ratios too: each is of two runs of one \
+        round. With several processes, worker CPU is that of all, memory that of the largest.",
         number(f64::from(plain.messages())),
         bench.rounds
     ));

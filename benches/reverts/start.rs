@@ -55,8 +55,9 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     }
     let mut section = Section::new("start", "Start", table);
     section.notes.push(format!(
-        "{TRIES} starts with {} requests waiting, on a schema and a topology that are there. The event is seen by a \
-         consumer of the reply queue; its request is acknowledged as soon as the events of its batch are confirmed.",
+        "{TRIES} starts with {} requests waiting, on a schema and a topology that are there. The \
+        event is seen by a consumer of the reply queue; its request is acknowledged as soon as \
+        the events of its batch are confirmed.",
         crate::table::number(WAITING.into())
     ));
     let start = format!("{:.0} ms", median(first).unwrap_or(f64::NAN));

@@ -50,9 +50,9 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let runs = interleave(bench.rounds, &cases).await?;
     let mut section = Section::new("telemetry", "Metrics and traces", compare(&runs, 0));
     section.notes.push(format!(
-        "{} requests each, all of which bear a `traceparent`; the spans go to a collector on the same machine, which drops them. Of a batch, at \
-         most 32 requests have a span of their own. Medians over the rounds ({}), ratios too: each is of two \
-         runs of one round.",
+        "{} requests each, all of which bear a `traceparent`; the spans go to a collector on the \
+        same machine, which drops them. Of a batch, at most 32 requests have a span of their own. \
+        Medians over the rounds ({}), ratios too: each is of two runs of one round.",
         number(bench.requests.into()),
         bench.rounds
     ));

@@ -53,8 +53,8 @@ pub async fn measure(bench: &Bench, entries: u32) -> Result<Section> {
     }
     let mut section = Section::new("verify", "Verify", table);
     section.notes.push(format!(
-        "Half of the entries are usages, with their platform's legs; each is reverted, with its outcome. CPU is by entry. \
-         Medians over the rounds ({}).",
+        "Half of the entries are usages, with their platform's legs; each is reverted, with its \
+        outcome. CPU is by entry. Medians over the rounds ({}).",
         bench.rounds
     ));
     let time = f64::from(entries) / runs[1].rate();

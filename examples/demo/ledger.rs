@@ -87,8 +87,8 @@ impl Ledger {
     }
 
     async fn balance(&self, account: Uuid) -> Result<i64> {
-        let query = "SELECT coalesce(sum(CASE type WHEN 'credit' THEN amount ELSE -amount END), 0)::bigint \
-                     FROM billing_transactions WHERE account_id = $1";
+        let query = "SELECT coalesce(sum(CASE type WHEN 'credit' THEN amount ELSE -amount END), \
+            0)::bigint FROM billing_transactions WHERE account_id = $1";
         let row = self.0.query_one(query, &[&account]).await;
         Ok(row.context("cannot read a balance")?.get(0))
     }
@@ -130,8 +130,9 @@ impl Ledger {
             debit: Uuid::new_v4(),
             credit: Uuid::new_v4(),
         };
-        let statement = "INSERT INTO billing_transactions (id, account_id, type, source, amount, description) \
-                         VALUES ($1, $2, 'debit', $5, $6, 'rendering'), ($3, $4, 'credit', $5, $6, 'rendering')";
+        let statement = "INSERT INTO billing_transactions (id, account_id, type, source, amount, \
+            description) VALUES ($1, $2, 'debit', $5, $6, 'rendering'), ($3, $4, 'credit', $5, \
+            $6, 'rendering')";
         self.0
             .execute(
                 statement,

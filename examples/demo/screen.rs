@@ -95,7 +95,8 @@ impl Screen {
         } = tally;
         let reverts = given.len();
         self.line(&format!(
-            "\n{reverted} events tell of {reverts} reverts, of 2 entries each. All of it took {:.1} s.",
+            "\n{reverted} events tell of {reverts} reverts, of 2 entries each. All of it took \
+            {:.1} s.",
             took.as_secs_f64()
         ))?;
         let letters = match letters {

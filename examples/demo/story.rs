@@ -43,7 +43,8 @@ async fn what_succeeds(desk: &mut Desk, cast: &Cast) -> Result<Reverted> {
     let camel_case = Request::new("camelCase: orgId, usageId", &body);
     desk.ask(&camel_case, Expected::Reverted(50, 50)).await?;
 
-    let body = json!({"org_id": org, "project_id": "", "billing_id": account, "usage_id": sixty, "amount": "60"});
+    let body = json!({"org_id": org, "project_id": "", "billing_id": account, "usage_id": sixty,
+        "amount": "60"});
     let all_fields = Request::new("every field, project_id \"\"", &body);
     desk.ask(&all_fields, Expected::Reverted(60, 60)).await?;
 
@@ -132,7 +133,8 @@ async fn what_was_not_granted(desk: &mut Desk, cast: &Cast) -> Result<()> {
 async fn what_is_no_valid_request(desk: &mut Desk, cast: &Cast, first: &Reverted) -> Result<()> {
     let usage = cast.usages[6];
 
-    let body = json!({"org_id": cast.acme.org, "billing_id": Uuid::new_v4(), "usage_id": usage, "amount": 80});
+    let body = json!({"org_id": cast.acme.org, "billing_id": Uuid::new_v4(), "usage_id": usage,
+        "amount": 80});
     let unknown = Request::new("an unknown account of the org", &body);
     let not_found = Expected::Rejected("BILLING_ACCOUNT_NOT_FOUND");
     desk.ask(&unknown, not_found).await?;

@@ -1,6 +1,6 @@
 //! The name of the operator, for the record.
 
-/// Environment variables that may name the user. SUDO_USER comes first, because under sudo the
+/// Environment variables that may name the user. `SUDO_USER` comes first, because under sudo the
 /// others name root.
 const WHO: [&str; 3] = ["SUDO_USER", "USER", "LOGNAME"];
 

@@ -12,8 +12,8 @@ use backoff::backoff::Backoff as _;
 pub struct Backoff(ExponentialBackoff);
 
 impl Backoff {
-    /// Waits that double from about `first` to about `longest`, each off by up to a half at random, so
-    /// that a fleet doesn't return in step.
+    /// Waits that double from about `first` to about `longest`, each off by up to a half at random,
+    /// so that a fleet doesn't return in step.
     #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self(ExponentialBackoff {

@@ -23,7 +23,8 @@ pub struct CheckIds {
     pub key: &'static str,
 }
 
-/// Looks up each host, and connects to its port. One of several may be missing. Returns whether any can be reached.
+/// Looks up each host, and connects to its port. One of several may be missing. Returns whether any
+/// can be reached.
 pub async fn reach(words: CheckIds, servers: &[(String, u16)], checks: &mut Checks) -> bool {
     let mut named = Answers::default();
     let mut open = Answers::default();
@@ -56,7 +57,8 @@ pub async fn reach(words: CheckIds, servers: &[(String, u16)], checks: &mut Chec
         return false;
     }
     let remedy = format!(
-        "start the server there, have it listen on that address, open the firewall, or correct host and port in {key}"
+        "start the server there, have it listen on that address, open the firewall, or correct \
+        host and port in {key}"
     );
     open.tell(tcp, &remedy, checks);
     !open.good.is_empty()

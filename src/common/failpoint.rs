@@ -1,9 +1,10 @@
-//! The seams of a message's way, at which a test build can be told to crash: no unwinding, no goodbye.
+//! The seams of a message's way, at which a test build can be told to crash: no unwinding, no
+//! goodbye.
 //!
-//! Only with the feature `failpoints`, which a release build refuses; otherwise nothing is left of them. The
-//! variable `FAILPOINTS` names seams and when to crash there, as the crate `fail` reads it:
-//! `decided=3*off->return` lets the seam be passed three times; `received=return(marker)` crashes the process only
-//! with a body that contains the marker.
+//! Only with the feature `failpoints`, which a release build refuses; otherwise nothing is left of
+//! them. The variable `FAILPOINTS` names seams and when to crash there, as the crate `fail` reads
+//! it: `decided=3*off->return` lets the seam be passed three times; `received=return(marker)`
+//! crashes the process only with a body that contains the marker.
 
 #[cfg(all(feature = "failpoints", not(debug_assertions)))]
 compile_error!("the feature failpoints is for tests, and must not be in a release build");
@@ -22,7 +23,8 @@ pub const HALF_PUBLISHED: &str = "half-published";
 pub const PUBLISHED: &str = "published";
 /// All are confirmed; the batch is not acknowledged.
 pub const CONFIRMED: &str = "confirmed";
-/// The same of a batch with a retry or a dead letter: the message is on the rung and in the work queue.
+/// The same of a batch with a retry or a dead letter: the message is on the rung and in the work
+/// queue.
 pub const PASSED_ON: &str = "passed-on";
 /// The batch is settled.
 pub const SETTLED: &str = "settled";

@@ -1,7 +1,8 @@
 //! Text that a terminal, a file or a log can show: what does not print is spelled out.
 //!
-//! Pure. Strangers write names, reasons and messages. A control character steers a terminal, a bidirectional one turns a line
-//! around, a line separator begins another line, and what has no width hides.
+//! Pure. Strangers write names, reasons and messages. A control character steers a terminal, a
+//! bidirectional one turns a line around, a line separator begins another line, and what has no
+//! width hides.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -9,8 +10,8 @@ use std::fmt::Write;
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// Whether a character leaves ink: a letter, mark, number, punctuation or symbol that is not invisible by nature; or a
-/// plain space.
+/// Whether a character leaves ink: a letter, mark, number, punctuation or symbol that is not
+/// invisible by nature; or a plain space.
 #[must_use]
 pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {
@@ -44,8 +45,8 @@ pub fn coloured(text: &str) -> Cow<'_, str> {
     escaped(text, stays, |c, escaped| escaped.extend(c.escape_default()))
 }
 
-/// JSON, in one line or several, that means the same: what does not print stands in strings alone, and is spelled `\u202e`
-/// there, above U+FFFF as a pair of surrogates.
+/// JSON, in one line or several, that means the same: what does not print stands in strings alone,
+/// and is spelled `\u202e` there, above U+FFFF as a pair of surrogates.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
     let stays = |c| c == '\n' || is_printable(c);
@@ -79,11 +80,13 @@ fn escaped(
 mod tests {
     use super::*;
 
-    /// Controls (C0, DEL, C1), soft hyphen, no-break space, combining joiner, Arabic letter mark, Hangul filler, zero width,
-    /// bidirectional, separators of lines, words and paragraphs, variation selector, byte order mark, annotation, private,
-    /// unassigned, tag, noncharacter.
-    const SILENT: &str = "\0\t\u{1b}\u{7f}\u{85}\u{9b}\u{a0}\u{ad}\u{34f}\u{61c}\u{115f}\u{200b}\u{200d}\u{200e}\u{2028}\u{2029}\
-        \u{202e}\u{2066}\u{2060}\u{3164}\u{e000}\u{fe0f}\u{feff}\u{fff9}\u{378}\u{e0041}\u{10ffff}";
+    /// Controls (C0, DEL, C1), soft hyphen, no-break space, combining joiner, Arabic letter mark,
+    /// Hangul filler, zero width, bidirectional, separators of lines, words and paragraphs,
+    /// variation selector, byte order mark, annotation, private, unassigned, tag, noncharacter.
+    const SILENT: &str = "\0\t\u{1b}\u{7f}\u{85}\u{9b}\u{a0}\u{ad}\u{34f}\u{61c}\u{115f}\
+        \u{200b}\u{200d}\u{200e}\
+        \u{2028}\u{2029}\u{202e}\u{2066}\u{2060}\u{3164}\u{e000}\
+        \u{fe0f}\u{feff}\u{fff9}\u{378}\u{e0041}\u{10ffff}";
 
     #[test]
     fn unprintable_characters_are_escaped() {

@@ -91,7 +91,8 @@ impl DatabaseUrl {
             Some("require" | "verify-ca" | "verify-full") => true,
             Some(other) => {
                 return Err(format!(
-                    "has sslmode={other}; it must be one of: disable, prefer, require, verify-ca, verify-full"
+                    "has sslmode={other}; it must be one of: disable, prefer, require, verify-ca, \
+                    verify-full"
                 ));
             }
         };

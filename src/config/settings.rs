@@ -16,7 +16,8 @@ use super::types::{
 };
 use super::urls::AmqpUrls;
 
-/// The effective configuration. Fields are the keys of `config/revertd.toml`, where they are explained.
+/// The effective configuration. Fields are the keys of `config/revertd.toml`, where they are
+/// explained.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]

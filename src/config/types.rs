@@ -159,7 +159,9 @@ impl fmt::Display for Size {
 text_type!(Size, Size::parse);
 
 macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)*
+    }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name {
@@ -170,7 +172,10 @@ macro_rules! choice {
             fn parse(text: &str) -> Result<Self, String> {
                 match text {
                     $($text => Ok(Self::$variant),)*
-                    _ => Err(format!("is \"{text}\"; it must be one of: {}", [$($text),*].join(", "))),
+                    _ => {
+                        let known = [$($text),*].join(", ");
+                        Err(format!("is \"{text}\"; it must be one of: {known}"))
+                    }
                 }
             }
         }
@@ -225,8 +230,8 @@ pub struct CollectorUrl(String);
 
 impl CollectorUrl {
     fn parse(text: &str) -> Result<Self, String> {
-        let message = "must be the URL of a collector's OTLP/HTTP receiver, such as http://localhost:4318; \
-                     set credentials in OTEL_EXPORTER_OTLP_HEADERS";
+        let message = "must be the URL of a collector's OTLP/HTTP receiver, such as \
+            http://localhost:4318; set credentials in OTEL_EXPORTER_OTLP_HEADERS";
         let url = url::Url::parse(text).map_err(|_| message)?;
         if url.scheme() == "https" {
             return Err("must not be https: revertd sends spans without TLS; \

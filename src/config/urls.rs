@@ -59,7 +59,11 @@ impl AmqpUrls {
             url.given.username() == first.given.username() && url.given.path() == first.given.path()
         };
         if !urls.iter().all(same) {
-            return Err("has addresses of different users or virtual hosts; they must be nodes of one cluster".into());
+            return Err(
+                "has addresses of different users or virtual hosts; they must be nodes of \
+                one cluster"
+                    .into(),
+            );
         }
         let same =
             |url: &AmqpUrl| url.is_secure() == first.is_secure() && url.external == first.external;
@@ -174,8 +178,9 @@ impl AmqpUrl {
             .find(|(key, _)| FOREIGN.contains(&key.as_ref()))
         {
             return Err(format!(
-                "has {key}=, which revertd does not read from an address; set amqp.ca_file, amqp.cert_file, \
-                 amqp.key_file or amqp.password_file (a server's certificate is always verified)"
+                "has {key}=, which revertd does not read from an address; set amqp.ca_file, \
+                amqp.cert_file, amqp.key_file or amqp.password_file (a server's certificate is \
+                always verified)"
             ));
         }
         let external = match mechanism(&url).as_deref() {

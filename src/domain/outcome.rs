@@ -121,8 +121,8 @@ pub struct Code<'a> {
 }
 
 /// What is wrong with a request without an id, where the policy needs one.
-pub const ID_REQUIRED: &str = "is required with revert.policy = \"cumulative\", so that two partial reverts can be told \
-    from one that was sent twice";
+pub const ID_REQUIRED: &str = "is required with revert.policy = \"cumulative\", so that two \
+    partial reverts can be told from one that was sent twice";
 
 impl From<RefusalReason> for Refusal {
     fn from(reason: RefusalReason) -> Self {

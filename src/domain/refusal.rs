@@ -1,4 +1,5 @@
-//! The table of refusals and failures: reason, code, message, stored or not, in order of precedence.
+//! The table of refusals and failures: reason, code, message, stored or not, in order of
+//! precedence.
 //!
 //! Pure. Everything that is said of a reason elsewhere is derived from this table or is checked
 //! against it by a test: the events, the HTTP statuses, the labels of the metrics, the lists of the
@@ -67,8 +68,8 @@ rows! {
         is_denied: false,
         is_stored: false,
         message: "the request breaks the rules of its fields",
-        when: "a field is missing, has the wrong form or is out of range; every violation is listed \
-            in a `google.rpc.BadRequest`",
+        when: "a field is missing, has the wrong form or is out of range; every violation is \
+            listed in a `google.rpc.BadRequest`",
     }
     OrgNotGranted {
         reason: "ORG_NOT_GRANTED",

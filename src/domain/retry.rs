@@ -125,7 +125,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_ladder_ends_and_names_only_existing_rungs(
-            rungs in 0u64..9, retries in 0u32..20, attempts in any::<u32>(), max in any::<Option<u32>>(),
+            rungs in 0u64..9, retries in 0u32..20, attempts in any::<u32>(),
+                max in any::<Option<u32>>(),
         ) {
             let ladder = ladder(rungs, retries);
             for cause in [RetryCause::UsageNotFound, RetryCause::Failed] {

@@ -83,7 +83,8 @@ impl Problem {
     }
 
     pub fn wrong_path() -> Self {
-        let message = "there is nothing at this path; requests go to POST /v1beta1/organizations/billing/usages/revert";
+        let message = "there is nothing at this path; requests go to POST \
+            /v1beta1/organizations/billing/usages/revert";
         Self::new(
             StatusCode::NOT_FOUND,
             RpcCode::NotFound,
@@ -111,8 +112,8 @@ impl Problem {
     }
 
     pub fn barred() -> Self {
-        let message = "the client may not use the broker's virtual host; its operator can let it: rabbitmqctl \
-                       set_permissions, as the documentation lists under Permissions";
+        let message = "the client may not use the broker's virtual host; its operator can let it: \
+            rabbitmqctl set_permissions, as the documentation lists under Permissions";
         Self::new(
             StatusCode::FORBIDDEN,
             RpcCode::PermissionDenied,
@@ -122,8 +123,8 @@ impl Problem {
     }
 
     pub fn publish_not_permitted() -> Self {
-        let message = "the client may not write to the request exchange; the broker's operator can let it: \
-                       rabbitmqctl set_permissions, as the documentation lists under Permissions";
+        let message = "the client may not write to the request exchange; the broker's operator \
+            can let it: rabbitmqctl set_permissions, as the documentation lists under Permissions";
         Self::new(
             StatusCode::FORBIDDEN,
             RpcCode::PermissionDenied,
@@ -134,7 +135,8 @@ impl Problem {
 
     pub fn not_json() -> Self {
         let (status, reason) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE");
-        let message = "the body must be JSON, and sent as it is, with the header Content-Type: application/json";
+        let message = "the body must be JSON, and sent as it is, with the header Content-Type: \
+            application/json";
         Self::new(status, RpcCode::InvalidArgument, reason, message)
     }
 
@@ -200,8 +202,8 @@ impl Problem {
 
     /// The same answer whether or not the broker knows the id.
     pub fn too_many_guesses(wait: Duration) -> Self {
-        let message = "too many wrong secrets of this id came from this address; ask again after the seconds that the \
-                       header Retry-After names";
+        let message = "too many wrong secrets of this id came from this address; ask again after \
+            the seconds that the header Retry-After names";
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self {
             retry_after: Some(wait.as_secs() + 1),
@@ -236,26 +238,26 @@ impl Problem {
     }
 
     pub fn unroutable() -> Self {
-        let message = "not taken: no queue is bound to the request exchange; its operator starts `revertd worker` \
-                       once, which declares it";
+        let message = "not taken: no queue is bound to the request exchange; its operator starts \
+            `revertd worker` once, which declares it";
         Self::unavailable("NO_WORK_QUEUE", message)
     }
 
     pub fn full() -> Self {
-        let message = "a queue refused it: the work queue is full, or another one that is bound to the request exchange; ask \
-                       again later, with its request_id as Idempotency-Key";
+        let message = "a queue refused it: the work queue is full, or another one that is bound \
+            to the request exchange; ask again later, with its request_id as Idempotency-Key";
         Self::unavailable("WORK_QUEUE_FULL", message)
     }
 
     pub fn lost() -> Self {
-        let message = "the connection to the broker was lost, and the request may have been taken: ask again with \
-                       its request_id as Idempotency-Key, which gives its answer";
+        let message = "the connection to the broker was lost, and the request may have been \
+            taken: ask again with its request_id as Idempotency-Key, which gives its answer";
         Self::unavailable("OUTCOME_UNKNOWN", message)
     }
 
     pub fn no_answer() -> Self {
-        let message = "no answer came in time, and the request goes on: ask again with its request_id as \
-                       Idempotency-Key, which gives its answer";
+        let message = "no answer came in time, and the request goes on: ask again with its \
+            request_id as Idempotency-Key, which gives its answer";
         Self::new(
             StatusCode::GATEWAY_TIMEOUT,
             RpcCode::DeadlineExceeded,

@@ -36,7 +36,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let failed = |what: String| {
         let path = path.display();
         format!(
-            "gateway.cert_file: {path} {what}; it must hold the certificate, and those of its issuers, as PEM"
+            "gateway.cert_file: {path} {what}; it must hold the certificate, and those of its \
+            issuers, as PEM"
         )
     };
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);

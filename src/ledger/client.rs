@@ -24,16 +24,19 @@ use crate::config::{Policy, Settings};
 /// Longest that the server works on a statement; after it the batch is tried again.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest that a statement's answer is waited for; a connection that is silent for longer is given up.
+/// Longest that a statement's answer is waited for; a connection that is silent for longer is given
+/// up.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Longest wait for the server to take a request to cancel a statement.
 pub(crate) const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes a record of no meaning to the log, so that its commit waits for what every commit waits for.
+/// Writes a record of no meaning to the log, so that its commit waits for what every commit waits
+/// for.
 pub(crate) const COMMIT_NOTHING: &str = "SELECT pg_logical_emit_message(true, 'revertd', '')";
 
-/// Batches that are looked up in full after a conflict: each costs a statement, and a line in the server's log.
+/// Batches that are looked up in full after a conflict: each costs a statement, and a line in the
+/// server's log.
 pub(crate) const CONTENDED_BATCHES: u32 = 100;
 
 /// The statement `apply` for each way to look.
@@ -61,7 +64,8 @@ impl Statements {
     }
 }
 
-/// Connections to the database: open ones, those of them that are free, the most there may be, and how many wait for one.
+/// Connections to the database: open ones, those of them that are free, the most there may be, and
+/// how many wait for one.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct Connections {
@@ -80,7 +84,8 @@ pub struct Ledger {
     pub(crate) pool: Pool,
     pub(crate) encryption: Encryption,
     pub(crate) host: String,
-    /// Longest that a statement's answer is waited for; a connection that is silent for longer is given up.
+    /// Longest that a statement's answer is waited for; a connection that is silent for longer is
+    /// given up.
     pub(crate) answer_timeout: Duration,
     pub(crate) statements: Statements,
     /// Batches that are still to be looked up in full, since another writer was in the way of one.
@@ -95,8 +100,8 @@ pub struct Ledger {
     pub(crate) locks: Arc<Locks>,
     /// How long a lock is waited for until it is the request's failure.
     pub(crate) lock_timeout: Duration,
-    /// Requests for which there was no room since something was last written: as many as it takes to tell that there is
-    /// none at all.
+    /// Requests for which there was no room since something was last written: as many as it takes
+    /// to tell that there is none at all.
     pub(crate) without_room: Arc<Mutex<WithoutRoom>>,
 }
 
@@ -140,8 +145,9 @@ impl Ledger {
         })
     }
 
-    /// Whether the server is in order: runs the statement without requests, then commits something that changes
-    /// nothing, since a server whose standby is missing runs statements and hangs in the commit.
+    /// Whether the server is in order: runs the statement without requests, then commits something
+    /// that changes nothing, since a server whose standby is missing runs statements and hangs in
+    /// the commit.
     ///
     /// # Errors
     /// Where the database can't work at present.
@@ -201,8 +207,8 @@ impl Ledger {
         self.on_connection(deciding).await
     }
 
-    /// The same within bounds of its own for locks and for the statement. All of the transaction is sent at once, so that
-    /// a session is never left within one.
+    /// The same within bounds of its own for locks and for the statement. All of the transaction is
+    /// sent at once, so that a session is never left within one.
     pub(crate) async fn run_within(
         &self,
         params: &Params<'_>,
@@ -294,8 +300,8 @@ impl Ledger {
         self.contended.store(CONTENDED_BATCHES, Ordering::Relaxed);
     }
 
-    /// Works on a connection of the pool, within a time. One that failed may be dead, within a transaction, or
-    /// hold a plan that no longer fits: it is not used again.
+    /// Works on a connection of the pool, within a time. One that failed may be dead, within a
+    /// transaction, or hold a plan that no longer fits: it is not used again.
     pub(crate) async fn on_connection<T>(
         &self,
         work: impl AsyncFnOnce(&Object) -> Result<T, StatementError>,
@@ -311,8 +317,9 @@ impl Ledger {
             let cancel = client.cancel_token();
             drop(Object::take(client));
             if done.is_err() {
-                // None of the others is trusted either. What waits on the server, for a standby perhaps, would
-                // keep its place there for ever: nobody reads its answer, so nothing is taken for done.
+                // None of the others is trusted either. What waits on the server, for a standby
+                // perhaps, would keep its place there for ever: nobody reads its answer, so nothing
+                // is taken for done.
                 self.pool.retain(|_, _| false);
                 let cancelling = connect::cancel(cancel, &self.encryption);
                 let _ = timeout(CANCEL_TIMEOUT, cancelling).await;

@@ -74,8 +74,9 @@ impl Counters {
         let replays = Family::<ReplayLabels, Counter>::default();
         registry.register(
             "revertd_replays",
-            "Requests that came again: answered by the outcome that was stored before (of=\"outcome\"), or published again by \
-             revertd dead-letters replay (of=\"dead_letter\"); one may be both",
+            "Requests that came again: answered by the outcome that was stored before \
+            (of=\"outcome\"), or published again by revertd dead-letters replay \
+            (of=\"dead_letter\"); one may be both",
             replays.clone(),
         );
         let replays = |of| replays.get_or_create_owned(&ReplayLabels { of });
@@ -99,24 +100,28 @@ impl Counters {
             ),
             reply_to_refused: single(
                 "revertd_reply_to_refused",
-                "Requests whose reply_to is not allowed by amqp.reply_to_pattern, or is a queue of revertd's own: no copy is sent",
+                "Requests whose reply_to is not allowed by amqp.reply_to_pattern, or is a queue \
+                of revertd's own: no copy is sent",
             ),
             untrusted: single(
                 "revertd_untrusted_waits",
-                "Messages that were put to wait because the login that names their client is not in amqp.trusted_users",
+                "Messages that were put to wait because the login that names their client is not \
+                in amqp.trusted_users",
             ),
             waits: single(
                 "revertd_waits",
-                "Requests that were put on a rung without an attempt being counted: what came of them was refused by a queue, \
-                 or they were not tried",
+                "Requests that were put on a rung without an attempt being counted: what came of \
+                them was refused by a queue, or they were not tried",
             ),
             letters_dropped: single(
                 "revertd_letters_dropped",
-                "Dead letters of malformed requests that the dead-letter queue refused; they are lost, their events are not",
+                "Dead letters of malformed requests that the dead-letter queue refused; they are \
+                lost, their events are not",
             ),
             events_undelivered: single(
                 "revertd_events_undelivered",
-                "Events that a subscriber's queue refused to the end; they are in revertd's own queue",
+                "Events that a subscriber's queue refused to the end; they are in revertd's own \
+                queue",
             ),
             consumed_bytes: single(
                 "revertd_consumed_bytes",
@@ -244,7 +249,8 @@ impl fmt::Display for Counters {
         let unroutable = MessagingLabels::of("publish", &names.reply_exchange, UNROUTABLE);
         write!(
             f,
-            "reverted={} rejected={} retried={} dead_lettered={} redelivered={} unroutable={} replies_failed={}",
+            "reverted={} rejected={} retried={} dead_lettered={} redelivered={} unroutable={} \
+            replies_failed={}",
             self.reverted.get(),
             self.outcomes(REJECTED, &names.rejected),
             self.retries.iter().map(Counter::get).sum::<u64>(),
@@ -260,8 +266,8 @@ fn requests(registry: &mut Registry, names: &Names) -> Family<OutcomeLabels, Cou
     let requests = Family::<OutcomeLabels, Counter>::default();
     registry.register(
         "revertd_requests",
-        "Requests that were settled with an outcome: reverted, rejected or dead_lettered; one that is answered again counts \
-         again",
+        "Requests that were settled with an outcome: reverted, rejected or dead_lettered; one \
+        that is answered again counts again",
         requests.clone(),
     );
     for (outcome, reasons) in [
@@ -292,7 +298,8 @@ fn sent(registry: &mut Registry, names: &Names) -> Family<MessagingLabels, Count
     let sent = Family::<MessagingLabels, Counter>::default();
     registry.register(
         "messaging_client_sent_messages",
-        "Messages that were published: events, retries and dead letters; refused ones are published again",
+        "Messages that were published: events, retries and dead letters; refused ones are \
+        published again",
         sent.clone(),
     );
     let exchanges = [&names.reply_exchange, &names.dead_letter_exchange];

@@ -28,7 +28,8 @@ impl Collector for ProcessStatus {
             "Whether nothing is done, and why",
             &pauses,
         )?;
-        let database = matches!(&now.database, Some(DatabaseAnswer::Given(when)) if when.elapsed() <= ANSWER_HOLDS);
+        let database = matches!(&now.database,
+            Some(DatabaseAnswer::Given(when)) if when.elapsed() <= ANSWER_HOLDS);
         let up = [
             ([("server", "broker")], i64::from(now.broker_is_up())),
             ([("server", "database")], i64::from(database)),
@@ -46,7 +47,8 @@ impl Collector for ProcessStatus {
         )?;
         page.one(
             "revertd_oldest_unsettled_seconds",
-            "Age of the oldest request that was taken and not settled; it goes on while the pool is paused",
+            "Age of the oldest request that was taken and not settled; it goes on while the pool \
+            is paused",
             &now.oldest().as_secs_f64(),
         )?;
         let pool = |state| [POOL, ("db_client_connection_state", state)];
@@ -81,7 +83,8 @@ impl Collector for ProcessStatus {
         });
         page.several(
             "revertd_queue_messages",
-            "Messages ready in a queue, looked at every ten seconds; absent where it could not be looked at",
+            "Messages ready in a queue, looked at every ten seconds; absent where it could not be \
+            looked at",
             &depths.collect::<Vec<_>>(),
         )?;
         let bounds = now.queues.iter().map(|queue| {

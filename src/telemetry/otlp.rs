@@ -141,8 +141,8 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
     }
 }
 
-/// The exporter's way to the collector. It is called on a thread outside the runtime, so the work is
-/// done in the runtime.
+/// The exporter's way to the collector. It is called on a thread outside the runtime, so the work
+/// is done in the runtime.
 #[derive(Clone, Debug)]
 struct Post {
     runtime: Handle,

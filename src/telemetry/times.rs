@@ -56,7 +56,8 @@ impl Times {
         let statement = Pair::of(
             registry,
             "db_client_operation_duration_seconds",
-            "A batch's statement, with its repetitions where another writer was in the way, and the wait for a connection",
+            "A batch's statement, with its repetitions where another writer was in the way, and \
+            the wait for a connection",
             ["", "unavailable"].map(|error| StatementLabels::of("apply", error)),
         );
         let mut single = |name: &str, help: &str, histogram: Histogram| {
@@ -71,18 +72,20 @@ impl Times {
             ),
             waited: single(
                 "revertd_queue_wait_seconds",
-                "From the AMQP timestamp of a request, where it has one (whole seconds), to its first delivery",
+                "From the AMQP timestamp of a request, where it has one (whole seconds), to its \
+                first delivery",
                 Histogram::new(SECONDS),
             ),
             settled: single(
                 "revertd_request_duration_seconds",
-                "From a request's first delivery to its acknowledgement, waits on the ladder included",
+                "From a request's first delivery to its acknowledgement, waits on the ladder \
+                included",
                 Histogram::new(SECONDS),
             ),
             answered: single(
                 "revertd_publish_to_event_seconds",
-                "From the AMQP timestamp of a request, where it has one (whole seconds), to its acknowledgement, a moment \
-                 after its event was confirmed",
+                "From the AMQP timestamp of a request, where it has one (whole seconds), to its \
+                acknowledgement, a moment after its event was confirmed",
                 Histogram::new(SECONDS),
             ),
             process,

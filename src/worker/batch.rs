@@ -74,8 +74,8 @@ impl Worker {
         }
     }
 
-    /// Handles redelivered messages, one of which may have crashed a process: in parts, by the tries
-    /// that the crash journal has of them.
+    /// Handles redelivered messages, one of which may have crashed a process: in parts, by the
+    /// tries that the crash journal has of them.
     async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let journal = &shared.journal;

@@ -33,7 +33,8 @@ impl StepTimer {
 }
 
 impl BatchRecorder {
-    /// Begins with a batch that was just received. Traced messages continue under the batch's spans.
+    /// Begins with a batch that was just received. Traced messages continue under the batch's
+    /// spans.
     pub fn begin(shared: &Arc<Shared>, deliveries: &mut [Delivery]) -> Self {
         let telemetry = &shared.telemetry;
         let bytes = deliveries.iter().map(|delivery| delivery.body.len()).sum();

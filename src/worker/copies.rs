@@ -1,9 +1,9 @@
 //! Copies of events to the queues that requests name in `reply_to`.
 //!
-//! The event itself is confirmed on the reply exchange, so a lost copy does not hold up the request.
-//! Batches do not wait for copies. Copies to a direct reply-to have a connection of their own: a
-//! forged address makes the broker close the connection that publishes to it, a moment after the
-//! confirm.
+//! The event itself is confirmed on the reply exchange, so a lost copy does not hold up the
+//! request. Batches do not wait for copies. Copies to a direct reply-to have a connection of their
+//! own: a forged address makes the broker close the connection that publishes to it, a moment after
+//! the confirm.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,8 @@ impl CopySender {
         loop {
             let mut copies = Vec::new();
             tokio::select! {
-                count = self.waiting.recv_many(&mut copies, TOGETHER), if sending.len() < windows => {
+                count = self.waiting.recv_many(&mut copies, TOGETHER),
+                    if sending.len() < windows => {
                     if count == 0 {
                         break;
                     }

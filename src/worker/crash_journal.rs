@@ -1,10 +1,10 @@
 //! The crash journal: the tries of redelivered messages, written to the database before each try.
 //!
 //! A message that is delivered for the first time is not recorded. A redelivered message may have
-//! crashed the process. Each try of it is therefore counted before it begins, and each try has fewer
-//! messages than the one before. In the end the message is tried alone, while no other batch of the
-//! process is in work, so that a crash has one possible cause. A try that ends with a server's
-//! failure or a stop is not counted.
+//! crashed the process. Each try of it is therefore counted before it begins, and each try has
+//! fewer messages than the one before. In the end the message is tried alone, while no other batch
+//! of the process is in work, so that a crash has one possible cause. A try that ends with a
+//! server's failure or a stop is not counted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

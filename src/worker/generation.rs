@@ -248,7 +248,8 @@ impl Generations {
         }
     }
 
-    /// The exit of a worker task. If it panicked, its batch is delivered again and counts as a crash.
+    /// The exit of a worker task. If it panicked, its batch is delivered again and counts as a
+    /// crash.
     fn joined(&self, result: Result<Exit, JoinError>) -> Exit {
         result.unwrap_or_else(|error| {
             self.shared.journal.crashed();
@@ -261,7 +262,8 @@ impl Generations {
         })
     }
 
-    /// Waits until the broker takes messages again, with no message in flight. A stop ends the wait.
+    /// Waits until the broker takes messages again, with no message in flight. A stop ends the
+    /// wait.
     async fn await_unblocked(&self, broker: &Broker, blocked: &BrokerError) -> Exit {
         error!(event = "broker_unavailable", error = %blocked, "paused: the broker");
         self.shared.telemetry.status.paused(Pause::Broker, &blocked);

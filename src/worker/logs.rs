@@ -1,4 +1,5 @@
-//! Log lines that publishers and subscribers can cause: each kind at most once a minute, with a count.
+//! Log lines that publishers and subscribers can cause: each kind at most once a minute, with a
+//! count.
 
 use tracing::{debug, warn};
 
@@ -31,8 +32,8 @@ impl Logs {
                 event = "queue_refused",
                 messages,
                 to = first.target(),
-                "a queue refused messages: it is full, has no leader, or does not answer; make room in \
-                 it, or repair its cluster"
+                "a queue refused messages: it is full, has no leader, or does not answer; make \
+                room in it, or repair its cluster"
             );
         }
     }
@@ -62,8 +63,8 @@ impl Logs {
                 letters,
                 message_id,
                 client,
-                "the dead-letter queue is full: dead letters of malformed requests were dropped; make \
-                 room with `revertd dead-letters discard`"
+                "the dead-letter queue is full: dead letters of malformed requests were dropped; \
+                make room with `revertd dead-letters discard`"
             );
         }
     }
@@ -77,8 +78,8 @@ impl Logs {
                 events,
                 message_id,
                 client,
-                "a subscriber's queue refused events until the last retry; make room in it, then send \
-                 them again with `revertd events republish`"
+                "a subscriber's queue refused events until the last retry; make room in it, then \
+                send them again with `revertd events republish`"
             );
         }
     }
@@ -108,8 +109,9 @@ impl Logs {
                 client,
                 reply_to = queue,
                 event = "reply_to_refused",
-                "no copy was sent to reply_to: it is one of revertd's own queues, or does not match \
-                 amqp.reply_to_pattern; have the client name another queue, or widen the pattern"
+                "no copy was sent to reply_to: it is one of revertd's own queues, or does not \
+                match amqp.reply_to_pattern; have the client name another queue, or widen the \
+                pattern"
             );
         }
     }

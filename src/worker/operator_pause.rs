@@ -12,7 +12,8 @@ use crate::ledger::LedgerError;
 use crate::ledger::admin::control::FleetState;
 use crate::telemetry::Pause::Operator;
 
-/// The wait between two polls, off by up to a half at random, so that a fleet does not poll in step.
+/// The wait between two polls, off by up to a half at random, so that a fleet does not poll in
+/// step.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Returns once the fleet is paused. A transient error is logged and does not end the wait: while

@@ -19,8 +19,8 @@ pub enum WorkerError {
     Telemetry(#[from] TelemetryError),
     /// The stop took longer than `worker.shutdown_timeout`. Unsettled messages are delivered again.
     #[error(
-        "stopped before all messages in flight were settled (worker.shutdown_timeout); they will be \
-         delivered again"
+        "stopped before all messages in flight were settled (worker.shutdown_timeout); they will \
+        be delivered again"
     )]
     Unfinished,
 }

@@ -1,4 +1,5 @@
-//! The telemetry of the workers: counters, durations, status, spans, and the server that shows them.
+//! The telemetry of the workers: counters, durations, status, spans, and the server that shows
+//! them.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -5,7 +5,9 @@ use graph::Graph;
 use source::Source;
 
 mod graph;
+mod line_length;
 mod log_codes;
+mod messages;
 mod source;
 mod test_names;
 

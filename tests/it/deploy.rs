@@ -1,5 +1,5 @@
-//! What an operator is given beside the program: manifest, units, manual pages, completions, and the pages that name its
-//! commands and keys.
+//! What an operator is given beside the program: manifest, units, manual pages, completions, and
+//! the pages that name its commands and keys.
 
 use std::process::Output;
 use std::time::Duration;

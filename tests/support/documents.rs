@@ -14,7 +14,8 @@ use super::Message;
 
 pub mod answers;
 
-/// Levels of a header's value that are looked at; tests send some that are nested as deep as a frame allows.
+/// Levels of a header's value that are looked at; tests send some that are nested as deep as a
+/// frame allows.
 const DEPTH: usize = 4;
 
 static ASYNCAPI: LazyLock<Document> = LazyLock::new(|| Document::read("api/asyncapi.yaml"));
@@ -164,8 +165,8 @@ fn of_event(exchange: &str, letter: &Message) -> Vec<String> {
     complaints
 }
 
-/// The address of the channel that has messages of that type, and the message's name. Rejections of those who may not
-/// ask have a channel of their own.
+/// The address of the channel that has messages of that type, and the message's name. Rejections of
+/// those who may not ask have a channel of their own.
 fn channel_of(kind: &str, is_denied: bool) -> Option<(String, String)> {
     let channels = asyncapi().text["channels"].as_object().expect("channels");
     for (name, channel) in channels {

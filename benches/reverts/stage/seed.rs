@@ -26,7 +26,8 @@ impl Stage {
             "INSERT INTO organizations (id, name) SELECT uuid_generate_v5(uuid_nil(), 'org' || i), i
              FROM generate_series(0, {accounts} - 1) i;
              INSERT INTO billing_customers (id, org_id, name, email)
-             SELECT uuid_generate_v5(uuid_nil(), 'account' || i), uuid_generate_v5(uuid_nil(), 'org' || i), i, i
+             SELECT uuid_generate_v5(uuid_nil(), 'account' || i), uuid_generate_v5(uuid_nil(),
+                 'org' || i), i, i
              FROM generate_series(0, {accounts} - 1) i"
         ))
         .await
@@ -55,7 +56,8 @@ impl Stage {
         self.long(&history).await?;
         self.long(
             "SET maintenance_work_mem = '512MB';
-             ALTER TABLE billing_transactions ADD CONSTRAINT billing_transactions_pkey PRIMARY KEY (id);
+             ALTER TABLE billing_transactions ADD CONSTRAINT billing_transactions_pkey
+                 PRIMARY KEY (id);
              CREATE INDEX billing_transactions_account_id_idx ON billing_transactions (account_id);
              RESET maintenance_work_mem",
         )
@@ -85,9 +87,12 @@ impl Stage {
             within(LONG, "seeding", self.db.execute(insert, &[&some, &ids])).await?;
         }
         self.long(&format!(
-            "INSERT INTO revertd.outcomes (id, content, usage_id, org_id, account_id, amount, decided_at, usage_amount,
-                 reverted_before, transaction_id, platform_transaction_id, revert_no, cumulative, client, message_id)
-             SELECT o.id, gen_random_uuid(), o.usage, uuid_generate_v5(uuid_nil(), 'org' || o.n), o.account,
+            "INSERT INTO revertd.outcomes (id, content, usage_id, org_id, account_id, amount,
+                decided_at, usage_amount,
+                 reverted_before, transaction_id, platform_transaction_id, revert_no, cumulative,
+                     client, message_id)
+             SELECT o.id, gen_random_uuid(), o.usage, uuid_generate_v5(uuid_nil(), 'org' || o.n),
+                 o.account,
                  20, now(), 20, 0, o.entry, revertd.platform_leg(o.entry), 0, false, 'bench', o.i
              FROM (
                  SELECT u.*, revertd.entry_id(u.usage, 0, u.account) AS entry FROM (
@@ -97,20 +102,26 @@ impl Stage {
                  ) u OFFSET 0
              ) o;
              DROP TABLE identity;
-             INSERT INTO billing_transactions (id, account_id, type, source, amount, description, metadata, created_at)
-             SELECT leg.id, leg.account, leg.type, 'system.revert.api.usage', o.amount, 'Revert: a job',
-                 jsonb_build_object('job', 'render', 'revert_request_using', o.usage_id), o.decided_at
+             INSERT INTO billing_transactions (id, account_id, type, source, amount, description,
+                 metadata, created_at)
+             SELECT leg.id, leg.account, leg.type, 'system.revert.api.usage', o.amount,
+                 'Revert: a job',
+                 jsonb_build_object('job', 'render', 'revert_request_using', o.usage_id),
+                     o.decided_at
              FROM revertd.outcomes o CROSS JOIN LATERAL (VALUES
-                 (o.transaction_id, o.account_id, 'credit'), (o.platform_transaction_id, uuid_nil(), 'debit')
+                 (o.transaction_id, o.account_id, 'credit'), (o.platform_transaction_id,
+                     uuid_nil(), 'debit')
              ) leg (id, account, type)"
         ))
         .await?;
         self.long(
             "SET maintenance_work_mem = '512MB';
-             ALTER TABLE billing_transactions ADD CONSTRAINT billing_transactions_pkey PRIMARY KEY (id);
+             ALTER TABLE billing_transactions ADD CONSTRAINT billing_transactions_pkey
+                 PRIMARY KEY (id);
              CREATE INDEX billing_transactions_account_id_idx ON billing_transactions (account_id);
              ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_pkey PRIMARY KEY (id);
-             CREATE UNIQUE INDEX outcomes_revert_no ON revertd.outcomes (usage_id, revert_no) WHERE refusal IS NULL;
+             CREATE UNIQUE INDEX outcomes_revert_no ON revertd.outcomes (usage_id, revert_no)
+                 WHERE refusal IS NULL;
              RESET maintenance_work_mem",
         )
         .await?;
@@ -133,11 +144,15 @@ impl Stage {
 /// The statement for usages with the platform's legs, as Frontier writes them.
 fn legs(id: &str, accounts: u32, first: u32, last: u32) -> String {
     format!(
-        "INSERT INTO billing_transactions (id, account_id, type, source, amount, description, metadata)
-         SELECT {id}, uuid_generate_v5(uuid_nil(), 'account' || i % {accounts}), 'debit', 'api.usage', 20,
+        "INSERT INTO billing_transactions (id, account_id, type, source, amount, description,
+            metadata)
+         SELECT {id}, uuid_generate_v5(uuid_nil(), 'account' || i % {accounts}), 'debit',
+             'api.usage', 20,
              'a job', '{{\"job\": \"render\"}}' FROM generate_series({first}, {last}) i;
-         INSERT INTO billing_transactions (id, account_id, type, source, amount, description, metadata)
-         SELECT gen_random_uuid(), uuid_nil(), 'credit', 'api.usage', 20, 'a job', '{{\"job\": \"render\"}}'
+         INSERT INTO billing_transactions (id, account_id, type, source, amount, description,
+             metadata)
+         SELECT gen_random_uuid(), uuid_nil(), 'credit', 'api.usage', 20, 'a job',
+             '{{\"job\": \"render\"}}'
          FROM generate_series({first}, {last}) i"
     )
 }

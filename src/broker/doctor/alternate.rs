@@ -1,7 +1,8 @@
-//! Whether a request arrives whatever its routing key: the request exchange has its alternate exchange.
+//! Whether a request arrives whatever its routing key: the request exchange has its alternate
+//! exchange.
 //!
-//! An exchange that is declared with it has it for good. One that was there before gets it by a policy, which only the
-//! management API shows.
+//! An exchange that is declared with it has it for good. One that was there before gets it by a
+//! policy, which only the management API shows.
 
 use serde_json::Value;
 
@@ -37,14 +38,14 @@ pub async fn check(
         Ok(Some(set)) if set == wanted.as_str() => return checks.ok(ID, sound),
         Ok(Some(set)) => format!("{exchange} has another alternate exchange than {wanted}: {set}"),
         Ok(None) => format!(
-            "{exchange} has no alternate exchange: what is published to it by another routing key than {} is confirmed \
-             and dropped",
+            "{exchange} has no alternate exchange: what is published to it by another routing key \
+            than {} is confirmed and dropped",
             topology.request_key
         ),
         Err(error) => {
             let seen = format!(
-                "{exchange} may have no alternate exchange, so that what is published to it by another routing key than {} \
-                 is confirmed and dropped: {error}",
+                "{exchange} may have no alternate exchange, so that what is published to it by \
+                another routing key than {} is confirmed and dropped: {error}",
                 topology.request_key
             );
             return checks.warning(ID, seen, remedy(settings));

@@ -92,7 +92,8 @@ impl Greeting {
             checks.warning(
                 "amqp-version",
                 seen,
-                "revertd was made for RabbitMQ 3.10 to 4.x; with another broker nothing is known of what it guarantees",
+                "revertd was made for RabbitMQ 3.10 to 4.x; with another broker nothing is known \
+                of what it guarantees",
             );
             return;
         }
@@ -113,17 +114,22 @@ impl Greeting {
         if ours > usual {
             checks.warning(
                 "amqp-message-size",
-                format!("amqp.max_message_bytes is more than the {usual} bytes that this broker takes by default"),
+                format!(
+                    "amqp.max_message_bytes is more than the {usual} bytes that this broker \
+                    takes by default"
+                ),
                 "raise max_message_size in rabbitmq.conf, or lower amqp.max_message_bytes",
             );
         } else if usual > LARGE_MESSAGE {
             checks.skipped_until(
                 "amqp-message-size",
                 format!(
-                    "this broker takes messages of {usual} bytes by default, and does not tell its max_message_size; \
-                     each costs it as much memory, and the worker the time to read it"
+                    "this broker takes messages of {usual} bytes by default, and does not tell \
+                    its max_message_size; each costs it as much memory, and the worker the time \
+                    to read it"
                 ),
-                "unless rabbitmq.conf bounds them already, set max_message_size there, such as to 1048576",
+                "unless rabbitmq.conf bounds them already, set max_message_size there, such as to \
+                1048576",
             );
         } else {
             checks.ok(
@@ -136,8 +142,13 @@ impl Greeting {
         {
             checks.error(
                 "amqp-mechanism",
-                format!("the broker offers {} to log in, and amqp.url asks for EXTERNAL", self.mechanisms),
-                "rabbitmq-plugins enable rabbitmq_auth_mechanism_ssl, and auth_mechanisms.1 = EXTERNAL in rabbitmq.conf",
+                format!(
+                    "the broker offers {} to log in, and amqp.url asks for \
+                    EXTERNAL",
+                    self.mechanisms
+                ),
+                "rabbitmq-plugins enable rabbitmq_auth_mechanism_ssl, and auth_mechanisms.1 = \
+                EXTERNAL in rabbitmq.conf",
             );
         }
     }

@@ -100,7 +100,8 @@ fn feature_flags(flags: &Value, checks: &mut Checks) {
     if disabled.contains(&"quorum_queue") {
         checks.error(
             FLAGS,
-            "the feature flag quorum_queue is disabled, without which no queue of revertd's can be declared",
+            "the feature flag quorum_queue is disabled, without which no queue of revertd's can \
+            be declared",
             "rabbitmqctl enable_feature_flag quorum_queue",
         );
     } else if disabled.is_empty() {
@@ -126,7 +127,8 @@ mod tests {
 
     #[test]
     fn alarms_partitions_and_low_disk_are_reported() {
-        let sound = json!({"name": "a", "running": true, "mem_alarm": false, "disk_free_alarm": false,
+        let sound = json!({"name": "a", "running": true, "mem_alarm": false,
+            "disk_free_alarm": false,
             "partitions": [], "disk_free": 900_000_000_u64, "disk_free_limit": 50_000_000});
         for (key, value, status) in [
             ("running", json!(true), CheckStatus::Ok),

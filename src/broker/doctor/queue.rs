@@ -13,8 +13,8 @@ mod value;
 
 pub use info::{QueueInfo, QueueRole};
 
-/// Longest that a delivery may be in hand: a batch decides for two minutes at the worst and is refused by the broker
-/// for ten, and it waits for the batch before.
+/// Longest that a delivery may be in hand: a batch decides for two minutes at the worst and is
+/// refused by the broker for ten, and it waits for the batch before.
 const LONGEST_IN_HAND: Duration = Duration::from_mins(24);
 
 /// A broker's own limit where a queue has none, since 4.0.
@@ -90,7 +90,8 @@ impl QueueInfo<'_> {
         let kind = self.answer["type"].as_str().unwrap_or("unknown");
         if kind != "quorum" {
             let seen = format!(
-                "{self} is of type {kind}: what it dead-letters may be lost, and it may be on one node alone"
+                "{self} is of type {kind}: what it dead-letters may be lost, and it may be on one \
+                node alone"
             );
             found.error(id, seen, ValueSource::Queue.remedy());
         }
@@ -151,16 +152,17 @@ impl QueueInfo<'_> {
             QueueRole::Work if limit < READS => found.error(
                 id,
                 format!(
-                    "{self} gives a message up after {limit} deliveries, and each failure of a process or a server is \
-                     one for all that it holds"
+                    "{self} gives a message up after {limit} deliveries, and each failure of a \
+                    process or a server is one for all that it holds"
                 ),
-                "raise its delivery-limit in arguments and policies, to 1000000000 as `revertd worker` declares it: 4.0 and \
-                 later have 20 where none is set",
+                "raise its delivery-limit in arguments and policies, to 1000000000 as `revertd \
+                worker` declares it: 4.0 and later have 20 where none is set",
             ),
             QueueRole::Dead | QueueRole::Replies if limit < READS => found.warning(
                 id,
                 format!("{self} gives a message up that was looked at {limit} times"),
-                "raise its delivery-limit in arguments and policies: 4.0 and later have 20 where none is set",
+                "raise its delivery-limit in arguments and policies: 4.0 and later have 20 where \
+                none is set",
             ),
             QueueRole::Work | QueueRole::Rung { .. } | QueueRole::Dead | QueueRole::Replies => {}
         }
@@ -170,7 +172,8 @@ impl QueueInfo<'_> {
     fn dead_letters(&self, id: &'static str, to: Option<&str>, found: &mut Checks) {
         let Some((exchange, of_exchange)) = self.text("dead-letter-exchange") else {
             let seen = format!(
-                "{self} has no dead-letter exchange: what the worker rejects or the broker gives up is dropped"
+                "{self} has no dead-letter exchange: what the worker rejects or the broker gives \
+                up is dropped"
             );
             found.error(id, seen, ValueSource::Queue.remedy());
             return;
@@ -195,7 +198,8 @@ impl QueueInfo<'_> {
         self.refuses_when_full(id, found);
     }
 
-    /// Without it at-least-once becomes at-most-once in silence, and the oldest go where there is a bound.
+    /// Without it at-least-once becomes at-most-once in silence, and the oldest go where there is a
+    /// bound.
     fn refuses_when_full(&self, id: &'static str, found: &mut Checks) {
         for (overflow, source) in self.overflows() {
             if overflow != "reject-publish" {
@@ -219,17 +223,24 @@ impl QueueInfo<'_> {
             None => found.skipped_until(
                 id,
                 format!(
-                    "{self} has no consumer timeout of its own, and no API shows the broker's (30 minutes unless set); \
-                     it must be more than {} minutes",
+                    "{self} has no consumer timeout of its own, and no API shows the broker's (30 \
+                    minutes unless set); it must be more than {} minutes",
                     needed / 60_000
                 ),
                 "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
             ),
-            Some(given) if u128::try_from(given).is_ok_and(|given| given <= needed) => found.warning(
-                id,
-                format!("the broker takes back from {self} what was not acknowledged for {given} ms"),
-                format!("raise consumer-timeout to more than {needed} ms: a batch that waits for a full queue may take that long"),
-            ),
+            Some(given) if u128::try_from(given).is_ok_and(|given| given <= needed) => found
+                .warning(
+                    id,
+                    format!(
+                        "the broker takes back from {self} what was not acknowledged for {given} \
+                    ms"
+                    ),
+                    format!(
+                        "raise consumer-timeout to more than {needed} ms: a batch that waits for \
+                    a full queue may take that long"
+                    ),
+                ),
             Some(given) => found.ok(id, format!("{self} leaves a worker {given} ms")),
         }
     }

@@ -67,7 +67,8 @@ pub struct ClientConnection {
 /// The channel that requests are published on.
 struct ClientChannel {
     channel: ConfirmChannel,
-    /// Whether the broker settled anything on it: the exchange is there, and the client may write to it.
+    /// Whether the broker settled anything on it: the exchange is there, and the client may write
+    /// to it.
     proven: AtomicBool,
     /// Held until then, so that the first message is under way alone, and its failure is certain to
     /// be its own.
@@ -236,9 +237,10 @@ impl ClientConnection {
 
     /// What it means that the channel or the connection ended while the request was under way.
     ///
-    /// The broker works on a channel's messages in their order, closes it at the first that it can't take, and drops those
-    /// behind that. Those before it are taken, and their confirms may be lost with the channel. So of several of which
-    /// nothing was said, one is not taken, and nobody can say which; of one alone it is certain.
+    /// The broker works on a channel's messages in their order, closes it at the first that it
+    /// can't take, and drops those behind that. Those before it are taken, and their confirms may
+    /// be lost with the channel. So of several of which nothing was said, one is not taken, and
+    /// nobody can say which; of one alone it is certain.
     fn failed(&self, error: &lapin::Error, outgoing: &ClientChannel) -> RequestResult {
         let ErrorKind::ProtocolError(amqp) = error.kind() else {
             return RequestResult::Lost;
@@ -297,7 +299,8 @@ impl ClientChannel {
     }
 
     async fn publish(&self, message: RawMessage<'_>) -> Result<Confirm, PublishError> {
-        // Before it is written: a message that fails meanwhile must not take itself for the only one.
+        // Before it is written: a message that fails meanwhile must not take itself for the only
+        // one.
         self.unsettled.fetch_add(1, Ordering::SeqCst);
         let published = self.channel.publish_in_time(message).await;
         if published.is_ok() {

@@ -48,8 +48,8 @@ impl PublishLogin {
         properties::passed_on(read, client, claimed, &self.user, added, max_bytes)
     }
 
-    /// A dead letter's properties as it is published as a request again; `None` if they could not be
-    /// parsed.
+    /// A dead letter's properties as it is published as a request again; `None` if they could not
+    /// be parsed.
     pub(super) fn replayed(&self, letter: &QueuedMessage) -> Option<BasicProperties> {
         let (read, client) = (letter.properties.as_ref()?, &letter.client);
         let max_bytes = self.headers_max_bytes;

@@ -150,7 +150,8 @@ impl Publisher {
             of_probes,
         } = self.said_of(window, own_queue).await?;
         let mut returned = HashSet::new();
-        // A returned message hangs on whichever confirm comes next: only its own id tells whose it is.
+        // A returned message hangs on whichever confirm comes next: only its own id tells whose it
+        // is.
         for confirm in of_window.iter().flatten().chain(&of_probes) {
             if let Some(message) = &confirm.returned {
                 let id = message.message_id.clone();

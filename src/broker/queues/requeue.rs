@@ -10,7 +10,8 @@ use super::queue_reader::{GET_EMPTY, GET_OK, QueueReader};
 use crate::broker::error::BrokerError;
 use crate::broker::raw::wire;
 
-/// Longest wait for the queue to have letters back, and between two looks: the broker does not say so.
+/// Longest wait for the queue to have letters back, and between two looks: the broker does not say
+/// so.
 const BACK_TIMEOUT: Duration = Duration::from_secs(10);
 const BACK_POLL: Duration = Duration::from_millis(20);
 
@@ -31,8 +32,9 @@ impl QueueReader {
         if self.is_asking {
             self.skip_to(&[GET_OK, GET_EMPTY]).await?;
         }
-        // The broker hands acknowledgements to the queue a few at a time, and forgets those that it still has when the
-        // channel closes. Each of these questions is answered once what was handed over before it is done.
+        // The broker hands acknowledgements to the queue a few at a time, and forgets those that it
+        // still has when the channel closes. Each of these questions is answered once what was
+        // handed over before it is done.
         for _ in 0..if self.settled > 0 { 2 } else { 0 } {
             self.get().await?;
             self.skip_to(&[GET_OK, GET_EMPTY]).await?;
@@ -46,7 +48,8 @@ impl QueueReader {
             requeue: true,
         });
         self.send([AMQPClass::Basic(all)]).await?;
-        // The close alone would return them too, some time after it is answered: whoever looks next would miss them.
+        // The close alone would return them too, some time after it is answered: whoever looks next
+        // would miss them.
         let (back, until) = (self.taken - self.settled, Instant::now() + BACK_TIMEOUT);
         while self.others == 0 && self.count().await?.0 < back && Instant::now() < until {
             sleep(BACK_POLL).await;
@@ -54,7 +57,8 @@ impl QueueReader {
         Ok(())
     }
 
-    /// Asks for one more message. That there is none is told at once, even where deliveries to a consumer are on their way.
+    /// Asks for one more message. That there is none is told at once, even where deliveries to a
+    /// consumer are on their way.
     pub(crate) async fn get(&mut self) -> Result<(), BrokerError> {
         let get = basic::AMQPMethod::Get(basic::Get {
             queue: self.queue.as_str().into(),

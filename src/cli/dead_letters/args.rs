@@ -14,7 +14,8 @@ pub const WRONG_USAGE: u8 = 2;
 /// Which letters, and who is to answer for it.
 #[derive(Debug, Args)]
 pub struct Chosen {
-    /// Letters by their id: the request's message id, or at least 6 digits of the id that `list` prints.
+    /// Letters by their id: the request's message id, or at least 6 digits of the id that `list`
+    /// prints.
     #[arg(value_name = "ID", value_parser = filter::id)]
     pub ids: Vec<String>,
     /// Every letter.
@@ -43,8 +44,8 @@ pub struct Replay {
     /// At most so many letters a second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Also those that were no requests (reason `MALFORMED_REQUEST`): they only come back, unless the program has learned to
-    /// read them.
+    /// Also those that were no requests (reason `MALFORMED_REQUEST`): they only come back, unless
+    /// the program has learned to read them.
     #[arg(long)]
     pub include_malformed: bool,
     /// Why, for the record.
@@ -57,7 +58,8 @@ pub struct Discard {
     #[command(flatten)]
     pub chosen: Chosen,
     /// Why, for the record.
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run", value_parser = filter::why)]
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    #[arg(value_parser = filter::why)]
     pub why: Option<String>,
     /// Save the letters there first, whole, an object a line; the file must not exist.
     #[arg(long, value_name = "FILE")]

@@ -60,7 +60,7 @@ impl LetterCounts {
 
     pub fn json(&self) -> Vec<Value> {
         let groups = self.largest_first().into_iter();
-        let object = |((reason, client), count): (&(String, String), &u64)| json!({"letters": count, "reason": reason, "client": client});
+        let object = |((reason, client), letters): (&(String, String), &u64)| json!({"letters": letters, "reason": reason, "client": client});
         groups.map(object).collect()
     }
 

@@ -11,20 +11,22 @@ pub async fn open(settings: &Settings, body_bytes: u64) -> anyhow::Result<QueueR
     let browse = QueueReader::open(settings, queue, body_bytes).await?;
     if browse.others() > 0 {
         say!(
-            "revertd: {} other reader(s) of {queue} at this moment; the letters in their hands are not seen here",
+            "revertd: {} other reader(s) of {queue} at this moment; the letters in their hands \
+            are not seen here",
             browse.others()
         );
     }
     Ok(browse)
 }
 
-/// Says how many letters were counted and not read. Where there are such, what was read is not all, and the command fails.
+/// Says how many letters were counted and not read. Where there are such, what was read is not all,
+/// and the command fails.
 pub fn all_read(browse: &QueueReader) -> bool {
     let (missing, waiting) = (browse.missing(), browse.waiting());
     if missing > 0 {
         say!(
-            "revertd: {missing} of the {waiting} letters that were counted could not be read: others hold them or took \
-             them, or they expired meanwhile"
+            "revertd: {missing} of the {waiting} letters that were counted could not be read: \
+            others hold them or took them, or they expired meanwhile"
         );
     }
     missing == 0

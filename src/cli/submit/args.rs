@@ -38,7 +38,8 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "JSON", conflicts_with_all =
         ["usage_id", "amount", "billing_id", "org_id", "project_id", "reason"])]
     pub body: Option<String>,
-    /// The request's id: the same id again answers the same. Without one, a fresh one is made and printed.
+    /// The request's id: the same id again answers the same. Without one, a fresh one is made and
+    /// printed.
     #[arg(long, value_name = "ID", value_parser = message_id)]
     pub message_id: Option<String>,
     /// Attempts at most: 1 answers an unknown usage at once.
@@ -56,15 +57,17 @@ pub struct SubmitArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct FileArgs {
-    /// Requests from a file instead: a JSON object a line, or CSV with a header; the six fields, and `message_id`, optional.
+    /// Requests from a file instead: a JSON object a line, or CSV with a header; the six fields,
+    /// and `message_id`, optional.
     #[arg(long, value_name = "FILE", conflicts_with_all =
-        ["usage_id", "amount", "billing_id", "org_id", "project_id", "reason", "body", "message_id"])]
+        ["usage_id", "amount", "billing_id", "org_id", "project_id", "reason", "body",
+            "message_id"])]
     pub file: Option<PathBuf>,
     /// How the file is written. Without: by its ending, .csv or any other.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
-    /// What the ids of lines without a `message_id` begin with. The same file and batch again ask the same requests
-    /// again, which changes nothing; another batch asks new ones.
+    /// What the ids of lines without a `message_id` begin with. The same file and batch again ask
+    /// the same requests again, which changes nothing; another batch asks new ones.
     #[arg(long, value_name = "NAME", value_parser = batch)]
     pub batch: Option<String>,
     /// Go on without the lines that are no requests, instead of sending nothing.
@@ -80,8 +83,8 @@ pub struct FileArgs {
     #[arg(long, value_name = "N", value_parser =
         clap::value_parser!(u32).range(1..=10_000))]
     pub window: Option<u32>,
-    /// Write what was not reverted into this file, with its reason, as requests that can be sent again. It takes
-    /// that place at the end.
+    /// Write what was not reverted into this file, with its reason, as requests that can be sent
+    /// again. It takes that place at the end.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub failed: Option<PathBuf>,
 }

@@ -1,4 +1,5 @@
-//! `revertd submit --file FILE --dry-run`: what each request would come to, by the database; nothing is sent.
+//! `revertd submit --file FILE --dry-run`: what each request would come to, by the database;
+//! nothing is sent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -17,7 +18,8 @@ use crate::domain::outcome::{Decision, Verdict};
 use crate::domain::request::{Envelope, RevertRequest};
 use crate::ledger::Ledger;
 
-/// What is counted where an earlier line, tried in another transaction, would have taken of the usage.
+/// What is counted where an earlier line, tried in another transaction, would have taken of the
+/// usage.
 const DEPENDS: &str = "DEPENDS_ON_EARLIER_LINE";
 
 /// Requests that are tried in one transaction: few, since a worker on the same usage waits for it.

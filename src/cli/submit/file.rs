@@ -47,7 +47,8 @@ pub async fn run(
     let looked = look_through(&source)?;
     if looked.error > 0 && !of_file.skip_invalid {
         bail!(
-            "{} lines are no requests, and nothing was sent; correct them, or leave them out with --skip-invalid",
+            "{} lines are no requests, and nothing was sent; correct them, or leave them out with \
+            --skip-invalid",
             looked.error
         );
     }

@@ -12,7 +12,8 @@ pub struct Looked {
     pub good: u64,
     /// Lines that are no requests.
     pub error: u64,
-    /// Of them, those that only others show to be none: they have an id that another line has for something else.
+    /// Of them, those that only others show to be none: they have an id that another line has for
+    /// something else.
     clashing: HashSet<u64>,
     /// The last line; what was added to the file since was not looked at.
     last: u64,
@@ -80,8 +81,9 @@ pub fn look_through(source: &RequestSource) -> anyhow::Result<Looked> {
     }
     if repeated > 0 {
         say!(
-            "revertd: {repeated} lines ask the same as an earlier one under its id, and are answered as that is; give them a \
-             message_id of their own if they are to be requests of their own"
+            "revertd: {repeated} lines ask the same as an earlier one under its id, and are \
+            answered as that is; give them a message_id of their own if they are to be requests \
+            of their own"
         );
     }
     Ok(looked)

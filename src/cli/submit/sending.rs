@@ -1,4 +1,5 @@
-//! The requests of a file on their way: a window at a time, each waited for, and all accounted for at the end.
+//! The requests of a file on their way: a window at a time, each waited for, and all accounted for
+//! at the end.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -222,8 +223,8 @@ impl<'a> Sending<'a> {
             };
             let waited = humantime::format_duration(self.args.timeout);
             say!(
-                "revertd: {answer} within {waited}; is a worker running, is the fleet paused? What was sent waits in the \
-                 queue; run it again later"
+                "revertd: {answer} within {waited}; is a worker running, is the fleet paused? \
+                What was sent waits in the queue; run it again later"
             );
         }
         if self.is_interrupted {

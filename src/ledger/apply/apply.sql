@@ -190,7 +190,8 @@ looked_up AS (
     FROM (
         SELECT k.*, coalesce(NOT ($21 OR k.several OR k.contested) AND k.granted
             AND k.usage_refusal IS NULL AND k.named IS NULL
-            AND k.amount <= k.usage_amount AND (NOT $22 OR k.message_id IS NOT NULL), false) AS plain
+            AND k.amount <= k.usage_amount AND (NOT $22 OR k.message_id IS NOT NULL),
+                false) AS plain
         FROM (
             -- The rows of the table of refusals that depend only on the usage, in their order. A
             -- request that one of them refuses is not `plain`.
@@ -252,7 +253,8 @@ in_turn AS (
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), false)
             THEN 'AGAIN' ELSE c.refusal END
     FROM (
-        SELECT c.*, coalesce(c.refusal = ANY ($26::text[]) AND c.refusal <> 'REQUEST_ID_REUSED', true)
+        SELECT c.*, coalesce(c.refusal = ANY ($26::text[]) AND c.refusal <> 'REQUEST_ID_REUSED',
+            true)
             AS after_row_6
         FROM counted c WHERE c.contested
     ) c

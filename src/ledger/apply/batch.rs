@@ -7,17 +7,17 @@ use crate::domain::request::RevertRequest;
 use crate::ledger::client::Ledger;
 use crate::ledger::error::LedgerError;
 
-/// Rounds that decide nothing, for requests that a concurrent writer left undecided. One is the rule under contention;
-/// each further one needs another writer to be in the way again.
+/// Rounds that decide nothing, for requests that a concurrent writer left undecided. One is the
+/// rule under contention; each further one needs another writer to be in the way again.
 pub(crate) const ROUNDS: usize = 16;
 
 impl Ledger {
-    /// Decides `requests`, in their order, and writes what is decided. Answers each, in the same order;
-    /// requests that are one request get one answer.
+    /// Decides `requests`, in their order, and writes what is decided. Answers each, in the same
+    /// order; requests that are one request get one answer.
     ///
     /// # Errors
-    /// Where the database can't work at present; then some requests may be decided all the same, and
-    /// asking again answers them from what is stored.
+    /// Where the database can't work at present; then some requests may be decided all the same,
+    /// and asking again answers them from what is stored.
     pub async fn apply(&self, requests: &[RevertRequest]) -> Result<Vec<Decision>, LedgerError> {
         let mut pending = distinct(requests);
         let mut split = Split::new(self, pending.len());
@@ -33,7 +33,9 @@ impl Ledger {
         let decided = split.finish();
         let undecided = || {
             Decision::Failed(Failure::Unavailable(
-                "other writers, or other requests under its message_id, were decided first time and again".into(),
+                "other writers, or other requests under its message_id, were decided first time \
+                and again"
+                    .into(),
             ))
         };
         Ok(requests

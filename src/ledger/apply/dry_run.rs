@@ -17,8 +17,9 @@ use crate::ledger::error::{LedgerError, StatementError, classify};
 const TRIES: usize = 8;
 
 impl Ledger {
-    /// What [`Ledger::apply`] would answer to `requests` at this moment, in their order, each seeing those before it. Writes
-    /// nothing; concurrent writers on the same usages wait for it, some milliseconds.
+    /// What [`Ledger::apply`] would answer to `requests` at this moment, in their order, each
+    /// seeing those before it. Writes nothing; concurrent writers on the same usages wait for it,
+    /// some milliseconds.
     ///
     /// # Errors
     /// Where the database can't work at present, or the role may not write.

@@ -82,7 +82,8 @@ impl From<bool> for Lookup {
     }
 }
 
-/// Every request once, in the order of delivery. Each knows whether others under its id have other content.
+/// Every request once, in the order of delivery. Each knows whether others under its id have other
+/// content.
 pub(crate) fn distinct(requests: &[RevertRequest]) -> Vec<Pending<'_>> {
     let mut seen: HashMap<(Uuid, Uuid), usize> = HashMap::with_capacity(requests.len());
     let mut first_of: HashMap<Uuid, usize> = HashMap::with_capacity(requests.len());
@@ -207,8 +208,8 @@ impl<'a> Params<'a> {
 /// Namespace of Frontier's ids of entries that revert a usage.
 const FRONTIER: Uuid = Uuid::from_u128(0x9674_16d0_716e_4308_b58f_2468_ac14_f20a);
 
-/// The id of the first entry that reverts a usage, as `revertd.entry_id` computes it with n = 0, which takes PostgreSQL
-/// ten times as long.
+/// The id of the first entry that reverts a usage, as `revertd.entry_id` computes it with n = 0,
+/// which takes PostgreSQL ten times as long.
 fn first_entry(usage: Uuid, account: Uuid) -> Uuid {
     Uuid::new_v5(&FRONTIER, format!("{usage}:0:{account}").as_bytes())
 }

@@ -10,8 +10,8 @@ use crate::domain::outcome::{Decision, Entry, Failure, Outcome, Refusal, Verdict
 /// What a row says of a request: under which identity and content, and what was decided.
 pub type RowResult = ((Uuid, Uuid), Decision);
 
-/// Reads a row of the statement. One whose request is known, and the rest of which can't be read, is that request's
-/// failure: the others of its batch are decided.
+/// Reads a row of the statement. One whose request is known, and the rest of which can't be read,
+/// is that request's failure: the others of its batch are decided.
 pub fn answer(row: &tokio_postgres::Row) -> Result<RowResult, Error> {
     let key = (row.try_get(0)?, row.try_get(1)?);
     let decision = Row::read(row).map_or_else(
@@ -95,7 +95,7 @@ pub fn words(code: Option<i32>, message: Option<String>) -> Option<(i32, String)
 
 fn unknown(reason: &str) -> UnreadableRow {
     UnreadableRow::Refusal(format!(
-        "its outcome is stored as {reason}, which this version does not know, and without its words; the version that \
-         stored it, or a later one, tells it"
+        "its outcome is stored as {reason}, which this version does not know, and without its \
+        words; the version that stored it, or a later one, tells it"
     ))
 }

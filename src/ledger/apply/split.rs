@@ -125,8 +125,8 @@ impl<'a> Split<'a> {
         Ok(())
     }
 
-    /// What became of the requests. Where several had no room since something was last written, the server lacks it; one
-    /// alone may be at fault itself, and waits.
+    /// What became of the requests. Where several had no room since something was last written, the
+    /// server lacks it; one alone may be at fault itself, and waits.
     pub fn finish(mut self) -> Decided {
         let mut without_room = self.ledger.without_room();
         if self.decided.values().any(writes_entries) {
@@ -199,7 +199,8 @@ impl<'a> Split<'a> {
                 if waited_long || held_for >= self.ledger.lock_timeout {
                     Decision::Failed(failure)
                 } else {
-                    // A part waits for milliseconds: the lock may be another worker's, who is about to commit.
+                    // A part waits for milliseconds: the lock may be another worker's, who is about
+                    // to commit.
                     Decision::SetAside(failure, Aside::Untried)
                 }
             }

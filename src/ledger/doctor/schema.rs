@@ -38,8 +38,8 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
         } else if settings.database.migrate_on_start {
             let (role, database) = (&server.role, &server.database);
             let remedy = format!(
-                "GRANT CREATE ON DATABASE {database} TO {role}; or run `revertd migrate` as another \
-                 role"
+                "GRANT CREATE ON DATABASE {database} TO {role}; or run `revertd migrate` as \
+                another role"
             );
             checks.error("database-schema", seen, remedy);
         } else {

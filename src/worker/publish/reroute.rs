@@ -149,8 +149,8 @@ impl<'a> Rerouted<'a> {
         Ok(left)
     }
 
-    /// Puts deliveries at the end of the work queue while all rungs are full. This does not count as
-    /// an attempt.
+    /// Puts deliveries at the end of the work queue while all rungs are full. This does not count
+    /// as an attempt.
     pub async fn requeue(
         &mut self,
         left: Vec<usize>,
@@ -173,8 +173,8 @@ impl<'a> Rerouted<'a> {
         let returned = left.into_iter().map(|index| (index, Disposition::Returned));
         self.elsewhere.extend(returned);
         Ok(BrokerError::transient(
-            "every queue of topology.retry_queue_prefix is full, or without a leader; what had to wait is back in the \
-             work queue",
+            "every queue of topology.retry_queue_prefix is full, or without a leader; what had to \
+            wait is back in the work queue",
         ))
     }
 }

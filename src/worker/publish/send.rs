@@ -14,8 +14,8 @@ use crate::common::backoff::Backoff;
 use crate::domain::event::Event;
 use crate::telemetry;
 
-/// The longest time for which a worker keeps a batch whose messages no queue takes. It is well below
-/// the broker's acknowledgement timeout.
+/// The longest time for which a worker keeps a batch whose messages no queue takes. It is well
+/// below the broker's acknowledgement timeout.
 const HOLD_AT_MOST: Duration = Duration::from_mins(10);
 
 /// A channel to publish on, and the connections that open its successor.

@@ -1,4 +1,5 @@
-//! Every warning and every error in the log has an `event` code, and the runbook explains each code.
+//! Every warning and every error in the log has an `event` code, and the runbook explains each
+//! code.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -20,12 +20,12 @@ async fn archive(env: &TestEnv) {
 /// As if all of a usage had happened long ago, its entries with its outcomes.
 async fn age(env: &TestEnv, usage: Uuid) {
     let then = "date_trunc('day', now()) - interval '500 days'";
-    env
-        .sql(&format!(
-            "UPDATE revertd.outcomes SET decided_at = {then} WHERE usage_id = '{usage}';
-             UPDATE billing_transactions SET created_at = {then} WHERE metadata ->> 'revert_request_using' = '{usage}'"
-        ))
-        .await;
+    env.sql(&format!(
+        "UPDATE revertd.outcomes SET decided_at = {then} WHERE usage_id = '{usage}';
+             UPDATE billing_transactions SET created_at = {then}
+                 WHERE metadata ->> 'revert_request_using' = '{usage}'"
+    ))
+    .await;
 }
 
 /// How many outcomes of a usage are in place, and how many in the archive.
@@ -201,12 +201,12 @@ async fn status_and_republish_see_archived_outcomes() {
          AND has_table_privilege('{reader}', oid, 'SELECT')"
     );
     assert_eq!(env.count(&may_read).await, 1);
-    env
-        .sql(&format!(
-            "DELETE FROM billing_transactions WHERE type = 'credit' AND metadata ->> 'revert_request_using' = '{usage}';
+    env.sql(&format!(
+        "DELETE FROM billing_transactions WHERE type = 'credit'
+                AND metadata ->> 'revert_request_using' = '{usage}';
              DROP OWNED BY \"{reader}\"; DROP ROLE \"{reader}\""
-        ))
-        .await;
+    ))
+    .await;
     let (code, text) = verify();
     assert_eq!(code, Some(1));
     assert!(text.starts_with("CUSTOMER_LEG_MISSING outcome "), "{text}");

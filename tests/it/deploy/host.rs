@@ -1,4 +1,5 @@
-//! What a host without a cluster is given: units, sample configurations, and the compose stack's logins.
+//! What a host without a cluster is given: units, sample configurations, and the compose stack's
+//! logins.
 
 use std::collections::BTreeSet;
 

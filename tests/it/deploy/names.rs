@@ -1,4 +1,5 @@
-//! Every variable, key, command and option that the pages and the manifests name is one that the program has.
+//! Every variable, key, command and option that the pages and the manifests name is one that the
+//! program has.
 
 use std::collections::BTreeSet;
 
@@ -88,7 +89,8 @@ fn is_other(name: &str) -> bool {
     .any(|ending| name.ends_with(ending))
 }
 
-/// What is written as code: spans between backticks, and the lines of fenced blocks, continued ones joined.
+/// What is written as code: spans between backticks, and the lines of fenced blocks, continued ones
+/// joined.
 fn code(page: &str) -> Vec<String> {
     let mut found = Vec::new();
     let span = Regex::new("`([^`]+)`").expect("an expression");

@@ -1,5 +1,5 @@
-//! The generated parts of the pages: the configuration's keys, the commands' help, the refusals. With `UPDATE_DOCS=1` (`make
-//! docs-update`) the tests write them, otherwise they compare.
+//! The generated parts of the pages: the configuration's keys, the commands' help, the refusals.
+//! With `UPDATE_DOCS=1` (`make docs-update`) the tests write them, otherwise they compare.
 
 use std::fmt::Write;
 use std::fs;

@@ -68,7 +68,8 @@ fn anchor(heading: &str) -> String {
         .collect()
 }
 
-/// The file that a link of a page names, from the repository's root; `None` for a link that leaves the repository.
+/// The file that a link of a page names, from the repository's root; `None` for a link that leaves
+/// the repository.
 fn target(page: &str, file: &str) -> Option<String> {
     let mut path = PathBuf::from(page);
     if !file.is_empty() {
@@ -202,7 +203,8 @@ fn every_source_file_that_is_named_exists() {
     assert!(count > 50, "{count}");
 }
 
-/// Numbers of the lines of prose that are too long. A line that cannot be broken, such as a URL, may be.
+/// Numbers of the lines of prose that are too long. A line that cannot be broken, such as a URL,
+/// may be.
 fn too_long(text: &str) -> Vec<usize> {
     let unwrapped = parsed(text).unwrapped;
     let mut found = Vec::new();

@@ -1,4 +1,5 @@
-//! Names, arguments, types and reasons in asyncapi.yaml against the configuration, the broker and the program.
+//! Names, arguments, types and reasons in asyncapi.yaml against the configuration, the broker and
+//! the program.
 
 use std::collections::BTreeSet;
 

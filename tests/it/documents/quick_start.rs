@@ -1,5 +1,5 @@
-//! The sessions of docs/setup/quick-start.md, docs/clients/shell.md and docs/topics/authorization.md:
-//! each command prints what stands below it.
+//! The sessions of docs/setup/quick-start.md, docs/clients/shell.md and
+//! docs/topics/authorization.md: each command prints what stands below it.
 
 use regex::Regex;
 use tokio_postgres::SimpleQueryMessage;

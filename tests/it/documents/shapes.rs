@@ -1,4 +1,5 @@
-//! The schemas of asyncapi.yaml: as strict as the decoder, and strict enough to notice what is not as documented.
+//! The schemas of asyncapi.yaml: as strict as the decoder, and strict enough to notice what is not
+//! as documented.
 
 use revertd::domain::request::decode;
 use serde_json::{Value, json};
@@ -17,7 +18,8 @@ const IDS: &str = r#""11111111-1111-4111-8111-11111111111a" "11111111-1111-4111-
     "\u002011111111-1111-4111-8111-11111111111a" "11111111-1111-4111-8111-11111111111g""#;
 const AMOUNTS: &str = r#"1 0 -1 1.5 9223372036854775807 -9223372036854775808 9223372036854775808 "1" "0" "-1" "01" "1.0"
     "1e3" "+1" "\u00201" "1\n" "\u0663" "9223372036854775807" "9223372036854775808" "9223372036854775810"
-    "9300000000000000000" "10000000000000000000" "8999999999999999999" "9199999999999999999" "" null true [1] {}"#;
+    "9300000000000000000" "10000000000000000000" "8999999999999999999" "9199999999999999999" "" \
+        null true [1] {}"#;
 const REASONS: &str = r#""x" "" null "a\tb" "a\n" "\u0000" "\u007f" "\u0085" "\u00a0\u202e" 1 []"#;
 const NAMES: [&str; 8] = [
     "usage_id",

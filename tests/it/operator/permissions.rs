@@ -133,13 +133,13 @@ async fn a_worker_under_row_security_does_not_start() {
     let mut env = TestEnv::new().await;
     env.set("DATABASE__MIGRATE_ON_START", "false");
     let role = Role::worker(&env).await;
-    env
-        .sql(
-            "ALTER TABLE billing_transactions ENABLE ROW LEVEL SECURITY;
-             CREATE POLICY seen ON billing_transactions FOR SELECT USING (NOT metadata ? 'revert_request_using');
+    env.sql(
+        "ALTER TABLE billing_transactions ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY seen ON billing_transactions FOR SELECT
+                 USING (NOT metadata ? 'revert_request_using');
              CREATE POLICY added ON billing_transactions FOR INSERT WITH CHECK (true)",
-        )
-        .await;
+    )
+    .await;
     for command in ["worker", "doctor"] {
         let output = run(&env, &role, &[command]);
         let text = [output.stdout, output.stderr].concat();
@@ -485,7 +485,8 @@ async fn a_republisher_only_tells_again(env: &TestEnv, host: &Host) {
     drop_role(env, &teller).await;
 }
 
-/// A client can publish requests, and neither read nor write anything else; a consumer can only read the events.
+/// A client can publish requests, and neither read nor write anything else; a consumer can only
+/// read the events.
 async fn only_what_is_granted(env: &TestEnv, host: &Host) {
     for (user, exchange, may) in [
         ("client", "usage.reverts", true),

@@ -36,7 +36,9 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Mes
         format!("{}:0:{account}", usages[0]).as_bytes(),
     );
     let plain = |usage: Uuid, amount: i64| Request::revert(account, usage, amount);
-    let named = json!({"org_id": customer.org, "usage_id": usages[1], "amount": "7", "reason": "Grüße, \"Ω\" \\ 🦀"});
+    let named = json!({"org_id": customer.org, "usage_id": usages[1], "amount": "7",
+        "reason": "Grüße, \
+        \"Ω\" \\ 🦀"});
     let nameless = json!({"billing_id": account, "usage_id": usages[2], "amount": 1});
     let mut by_id = BTreeMap::new();
     for (request, verdict) in [
@@ -97,7 +99,8 @@ async fn every_stored_event_is_republished_byte_for_byte() {
         *under.entry(event.routing_key.clone()).or_insert(0) += 1;
     }
     assert_eq!(keys, json!(under));
-    let expected = json!({"published": true, "usage.reverted": 4, "usage.revert.rejected": 8, "unroutable": 0, "untold": 0,
+    let expected = json!({"published": true, "usage.reverted": 4, "usage.revert.rejected": 8,
+        "unroutable": 0, "untold": 0,
         "routing_keys": null, "of_further_keys": 0});
     assert_eq!((status, result), (0, expected));
     let again = receive_events(&env, &mut events, 12).await;

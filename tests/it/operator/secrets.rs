@@ -18,7 +18,10 @@ async fn no_log_line_contains_a_secret_or_a_body() {
     worker.ready().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let usage = env.usage(customer.account, 20).await;
-    let body = |id: &str, account| json!({"usage_id": id, "amount": 5, "billing_id": account, "reason": PAYLOAD, PAYLOAD: 1});
+    let body = |id: &str, account| {
+        json!({"usage_id": id, "amount": 5, "billing_id": account,
+        "reason": PAYLOAD, PAYLOAD: 1})
+    };
     let (usage, missing) = (usage.to_string(), uuid::Uuid::new_v4());
     let (good, invalid) = (
         body(&usage, customer.account),

@@ -7,8 +7,10 @@ use crate::common::check::{Check, CheckStatus};
 fn sound() -> Value {
     json!({"name": "q", "type": "quorum", "durable": true, "auto_delete": false, "exclusive": false,
         "members": ["a", "b", "c"], "online": ["a", "b", "c"], "effective_policy_definition": [],
-        "arguments": {"x-queue-type": "quorum", "x-max-length-bytes": 1_i64 << 30, "x-overflow": "reject-publish",
-            "x-delivery-limit": 1_000_000_000, "x-dead-letter-exchange": "dead", "x-dead-letter-routing-key": "dead",
+        "arguments": {"x-queue-type": "quorum", "x-max-length-bytes": 1_i64 << 30,
+            "x-overflow": "reject-publish",
+            "x-delivery-limit": 1_000_000_000, "x-dead-letter-exchange": "dead",
+                "x-dead-letter-routing-key": "dead",
             "x-dead-letter-strategy": "at-least-once"}})
 }
 

@@ -1,10 +1,12 @@
-//! What counts for a queue where its arguments and a policy both say something, and which of them to change.
+//! What counts for a queue where its arguments and a policy both say something, and which of them
+//! to change.
 
 use serde_json::Value;
 
 use super::info::QueueInfo;
 
-const RECREATE: &str = "delete the queue once it is empty, and have `revertd worker` declare it (topology.declare = true)";
+const RECREATE: &str = "delete the queue once it is empty, and have `revertd worker` declare it \
+    (topology.declare = true)";
 const POLICY: &str =
     "take that out of the policy (rabbitmqctl list_policies, list_operator_policies)";
 
@@ -39,8 +41,9 @@ impl QueueInfo<'_> {
         self.texts(key).last()
     }
 
-    /// What it does when it is full: the policy wins, unlike elsewhere. What the argument says comes after it, since it
-    /// counts once the policy is gone. Where neither says anything, the oldest are dropped.
+    /// What it does when it is full: the policy wins, unlike elsewhere. What the argument says
+    /// comes after it, since it counts once the policy is gone. Where neither says anything, the
+    /// oldest are dropped.
     pub fn overflows(&self) -> Vec<(&str, ValueSource)> {
         let mut said: Vec<_> = self.texts("overflow").collect();
         if said.is_empty() {

@@ -1,4 +1,5 @@
-//! What can be told of a message whose properties the client's parser refuses: read by hand, nothing believed to be text.
+//! What can be told of a message whose properties the client's parser refuses: read by hand,
+//! nothing believed to be text.
 
 /// What can be told of it.
 pub struct Unreadable {

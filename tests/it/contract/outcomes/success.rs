@@ -53,7 +53,8 @@ async fn a_revert_writes_both_legs_and_a_full_event() {
     assert_eq!(
         shown["data"],
         json!({
-            "request_id": "job-1", "usage_id": usage, "org_id": org, "billing_id": account, "amount": "5",
+            "request_id": "job-1", "usage_id": usage, "org_id": org, "billing_id": account,
+                "amount": "5",
             "reason": "the job \
                 failed", "transaction_id": id, "platform_transaction_id": platform.id,
             "usage_amount": "20", "reverted_total": "5", "remaining": "15",

@@ -80,7 +80,7 @@ async fn show_prints_the_dead_letter_and_the_ledger_state() {
     let (status, stdout, stderr) = dead_letters(&env, &["show", "\u{fffd}\u{fffd}"]);
     assert_eq!(status, 0, "{stderr}");
     assert!(
-        stdout.contains("can't be read") && stdout.contains("body, 2 bytes"),
+        stdout.contains("cannot be read") && stdout.contains("body, 2 bytes"),
         "{stdout}"
     );
     // One id, two requests; and none.

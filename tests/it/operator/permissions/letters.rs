@@ -134,8 +134,10 @@ async fn what_was_noted_stays(role: &Role) {
     for statement in [
         "UPDATE revertd.interventions SET why = 'x'",
         "DELETE FROM revertd.interventions",
-        "INSERT INTO revertd.interventions (action, done_by, chosen, done_as) VALUES ('replay', 'x', '{}', 'y')",
-        "INSERT INTO revertd.interventions (action, done_by, chosen, began_at) VALUES ('replay', 'x', '{}', now())",
+        "INSERT INTO revertd.interventions (action, done_by, chosen, done_as) VALUES ('replay', \
+        'x', '{}', 'y')",
+        "INSERT INTO revertd.interventions (action, done_by, chosen, began_at) VALUES ('replay', \
+        'x', '{}', now())",
         "DELETE FROM revertd.intervention_letters",
         "UPDATE revertd.intervention_letters SET client = 'x'",
         "DELETE FROM revertd.intervention_parts",

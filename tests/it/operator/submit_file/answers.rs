@@ -21,10 +21,14 @@ async fn each_line_is_answered_and_again_the_same() {
     );
     // Spelled in another way, and with an id of its own.
     let usage = lines[7]["usage_id"].as_str().expect("text").to_uppercase();
-    lines[7] = json!({"usageId": usage, "amount": "5", "billingId": customer.account, "message_id": "mine", "x": 1});
+    lines[7] = json!({"usageId": usage, "amount": "5", "billingId": customer.account,
+        "message_id": "mine", "x": 1});
     lines.push(json!({"usage_id": Uuid::new_v4(), "amount": 5, "org_id": customer.org}));
     let twice = lines[0]["usage_id"].clone();
-    lines.push(json!({"usage_id": twice, "amount": 6, "billing_id": customer.account, "message_id": "more"}));
+    lines.push(
+        json!({"usage_id": twice, "amount": 6, "billing_id": customer.account,
+        "message_id": "more"}),
+    );
     write(&file, &lines);
     let failed_to = [
         "--failed",

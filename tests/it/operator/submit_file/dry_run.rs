@@ -18,7 +18,8 @@ async fn invalid_lines_are_reported_before_publishing() {
     let text = format!(
         "{}\n\nrubbish\n{}\n{{\"usage_id\": \"x\", \"amount\": 0}}\n{{\"amount\": \"{}\"}}\n{}\n",
         lines[0],
-        json!({"usage_id": Uuid::new_v4(), "amount": 1, "billing_id": customer.account, "message_id": 7}),
+        json!({"usage_id": Uuid::new_v4(), "amount": 1, "billing_id": customer.account,
+            "message_id": 7}),
         "1".repeat(70_000),
         lines[1],
     );

@@ -91,7 +91,10 @@ async fn the_message_id_of_a_line_is_its_request_id() {
 async fn one_id_for_two_requests_is_refused() {
     let table = Table::new(3).await;
     let account = table.account;
-    let line = |id: &str, usage: usize| json!({"message_id": id, "usage_id": table.usages[usage], "amount": 5, "billing_id": account});
+    let line = |id: &str, usage: usize| {
+        json!({"message_id": id, "usage_id": table.usages[usage],
+        "amount": 5, "billing_id": account})
+    };
     let text = format!("{}\n{}\n{}\n", line("d", 0), line("d", 1), line("e", 2));
     let file = table.file("f.ndjson", &text);
     let (status, _, stderr) = submit(&table.env, &file, &[]);

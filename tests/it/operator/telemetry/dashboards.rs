@@ -1,5 +1,5 @@
-//! The dashboard, the alerts and the page on metrics name exactly the metrics that a worker exports.
-//! The runbook has every alert and every code of the log.
+//! The dashboard, the alerts and the page on metrics name exactly the metrics that a worker
+//! exports. The runbook has every alert and every code of the log.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -120,37 +120,4 @@ fn every_alert_has_a_runbook_section_and_a_test() {
         runbook.matches("\n### Revertd").count(),
         "sections without an alert"
     );
-}
-
-/// Codes of log lines in a source file.
-fn codes(text: &str) -> BTreeSet<String> {
-    let code = Regex::new(r#"\bevent = "([a-z_]+)""#).expect("a pattern");
-    let codes = code.captures_iter(text).map(|found| found[1].to_owned());
-    codes.collect()
-}
-
-#[test]
-fn every_log_event_has_its_row_in_the_runbook() {
-    let mut used = BTreeSet::new();
-    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("readable") {
-            let path = entry.expect("readable").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                used.extend(codes(&fs::read_to_string(&path).expect("UTF-8")));
-            }
-        }
-    }
-    assert!(used.contains("fatal") && used.len() > 4, "{used:?}");
-    let runbook = file("docs/operations/runbook.md");
-    let (_, rows) = runbook.split_once("<!-- events -->").expect("the table");
-    let (rows, _) = rows.split_once("<!-- /events -->").expect("its end");
-    let row = Regex::new(r"(?m)^\| `([a-z_]+)` \|").expect("a pattern");
-    let documented: BTreeSet<String> = row
-        .captures_iter(rows)
-        .map(|row| row[1].to_owned())
-        .collect();
-    assert_eq!(documented, used, "rows of the runbook, and codes in src");
 }

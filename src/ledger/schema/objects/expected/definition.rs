@@ -76,7 +76,8 @@ pub fn uncommented(sql: &str) -> String {
     lines.join("\n")
 }
 
-/// A function's body but for comments and white space; a condition but for parentheses and case as well.
+/// A function's body but for comments and white space; a condition but for parentheses and case as
+/// well.
 pub fn plain(kind: &str, text: &str) -> String {
     if kind == "function" {
         let text = uncommented(text);

@@ -17,15 +17,15 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn objects_of_migrations_are_read_in_any_spelling() {
-    let sql = "CREATE TABLE revertd.a (\n    id bigint PRIMARY KEY,\n    b uuid NOT NULL REFERENCES revertd.b,\n\
-        \x20   c text UNIQUE, -- not NOT NULL, is it\n    CONSTRAINT a_c CHECK (c <> 'b')\n);\n\
-        CREATE TABLE revertd.b (\n    x int,\n    y int,\n    PRIMARY KEY (x, y),\n    CONSTRAINT b_gone CHECK (true)\n);\n\
-        ALTER TABLE revertd.b DROP CONSTRAINT b_gone;\n\
-        CREATE UNIQUE INDEX a_once ON revertd.a (c, b) WHERE c IS NOT NULL;\n\
-        CREATE INDEX a_odd ON revertd.a (lower(c)) WHERE c IN ('x');\n\
-        CREATE CONSTRAINT TRIGGER a_chain AFTER INSERT OR UPDATE ON\n revertd.a FOR EACH ROW \
-        WHEN (NEW.id > 0) EXECUTE FUNCTION revertd.f();\n\
-        CREATE FUNCTION revertd.f() RETURNS trigger AS $fn$\nBEGIN\n  -- So.\n  RETURN NULL;\nEND\n$fn$;";
+    let sql = "CREATE TABLE revertd.a (\n    id bigint PRIMARY KEY,\n    b uuid NOT NULL \
+        REFERENCES revertd.b,\n\x20   c text UNIQUE, -- not NOT NULL, is it\n    CONSTRAINT a_c \
+        CHECK (c <> 'b')\n);\nCREATE TABLE revertd.b (\n    x int,\n    y int,\n    PRIMARY KEY \
+        (x, y),\n    CONSTRAINT b_gone CHECK (true)\n);\nALTER TABLE revertd.b DROP CONSTRAINT \
+        b_gone;\nCREATE UNIQUE INDEX a_once ON revertd.a (c, b) WHERE c IS NOT NULL;\nCREATE \
+        INDEX a_odd ON revertd.a (lower(c)) WHERE c IN ('x');\nCREATE CONSTRAINT TRIGGER a_chain \
+        AFTER INSERT OR UPDATE ON\n revertd.a FOR EACH ROW WHEN (NEW.id > 0) EXECUTE FUNCTION \
+        revertd.f();\nCREATE FUNCTION revertd.f() RETURNS trigger AS $fn$\nBEGIN\n  -- So.\n  \
+        RETURN NULL;\nEND\n$fn$;";
     let all = created(sql);
     let keys: Vec<_> = all.keys().map(ToString::to_string).collect();
     assert_eq!(

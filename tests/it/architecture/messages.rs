@@ -1,0 +1,93 @@
+//! The catalogue of messages: every sentence of the sources that a person may read, in one snapshot.
+//! A change of words shows in its diff. To accept one: `INSTA_UPDATE=always` before the test.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// The fewest words of a string that is taken for a sentence.
+const WORDS: usize = 3;
+
+#[test]
+fn every_message_is_in_the_catalogue() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut catalogue = String::new();
+    for (path, text) in files(&sources) {
+        let tokens: TokenStream = text.parse().expect("Rust");
+        let mut messages = Vec::new();
+        collect(tokens, &mut messages);
+        if messages.is_empty() {
+            continue;
+        }
+        let name = path.strip_prefix(&sources).expect("below src").display();
+        let _ = writeln!(catalogue, "{name}");
+        for message in messages {
+            let _ = writeln!(catalogue, "  {message}");
+        }
+    }
+    insta::assert_snapshot!(catalogue);
+}
+
+fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("tests.rs")
+        {
+            let text = fs::read_to_string(&path).expect("UTF-8");
+            files.insert(path, text);
+        }
+    }
+    files
+}
+
+/// The sentences of string literals, outside of attributes and of `mod tests`. Help texts are doc
+/// comments, which the pages of the commands show.
+fn collect(tokens: TokenStream, messages: &mut Vec<String>) {
+    let mut before = [String::new(), String::new()];
+    for token in tokens {
+        let text = token.to_string();
+        match token {
+            TokenTree::Group(group) => {
+                let in_attribute = before[1] == "#" && group.delimiter() == Delimiter::Bracket;
+                let of_error = group.stream().to_string().starts_with("error");
+                let in_tests = before == ["mod", "tests"];
+                if (!in_attribute || of_error) && !in_tests {
+                    collect(group.stream(), messages);
+                }
+            }
+            TokenTree::Literal(_) => {
+                let quoted = text.starts_with('"');
+                let sentence = joined(&text);
+                let is_sql = [
+                    "SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "SET ", "ALTER",
+                ];
+                let is_sql = is_sql
+                    .iter()
+                    .any(|word| sentence.starts_with(&format!("\"{word}")));
+                if quoted && !is_sql && sentence.split_whitespace().count() >= WORDS {
+                    messages.push(sentence);
+                }
+            }
+            TokenTree::Ident(_) | TokenTree::Punct(_) => {}
+        }
+        let [_, last] = before;
+        before = [last, text];
+    }
+}
+
+/// A literal on one line: a backslash at a line's end joins it with the next.
+fn joined(literal: &str) -> String {
+    let mut lines = literal.lines().map(str::trim_start);
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| match text.strip_suffix('\\') {
+        Some(start) => start.to_owned() + line,
+        None => text + " " + line,
+    })
+}
