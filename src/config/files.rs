@@ -51,13 +51,13 @@ impl HeldFile {
     pub(super) fn password(&self) -> Result<String, Diagnostic> {
         let invalid = |what: &str| {
             let problem = Diagnostic::new(format!("{} {what}", self.path));
-            problem.remedy("it must hold the password alone")
+            problem.remedy("it must hold only the password")
         };
         let text = std::str::from_utf8(&self.content).map_err(|_| invalid("is not UTF-8"))?;
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
-            return Err(invalid("holds an empty line"));
+            return Err(invalid("holds only a newline"));
         }
         if text.contains(['\n', '\r', '\0']) {
             return Err(invalid("holds more than one line"));

@@ -59,9 +59,11 @@ impl LetterCounts {
     }
 
     pub fn json(&self) -> Vec<Value> {
-        let groups = self.largest_first().into_iter();
-        let object = |((reason, client), letters): (&(String, String), &u64)| json!({"letters": letters, "reason": reason, "client": client});
-        groups.map(object).collect()
+        let mut all = Vec::new();
+        for ((reason, client), letters) in self.largest_first() {
+            all.push(json!({"letters": letters, "reason": reason, "client": client}));
+        }
+        all
     }
 
     fn largest_first(&self) -> Vec<(&(String, String), &u64)> {

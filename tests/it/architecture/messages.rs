@@ -1,5 +1,6 @@
-//! The catalogue of messages: every sentence of the sources that a person may read, in one snapshot.
-//! A change of words shows in its diff. To accept one: `INSTA_UPDATE=always` before the test.
+//! The catalogue of messages: every sentence of the sources that a person may read, in one
+//! snapshot. A change of words shows in its diff. To accept it, run the test with
+//! `INSTA_UPDATE=always`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -243,7 +243,7 @@ async fn tables_that_do_not_fit_are_reported() {
     )
     .await;
     assert!(
-        run(&env).contains("billing_transactions.invoice must be given"),
+        run(&env).contains("billing_transactions.invoice is required"),
         "{}",
         run(&env)
     );

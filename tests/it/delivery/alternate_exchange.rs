@@ -87,6 +87,6 @@ async fn without_declare_the_alternate_exchange_is_required() {
     env.set("TOPOLOGY__DECLARE", "false");
     let log = crate::operator::startup::refused(&env).await;
     assert!(log.contains(&env.name("any")), "{log}");
-    doctor(&env, &[]).says("amqp-topology", "error", &env.name("any"), "create it");
+    doctor(&env, &[]).says("amqp-topology", "error", &env.name("any"), "start a worker");
     env.teardown().await;
 }

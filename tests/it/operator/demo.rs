@@ -18,5 +18,5 @@ fn the_demo_shows_each_kind_of_request() {
     let text = String::from_utf8_lossy(&shown.stdout);
     let errors = String::from_utf8_lossy(&shown.stderr);
     assert!(shown.status.success(), "{text}\n{errors}");
-    assert!(text.contains("usage.reverted"), "{text}");
+    assert!(text.contains("21 requests: 7 reverted"), "{text}");
 }

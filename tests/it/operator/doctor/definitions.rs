@@ -11,58 +11,58 @@ const PLANTS: [(&str, &str, &str); 16] = [
         "DROP INDEX revertd.outcomes_revert_no;
          CREATE INDEX outcomes_revert_no ON revertd.outcomes (usage_id, revert_no) WHERE refusal \
          IS NULL",
-        "index outcomes_revert_no of revertd.outcomes is another",
+        "index outcomes_revert_no of revertd.outcomes differs from the migrations' definition",
         "migrations/",
     ),
     (
         "DROP INDEX revertd.grants_org;
          CREATE UNIQUE INDEX grants_org ON revertd.grants (client, org_id, granted_at) WHERE \
          org_id IS NOT NULL",
-        "index grants_org of revertd.grants is another",
+        "index grants_org of revertd.grants differs from the migrations' definition",
         "migrations/",
     ),
     (
         "DROP INDEX revertd.grants_every_org;
          CREATE UNIQUE INDEX grants_every_org ON revertd.grants (client) WHERE org_id IS NOT NULL",
-        "index grants_every_org of revertd.grants is another",
+        "index grants_every_org of revertd.grants differs from the migrations' definition",
         "migrations/",
     ),
     (
         "CREATE OR REPLACE FUNCTION revertd.check_chain() RETURNS trigger LANGUAGE plpgsql AS
          $$ BEGIN RETURN NULL; END $$",
-        "function revertd.check_chain is another",
+        "function revertd.check_chain differs from the migrations' definition",
         "CREATE OR REPLACE",
     ),
     (
         "CREATE OR REPLACE FUNCTION revertd.take(taken bigint, amount bigint, available bigint, \
             once boolean)
          RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT taken + amount'",
-        "function revertd.take is another",
+        "function revertd.take differs from the migrations' definition",
         "CREATE OR REPLACE",
     ),
     (
         "CREATE OR REPLACE FUNCTION revertd.give_way() RETURNS boolean LANGUAGE sql VOLATILE AS \
             'SELECT true'",
-        "function revertd.give_way is another",
+        "function revertd.give_way differs from the migrations' definition",
         "CREATE OR REPLACE",
     ),
     (
         "CREATE OR REPLACE FUNCTION revertd.entry_id(usage_id uuid, n bigint, account_id uuid) \
             RETURNS uuid
          LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS 'SELECT gen_random_uuid()'",
-        "function revertd.entry_id is another",
+        "function revertd.entry_id differs from the migrations' definition",
         "CREATE OR REPLACE",
     ),
     (
         "CREATE OR REPLACE FUNCTION revertd.uuid_v5(namespace uuid, name text) RETURNS uuid
          LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS 'SELECT namespace'",
-        "function revertd.uuid_v5 is another",
+        "function revertd.uuid_v5 differs from the migrations' definition",
         "CREATE OR REPLACE",
     ),
     (
         "CREATE OR REPLACE FUNCTION revertd.platform_leg(customer_leg uuid) RETURNS uuid
          LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS 'SELECT customer_leg'",
-        "function revertd.platform_leg is another",
+        "function revertd.platform_leg differs from the migrations' definition",
         "CREATE OR REPLACE",
     ),
     (
@@ -73,7 +73,7 @@ const PLANTS: [(&str, &str, &str); 16] = [
     (
         "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_within_usage;
          ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_within_usage CHECK (true)",
-        "constraint outcomes_within_usage of revertd.outcomes is another",
+        "outcomes_within_usage of revertd.outcomes differs from the migrations' definition",
         "migrations/",
     ),
     (
@@ -81,20 +81,20 @@ const PLANTS: [(&str, &str, &str); 16] = [
          ALTER TABLE revertd.outcomes ADD CONSTRAINT outcomes_once CHECK (refusal IS NOT NULL OR \
          cumulative
              OR coalesce(revert_no >= 0 AND reverted_before >= 0, false))",
-        "constraint outcomes_once of revertd.outcomes is another",
+        "constraint outcomes_once of revertd.outcomes differs from the migrations' definition",
         "migrations/",
     ),
     (
         "DROP TRIGGER outcomes_chain ON revertd.outcomes;
          CREATE CONSTRAINT TRIGGER outcomes_chain AFTER INSERT OR UPDATE ON revertd.outcomes
          FOR EACH ROW WHEN (false) EXECUTE FUNCTION revertd.check_chain()",
-        "trigger outcomes_chain of revertd.outcomes is another",
+        "trigger outcomes_chain of revertd.outcomes differs from the migrations' definition",
         "migrations/",
     ),
     (
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = \
             'revertd.outcomes_pkey'::regclass",
-        "constraint outcomes_pkey of revertd.outcomes is there, without",
+        "constraint outcomes_pkey of revertd.outcomes exists, but without effect",
         "REINDEX INDEX CONCURRENTLY revertd.outcomes_pkey;",
     ),
     (

@@ -61,7 +61,7 @@ async fn each_missing_grant_is_reported_as_its_statement() {
     report.says(
         "database-transactions",
         "skipped",
-        "no transactions but its own",
+        "only its own transactions",
         "GRANT pg_read_all_stats",
     );
     let name = &role.name;

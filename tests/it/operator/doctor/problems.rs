@@ -118,13 +118,13 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
     (
         "database-objects",
         "error",
-        "outcomes_once of revertd.outcomes is there, without",
+        "outcomes_once of revertd.outcomes exists, but without effect",
         "VALIDATE CONSTRAINT",
     ),
     (
         "database-objects",
         "error",
-        "outcomes_chain of revertd.outcomes is there, without",
+        "outcomes_chain of revertd.outcomes exists, but without effect",
         "ENABLE TRIGGER",
     ),
     (
@@ -142,7 +142,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
     (
         "database-objects",
         "error",
-        "grants_org of revertd.grants is there, without",
+        "grants_org of revertd.grants exists, but without effect",
         "REINDEX INDEX",
     ),
     (
