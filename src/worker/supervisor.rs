@@ -32,9 +32,11 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Work
         stop,
         backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
     };
+    let status = &shared.telemetry.status;
+    let polling = server.poll(&shared.settings, &shared.ledger, status);
     let result = tokio::select! {
         result = supervisor.run() => result,
-        never = server.poll(&shared) => match never {},
+        never = polling => match never {},
     };
     info!(event = "stopped", tally = %shared.telemetry.counters, "stopped");
     server.close().await;

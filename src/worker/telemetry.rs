@@ -8,7 +8,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::shared::Shared;
 use crate::broker;
 use crate::broker::Depths;
 use crate::config::Settings;
@@ -101,9 +100,14 @@ impl WorkerTelemetry {
 
 impl TelemetryServer {
     /// Polls the database and the queues, if the result is shown. Never returns.
-    pub async fn poll(&self, shared: &Shared) -> Infallible {
+    pub async fn poll(
+        &self,
+        settings: &Settings,
+        ledger: &Ledger,
+        status: &ProcessStatus,
+    ) -> Infallible {
         if self.listening.is_some() {
-            tokio::join!(ask_database(shared), look_at_queues(shared));
+            tokio::join!(ask_database(ledger, status), poll_queues(settings, status));
         }
         std::future::pending().await
     }
@@ -117,11 +121,10 @@ impl TelemetryServer {
 }
 
 /// Asks whether the database answers, unless a batch showed it.
-async fn ask_database(shared: &Shared) {
-    let status = &shared.telemetry.status;
+async fn ask_database(ledger: &Ledger, status: &ProcessStatus) {
     loop {
         if !status.database_answered_within(ASK_EVERY) {
-            match shared.ledger.answers(ASK_EVERY).await {
+            match ledger.answers(ASK_EVERY).await {
                 Ok(()) => status.database(Ok(())),
                 Err(error) => status.database(Err(&error)),
             }
@@ -130,23 +133,23 @@ async fn ask_database(shared: &Shared) {
     }
 }
 
-async fn look_at_queues(shared: &Shared) {
-    let mut depths = Depths::new(&shared.settings.amqp.url);
-    let configured = queues(&shared.settings);
+async fn poll_queues(settings: &Settings, status: &ProcessStatus) {
+    let mut depths = Depths::new(&settings.amqp.url);
+    let configured = queues(settings);
     let mut others = Vec::new();
     loop {
-        match broker::other_rungs(&shared.settings).await {
+        match broker::other_rungs(settings).await {
             Ok(found) => others = found,
             Err(error) => debug!(%error, "not seen"),
         }
-        let max_bytes = shared.settings.topology.retry_queue_max_bytes.bytes();
+        let max_bytes = settings.topology.retry_queue_max_bytes.bytes();
         let others = others
             .iter()
             .map(|name| depth(name, QueueKind::Retry, max_bytes));
         let mut queues: Vec<_> = configured.iter().cloned().chain(others).collect();
         let names: Vec<_> = queues.iter().map(|queue| queue.queue.clone()).collect();
         let seen = depths.look(&names).await;
-        shared.telemetry.status.broker_answered(seen.is_ok());
+        status.broker_answered(seen.is_ok());
         let seen = seen.unwrap_or_else(|error| {
             debug!(%error, "the queues can't be looked at");
             vec![None; names.len()]
@@ -154,7 +157,7 @@ async fn look_at_queues(shared: &Shared) {
         for (queue, messages) in queues.iter_mut().zip(seen) {
             queue.messages = messages;
         }
-        shared.telemetry.status.queues(queues);
+        status.queues(queues);
         sleep(LOOK_EVERY).await;
     }
 }
