@@ -9,7 +9,7 @@ use crate::domain::event::Event;
 use crate::domain::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict};
 use crate::domain::refusal::RefusalReason;
 use crate::domain::request::{
-    Claim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode,
+    ClientClaim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode,
 };
 use crate::domain::retry::{Ladder, RetryCause};
 
@@ -207,7 +207,7 @@ pub fn unread(envelope: &Envelope, identity: Uuid, crashes: u32, now: Timestamp)
 fn untrusted(
     envelope: &Envelope,
     body: &[u8],
-    claim: &Claim,
+    claim: &ClientClaim,
     ladder: &Ladder,
     now: Timestamp,
 ) -> Disposition {

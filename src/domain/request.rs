@@ -14,7 +14,7 @@ mod trace;
 pub use body::{
     Amount, Fields, Fragments, NAME_MAX_CHARS, REASON_MAX_CHARS, Reference, Undecodable, Violation,
 };
-pub use envelope::{Claim, Envelope};
+pub use envelope::{ClientClaim, Envelope};
 pub use fields::{NotOneText, decode, text_member};
 pub(crate) use identity::digest;
 pub use identity::{identity, reuse_identity};

@@ -79,7 +79,11 @@ impl Worker {
     async fn try_again(&mut self, mut batch: Batch, over: &CancellationToken) -> Result<(), Exit> {
         let shared = self.shared.clone();
         let journal = &shared.journal;
-        let messages: Vec<Uuid> = batch.deliveries.iter().map(Delivery::identity).collect();
+        let messages: Vec<Uuid> = batch
+            .deliveries
+            .iter()
+            .map(Delivery::message_identity)
+            .collect();
         let tries = journal.tries(&messages).await.map_err(Exit::Ledger)?;
         for delivery in batch.deliveries.iter_mut().zip(&messages) {
             let (delivery, message) = delivery;
@@ -197,13 +201,13 @@ impl Worker {
         let (envelope, body) = (&delivery.envelope, &delivery.body);
         let crashes = delivery.crashes;
         if crashes >= self.shared.settings.worker.max_crashes {
-            let identity = delivery.identity();
+            let identity = delivery.message_identity();
             return Reading::Done(disposition::unread(envelope, identity, crashes, now));
         }
         failpoint::hit_with(failpoint::READING, body);
         let max_bytes = amqp.max_message_bytes.bytes();
         if delivery.cut.is_some() {
-            let (identity, bytes) = (delivery.identity(), delivery.body_bytes());
+            let (identity, bytes) = (delivery.message_identity(), delivery.body_bytes());
             return disposition::too_large(envelope, identity, bytes, max_bytes, now);
         }
         let needs_client = self.shared.settings.needs_grants();

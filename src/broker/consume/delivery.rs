@@ -65,7 +65,7 @@ impl Delivery {
 
     /// The identity of the message: client, message id and body.
     #[must_use]
-    pub fn identity(&self) -> Uuid {
+    pub fn message_identity(&self) -> Uuid {
         match &self.cut {
             None => self.envelope.raw_identity(&self.body),
             Some(cut) => self.envelope.cut_identity(&cut.sha256),

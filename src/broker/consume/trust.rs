@@ -15,7 +15,7 @@ use crate::broker::properties::{
     ATTEMPTS, CLAIMED, CLIENT, FIRST_ATTEMPT_AT, REPLAYED, UNTRUSTED_SINCE, header, text,
 };
 use crate::config::Settings;
-use crate::domain::request::Claim;
+use crate::domain::request::ClientClaim;
 
 /// The longest chain of logins that name each other. Each login that a worker had while a message
 /// waited adds one.
@@ -33,7 +33,7 @@ pub struct Trust {
 pub struct Speakers {
     /// The client; if there is a claim, the login that makes it.
     pub client: String,
-    pub claim: Option<Claim>,
+    pub claim: Option<ClientClaim>,
 }
 
 impl Trust {
@@ -77,7 +77,7 @@ impl Trust {
         let since = header(properties, UNTRUSTED_SINCE).filter(|_| self.trusts(from));
         Speakers {
             client: client.clone(),
-            claim: (!claimed.is_empty()).then(|| Claim {
+            claim: (!claimed.is_empty()).then(|| ClientClaim {
                 names: claimed.to_vec(),
                 since: since.and_then(timestamp),
             }),

@@ -97,7 +97,7 @@ fn ladder_of(seconds: &[u64]) -> Ladder {
 fn claimed(since: Option<Timestamp>) -> Envelope {
     Envelope {
         client: "former".into(),
-        claim: Some(Claim {
+        claim: Some(ClientClaim {
             names: vec!["client".into()],
             since,
         }),

@@ -12,7 +12,7 @@ pub struct Envelope {
     /// The client that the broker authenticated; empty if the message has no `user_id`.
     pub client: String,
     /// The client that an untrusted login names in place of itself.
-    pub claim: Option<Claim>,
+    pub claim: Option<ClientClaim>,
     /// AMQP `message_id`, unless absent or empty.
     pub message_id: Option<String>,
     /// AMQP `correlation_id`, unless absent.
@@ -32,7 +32,7 @@ pub struct Envelope {
 
 /// The statement of an untrusted login that a message is another client's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct ClientClaim {
     /// A chain of logins, each of which names the next; the last is the client. Never empty.
     pub names: Vec<String>,
     /// The time since which the message waits for the login to be trusted, if it waited before.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::config::Settings;
 use crate::domain::outcome::Outcome;
 use crate::domain::request::{Amount, Fields, RevertRequest};
-use crate::ledger::apply::row::{Row, UnreadableRow};
+use crate::ledger::apply::row::{DecidedRow, UnreadableRow};
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 
@@ -159,9 +159,9 @@ impl Outcomes {
 }
 
 fn read(row: &tokio_postgres::Row) -> Result<Stored, UnreadableRow> {
-    let Row {
+    let DecidedRow {
         content, outcome, ..
-    } = Row::read(row)?;
+    } = DecidedRow::read(row)?;
     let amount = Amount::new(row.try_get(16)?);
     let fields = Fields {
         usage_id: row.try_get(15)?,

@@ -33,7 +33,7 @@
 --   $23 max_age      double precision  seconds after which a usage cannot be reverted; NULL: never
 --   $24 platform     uuid       the platform's own account
 --   $25 grants       boolean    whether a client needs a grant; otherwise every client has all
---   $26 reasons      text[]     reasons of refusals
+--   $26 reasons      text[]     reasons of the refusals that are stored
 --   $27 codes        integer[]  the code of each reason
 --   $28 messages     text[]     the message of each reason, which is stored with the refusal
 --

@@ -14,18 +14,18 @@ pub type RowResult = ((Uuid, Uuid), Decision);
 /// is that request's failure: the others of its batch are decided.
 pub fn answer(row: &tokio_postgres::Row) -> Result<RowResult, Error> {
     let key = (row.try_get(0)?, row.try_get(1)?);
-    let decision = Row::read(row).map_or_else(
+    let decision = DecidedRow::read(row).map_or_else(
         |error| {
             let text = format!("what is stored of it can't be read: {error}");
             Decision::Failed(Failure::RetriesExhausted(text))
         },
-        Row::decision,
+        DecidedRow::decision,
     );
     Ok((key, decision))
 }
 
 /// One decided request.
-pub struct Row {
+pub struct DecidedRow {
     /// With [`Outcome::id`], which request it was.
     pub content: Uuid,
     /// Whether it is decided; otherwise the usage may yet come.
@@ -46,7 +46,7 @@ pub enum UnreadableRow {
     Refusal(String),
 }
 
-impl Row {
+impl DecidedRow {
     /// Reads the columns in the order of the statement.
     pub fn read(row: &tokio_postgres::Row) -> Result<Self, UnreadableRow> {
         let reason: Option<&str> = row.try_get(2)?;
