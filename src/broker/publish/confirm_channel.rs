@@ -99,7 +99,8 @@ pub struct ConfirmChannel {
 }
 
 impl ConfirmChannel {
-    /// Opens a channel. A broker that confirms messages on other channels meanwhile is waited for.
+    /// Opens a channel. While the broker confirms messages on other channels of the connection, it is
+    /// waited for, up to [`CHANNEL_TIMEOUT`].
     pub async fn open(
         connection: &Connection,
         host: &str,
@@ -114,6 +115,7 @@ impl ConfirmChannel {
             Ok(channel)
         };
         tokio::pin!(opening);
+        let began = Instant::now();
         loop {
             let seen = confirms.count();
             match timeout(CONNECT_TIMEOUT, &mut opening).await {
@@ -121,7 +123,9 @@ impl ConfirmChannel {
                     let channel = channel?;
                     return Ok(Self { channel, confirms });
                 }
-                Err(_) if confirms.count() == seen => return Err(BrokerError::silent(host)),
+                Err(_) if confirms.count() == seen || began.elapsed() >= CHANNEL_TIMEOUT => {
+                    return Err(BrokerError::silent(host));
+                }
                 Err(_) => {}
             }
         }
