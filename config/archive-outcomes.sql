@@ -36,7 +36,7 @@ $$;
 CREATE INDEX IF NOT EXISTS outcomes_archive_id ON revertd.outcomes_archive (id);
 CREATE INDEX IF NOT EXISTS outcomes_archive_usage_id ON revertd.outcomes_archive (usage_id);
 
--- Whoever may read the outcomes may read those of the archive: `revertd verify` and `revertd
+-- A role that may read the outcomes may also read the archive: `revertd verify` and `revertd
 -- status` look into both.
 DO $$
 DECLARE

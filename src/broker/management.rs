@@ -31,7 +31,7 @@ const QUEUES_MAX: u32 = 100;
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Unanswered {
-    /// Nobody listens there, or it is no management API.
+    /// No server listens there, or it is no management API.
     NoPlugin(String),
     /// The login is not known, or may not ask that.
     Forbidden(String),

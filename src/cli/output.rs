@@ -17,12 +17,12 @@ pub enum Output {
     Json,
 }
 
-/// Prints lines to standard output. Whoever closed it has read enough.
+/// Prints lines to standard output. A closed pipe is no error.
 pub fn print(text: &str) -> std::io::Result<()> {
     printed(text).map(|_| ())
 }
 
-/// The same; `false` where nobody reads any more.
+/// Prints lines to standard output; `false` if the pipe is closed.
 pub fn printed(text: &str) -> std::io::Result<bool> {
     written(&printable::lines(text))
 }
@@ -32,7 +32,7 @@ pub fn print_json(object: &Value) -> std::io::Result<()> {
     printed_json(object).map(|_| ())
 }
 
-/// The same; `false` where nobody reads any more.
+/// Prints lines to standard output; `false` if the pipe is closed.
 pub fn printed_json(object: &Value) -> std::io::Result<bool> {
     written(&printable::json(&format!("{object}\n")))
 }
@@ -44,7 +44,7 @@ pub fn print_pretty(object: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes to standard output as it is; `false` where nobody reads any more.
+/// Writes bytes to standard output, unchanged; `false` if the pipe is closed.
 pub fn written(text: &str) -> std::io::Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout

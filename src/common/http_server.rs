@@ -93,7 +93,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     } else {
         TcpSocket::new_v6()?
     };
-    // Connections of an earlier process that linger keep nobody from the address.
+    // Lingering connections of an earlier process do not block the address.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
@@ -152,7 +152,7 @@ impl Server {
         let closed = LogLimit::default();
         loop {
             let place = places.clone().acquire_owned().await;
-            let place = place.expect("nobody closes the semaphore");
+            let place = place.expect("the semaphore is never closed");
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {

@@ -43,7 +43,7 @@ pub struct Entry {
     pub platform_transaction_id: Uuid,
     /// The amount that was once debited.
     pub usage_amount: i64,
-    /// What was given back of it, this entry included, whoever wrote it.
+    /// The part that is reverted, by any writer, including this entry.
     pub reverted_total: i64,
 }
 

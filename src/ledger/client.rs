@@ -188,7 +188,7 @@ impl Ledger {
         let client = client.map_err(|error| error::of_pool(&error, &self.host))?;
         let answered = timeout(limit, client.batch_execute("")).await;
         if !matches!(answered, Ok(Ok(()))) {
-            // Nobody else is to be given it.
+            // The pool must not hand it out again.
             drop(Object::take(client));
         }
         answered
@@ -318,8 +318,8 @@ impl Ledger {
             drop(Object::take(client));
             if done.is_err() {
                 // None of the others is trusted either. What waits on the server, for a standby
-                // perhaps, would keep its place there for ever: nobody reads its answer, so nothing
-                // is taken for done.
+                // perhaps, would keep its place there for ever: its answer is never read, so
+                // nothing is taken for done.
                 self.pool.retain(|_, _| false);
                 let cancelling = connect::cancel(cancel, &self.encryption);
                 let _ = timeout(CANCEL_TIMEOUT, cancelling).await;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::endpoint::NotReady;
 use crate::common::http_client::{self, HttpError, HttpLimits, HttpServer, Request, StatusCode};
 
-/// The limits of the question. Whoever calls `revertd health` waits a second longer.
+/// The limits of the question. A caller of `revertd health` should wait a second longer.
 const LIMITS: HttpLimits = HttpLimits {
     time: Duration::from_secs(4),
     body_bytes: 64 << 10,

@@ -46,7 +46,7 @@ pub async fn log_in(
     Box::pin(Connection::connector(uri, runtime, hand_over, properties)).await
 }
 
-/// The client's own reactor, but for the type of the sockets.
+/// lapin's reactor with another type of socket.
 #[derive(Clone, Debug)]
 struct Sockets(Tokio);
 

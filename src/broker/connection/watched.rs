@@ -28,7 +28,7 @@ impl WatchedConnection {
     pub fn new(connection: Connection) -> Self {
         let (sender, report) = watch::channel(Report::default());
         let mut events = connection.events_listener().boxed();
-        // Ends when the connection is gone, or nobody wants to know.
+        // Ends with the connection, or when no receiver is left.
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 sender.send_modify(|report| match event {
@@ -74,7 +74,7 @@ impl WatchedConnection {
     pub async fn unblocked(&self) {
         let mut report = self.report.clone();
         let over = |report: &Report| report.blocked.is_none() || report.error.is_some();
-        // An error: nobody reports any more, since the connection is gone.
+        // An error means that the connection ended.
         let _ = report.wait_for(over).await;
     }
 }

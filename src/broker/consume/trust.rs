@@ -166,7 +166,7 @@ mod tests {
     fn x_client_counts_only_from_trusted_logins() {
         let (own, both) = (trust("b", &[]), trust("b", &["a"]));
         for (from, client, claimed, marks, of_own, of_both) in [
-            // Nobody speaks for anybody else.
+            // No login names another client.
             ("p", None, &[][..], &[][..], "p", "p"),
             ("", None, &[], &[], "", ""),
             ("p", Some("c"), &[], &[], "p", "p"),
@@ -181,14 +181,14 @@ mod tests {
             ("a", Some("c"), &[], &[REPLAYED], "a: c", "c"),
             ("a", Some(""), &[], &RUNG, "a: ", ""),
             ("a", Some("c"), &[], &[], "a", "c"),
-            // What a publisher claims goes on being his word, whoever passes it on.
+            // A publisher's claim stays its own, whichever login passes it on.
             ("p", Some("c"), &[], &RUNG, "p: c", "p: c"),
             ("b", Some("p"), &["c"], &RUNG, "p: c", "p: c"),
             ("b", Some("a"), &["c"], &RUNG, "a: c", "c"),
             ("b", Some("a"), &["p", "c"], &RUNG, "a: p c", "p: c"),
             ("a", Some("p"), &["c"], &RUNG, "a: p c", "p: c"),
             ("p", Some("b"), &["a", "c"], &RUNG, "p: b a c", "p: b a c"),
-            // Nobody in particular is no worker: a worker says who it is.
+            // A message without a login is not from a worker: a worker sets user_id.
             ("", Some("b"), &["c"], &RUNG, "", ""),
             ("", Some("c"), &[], &RUNG, "", ""),
         ] {

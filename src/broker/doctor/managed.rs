@@ -98,7 +98,7 @@ async fn queue(
     }
 }
 
-/// Retry queues of another ladder, which no worker declares and nobody reads but the broker.
+/// Retry queues of another ladder, which no worker declares and only the broker reads.
 async fn other_rungs(management: &Management, settings: &Settings, checks: &mut Checks) {
     let found = match rungs::others(management, settings).await {
         Ok(found) => found,

@@ -71,7 +71,7 @@ fn tell(verb: &str, what: &str, asked: Result<(), BrokerError>, checks: &mut Che
         Err(error) if error.is_missing() => {
             checks.skipped(
                 ID,
-                format!("{what} is not there, so that nobody can say who may {verb} it"),
+                format!("{what} does not exist, so the permission to {verb} it is unknown"),
             );
         }
         Err(error) if error.is_forbidden() => checks.error(
@@ -122,8 +122,8 @@ async fn may_read(steps: &Steps<'_>, queue: &str) -> Result<(), BrokerError> {
     refused(asked)
 }
 
-/// Unbinds what nobody bound, a binding being another one with other arguments: to unbind takes the
-/// permissions that to bind takes, and what isn't there can be unbound.
+/// Unbinds a binding that does not exist, since a binding with other arguments is another one: to
+/// unbind takes the permissions that to bind takes, and what isn't there can be unbound.
 async fn may_bind(
     steps: &Steps<'_>,
     queue: &str,

@@ -76,7 +76,7 @@ impl QueueInfo<'_> {
         }
         if found.iter().all(|check| check.id != id) {
             let full = match self.role {
-                // Its events are in the database as well, and nobody may read it.
+                // Its events are also in the database, and the queue may have no reader.
                 QueueRole::Replies => "drops its oldest events when it is full, as it is meant to",
                 QueueRole::Work | QueueRole::Rung { .. } | QueueRole::Dead => "loses nothing",
             };
@@ -102,7 +102,7 @@ impl QueueInfo<'_> {
         }
         if let Some((_, source)) = self.number("expires") {
             let seen = format!(
-                "{self} is deleted when nobody uses it for a while, with what is in it (expires)"
+                "{self} is deleted with its messages when it is unused for a while (expires)"
             );
             found.error(id, seen, source.remedy());
         }

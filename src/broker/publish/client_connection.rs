@@ -1,6 +1,7 @@
-//! A client's own connection: what the broker lets it do is what it may.
+//! The connection of a gateway's client, under the client's own login, so that the broker's
+//! permissions apply to it.
 //!
-//! All requests of a client go over one channel, their confirms awaited beside each other. Id and
+//! All requests of a client share one channel, and their confirms are awaited concurrently. Id and
 //! secret are in `credentials.rs`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,19 +23,19 @@ use crate::broker::operation::Operation;
 use crate::broker::properties::{MAX_ATTEMPTS, TRACEPARENT};
 use crate::config::{AmqpUrl, Settings};
 
-/// How often a request is given to a channel that turns out to be closed.
+/// The number of channels that a request tries if each turns out to be closed.
 const TRIES: usize = 3;
 
-/// Why a client has no connection.
+/// The error of a client that has no connection.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientConnectionError {
-    /// The broker knows no user of that name and password.
+    /// The broker has no user with this name and password.
     #[error("{0}")]
     Refused(BrokerError),
-    /// It knows the user, who may not use the virtual host.
+    /// The user may not use the virtual host.
     #[error("{0}")]
     Barred(BrokerError),
-    /// It can't be asked at present.
+    /// The broker can't be asked at present.
     #[error("{0}")]
     Unavailable(BrokerError),
 }
@@ -44,13 +45,13 @@ pub enum ClientConnectionError {
 pub struct OutgoingRequest {
     /// The request's id.
     pub message_id: String,
-    /// The body, as it is.
+    /// The body, unchanged.
     pub body: Bytes,
-    /// W3C trace context.
+    /// The W3C `traceparent`.
     pub traceparent: Option<String>,
 }
 
-/// A client's connection; closed when the last who uses it is done.
+/// A client's connection. It closes when its last user drops it.
 pub struct ClientConnection {
     client: String,
     connection: Connection,
@@ -67,13 +68,13 @@ pub struct ClientConnection {
 /// The channel that requests are published on.
 struct ClientChannel {
     channel: ConfirmChannel,
-    /// Whether the broker settled anything on it: the exchange is there, and the client may write
+    /// Whether the broker confirmed a message on it: the exchange exists, and the client may write
     /// to it.
     proven: AtomicBool,
-    /// Held until then, so that the first message is under way alone, and its failure is certain to
-    /// be its own.
+    /// Held until the channel is proven, so that the first message is in flight alone, and a
+    /// failure has one possible cause.
     first: tokio::sync::Mutex<()>,
-    /// Messages of which the broker has not said what became of them.
+    /// The number of messages without a confirm.
     unsettled: AtomicUsize,
 }
 
@@ -81,7 +82,7 @@ impl ClientConnection {
     /// Logs in.
     ///
     /// # Errors
-    /// Whether it is the client or the broker that can't be worked with.
+    /// If the login is refused, or the broker can't be reached.
     pub async fn open(
         settings: &Settings,
         credentials: Credentials,
@@ -92,7 +93,7 @@ impl ClientConnection {
             let connected = connect_as(&url, "revertd gateway", Plain::new(credentials)).await;
             match connected {
                 Ok(connection) => Ok(Ok((connection, url.host()))),
-                // What one node refuses, no other needs to be asked.
+                // A refusal by one node counts for all nodes.
                 Err(error) if error.is_login_refused() => {
                     Ok(Err(ClientConnectionError::Refused(error)))
                 }
@@ -127,14 +128,15 @@ impl ClientConnection {
         &self.client
     }
 
-    /// Whether it can be used; if not, a new one is to be made.
+    /// Whether it can be used. If not, a new one must be opened.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.connection.status().connected() && !self.silent.load(Ordering::Relaxed)
     }
 
-    /// Publishes a request, and tells who waits for it what the broker says of it. It goes on by
-    /// itself: neither a confirm nor a returned message may be given up halfway.
+    /// Publishes a request in a task of its own, and passes on the broker's answer to the caller
+    /// that waits. The task goes on if the caller is dropped, since neither a confirm nor a
+    /// returned message may be lost.
     pub fn publish(self: &Arc<Self>, posting: OutgoingRequest, expected: &PendingReply) {
         let (login, correlation) = (self.clone(), expected.correlation());
         tokio::spawn(async move {
@@ -149,7 +151,7 @@ impl ClientConnection {
         close(&self.connection).await;
     }
 
-    /// What became of the request; `None` where it was taken, and its event answers it.
+    /// The result of the request. `None` if the broker accepted it; its event is the answer then.
     async fn settle(
         &self,
         posting: &OutgoingRequest,
@@ -172,17 +174,17 @@ impl ClientConnection {
                 return Some(RequestResult::Unsent(BrokerError::silent(&self.host)));
             }
             if !outgoing.channel.is_open() {
-                // Another request's end; nothing was written of this one.
+                // Another request closed the channel; nothing of this one was written.
                 continue;
             }
             tries += 1;
             let confirm = match outgoing.publish(self.message(posting, correlation)).await {
                 Ok(confirm) => confirm,
-                // Closed since it was looked at.
+                // The channel was closed meanwhile.
                 Err(PublishError::Unwritten(_)) => continue,
                 Err(PublishError::Unconfirmed) => return Some(RequestResult::Lost),
                 Err(PublishError::Silent) => {
-                    // The confirm is given up, and with it this connection.
+                    // The confirm is given up, and so is this connection.
                     self.silent.store(true, Ordering::Relaxed);
                     return Some(RequestResult::Lost);
                 }
@@ -219,7 +221,7 @@ impl ClientConnection {
 
     fn properties(&self, posting: &OutgoingRequest, correlation: &Correlation) -> BasicProperties {
         let mut headers = FieldTable::default();
-        // Somebody waits: an unknown usage is refused at once, instead of being looked for again.
+        // An HTTP client waits, so an unknown usage is refused at once instead of retried.
         headers.insert(MAX_ATTEMPTS.into(), AMQPValue::LongInt(1));
         if let Some(traceparent) = &posting.traceparent {
             let text = AMQPValue::LongString(traceparent.as_str().into());
@@ -235,12 +237,12 @@ impl ClientConnection {
             .with_headers(headers)
     }
 
-    /// What it means that the channel or the connection ended while the request was under way.
+    /// The result of a request whose channel or connection ended while it was in flight.
     ///
-    /// The broker works on a channel's messages in their order, closes it at the first that it
-    /// can't take, and drops those behind that. Those before it are taken, and their confirms may
-    /// be lost with the channel. So of several of which nothing was said, one is not taken, and
-    /// nobody can say which; of one alone it is certain.
+    /// The broker handles a channel's messages in order, closes the channel at the first that it
+    /// can't accept, and drops the messages behind it. The messages before it are accepted, and
+    /// their confirms may be lost with the channel. If several messages have no confirm, it is
+    /// unknown which one was refused; if only one has none, it is that one.
     fn failed(&self, error: &lapin::Error, outgoing: &ClientChannel) -> RequestResult {
         let ErrorKind::ProtocolError(amqp) = error.kind() else {
             return RequestResult::Lost;
@@ -261,7 +263,7 @@ impl ClientConnection {
         }
     }
 
-    /// The channel; a new one where the last was closed.
+    /// The channel, or a new one if it was closed.
     async fn outgoing(&self) -> Result<Arc<ClientChannel>, BrokerError> {
         let open = |outgoing: &Arc<ClientChannel>| outgoing.channel.is_open();
         if let Some(outgoing) = Some(self.current()).filter(open) {
@@ -299,7 +301,7 @@ impl ClientChannel {
     }
 
     async fn publish(&self, message: RawMessage<'_>) -> Result<Confirm, PublishError> {
-        // Before it is written: a message that fails meanwhile must not take itself for the only
+        // Counted before it is written: a message that fails meanwhile must not count as the only
         // one.
         self.unsettled.fetch_add(1, Ordering::SeqCst);
         let published = self.channel.publish_in_time(message).await;
@@ -312,7 +314,7 @@ impl ClientChannel {
         published
     }
 
-    /// Waits for the turn of a message: one at a time, until the channel is proven.
+    /// Waits until the message may be written: one at a time until the channel is proven.
     async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         if self.proven.load(Ordering::SeqCst) {
             return None;

@@ -21,24 +21,24 @@ use crate::broker::connection::{CONFIRM_TIMEOUT, CONNECT_TIMEOUT};
 use crate::broker::error::BrokerError;
 use crate::broker::operation::Operation;
 
-/// How long nothing comes until the time since the last confirm is looked at.
+/// The interval at which the time since the last confirm is checked.
 pub const QUIET: Duration = Duration::from_millis(500);
 
-/// Longest that a channel waits for a confirm while other channels of its connection get some.
+/// The longest wait of a channel for a confirm while other channels of its connection get some.
 const CHANNEL_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// What the broker did with a message.
+/// The broker's answer to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishResult {
-    /// It is in every queue that it was routed to, as safe as the queue makes it.
+    /// Every queue that it was routed to has accepted it.
     Confirmed,
-    /// No queue is bound for it; it is nowhere.
+    /// No queue is bound for it.
     Unroutable,
-    /// A queue refused it, being full; it may be in others.
+    /// A queue refused it, such as a full one. Other queues may have it.
     Refused,
 }
 
-/// A message as the client takes it.
+/// A message as lapin takes it.
 pub struct RawMessage<'a> {
     pub exchange: ShortString,
     pub routing_key: ShortString,
@@ -49,16 +49,16 @@ pub struct RawMessage<'a> {
     pub body: &'a [u8],
 }
 
-/// What the broker said of a message.
+/// The confirm of a message.
 #[derive(Debug)]
 pub struct Confirm {
-    /// Whether every queue took it that it was routed to.
+    /// Whether every queue that it was routed to accepted it.
     is_ack: bool,
-    /// A message that came back, which may be another one.
+    /// A returned message, which may be another one.
     pub returned: Option<ReturnedMessage>,
 }
 
-/// What tells which message came back.
+/// The identity of a returned message.
 #[derive(Debug)]
 pub struct ReturnedMessage {
     pub exchange: ShortString,
@@ -67,7 +67,7 @@ pub struct ReturnedMessage {
     pub correlation_id: Option<ShortString>,
 }
 
-/// Why there is no confirm.
+/// The error of a message without a confirm.
 #[derive(Debug)]
 pub enum PublishError {
     /// The channel was closed already, and nothing was written.
@@ -85,7 +85,7 @@ pub enum PublishError {
 #[derive(Default)]
 pub struct Confirms(AtomicU64);
 
-/// Since when there is no confirm.
+/// The time without a confirm.
 pub struct Silence {
     confirms: u64,
     since: Instant,
@@ -99,8 +99,8 @@ pub struct ConfirmChannel {
 }
 
 impl ConfirmChannel {
-    /// Opens a channel. While the broker confirms messages on other channels of the connection, it is
-    /// waited for, up to [`CHANNEL_TIMEOUT`].
+    /// Opens a channel. While the broker confirms messages on other channels of the connection, it
+    /// is waited for, up to [`CHANNEL_TIMEOUT`].
     pub async fn open(
         connection: &Connection,
         host: &str,
@@ -131,7 +131,7 @@ impl ConfirmChannel {
         }
     }
 
-    /// The channel itself, for what is not publishing.
+    /// The channel, for other methods than publishing.
     pub fn channel(&self) -> &Channel {
         &self.channel
     }
@@ -181,7 +181,7 @@ impl ConfirmChannel {
         }
     }
 
-    /// Begins to measure how long there is no confirm.
+    /// Begins to measure the time without a confirm.
     pub fn silence(&self) -> Silence {
         let now = Instant::now();
         Silence {
@@ -235,7 +235,7 @@ impl Confirm {
         Ok(Self { is_ack, returned })
     }
 
-    /// What became of the message, given whether it came back.
+    /// The result of the message; `is_returned`: the broker returned it.
     pub fn result(&self, is_returned: bool) -> PublishResult {
         match (self.is_ack, is_returned) {
             (false, _) => PublishResult::Refused,

@@ -23,7 +23,7 @@ pub fn is_direct(reply_to: &str) -> bool {
     reply_to.starts_with(DIRECT_REPLY_TO)
 }
 
-/// A message to be published: persistent, and mandatory wherever that has a meaning.
+/// A message to publish: persistent, and mandatory unless it goes to a direct reply-to.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
     pub(crate) exchange: &'a str,
@@ -34,29 +34,28 @@ pub struct Message<'a> {
     pub(crate) mandatory: bool,
 }
 
-/// The properties of a message: what they are made of, since they are large, and needed only when
-/// it is published.
+/// The source of a message's properties. The properties are large, and built when it is published.
 #[derive(Clone, Debug)]
 pub(crate) enum Properties<'a> {
     Event(&'a Event, &'a Delivery),
-    /// The delivery's own, with what is noted on it.
+    /// Those of the delivery, with further headers.
     PassedOn(&'a Delivery, Passing<'a>, Timestamp),
     Made(Box<BasicProperties>),
 }
 
-/// Why a delivery is published again.
+/// The cause of publishing a delivery again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Passing<'a> {
-    /// An attempt was made, and another will be.
+    /// A retry, after an attempt.
     Retry,
-    /// It waits, and the wait is no attempt.
+    /// A wait, which is no attempt.
     Wait,
-    /// It is given up.
+    /// A dead letter.
     DeadLetter(&'a Failure),
 }
 
 impl Properties<'_> {
-    /// As `login` publishes them.
+    /// The properties as `login` publishes them.
     pub(crate) fn make(&self, login: &PublishLogin) -> BasicProperties {
         match self {
             Self::Event(event, delivery) => answering(event, delivery),
@@ -67,7 +66,7 @@ impl Properties<'_> {
         }
     }
 
-    /// Its id, by which a returned message is known.
+    /// The message id, by which a returned message is recognized.
     pub(crate) fn message_id(&self) -> Option<ShortString> {
         match self {
             Self::Event(event, _) => Some(event.id.to_string().into()),
@@ -91,20 +90,20 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The same event to one queue alone.
+    /// The event that answers `delivery`, to one queue alone.
     #[must_use]
     pub fn event_to(queue: &'a str, event: &'a Event, delivery: &'a Delivery) -> Self {
         Self::answer(queue, event, delivery).straight_to(queue)
     }
 
-    /// `delivery` again, to wait in `queue`.
+    /// `delivery` again, for a retry after `queue`.
     #[must_use]
     pub fn retry(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
         let properties = Properties::PassedOn(delivery, Passing::Retry, now);
         Self::again("", queue, delivery, properties)
     }
 
-    /// The same, and no attempt is counted.
+    /// `delivery` again, to wait in `queue` without an attempt.
     #[must_use]
     pub fn wait(queue: &'a str, delivery: &'a Delivery, now: Timestamp) -> Self {
         let properties = Properties::PassedOn(delivery, Passing::Wait, now);
@@ -124,8 +123,8 @@ impl<'a> Message<'a> {
         Self::again(exchange, routing_key, delivery, properties)
     }
 
-    /// The same event as a copy to the queue that the request named in `reply_to`, holding on to
-    /// nothing, for who publishes it later.
+    /// A copy of the event to the queue that the request named in `reply_to`. It borrows nothing,
+    /// since it is published later.
     #[must_use]
     pub fn copy(queue: &str, event: &Event, delivery: &Delivery) -> Message<'static> {
         Message {
@@ -139,7 +138,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A dead letter as a request again, as `login` publishes it; `None` where it can't be read.
+    /// A dead letter as a request, as `login` publishes it. `None` if it can't be parsed.
     #[must_use]
     pub fn replay(
         exchange: &'a str,
@@ -157,7 +156,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// An event once more, of which no delivery is at hand.
+    /// A stored event again, without a delivery.
     #[must_use]
     pub fn event_again(exchange: &'a str, event: &'a Event, correlation: Option<&str>) -> Self {
         Self {
@@ -170,7 +169,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The event that it is, where its delivery is at hand.
+    /// The event, if the message is one that answers a delivery.
     pub(crate) fn event(&self) -> Option<&'a Event> {
         match &self.properties {
             Properties::Event(event, _) => Some(event),
@@ -178,13 +177,13 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Whether it tells an outcome that the database also holds.
+    /// Whether it is an event whose outcome the database stores.
     #[must_use]
     pub fn is_event(&self) -> bool {
         self.is_event
     }
 
-    /// The trace that it belongs to, where its request has one.
+    /// The trace id of its request.
     #[must_use]
     pub fn trace_id(&self) -> Option<&'a str> {
         match &self.properties {
@@ -195,7 +194,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Where it goes, for messages.
+    /// Its target, for log messages.
     #[must_use]
     pub fn target(&self) -> &str {
         if self.exchange.is_empty() {
@@ -205,7 +204,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The error where the broker does not accept it.
+    /// The error if the broker does not accept it.
     #[must_use]
     pub fn undeliverable(&self) -> BrokerError {
         BrokerError::transient(format!(
@@ -230,7 +229,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The same to one queue alone.
+    /// The message to one queue alone.
     pub(crate) fn straight_to(self, queue: &'a str) -> Self {
         Self {
             exchange: "",
@@ -251,7 +250,7 @@ fn noted(
         Passing::Retry | Passing::DeadLetter(_) => attempts(envelope),
         Passing::Wait => envelope.attempts,
     };
-    // What a login that is not trusted said is kept until it is, and believed then.
+    // The claim of an untrusted login is kept until the login is trusted.
     let said = envelope
         .claim
         .as_ref()

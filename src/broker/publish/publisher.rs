@@ -1,4 +1,4 @@
-//! A channel to publish on: a window of messages at a time, each confirm awaited.
+//! Publishes a worker's messages in windows, and awaits each confirm.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -21,19 +21,18 @@ use crate::broker::operation::Operation;
 use crate::common::failpoint;
 use crate::domain::event::Event;
 
-/// Messages whose confirms are awaited together.
+/// The number of messages whose confirms are awaited together.
 const WINDOW: usize = 1000;
 
-/// Messages on their way at once: enough to keep the broker busy, and few enough to be small. More
-/// than a batch has by default, so that a queue that does not answer is found out once for all of
-/// it.
+/// The largest number of messages in flight. It exceeds the default size of a batch, so that a
+/// queue that does not answer delays a batch only once.
 const IN_FLIGHT: usize = 512;
 
-/// Bytes of their bodies, of which the client keeps copies until they are written; one larger body
-/// goes alone.
+/// The size of the bodies in flight, in bytes. lapin keeps copies of them until they are written. A
+/// larger body is published alone.
 const IN_FLIGHT_BYTES: usize = 1024 * 1024;
 
-/// What the broker said of the messages of a window that were published, and of probes.
+/// The confirms of a window's messages and of the probes.
 #[derive(Default)]
 struct Said {
     of_window: Vec<Option<Confirm>>,
@@ -45,7 +44,7 @@ pub struct Publisher {
     channel: ConfirmChannel,
     login: PublishLogin,
     host: String,
-    /// Closed with the publisher, where it has one of its own.
+    /// Its own connection, if it has one. It closes with the publisher.
     _connection: Option<Connection>,
 }
 
@@ -77,31 +76,30 @@ impl Publisher {
         }
     }
 
-    /// Publishes `messages` in their order and tells what became of each, once the broker has said
-    /// so of all.
+    /// Publishes `messages` in order, awaits all confirms, and returns the result of each.
     ///
     /// # Errors
-    /// Where the channel or the connection fails. What became of the messages is then unknown: they
-    /// are to be published again, under the same ids.
+    /// If the channel or the connection fails. The results are unknown then: the messages must be
+    /// published again, under the same ids.
     pub async fn publish(
         &self,
         messages: &[Message<'_>],
     ) -> Result<Vec<PublishResult>, BrokerError> {
         let results = self.publish_probing(messages, |_| None).await?.into_iter();
-        // Without a probe nothing is given up.
+        // Without a probe, every message has a result.
         Ok(results
             .map(|result| result.unwrap_or(PublishResult::Refused))
             .collect())
     }
 
-    /// The same, and finds out whether the broker or a queue is silent. Where nothing is confirmed
-    /// for a while, the event that waits longest is also published to revertd's own queue for it,
-    /// and to no other: if that is confirmed, the broker is well, and what is not confirmed is
-    /// given up. `None` stands for such a message, which may be in any of its queues; the channel
-    /// is then to be replaced. What was not published any more is missing at the end.
+    /// Publishes `messages`, and tells a silent broker from a silent queue. If no confirm comes for
+    /// a while, the event that waits longest is also published to revertd's own queue alone. If
+    /// that message is confirmed first, the broker works, and the unconfirmed messages are given
+    /// up. `None` is the result of such a message, which may be in any of its queues; the channel
+    /// must be replaced then. Messages that were not published are missing at the end.
     ///
     /// # Errors
-    /// As of [`Publisher::publish`].
+    /// See [`Publisher::publish`].
     pub async fn publish_probing<'q>(
         &self,
         messages: &[Message<'_>],
@@ -117,12 +115,12 @@ impl Publisher {
         Ok(results)
     }
 
-    /// Whether the broker takes messages at all, and as those of the user that we take ourselves
-    /// for. One that is out of memory or disk tells nobody until asked to take one, nor does one
-    /// that knows this login by another name; this message is for no queue, and comes back.
+    /// Whether the broker accepts messages from this login. A broker that is out of memory or disk
+    /// space reports it only to a connection that publishes. The probe has no queue, and is
+    /// returned.
     ///
     /// # Errors
-    /// Where it doesn't.
+    /// If it does not.
     pub async fn probe(&self) -> Result<(), BrokerError> {
         let nowhere = format!("revertd.probe.{}", uuid::Uuid::new_v4());
         let probe = Message {
@@ -150,8 +148,7 @@ impl Publisher {
             of_probes,
         } = self.said_of(window, own_queue).await?;
         let mut returned = HashSet::new();
-        // A returned message hangs on whichever confirm comes next: only its own id tells whose it
-        // is.
+        // lapin attaches a returned message to the next confirm; its id tells which message it is.
         for confirm in of_window.iter().flatten().chain(&of_probes) {
             if let Some(message) = &confirm.returned {
                 let id = message.message_id.clone();
@@ -174,9 +171,8 @@ impl Publisher {
         Ok(window.iter().zip(&of_window).map(result).collect())
     }
 
-    /// Publishes the window, a part of it at a time, and collects what the broker says of each.
-    /// What counts is that something goes on: a slow network may take its time for the whole, and a
-    /// silent one not for the next step.
+    /// Publishes the window in parts, and collects the confirms. The timeout is for the next
+    /// confirm, not for the whole window, so that a slow network has the time that it needs.
     async fn said_of<'q>(
         &self,
         window: &[Message<'_>],
@@ -186,7 +182,7 @@ impl Publisher {
         let mut said = Said::default();
         let (mut bytes, mut steps) = (0, 0u64);
         let mut silence = self.channel.silence();
-        // The steps before the probe that is under way.
+        // The number of confirms before the probe in flight.
         let mut probing: Option<u64> = None;
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -235,7 +231,7 @@ impl Publisher {
         }
     }
 
-    /// What the broker says of the message at that place of the window, or of a probe.
+    /// Publishes the message at a place of the window, or a probe, and awaits its confirm.
     async fn confirmed(
         &self,
         place: Option<usize>,

@@ -18,10 +18,10 @@ pub struct ReplyQueue {
     host: String,
 }
 
-/// What came to the reply queue.
+/// A message of the reply queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The correlation id of the request that it answers; empty where it has none.
+    /// The correlation id of the request that it answers; empty if it has none.
     pub correlation_id: String,
     /// The event.
     pub event: Vec<u8>,
@@ -63,10 +63,10 @@ impl ReplyQueue {
         &self.name
     }
 
-    /// Waits for the event that answers `correlation_id`; `None` where none came in time.
+    /// Waits for the event of `correlation_id`. `None` if none came in time.
     ///
     /// # Errors
-    /// Where the connection fails meanwhile. The request goes on all the same.
+    /// If the connection fails. The request is still handled.
     pub async fn event(
         &mut self,
         correlation_id: &str,
@@ -86,7 +86,7 @@ impl ReplyQueue {
     /// Waits for the next event, whichever request it answers. Cancel-safe.
     ///
     /// # Errors
-    /// Where the connection fails meanwhile. The requests go on all the same.
+    /// If the connection fails. The requests are still handled.
     pub async fn next(&mut self) -> Result<Reply, BrokerError> {
         let Some(delivery) = self.replies.next().await else {
             return Err(BrokerError::ended(self.name.as_str()));

@@ -1,9 +1,9 @@
-//! A reply queue of the process's own, and who waits for what comes into it.
+//! The reply queue of the gateway, and the requests that wait for their events from it.
 //!
-//! Each request has a correlation id that nobody is told but the broker and the worker: the id of
-//! its answer can't be guessed, so nobody who may publish to the default exchange can answer for
-//! the worker. What answers no request is dropped. The connection is kept up: when it is lost, all
-//! who wait are told at once, and the next one has a new queue.
+//! Each request has a random correlation id, which only the broker and the worker learn. A client
+//! that may publish to the default exchange therefore can't forge an answer. A message that answers
+//! no request is dropped. If the connection is lost, all waiting requests end at once, and the next
+//! connection has a new queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,25 +25,25 @@ use crate::broker::operation::Operation;
 use crate::common::backoff::Backoff;
 use crate::config::{AmqpUrl, Settings};
 
-/// Waits between tries to connect again.
+/// The waits between attempts to connect again.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// What comes of a published request, as far as its publisher can know.
+/// The result of a published request, as far as its publisher can know it.
 #[derive(Debug)]
 pub enum RequestResult {
     /// The body of its event.
     Event(Vec<u8>),
-    /// Not taken: no queue is bound for it, or there is no request exchange.
+    /// Not accepted: no queue is bound for it, or the request exchange does not exist.
     Unroutable,
-    /// A queue refused it: the work queue, or another that is bound for it, whose refusal does not
-    /// tell what the work queue did.
+    /// A queue refused it: the work queue or another bound queue. In the second case the work queue
+    /// may have it.
     Full,
-    /// Not taken: the client may not write to the request exchange.
+    /// Not accepted: the client may not write to the request exchange.
     Forbidden(BrokerError),
-    /// Not taken: the broker does not work at present.
+    /// Not accepted: the broker does not work at present.
     Unsent(BrokerError),
-    /// Whether it was taken is not known.
+    /// Unknown: the connection ended before the confirm.
     Lost,
 }
 
@@ -54,13 +54,13 @@ pub struct ReplyRouter {
     keeper: TaskTracker,
 }
 
-/// A request whose answer is awaited; nobody waits any more once this is dropped.
+/// A request whose answer is awaited, until this is dropped.
 pub struct PendingReply {
     correlation: Correlation,
     answer: oneshot::Receiver<RequestResult>,
 }
 
-/// What the publisher of a request is given: where its answer goes.
+/// The address of a request's answer, for its publisher.
 #[derive(Clone)]
 pub(crate) struct Correlation {
     pub id: Uuid,
@@ -71,17 +71,17 @@ pub(crate) struct Correlation {
 struct PendingReplies(Mutex<State>);
 
 struct State {
-    /// The queue's name, or why there is none.
+    /// The queue's name, or the error that left none.
     queue: Result<ShortString, BrokerError>,
     waiting: HashMap<Uuid, oneshot::Sender<RequestResult>>,
 }
 
 impl ReplyRouter {
-    /// Connects with the login of `amqp.url`, once; later losses are mended. Where it failed
-    /// before, only once the server has shown that it answers.
+    /// Connects once with the login of `amqp.url`; after a loss it connects again by itself. If the
+    /// last attempt `failed`, the server must answer a greeting first.
     ///
     /// # Errors
-    /// Where the broker can't be reached or refuses.
+    /// If the broker can't be reached or refuses.
     pub async fn open(settings: Arc<Settings>, failed: bool) -> Result<Self, BrokerError> {
         let queue = ReplyConnection::open(&settings, failed).await?;
         let state = State {
@@ -105,7 +105,7 @@ impl ReplyRouter {
     /// Prepares to wait for the answer of a request.
     ///
     /// # Errors
-    /// Why there is no reply queue at present.
+    /// The error, if there is no reply queue at present.
     pub fn expect(&self) -> Result<PendingReply, BrokerError> {
         let id = Uuid::new_v4();
         let (sender, answer) = oneshot::channel();
@@ -126,7 +126,7 @@ impl ReplyRouter {
     /// Whether there is a reply queue.
     ///
     /// # Errors
-    /// Why there is none at present.
+    /// The error, if there is none at present.
     pub fn ready(&self) -> Result<(), BrokerError> {
         self.pending
             .state()
@@ -144,12 +144,12 @@ impl ReplyRouter {
 }
 
 impl PendingReply {
-    /// Where its publisher has to send the answer.
+    /// The address that its publisher passes on.
     pub(crate) fn correlation(&self) -> Correlation {
         self.correlation.clone()
     }
 
-    /// Waits for the answer; `None` where none came in time.
+    /// Waits for the answer. `None` if none came in time.
     pub async fn answer(mut self, limit: Duration) -> Option<RequestResult> {
         let answer = timeout(limit, &mut self.answer).await.ok()?;
         Some(answer.unwrap_or(RequestResult::Lost))
@@ -164,12 +164,13 @@ impl Drop for PendingReply {
 }
 
 impl Correlation {
-    /// Tells who waits for it, if anybody still does.
+    /// Passes the result on to the request, if it still waits.
     pub fn answer(&self, answer: RequestResult) {
         self.pending.answer(self.id, answer);
     }
 
-    /// The same for another request: what the broker returns may come with somebody else's confirm.
+    /// Passes on the result of another request: a returned message may come with the confirm of
+    /// this one.
     pub fn answer_other(&self, id: Option<&ShortString>, answer: RequestResult) {
         if let Some(id) = id.and_then(parsed) {
             self.pending.answer(id, answer);
@@ -179,14 +180,14 @@ impl Correlation {
 
 impl PendingReplies {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is whole before anything can panic.
+        // Each change is complete before code can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, id: Uuid, answer: RequestResult) {
         let waiting = self.state().waiting.remove(&id);
         if let Some(waiting) = waiting {
-            // An error: nobody waits any more.
+            // An error means that the request no longer waits.
             let _ = waiting.send(answer);
         }
     }
@@ -206,7 +207,7 @@ fn parsed(id: &ShortString) -> Option<Uuid> {
     Uuid::try_parse(id.as_str()).ok()
 }
 
-/// Hands out what comes, and connects again after a loss, until told to stop.
+/// Passes on replies, and connects again after a loss, until it is told to stop.
 async fn keep(
     settings: Arc<Settings>,
     pending: Arc<PendingReplies>,
@@ -279,7 +280,7 @@ impl ReplyConnection {
         })
     }
 
-    /// Answers who waits, until the queue ends; returns why it did.
+    /// Passes on replies until the queue ends, and returns the error.
     async fn dispatch(&mut self, pending: &PendingReplies) -> BrokerError {
         loop {
             match self.replies.next().await {

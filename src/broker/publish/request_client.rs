@@ -1,4 +1,4 @@
-//! A publisher of requests, that waits for their events.
+//! Publishes requests and receives their events, for `revertd submit`.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::broker::operation::Operation;
 use crate::common::diagnostic::Diagnostic;
 use crate::config::{AmqpUrl, Settings};
 
-/// A connection with a reply queue of its own, which goes with it.
+/// A connection with an exclusive reply queue.
 pub struct RequestClient {
     sender: RequestPublisher,
     answers: ReplyQueue,
 }
 
-/// Its half that publishes.
+/// The publishing half.
 pub struct RequestPublisher {
     connection: Connection,
     channel: ConfirmChannel,
@@ -34,11 +34,11 @@ pub struct RequestPublisher {
 pub struct Submission {
     /// The request's id.
     pub message_id: String,
-    /// What its event is known by.
+    /// The correlation id, by which its event is recognized.
     pub correlation_id: String,
-    /// The body, as it is.
+    /// The body, unchanged.
     pub body: Vec<u8>,
-    /// Header `x-max-attempts`, where given.
+    /// The header `x-max-attempts`, if set.
     pub max_attempts: Option<u32>,
 }
 
@@ -46,7 +46,7 @@ impl RequestClient {
     /// Connects with the login of `amqp.url`.
     ///
     /// # Errors
-    /// Where the broker can't be reached or refuses.
+    /// If the broker can't be reached or refuses.
     pub async fn connect(settings: &Settings) -> Result<Self, BrokerError> {
         let connecting = |url: AmqpUrl| async move {
             let connection = connect(&url, "revertd submit").await?;
@@ -67,7 +67,7 @@ impl RequestClient {
         Ok(Self { sender, answers })
     }
 
-    /// Its halves, to publish while events come.
+    /// Both halves, to publish while events arrive.
     pub fn split(&mut self) -> (&RequestPublisher, &mut ReplyQueue) {
         (&self.sender, &mut self.answers)
     }
@@ -79,10 +79,10 @@ impl RequestClient {
 }
 
 impl RequestPublisher {
-    /// Publishes the request; once this returns, the broker has it.
+    /// Publishes the request, and waits until the broker confirms it.
     ///
     /// # Errors
-    /// Where the broker does not take it, or no queue is bound for it.
+    /// If the broker refuses it, or no queue is bound for it.
     pub async fn publish(&self, submission: &Submission) -> Result<(), BrokerError> {
         match self.try_publish(submission).await? {
             PublishResult::Confirmed => Ok(()),
@@ -98,7 +98,7 @@ impl RequestPublisher {
         }
     }
 
-    /// The error where no queue is bound for requests.
+    /// The error if no queue is bound for requests.
     #[must_use]
     pub fn unroutable(&self) -> BrokerError {
         let exchange = &self.exchange;
@@ -108,10 +108,10 @@ impl RequestPublisher {
         )
     }
 
-    /// Publishes the request, and tells what the broker did with it.
+    /// Publishes the request, and returns the broker's answer.
     ///
     /// # Errors
-    /// Where the connection fails; then nobody knows.
+    /// If the connection fails. Whether the broker accepted the request is unknown then.
     pub async fn try_publish(&self, submission: &Submission) -> Result<PublishResult, BrokerError> {
         let id = submission.message_id.as_str();
         let mut properties = BasicProperties::default()

@@ -48,7 +48,7 @@ impl QueueReader {
             requeue: true,
         });
         self.send([AMQPClass::Basic(all)]).await?;
-        // The close alone would return them too, some time after it is answered: whoever looks next
+        // The close alone would return them too, some time after it is answered: the next reader
         // would miss them.
         let (back, until) = (self.taken - self.settled, Instant::now() + BACK_TIMEOUT);
         while self.others == 0 && self.count().await?.0 < back && Instant::now() < until {

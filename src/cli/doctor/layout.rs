@@ -122,7 +122,7 @@ mod tests {
             "broken \x1b[2Jin a way that takes some words to tell",
             "mend_it_with_a_word_that_is_longer_than_any_line_can_be and then look again",
         );
-        checks.skipped("a-third", "nobody can see that");
+        checks.skipped("a-third", "that is not visible");
         checks
     }
 

@@ -24,7 +24,7 @@ const WINDOW: u32 = 500;
 /// What the shell reports of a process that an interrupt ended.
 const INTERRUPTED: i32 = 130;
 
-/// Sends the lines, a window at a time, until each is answered, or nobody answers any more.
+/// Sends the lines, a window at a time, until each is answered, or no answer comes any more.
 pub async fn send(
     client: &mut RequestClient,
     source: &RequestSource,
@@ -170,7 +170,7 @@ impl<'a> Sending<'a> {
         let Some(late) = oldest.and_then(|id| self.waiting.remove(&id)) else {
             return Ok(());
         };
-        // Where nobody was answered for so long, nobody will be.
+        // After such a time without any answer, none will come.
         self.is_silent = self.last_answer <= late.sent;
         let report = &mut *self.report;
         self.progress.aside(|| report.left(&late.line, UNANSWERED))

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The address of a client, as limits count it: an IPv4 address, or the first 64 bits of an IPv6
-/// address, since whoever has one of those has all that begin alike.
+/// address, since a host usually has all addresses of one prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(IpAddr);
 

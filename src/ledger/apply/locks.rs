@@ -1,5 +1,5 @@
 //! Usages on which others were found to hold locks of late: requests on them are tried apart, so
-//! that each lock is waited for once, and by nobody else.
+//! that only one request waits for each lock, and only once.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -72,7 +72,7 @@ impl<'a> From<&'a RevertRequest> for Pending<'a> {
 pub(crate) enum Lookup {
     /// Where the ledger shows that a request may be; another that is fails the statement.
     Optimistic,
-    /// For every request; whoever is being decided elsewhere is left for the next round.
+    /// For every request. A request that another writer decides is left for the next round.
     Full,
 }
 

@@ -218,7 +218,7 @@ impl<'a> Split<'a> {
         let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(200));
         for _ in 1..CONTENDED_TRIES {
             match (self.run_once(&params, lookup).await, lookup) {
-                // Whoever was in the way has committed, and shows to who looks.
+                // The other writer has committed, and the full form sees its rows.
                 (Err(StatementError::Contended(_)), Lookup::Optimistic) => {
                     self.ledger.note_contention();
                     lookup = Lookup::Full;

@@ -16,8 +16,8 @@ use crate::ledger::error::{LedgerError, unavailable};
 
 /// A client that vanishes without a word, its host or the network being gone, must not leave its
 /// locks, its transaction or its place on the server: others would wait for them, for hours with a
-/// server's own defaults. A transaction of ours is never idle for longer than a message to the
-/// server takes. And no name of ours may be taken for that of something that others made in a
+/// server's own defaults. A transaction of revertd is never idle for longer than a message to the
+/// server takes. And a name of revertd must not resolve to an object that another user made in a
 /// schema of the path: every statement names the schema of what is not the server's. Nor may a row
 /// be hidden: under a policy that filters what this role sees, its statements fail.
 const IF_WE_VANISH: &str = "

@@ -108,7 +108,7 @@ fn each_queue_setting_that_loses_requests_is_found() {
             "/effective_policy_definition",
             json!({"expires": 9}),
             Error,
-            "deleted when nobody",
+            "when it is unused",
         ),
     ] {
         let mut answer = sound();
@@ -230,7 +230,7 @@ fn the_remedy_removes_a_bad_key_from_the_policy() {
         assert_eq!((found.len(), found[0].status), (1, Error), "{found:?}");
         let remedy = found[0].remedy.as_deref().expect("there is one");
         assert!(remedy.contains("out of the policy"), "{found:?}");
-        // The same by its own arguments, which nobody can change.
+        // The same by its own arguments, which can't be changed.
         let policy = answer["effective_policy_definition"].take();
         for (key, value) in policy.as_object().expect("an object") {
             answer["arguments"][format!("x-{key}")] = value.clone();

@@ -213,6 +213,6 @@ mod tests {
         assert!(is_open(&flow), "the channel is gone");
         flow.arriving(200);
         flow.arrived(arrival(5, 200));
-        assert!(is_open(&flow), "nobody consumes on it");
+        assert!(is_open(&flow), "the channel has no consumer");
     }
 }

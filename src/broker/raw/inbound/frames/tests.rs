@@ -208,7 +208,7 @@ fn messages_pass_however_the_bytes_are_split() {
             let whole = ends.iter().filter(|end| had >= **end).count();
             assert!(
                 flow.messages() >= whole,
-                "the client has what nobody knows of"
+                "lapin has bytes that are not recorded"
             );
         });
         assert!(came == expected);

@@ -65,7 +65,7 @@ pub fn add(
 }
 
 pub fn pattern(text: &str) -> Regex {
-    Regex::new(text).expect("a pattern of ours")
+    Regex::new(text).expect("a valid pattern")
 }
 
 pub fn uncommented(sql: &str) -> String {
@@ -76,8 +76,8 @@ pub fn uncommented(sql: &str) -> String {
     lines.join("\n")
 }
 
-/// A function's body but for comments and white space; a condition but for parentheses and case as
-/// well.
+/// A function's body without comments and white space; a condition also without parentheses and in
+/// lower case.
 pub fn plain(kind: &str, text: &str) -> String {
     if kind == "function" {
         let text = uncommented(text);
