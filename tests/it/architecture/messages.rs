@@ -8,28 +8,64 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use regex::Regex;
 
 /// The fewest words of a string that is taken for a sentence.
 const WORDS: usize = 3;
 
 #[test]
 fn every_message_is_in_the_catalogue() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut catalogue = String::new();
-    for (path, text) in files(&sources) {
-        let tokens: TokenStream = text.parse().expect("Rust");
-        let mut messages = Vec::new();
-        collect(tokens, &mut messages);
-        if messages.is_empty() {
-            continue;
-        }
-        let name = path.strip_prefix(&sources).expect("below src").display();
+    for (name, messages) in messages() {
         let _ = writeln!(catalogue, "{name}");
         for message in messages {
             let _ = writeln!(catalogue, "  {message}");
         }
     }
     insta::assert_snapshot!(catalogue);
+}
+
+/// The findings that the page of `revertd doctor` shows are recorded by hand.
+#[test]
+fn recorded_findings_are_messages_of_the_program() {
+    let placeholder = Regex::new(r"\\\{[^}]*\\\}").expect("a pattern");
+    let patterns: Vec<Regex> = messages()
+        .into_values()
+        .flatten()
+        .map(|message| {
+            let text = regex::escape(message.trim_matches('"'));
+            let pattern = placeholder.replace_all(&text, ".+");
+            Regex::new(&format!("^{pattern}$")).expect("a pattern")
+        })
+        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/reference/cli/doctor.md")).expect("UTF-8");
+    let finding = Regex::new(r"(?m)^(?:ERROR|warning|skipped) +[a-z-]+ +(.+)$").expect("a pattern");
+    let recorded: Vec<&str> = finding
+        .captures_iter(&page)
+        .filter_map(|line| Some(line.get(1)?.as_str()))
+        .collect();
+    assert!(recorded.len() > 3, "{recorded:?}");
+    for text in recorded {
+        let is_known = patterns.iter().any(|pattern| pattern.is_match(text));
+        assert!(is_known, "the program has no such message: {text}");
+    }
+}
+
+/// The messages of each source file, by its name below `src`.
+fn messages() -> BTreeMap<String, Vec<String>> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = BTreeMap::new();
+    for (path, text) in files(&sources) {
+        let tokens: TokenStream = text.parse().expect("Rust");
+        let mut messages = Vec::new();
+        collect(tokens, &mut messages);
+        if !messages.is_empty() {
+            let name = path.strip_prefix(&sources).expect("below src").display();
+            all.insert(name.to_string(), messages);
+        }
+    }
+    all
 }
 
 fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
