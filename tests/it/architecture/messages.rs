@@ -32,6 +32,11 @@ fn recorded_findings_are_messages_of_the_program() {
     let patterns: Vec<Regex> = messages()
         .into_values()
         .flatten()
+        // A message of placeholders alone fits every finding.
+        .filter(|message| {
+            let words = message.split_whitespace();
+            words.filter(|word| !word.contains('{')).count() >= WORDS
+        })
         .map(|message| {
             let text = regex::escape(message.trim_matches('"'));
             let pattern = placeholder.replace_all(&text, ".+");
