@@ -1,5 +1,6 @@
 //! The meaning of requests, outcomes and events: pure code, without I/O, clock or log.
 
+pub mod decide;
 pub mod disposition;
 pub mod event;
 pub mod outcome;

@@ -131,19 +131,17 @@ impl From<RefusalReason> for Refusal {
 }
 
 impl Refusal {
-    /// The refusal of that reason, as the statement and the table of outcomes spell it. The
-    /// statement refuses with `INVALID_FIELD` only for want of a message id.
+    /// The refusal of a row of the table. With `INVALID_FIELD`, the missing field is the message id.
     #[must_use]
-    pub fn from_reason(reason: &str, metadata: Metadata) -> Option<Self> {
-        let reason = RefusalReason::of_name(reason)?;
-        Some(if reason == RefusalReason::InvalidField {
+    pub fn of_row(reason: RefusalReason, metadata: Metadata) -> Self {
+        if reason == RefusalReason::InvalidField {
             Self::InvalidField(vec![Violation {
                 field: "message_id",
                 description: ID_REQUIRED.into(),
             }])
         } else {
             Self::Row(reason, metadata)
-        })
+        }
     }
 
     /// The refusal of an outcome: with the code and message that were stored, or, if it was stored
@@ -155,7 +153,8 @@ impl Refusal {
         metadata: Metadata,
     ) -> Option<Self> {
         let Some((code, message)) = words else {
-            return Self::from_reason(reason, metadata);
+            let reason = RefusalReason::of_name(reason)?;
+            return Some(Self::of_row(reason, metadata));
         };
         Some(Self::Stored(Box::new(StoredRefusal {
             reason: reason.to_owned(),

@@ -1,10 +1,14 @@
-//! The statement that decides a batch and writes its entries.
+//! Decides batches: facts are read, the requests are decided by `domain::decide`, and one statement
+//! writes the outcomes and the entries.
 
-pub(super) mod batch;
-pub(super) mod dry_run;
+mod batch;
+mod dry_run;
+mod facts;
+mod history;
 pub(super) mod locks;
 pub(super) mod metadata;
-pub(super) mod params;
-pub(super) mod row;
-pub(super) mod split;
-pub(super) mod stored_refusals;
+mod pending;
+pub(super) mod round;
+mod split;
+pub(super) mod stored_outcome;
+mod write;

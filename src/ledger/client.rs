@@ -6,20 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
-use futures_util::future::join3;
 use tokio::time::timeout;
-use tokio_postgres::Statement;
-use tokio_postgres::types::ToSql;
 
 use super::apply::locks::Locks;
-use super::apply::params::{Lookup, Params};
-use super::apply::row::{self, RowResult};
-use super::apply::stored_refusals::StoredRefusals;
+use super::apply::round::{Round, Statements};
 use super::connection::connect;
 use super::connection::encryption::Encryption;
 use super::error::{self, LedgerError, StatementError};
-use crate::common::failpoint;
 use crate::config::{Policy, Settings};
+use crate::domain::decide::DecisionPolicy;
 
 /// Longest that the server works on a statement; after it the batch is tried again.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,31 +33,6 @@ pub(crate) const COMMIT_NOTHING: &str = "SELECT pg_logical_emit_message(true, 'r
 /// Batches that are looked up in full after a conflict: each costs a statement, and a line in the
 /// server's log.
 pub(crate) const CONTENDED_BATCHES: u32 = 100;
-
-/// The statement `apply` for each way to look.
-#[derive(Clone)]
-pub(crate) struct Statements {
-    optimistic: Arc<str>,
-    full: Arc<str>,
-}
-
-impl Statements {
-    fn new(settings: &Settings) -> Self {
-        let statement = connect::in_schema(include_str!("apply/apply.sql"), settings);
-        let of = |on_conflict| statement.replace("{on_conflict}", on_conflict).into();
-        Self {
-            optimistic: of(""),
-            full: of("ON CONFLICT DO NOTHING"),
-        }
-    }
-
-    fn of(&self, lookup: Lookup) -> &str {
-        match lookup {
-            Lookup::Optimistic => &self.optimistic,
-            Lookup::Full => &self.full,
-        }
-    }
-}
 
 /// Connections to the database: open ones, those of them that are free, the most there may be, and
 /// how many wait for one.
@@ -90,9 +60,7 @@ pub struct Ledger {
     pub(crate) statements: Statements,
     /// Batches that are still to be looked up in full, since another writer was in the way of one.
     pub(crate) contended: Arc<AtomicU32>,
-    pub(crate) cumulative: bool,
-    pub(crate) needs_grants: bool,
-    pub(crate) refusals: Arc<StoredRefusals>,
+    pub(crate) policy: DecisionPolicy,
     pub(crate) max_age_secs: Option<f64>,
     pub(crate) platform_account: uuid::Uuid,
     /// Whether there is a rung on which a request can wait.
@@ -133,9 +101,10 @@ impl Ledger {
             answer_timeout,
             statements: Statements::new(settings),
             contended: Arc::default(),
-            cumulative: settings.revert.policy == Policy::Cumulative,
-            needs_grants: settings.needs_grants(),
-            refusals: Arc::new(StoredRefusals::of_table()),
+            policy: DecisionPolicy {
+                is_cumulative: settings.revert.policy == Policy::Cumulative,
+                needs_grants: settings.needs_grants(),
+            },
             max_age_secs: settings.revert.max_age.map(|age| age.as_secs_f64()),
             platform_account: settings.ledger.platform_account,
             has_rungs: !settings.retry.delays.is_empty(),
@@ -152,9 +121,8 @@ impl Ledger {
     /// # Errors
     /// Where the database can't work at present.
     pub async fn probe(&self) -> Result<(), LedgerError> {
-        let params = Params::default();
         let probing = self.on_connection(async |client| {
-            self.execute(client, &params, Lookup::Full).await?;
+            Round::new(self, client, None).probe().await?;
             let committed = client.batch_execute(COMMIT_NOTHING).await;
             committed.map_err(|error| error::classify(&error, &self.host))
         });
@@ -194,92 +162,6 @@ impl Ledger {
         answered
             .map_err(silent)?
             .map_err(|error| error::unavailable(&error, &self.host))
-    }
-
-    pub(crate) async fn run(
-        &self,
-        params: &Params<'_>,
-        lookup: Lookup,
-    ) -> Result<Vec<RowResult>, StatementError> {
-        let deciding = async |client: &Object| {
-            failpoint::hit_during(failpoint::DECIDING, self.execute(client, params, lookup)).await
-        };
-        self.on_connection(deciding).await
-    }
-
-    /// The same within bounds of its own for locks and for the statement. All of the transaction is
-    /// sent at once, so that a session is never left within one.
-    pub(crate) async fn run_within(
-        &self,
-        params: &Params<'_>,
-        lookup: Lookup,
-        (lock_timeout, statement_timeout): (Duration, Duration),
-    ) -> Result<Vec<RowResult>, StatementError> {
-        let opening = format!(
-            "BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
-            lock_timeout.as_millis(),
-            statement_timeout.as_millis()
-        );
-        let deciding = async |client: &Object| {
-            let classify = |error| error::classify(&error, &self.host);
-            let statement = self.prepared(client, lookup).await?;
-            let (opened, answers, ended) = join3(
-                client.batch_execute(&opening),
-                self.query(client, &statement, params, lookup),
-                client.batch_execute("COMMIT"),
-            )
-            .await;
-            opened.map_err(classify)?;
-            let answers = answers?;
-            ended.map_err(classify)?;
-            Ok(answers)
-        };
-        self.on_connection(deciding).await
-    }
-
-    pub(crate) async fn execute(
-        &self,
-        client: &Object,
-        params: &Params<'_>,
-        lookup: Lookup,
-    ) -> Result<Vec<RowResult>, StatementError> {
-        let statement = self.prepared(client, lookup).await?;
-        self.query(client, &statement, params, lookup).await
-    }
-
-    pub(crate) async fn prepared(
-        &self,
-        client: &Object,
-        lookup: Lookup,
-    ) -> Result<Statement, StatementError> {
-        let prepared = client.prepare_cached(self.statements.of(lookup)).await;
-        prepared.map_err(|error| error::classify(&error, &self.host))
-    }
-
-    pub(crate) async fn query(
-        &self,
-        client: &Object,
-        statement: &Statement,
-        params: &Params<'_>,
-        lookup: Lookup,
-    ) -> Result<Vec<RowResult>, StatementError> {
-        let classify = |error| error::classify(&error, &self.host);
-        let rest: [&(dyn ToSql + Sync); 8] = [
-            &(lookup == Lookup::Full),
-            &self.cumulative,
-            &self.max_age_secs,
-            &self.platform_account,
-            &self.needs_grants,
-            &self.refusals.reasons,
-            &self.refusals.codes,
-            &self.refusals.messages,
-        ];
-        let arrays = params.arrays();
-        let all: Vec<&(dyn ToSql + Sync)> = arrays.into_iter().chain(rest).collect();
-        let rows = client.query(statement, &all).await.map_err(classify)?;
-        rows.iter()
-            .map(|row| row::answer(row).map_err(classify))
-            .collect()
     }
 
     pub(crate) fn without_room(&self) -> MutexGuard<'_, WithoutRoom> {

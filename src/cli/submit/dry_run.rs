@@ -66,7 +66,7 @@ pub async fn run(
             RevertRequest::new(&envelope, line.fields.clone(), true)
         };
         let requests: Vec<_> = some.iter().map(request).collect();
-        let trials = ledger.try_out(&requests).await?;
+        let trials = ledger.dry_run(&requests).await?;
         for ((line, request), trial) in some.iter().zip(&requests).zip(&trials) {
             tried.tell(line, request, trial)?;
         }

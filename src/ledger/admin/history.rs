@@ -9,7 +9,7 @@ use crate::domain::outcome::{Entry, Outcome, Refusal, Verdict};
 use crate::domain::refusal::RefusalReason;
 use crate::domain::rpc_code::RpcCode;
 use crate::ledger::apply::metadata::StoredMetadata;
-use crate::ledger::apply::row::words;
+use crate::ledger::apply::stored_outcome::words;
 use crate::ledger::connection::connect::in_schema;
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;

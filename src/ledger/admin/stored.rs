@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::config::Settings;
 use crate::domain::outcome::Outcome;
 use crate::domain::request::{Amount, Fields, RevertRequest};
-use crate::ledger::apply::row::{DecidedRow, UnreadableRow};
+use crate::ledger::apply::stored_outcome::{UnreadableRow, outcome};
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 
@@ -33,7 +33,6 @@ const CHOSEN: &str = "FROM revertd.outcomes o
 const COLUMNS: &str =
     "o.id, o.content, o.refusal, o.refusal_metadata, o.org_id, o.account_id, o.decided_at,
     o.usage_amount, o.reverted_before + o.amount, o.transaction_id, o.platform_transaction_id,
-    true, true,
     o.refusal_code, o.refusal_message, o.usage_id, o.amount, o.client, o.message_id, o.reason";
 
 /// A filter of outcomes. Without any field it matches all.
@@ -159,24 +158,22 @@ impl Outcomes {
 }
 
 fn read(row: &tokio_postgres::Row) -> Result<Stored, UnreadableRow> {
-    let DecidedRow {
-        content, outcome, ..
-    } = DecidedRow::read(row)?;
-    let amount = Amount::new(row.try_get(16)?);
+    let outcome = outcome(row)?;
+    let amount = Amount::new(row.try_get(14)?);
     let fields = Fields {
-        usage_id: row.try_get(15)?,
+        usage_id: row.try_get(13)?,
         amount: amount.expect("outcomes_amount_positive"),
         billing_id: None,
         org_id: None,
         project_id: None,
-        reason: row.try_get(19)?,
+        reason: row.try_get(17)?,
     };
     let request = RevertRequest {
         id: outcome.id,
         reuse_id: outcome.id,
-        content,
-        client: row.try_get(17)?,
-        message_id: row.try_get(18)?,
+        content: row.try_get(1)?,
+        client: row.try_get(15)?,
+        message_id: row.try_get(16)?,
         fields,
         last_attempt: true,
     };

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::Object;
 use tokio::time::{Instant, sleep};
-use uuid::Uuid;
 
-use super::params::{Decided, Lookup, Params, Pending};
-use super::row::RowResult;
+use super::pending::{Decided, Pending, RequestKey};
+use super::round::{Limits, LookUp, Round};
 use crate::common::backoff::Backoff;
+use crate::common::failpoint;
 use crate::domain::outcome::{Aside, Decision, Failure, Verdict};
 use crate::ledger::client::{Ledger, STATEMENT_TIMEOUT};
 use crate::ledger::error::{LedgerError, RefusalCause, StatementError};
@@ -50,7 +51,7 @@ pub(crate) struct Split<'a> {
     /// Since then: when the parts are given up.
     until: Option<Instant>,
     /// Requests that failed for want of room, and what the server lacks.
-    short: Vec<((Uuid, Uuid), LedgerError)>,
+    short: Vec<(RequestKey, LedgerError)>,
 }
 
 impl<'a> Split<'a> {
@@ -65,14 +66,10 @@ impl<'a> Split<'a> {
     }
 
     /// Decides the requests, those last on whose usages others were found to hold locks.
-    pub async fn run(
-        &mut self,
-        requests: &[Pending<'_>],
-        lookup: Lookup,
-    ) -> Result<(), LedgerError> {
+    pub async fn run(&mut self, requests: &[Pending<'_>]) -> Result<(), LedgerError> {
         let locked = self.ledger.locks.of(requests.iter().map(Pending::usage));
         if !locked.contains(&true) {
-            return self.run_in_parts(requests, lookup).await;
+            return self.run_in_parts(requests).await;
         }
         let of = |wanted: bool| {
             let chosen = requests.iter().zip(&locked);
@@ -81,20 +78,16 @@ impl<'a> Split<'a> {
         };
         let free = of(false);
         if !free.is_empty() {
-            self.run_in_parts(&free, lookup).await?;
+            self.run_in_parts(&free).await?;
         }
         let before = self.until.replace(Instant::now() + KNOWN_AT_MOST);
-        let done = self.run_in_parts(&of(true), lookup).await;
+        let done = self.run_in_parts(&of(true)).await;
         self.until = before;
         done
     }
 
     /// Runs the requests in one statement, or, where a request fails it, each half by itself.
-    async fn run_in_parts(
-        &mut self,
-        requests: &[Pending<'_>],
-        lookup: Lookup,
-    ) -> Result<(), LedgerError> {
+    async fn run_in_parts(&mut self, requests: &[Pending<'_>]) -> Result<(), LedgerError> {
         // A stack with the left half on top keeps the order of delivery.
         let mut parts = vec![requests];
         while let Some(part) = parts.pop() {
@@ -103,9 +96,10 @@ impl<'a> Split<'a> {
                 continue;
             }
             let waits_long = self.until.is_none() && !self.ledger.locks.are_about();
-            let (failure, refused) = match self.run_contended(part, lookup).await {
-                Ok(answers) => {
-                    self.decided.extend(answers);
+            let (failure, refused) = match self.run_contended(part).await {
+                Ok(decisions) => {
+                    let keys = part.iter().map(Pending::key);
+                    self.decided.extend(keys.zip(decisions));
                     continue;
                 }
                 Err(StatementError::Unavailable(error)) => return Err(error),
@@ -209,49 +203,53 @@ impl<'a> Split<'a> {
         self.decided.insert(key, decision);
     }
 
-    async fn run_contended(
-        &self,
-        part: &[Pending<'_>],
-        mut lookup: Lookup,
-    ) -> Result<Vec<RowResult>, StatementError> {
-        let params = Params::new(part.iter().copied());
+    async fn run_contended(&self, part: &[Pending<'_>]) -> Result<Vec<Decision>, StatementError> {
+        let mut look_up = if self.ledger.recently_contended() {
+            LookUp::All
+        } else {
+            LookUp::Needed
+        };
         let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(200));
         for _ in 1..CONTENDED_TRIES {
-            match (self.run_once(&params, lookup).await, lookup) {
-                // The other writer has committed, and the full form sees its rows.
-                (Err(StatementError::Contended(_)), Lookup::Optimistic) => {
+            match (self.run_once(part, look_up).await, look_up) {
+                // The other writer has committed, and the next round looks up its rows.
+                (Err(StatementError::Contended(_)), LookUp::Needed) => {
                     self.ledger.note_contention();
-                    lookup = Lookup::Full;
+                    look_up = LookUp::All;
                 }
-                (Err(StatementError::Contended(_)), Lookup::Full) => {
+                (Err(StatementError::Contended(_)), LookUp::All) => {
                     sleep(backoff.next_wait()).await;
                 }
                 (done, _) => return done,
             }
         }
-        self.run_once(&params, lookup).await
+        self.run_once(part, look_up).await
     }
 
     async fn run_once(
         &self,
-        params: &Params<'_>,
-        lookup: Lookup,
-    ) -> Result<Vec<RowResult>, StatementError> {
-        let ledger = self.ledger;
-        match self.until {
-            None if ledger.locks.are_about() => {
-                let limits = (LOCKS_ABOUT_TIMEOUT, STATEMENT_TIMEOUT);
-                ledger.run_within(params, lookup, limits).await
-            }
-            None => ledger.run(params, lookup).await,
+        part: &[Pending<'_>],
+        look_up: LookUp,
+    ) -> Result<Vec<Decision>, StatementError> {
+        let limits = match self.until {
+            None if self.ledger.locks.are_about() => Some(Limits {
+                lock_timeout: LOCKS_ABOUT_TIMEOUT,
+                statement_timeout: STATEMENT_TIMEOUT,
+            }),
+            None => None,
             Some(until) => {
                 let left = until.saturating_duration_since(Instant::now());
-                let lock = (left / 40).clamp(SHORTEST_LOCK_TIMEOUT, PART_LOCK_TIMEOUT);
-                ledger
-                    .run_within(params, lookup, (lock, PART_TIMEOUT))
-                    .await
+                Some(Limits {
+                    lock_timeout: (left / 40).clamp(SHORTEST_LOCK_TIMEOUT, PART_LOCK_TIMEOUT),
+                    statement_timeout: PART_TIMEOUT,
+                })
             }
-        }
+        };
+        let deciding = async |client: &Object| {
+            let round = Round::new(self.ledger, client, limits);
+            failpoint::hit_during(failpoint::DECIDING, round.run(part, look_up)).await
+        };
+        self.ledger.on_connection(deciding).await
     }
 }
 

@@ -14,7 +14,7 @@ use crate::support::*;
 const REASON: &str = "USAGE_LOCKED";
 
 /// Its changes: a file, a text that stands in it once, and what replaces it.
-const CHANGES: [(&str, &str, &str); 4] = [
+const CHANGES: [(&str, &str, &str); 7] = [
     // A package of its own, or cargo would put one program in the place of the other.
     (
         "Cargo.toml",
@@ -40,10 +40,27 @@ const CHANGES: [(&str, &str, &str); 4] = [
     RevertWindowClosed {\n",
     ),
     (
-        "src/ledger/apply/apply.sql",
-        "WHEN k.usage_time < ",
-        "WHEN k.metadata -> 'locked' = 'true' THEN 'USAGE_LOCKED'
-                WHEN k.usage_time < ",
+        "src/domain/decide.rs",
+        "    pub is_closed: bool,\n",
+        "    pub is_closed: bool,\n    /// Whether it is locked.\n    pub is_locked: bool,\n",
+    ),
+    (
+        "src/domain/decide.rs",
+        "        if usage.is_closed {\n",
+        "        if usage.is_locked {
+            return because(RefusalReason::UsageLocked);
+        }
+        if usage.is_closed {\n",
+    ),
+    (
+        "src/ledger/apply/facts.rs",
+        "            amount,\n",
+        "            amount,\n            is_locked: is_true(12)?,\n",
+    ),
+    (
+        "src/ledger/apply/facts.sql",
+        "END AS created_later",
+        "END AS created_later,\n    usage.metadata -> 'locked' = 'true' AS is_locked",
     ),
 ];
 

@@ -1,0 +1,364 @@
+//! Decides the requests of a batch: the contract's table, applied to facts that were read before.
+//!
+//! Pure. `src/ledger/apply` reads the facts and writes the rulings.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::domain::outcome::{Decision, Entry, Failure, Metadata, Outcome, Refusal, Verdict};
+use crate::domain::refusal::RefusalReason;
+use crate::domain::request::RevertRequest;
+
+mod entry_id;
+mod history;
+#[cfg(test)]
+mod tests;
+
+pub use history::{History, OwnReverts, Reverts, StoredOutcome};
+
+/// The settings that a decision depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecisionPolicy {
+    /// Whether partial reverts add up (`revert.policy = "cumulative"`). Otherwise a usage is
+    /// reverted once.
+    pub is_cumulative: bool,
+    /// Whether a client needs a grant for the org.
+    pub needs_grants: bool,
+}
+
+/// What the database says about a request, apart from its history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Whether the client has a grant for the org; true if no client needs one.
+    pub is_granted: bool,
+    /// The account that the request names.
+    pub account: Option<Account>,
+    /// The entry of that account with the id of the usage.
+    pub usage: Option<UsageFacts>,
+}
+
+/// An account and its org.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its id.
+    pub id: Uuid,
+    /// The org that owns it.
+    pub org_id: Uuid,
+}
+
+/// An entry that a request names as the usage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageFacts {
+    /// Whether the entry can be reverted.
+    pub kind: EntryKind,
+    /// Its amount.
+    pub amount: i64,
+    /// Whether it is older than `revert.max_age`.
+    pub is_closed: bool,
+    /// Whether another entry of the account names it.
+    pub is_named: bool,
+    /// When it was created, if that is later than the decision. `Some(None)` is a time that no
+    /// event can contain.
+    pub created_later: Option<Option<Timestamp>>,
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A debit.
+    Usage,
+    /// A credit that names a usage.
+    Revert,
+    /// Any other entry, such as a purchase.
+    Other,
+}
+
+/// A request with its facts.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The request.
+    pub request: &'a RevertRequest,
+    /// Whether a usage that is not found is refused now. Otherwise the request is retried.
+    pub is_last_attempt: bool,
+    /// What was read about it.
+    pub facts: &'a Facts,
+}
+
+/// The decision on a request, and the rows that store it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// The answer.
+    pub decision: Decision,
+    /// The rows to write.
+    pub write: Write,
+}
+
+/// The rows that a ruling needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// None, and the answer rests on no row that revertd or another writer added.
+    Nothing,
+    /// None, but the answer rests on rows that were found. It may be given once these rows are
+    /// durable.
+    Found,
+    /// The outcome of a refusal.
+    Refusal,
+    /// The outcome of a success and both legs of its entry.
+    Revert(NewRevert),
+}
+
+/// The numbers of a revert beyond those of its [`Entry`], which the constraints check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewRevert {
+    /// The amount that was reverted before, by any writer.
+    pub reverted_before: i64,
+    /// The part of it that other writers reverted; never 0.
+    pub reverted_by_others: Option<i64>,
+    /// Its number among revertd's own reverts of the usage, from 0.
+    pub revert_no: i32,
+}
+
+/// Decides `questions` in the order of delivery: each counts the ones before it.
+#[must_use]
+pub fn decide(
+    questions: &[Question<'_>],
+    history: &History,
+    policy: DecisionPolicy,
+    now: Timestamp,
+) -> Vec<Ruling> {
+    let mut batch = Batch {
+        history,
+        policy,
+        now,
+        contents: HashMap::new(),
+        usages: HashMap::new(),
+    };
+    questions
+        .iter()
+        .map(|question| batch.rule(question))
+        .collect()
+}
+
+/// A batch that is being decided.
+struct Batch<'a> {
+    history: &'a History,
+    policy: DecisionPolicy,
+    now: Timestamp,
+    /// The content that this batch stores under an id.
+    contents: HashMap<Uuid, Uuid>,
+    /// The usages of which this batch reverts something.
+    usages: HashMap<Uuid, Progress>,
+}
+
+/// What this batch reverts of a usage.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    reverts: usize,
+    amount: i64,
+    /// The first of these reverts: its id, amount and time.
+    first: Option<(Uuid, i64, Option<Timestamp>)>,
+}
+
+impl Progress {
+    /// The first revert, as metadata of the refusal of a later request.
+    fn first(&self) -> Option<Metadata> {
+        let (transaction_id, amount, time) = self.first?;
+        Some(history::earlier(transaction_id, amount, time))
+    }
+}
+
+impl Batch<'_> {
+    fn rule(&mut self, question: &Question<'_>) -> Ruling {
+        let request = question.request;
+        if let Some(stored) = self.history.answer(request) {
+            return Ruling {
+                decision: stored.clone(),
+                write: Write::Found,
+            };
+        }
+        match self.refusal(question) {
+            Some((reason, metadata)) => self.refuse(question, reason, metadata),
+            None => self.revert(question),
+        }
+    }
+
+    /// The contract's table from row 2 on: the first row that applies.
+    fn refusal(&self, question: &Question<'_>) -> Option<(RefusalReason, Metadata)> {
+        let Question { request, facts, .. } = *question;
+        let because = |reason| Some((reason, Metadata::new()));
+        if self.policy.needs_grants && request.client.is_empty() {
+            return because(RefusalReason::ClientUnknown);
+        }
+        // The only field that a setting requires: message_id.
+        if self.policy.is_cumulative && request.message_id.is_none() {
+            return because(RefusalReason::InvalidField);
+        }
+        // A client without a grant does not learn whether an org, account or usage exists.
+        if !facts.is_granted {
+            return because(RefusalReason::OrgNotGranted);
+        }
+        if facts.account.is_none() {
+            return because(RefusalReason::BillingAccountNotFound);
+        }
+        if self.has_other_content(request) {
+            return because(RefusalReason::RequestIdReused);
+        }
+        let Some(usage) = &facts.usage else {
+            return because(RefusalReason::UsageNotFound);
+        };
+        match usage.kind {
+            EntryKind::Usage => {}
+            EntryKind::Revert => return because(RefusalReason::RevertOfRevert),
+            EntryKind::Other => return because(RefusalReason::NotAUsage),
+        }
+        if usage.is_closed {
+            return because(RefusalReason::RevertWindowClosed);
+        }
+        let usage_id = request.fields.usage_id;
+        let (reverts, progress) = (self.history.reverts(usage_id), self.usages.get(&usage_id));
+        if !self.policy.is_cumulative {
+            let earlier = progress
+                .and_then(Progress::first)
+                .or_else(|| reverts.earliest());
+            if let Some(earlier) = earlier {
+                return Some((RefusalReason::AlreadyReverted, earlier));
+            }
+        }
+        let reverted = reverts.total() + progress.map_or(0, |progress| progress.amount);
+        let remaining = usage.remaining(reverted);
+        (request.fields.amount.get() > remaining).then(|| {
+            let metadata = Metadata::from([
+                ("usage_amount".to_owned(), usage.amount.to_string()),
+                ("remaining".to_owned(), remaining.to_string()),
+            ]);
+            (RefusalReason::AmountExceedsUsage, metadata)
+        })
+    }
+
+    /// Whether other content is stored under the id, or will be by this batch.
+    fn has_other_content(&self, request: &RevertRequest) -> bool {
+        let stored = self.history.content(request.id);
+        let content = stored.or_else(|| self.contents.get(&request.id).copied());
+        content.is_some_and(|content| content != request.content)
+    }
+
+    fn refuse(
+        &mut self,
+        question: &Question<'_>,
+        reason: RefusalReason,
+        metadata: Metadata,
+    ) -> Ruling {
+        let request = question.request;
+        if reason == RefusalReason::UsageNotFound && !question.is_last_attempt {
+            return Ruling {
+                decision: Decision::NotYet,
+                write: Write::Nothing,
+            };
+        }
+        let is_reuse = reason == RefusalReason::RequestIdReused;
+        // A refusal that is not stored contains no fact that was looked up.
+        let is_stored = reason.row().is_stored;
+        let account = question.facts.account.filter(|_| is_stored);
+        let outcome = Outcome {
+            id: if is_reuse {
+                request.reuse_id
+            } else {
+                request.id
+            },
+            org_id: account.map(|account| account.org_id),
+            account_id: account.map(|account| account.id),
+            decided_at: self.now,
+            verdict: Verdict::Refused(Refusal::of_row(reason, metadata)),
+        };
+        let write = match (is_stored, &request.message_id) {
+            (true, Some(_)) => Write::Refusal,
+            (true, None) if reason != RefusalReason::UsageNotFound => Write::Found,
+            (true, None) | (false, _) => Write::Nothing,
+        };
+        if write == Write::Refusal && !is_reuse {
+            self.contents.insert(request.id, request.content);
+        }
+        Ruling {
+            decision: Decision::Decided(outcome),
+            write,
+        }
+    }
+
+    fn revert(&mut self, question: &Question<'_>) -> Ruling {
+        let Question { request, facts, .. } = *question;
+        let (Some(account), Some(usage)) = (facts.account, &facts.usage) else {
+            unreachable!("the table refuses a request without an account or a usage");
+        };
+        let (usage_id, amount) = (request.fields.usage_id, request.fields.amount.get());
+        let reverts = self.history.reverts(usage_id);
+        let progress = self.usages.get(&usage_id);
+        let (nth, taken) = progress.map_or((0, 0), |before| (before.reverts, before.amount));
+        let revert_no = i32::try_from(reverts.own_count() + nth as u64);
+        let (Some(number), Ok(revert_no)) = (reverts.free_number(nth), revert_no) else {
+            let text = "no id is free for its entry: too many entries name the usage";
+            return Ruling {
+                decision: Decision::Failed(Failure::RetriesExhausted(text.into())),
+                write: Write::Nothing,
+            };
+        };
+        let reverted_before = reverts.total() + taken;
+        let transaction_id = entry_id::entry_id(usage_id, number, account.id);
+        let entry = Entry {
+            transaction_id,
+            platform_transaction_id: entry_id::platform_leg(transaction_id),
+            usage_amount: usage.amount,
+            reverted_total: reverted_before + amount,
+        };
+        let time = usage.created_later.unwrap_or(Some(self.now));
+        let progress = self.usages.entry(usage_id).or_default();
+        progress.first.get_or_insert((transaction_id, amount, time));
+        progress.reverts += 1;
+        progress.amount += amount;
+        self.contents.insert(request.id, request.content);
+        Ruling {
+            decision: Decision::Decided(Outcome {
+                id: request.id,
+                org_id: Some(account.org_id),
+                account_id: Some(account.id),
+                decided_at: self.now,
+                verdict: Verdict::Applied(entry),
+            }),
+            write: Write::Revert(NewRevert {
+                reverted_before,
+                reverted_by_others: reverts.by_others(),
+                revert_no,
+            }),
+        }
+    }
+}
+
+impl UsageFacts {
+    /// The part of the usage that is not reverted. A usage with a negative amount has none.
+    fn remaining(&self, reverted: i64) -> i64 {
+        self.amount.max(0).saturating_sub(reverted).max(0)
+    }
+}
+
+/// The requests that can only be decided with their history: every request that is not reverted
+/// without it, whose usage another entry names, or that shares its usage or its id with another
+/// request of the batch. The outcome of another request may exist nevertheless; then a unique key
+/// fails the statement that writes.
+#[must_use]
+pub fn needs_history(questions: &[Question<'_>], rulings: &[Ruling]) -> Vec<bool> {
+    let mut of_usage: HashMap<Uuid, u32> = HashMap::with_capacity(questions.len());
+    let mut of_id: HashMap<Uuid, u32> = HashMap::with_capacity(questions.len());
+    for Question { request, .. } in questions {
+        *of_usage.entry(request.fields.usage_id).or_default() += 1;
+        *of_id.entry(request.id).or_default() += 1;
+    }
+    let needs = |(question, ruling): (&Question<'_>, &Ruling)| {
+        let Question { request, facts, .. } = *question;
+        !matches!(ruling.write, Write::Revert(_))
+            || facts.usage.as_ref().is_none_or(|usage| usage.is_named)
+            || of_usage[&request.fields.usage_id] > 1
+            || of_id[&request.id] > 1
+    };
+    questions.iter().zip(rulings).map(needs).collect()
+}
