@@ -55,8 +55,13 @@ pub type Metadata = BTreeMap<String, String>;
 pub enum Refusal {
     /// By a row of the table, with the metadata of the `ErrorInfo`.
     Row(RefusalReason, Metadata),
-    /// [`RefusalReason::InvalidField`], with every violation.
-    InvalidField(Vec<Violation>),
+    /// [`RefusalReason::InvalidField`].
+    InvalidField {
+        /// Every violation.
+        violations: Vec<Violation>,
+        /// The request's place in its group, counted from 0.
+        index: Option<usize>,
+    },
     /// One that was stored, by any version, with all that its event tells.
     Stored(Box<StoredRefusal>),
 }
@@ -131,16 +136,28 @@ impl From<RefusalReason> for Refusal {
 }
 
 impl Refusal {
+    /// The refusal of a request whose atomic group is refused, since the request at `index`,
+    /// counted from 0, is refused for `reason`.
+    #[must_use]
+    pub fn of_group(index: usize, reason: &str) -> Self {
+        let metadata = [("index", index.to_string()), ("reason", reason.to_owned())];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+        Self::Row(RefusalReason::GroupRefused, metadata.into())
+    }
+
     /// The refusal of that reason, as the statement and the table of outcomes spell it. The
     /// statement refuses with `INVALID_FIELD` only for want of a message id.
     #[must_use]
     pub fn from_reason(reason: &str, metadata: Metadata) -> Option<Self> {
         let reason = RefusalReason::of_name(reason)?;
         Some(if reason == RefusalReason::InvalidField {
-            Self::InvalidField(vec![Violation {
-                field: "message_id",
-                description: ID_REQUIRED.into(),
-            }])
+            Self::InvalidField {
+                violations: vec![Violation {
+                    field: "message_id",
+                    description: ID_REQUIRED.into(),
+                }],
+                index: None,
+            }
         } else {
             Self::Row(reason, metadata)
         })
@@ -170,7 +187,7 @@ impl Refusal {
     pub fn code(&self) -> Code<'_> {
         match self {
             Self::Row(reason, _) => Code::of_row(reason.row()),
-            Self::InvalidField(_) => Code::of_row(RefusalReason::InvalidField.row()),
+            Self::InvalidField { .. } => Code::of_row(RefusalReason::InvalidField.row()),
             Self::Stored(stored) => Code {
                 number: stored.code,
                 reason: &stored.reason,
@@ -183,7 +200,7 @@ impl Refusal {
     pub fn message(&self) -> &str {
         match self {
             Self::Row(reason, _) => reason.row().message,
-            Self::InvalidField(_) => RefusalReason::InvalidField.row().message,
+            Self::InvalidField { .. } => RefusalReason::InvalidField.row().message,
             Self::Stored(stored) => &stored.message,
         }
     }
@@ -193,7 +210,10 @@ impl Refusal {
     pub fn metadata(&self) -> Metadata {
         match self {
             Self::Row(_, metadata) => metadata.clone(),
-            Self::InvalidField(_) => Metadata::new(),
+            Self::InvalidField { index, .. } => {
+                let index = index.map(|index| ("index".to_owned(), index.to_string()));
+                index.into_iter().collect()
+            }
             Self::Stored(stored) => stored.metadata.clone(),
         }
     }
@@ -202,7 +222,7 @@ impl Refusal {
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         match self {
-            Self::InvalidField(violations) => violations,
+            Self::InvalidField { violations, .. } => violations,
             Self::Row(..) | Self::Stored(_) => &[],
         }
     }
@@ -212,7 +232,7 @@ impl Refusal {
     pub fn is_denied(&self) -> bool {
         match self {
             Self::Row(reason, _) => reason.row().is_denied,
-            Self::InvalidField(_) | Self::Stored(_) => false,
+            Self::InvalidField { .. } | Self::Stored(_) => false,
         }
     }
 }

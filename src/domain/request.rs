@@ -8,14 +8,18 @@ use uuid::Uuid;
 mod body;
 mod envelope;
 mod fields;
+mod group;
 mod identity;
+mod json;
 mod trace;
 
 pub use body::{
-    Amount, Fields, Fragments, NAME_MAX_CHARS, REASON_MAX_CHARS, Reference, Undecodable, Violation,
+    Amount, Fields, Fragments, InvalidFields, NAME_MAX_CHARS, REASON_MAX_CHARS, Reference,
+    Undecodable, Violation, too_many_bytes,
 };
 pub use envelope::{ClientClaim, Envelope};
 pub use fields::{NotOneText, decode, text_member};
+pub use group::{Body, Group, GroupRequest, Limits, REQUEST_ID_MAX_BYTES, Replies, parse};
 pub(crate) use identity::digest;
 pub use identity::{identity, reuse_identity};
 pub use trace::is_traceparent;
@@ -55,15 +59,26 @@ impl RevertRequest {
     /// The request of these fields, delivered in this envelope.
     #[must_use]
     pub fn new(envelope: &Envelope, fields: Fields, last_attempt: bool) -> Self {
-        let content = identity::content(&fields);
         let message_id = envelope.message_id.as_deref();
-        let id = identity(&envelope.client, message_id, fields.usage_id, content);
+        Self::under(&envelope.client, message_id, fields, last_attempt)
+    }
+
+    /// The request of these fields under a client and, unless it has none, a message id.
+    #[must_use]
+    pub fn under(
+        client: &str,
+        message_id: Option<&str>,
+        fields: Fields,
+        last_attempt: bool,
+    ) -> Self {
+        let content = identity::content(&fields);
+        let id = identity(client, message_id, fields.usage_id, content);
         Self {
             id,
             reuse_id: reuse_identity(id, content),
             content,
-            client: envelope.client.clone(),
-            message_id: envelope.message_id.clone(),
+            client: client.to_owned(),
+            message_id: message_id.map(ToOwned::to_owned),
             fields,
             last_attempt,
         }
