@@ -9,8 +9,7 @@ use crate::domain::event::Event;
 use crate::domain::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict};
 use crate::domain::refusal::RefusalReason;
 use crate::domain::request::{
-    ClientClaim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode,
-    too_many_bytes,
+    ClientClaim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode, too_many_bytes,
 };
 use crate::domain::retry::{Ladder, RetryCause};
 

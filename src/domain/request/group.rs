@@ -183,11 +183,9 @@ impl<'a> GroupMembers<'a> {
             _ if self.atomic.is_absent() => Ok(false),
             Given::Other("true") => Ok(true),
             Given::Other("false") => Ok(false),
-            Given::Absent
-            | Given::Text(_)
-            | Given::NoText
-            | Given::Number(_)
-            | Given::Other(_) => Err("atomic must be true or false".into()),
+            Given::Absent | Given::Text(_) | Given::NoText | Given::Number(_) | Given::Other(_) => {
+                Err("atomic must be true or false".into())
+            }
         }
     }
 
@@ -195,11 +193,9 @@ impl<'a> GroupMembers<'a> {
         match &self.replies.value {
             _ if self.replies.is_absent() => Ok(Replies::Batch),
             Given::Text(text) if text == "each" => Ok(Replies::Each),
-            Given::Absent
-            | Given::Text(_)
-            | Given::NoText
-            | Given::Number(_)
-            | Given::Other(_) => Err("replies must be \"each\", or absent".into()),
+            Given::Absent | Given::Text(_) | Given::NoText | Given::Number(_) | Given::Other(_) => {
+                Err("replies must be \"each\", or absent".into())
+            }
         }
     }
 
@@ -259,10 +255,7 @@ fn request<'a>(
     let (id, violation) = match request_id(id) {
         Ok(Some(id)) => (id, None),
         Ok(None) => (Cow::Owned(derived_id(message_id, index)?), None),
-        Err(violation) => (
-            Cow::Owned(derived_id(message_id, index)?),
-            Some(violation),
-        ),
+        Err(violation) => (Cow::Owned(derived_id(message_id, index)?), Some(violation)),
     };
     Ok(GroupRequest {
         id,
@@ -320,9 +313,7 @@ fn check_ids(requests: &[GroupRequest<'_>]) -> Result<(), String> {
     let mut seen = HashMap::with_capacity(requests.len());
     for (index, request) in requests.iter().enumerate() {
         if let Some(first) = seen.insert(request.id.as_ref(), index) {
-            return Err(format!(
-                "requests[{index}] has the id of requests[{first}]"
-            ));
+            return Err(format!("requests[{index}] has the id of requests[{first}]"));
         }
     }
     Ok(())
