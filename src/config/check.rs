@@ -21,6 +21,8 @@ impl Settings {
                 "amqp.max_message_bytes",
                 self.amqp.max_message_bytes.bytes(),
             ),
+            ("amqp.max_group", u64::from(self.amqp.max_group)),
+            ("amqp.max_group_bytes", self.amqp.max_group_bytes.bytes()),
             ("amqp.prefetch", u64::from(self.prefetch())),
             (
                 "gateway.max_in_flight",

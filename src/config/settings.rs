@@ -54,6 +54,8 @@ pub struct AmqpSettings {
     pub prefetch: Option<u16>,
     pub max_bytes_in_hand: Size,
     pub max_message_bytes: Size,
+    pub max_group: u16,
+    pub max_group_bytes: Size,
     pub reply_to_pattern: ReplyToPattern,
     pub trusted_users: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

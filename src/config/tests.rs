@@ -27,6 +27,8 @@ fn the_built_in_file_has_the_documented_defaults() {
     assert_eq!(settings.prefetch(), 1000);
     assert_eq!(settings.pool_size(), 5);
     assert_eq!(settings.amqp.max_message_bytes.bytes(), 64 * 1024);
+    assert_eq!(settings.amqp.max_group, 1000);
+    assert_eq!(settings.amqp.max_group_bytes.bytes(), 1024 * 1024);
     assert_eq!(settings.retry_queues()[1], "usage.reverts.retry.5s");
     assert_eq!(settings.retry_queues()[3], "usage.reverts.retry.2m");
     assert_eq!(settings.revert.policy, Policy::Once);
@@ -229,6 +231,19 @@ fn an_invalid_value_names_its_key_and_valid_values() {
             "REVERTD_AMQP__MAX_MESSAGE_BYTES",
             "big",
             "amqp.max_message_bytes",
+        ),
+        ("REVERTD_AMQP__MAX_GROUP", "0", "amqp.max_group is 0"),
+        ("REVERTD_AMQP__MAX_GROUP", "65536", "amqp.max_group"),
+        ("REVERTD_AMQP__MAX_GROUP", "many", "amqp.max_group"),
+        (
+            "REVERTD_AMQP__MAX_GROUP_BYTES",
+            "0",
+            "amqp.max_group_bytes is 0",
+        ),
+        (
+            "REVERTD_AMQP__MAX_GROUP_BYTES",
+            "big",
+            "amqp.max_group_bytes",
         ),
         (
             "REVERTD_WORKER__CONCURRENCY",

@@ -12,6 +12,7 @@ use crate::domain::refusal::RefusalReason;
 use crate::domain::request::RevertRequest;
 
 mod entry_id;
+mod group;
 mod history;
 #[cfg(test)]
 mod tests;
@@ -80,8 +81,6 @@ pub enum EntryKind {
 pub struct Question<'a> {
     /// The request.
     pub request: &'a RevertRequest,
-    /// Whether a usage that is not found is refused now. Otherwise the request is retried.
-    pub is_last_attempt: bool,
     /// What was read about it.
     pub facts: &'a Facts,
 }
@@ -120,7 +119,8 @@ pub struct NewRevert {
     pub revert_no: i32,
 }
 
-/// Decides `questions` in the order of delivery: each counts the ones before it.
+/// Decides `questions` in the order of delivery: each counts the ones before it. Adjacent members
+/// of one atomic group are decided together.
 #[must_use]
 pub fn decide(
     questions: &[Question<'_>],
@@ -129,25 +129,34 @@ pub fn decide(
     now: Timestamp,
 ) -> Vec<Ruling> {
     let mut batch = Batch {
+        questions,
         history,
         policy,
         now,
-        contents: HashMap::new(),
-        usages: HashMap::new(),
+        rulings: Vec::with_capacity(questions.len()),
+        stored: HashMap::with_capacity(questions.len()),
+        usages: HashMap::with_capacity(questions.len()),
     };
-    questions
-        .iter()
-        .map(|question| batch.rule(question))
-        .collect()
+    for unit in questions.chunk_by(|one, next| one.request.is_grouped_with(next.request)) {
+        if unit[0].request.member.is_some() {
+            batch.rule_group(unit);
+        } else {
+            batch.rule(&unit[0]);
+        }
+    }
+    batch.rulings
 }
 
 /// A batch that is being decided.
 struct Batch<'a> {
+    questions: &'a [Question<'a>],
     history: &'a History,
     policy: DecisionPolicy,
     now: Timestamp,
-    /// The content that this batch stores under an id.
-    contents: HashMap<Uuid, Uuid>,
+    /// The rulings on the first questions.
+    rulings: Vec<Ruling>,
+    /// The index of the ruling that stores the outcome of this id.
+    stored: HashMap<Uuid, usize>,
     /// The usages of which this batch reverts something.
     usages: HashMap<Uuid, Progress>,
 }
@@ -170,7 +179,21 @@ impl Progress {
 }
 
 impl Batch<'_> {
-    fn rule(&mut self, question: &Question<'_>) -> Ruling {
+    fn rule(&mut self, question: &Question<'_>) {
+        let ruling = self.ruling(question);
+        self.add(ruling);
+    }
+
+    fn add(&mut self, ruling: Ruling) {
+        if let (Write::Refusal | Write::Revert(_), Decision::Decided(outcome)) =
+            (ruling.write, &ruling.decision)
+        {
+            self.stored.insert(outcome.id, self.rulings.len());
+        }
+        self.rulings.push(ruling);
+    }
+
+    fn ruling(&mut self, question: &Question<'_>) -> Ruling {
         let request = question.request;
         if let Some(stored) = self.history.answer(request) {
             return Ruling {
@@ -178,10 +201,25 @@ impl Batch<'_> {
                 write: Write::Found,
             };
         }
+        if let Some(equal) = self.equal(request) {
+            return Ruling {
+                decision: self.rulings[equal].decision.clone(),
+                write: Write::Nothing,
+            };
+        }
         match self.refusal(question) {
             Some((reason, metadata)) => self.refuse(question, reason, metadata),
             None => self.revert(question),
         }
+    }
+
+    /// The index of the ruling that this batch stores for an equal request.
+    fn equal(&self, request: &RevertRequest) -> Option<usize> {
+        let first = *self.stored.get(&request.id)?;
+        if self.questions[first].request.content == request.content {
+            return Some(first);
+        }
+        self.stored.get(&request.reuse_id).copied()
     }
 
     /// The contract's table from row 2 on: the first row that applies.
@@ -239,19 +277,17 @@ impl Batch<'_> {
 
     /// Whether other content is stored under the id, or will be by this batch.
     fn has_other_content(&self, request: &RevertRequest) -> bool {
-        let stored = self.history.content(request.id);
-        let content = stored.or_else(|| self.contents.get(&request.id).copied());
+        let in_batch = || {
+            let first = *self.stored.get(&request.id)?;
+            Some(self.questions[first].request.content)
+        };
+        let content = self.history.content(request.id).or_else(in_batch);
         content.is_some_and(|content| content != request.content)
     }
 
-    fn refuse(
-        &mut self,
-        question: &Question<'_>,
-        reason: RefusalReason,
-        metadata: Metadata,
-    ) -> Ruling {
+    fn refuse(&self, question: &Question<'_>, reason: RefusalReason, metadata: Metadata) -> Ruling {
         let request = question.request;
-        if reason == RefusalReason::UsageNotFound && !question.is_last_attempt {
+        if reason == RefusalReason::UsageNotFound && !request.last_attempt {
             return Ruling {
                 decision: Decision::NotYet,
                 write: Write::Nothing,
@@ -277,9 +313,6 @@ impl Batch<'_> {
             (true, None) if reason != RefusalReason::UsageNotFound => Write::Found,
             (true, None) | (false, _) => Write::Nothing,
         };
-        if write == Write::Refusal && !is_reuse {
-            self.contents.insert(request.id, request.content);
-        }
         Ruling {
             decision: Decision::Decided(outcome),
             write,
@@ -316,7 +349,6 @@ impl Batch<'_> {
         progress.first.get_or_insert((transaction_id, amount, time));
         progress.reverts += 1;
         progress.amount += amount;
-        self.contents.insert(request.id, request.content);
         Ruling {
             decision: Decision::Decided(Outcome {
                 id: request.id,

@@ -9,7 +9,7 @@ use crate::domain::event::Event;
 use crate::domain::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict};
 use crate::domain::refusal::RefusalReason;
 use crate::domain::request::{
-    ClientClaim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode,
+    ClientClaim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode, too_many_bytes,
 };
 use crate::domain::retry::{Ladder, RetryCause};
 
@@ -168,7 +168,10 @@ pub fn read(
     let refusal = if needs_client && envelope.client.is_empty() {
         RefusalReason::ClientUnknown.into()
     } else {
-        Refusal::InvalidField(violations)
+        Refusal::InvalidField {
+            violations,
+            index: None,
+        }
     };
     Reading::Done(Disposition::Answer(Event::of_invalid(
         envelope.message_id.as_deref(),
@@ -188,8 +191,7 @@ pub fn too_large(
     max_bytes: u64,
     now: Timestamp,
 ) -> Reading {
-    let error = "amqp.max_message_bytes";
-    let text = format!("the body has {bytes} bytes, more than {max_bytes} ({error})");
+    let text = too_many_bytes(bytes, max_bytes, "amqp.max_message_bytes");
     Reading::Done(malformed(envelope, identity, text, now))
 }
 

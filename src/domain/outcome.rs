@@ -55,8 +55,13 @@ pub type Metadata = BTreeMap<String, String>;
 pub enum Refusal {
     /// By a row of the table, with the metadata of the `ErrorInfo`.
     Row(RefusalReason, Metadata),
-    /// [`RefusalReason::InvalidField`], with every violation.
-    InvalidField(Vec<Violation>),
+    /// [`RefusalReason::InvalidField`].
+    InvalidField {
+        /// Every violation.
+        violations: Vec<Violation>,
+        /// The request's place in its group, counted from 0.
+        index: Option<usize>,
+    },
     /// One that was stored, by any version, with all that its event tells.
     Stored(Box<StoredRefusal>),
 }
@@ -135,10 +140,13 @@ impl Refusal {
     #[must_use]
     pub fn of_row(reason: RefusalReason, metadata: Metadata) -> Self {
         if reason == RefusalReason::InvalidField {
-            Self::InvalidField(vec![Violation {
-                field: "message_id",
-                description: ID_REQUIRED.into(),
-            }])
+            Self::InvalidField {
+                violations: vec![Violation {
+                    field: "message_id",
+                    description: ID_REQUIRED.into(),
+                }],
+                index: None,
+            }
         } else {
             Self::Row(reason, metadata)
         }
@@ -169,7 +177,7 @@ impl Refusal {
     pub fn code(&self) -> Code<'_> {
         match self {
             Self::Row(reason, _) => Code::of_row(reason.row()),
-            Self::InvalidField(_) => Code::of_row(RefusalReason::InvalidField.row()),
+            Self::InvalidField { .. } => Code::of_row(RefusalReason::InvalidField.row()),
             Self::Stored(stored) => Code {
                 number: stored.code,
                 reason: &stored.reason,
@@ -182,7 +190,7 @@ impl Refusal {
     pub fn message(&self) -> &str {
         match self {
             Self::Row(reason, _) => reason.row().message,
-            Self::InvalidField(_) => RefusalReason::InvalidField.row().message,
+            Self::InvalidField { .. } => RefusalReason::InvalidField.row().message,
             Self::Stored(stored) => &stored.message,
         }
     }
@@ -192,7 +200,10 @@ impl Refusal {
     pub fn metadata(&self) -> Metadata {
         match self {
             Self::Row(_, metadata) => metadata.clone(),
-            Self::InvalidField(_) => Metadata::new(),
+            Self::InvalidField { index, .. } => {
+                let index = index.map(|index| ("index".to_owned(), index.to_string()));
+                index.into_iter().collect()
+            }
             Self::Stored(stored) => stored.metadata.clone(),
         }
     }
@@ -201,7 +212,7 @@ impl Refusal {
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         match self {
-            Self::InvalidField(violations) => violations,
+            Self::InvalidField { violations, .. } => violations,
             Self::Row(..) | Self::Stored(_) => &[],
         }
     }
@@ -211,7 +222,7 @@ impl Refusal {
     pub fn is_denied(&self) -> bool {
         match self {
             Self::Row(reason, _) => reason.row().is_denied,
-            Self::InvalidField(_) | Self::Stored(_) => false,
+            Self::InvalidField { .. } | Self::Stored(_) => false,
         }
     }
 }

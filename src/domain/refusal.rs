@@ -150,6 +150,15 @@ rows! {
         when: "the amount is more than the usage, or more than what remains of it; metadata \
             `usage_amount`, `remaining`",
     }
+    GroupRefused {
+        reason: "GROUP_REFUSED",
+        code: RpcCode::Aborted,
+        is_denied: false,
+        is_stored: true,
+        message: "another request of the atomic group was refused",
+        when: "the request is in an [atomic group](../topics/groups.md#atomic-groups) of which \
+            another request was refused; metadata `index` and `reason` of the first one",
+    }
 }
 
 rows! {

@@ -8,14 +8,18 @@ use uuid::Uuid;
 mod body;
 mod envelope;
 mod fields;
+mod group;
 mod identity;
+mod json;
 mod trace;
 
 pub use body::{
-    Amount, Fields, Fragments, NAME_MAX_CHARS, REASON_MAX_CHARS, Reference, Undecodable, Violation,
+    Amount, Fields, Fragments, InvalidFields, NAME_MAX_CHARS, REASON_MAX_CHARS, Reference,
+    Undecodable, Violation, too_many_bytes,
 };
 pub use envelope::{ClientClaim, Envelope};
 pub use fields::{NotOneText, decode, text_member};
+pub use group::{Body, Group, GroupRequest, Limits, REQUEST_ID_MAX_BYTES, Replies, parse};
 pub(crate) use identity::digest;
 pub use identity::{identity, reuse_identity};
 pub use trace::is_traceparent;
@@ -49,23 +53,65 @@ pub struct RevertRequest {
     pub fields: Fields,
     /// Whether a usage that is not found is refused now, instead of retried.
     pub last_attempt: bool,
+    /// Its place in an atomic group.
+    pub member: Option<Member>,
+}
+
+/// The place of a request in an atomic group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The identity of the group's message.
+    pub group: Uuid,
+    /// The index of the request, from 0.
+    pub index: usize,
+    /// The first request of the group that is refused before all are decided, since its fields
+    /// break a rule.
+    pub refused: Option<FirstRefusal>,
+}
+
+/// A refused request of an atomic group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstRefusal {
+    /// Its index in the group, from 0.
+    pub index: usize,
+    /// The reason.
+    pub reason: String,
 }
 
 impl RevertRequest {
     /// The request of these fields, delivered in this envelope.
     #[must_use]
     pub fn new(envelope: &Envelope, fields: Fields, last_attempt: bool) -> Self {
-        let content = identity::content(&fields);
         let message_id = envelope.message_id.as_deref();
-        let id = identity(&envelope.client, message_id, fields.usage_id, content);
+        Self::under(&envelope.client, message_id, fields, last_attempt)
+    }
+
+    /// The request of these fields under a client and, unless it has none, a message id.
+    #[must_use]
+    pub fn under(
+        client: &str,
+        message_id: Option<&str>,
+        fields: Fields,
+        last_attempt: bool,
+    ) -> Self {
+        let content = identity::content(&fields);
+        let id = identity(client, message_id, fields.usage_id, content);
         Self {
             id,
             reuse_id: reuse_identity(id, content),
             content,
-            client: envelope.client.clone(),
-            message_id: envelope.message_id.clone(),
+            client: client.to_owned(),
+            message_id: message_id.map(ToOwned::to_owned),
             fields,
             last_attempt,
+            member: None,
         }
+    }
+
+    /// Whether both requests are members of one atomic group.
+    #[must_use]
+    pub fn is_grouped_with(&self, other: &Self) -> bool {
+        let groups = self.member.as_ref().zip(other.member.as_ref());
+        groups.is_some_and(|(one, other)| one.group == other.group)
     }
 }

@@ -77,14 +77,9 @@ fn rule_all(
     history: &History,
     policy: DecisionPolicy,
 ) -> Vec<Ruling> {
-    let question = |(request, facts)| Question {
-        request,
-        is_last_attempt: true,
-        facts,
-    };
     let questions: Vec<_> = asked
         .iter()
-        .map(|(request, facts)| question((request, facts)))
+        .map(|(request, facts)| Question { request, facts })
         .collect();
     decide(&questions, history, policy, Timestamp::UNIX_EPOCH)
 }
@@ -253,17 +248,9 @@ fn the_first_stored_content_has_the_id() {
         ["USAGE_NOT_FOUND", "REQUEST_ID_REUSED", "REQUEST_ID_REUSED"]
     );
     // Before, it is retried, and the second is the first that is stored.
-    let mut questions: Vec<_> = asked
-        .iter()
-        .map(|(request, facts)| Question {
-            request,
-            is_last_attempt: true,
-            facts,
-        })
-        .collect();
-    questions[0].is_last_attempt = false;
-    let now = Timestamp::UNIX_EPOCH;
-    let rulings = decide(&questions, &History::default(), ONCE, now);
+    let mut asked = asked;
+    asked[0].0.last_attempt = false;
+    let rulings = rule_all(&asked, &History::default(), ONCE);
     assert_eq!(rulings[0].decision, Decision::NotYet);
     let told: Vec<_> = rulings[1..].iter().map(said).collect();
     assert_eq!(told, ["reverted 5", "REQUEST_ID_REUSED"]);

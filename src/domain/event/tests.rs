@@ -89,7 +89,10 @@ fn an_invalid_request_event_lists_all_violations() {
         Some("m"),
         Uuid::from_u128(1),
         &fragments,
-        &Refusal::InvalidField(violations),
+        &Refusal::InvalidField {
+            violations,
+            index: None,
+        },
         Timestamp::UNIX_EPOCH,
     );
     insta::assert_snapshot!("invalid", shown(&event));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 /// The largest number of characters of `reason` (contract, section Request).
@@ -28,6 +29,12 @@ impl Amount {
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -72,20 +79,30 @@ impl fmt::Display for Reference {
     }
 }
 
-/// The six fields of a request's body, each valid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Serialize for Reference {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The six fields of a request's body, each valid. As JSON they are a body of the same request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fields {
     /// The usage to revert.
     pub usage_id: Uuid,
     /// The part of the usage to revert.
     pub amount: Amount,
     /// The account, its org, or a project of that org; at least one, never both of the last two.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub billing_id: Option<Uuid>,
     /// See [`Fields::billing_id`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub org_id: Option<Reference>,
     /// See [`Fields::billing_id`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub project_id: Option<Reference>,
     /// The requester's reason; stored with the entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
@@ -126,6 +143,24 @@ pub struct Violation {
     pub description: String,
 }
 
+/// The error of an object whose fields break a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidFields {
+    /// Every violation, in the order of the fields; never empty.
+    pub violations: Vec<Violation>,
+    /// The valid fields.
+    pub fragments: Fragments,
+}
+
+impl From<InvalidFields> for Undecodable {
+    fn from(invalid: InvalidFields) -> Self {
+        Self::Invalid {
+            violations: invalid.violations,
+            fragments: invalid.fragments,
+        }
+    }
+}
+
 /// The error of a body that is no request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undecodable {
@@ -138,4 +173,10 @@ pub enum Undecodable {
         /// The valid fields.
         fragments: Fragments,
     },
+}
+
+/// What is wrong with a body of so many bytes, where the setting `key` allows only `max`.
+#[must_use]
+pub fn too_many_bytes(bytes: u64, max: u64, key: &str) -> String {
+    format!("the body has {bytes} bytes, more than {max} ({key})")
 }

@@ -6,6 +6,14 @@ use uuid::Uuid;
 use super::body::Violation;
 use super::identity::digest;
 
+/// The violation of an id with a NUL.
+pub(super) const NUL: &str = "must not contain the character U+0000";
+
+/// Whether an id has a NUL, which the database can't store.
+pub(super) fn has_nul(id: &str) -> bool {
+    id.contains('\0')
+}
+
 /// The properties of a delivery that concern its request, checked and bounded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
@@ -49,10 +57,10 @@ impl Envelope {
     /// The violation of row 3 by a `message_id` that the database can't store.
     #[must_use]
     pub fn violation(&self) -> Option<Violation> {
-        let nul = self.message_id.as_ref().is_some_and(|id| id.contains('\0'));
+        let nul = self.message_id.as_deref().is_some_and(has_nul);
         nul.then(|| Violation {
             field: "message_id",
-            description: "must not contain the character U+0000".into(),
+            description: NUL.into(),
         })
     }
 

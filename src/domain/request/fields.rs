@@ -1,21 +1,13 @@
 //! The body of a request: JSON to [`Fields`], with every violation at once.
-//!
-//! A body is JSON if it follows the grammar of RFC 8259, which permits numbers of any size, lone
-//! surrogates and nesting of any depth. Keys and values are therefore kept as text, and only the
-//! six fields are parsed.
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::Deserializer;
-use serde::de::{MapAccess, Visitor};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::body::{
-    Amount, Fields, Fragments, NAME_MAX_CHARS, REASON_MAX_CHARS, Reference, Undecodable, Violation,
+    Amount, Fields, Fragments, InvalidFields, NAME_MAX_CHARS, REASON_MAX_CHARS, Reference,
+    Undecodable, Violation,
 };
+use super::json::{Given, Member, each_member, malformed, utf8};
 
 const NAMES: [(&str, &str); 6] = [
     ("usage_id", "usageId"),
@@ -32,26 +24,22 @@ const ORG_ID: usize = 3;
 const PROJECT_ID: usize = 4;
 const REASON: usize = 5;
 
+/// The violation of a member that has two values.
+pub(super) const REPEATED: &str = "is given more than once";
+
+/// The violation of a string that is no text.
+pub(super) const NO_TEXT: &str =
+    "must be Unicode text: one of its escapes is half of a surrogate pair";
+
 /// Parses a body (contract, section Request).
 ///
 /// # Errors
 /// [`Undecodable::Malformed`] if the body is no JSON object in UTF-8, [`Undecodable::Invalid`] if a
 /// field is missing, of the wrong form, out of range, or given twice.
 pub fn decode(body: &[u8]) -> Result<Fields, Undecodable> {
-    // serde_json does not check the UTF-8 of ignored strings.
-    let text = std::str::from_utf8(body)
-        .map_err(|_| Undecodable::Malformed("the body is not UTF-8".into()))?;
-    let mut raw = Raw::default();
-    let each = |key: Option<Cow<'_, str>>, value| {
-        let named =
-            |(snake, camel): &(&str, &str)| [*snake, *camel].map(Some).contains(&key.as_deref());
-        if let Some(field) = NAMES.iter().position(named) {
-            raw.given[field] = Given::read(value);
-            raw.times[field] = raw.times[field].saturating_add(1);
-        }
-    };
-    each_member(text, each).map_err(|error| malformed(text, &error))?;
-    raw.check()
+    let text = utf8(body)?;
+    let raw = RawFields::read(text, |_, _| ()).map_err(|error| malformed(text, &error))?;
+    Ok(raw.check()?)
 }
 
 /// The text of another member, under either of its names, of an object that [`decode`] parsed.
@@ -60,19 +48,19 @@ pub fn decode(body: &[u8]) -> Result<Fields, Undecodable> {
 /// # Errors
 /// If it is no text, or given more than once.
 pub fn text_member(body: &[u8], names: [&str; 2]) -> Result<Option<String>, NotOneText> {
-    let (mut found, mut times) = (Given::Absent, 0);
-    let each = |key: Option<Cow<'_, str>>, value| {
-        if names.map(Some).contains(&key.as_deref()) {
-            (found, times) = (Given::read(value), times + 1);
+    let mut member = Member::default();
+    let each = |key: &str, value| {
+        if names.contains(&key) {
+            member.add(value);
         }
     };
     let text = std::str::from_utf8(body).map_err(|_| NotOneText)?;
     each_member(text, each).map_err(|_| NotOneText)?;
-    match found {
-        _ if times > 1 => Err(NotOneText),
+    match member.value {
+        _ if member.is_repeated() => Err(NotOneText),
         Given::Absent => Ok(None),
         Given::Text(text) => Ok(Some(text.into_owned())),
-        Given::NoText | Given::Number(_) | Given::Other => Err(NotOneText),
+        Given::NoText | Given::Number(_) | Given::Other(_) => Err(NotOneText),
     }
 }
 
@@ -80,68 +68,61 @@ pub fn text_member(body: &[u8], names: [&str; 2]) -> Result<Option<String>, NotO
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotOneText;
 
-/// The position of the JSON error, without the text around it, which is the publisher's payload.
-fn malformed(text: &str, error: &serde_json::Error) -> Undecodable {
-    use serde_json::error::Category;
-    // A number that is too large for serde_json is still JSON, and no object.
-    let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
-    let what = match error.classify() {
-        _ if is_json => "the body is not a JSON object",
-        Category::Eof => "the body is cut off or empty",
-        Category::Data | Category::Syntax | Category::Io => "the body is not valid JSON",
-    };
-    let (line, column) = (error.line(), error.column());
-    Undecodable::Malformed(format!("{what} (line {line}, column {column})"))
+/// The six fields of an object, before they are checked.
+#[derive(Clone, Default)]
+pub(super) struct RawFields<'a> {
+    members: [Member<'a>; 6],
 }
 
-/// The JSON value of a field.
-#[derive(Clone, Debug, Default, PartialEq)]
-enum Given<'a> {
-    #[default]
-    Absent,
-    Text(Cow<'a, str>),
-    /// A string with a lone surrogate, which is no text.
-    NoText,
-    /// A number, as spelled.
-    Number(&'a str),
-    /// Any other value: a boolean, an array, an object.
-    Other,
-}
-
-impl<'a> Given<'a> {
-    /// Parses a value that is known to be JSON.
-    fn read(value: &'a str) -> Self {
-        match value.as_bytes().first() {
-            Some(b'"') => text(value).map_or(Self::NoText, Self::Text),
-            Some(b'n') => Self::Absent,
-            Some(b'-' | b'0'..=b'9') => Self::Number(value),
-            _ => Self::Other,
-        }
+impl<'a> RawFields<'a> {
+    /// Reads the fields of an object. `other` gets every other member.
+    pub(super) fn read(
+        text: &'a str,
+        mut other: impl FnMut(&str, &'a str),
+    ) -> Result<Self, serde_json::Error> {
+        let mut raw = Self::default();
+        let each = |key: &str, value| match field(key) {
+            Some(field) => raw.members[field].add(value),
+            None => other(key, value),
+        };
+        each_member(text, each)?;
+        Ok(raw)
     }
-}
 
-/// The text of a JSON string; `None` if it has a lone surrogate.
-fn text(value: &str) -> Option<Cow<'_, str>> {
-    if !value.contains('\\') {
-        return Some(Cow::Borrowed(&value[1..value.len() - 1]));
-    }
-    serde_json::from_str(value).ok().map(Cow::Owned)
-}
-
-#[derive(Default)]
-struct Raw<'a> {
-    given: [Given<'a>; 6],
-    times: [u8; 6],
-}
-
-impl Raw<'_> {
-    fn check(mut self) -> Result<Fields, Undecodable> {
-        let mut violations = Vec::new();
-        for (field, times) in self.times.iter().enumerate() {
-            if *times > 1 {
-                violate(&mut violations, field, "is given more than once");
+    /// Takes the account of `defaults` if no account is given, and its reason if no reason is
+    /// given. Whether anything was taken.
+    pub(super) fn inherit(&mut self, defaults: &Self) -> bool {
+        let account: &[usize] = &[BILLING_ID, ORG_ID, PROJECT_ID];
+        let mut inherited = false;
+        for fields in [account, &[REASON]] {
+            if fields.iter().all(|field| self.members[*field].is_missing()) {
+                for field in fields {
+                    inherited |= !defaults.members[*field].is_absent();
+                    self.members[*field] = defaults.members[*field].clone();
+                }
             }
         }
+        inherited
+    }
+
+    /// The violations of fields that stand beside the requests of a group.
+    pub(super) fn check_defaults(mut self) -> Vec<Violation> {
+        let mut violations = self.repeated();
+        for field in [USAGE_ID, AMOUNT] {
+            if !self.absent(field) {
+                violate(&mut violations, field, "must stand in each of the requests");
+            }
+        }
+        self.uuid(BILLING_ID, &mut violations);
+        self.reference(ORG_ID, &mut violations);
+        self.reference(PROJECT_ID, &mut violations);
+        self.reason(&mut violations);
+        self.one_of_org_and_project(&mut violations);
+        violations
+    }
+
+    pub(super) fn check(mut self) -> Result<Fields, InvalidFields> {
+        let mut violations = self.repeated();
         let usage_id = self.uuid(USAGE_ID, &mut violations);
         let amount = self.amount(&mut violations);
         let billing_id = self.uuid(BILLING_ID, &mut violations);
@@ -161,13 +142,7 @@ impl Raw<'_> {
                 "one of billing_id, org_id and project_id is required",
             );
         }
-        if !self.absent(ORG_ID) && !self.absent(PROJECT_ID) {
-            violate(
-                &mut violations,
-                ORG_ID,
-                "give org_id or project_id, not both",
-            );
-        }
+        self.one_of_org_and_project(&mut violations);
         match (usage_id, amount) {
             (Some(usage_id), Some(amount)) if violations.is_empty() => Ok(Fields {
                 usage_id,
@@ -179,8 +154,8 @@ impl Raw<'_> {
             }),
             _ => {
                 // A field that is given twice has no single value for the event.
-                let once = |field: usize| self.times[field] < 2;
-                Err(Undecodable::Invalid {
+                let once = |field: usize| !self.members[field].is_repeated();
+                Err(InvalidFields {
                     fragments: Fragments {
                         usage_id: usage_id.filter(|_| once(USAGE_ID)),
                         amount: amount.filter(|_| once(AMOUNT)),
@@ -194,26 +169,37 @@ impl Raw<'_> {
         }
     }
 
-    fn absent(&self, field: usize) -> bool {
-        match &self.given[field] {
-            Given::Absent => true,
-            Given::Text(text) => text.is_empty(),
-            Given::NoText | Given::Number(_) | Given::Other => false,
+    fn repeated(&self) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        for (field, member) in self.members.iter().enumerate() {
+            if member.is_repeated() {
+                violate(&mut violations, field, REPEATED);
+            }
+        }
+        violations
+    }
+
+    fn one_of_org_and_project(&self, violations: &mut Vec<Violation>) {
+        if !self.absent(ORG_ID) && !self.absent(PROJECT_ID) {
+            violate(violations, ORG_ID, "give org_id or project_id, not both");
         }
     }
 
-    /// Whether the field is absent, rather than given twice with `null` last.
+    fn absent(&self, field: usize) -> bool {
+        self.members[field].is_absent()
+    }
+
     fn missing(&self, field: usize) -> bool {
-        self.absent(field) && self.times[field] < 2
+        self.members[field].is_missing()
     }
 
     fn uuid(&self, field: usize, violations: &mut Vec<Violation>) -> Option<Uuid> {
         if self.absent(field) {
             return None;
         }
-        let parsed = match &self.given[field] {
+        let parsed = match &self.members[field].value {
             Given::Text(text) => text.parse::<Hyphenated>().ok().map(Hyphenated::into_uuid),
-            Given::Absent | Given::NoText | Given::Number(_) | Given::Other => None,
+            Given::Absent | Given::NoText | Given::Number(_) | Given::Other(_) => None,
         };
         if parsed.is_none() {
             violate(violations, field, "must be a hyphenated UUID, as a string");
@@ -226,7 +212,7 @@ impl Raw<'_> {
         if self.absent(field) {
             return None;
         }
-        let Given::Text(text) = &self.given[field] else {
+        let Given::Text(text) = &self.members[field].value else {
             violate(violations, field, "must be a UUID or a name, as a string");
             return None;
         };
@@ -250,10 +236,10 @@ impl Raw<'_> {
         if self.absent(AMOUNT) {
             return None;
         }
-        let digits = match &self.given[AMOUNT] {
+        let digits = match &self.members[AMOUNT].value {
             Given::Text(text) => decimal(text),
             Given::Number(text) => decimal(text),
-            Given::Absent | Given::NoText | Given::Other => None,
+            Given::Absent | Given::NoText | Given::Other(_) => None,
         };
         let parsed = digits.ok_or(FORM).and_then(|digits| {
             let value = digits.parse().ok().and_then(Amount::new);
@@ -268,14 +254,13 @@ impl Raw<'_> {
         if self.absent(REASON) {
             return None;
         }
-        let text = match std::mem::take(&mut self.given[REASON]) {
+        let text = match std::mem::take(&mut self.members[REASON].value) {
             Given::Text(text) => text,
             Given::NoText => {
-                let error = "must be Unicode text: one of its escapes is half of a surrogate pair";
-                violate(violations, REASON, error);
+                violate(violations, REASON, NO_TEXT);
                 return None;
             }
-            Given::Absent | Given::Number(_) | Given::Other => {
+            Given::Absent | Given::Number(_) | Given::Other(_) => {
                 violate(violations, REASON, "must be a string");
                 return None;
             }
@@ -292,6 +277,12 @@ impl Raw<'_> {
     }
 }
 
+/// The field of that name.
+fn field(key: &str) -> Option<usize> {
+    let named = |(snake, camel): &(&str, &str)| [*snake, *camel].contains(&key);
+    NAMES.iter().position(named)
+}
+
 fn violate(violations: &mut Vec<Violation>, field: usize, description: &str) {
     violations.push(Violation {
         field: NAMES[field].0,
@@ -304,33 +295,6 @@ fn decimal(text: &str) -> Option<&str> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     (plain && (digits == "0" || !digits.starts_with('0'))).then_some(text)
-}
-
-/// Visits the members of an object: the key, `None` if it is no text, and the raw value.
-fn each_member<'a>(
-    text: &'a str,
-    visit: impl FnMut(Option<Cow<'a, str>>, &'a str),
-) -> Result<(), serde_json::Error> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    json.deserialize_map(Members(visit))?;
-    json.end()
-}
-
-struct Members<F>(F);
-
-impl<'de, F: FnMut(Option<Cow<'de, str>>, &'de str)> Visitor<'de> for Members<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            (self.0)(text(key.get()), value.get());
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

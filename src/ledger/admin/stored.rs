@@ -176,6 +176,7 @@ fn read(row: &tokio_postgres::Row) -> Result<Stored, UnreadableRow> {
         message_id: row.try_get(16)?,
         fields,
         last_attempt: true,
+        member: None,
     };
     Ok(Stored { request, outcome })
 }

@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
-use super::pending::Pending;
 use super::round::Round;
 use crate::domain::decide::{Account, EntryKind, Facts, UsageFacts};
 use crate::domain::request::{Reference, RevertRequest};
@@ -75,13 +74,13 @@ impl<'a> Subjects<'a> {
 impl Round<'_> {
     pub(super) async fn facts(
         &self,
-        pending: &[Pending<'_>],
+        requests: &[&RevertRequest],
     ) -> Result<BatchFacts, StatementError> {
-        let mut seen = HashMap::with_capacity(pending.len());
+        let mut seen = HashMap::with_capacity(requests.len());
         let mut subjects = Subjects::default();
-        let mut of_request = Vec::with_capacity(pending.len());
-        for pending in pending {
-            let (subject, next) = (subject(pending.request), seen.len());
+        let mut of_request = Vec::with_capacity(requests.len());
+        for request in requests {
+            let (subject, next) = (subject(request), seen.len());
             let index = *seen.entry(subject).or_insert(next);
             if index == next {
                 subjects.push(subject);

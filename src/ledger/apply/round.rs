@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
-use super::pending::Pending;
+use super::unit::Unit;
 use crate::config::Settings;
 use crate::domain::decide::{History, Question, Ruling, decide, needs_history};
 use crate::domain::outcome::Decision;
+use crate::domain::request::RevertRequest;
 use crate::ledger::client::Ledger;
 use crate::ledger::connection::connect::in_schema;
 use crate::ledger::error::{StatementError, classify};
@@ -75,25 +76,26 @@ impl<'a> Round<'a> {
     /// Decides the requests and writes the decisions. Returns a decision for each.
     pub(super) async fn run(
         &self,
-        pending: &[Pending<'_>],
+        units: &[Unit<'_>],
         look_up: LookUp,
     ) -> Result<Vec<Decision>, StatementError> {
-        let (rulings, now) = self.decide(pending, look_up).await?;
-        self.write(pending, &rulings, now).await?;
+        let (rulings, now) = self.decide(units, look_up).await?;
+        self.write(&requests(units), &rulings, now).await?;
         Ok(rulings.into_iter().map(|ruling| ruling.decision).collect())
     }
 
     /// The rulings on the requests, and the time of the decision.
     pub(super) async fn decide(
         &self,
-        pending: &[Pending<'_>],
+        units: &[Unit<'_>],
         look_up: LookUp,
     ) -> Result<(Vec<Ruling>, Timestamp), StatementError> {
-        let facts = self.facts(pending).await?;
-        let questions: Vec<_> = pending
-            .iter()
+        let requests = requests(units);
+        let facts = self.facts(&requests).await?;
+        let questions: Vec<_> = requests
+            .into_iter()
             .zip(facts.each())
-            .map(|(pending, facts)| pending.question(facts))
+            .map(|(request, facts)| Question { request, facts })
             .collect();
         let rulings = self.rulings(&questions, look_up, facts.now).await?;
         Ok((rulings, facts.now))
@@ -165,4 +167,8 @@ impl<'a> Round<'a> {
     pub(super) fn classify(&self, error: &Error) -> StatementError {
         classify(error, &self.ledger.host)
     }
+}
+
+fn requests<'a>(units: &[Unit<'a>]) -> Vec<&'a RevertRequest> {
+    units.iter().flat_map(|unit| unit.requests).collect()
 }

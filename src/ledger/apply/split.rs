@@ -7,8 +7,8 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use tokio::time::{Instant, sleep};
 
-use super::pending::{Decided, Pending, RequestKey};
 use super::round::{Limits, LookUp, Round};
+use super::unit::{RequestKey, Unit, key};
 use crate::common::backoff::Backoff;
 use crate::common::failpoint;
 use crate::domain::outcome::{Aside, Decision, Failure, Verdict};
@@ -41,56 +41,63 @@ const SHORTEST_LOCK_TIMEOUT: Duration = Duration::from_millis(2);
 /// Requests for which the server has no room, from which on it has none for any.
 const SEVERAL: usize = 2;
 
-/// A batch on its way through the statement.
+/// A batch that is being decided.
 pub(crate) struct Split<'a> {
     ledger: &'a Ledger,
-    /// What is decided so far.
-    pub decided: Decided,
-    /// Whether the server was found in order after it refused a statement.
+    /// The decisions so far, by the index of the request.
+    decisions: Vec<Option<Decision>>,
+    /// Whether a probe found the server in order after it refused a statement.
     probed: bool,
-    /// Since then: when the parts are given up.
+    /// Since then: the time at which the parts are given up.
     until: Option<Instant>,
     /// Requests that failed for want of room, and what the server lacks.
-    short: Vec<(RequestKey, LedgerError)>,
+    short: Vec<ShortRequest>,
+}
+
+/// A request for which the server had no room.
+struct ShortRequest {
+    index: usize,
+    key: RequestKey,
+    error: LedgerError,
 }
 
 impl<'a> Split<'a> {
     pub fn new(ledger: &'a Ledger, requests: usize) -> Self {
         Self {
             ledger,
-            decided: Decided::with_capacity(requests),
+            decisions: vec![None; requests],
             probed: false,
             until: None,
             short: Vec::new(),
         }
     }
 
-    /// Decides the requests, those last on whose usages others were found to hold locks.
-    pub async fn run(&mut self, requests: &[Pending<'_>]) -> Result<(), LedgerError> {
-        let locked = self.ledger.locks.of(requests.iter().map(Pending::usage));
-        if !locked.contains(&true) {
-            return self.run_in_parts(requests).await;
+    /// Decides the requests. Those on usages that other sessions lock come last.
+    pub async fn run(&mut self, units: &[Unit<'_>]) -> Result<(), LedgerError> {
+        let locks = &self.ledger.locks;
+        let is_locked = |unit: &Unit<'_>| locks.of(unit.usages()).contains(&true);
+        if !locks.are_about() {
+            return self.run_in_parts(units).await;
         }
-        let of = |wanted: bool| {
-            let chosen = requests.iter().zip(&locked);
-            let chosen = chosen.filter(move |(_, locked)| **locked == wanted);
-            chosen.map(|(pending, _)| *pending).collect::<Vec<_>>()
-        };
-        let free = of(false);
-        if !free.is_empty() {
-            self.run_in_parts(&free).await?;
+        let (locked, free): (Vec<_>, Vec<_>) = units.iter().copied().partition(is_locked);
+        self.run_in_parts(&free).await?;
+        if locked.is_empty() {
+            return Ok(());
         }
         let before = self.until.replace(Instant::now() + KNOWN_AT_MOST);
-        let done = self.run_in_parts(&of(true)).await;
+        let done = self.run_in_parts(&locked).await;
         self.until = before;
         done
     }
 
-    /// Runs the requests in one statement, or, where a request fails it, each half by itself.
-    async fn run_in_parts(&mut self, requests: &[Pending<'_>]) -> Result<(), LedgerError> {
+    /// Decides the requests in one round. If a request fails it, each half has a round of its own.
+    async fn run_in_parts(&mut self, units: &[Unit<'_>]) -> Result<(), LedgerError> {
         // A stack with the left half on top keeps the order of delivery.
-        let mut parts = vec![requests];
+        let mut parts = vec![units];
         while let Some(part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
             if self.is_over() {
                 self.set_aside(part);
                 continue;
@@ -98,8 +105,7 @@ impl<'a> Split<'a> {
             let waits_long = self.until.is_none() && !self.ledger.locks.are_about();
             let (failure, refused) = match self.run_contended(part).await {
                 Ok(decisions) => {
-                    let keys = part.iter().map(Pending::key);
-                    self.decided.extend(keys.zip(decisions));
+                    self.take(part, decisions);
                     continue;
                 }
                 Err(StatementError::Unavailable(error)) => return Err(error),
@@ -109,8 +115,8 @@ impl<'a> Split<'a> {
                     (refused.failure, Some((refused.cause, refused.error)))
                 }
             };
-            if let [pending] = part {
-                self.failed(pending, failure, refused, waits_long);
+            if let [unit] = part {
+                self.failed(unit, &failure, refused.as_ref(), waits_long);
             } else {
                 let (left, right) = part.split_at(part.len() / 2);
                 parts.extend([right, left]);
@@ -119,23 +125,23 @@ impl<'a> Split<'a> {
         Ok(())
     }
 
-    /// What became of the requests. Where several had no room since something was last written, the
-    /// server lacks it; one alone may be at fault itself, and waits.
-    pub fn finish(mut self) -> Decided {
+    /// The decision on each request. If several requests had no room since something was last
+    /// written, the server lacks it; one alone may be at fault itself, and waits.
+    pub fn finish(mut self) -> Vec<Decision> {
         let mut without_room = self.ledger.without_room();
-        if self.decided.values().any(writes_entries) {
+        if self.decisions.iter().flatten().any(writes_entries) {
             without_room.clear();
         } else if !self.short.is_empty() {
-            for (key, _) in &self.short {
+            for short in &self.short {
                 if without_room.len() < SEVERAL {
-                    without_room.insert(*key);
+                    without_room.insert(short.key);
                 }
             }
             let is_servers_fault = without_room.len() >= SEVERAL;
-            for (key, error) in self.short {
-                if let Some(Decision::SetAside(_, aside)) = self.decided.get_mut(&key) {
+            for short in self.short {
+                if let Some(Decision::SetAside(_, aside)) = &mut self.decisions[short.index] {
                     *aside = if is_servers_fault {
-                        Aside::Server(error.to_string())
+                        Aside::Server(short.error.to_string())
                     } else {
                         Aside::Untried
                     };
@@ -143,7 +149,19 @@ impl<'a> Split<'a> {
             }
         }
         drop(without_room);
-        self.decided
+        let decided = self.decisions.into_iter();
+        decided
+            .map(|decision| decision.expect("every part is decided or set aside"))
+            .collect()
+    }
+
+    fn take(&mut self, part: &[Unit<'_>], decisions: Vec<Decision>) {
+        let indexes = part
+            .iter()
+            .flat_map(|unit| unit.first..unit.first + unit.requests.len());
+        for (index, decision) in indexes.zip(decisions) {
+            self.decisions[index] = Some(decision);
+        }
     }
 
     /// The server refused a statement: its own fault unless it is in order without requests.
@@ -166,31 +184,46 @@ impl<'a> Split<'a> {
         self.ledger.has_rungs && self.until.is_some_and(|until| Instant::now() >= until)
     }
 
-    fn set_aside(&mut self, part: &[Pending<'_>]) {
+    fn set_aside(&mut self, part: &[Unit<'_>]) {
         let reason = "it was not tried to the end, since its batch met locks or failures";
-        for pending in part {
+        for unit in part {
             let failure = Failure::Unavailable(reason.into());
-            let decision = Decision::SetAside(failure, Aside::Untried);
-            self.decided.insert(pending.key(), decision);
+            self.decide(unit, &Decision::SetAside(failure, Aside::Untried));
+        }
+    }
+
+    /// Gives each request of a unit the same decision.
+    fn decide(&mut self, unit: &Unit<'_>, decision: &Decision) {
+        for index in unit.first..unit.first + unit.requests.len() {
+            self.decisions[index] = Some(decision.clone());
         }
     }
 
     fn failed(
         &mut self,
-        pending: &Pending<'_>,
-        failure: Failure,
-        refused: Option<(RefusalCause, LedgerError)>,
+        unit: &Unit<'_>,
+        failure: &Failure,
+        refused: Option<&(RefusalCause, LedgerError)>,
         waited_long: bool,
     ) {
-        let key = pending.key();
+        let failure = failure.clone();
         let decision = match refused {
             Some((RefusalCause::Writing, error)) => {
-                self.short.push((key, error));
+                let requests = unit.requests.iter().enumerate();
+                self.short
+                    .extend(requests.map(|(offset, request)| ShortRequest {
+                        index: unit.first + offset,
+                        key: key(request),
+                        error: error.clone(),
+                    }));
                 Decision::SetAside(failure, Aside::Room)
             }
             Some((RefusalCause::Lock, _)) => {
-                let held_for = self.ledger.locks.met(pending.usage());
-                if waited_long || held_for >= self.ledger.lock_timeout {
+                let held_for = unit
+                    .usages()
+                    .map(|usage| self.ledger.locks.met(usage))
+                    .max();
+                if waited_long || held_for >= Some(self.ledger.lock_timeout) {
                     Decision::Failed(failure)
                 } else {
                     // A part waits for milliseconds: the lock may be another worker's, who is about
@@ -200,10 +233,10 @@ impl<'a> Split<'a> {
             }
             Some((RefusalCause::Other, _)) | None => Decision::Failed(failure),
         };
-        self.decided.insert(key, decision);
+        self.decide(unit, &decision);
     }
 
-    async fn run_contended(&self, part: &[Pending<'_>]) -> Result<Vec<Decision>, StatementError> {
+    async fn run_contended(&self, part: &[Unit<'_>]) -> Result<Vec<Decision>, StatementError> {
         let mut look_up = if self.ledger.recently_contended() {
             LookUp::All
         } else {
@@ -228,7 +261,7 @@ impl<'a> Split<'a> {
 
     async fn run_once(
         &self,
-        part: &[Pending<'_>],
+        part: &[Unit<'_>],
         look_up: LookUp,
     ) -> Result<Vec<Decision>, StatementError> {
         let limits = match self.until {

@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::pending::Pending;
 use super::round::Round;
 use crate::domain::decide::{NewRevert, Ruling, Write};
 use crate::domain::outcome::{Decision, Entry, Outcome, Refusal, Verdict};
+use crate::domain::request::RevertRequest;
 use crate::ledger::client::COMMIT_NOTHING;
 use crate::ledger::error::StatementError;
 
@@ -37,8 +37,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn push(&mut self, pending: &Pending<'a>, outcome: &'a Outcome, write: Write) {
-        let request = pending.request;
+    fn push(&mut self, request: &'a RevertRequest, outcome: &'a Outcome, write: Write) {
         self.ids.push(outcome.id);
         self.contents.push(request.content);
         self.usage_ids.push(request.fields.usage_id);
@@ -96,16 +95,16 @@ impl Round<'_> {
     /// yet on a standby, and only a commit that writes waits for the standbys.
     pub(super) async fn write(
         &self,
-        pending: &[Pending<'_>],
+        requests: &[&RevertRequest],
         rulings: &[Ruling],
         decided_at: Timestamp,
     ) -> Result<(), StatementError> {
-        let mut written: Vec<_> = pending
+        let mut written: Vec<_> = requests
             .iter()
             .zip(rulings)
-            .filter_map(|(pending, ruling)| match (&ruling.decision, ruling.write) {
+            .filter_map(|(request, ruling)| match (&ruling.decision, ruling.write) {
                 (Decision::Decided(outcome), Write::Refusal | Write::Revert(_)) => {
-                    Some((pending, outcome, ruling.write))
+                    Some((*request, outcome, ruling.write))
                 }
                 _ => None,
             })
@@ -117,10 +116,10 @@ impl Round<'_> {
             return Ok(());
         }
         // Stable: requests on one usage stay in the order of their delivery.
-        written.sort_by_key(|(pending, ..)| pending.usage());
+        written.sort_by_key(|(request, ..)| request.fields.usage_id);
         let mut rows = Rows::default();
-        for (pending, outcome, write) in written {
-            rows.push(pending, outcome, write);
+        for (request, outcome, write) in written {
+            rows.push(request, outcome, write);
         }
         self.insert(&rows, decided_at).await
     }

@@ -1,0 +1,323 @@
+//! A group: one body that carries many requests.
+//!
+//! A fault of its structure makes the whole group malformed; a field that breaks a rule makes only
+//! its own request invalid. Each request has the identity and the content of the same request sent
+//! alone under its id.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::body::{Fields, Fragments, InvalidFields, Undecodable, Violation, too_many_bytes};
+use super::envelope::{Envelope, NUL, has_nul};
+use super::fields::{NO_TEXT, REPEATED, RawFields};
+use super::json::{Given, Member, each_element, malformed, utf8};
+
+/// The largest number of bytes of a request's id: the bound that AMQP sets for `message_id`.
+pub const REQUEST_ID_MAX_BYTES: usize = 255;
+
+/// The bounds of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `amqp.max_message_bytes`: the bytes of a request, alone or in a group.
+    pub message_bytes: u64,
+    /// `amqp.max_group_bytes`: the bytes of a group.
+    pub group_bytes: u64,
+    /// `amqp.max_group`: the requests of a group.
+    pub group_requests: usize,
+}
+
+/// A parsed body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// A single request.
+    Request(Fields),
+    /// A group of requests.
+    Group(Group<'a>),
+}
+
+/// A group whose structure is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group<'a> {
+    /// Whether all requests are reverted in one transaction, or none.
+    pub atomic: bool,
+    /// How the events are sent.
+    pub replies: Replies,
+    /// 1 to [`Limits::group_requests`] requests.
+    pub requests: Vec<GroupRequest<'a>>,
+}
+
+/// How the events of a group are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replies {
+    /// In batches, one for each routing key.
+    Batch,
+    /// Each in a message of its own.
+    Each,
+}
+
+/// A request of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRequest<'a> {
+    /// Its id, unique in the group: its `request_id`, or else `<message_id>/<index>`.
+    pub id: Cow<'a, str>,
+    /// Its fields, those that the group gives included.
+    pub fields: Result<Fields, InvalidFields>,
+    /// Its element of `requests`.
+    json: &'a str,
+    /// Whether the group gives a field that the element lacks.
+    inherits: bool,
+}
+
+impl<'a> GroupRequest<'a> {
+    /// The body with which the request can be sent alone: its element, or its fields as JSON if the
+    /// group gives some of them.
+    #[must_use]
+    pub fn body(&self) -> Cow<'a, [u8]> {
+        match &self.fields {
+            Ok(fields) if self.inherits => Cow::Owned(
+                serde_json::to_vec(fields).expect("text and numbers are JSON, and memory takes it"),
+            ),
+            Ok(_) | Err(_) => Cow::Borrowed(self.json.as_bytes()),
+        }
+    }
+
+    /// The envelope with which the request can be sent alone, from that of its group.
+    #[must_use]
+    pub fn envelope(&self, group: &Envelope) -> Envelope {
+        Envelope {
+            message_id: Some(self.id.clone().into_owned()),
+            ..group.clone()
+        }
+    }
+}
+
+/// Parses a body: an object with a member `requests` is a group, any other a single request.
+///
+/// # Errors
+/// Those of [`decode`](super::decode) for a single request; [`Undecodable::Malformed`] for a body
+/// that is too large and for a group whose structure is at fault.
+pub fn parse<'a>(
+    body: &'a [u8],
+    message_id: Option<&str>,
+    limits: &Limits,
+) -> Result<Body<'a>, Undecodable> {
+    let bytes = body.len() as u64;
+    let of_requests = (limits.message_bytes, "amqp.max_message_bytes");
+    let of_groups = (limits.group_bytes, "amqp.max_group_bytes");
+    let within = |(max, key)| match bytes > max {
+        true => Err(Undecodable::Malformed(too_many_bytes(bytes, max, key))),
+        false => Ok(()),
+    };
+    within(of_requests.max(of_groups))?;
+    let text = utf8(body)?;
+    let mut members = GroupMembers::default();
+    let fields = RawFields::read(text, |key, value| members.add(key, value))
+        .map_err(|error| malformed(text, &error))?;
+    if members.requests.is_missing() {
+        within(of_requests)?;
+        return Ok(Body::Request(fields.check()?));
+    }
+    within(of_groups)?;
+    let group = members.group(&fields, message_id, limits);
+    group.map(Body::Group).map_err(Undecodable::Malformed)
+}
+
+/// The members of a group, except the fields that it gives to its requests.
+#[derive(Default)]
+struct GroupMembers<'a> {
+    requests: Member<'a>,
+    atomic: Member<'a>,
+    replies: Member<'a>,
+}
+
+impl<'a> GroupMembers<'a> {
+    fn add(&mut self, key: &str, value: &'a str) {
+        match key {
+            "requests" => self.requests.add(value),
+            "atomic" => self.atomic.add(value),
+            "replies" => self.replies.add(value),
+            _ => {}
+        }
+    }
+
+    fn group(
+        &self,
+        defaults: &RawFields<'a>,
+        message_id: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Group<'a>, String> {
+        let message_id = match message_id {
+            None => return Err("a group needs a message_id".into()),
+            Some(id) if has_nul(id) => return Err(format!("message_id {NUL}")),
+            Some(id) => id,
+        };
+        let all = [
+            ("requests", &self.requests),
+            ("atomic", &self.atomic),
+            ("replies", &self.replies),
+        ];
+        if let Some((name, _)) = all.iter().find(|(_, member)| member.is_repeated()) {
+            return Err(format!("{name} {REPEATED}"));
+        }
+        let atomic = self.atomic()?;
+        let replies = self.replies()?;
+        if let Some(Violation { field, description }) = defaults.clone().check_defaults().first() {
+            return Err(format!("{field} beside requests: {description}"));
+        }
+        let requests = self
+            .elements(limits)?
+            .iter()
+            .enumerate()
+            .map(|(index, json)| request(json, index, message_id, defaults, limits))
+            .collect::<Result<Vec<_>, _>>()?;
+        check_ids(&requests)?;
+        Ok(Group {
+            atomic,
+            replies,
+            requests,
+        })
+    }
+
+    fn atomic(&self) -> Result<bool, String> {
+        match &self.atomic.value {
+            _ if self.atomic.is_absent() => Ok(false),
+            Given::Other("true") => Ok(true),
+            Given::Other("false") => Ok(false),
+            Given::Absent | Given::Text(_) | Given::NoText | Given::Number(_) | Given::Other(_) => {
+                Err("atomic must be true or false".into())
+            }
+        }
+    }
+
+    fn replies(&self) -> Result<Replies, String> {
+        match &self.replies.value {
+            _ if self.replies.is_absent() => Ok(Replies::Batch),
+            Given::Text(text) if text == "each" => Ok(Replies::Each),
+            Given::Absent | Given::Text(_) | Given::NoText | Given::Number(_) | Given::Other(_) => {
+                Err("replies must be \"each\", or absent".into())
+            }
+        }
+    }
+
+    /// The elements of `requests`, in any form.
+    fn elements(&self, limits: &Limits) -> Result<Vec<&'a str>, String> {
+        let Given::Other(text) = self.requests.value else {
+            return Err("requests must be an array".into());
+        };
+        let (mut elements, mut count) = (Vec::new(), 0_usize);
+        let max = limits.group_requests;
+        let each = |element| {
+            count += 1;
+            if count <= max {
+                elements.push(element);
+            }
+        };
+        // The text is JSON, so only its kind can be wrong.
+        each_element(text, each).map_err(|_| "requests must be an array")?;
+        match count {
+            0 => Err("requests is empty".into()),
+            _ if count > max => Err(format!(
+                "requests has {count} elements, more than {max} (amqp.max_group)"
+            )),
+            _ => Ok(elements),
+        }
+    }
+}
+
+/// The request of one element.
+fn request<'a>(
+    json: &'a str,
+    index: usize,
+    message_id: &str,
+    defaults: &RawFields<'a>,
+    limits: &Limits,
+) -> Result<GroupRequest<'a>, String> {
+    let (bytes, max) = (json.len() as u64, limits.message_bytes);
+    if bytes > max {
+        let text = format!("has {bytes} bytes, more than {max} (amqp.max_message_bytes)");
+        return Err(format!("requests[{index}] {text}"));
+    }
+    let (mut id, mut nested) = (Member::default(), Member::default());
+    let read = RawFields::read(json, |key, value| match key {
+        "request_id" | "requestId" => id.add(value),
+        "requests" => nested.add(value),
+        _ => {}
+    });
+    let Ok(mut fields) = read else {
+        return Err(format!("requests[{index}] is not a JSON object"));
+    };
+    if !nested.is_missing() {
+        return Err(format!(
+            "requests[{index}] has a member requests: a group can't hold a group"
+        ));
+    }
+    let inherits = fields.inherit(defaults);
+    let (id, violation) = match request_id(id) {
+        Ok(Some(id)) => (id, None),
+        Ok(None) => (Cow::Owned(derived_id(message_id, index)?), None),
+        Err(violation) => (Cow::Owned(derived_id(message_id, index)?), Some(violation)),
+    };
+    Ok(GroupRequest {
+        id,
+        fields: with_violation(fields.check(), violation),
+        json,
+        inherits,
+    })
+}
+
+/// The id that an element gives; `None` if it gives none.
+fn request_id(member: Member<'_>) -> Result<Option<Cow<'_, str>>, Violation> {
+    let description = match member.value {
+        _ if member.is_repeated() => REPEATED,
+        _ if member.is_absent() => return Ok(None),
+        Given::Text(id) if id.len() > REQUEST_ID_MAX_BYTES => "must be at most 255 bytes long",
+        Given::Text(id) if has_nul(&id) => NUL,
+        Given::Text(id) => return Ok(Some(id)),
+        Given::NoText => NO_TEXT,
+        Given::Absent | Given::Number(_) | Given::Other(_) => "must be a string",
+    };
+    Err(Violation {
+        field: "request_id",
+        description: description.into(),
+    })
+}
+
+fn derived_id(message_id: &str, index: usize) -> Result<String, String> {
+    let id = format!("{message_id}/{index}");
+    if id.len() > REQUEST_ID_MAX_BYTES {
+        let text = "message_id is too long: message_id/index may have at most 255 bytes";
+        return Err(text.into());
+    }
+    Ok(id)
+}
+
+fn with_violation(
+    fields: Result<Fields, InvalidFields>,
+    violation: Option<Violation>,
+) -> Result<Fields, InvalidFields> {
+    let Some(violation) = violation else {
+        return fields;
+    };
+    let mut invalid = match fields {
+        Err(invalid) => invalid,
+        Ok(fields) => InvalidFields {
+            violations: Vec::new(),
+            fragments: Fragments::from(&fields),
+        },
+    };
+    invalid.violations.push(violation);
+    Err(invalid)
+}
+
+fn check_ids(requests: &[GroupRequest<'_>]) -> Result<(), String> {
+    let mut seen = HashMap::with_capacity(requests.len());
+    for (index, request) in requests.iter().enumerate() {
+        if let Some(first) = seen.insert(request.id.as_ref(), index) {
+            return Err(format!("requests[{index}] has the id of requests[{first}]"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
