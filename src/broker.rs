@@ -20,7 +20,7 @@ pub use connection::credentials::Credentials;
 pub use connection::unencrypted;
 pub use consume::channel::Batch;
 pub use consume::consumer::{BatchLimits, Consumer};
-pub use consume::delivery::Delivery;
+pub use consume::delivery::{DeliveredGroup, Delivery};
 pub use doctor::{assure, doctor, knows_login};
 pub use error::BrokerError;
 pub use publish::client_connection::{ClientConnection, ClientConnectionError, OutgoingRequest};

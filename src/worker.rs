@@ -9,6 +9,7 @@ mod batch_recorder;
 mod copies;
 mod crash_journal;
 mod generation;
+mod items;
 mod logs;
 mod messages;
 mod operator_pause;

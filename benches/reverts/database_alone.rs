@@ -53,7 +53,7 @@ async fn work(
     next: Arc<AtomicU32>,
 ) -> Result<()> {
     let batch_max = u32::from(settings.worker.batch_max);
-    let ladder = settings.ladder();
+    let (ladder, limits) = (settings.ladder(), settings.amqp.request_limits());
     loop {
         let first = next.fetch_add(batch_max, Ordering::Relaxed);
         if first > load.requests {
@@ -68,9 +68,9 @@ async fn work(
                 ..Envelope::default()
             };
             let now = jiff::Timestamp::now();
-            match disposition::read(&envelope, body.as_bytes(), 65_536, false, &ladder, now) {
+            match disposition::read(&envelope, body.as_bytes(), &limits, false, &ladder, now) {
                 Reading::Request(request) => requests.push(request),
-                Reading::Done(disposition) => anyhow::bail!("{disposition:?}"),
+                other @ (Reading::Group(_) | Reading::Done(_)) => anyhow::bail!("{other:?}"),
             }
         }
         for decision in ledger.apply(&requests).await? {

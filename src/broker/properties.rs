@@ -23,6 +23,12 @@ pub const ERROR_CODE: &str = "x-error-code";
 pub const ERROR_REASON: &str = "x-error-reason";
 pub const ERROR_MESSAGE: &str = "x-error-message";
 pub const HEADERS_DROPPED: &str = "x-headers-dropped";
+/// The `message_id` of the group whose events a message carries.
+pub const GROUP: &str = "x-group";
+/// The number of requests of the group.
+pub const GROUP_SIZE: &str = "x-group-size";
+/// The number of events in the message.
+pub const GROUP_COUNT: &str = "x-group-count";
 pub const TRACEPARENT: &str = "traceparent";
 pub const BODY_SIZE: &str = "x-body-size";
 pub const BODY_SHA256: &str = "x-body-sha256";

@@ -43,8 +43,8 @@ impl Broker {
                 within(CONNECT_TIMEOUT, &host, greeting(&url)).await?;
             }
             let amqp = &settings.amqp;
-            let (in_flight, body) = (&amqp.max_bytes_in_hand, &amqp.max_message_bytes);
-            let flow = Flow::new(in_flight.bytes(), body.bytes());
+            let (body, _) = amqp.request_limits().largest();
+            let flow = Flow::new(amqp.max_bytes_in_hand.bytes(), body);
             let (consuming, publishing) = tokio::try_join!(
                 connect_consuming(&url, "revertd worker (consuming)", &flow),
                 connect(&url, "revertd worker (publishing)")

@@ -15,6 +15,7 @@ use super::types::{
     SchemaName, Size,
 };
 use super::urls::AmqpUrls;
+use crate::domain::request::RequestLimits;
 
 /// The effective configuration. Fields are the keys of `config/revertd.toml`, where they are
 /// explained.
@@ -176,4 +177,16 @@ pub struct GatewaySettings {
     pub cert_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
+}
+
+impl AmqpSettings {
+    /// The bounds of bodies.
+    #[must_use]
+    pub fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            message_bytes: self.max_message_bytes.bytes(),
+            group_bytes: self.max_group_bytes.bytes(),
+            group_requests: self.max_group.into(),
+        }
+    }
 }

@@ -6,10 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::domain::event::Event;
-use crate::domain::outcome::{Aside, Decision, Failure, Outcome, Refusal, Verdict};
+use crate::domain::outcome::{Aside, Decision, Failure, Refusal};
 use crate::domain::refusal::RefusalReason;
 use crate::domain::request::{
-    ClientClaim, Envelope, Fields, Fragments, RevertRequest, Undecodable, decode, too_many_bytes,
+    Body, ClientClaim, Envelope, Fields, Fragments, Group, InvalidFields, RequestLimits,
+    RevertRequest, Undecodable, parse, too_many_bytes,
 };
 use crate::domain::retry::{Ladder, RetryCause};
 
@@ -121,78 +122,133 @@ impl Disposition {
     }
 }
 
-/// A parsed delivery: a request to decide, or a disposition.
+/// A parsed delivery: requests to decide, or a disposition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum Reading<'a> {
     /// The request passed rows 1 and 3 of the contract's table.
     Request(RevertRequest),
+    /// The structure of the group is valid. [`read_member`] reads its requests.
+    Group(Group<'a>),
     /// The delivery is disposed of without the ledger.
     Done(Disposition),
 }
 
-/// Parses a delivery whose body may have at most `max_bytes`. With `needs_client`, an invalid
-/// request without a client is refused as such, and its fields are not reported.
+/// A parsed request of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberReading {
+    /// The request passed row 3 of the contract's table.
+    Request(RevertRequest),
+    /// The request is refused for this reason.
+    Refused(RefusalReason, Event),
+}
+
+/// Parses a delivery. With `needs_client`, an invalid request without a client is refused as such,
+/// and its fields are not reported.
 #[must_use]
-pub fn read(
+pub fn read<'a>(
     envelope: &Envelope,
-    body: &[u8],
-    max_bytes: u64,
+    body: &'a [u8],
+    limits: &RequestLimits,
     needs_client: bool,
     ladder: &Ladder,
     now: Timestamp,
-) -> Reading {
+) -> Reading<'a> {
     if let Some(claim) = &envelope.claim {
         return Reading::Done(untrusted(envelope, body, claim, ladder, now));
     }
-    if body.len() as u64 > max_bytes {
-        let identity = envelope.raw_identity(body);
-        return too_large(envelope, identity, body.len() as u64, max_bytes, now);
-    }
-    let (violations, fragments) = match (decode(body), envelope.violation()) {
-        (Ok(fields), None) => return Reading::Request(request(envelope, fields, ladder)),
-        (Ok(fields), Some(violation)) => (vec![violation], Fragments::from(&fields)),
-        (Err(Undecodable::Malformed(text)), _) => {
+    let invalid = match parse(body, envelope.message_id.as_deref(), limits) {
+        Ok(Body::Group(group)) => return Reading::Group(group),
+        Ok(Body::Request(fields)) => match envelope.violation() {
+            None => return Reading::Request(request(envelope, fields, ladder)),
+            Some(violation) => InvalidFields {
+                violations: vec![violation],
+                fragments: Fragments::from(&fields),
+            },
+        },
+        Err(Undecodable::Malformed(text)) => {
             let identity = envelope.raw_identity(body);
             return Reading::Done(malformed(envelope, identity, text, now));
         }
-        (
-            Err(Undecodable::Invalid {
+        Err(Undecodable::Invalid {
+            mut violations,
+            fragments,
+        }) => {
+            violations.extend(envelope.violation());
+            InvalidFields {
                 violations,
                 fragments,
-            }),
-            violation,
-        ) => (violations.into_iter().chain(violation).collect(), fragments),
-    };
-    // A valid request without a client goes to the ledger, which may have an outcome of the time
-    // when no client was required.
-    let refusal = if needs_client && envelope.client.is_empty() {
-        RefusalReason::ClientUnknown.into()
-    } else {
-        Refusal::InvalidField {
-            violations,
-            index: None,
+            }
         }
     };
+    let refusal = refusal_of(envelope, &invalid, None, needs_client);
     Reading::Done(Disposition::Answer(Event::of_invalid(
         envelope.message_id.as_deref(),
         envelope.raw_identity(body),
-        &fragments,
+        &invalid.fragments,
         &refusal,
         now,
     )))
 }
 
-/// The disposition of a delivery whose body has `bytes`, more than `max_bytes`.
+/// Parses the request of a group at `index`, which has this envelope and body if it is sent alone.
+#[must_use]
+pub fn read_member(
+    envelope: &Envelope,
+    body: &[u8],
+    fields: Result<Fields, InvalidFields>,
+    index: usize,
+    needs_client: bool,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> MemberReading {
+    let invalid = match fields {
+        Ok(fields) => return MemberReading::Request(request(envelope, fields, ladder)),
+        Err(invalid) => invalid,
+    };
+    let refusal = refusal_of(envelope, &invalid, Some(index), needs_client);
+    let event = Event::of_invalid(
+        envelope.message_id.as_deref(),
+        envelope.raw_identity(body),
+        &invalid.fragments,
+        &refusal,
+        now,
+    );
+    let reason = match refusal {
+        Refusal::Row(reason, _) => reason,
+        Refusal::InvalidField { .. } | Refusal::Stored(_) => RefusalReason::InvalidField,
+    };
+    MemberReading::Refused(reason, event)
+}
+
+/// The refusal of invalid fields. A valid request without a client goes to the ledger, which may
+/// have an outcome of the time when no client was required.
+fn refusal_of(
+    envelope: &Envelope,
+    invalid: &InvalidFields,
+    index: Option<usize>,
+    needs_client: bool,
+) -> Refusal {
+    if needs_client && envelope.client.is_empty() {
+        return RefusalReason::ClientUnknown.into();
+    }
+    Refusal::InvalidField {
+        violations: invalid.violations.clone(),
+        index,
+    }
+}
+
+/// The disposition of a delivery whose body has `bytes`, more than any message may have.
 #[must_use]
 pub fn too_large(
     envelope: &Envelope,
     identity: Uuid,
     bytes: u64,
-    max_bytes: u64,
+    limits: &RequestLimits,
     now: Timestamp,
-) -> Reading {
-    let text = too_many_bytes(bytes, max_bytes, "amqp.max_message_bytes");
-    Reading::Done(malformed(envelope, identity, text, now))
+) -> Disposition {
+    let (max_bytes, key) = limits.largest();
+    let text = too_many_bytes(bytes, max_bytes, key);
+    malformed(envelope, identity, text, now)
 }
 
 /// The disposition of a message that crashed the worker `crashes` times when it was tried alone. It
@@ -235,17 +291,45 @@ pub fn dispose(
     ladder: &Ladder,
     now: Timestamp,
 ) -> Disposition {
-    let rung = |cause| ladder.rung(cause, attempts(envelope), envelope.max_attempts);
     match decision {
         Decision::Decided(outcome) | Decision::Repeated(outcome) => {
             Disposition::Answer(Event::of_outcome(request, outcome))
         }
-        Decision::NotYet => match rung(RetryCause::UsageNotFound) {
-            Some(rung) => Disposition::Retry { rung },
-            // A copy in the same batch had attempts left; this delivery has none, and is answered.
-            None => Disposition::Answer(Event::of_outcome(request, &not_found(request, now))),
-        },
-        Decision::Failed(failure) => failed(envelope, body, request, failure, ladder, now),
+        Decision::NotYet | Decision::Failed(_) | Decision::SetAside(..) => {
+            let fragments = Fragments::from(&request.fields);
+            dispose_undecided(envelope, body, &fragments, decision, ladder, now)
+        }
+    }
+}
+
+/// The disposition of a request, or of an atomic group, that has no outcome. `fragments` are the
+/// fields that the event of a failure repeats.
+#[must_use]
+pub fn dispose_undecided(
+    envelope: &Envelope,
+    body: &[u8],
+    fragments: &Fragments,
+    decision: &Decision,
+    ladder: &Ladder,
+    now: Timestamp,
+) -> Disposition {
+    let rung = |cause| ladder.rung(cause, attempts(envelope), envelope.max_attempts);
+    let failed = |failure: &Failure| {
+        if let Some(rung) = rung(RetryCause::Failed) {
+            return Disposition::Retry { rung };
+        }
+        let identity = envelope.raw_identity(body);
+        dead_letter(envelope, identity, fragments, failure.clone(), now)
+    };
+    match decision {
+        Decision::NotYet | Decision::Decided(_) | Decision::Repeated(_) => {
+            match rung(RetryCause::UsageNotFound) {
+                Some(rung) => Disposition::Retry { rung },
+                // The last attempt of a request is decided.
+                None => failed(&Failure::Unavailable("it was not decided".into())),
+            }
+        }
+        Decision::Failed(failure) => failed(failure),
         Decision::SetAside(failure, aside) => {
             let counts_in_the_end = match aside {
                 Aside::Untried | Aside::Server(_) => false,
@@ -253,31 +337,10 @@ pub fn dispose(
             };
             match ladder.wait(envelope.waits) {
                 Some(rung) if !counts_in_the_end => Disposition::Wait { rung },
-                Some(_) | None => failed(envelope, body, request, failure, ladder, now),
+                Some(_) | None => failed(failure),
             }
         }
     }
-}
-
-fn failed(
-    envelope: &Envelope,
-    body: &[u8],
-    request: &RevertRequest,
-    failure: &Failure,
-    ladder: &Ladder,
-    now: Timestamp,
-) -> Disposition {
-    let rung = ladder.rung(
-        RetryCause::Failed,
-        attempts(envelope),
-        envelope.max_attempts,
-    );
-    if let Some(rung) = rung {
-        return Disposition::Retry { rung };
-    }
-    let fragments = Fragments::from(&request.fields);
-    let identity = envelope.raw_identity(body);
-    dead_letter(envelope, identity, &fragments, failure.clone(), now)
 }
 
 /// The number of attempts, including the present one, unless it is a wait for trust.
@@ -294,16 +357,6 @@ fn request(envelope: &Envelope, fields: Fields, ladder: &Ladder) -> RevertReques
         envelope.max_attempts,
     );
     RevertRequest::new(envelope, fields, next.is_none())
-}
-
-fn not_found(request: &RevertRequest, now: Timestamp) -> Outcome {
-    Outcome {
-        id: request.id,
-        org_id: None,
-        account_id: None,
-        decided_at: now,
-        verdict: Verdict::Refused(RefusalReason::UsageNotFound.into()),
-    }
 }
 
 fn malformed(envelope: &Envelope, identity: Uuid, text: String, now: Timestamp) -> Disposition {

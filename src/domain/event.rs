@@ -16,7 +16,9 @@ use crate::domain::request::{Fragments, Reference, RevertRequest, digest};
 mod batch;
 mod status;
 
-pub use batch::{BATCH_CONTENT_TYPE, BATCH_MAX_BYTES, EventMessage, GroupOrigin, messages};
+pub use batch::{
+    BATCH_CONTENT_TYPE, BATCH_MAX_BYTES, EventMessage, GroupOrigin, PlacedEvent, messages,
+};
 pub use status::{RpcStatus, SOURCE};
 
 /// Media type of the body.

@@ -19,7 +19,7 @@ pub use body::{
 };
 pub use envelope::{ClientClaim, Envelope};
 pub use fields::{NotOneText, decode, text_member};
-pub use group::{Body, Group, GroupRequest, Limits, REQUEST_ID_MAX_BYTES, Replies, parse};
+pub use group::{Body, Group, GroupRequest, REQUEST_ID_MAX_BYTES, Replies, RequestLimits, parse};
 pub(crate) use identity::digest;
 pub use identity::{identity, reuse_identity};
 pub use trace::is_traceparent;

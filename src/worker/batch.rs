@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::batch_recorder::{BatchRecorder, StepTimer};
 use super::copies::CopyQueues;
+use super::items::{Items, ParsedBatch};
 use super::publish::{Sender, publish};
 use super::shared::Shared;
 use super::state::Exit;
 use crate::broker::{Batch, BatchLimits, Broker, Consumer, Delivery, Publisher};
 use crate::common::failpoint;
-use crate::domain::disposition;
-use crate::domain::disposition::{Disposition, Reading};
+use crate::domain::disposition::Disposition;
 use crate::domain::outcome::{Aside, Decision};
+use crate::domain::request::RevertRequest;
 use crate::ledger::LedgerError;
 
 /// A worker task: takes batches from the process's consumer, and publishes on its own channel.
@@ -114,19 +114,19 @@ impl Worker {
     async fn handle(&mut self, mut batch: Batch) -> Result<(), Exit> {
         failpoint::hit(failpoint::RECEIVED);
         let mut recorder = BatchRecorder::begin(&self.shared, &mut batch.deliveries);
-        let deliveries = &batch.deliveries;
-        let (mut dispositions, short) = self.decide(deliveries, &mut recorder).await?;
+        let deliveries = std::mem::take(&mut batch.deliveries);
+        let (mut items, short) = self.decide(deliveries, &mut recorder).await?;
         failpoint::hit(failpoint::DECIDED);
         let published = publish(
             &mut self.sender,
-            deliveries,
-            &mut dispositions,
+            &items.deliveries,
+            &mut items.dispositions,
             &mut recorder,
         );
         let full = published.await?;
-        self.copies.send(deliveries, &dispositions);
+        self.copies.send(&items.deliveries, &items.dispositions);
         failpoint::hit(failpoint::CONFIRMED);
-        if dispositions.iter().any(Disposition::passes_on) {
+        if items.dispositions.iter().any(Disposition::passes_on) {
             failpoint::hit(failpoint::PASSED_ON);
         }
         batch.settle().await.map_err(Exit::Broker)?;
@@ -134,7 +134,7 @@ impl Worker {
         if short.is_none() {
             self.shared.batch_settled();
         }
-        recorder.settled(deliveries, &dispositions);
+        recorder.settled(&items);
         match (short, full) {
             (Some(error), _) => Err(Exit::Ledger(error)),
             (None, Some(error)) => Err(Exit::Broker(error)),
@@ -142,78 +142,52 @@ impl Worker {
         }
     }
 
-    /// The disposition of each delivery, and the database's error if it had no room for any entry.
+    /// The items of the batch with their dispositions, and the database's error if it had no room
+    /// for any entry.
     async fn decide(
         &self,
-        batch: &[Delivery],
+        deliveries: Vec<Delivery>,
         recorder: &mut BatchRecorder,
-    ) -> Result<(Vec<Disposition>, Option<LedgerError>), Exit> {
-        let now = Timestamp::now();
-        let mut requests = Vec::with_capacity(batch.len());
-        let mut done = Vec::with_capacity(batch.len());
-        for delivery in batch {
-            done.push(match self.read(delivery, now) {
-                Reading::Request(request) => {
-                    requests.push(request);
-                    None
-                }
-                Reading::Done(disposition) => Some(disposition),
-            });
-        }
+    ) -> Result<(Items, Option<LedgerError>), Exit> {
+        let parsed = ParsedBatch::new(&self.shared, deliveries);
         failpoint::hit(failpoint::DECODED);
-        let decisions = if requests.is_empty() {
-            Vec::new()
-        } else {
+        let mut decisions = Vec::with_capacity(parsed.requests.len());
+        let most = usize::from(self.shared.settings.worker.batch_max);
+        for part in parts(&parsed.requests, most) {
             let timer = StepTimer::start();
-            match self.shared.ledger.apply(&requests).await {
-                Ok(decisions) => {
-                    recorder.decided(timer, requests.len(), None);
-                    recorder.repeated(&decisions);
-                    decisions
-                }
-                Err(error) => {
-                    recorder.decided(timer, requests.len(), Some(&error.to_string()));
-                    return Err(Exit::Ledger(error));
-                }
-            }
-        };
-        let ladder = &self.shared.ladder;
+            let decided = self.shared.ledger.apply(part).await;
+            let error = decided.as_ref().err().map(ToString::to_string);
+            recorder.decided(timer, part.len(), error.as_deref());
+            decisions.extend(decided.map_err(Exit::Ledger)?);
+        }
+        recorder.repeated(&decisions);
         let short = decisions.iter().find_map(lacking);
         if let Some(error) = &short
-            && ladder.wait(0).is_none()
+            && self.shared.ladder.wait(0).is_none()
         {
             // Without a rung, the requests can only stay in the work queue.
             return Err(Exit::Ledger(error.clone()));
         }
-        let mut decided = requests.iter().zip(&decisions);
-        let dispose = |(delivery, done): (&Delivery, Option<Disposition>)| {
-            done.unwrap_or_else(|| {
-                let (request, decision) = decided.next().expect("a decision for each request");
-                let (envelope, body) = (&delivery.envelope, &delivery.body);
-                disposition::dispose(envelope, body, request, decision, ladder, now)
-            })
-        };
-        Ok((batch.iter().zip(done).map(dispose).collect(), short))
+        Ok((parsed.into_items(&self.shared, &decisions), short))
     }
+}
 
-    fn read(&self, delivery: &Delivery, now: Timestamp) -> Reading {
-        let amqp = &self.shared.settings.amqp;
-        let (envelope, body) = (&delivery.envelope, &delivery.body);
-        let crashes = delivery.crashes;
-        if crashes >= self.shared.settings.worker.max_crashes {
-            let identity = delivery.message_identity();
-            return Reading::Done(disposition::unread(envelope, identity, crashes, now));
+/// The requests in parts of at most `most`. A larger atomic group is a part of its own.
+fn parts(requests: &[RevertRequest], most: usize) -> Vec<&[RevertRequest]> {
+    let (mut parts, mut rest) = (Vec::new(), requests);
+    while !rest.is_empty() {
+        let mut count = 0;
+        for unit in rest.chunk_by(RevertRequest::is_grouped_with) {
+            if count > 0 && count + unit.len() > most {
+                break;
+            }
+            count += unit.len();
         }
-        failpoint::hit_with(failpoint::READING, body);
-        let max_bytes = amqp.max_message_bytes.bytes();
-        if delivery.cut.is_some() {
-            let (identity, bytes) = (delivery.message_identity(), delivery.body_bytes());
-            return disposition::too_large(envelope, identity, bytes, max_bytes, now);
-        }
-        let needs_client = self.shared.settings.needs_grants();
-        let ladder = &self.shared.ladder;
-        disposition::read(envelope, body, max_bytes, needs_client, ladder, now)
+        let (part, after) = rest.split_at(count);
+        parts.push(part);
+        rest = after;
     }
+    parts
 }
 
 /// The database's error, if the request waits for the database.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
+use super::items::Items;
 use super::shared::Shared;
 use super::telemetry::WorkerTelemetry;
 use crate::broker::{Delivery, Message, PublishResult};
@@ -139,13 +140,13 @@ impl BatchRecorder {
     }
 
     /// The batch is acknowledged.
-    pub fn settled(mut self, deliveries: &[Delivery], dispositions: &[Disposition]) {
+    pub fn settled(mut self, items: &Items) {
         let WorkerTelemetry {
             counters, times, ..
         } = &self.shared.telemetry;
         let now = Timestamp::now();
         times.processed(self.taken.elapsed(), false);
-        for (delivery, disposition) in deliveries.iter().zip(dispositions) {
+        for (delivery, disposition) in items.deliveries.iter().zip(&items.dispositions) {
             match disposition {
                 Disposition::Retry { rung } => {
                     counters.retried(*rung);
@@ -186,7 +187,7 @@ impl BatchRecorder {
             in_flight.settled();
         }
         if let Some(trace) = self.trace.take() {
-            trace.settled(dispositions.iter().map(outcome));
+            trace.settled(outcomes(items).into_iter());
         }
     }
 }
@@ -198,6 +199,21 @@ impl Drop for BatchRecorder {
             times.processed(self.taken.elapsed(), true);
         }
     }
+}
+
+/// The outcome and the reason of each message. A group with several requests has none of its own.
+fn outcomes(items: &Items) -> Vec<(&'static str, &'static str)> {
+    let mut rest = items.dispositions.as_slice();
+    let mut outcomes = Vec::with_capacity(items.of_message.len());
+    for count in &items.of_message {
+        let (of_message, after) = rest.split_at(*count);
+        outcomes.push(match of_message {
+            [disposition] => outcome(disposition),
+            _ => ("group", ""),
+        });
+        rest = after;
+    }
+    outcomes
 }
 
 fn outcome(disposition: &Disposition) -> (&'static str, &'static str) {

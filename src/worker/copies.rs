@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::messages::events;
 use super::shared::Shared;
 use crate::broker::{Broker, BrokerError, Delivery, Message, PublishResult, Publisher, is_direct};
 use crate::domain::disposition::Disposition;
@@ -65,12 +66,14 @@ impl CopyQueues {
         (copies, senders)
     }
 
-    /// Leaves a copy of each event whose request names a permitted queue in `reply_to`.
+    /// Leaves a copy of each message of events whose request names a permitted queue in `reply_to`.
     pub fn send(&self, batch: &[Delivery], dispositions: &[Disposition]) {
-        for (delivery, disposition) in batch.iter().zip(dispositions) {
-            let Some(event) = disposition.event() else {
-                continue;
-            };
+        let wants_copy = |delivery: &Delivery| delivery.envelope.reply_to.is_some();
+        if !batch.iter().any(wants_copy) {
+            return;
+        }
+        for outgoing in events("", batch, dispositions) {
+            let delivery = &batch[outgoing.indexes[0]];
             let Some(queue) = &delivery.envelope.reply_to else {
                 continue;
             };
@@ -83,10 +86,8 @@ impl CopyQueues {
             } else {
                 &self.queued
             };
-            if copies
-                .try_send(Message::copy(queue, event, delivery))
-                .is_err()
-            {
+            let copy = outgoing.message.copy(queue);
+            if copy.is_some_and(|copy| copies.try_send(copy).is_err()) {
                 self.shared.copies_failed(1, "too many wait already");
             }
         }

@@ -1,7 +1,7 @@
 //! Publishes what follows from a batch. If a queue refuses a message, only that request waits.
 
 use super::batch_recorder::{BatchRecorder, StepTimer};
-use super::messages::messages;
+use super::messages::{Outgoing, messages};
 use super::state::Exit;
 use crate::broker::{BrokerError, Delivery};
 use crate::domain::disposition::Disposition;
@@ -65,7 +65,9 @@ async fn publish_all(
             }
             hold.wait(&shared, &error).await;
             sender.reopen().await?;
-            refused.retain(|outgoing| left.contains(&outgoing.index));
+            let waits =
+                |outgoing: &Outgoing<'_>| outgoing.indexes.iter().any(|index| left.contains(index));
+            refused.retain(waits);
             outgoing = refused;
         }
     };

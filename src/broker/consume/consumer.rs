@@ -27,8 +27,9 @@ use crate::broker::error::BrokerError;
 use crate::broker::operation::Operation;
 use crate::broker::worker_connections::Broker;
 
-/// The size of a batch's bodies in bytes at which no further delivery is added.
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// The size of a batch's bodies in bytes at which no further delivery is added. It is room for 500
+/// single requests, and for groups of some thousand requests altogether.
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// The time without a delivery after which the consumer is opened again.
 const IDLE: Duration = Duration::from_secs(5);

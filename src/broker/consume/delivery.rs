@@ -1,5 +1,7 @@
 //! A delivered message and its properties.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use lapin::BasicProperties;
 use uuid::Uuid;
@@ -8,7 +10,18 @@ use super::envelope::{envelope, first_attempt, is_replay};
 use super::trust::Trust;
 use crate::broker::properties;
 use crate::broker::raw::inbound::{Arrival, Cut, Held};
-use crate::domain::request::Envelope;
+use crate::domain::request::{Envelope, Replies};
+
+/// The group in which a request was delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveredGroup {
+    /// The `message_id` of the group.
+    pub id: String,
+    /// The number of its requests.
+    pub size: usize,
+    /// How its events are sent.
+    pub replies: Replies,
+}
 
 /// An unacknowledged message.
 #[derive(Debug)]
@@ -29,6 +42,8 @@ pub struct Delivery {
     pub published_at: Option<Timestamp>,
     /// The time of the first attempt, if there was one, by the worker's header.
     pub first_attempt_at: Option<Timestamp>,
+    /// Its group, if it is one request of a delivered group.
+    pub group: Option<Arc<DeliveredGroup>>,
     pub(crate) properties: BasicProperties,
     pub(crate) tag: u64,
     _held: Option<Held>,
@@ -49,12 +64,49 @@ impl Delivery {
             is_replay: is_replay(&came.properties, trust),
             published_at: properties::published_at(&came.properties),
             first_attempt_at: first_attempt(&came.properties, trust),
+            group: None,
             body: came.data,
             cut: arrival.and_then(|arrival| arrival.cut),
             properties: came.properties,
             tag: came.delivery_tag,
             _held: held,
         }
+    }
+
+    /// A request of this group, as it would be delivered alone.
+    #[must_use]
+    pub fn member(&self, group: &Arc<DeliveredGroup>, envelope: Envelope, body: Vec<u8>) -> Self {
+        let id = envelope.message_id.as_deref().unwrap_or_default();
+        Self {
+            properties: self.properties.clone().with_message_id(id.into()),
+            envelope,
+            body,
+            cut: None,
+            crashes: self.crashes,
+            redelivered: self.redelivered,
+            is_replay: self.is_replay,
+            published_at: self.published_at,
+            first_attempt_at: self.first_attempt_at,
+            group: Some(group.clone()),
+            tag: self.tag,
+            _held: None,
+        }
+    }
+
+    /// Keeps only the first `max_bytes` of the body, with the size and the digest of the whole.
+    pub fn cut_at(&mut self, max_bytes: u64) {
+        let max = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+        if self.cut.is_none() && self.body.len() > max {
+            self.cut = Some(Cut::of(&self.body));
+            self.body.truncate(max);
+        }
+    }
+
+    /// Whether both are requests of one delivered group.
+    #[must_use]
+    pub fn is_grouped_with(&self, other: &Self) -> bool {
+        let groups = self.group.as_ref().zip(other.group.as_ref());
+        groups.is_some_and(|(one, other)| Arc::ptr_eq(one, other))
     }
 
     /// The size of the whole body, in bytes.

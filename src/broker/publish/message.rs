@@ -6,6 +6,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use uuid::Uuid;
 
 use super::login::PublishLogin;
 use crate::broker::consume::delivery::Delivery;
@@ -14,7 +15,7 @@ use crate::broker::properties;
 use crate::broker::queues::queued_message::QueuedMessage;
 use crate::config::DIRECT_REPLY_TO;
 use crate::domain::disposition::attempts;
-use crate::domain::event::{CONTENT_TYPE, Event, SOURCE};
+use crate::domain::event::{CONTENT_TYPE, Event, EventMessage, SOURCE};
 use crate::domain::outcome::Failure;
 
 /// Whether a `reply_to` is the address of a direct reply-to rather than a queue's name.
@@ -38,9 +39,24 @@ pub struct Message<'a> {
 #[derive(Clone, Debug)]
 pub(crate) enum Properties<'a> {
     Event(&'a Event, &'a Delivery),
+    /// Those of events of a group. The delivery is the first of their requests.
+    Group(GroupEvents<'a>, &'a Delivery),
     /// Those of the delivery, with further headers.
     PassedOn(&'a Delivery, Passing<'a>, Timestamp),
     Made(Box<BasicProperties>),
+}
+
+/// A message that carries events of a group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupEvents<'a> {
+    id: Uuid,
+    content_type: &'static str,
+    time: Timestamp,
+    group: &'a str,
+    size: usize,
+    count: usize,
+    /// The first event.
+    first: &'a Event,
 }
 
 /// The cause of publishing a delivery again.
@@ -59,6 +75,7 @@ impl Properties<'_> {
     pub(crate) fn make(&self, login: &PublishLogin) -> BasicProperties {
         match self {
             Self::Event(event, delivery) => answering(event, delivery),
+            Self::Group(events, delivery) => answering_group(events, delivery),
             Self::PassedOn(delivery, passing, now) => {
                 login.passed_on(delivery, noted(delivery, *passing, *now))
             }
@@ -66,10 +83,20 @@ impl Properties<'_> {
         }
     }
 
+    /// The properties of an event, which are the same for every login.
+    fn of_event(&self) -> Option<BasicProperties> {
+        match self {
+            Self::Event(event, delivery) => Some(answering(event, delivery)),
+            Self::Group(events, delivery) => Some(answering_group(events, delivery)),
+            Self::PassedOn(..) | Self::Made(_) => None,
+        }
+    }
+
     /// The message id, by which a returned message is recognized.
     pub(crate) fn message_id(&self) -> Option<ShortString> {
         match self {
             Self::Event(event, _) => Some(event.id.to_string().into()),
+            Self::Group(events, _) => Some(events.id.to_string().into()),
             Self::PassedOn(delivery, ..) => delivery.properties.message_id().clone(),
             Self::Made(properties) => properties.message_id().clone(),
         }
@@ -85,6 +112,33 @@ impl<'a> Message<'a> {
             routing_key: Cow::Borrowed(&event.routing_key),
             properties: Properties::Event(event, delivery),
             body: Cow::Borrowed(&event.body),
+            is_event: true,
+            mandatory: true,
+        }
+    }
+
+    /// Events of a group, to the reply exchange. `delivery` is the request of the first.
+    #[must_use]
+    pub fn group_events(
+        exchange: &'a str,
+        events: EventMessage<'a>,
+        delivery: &'a Delivery,
+    ) -> Self {
+        let first = events.events[0].1;
+        let of_group = GroupEvents {
+            id: events.id,
+            content_type: events.content_type,
+            time: events.time,
+            group: events.group.id,
+            size: events.group.size,
+            count: events.events.len(),
+            first,
+        };
+        Self {
+            exchange,
+            routing_key: Cow::Borrowed(events.routing_key),
+            properties: Properties::Group(of_group, delivery),
+            body: events.body,
             is_event: true,
             mandatory: true,
         }
@@ -123,19 +177,19 @@ impl<'a> Message<'a> {
         Self::again(exchange, routing_key, delivery, properties)
     }
 
-    /// A copy of the event to the queue that the request named in `reply_to`. It borrows nothing,
-    /// since it is published later.
+    /// A copy of this message of events to the queue that the request named in `reply_to`. It
+    /// borrows nothing, since it is published later. `None` if the message carries no event.
     #[must_use]
-    pub fn copy(queue: &str, event: &Event, delivery: &Delivery) -> Message<'static> {
-        Message {
+    pub fn copy(&self, queue: &str) -> Option<Message<'static>> {
+        Some(Message {
             exchange: "",
             routing_key: Cow::Owned(queue.to_owned()),
-            properties: Properties::Made(Box::new(answering(event, delivery))),
-            body: Cow::Owned(event.body.clone()),
+            properties: Properties::Made(Box::new(self.properties.of_event()?)),
+            body: Cow::Owned(self.body.clone().into_owned()),
             is_event: true,
             // The broker returns every mandatory message to a direct reply-to, delivered or not.
             mandatory: !is_direct(queue),
-        }
+        })
     }
 
     /// A dead letter as a request, as `login` publishes it. `None` if it can't be parsed.
@@ -169,10 +223,11 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The event, if the message is one that answers a delivery.
+    /// The event of a message that answers a delivery, or the first of several events.
     pub(crate) fn event(&self) -> Option<&'a Event> {
         match &self.properties {
             Properties::Event(event, _) => Some(event),
+            Properties::Group(events, _) => Some(events.first),
             Properties::PassedOn(..) | Properties::Made(_) => None,
         }
     }
@@ -187,9 +242,9 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn trace_id(&self) -> Option<&'a str> {
         match &self.properties {
-            Properties::Event(_, delivery) | Properties::PassedOn(delivery, ..) => {
-                delivery.envelope.trace_id()
-            }
+            Properties::Event(_, delivery)
+            | Properties::Group(_, delivery)
+            | Properties::PassedOn(delivery, ..) => delivery.envelope.trace_id(),
             Properties::Made(_) => None,
         }
     }
@@ -310,28 +365,52 @@ fn answering(event: &Event, delivery: &Delivery) -> BasicProperties {
     event_properties(event, correlation, envelope.traceparent.as_deref())
 }
 
+fn answering_group(events: &GroupEvents<'_>, delivery: &Delivery) -> BasicProperties {
+    let envelope = &delivery.envelope;
+    let correlation = envelope.correlation_id.as_deref().unwrap_or(events.group);
+    let single = events.content_type == CONTENT_TYPE;
+    let mut properties = properties_of_events(events.id, events.content_type, events.time)
+        .with_correlation_id(correlation.into());
+    if single {
+        properties = properties.with_type(events.first.kind.name().into());
+    }
+    let number = |number| AMQPValue::LongLongInt(i64::try_from(number).unwrap_or(i64::MAX));
+    let mut headers = FieldTable::default();
+    let group = properties::long_text(events.group);
+    headers.insert(properties::GROUP.into(), group);
+    headers.insert(properties::GROUP_SIZE.into(), number(events.size));
+    headers.insert(properties::GROUP_COUNT.into(), number(events.count));
+    if let Some(traceparent) = &envelope.traceparent {
+        let traceparent = properties::long_text(traceparent);
+        headers.insert(properties::TRACEPARENT.into(), traceparent);
+    }
+    properties.with_headers(headers)
+}
+
 fn event_properties(
     event: &Event,
     correlation: Option<&str>,
     traceparent: Option<&str>,
 ) -> BasicProperties {
-    let mut properties = BasicProperties::default()
-        .with_content_type(CONTENT_TYPE.into())
-        .with_delivery_mode(2)
-        .with_message_id(event.id.to_string().into())
-        .with_type(event.kind.name().into())
-        .with_timestamp(u64::try_from(event.time.as_second()).unwrap_or(0))
-        .with_app_id(SOURCE.into());
+    let mut properties = properties_of_events(event.id, CONTENT_TYPE, event.time)
+        .with_type(event.kind.name().into());
     if let Some(correlation) = correlation {
         properties = properties.with_correlation_id(correlation.into());
     }
     if let Some(traceparent) = traceparent {
         let mut headers = FieldTable::default();
-        headers.insert(
-            properties::TRACEPARENT.into(),
-            properties::long_text(traceparent),
-        );
+        let traceparent = properties::long_text(traceparent);
+        headers.insert(properties::TRACEPARENT.into(), traceparent);
         properties = properties.with_headers(headers);
     }
     properties
+}
+
+fn properties_of_events(id: Uuid, content_type: &str, time: Timestamp) -> BasicProperties {
+    BasicProperties::default()
+        .with_content_type(content_type.into())
+        .with_delivery_mode(2)
+        .with_message_id(id.to_string().into())
+        .with_timestamp(u64::try_from(time.as_second()).unwrap_or(0))
+        .with_app_id(SOURCE.into())
 }

@@ -2,6 +2,12 @@ use std::time::Duration;
 
 use super::*;
 
+const LIMITS: RequestLimits = RequestLimits {
+    message_bytes: 1000,
+    group_bytes: 2000,
+    group_requests: 3,
+};
+
 fn ladder(rungs: u64) -> Ladder {
     Ladder {
         delays: (1..=rungs).map(Duration::from_secs).collect(),
@@ -68,7 +74,7 @@ fn a_request_set_aside_waits_without_being_counted() {
     let body = br#"{"usage_id": "0d000000-0000-4000-8000-000000000001", "amount": 1,
         "org_id": "0d000000-0000-4000-8000-000000000002"}"#;
     let (ladder, now) = (ladder(2), Timestamp::UNIX_EPOCH);
-    let Reading::Request(request) = read(&envelope(0), body, 1000, true, &ladder, now) else {
+    let Reading::Request(request) = read(&envelope(0), body, &LIMITS, true, &ladder, now) else {
         panic!("it is a request");
     };
     let set_aside = |waits, aside| {
@@ -107,9 +113,9 @@ fn claimed(since: Option<Timestamp>) -> Envelope {
 }
 
 fn done(envelope: &Envelope, ladder: &Ladder, now: Timestamp) -> Disposition {
-    match read(envelope, b"rubbish", 5, true, ladder, now) {
+    match read(envelope, b"rubbish", &LIMITS, true, ladder, now) {
         Reading::Done(disposition) => disposition,
-        Reading::Request(request) => panic!("{request:?}"),
+        other @ (Reading::Request(_) | Reading::Group(_)) => panic!("{other:?}"),
     }
 }
 

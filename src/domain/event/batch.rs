@@ -28,6 +28,9 @@ pub struct GroupOrigin<'a> {
     pub size: usize,
 }
 
+/// An event, and the place of its request in what the caller handles.
+pub type PlacedEvent<'a> = (usize, &'a Event);
+
 /// A message that carries events of a group. Header `x-group-count` is the number of its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventMessage<'a> {
@@ -41,8 +44,9 @@ pub struct EventMessage<'a> {
     pub time: Timestamp,
     /// The body.
     pub body: Cow<'a, [u8]>,
-    /// The events, in the order of their requests; never empty.
-    pub events: Vec<&'a Event>,
+    /// The events and the places that the caller gave them, in the order of their requests; never
+    /// empty.
+    pub events: Vec<PlacedEvent<'a>>,
     /// The group.
     pub group: GroupOrigin<'a>,
 }
@@ -53,7 +57,7 @@ pub struct EventMessage<'a> {
 pub fn messages<'a>(
     group: GroupOrigin<'a>,
     replies: Replies,
-    events: impl IntoIterator<Item = &'a Event>,
+    events: impl IntoIterator<Item = PlacedEvent<'a>>,
 ) -> Vec<EventMessage<'a>> {
     match replies {
         Replies::Each => events
@@ -67,57 +71,57 @@ pub fn messages<'a>(
     }
 }
 
-fn single<'a>(group: GroupOrigin<'a>, event: &'a Event) -> EventMessage<'a> {
+fn single<'a>(group: GroupOrigin<'a>, (place, event): PlacedEvent<'a>) -> EventMessage<'a> {
     EventMessage {
         id: event.id,
         routing_key: &event.routing_key,
         content_type: CONTENT_TYPE,
         time: event.time,
         body: Cow::Borrowed(&event.body),
-        events: vec![event],
+        events: vec![(place, event)],
         group,
     }
 }
 
 /// The events of each batch.
-fn split<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<Vec<&'a Event>> {
-    let mut batches = Vec::<Vec<&Event>>::new();
+fn split<'a>(events: impl IntoIterator<Item = PlacedEvent<'a>>) -> Vec<Vec<PlacedEvent<'a>>> {
+    let mut batches = Vec::<Vec<PlacedEvent>>::new();
     // The last batch of each routing key: its index and its bytes.
     let mut last = HashMap::<&str, (usize, usize)>::new();
-    for event in events {
+    for (place, event) in events {
         let bytes = event.body.len();
         let open = last.get_mut(event.routing_key.as_str());
         match open.filter(|(_, total)| total.saturating_add(bytes + 1) <= BATCH_MAX_BYTES) {
             Some((index, total)) => {
                 *total += bytes + 1;
-                batches[*index].push(event);
+                batches[*index].push((place, event));
             }
             None => {
                 // With both brackets.
                 last.insert(&event.routing_key, (batches.len(), bytes + 2));
-                batches.push(vec![event]);
+                batches.push(vec![(place, event)]);
             }
         }
     }
     batches
 }
 
-fn batch<'a>(group: GroupOrigin<'a>, events: Vec<&'a Event>) -> EventMessage<'a> {
-    let bytes: usize = events.iter().map(|event| event.body.len() + 1).sum();
+fn batch<'a>(group: GroupOrigin<'a>, events: Vec<PlacedEvent<'a>>) -> EventMessage<'a> {
+    let bytes: usize = events.iter().map(|(_, event)| event.body.len() + 1).sum();
     let mut body = Vec::with_capacity(bytes + 1);
-    for (index, event) in events.iter().enumerate() {
+    for (index, (_, event)) in events.iter().enumerate() {
         body.push(if index == 0 { b'[' } else { b',' });
         body.extend_from_slice(&event.body);
     }
     body.push(b']');
     let ids: Vec<&[u8]> = events
         .iter()
-        .map(|event| event.id.as_bytes().as_slice())
+        .map(|(_, event)| event.id.as_bytes().as_slice())
         .collect();
-    let time = events.iter().map(|event| event.time).max();
+    let time = events.iter().map(|(_, event)| event.time).max();
     EventMessage {
         id: digest(&ids),
-        routing_key: &events[0].routing_key,
+        routing_key: &events[0].1.routing_key,
         content_type: BATCH_CONTENT_TYPE,
         time: time.unwrap_or_default(),
         body: Cow::Owned(body),

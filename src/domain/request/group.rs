@@ -17,13 +17,29 @@ pub const REQUEST_ID_MAX_BYTES: usize = 255;
 
 /// The bounds of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// `amqp.max_message_bytes`: the bytes of a request, alone or in a group.
     pub message_bytes: u64,
     /// `amqp.max_group_bytes`: the bytes of a group.
     pub group_bytes: u64,
     /// `amqp.max_group`: the requests of a group.
     pub group_requests: usize,
+}
+
+impl RequestLimits {
+    /// The larger bound of a body in bytes, and its setting.
+    #[must_use]
+    pub fn largest(&self) -> (u64, &'static str) {
+        self.of_requests().max(self.of_groups())
+    }
+
+    fn of_requests(&self) -> (u64, &'static str) {
+        (self.message_bytes, "amqp.max_message_bytes")
+    }
+
+    fn of_groups(&self) -> (u64, &'static str) {
+        (self.group_bytes, "amqp.max_group_bytes")
+    }
 }
 
 /// A parsed body.
@@ -42,7 +58,7 @@ pub struct Group<'a> {
     pub atomic: bool,
     /// How the events are sent.
     pub replies: Replies,
-    /// 1 to [`Limits::group_requests`] requests.
+    /// 1 to [`RequestLimits::group_requests`] requests.
     pub requests: Vec<GroupRequest<'a>>,
 }
 
@@ -99,16 +115,15 @@ impl<'a> GroupRequest<'a> {
 pub fn parse<'a>(
     body: &'a [u8],
     message_id: Option<&str>,
-    limits: &Limits,
+    limits: &RequestLimits,
 ) -> Result<Body<'a>, Undecodable> {
     let bytes = body.len() as u64;
-    let of_requests = (limits.message_bytes, "amqp.max_message_bytes");
-    let of_groups = (limits.group_bytes, "amqp.max_group_bytes");
+    let (of_requests, of_groups) = (limits.of_requests(), limits.of_groups());
     let within = |(max, key)| match bytes > max {
         true => Err(Undecodable::Malformed(too_many_bytes(bytes, max, key))),
         false => Ok(()),
     };
-    within(of_requests.max(of_groups))?;
+    within(limits.largest())?;
     let text = utf8(body)?;
     let mut members = GroupMembers::default();
     let fields = RawFields::read(text, |key, value| members.add(key, value))
@@ -144,7 +159,7 @@ impl<'a> GroupMembers<'a> {
         &self,
         defaults: &RawFields<'a>,
         message_id: Option<&str>,
-        limits: &Limits,
+        limits: &RequestLimits,
     ) -> Result<Group<'a>, String> {
         let message_id = match message_id {
             None => return Err("a group needs a message_id".into()),
@@ -200,7 +215,7 @@ impl<'a> GroupMembers<'a> {
     }
 
     /// The elements of `requests`, in any form.
-    fn elements(&self, limits: &Limits) -> Result<Vec<&'a str>, String> {
+    fn elements(&self, limits: &RequestLimits) -> Result<Vec<&'a str>, String> {
         let Given::Other(text) = self.requests.value else {
             return Err("requests must be an array".into());
         };
@@ -230,7 +245,7 @@ fn request<'a>(
     index: usize,
     message_id: &str,
     defaults: &RawFields<'a>,
-    limits: &Limits,
+    limits: &RequestLimits,
 ) -> Result<GroupRequest<'a>, String> {
     let (bytes, max) = (json.len() as u64, limits.message_bytes);
     if bytes > max {

@@ -51,7 +51,7 @@ pub(super) enum LookUp {
 
 /// The longest that a statement waits for a lock, and that it runs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct StatementLimits {
     pub lock_timeout: Duration,
     pub statement_timeout: Duration,
 }
@@ -61,11 +61,15 @@ pub(crate) struct Round<'a> {
     pub(super) ledger: &'a Ledger,
     client: &'a Object,
     /// Without limits, those of the session hold.
-    limits: Option<Limits>,
+    limits: Option<StatementLimits>,
 }
 
 impl<'a> Round<'a> {
-    pub(crate) fn new(ledger: &'a Ledger, client: &'a Object, limits: Option<Limits>) -> Self {
+    pub(crate) fn new(
+        ledger: &'a Ledger,
+        client: &'a Object,
+        limits: Option<StatementLimits>,
+    ) -> Self {
         Self {
             ledger,
             client,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use tokio::time::{Instant, sleep};
 
-use super::round::{Limits, LookUp, Round};
+use super::round::{LookUp, Round, StatementLimits};
 use super::unit::{RequestKey, Unit, key};
 use crate::common::backoff::Backoff;
 use crate::common::failpoint;
@@ -265,14 +265,14 @@ impl<'a> Split<'a> {
         look_up: LookUp,
     ) -> Result<Vec<Decision>, StatementError> {
         let limits = match self.until {
-            None if self.ledger.locks.are_about() => Some(Limits {
+            None if self.ledger.locks.are_about() => Some(StatementLimits {
                 lock_timeout: LOCKS_ABOUT_TIMEOUT,
                 statement_timeout: STATEMENT_TIMEOUT,
             }),
             None => None,
             Some(until) => {
                 let left = until.saturating_duration_since(Instant::now());
-                Some(Limits {
+                Some(StatementLimits {
                     lock_timeout: (left / 40).clamp(SHORTEST_LOCK_TIMEOUT, PART_LOCK_TIMEOUT),
                     statement_timeout: PART_TIMEOUT,
                 })

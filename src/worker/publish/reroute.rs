@@ -43,11 +43,13 @@ impl<'a> Rerouted<'a> {
         let shared = sender.shared.clone();
         let mut by_delivery: BTreeMap<usize, RefusedMessages> = BTreeMap::new();
         for outgoing in refused {
-            let refused = by_delivery.entry(outgoing.index).or_default();
-            match outgoing.role {
-                MessageRole::Event | MessageRole::OwnEvent => refused.event = true,
-                MessageRole::Letter => refused.letter = true,
-                MessageRole::Waiting => {}
+            for index in &outgoing.indexes {
+                let refused = by_delivery.entry(*index).or_default();
+                match outgoing.role {
+                    MessageRole::Event | MessageRole::OwnEvent => refused.event = true,
+                    MessageRole::Letter => refused.letter = true,
+                    MessageRole::Waiting => {}
+                }
             }
         }
         let (mut waiting, mut own) = (Vec::new(), Vec::new());
@@ -63,16 +65,17 @@ impl<'a> Rerouted<'a> {
             let event = self.dispositions[*index].event()?;
             let queue = own_queue(&shared, event)?;
             Some(Outgoing {
-                index: *index,
+                indexes: vec![*index],
                 role: MessageRole::OwnEvent,
                 message: Message::event_to(queue, event, &self.batch[*index]),
             })
         });
         let to_own: Vec<_> = to_own.collect();
-        let tried: Vec<_> = to_own.iter().map(|outgoing| outgoing.index).collect();
+        let tried = indexes(&to_own);
         let failed: Vec<_> = sender.send(to_own, recorder, hold).await?.all().collect();
+        let failed = indexes(&failed);
         for index in own {
-            let taken = tried.contains(&index) && failed.iter().all(|other| other.index != index);
+            let taken = tried.contains(&index) && !failed.contains(&index);
             let refused = by_delivery[&index];
             let is_letter = matches!(self.dispositions[index], Disposition::DeadLetter { .. });
             if !taken && (refused.letter || !is_letter) {
@@ -136,13 +139,13 @@ impl<'a> Rerouted<'a> {
                 chosen.push((index, disposition));
                 let role = MessageRole::Waiting;
                 outgoing.push(Outgoing {
-                    index,
+                    indexes: vec![index],
                     role,
                     message,
                 });
             }
             let refused = sender.send(outgoing, recorder, hold).await?.all();
-            left = refused.map(|outgoing| outgoing.index).collect();
+            left = refused.flat_map(|outgoing| outgoing.indexes).collect();
             chosen.retain(|(index, _)| !left.contains(index));
             self.elsewhere.extend(chosen);
         }
@@ -162,7 +165,7 @@ impl<'a> Rerouted<'a> {
         let queue = shared.settings.topology.work_queue.as_str();
         let now = Timestamp::now();
         let outgoing = left.iter().map(|index| Outgoing {
-            index: *index,
+            indexes: vec![*index],
             role: MessageRole::Waiting,
             message: Message::wait(queue, &self.batch[*index], now),
         });
@@ -177,4 +180,9 @@ impl<'a> Rerouted<'a> {
             wait is back in the work queue",
         ))
     }
+}
+
+fn indexes(outgoing: &[Outgoing<'_>]) -> Vec<usize> {
+    let indexes = outgoing.iter().flat_map(|outgoing| &outgoing.indexes);
+    indexes.copied().collect()
 }

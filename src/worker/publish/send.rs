@@ -125,7 +125,7 @@ impl Sender {
         hold: &mut PublishHold,
     ) -> Result<Unconfirmed<'m>, BrokerError> {
         let shared = self.shared.clone();
-        let part = |outgoing: Outgoing<'m>| ((outgoing.index, outgoing.role), outgoing.message);
+        let part = |outgoing: Outgoing<'m>| ((outgoing.indexes, outgoing.role), outgoing.message);
         let (places, messages): (Vec<_>, Vec<_>) = outgoing.into_iter().map(part).unzip();
         let own_queue = |event: &Event| own_queue(&shared, event);
         let results = loop {
@@ -144,9 +144,9 @@ impl Sender {
         let mut sent = Unconfirmed::default();
         let mut unroutable = Vec::new();
         let mut results = results.into_iter();
-        for ((index, role), message) in places.into_iter().zip(messages) {
+        for ((indexes, role), message) in places.into_iter().zip(messages) {
             let outgoing = |message| Outgoing {
-                index,
+                indexes,
                 role,
                 message,
             };

@@ -260,7 +260,7 @@ async fn work(
     batches: Vec<Vec<Delivery>>,
 ) -> Vec<(usize, Result<ObservedEvent, String>)> {
     let (mut told, ladder) = (Vec::new(), writer.settings.ladder());
-    let max_bytes = writer.settings.amqp.max_message_bytes.bytes();
+    let limits = writer.settings.amqp.request_limits();
     let mut batches = VecDeque::from(batches);
     while let Some(batch) = batches.pop_front() {
         let mut requests = Vec::with_capacity(batch.len());
@@ -269,13 +269,13 @@ async fn work(
             match read(
                 &delivery.envelope,
                 &delivery.body,
-                max_bytes,
+                &limits,
                 false,
                 &ladder,
                 now,
             ) {
                 Reading::Request(request) => requests.push(request),
-                Reading::Done(done) => panic!("{done:?}"),
+                other @ (Reading::Group(_) | Reading::Done(_)) => panic!("{other:?}"),
             }
         }
         let decisions = writer.ledger.apply(&requests).await;

@@ -1,5 +1,7 @@
 //! The facts about a message that its frames showed.
 
+use ring::digest::{Digest, SHA256, digest};
+
 /// A complete message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Arrival {
@@ -19,4 +21,17 @@ pub struct Cut {
     pub bytes: u64,
     /// The SHA-256 of the whole body.
     pub sha256: [u8; 32],
+}
+
+impl Cut {
+    /// The size and the digest of a body.
+    pub(crate) fn of(body: &[u8]) -> Self {
+        Self::new(body.len() as u64, &digest(&SHA256, body))
+    }
+
+    pub(crate) fn new(bytes: u64, digest: &Digest) -> Self {
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest.as_ref());
+        Self { bytes, sha256 }
+    }
 }

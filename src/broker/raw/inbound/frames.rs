@@ -275,10 +275,7 @@ impl Frames {
             for part in kept.chunks(flow.frame_max().saturating_sub(HEAD + 1).max(1)) {
                 self.insert(BODY, channel, part);
             }
-            let mut sha256 = [0; 32];
-            sha256.copy_from_slice(digest.finish().as_ref());
-            let bytes = arriving.body;
-            Cut { bytes, sha256 }
+            Cut::new(arriving.body, &digest.finish())
         });
         flow.arrived(Arrival {
             channel,

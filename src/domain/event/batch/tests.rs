@@ -20,16 +20,20 @@ fn event(number: u128, routing_key: &str, bytes: usize) -> Event {
     }
 }
 
+fn placed(events: &[Event]) -> impl Iterator<Item = PlacedEvent<'_>> {
+    events.iter().enumerate()
+}
+
 fn numbers(message: &EventMessage<'_>) -> Vec<u128> {
     let events = message.events.iter();
-    events.map(|event| event.id.as_u128()).collect()
+    events.map(|(_, event)| event.id.as_u128()).collect()
 }
 
 #[test]
 fn events_are_batched_by_routing_key() {
     let keys = ["result.a", "error.a", "result.a", "result.b", "error.a"];
     let events: Vec<_> = (0..).zip(keys).map(|(n, key)| event(n, key, 10)).collect();
-    let messages = messages(GROUP, Replies::Batch, &events);
+    let messages = messages(GROUP, Replies::Batch, placed(&events));
     let found: Vec<_> = messages
         .iter()
         .map(|message| (message.routing_key, numbers(message)))
@@ -51,19 +55,19 @@ fn events_are_batched_by_routing_key() {
     assert_ne!(messages[2].id, events[3].id);
     assert_eq!(
         first.id,
-        super::messages(GROUP, Replies::Batch, &events)[0].id
+        super::messages(GROUP, Replies::Batch, placed(&events))[0].id
     );
 }
 
 #[test]
 fn each_event_has_a_message_if_the_group_asks_for_it() {
     let events = [event(1, "result.a", 10), event(2, "result.a", 10)];
-    let messages = messages(GROUP, Replies::Each, &events);
+    let messages = messages(GROUP, Replies::Each, placed(&events));
     for (message, event) in messages.iter().zip(&events) {
         assert_eq!((message.id, message.time), (event.id, event.time));
         assert_eq!(message.content_type, "application/cloudevents+json");
         assert_eq!(message.body.as_ref(), event.body);
-        assert_eq!(message.events, [event]);
+        assert_eq!(message.events[0].1, event);
     }
     assert_eq!(messages.len(), 2);
 }
@@ -74,7 +78,7 @@ fn a_batch_has_at_most_256_kib() {
     let half = BATCH_MAX_BYTES / 2;
     for (bytes, batches) in [(half - 1, 1), (half, 2), (BATCH_MAX_BYTES, 2)] {
         let events = [event(1, "k", half - 2), event(2, "k", bytes)];
-        let found = messages(GROUP, Replies::Batch, &events);
+        let found = messages(GROUP, Replies::Batch, placed(&events));
         assert_eq!(found.len(), batches, "{bytes}");
     }
     // A larger event is alone, and those behind it are together again.
@@ -83,7 +87,7 @@ fn a_batch_has_at_most_256_kib() {
         .zip(sizes)
         .map(|(n, bytes)| event(n, "k", bytes))
         .collect();
-    let found: Vec<_> = messages(GROUP, Replies::Batch, &events)
+    let found: Vec<_> = messages(GROUP, Replies::Batch, placed(&events))
         .iter()
         .map(numbers)
         .collect();
@@ -93,7 +97,7 @@ fn a_batch_has_at_most_256_kib() {
 #[test]
 fn no_events_are_no_messages() {
     for replies in [Replies::Batch, Replies::Each] {
-        assert_eq!(messages(GROUP, replies, &[]), []);
+        assert_eq!(messages(GROUP, replies, []), []);
     }
 }
 
@@ -108,15 +112,16 @@ proptest! {
             .map(|(number, (key, bytes))| event(number, &format!("result.{key}"), *bytes))
             .collect();
         let replies = if each { Replies::Each } else { Replies::Batch };
-        let messages = messages(GROUP, replies, &events);
+        let messages = messages(GROUP, replies, placed(&events));
         let mut seen = Vec::new();
         for message in &messages {
             let numbers = numbers(message);
             prop_assert!(numbers.is_sorted() && !numbers.is_empty());
             seen.extend(numbers);
-            prop_assert!(message.events.iter().all(|event| event.routing_key == message.routing_key));
+            let key = message.routing_key;
+            prop_assert!(message.events.iter().all(|(_, event)| event.routing_key == key));
             prop_assert!(message.events.len() == 1 || message.body.len() <= BATCH_MAX_BYTES);
-            let bodies: Vec<&[u8]> = message.events.iter().map(|event| &event.body[..]).collect();
+            let bodies: Vec<&[u8]> = message.events.iter().map(|(_, event)| &event.body[..]).collect();
             let joined = bodies.join(&b","[..]);
             let expected = if each { joined } else { [b"[", &joined[..], b"]"].concat() };
             prop_assert_eq!(message.body.as_ref(), &expected[..]);

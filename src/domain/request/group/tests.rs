@@ -7,7 +7,7 @@ use crate::domain::request::{RevertRequest, decode};
 const USAGE: &str = "11111111-1111-4111-8111-111111111111";
 const ORG: &str = "22222222-2222-4222-8222-222222222222";
 const BILLING: &str = "33333333-3333-4333-8333-333333333333";
-const LIMITS: Limits = Limits {
+const LIMITS: RequestLimits = RequestLimits {
     message_bytes: 64 * 1024,
     group_bytes: 1024 * 1024,
     group_requests: 1000,
@@ -254,7 +254,7 @@ fn a_body_has_the_bound_of_its_kind() {
     let longest = format!(r#"{{"requests":[{}]}}"#, element_of(64 * 1024));
     assert_eq!(group(&longest).requests.len(), 1);
     // Groups may have the smaller bound.
-    let limits = Limits {
+    let limits = RequestLimits {
         group_bytes: 100,
         ..LIMITS
     };
