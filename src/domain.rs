@@ -2,6 +2,7 @@
 
 pub mod disposition;
 pub mod event;
+pub mod event_batch;
 pub mod outcome;
 pub mod refusal;
 pub mod request;

@@ -124,7 +124,10 @@ fn a_group_refused_event_names_the_first_refusal() {
     let event = Event::of_outcome(&request, &outcome(&request, Verdict::Refused(refusal)));
     let shown: serde_json::Value = serde_json::from_slice(&event.body).expect("JSON");
     let error = &shown["data"]["error"];
-    assert_eq!((event.reason, &error["code"]), ("GROUP_REFUSED", &10.into()));
+    assert_eq!(
+        (event.reason, &error["code"]),
+        ("GROUP_REFUSED", &10.into())
+    );
     let metadata = &error["details"][0]["metadata"];
     let expected = serde_json::json!({"index": "3", "reason": "USAGE_NOT_FOUND"});
     assert_eq!(metadata, &expected);
