@@ -3,6 +3,7 @@
 pub mod decide;
 pub mod disposition;
 pub mod event;
+pub mod event_batch;
 pub mod outcome;
 pub mod refusal;
 pub mod request;

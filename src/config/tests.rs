@@ -232,19 +232,6 @@ fn an_invalid_value_names_its_key_and_valid_values() {
             "big",
             "amqp.max_message_bytes",
         ),
-        ("REVERTD_AMQP__MAX_GROUP", "0", "amqp.max_group is 0"),
-        ("REVERTD_AMQP__MAX_GROUP", "65536", "amqp.max_group"),
-        ("REVERTD_AMQP__MAX_GROUP", "many", "amqp.max_group"),
-        (
-            "REVERTD_AMQP__MAX_GROUP_BYTES",
-            "0",
-            "amqp.max_group_bytes is 0",
-        ),
-        (
-            "REVERTD_AMQP__MAX_GROUP_BYTES",
-            "big",
-            "amqp.max_group_bytes",
-        ),
         (
             "REVERTD_WORKER__CONCURRENCY",
             "0",
@@ -275,6 +262,28 @@ fn an_invalid_value_names_its_key_and_valid_values() {
             "REVERTD_TOPOLOGY__REPLY_EXCHANGE",
             "amq.topic",
             "topology.reply_exchange",
+        ),
+    ] {
+        let message = refused(&[(name, value)]);
+        assert!(message.contains(said), "{name}={value}: {message}");
+    }
+}
+
+#[test]
+fn the_bounds_of_groups_are_checked() {
+    for (name, value, said) in [
+        ("REVERTD_AMQP__MAX_GROUP", "0", "amqp.max_group is 0"),
+        ("REVERTD_AMQP__MAX_GROUP", "65536", "amqp.max_group"),
+        ("REVERTD_AMQP__MAX_GROUP", "many", "amqp.max_group"),
+        (
+            "REVERTD_AMQP__MAX_GROUP_BYTES",
+            "0",
+            "amqp.max_group_bytes is 0",
+        ),
+        (
+            "REVERTD_AMQP__MAX_GROUP_BYTES",
+            "big",
+            "amqp.max_group_bytes",
         ),
     ] {
         let message = refused(&[(name, value)]);

@@ -13,12 +13,8 @@ use crate::domain::outcome::{Failure, Metadata, Outcome, Refusal, Verdict};
 use crate::domain::refusal::reason_label;
 use crate::domain::request::{Fragments, Reference, RevertRequest, digest};
 
-mod batch;
 mod status;
 
-pub use batch::{
-    BATCH_CONTENT_TYPE, BATCH_MAX_BYTES, EventMessage, GroupOrigin, PlacedEvent, messages,
-};
 pub use status::{RpcStatus, SOURCE};
 
 /// Media type of the body.

@@ -9,6 +9,7 @@ mod body;
 mod envelope;
 mod fields;
 mod group;
+mod group_request;
 mod identity;
 mod json;
 mod trace;
@@ -19,7 +20,8 @@ pub use body::{
 };
 pub use envelope::{ClientClaim, Envelope};
 pub use fields::{NotOneText, decode, text_member};
-pub use group::{Body, Group, GroupRequest, REQUEST_ID_MAX_BYTES, Replies, RequestLimits, parse};
+pub use group::{Body, Group, Replies, RequestLimits, parse};
+pub use group_request::{GroupRequest, REQUEST_ID_MAX_BYTES};
 pub(crate) use identity::digest;
 pub use identity::{identity, reuse_identity};
 pub use trace::is_traceparent;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::shared::Shared;
 use crate::broker::{Delivery, Message};
 use crate::domain::disposition::Disposition;
-use crate::domain::event::{self, GroupOrigin};
+use crate::domain::event_batch::{self, GroupOrigin};
 
 /// A message, its role, and the deliveries of the batch that it belongs to.
 pub struct Outgoing<'a> {
@@ -98,7 +98,7 @@ pub fn events<'a>(
                     id: &group.id,
                     size: group.size,
                 };
-                let messages = event::messages(origin, group.replies, events);
+                let messages = event_batch::messages(origin, group.replies, events);
                 all.extend(messages.into_iter().map(|message| {
                     let indexes: Vec<_> = message.events.iter().map(|(index, _)| *index).collect();
                     let delivery = &batch[indexes[0]];

@@ -9,6 +9,7 @@ use super::support::*;
 
 mod clients;
 mod generated;
+mod groups;
 mod http;
 mod links;
 mod names;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::Message;
 
 pub mod answers;
+pub mod batches;
 
 /// Levels of a header's value that are looked at; tests send some that are nested as deep as a
 /// frame allows.
@@ -105,6 +106,9 @@ pub fn check(exchange: &str, letter: &Message) {
 pub fn complaints(exchange: &str, letter: &Message) -> Vec<String> {
     let content_type = letter.properties.content_type().as_ref();
     let is_event = content_type.is_some_and(|kind| kind.as_str() == "application/cloudevents+json");
+    if content_type.is_some_and(|kind| kind.as_str() == batches::CONTENT_TYPE) {
+        return batches::complaints(exchange, letter);
+    }
     // The last part of the name, in the document as on an environment.
     let kind = exchange.rsplit('.').next();
     if kind == Some("dead") {

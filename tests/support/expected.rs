@@ -99,6 +99,7 @@ fn code(reason: &str) -> i32 {
         "BILLING_ACCOUNT_NOT_FOUND" | "USAGE_NOT_FOUND" => 5,
         "REVERT_OF_REVERT" | "NOT_A_USAGE" | "REVERT_WINDOW_CLOSED" => 9,
         "ALREADY_REVERTED" => 6,
+        "GROUP_REFUSED" => 10,
         "INVALID_FIELD" | "REQUEST_ID_REUSED" | "AMOUNT_EXCEEDS_USAGE" => 3,
         other => panic!("{other} has no code here"),
     }

@@ -15,7 +15,8 @@ use crate::broker::properties;
 use crate::broker::queues::queued_message::QueuedMessage;
 use crate::config::DIRECT_REPLY_TO;
 use crate::domain::disposition::attempts;
-use crate::domain::event::{CONTENT_TYPE, Event, EventMessage, SOURCE};
+use crate::domain::event::{CONTENT_TYPE, Event, SOURCE};
+use crate::domain::event_batch::EventMessage;
 use crate::domain::outcome::Failure;
 
 /// Whether a `reply_to` is the address of a direct reply-to rather than a queue's name.

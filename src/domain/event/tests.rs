@@ -99,6 +99,46 @@ fn an_invalid_request_event_lists_all_violations() {
 }
 
 #[test]
+fn an_invalid_request_of_a_group_has_its_index() {
+    let event = |index| {
+        let violations = vec![Violation {
+            field: "amount",
+            description: "is required".into(),
+        }];
+        let refusal = Refusal::InvalidField { violations, index };
+        let (id, fragments) = (Uuid::from_u128(1), Fragments::default());
+        Event::of_invalid(Some("m/3"), id, &fragments, &refusal, Timestamp::UNIX_EPOCH)
+    };
+    let (alone, in_group) = (event(None), event(Some(3)));
+    let alone_text = String::from_utf8(alone.body).expect("UTF-8");
+    let expected = alone_text.replace(r#""metadata":{}"#, r#""metadata":{"index":"3"}"#);
+    assert_ne!(alone_text, expected);
+    assert_eq!(String::from_utf8(in_group.body).expect("UTF-8"), expected);
+    assert_eq!(in_group.id, alone.id);
+}
+
+#[test]
+fn a_group_refused_event_names_the_first_refusal() {
+    let request = request(Some("m/4"));
+    let metadata = [
+        ("index", "3"),
+        ("reason", RefusalReason::UsageNotFound.row().reason),
+    ];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let refusal = Refusal::of_row(RefusalReason::GroupRefused, metadata.into());
+    let event = Event::of_outcome(&request, &outcome(&request, Verdict::Refused(refusal)));
+    let shown: serde_json::Value = serde_json::from_slice(&event.body).expect("JSON");
+    let error = &shown["data"]["error"];
+    assert_eq!(
+        (event.reason, &error["code"]),
+        ("GROUP_REFUSED", &10.into())
+    );
+    let metadata = &error["details"][0]["metadata"];
+    let expected = serde_json::json!({"index": "3", "reason": "USAGE_NOT_FOUND"});
+    assert_eq!(metadata, &expected);
+}
+
+#[test]
 fn a_failure_without_an_org_has_key_error_unknown() {
     let event = Event::of_failure(
         None,

@@ -118,8 +118,8 @@ proptest! {
             let numbers = numbers(message);
             prop_assert!(numbers.is_sorted() && !numbers.is_empty());
             seen.extend(numbers);
-            let key = message.routing_key;
-            prop_assert!(message.events.iter().all(|(_, event)| event.routing_key == key));
+            let keys: Vec<_> = message.events.iter().map(|(_, event)| &event.routing_key).collect();
+            prop_assert!(keys.iter().all(|key| *key == message.routing_key));
             prop_assert!(message.events.len() == 1 || message.body.len() <= BATCH_MAX_BYTES);
             let bodies: Vec<&[u8]> = message.events.iter().map(|(_, event)| &event.body[..]).collect();
             let joined = bodies.join(&b","[..]);

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{CONTENT_TYPE, Event};
+use crate::domain::event::{CONTENT_TYPE, Event};
 use crate::domain::request::{Replies, digest};
 
 /// Media type of a batch.
@@ -90,17 +90,14 @@ fn split<'a>(events: impl IntoIterator<Item = PlacedEvent<'a>>) -> Vec<Vec<Place
     let mut last = HashMap::<&str, (usize, usize)>::new();
     for (place, event) in events {
         let bytes = event.body.len();
-        let open = last.get_mut(event.routing_key.as_str());
-        match open.filter(|(_, total)| total.saturating_add(bytes + 1) <= BATCH_MAX_BYTES) {
-            Some((index, total)) => {
-                *total += bytes + 1;
-                batches[*index].push((place, event));
-            }
-            None => {
-                // With both brackets.
-                last.insert(&event.routing_key, (batches.len(), bytes + 2));
-                batches.push(vec![(place, event)]);
-            }
+        let fits = |(_, total): &&mut (usize, usize)| *total + bytes < BATCH_MAX_BYTES;
+        if let Some((index, total)) = last.get_mut(event.routing_key.as_str()).filter(fits) {
+            *total += bytes + 1;
+            batches[*index].push((place, event));
+        } else {
+            // With both brackets.
+            last.insert(&event.routing_key, (batches.len(), bytes + 2));
+            batches.push(vec![(place, event)]);
         }
     }
     batches
