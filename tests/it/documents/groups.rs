@@ -2,7 +2,7 @@
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use revertd::domain::request::{Body, Limits, parse};
+use revertd::domain::request::{Body, RequestLimits, parse};
 use serde_json::{Value, json};
 
 use super::examples;
@@ -14,7 +14,7 @@ const ORG: &str = "22222222-2222-4222-8222-222222222222";
 
 /// Whether the program takes every request of the group.
 fn is_taken(body: &str) -> bool {
-    let limits = Limits {
+    let limits = RequestLimits {
         message_bytes: 64 * 1024,
         group_bytes: 1024 * 1024,
         group_requests: 1000,
