@@ -4,6 +4,7 @@ mod batches;
 mod concurrency;
 mod frontier;
 mod grants;
+mod groups;
 mod idempotency;
 mod model;
 mod org_names;

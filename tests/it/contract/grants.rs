@@ -4,3 +4,4 @@ mod authorization;
 mod client_identity;
 mod command;
 mod setup;
+pub use setup::grant;
