@@ -1,4 +1,4 @@
-//! The settings: one field a key, one type a section.
+//! The settings: one field for each key, one type for each section.
 
 use std::path::PathBuf;
 use std::time::Duration;

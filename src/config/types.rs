@@ -76,7 +76,7 @@ impl fmt::Display for SchemaName {
 
 text_type!(SchemaName, SchemaName::parse);
 
-/// Delay of a rung of the retry ladder. `Display` writes it as the queue's name does: `5s`,
+/// Delay of a rung of the retry ladder. `Display` writes it as in the queue's name: `5s`,
 /// `1m30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay(pub Duration);

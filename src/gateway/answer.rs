@@ -33,8 +33,12 @@ struct ParsedStatus {
 
 /// `{}` for a success; otherwise the event's error unchanged, under the HTTP status of its code.
 pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
-    let unreadable =
-        || Problem::internal("the request's event can't be read; it is on the reply exchange");
+    let unreadable = || {
+        Problem::internal(
+            "the gateway can't parse the event of this request; the event was \
+        also published to the reply exchange",
+        )
+    };
     let event: ParsedEvent<'_> = serde_json::from_slice(event).map_err(|_| unreadable())?;
     match event.data.error {
         None if event.kind == EventType::Reverted.name() => Ok(respond(StatusCode::OK, "{}")),

@@ -1,8 +1,8 @@
 //! Checks every invariant of the outcomes and of the ledger's reverts, and writes nothing.
 //!
-//! One transaction gives one snapshot: it does not see what running workers write meanwhile, and
-//! blocks no writer. The ids of outcomes and of legs are evenly distributed digests, so a range of
-//! ids contains an even part of the rows. This bounds the memory, and lets an interrupted run
+//! One transaction gives one snapshot: it does not see rows that running workers write meanwhile,
+//! and blocks no writer. The ids of outcomes and of legs are evenly distributed digests, so a range
+//! of ids contains an even part of the rows. This bounds the memory, and lets an interrupted run
 //! continue.
 
 use std::fmt;

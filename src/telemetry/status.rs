@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How old the database's last answer may be: it is asked every few seconds where there is no work.
+/// Age up to which the last answer of a server counts. An idle process polls it every few seconds.
 pub(super) const ANSWER_HOLDS: Duration = Duration::from_secs(20);
 
 /// Why the process pauses.
@@ -121,7 +121,7 @@ pub(super) struct Now {
     /// Workers whose messages the broker refuses at this moment.
     refused: usize,
     pub(super) database: Option<DatabaseAnswer>,
-    /// Batches in hand: when each was taken, and its messages.
+    /// Batches in flight: when each was taken, and the number of its messages.
     pub(super) in_flight: BTreeMap<u64, (Instant, usize)>,
     next: u64,
     /// When the oldest abandoned batch was taken. Reset once a batch is settled or the work queue
@@ -282,7 +282,8 @@ impl ProcessStatus {
         if now.refused > 0 {
             let publishing = Pause::Publishing;
             return Err(format!(
-                "paused: {publishing}: the log says what is refused"
+                "paused: {publishing}: the broker refuses messages; see the log lines with the \
+                event publishing_paused"
             ));
         }
         match &now.database {
@@ -302,7 +303,7 @@ impl ProcessStatus {
     }
 
     pub(super) fn now(&self) -> MutexGuard<'_, Now> {
-        // Nothing panics while it holds the lock; if it did, what is told would still be true.
+        // No code panics while it holds the lock. If it did, the values would still be valid.
         self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -314,7 +315,7 @@ impl Now {
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Whether the broker works, as far as anybody told.
+    /// Whether the broker works, by the last reports.
     pub(super) fn broker_is_up(&self) -> bool {
         let lately = |answered: Instant| answered.elapsed() <= ANSWER_HOLDS;
         let answered = self.broker_answered.is_some_and(lately);

@@ -71,8 +71,8 @@ pub struct Migrated {
 }
 
 /// Creates and updates revertd's schema, adds the partial index to Frontier's entries, and, with
-/// `ledger.manage = true`, creates Frontier's tables where they are missing. Safe to run at any
-/// time, by any number of processes, beside running workers.
+/// `ledger.manage = true`, creates Frontier's missing tables. Any number of processes may run it at
+/// any time, while workers run.
 ///
 /// # Errors
 ///
@@ -154,8 +154,8 @@ impl Session {
         Ok(Migrated { applied })
     }
 
-    /// `true` where it had to be. Built without blocking Frontier's writers. One that was left
-    /// half-built is invalid, and goes first.
+    /// Builds the index if it is missing, without blocking Frontier's writers. An index that was
+    /// left half-built is invalid, and is dropped first. Returns whether it was built.
     async fn create_index(&self, settings: &Settings) -> Result<bool, LedgerError> {
         if self.index_is_valid(settings).await? {
             return Ok(false);
@@ -177,8 +177,8 @@ impl Session {
     }
 
     async fn check(&self, settings: &Settings) -> Result<(), LedgerError> {
-        let missing = |what: String| {
-            let problem = Diagnostic::new(what);
+        let missing = |message: String| {
+            let problem = Diagnostic::new(message);
             Err(LedgerError::permanent(
                 problem.remedy("run `revertd migrate`"),
             ))
