@@ -29,16 +29,21 @@ macro_rules! text_type {
     };
 }
 
+mod amqp_url;
 mod check;
+mod choices;
 mod database_url;
 mod error;
 mod files;
+mod hide;
 mod management_url;
 mod settings;
 mod sources;
 mod types;
 mod urls;
 
+pub use amqp_url::AmqpUrl;
+pub use choices::{AuthorizationMode, LogFormat, Policy};
 pub use database_url::DatabaseUrl;
 pub use error::SettingsError;
 pub use files::{HeldFile, Identity, TlsFiles};
@@ -48,11 +53,8 @@ pub use settings::{
     RetrySettings, RevertSettings, Settings, TelemetrySettings, TopologySettings, WorkerSettings,
 };
 pub use sources::{DEFAULTS, SettingSources};
-pub use types::{
-    AuthorizationMode, CollectorUrl, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern,
-    SchemaName, Size,
-};
-pub use urls::{AmqpUrl, AmqpUrls};
+pub use types::{CollectorUrl, Delay, ListenAddress, Name, ReplyToPattern, SchemaName, Size};
+pub use urls::AmqpUrls;
 
 /// Prefix of the addresses of direct reply-to, which needs no queue.
 pub const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";

@@ -45,6 +45,7 @@ mod headers;
 mod metrics;
 mod operation;
 mod problem;
+mod response;
 mod sessions;
 mod shared;
 mod tls;

@@ -7,7 +7,8 @@ use axum::http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::problem::{Problem, respond, status_of};
+use super::problem::Problem;
+use super::response::{respond, status_of};
 use crate::domain::event::EventType;
 use crate::domain::rpc_code::RpcCode;
 

@@ -6,22 +6,16 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, Response, StatusCode};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{Response, StatusCode};
 
+use super::response::{respond, status_of};
 use crate::common::http_server::ProtocolFault;
 use crate::domain::event::RpcStatus;
 use crate::domain::outcome::{Code, Failure, Metadata};
 use crate::domain::refusal::{FailureReason, RefusalReason, Row};
 use crate::domain::request::{Undecodable, Violation};
 use crate::domain::rpc_code::RpcCode;
-
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-const CHALLENGE: HeaderValue =
-    HeaderValue::from_static("Basic realm=\"revertd\", charset=\"UTF-8\"");
-const POST: HeaderValue = HeaderValue::from_static("POST");
-const ONE_SECOND: HeaderValue = HeaderValue::from_static("1");
 
 /// An error answer.
 #[derive(Debug)]
@@ -300,26 +294,4 @@ impl Problem {
         }
         response
     }
-}
-
-/// The HTTP status of a code.
-pub fn status_of(code: RpcCode) -> StatusCode {
-    StatusCode::from_u16(code.http_status()).expect("the statuses of codes have three digits")
-}
-
-/// An answer with the headers that go with its status.
-pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, JSON);
-    match status {
-        StatusCode::UNAUTHORIZED => headers.insert(WWW_AUTHENTICATE, CHALLENGE),
-        StatusCode::METHOD_NOT_ALLOWED => headers.insert(ALLOW, POST),
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-            headers.insert(RETRY_AFTER, ONE_SECOND)
-        }
-        _ => None,
-    };
-    response
 }
