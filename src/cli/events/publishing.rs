@@ -129,8 +129,8 @@ async fn publisher(settings: &Settings) -> Result<Publisher, BrokerError> {
     Broker::publisher_of(settings, "revertd events republish").await
 }
 
-/// Publishes a window, and repeats refused messages until the broker accepts them. Each repetition has
-/// a new channel: after a queue without a leader, a channel has every message refused.
+/// Publishes a window, and repeats refused messages until the broker accepts them. Each repetition
+/// has a new channel: after a queue without a leader, a channel has every message refused.
 async fn until_taken(
     settings: &Settings,
     publisher: &mut Publisher,
