@@ -57,7 +57,7 @@ mdbook:
 	@if [ "$$($(MDBOOK) --version 2>/dev/null)" != "mdbook v$(MDBOOK_VERSION)" ]; then \
 	$(CARGO) install --locked --debug --root "$(TARGET_DIR)/tools" --version "=$(MDBOOK_VERSION)" mdbook; fi
 
-# In the profile of the tests, which takes less than half as long to build as a release.
+# Built in the profile of the tests, which takes less than half the time of a release build.
 demo: ## show the main job on real input, with servers of its own
 	@echo "demo: installs PostgreSQL and RabbitMQ where they are missing, builds revertd (the first time about 3 minutes on"
 	@echo "demo: 2 cores), starts private servers, and shows a request of each kind (half a minute)."
@@ -65,8 +65,8 @@ demo: ## show the main job on real input, with servers of its own
 	@$(CARGO) build --locked --bins --example demo
 	@$(SERVERS) with demo "$(TARGET_DIR)/debug/examples/demo"
 
-# Compiled first, so that no server idles meanwhile and a compile error shows at once. What the processes under test write
-# is looked through for secrets, also where a test failed.
+# Compiles first, so that no server idles meanwhile and a compile error shows at once. The output of
+# the tested processes is searched for secrets, even if a test failed.
 test: export REVERTD_TEST_LOGS = $(abspath $(TARGET_DIR)/test-logs)
 test: ## run every test, with servers of its own
 	@echo "test: installs PostgreSQL and RabbitMQ where they are missing, builds revertd and its tests (the first time about 9"
@@ -77,7 +77,7 @@ test: ## run every test, with servers of its own
 	rm -rf "$$REVERTD_TEST_LOGS" && mkdir -p "$$REVERTD_TEST_LOGS"; \
 	"$$@" --no-run && { $(SERVERS) with test "$$@"; status=$$?; tests/support/no-secrets "$$REVERTD_TEST_LOGS" && exit $$status; }
 
-# It takes root and debootstrap, and makes the release once (tests/support/release).
+# Needs root and debootstrap, and creates the release once (tests/support/release).
 test-next: ## run every test on Debian 13's RabbitMQ 4.0 and PostgreSQL 17
 	@env -u REVERTD_DATABASE__URL -u REVERTD_AMQP__URL REVERTD_TEST_RELEASE=trixie $(MAKE) --no-print-directory test
 

@@ -1,11 +1,11 @@
--- Moves old outcomes out of the way of the others. docs/operations/retention.md says what it takes
--- for this to be safe, and what is lost by it. Run it as the owner of the tables (the role that
+-- Moves old outcomes to an archive table. docs/operations/retention.md explains when this is safe,
+-- and its effects. Run it as the owner of the tables (the role that
 -- migrates); it may be stopped and run again.
 --
 --   psql -X -v ON_ERROR_STOP=1 -v older_than="'400 days'" -v ledger=public -f
 --   config/archive-outcomes.sql "$OWNER_URL"
 --
---   older_than  longer than anybody may send a request again
+--   older_than  longer than the time within which clients send requests again
 --   ledger      the schema of Frontier's tables, ledger.schema
 --
 -- It moves all successes on a usage at once, if the latest is older and each still has its entry in
@@ -14,7 +14,7 @@
 -- ledger entry was deleted.
 SET search_path TO :"ledger", pg_temp;
 
--- The same columns: those that a migration added since it was made, the archive is given now.
+-- Adds the columns that migrations added to the outcomes after the archive was created.
 CREATE TABLE IF NOT EXISTS revertd.outcomes_archive
     (LIKE revertd.outcomes INCLUDING STORAGE INCLUDING COMPRESSION);
 DO $$
@@ -37,7 +37,7 @@ CREATE INDEX IF NOT EXISTS outcomes_archive_id ON revertd.outcomes_archive (id);
 CREATE INDEX IF NOT EXISTS outcomes_archive_usage_id ON revertd.outcomes_archive (usage_id);
 
 -- A role that may read the outcomes may also read the archive: `revertd verify` and `revertd
--- status` look into both.
+-- status` read both.
 DO $$
 DECLARE
     reader text;
@@ -56,12 +56,12 @@ $$;
 CREATE OR REPLACE PROCEDURE pg_temp.archive_outcomes(older_than interval, usages integer)
 LANGUAGE plpgsql AS $$
 DECLARE
-    -- Usages in the order of the index outcomes_revert_no, so that each is looked at once.
+    -- Usages in the order of the index outcomes_revert_no, so that each is read once.
     done uuid := '00000000-0000-0000-0000-000000000000';
     batch uuid[];
     moved bigint;
     total bigint := 0;
-    -- By name: in the archive they may stand in another order.
+    -- Columns by name, because their order in the archive may differ.
     columns text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
         FROM pg_attribute a
         WHERE a.attrelid = 'revertd.outcomes'::regclass AND a.attnum > 0 AND NOT a.attisdropped);

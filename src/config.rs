@@ -1,8 +1,8 @@
 //! The configuration: loaded once, and parsed into types that hold only valid values.
 //!
-//! Sources, of which a later one overrides an earlier one: the compiled-in `config/revertd.toml`,
-//! the file of `--config`, the environment. It must not know the clients of broker and database,
-//! only the form of their addresses.
+//! There are three sources: the compiled-in `config/revertd.toml`, the file of `--config`, and the
+//! environment. A later one overrides an earlier one. This module must not know the clients of
+//! broker and database, only the form of their addresses.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -29,16 +29,21 @@ macro_rules! text_type {
     };
 }
 
+mod amqp_url;
 mod check;
+mod choices;
 mod database_url;
 mod error;
 mod files;
+mod hide;
 mod management_url;
 mod settings;
 mod sources;
 mod types;
 mod urls;
 
+pub use amqp_url::AmqpUrl;
+pub use choices::{AuthorizationMode, LogFormat, Policy};
 pub use database_url::DatabaseUrl;
 pub use error::SettingsError;
 pub use files::{HeldFile, Identity, TlsFiles};
@@ -48,13 +53,10 @@ pub use settings::{
     RetrySettings, RevertSettings, Settings, TelemetrySettings, TopologySettings, WorkerSettings,
 };
 pub use sources::{DEFAULTS, SettingSources};
-pub use types::{
-    AuthorizationMode, CollectorUrl, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern,
-    SchemaName, Size,
-};
-pub use urls::{AmqpUrl, AmqpUrls};
+pub use types::{CollectorUrl, Delay, ListenAddress, Name, ReplyToPattern, SchemaName, Size};
+pub use urls::AmqpUrls;
 
-/// How the address of a direct reply-to begins, which needs no queue.
+/// Prefix of the addresses of direct reply-to, which needs no queue.
 pub const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 
 impl Settings {
@@ -83,7 +85,7 @@ impl Settings {
         let mut sources = SettingSources::default();
         let read = Self::read(file, environment, &mut sources);
         let mut settings =
-            read.map_err(|SettingsError(error)| SettingsError(sources.told(error)))?;
+            read.map_err(|SettingsError(error)| SettingsError(sources.with_origins(error)))?;
         settings.sources = sources;
         Ok(settings)
     }
@@ -103,9 +105,9 @@ impl Settings {
             let table = text.parse::<toml::Table>().map_err(|error| {
                 // Show the parser's message, not the line: the line may hold a password.
                 let before = error.span().map_or("", |span| &text[..span.start]);
-                let (line, what) = (before.lines().count().max(1), error.message());
+                let (line, message) = (before.lines().count().max(1), error.message());
                 let path = path.display();
-                SettingsError(format!("{path} is not valid TOML: line {line}: {what}").into())
+                SettingsError(format!("{path} is not valid TOML: line {line}: {message}").into())
             })?;
             sources.read(path, &table);
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
@@ -128,7 +130,7 @@ impl Settings {
             let key = error.path().to_string();
             SettingsError(plain(&error.into_inner()).prefixed(format!("{key}: ")))
         })?;
-        settings.settle()?;
+        settings.resolve()?;
         settings.check()?;
         Ok(settings)
     }
@@ -238,7 +240,7 @@ fn plain(error: &ConfigError) -> Diagnostic {
             expected,
             ..
         } => Diagnostic::new(format!("is {unexpected}")).remedy(format!("it must be {expected}")),
-        // A value's own parser wrote it, with the remedy: serde carries a text alone.
+        // The value's own parser wrote this text, remedy included: serde carries only a text.
         other => other.to_string().into(),
     }
 }

@@ -45,6 +45,7 @@ mod headers;
 mod metrics;
 mod operation;
 mod problem;
+mod response;
 mod sessions;
 mod shared;
 mod tls;
@@ -65,7 +66,10 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// The gateway cannot listen on the address.
-    #[error("cannot listen on {address}: {error}; see who does, or change gateway.listen")]
+    #[error(
+        "cannot listen on {address}: {error}; set gateway.listen to an address of this \
+    machine and a free port"
+    )]
     Listen {
         /// `gateway.listen`.
         address: SocketAddr,
@@ -82,11 +86,11 @@ pub enum GatewayError {
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// The system gives no random numbers.
-    #[error("the system gives no random numbers; see that /dev/urandom is there")]
+    #[error("the system gives no random numbers; check that /dev/urandom exists")]
     Random,
 }
 
-/// Serves until told to stop. Whether all that was in work then was answered.
+/// Serves until `stop` is cancelled. Returns whether all requests in flight then were answered.
 ///
 /// # Errors
 /// If the gateway can't start.
@@ -103,8 +107,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
     let http = Http::new(&mut registry);
     let metrics = Arc::new(GatewayMetrics::new(&mut registry));
     let sessions = Sessions::new(settings.clone(), metrics.clone()).ok_or(GatewayError::Random)?;
-    // Served until this function ends: from before the broker is reachable until no request is
-    // left.
+    // It serves before the broker is reachable, and until no request is in flight.
     let _showing = match settings.telemetry.listen {
         Some(address) => Some(telemetry::listen(
             address.0,
@@ -158,7 +161,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<bool, Ga
 
 /// Opens the reply queue; waits for a broker that is not reachable yet.
 async fn replies(settings: &Arc<Settings>) -> Result<ReplyRouter, BrokerError> {
-    let mut patience = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     let mut failed = false;
     loop {
         match ReplyRouter::open(settings.clone(), failed).await {
@@ -166,10 +169,11 @@ async fn replies(settings: &Arc<Settings>) -> Result<ReplyRouter, BrokerError> {
             Err(error) if error.is_permanent() => return Err(error),
             Err(error) => {
                 if !failed {
-                    warn!(event = "broker_unavailable", %error, "waiting for the broker");
+                    warn!(event = "broker_unavailable", %error, "the broker is not available; \
+                    the gateway keeps trying to connect");
                 }
                 failed = true;
-                sleep(patience.next_wait()).await;
+                sleep(backoff.next_wait()).await;
             }
         }
     }
@@ -219,11 +223,14 @@ async fn with_ids(
 fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response<Body> {
     error!(
         event = "request_panicked",
-        "the handler of a request panicked, as the lines before this one say; this is a bug in \
-         revertd, please report it"
+        "the handler of a request panicked; this is a bug in revertd, please report it with the \
+         log lines before this one"
     );
-    Problem::internal("a fault of the gateway; ask again with the same Idempotency-Key")
-        .into_response()
+    Problem::internal(
+        "a bug in the gateway ended this request; send it again with the same \
+    Idempotency-Key",
+    )
+    .into_response()
 }
 
 async fn tidy(gateway: Arc<Gateway>) {
@@ -249,7 +256,7 @@ impl Readiness {
         let (readiness, stop) = (self.clone(), stop.clone());
         move || {
             if stop.is_cancelled() {
-                return Err("stopping: what is in work is answered".into());
+                return Err("stopping: requests in flight are answered".into());
             }
             let gateway = readiness.0.get().and_then(Weak::upgrade);
             let gateway = gateway.ok_or("starting: the broker has not answered yet")?;

@@ -34,7 +34,7 @@ pub use traces::{BatchTrace, Traces};
 
 use prometheus_client::metrics::info::Info;
 
-/// The metrics of a process, with what it is. `role` is the command that it runs.
+/// A registry for the metrics of a process. It holds the version and `role`, the command that runs.
 #[must_use]
 pub fn registry(role: &'static str) -> Registry {
     let mut registry = Registry::default();

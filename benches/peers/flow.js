@@ -1,6 +1,6 @@
 'use strict';
-// From delivery to acknowledgement: takes what is ready, has it decided, publishes the events, and
-// acknowledges once the broker has confirmed them.
+// From delivery to acknowledgement: takes ready messages, has them decided, publishes the events,
+// and acknowledges once the broker has confirmed them.
 
 const { parse } = require('./request');
 
@@ -72,7 +72,7 @@ class Flow {
     this.schedule();
     await this.publish(entries, events);
     batch.done = true;
-    // On the next turn: what has ended by then takes one acknowledgement.
+    // On the next turn, so that one acknowledgement covers all batches that have ended by then.
     setImmediate(() => this.settle());
   }
 

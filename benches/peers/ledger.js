@@ -1,5 +1,5 @@
 'use strict';
-// Decides requests and writes what it decides; in one of three forms, which give the same answers.
+// Decides requests and writes the outcomes, in one of three forms with the same answers.
 
 const { Client } = require('pg');
 const sql = require('./sql');
@@ -91,8 +91,9 @@ async function single(client, [request]) {
   })];
 }
 
-// Sends queries without awaiting each; in one write, where the client is corked. All have ended when this does, and
-// the first failure in their order is the one that counts: what follows it fails only because the transaction has.
+// Sends queries without awaiting each, in one write if the client is corked. All have ended when
+// this returns. The first failure in their order counts: later queries fail only because the
+// transaction has failed.
 async function together(client, send) {
   if (client.corked) client.connection.stream.cork();
   const queries = send();

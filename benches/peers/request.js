@@ -1,5 +1,5 @@
 'use strict';
-// What comes in and what goes out: a request's fields, and the event that answers it.
+// The fields of a request, and the event that answers it.
 
 const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const AMOUNT = /^[1-9][0-9]{0,18}$/;
@@ -23,7 +23,7 @@ function parse(message) {
   const { messageId, correlationId } = message.properties;
   const usage = usageId.toLowerCase();
   return {
-    // Without a message id, what it asks for is its identity.
+    // Without a message id, the content is the identity.
     key: messageId || `${usage}:${amount}`,
     messageId,
     correlationId: correlationId || messageId,
@@ -44,8 +44,8 @@ function rfc3339(time) {
   return lastTimeText;
 }
 
-// The fields are uuids, numbers and times, which need no escaping, but for the request's id; written out,
-// since JSON.stringify of the nested object takes three times as long.
+// Only the request's id needs escaping: the other fields are UUIDs, numbers and times. The text is
+// written out, because JSON.stringify of the nested object takes three times as long.
 function head(request, type, id, time) {
   return (
     `{"specversion":"1.0","id":"${id}","source":"peer","type":"${type}","subject":"${request.usageId}",` +

@@ -92,7 +92,7 @@ LEFT JOIN peer_outcomes other ON other.usage_id = r.usage_id
 LEFT JOIN billing_transactions u ON u.id = r.usage_id AND u.account_id = r.account_id AND u.type = 'debit'
 LEFT JOIN billing_customers c ON c.id = r.account_id AND c.deleted_at IS NULL`;
 
-// A transaction in steps: what is there, then what is written.
+// A transaction in steps: it reads the facts, then writes the outcomes.
 const LOOKUP = `
 SELECT ${REQUEST_ID} AS id, c.org_id, u.amount AS usage_amount, ${CUSTOMER_LEG_ID} AS transaction_id,
     uuid_generate_v5(${CUSTOMER_LEG_ID}, 'platform') AS platform_transaction_id, now()::text AS decided_at,

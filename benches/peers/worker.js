@@ -51,7 +51,7 @@ async function main() {
   const { mode, batchMax, concurrency, prefetch, database, broker, cork, queue, exchange } = settings(process.env);
   const [clients, ...connections] = await Promise.all([
     connect(database, concurrency, cork, fail),
-    // Apart, so that a broker that slows down what is published does not hold up acknowledgements.
+    // A connection of its own: a broker that slows publishers down must not delay acknowledgements.
     amqp.connect(broker, { noDelay: true }),
     amqp.connect(broker, { noDelay: true, writableHighWaterMark: 1 << 20 }),
   ]);

@@ -1,5 +1,5 @@
-//! The benchmark (docs/operations/benchmarks.md): measures `revertd` beside what bounds it and what
-//! it is an alternative to.
+//! The benchmark (docs/operations/benchmarks.md): measures `revertd`, its bounds
+//! and its alternatives.
 
 mod batches;
 mod broker_alone;
@@ -262,7 +262,7 @@ fn command() -> String {
 }
 
 impl Args {
-    /// The options that change what is measured, as written after the name of a measurement.
+    /// The options that change a measurement, as written after its name.
     fn options(&self) -> String {
         let mut options = String::new();
         for (name, value) in [("requests", self.requests), ("rounds", self.rounds)] {

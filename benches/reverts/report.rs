@@ -1,4 +1,4 @@
-//! Where the figures go: to the screen, to a report, and, when asked to, between the markers of the
+//! Writes the figures to the screen, to a report, and on request between the markers of the
 //! project's page.
 
 use std::fmt::Write;

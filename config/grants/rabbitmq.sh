@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets what a login of RabbitMQ may configure, write and read: rabbitmq.sh ROLE [USER [VHOST]]
-# ROLE is one of those below. USER must exist; without it, USER is ROLE. Without VHOST, it is /.
+# Sets a login's permissions to configure, write and read: rabbitmq.sh ROLE [USER [VHOST]]
+# ROLE is a role below. USER must exist; its default is ROLE. The default of VHOST is /.
 set -eu
 role=${1:-} user=${2:-$role} vhost=${3:-/}
 configure='^$' write='^$' read='^$'

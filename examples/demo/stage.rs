@@ -212,7 +212,7 @@ impl Stage {
     }
 }
 
-/// The complete configuration of revertd, whatever is set in the environment of the demo.
+/// The complete configuration of revertd. The environment of the demo does not change it.
 fn environment(prefix: &str, database_url: &str, amqp: &str) -> Vec<(String, String)> {
     let delays = RETRY_DELAYS.map(|delay| format!("{delay}ms")).join(",");
     let mut variables = vec![

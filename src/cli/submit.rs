@@ -24,7 +24,7 @@ pub use args::SubmitArgs;
 use report::NO_ANSWER;
 use summary::summary;
 
-/// As the parser of arguments ends.
+/// Exit status of invalid arguments, as the parser of arguments has it.
 const WRONG_USAGE: u8 = 2;
 
 pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCode> {
@@ -47,13 +47,17 @@ pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCo
     let id = &submission.message_id;
     let event = answers.event(id, timeout).await;
     client.close().await;
-    let Some(event) =
-        event.map_err(|error| anyhow!("{error}; request {id} was published and is processed"))?
+    let Some(event) = event.map_err(|error| {
+        anyhow!(
+            "{error}; request {id} was published and is still \
+        processed"
+        )
+    })?
     else {
         let waited = humantime::format_duration(timeout);
         say!(
-            "revertd: no event for request {id} within {waited}; the request is still processed: \
-             ask again with --message-id {id}"
+            "revertd: no event for request {id} within {waited}; the request is still processed; \
+             send it again with --message-id {id} to get its event"
         );
         return Ok(ExitCode::from(NO_ANSWER));
     };

@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::files::TlsFiles;
-use super::urls::{HIDDEN, hide_password, is_astray};
+use super::hide::{HIDDEN, hide_password, is_astray};
 
 const FORM: &str = "must look like postgres://USER:PASSWORD@HOST:5432/DATABASE";
 

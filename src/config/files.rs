@@ -1,12 +1,12 @@
-//! Files of passwords, certificates and keys, as secrets are mounted: they do not belong into an
-//! address.
+//! Files that hold passwords, certificates and keys, such as mounted secrets.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::common::diagnostic::Diagnostic;
 
-/// A file, read when the configuration was loaded. Shows its path, never what it holds.
+/// A file that was read when the configuration was loaded. `Display` and `Debug` show its path, and
+/// never its content.
 #[derive(Clone)]
 pub struct HeldFile {
     path: String,
@@ -25,7 +25,7 @@ impl HeldFile {
         })?;
         if content.is_empty() {
             let problem = Diagnostic::new(format!("{path} is empty"));
-            let remedy = "the file must hold the password, certificate or key that it is for";
+            let remedy = "it must hold the password, certificate or private key";
             return Err(problem.remedy(remedy));
         }
         let content = content.into();
@@ -49,8 +49,8 @@ impl HeldFile {
 
     /// A password: all of the file without the newline that editors and `echo` put at its end.
     pub(super) fn password(&self) -> Result<String, Diagnostic> {
-        let invalid = |what: &str| {
-            let problem = Diagnostic::new(format!("{} {what}", self.path));
+        let invalid = |fault: &str| {
+            let problem = Diagnostic::new(format!("{} {fault}", self.path));
             problem.remedy("it must hold only the password")
         };
         let text = std::str::from_utf8(&self.content).map_err(|_| invalid("is not UTF-8"))?;

@@ -7,7 +7,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::files::TlsFiles;
-use super::urls::hide_password;
+use super::hide::hide_password;
 
 /// The URL of the management API. It holds a login if that differs from the login of `amqp.url`.
 #[derive(Clone)]

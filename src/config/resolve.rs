@@ -9,14 +9,14 @@ use crate::common::diagnostic::Diagnostic;
 
 impl Settings {
     /// Adds the content of the files to the URLs.
-    pub(super) fn settle(&mut self) -> Result<(), SettingsError> {
-        self.amqp.settle().map_err(SettingsError)?;
-        self.database.settle().map_err(SettingsError)
+    pub(super) fn resolve(&mut self) -> Result<(), SettingsError> {
+        self.amqp.resolve().map_err(SettingsError)?;
+        self.database.resolve().map_err(SettingsError)
     }
 }
 
 impl AmqpSettings {
-    fn settle(&mut self) -> Result<(), Diagnostic> {
+    fn resolve(&mut self) -> Result<(), Diagnostic> {
         let identity = identity("amqp", self.cert_file.as_ref(), self.key_file.as_ref())?;
         let files = [("ca_file", &self.ca_file), ("cert_file", &self.cert_file)];
         let managed = self.management_url.as_ref();
@@ -36,8 +36,8 @@ impl AmqpSettings {
             }
             if self.url.is_external() {
                 return invalid(
-                    "amqp.url has auth_mechanism=external, but begins with amqp://, where a client \
-                     presents no certificate",
+                    "amqp.url has auth_mechanism=external, but begins with amqp://, and without \
+                     TLS a client presents no certificate",
                     "write amqps://",
                 );
             }
@@ -88,10 +88,9 @@ impl AmqpSettings {
 }
 
 impl DatabaseSettings {
-    fn settle(&mut self) -> Result<(), Diagnostic> {
+    fn resolve(&mut self) -> Result<(), Diagnostic> {
         let given = self.url.tls_options().clone();
-        // In libpq `system` selects the authorities of the system; here that is the default as
-        // well.
+        // In libpq `system` selects the authorities of the system, which are the default here.
         let system = given.root_cert.as_deref() == Some("system");
         if let (true, Some(file)) = (system, &self.ca_file) {
             return invalid(

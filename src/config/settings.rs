@@ -1,4 +1,4 @@
-//! The settings: one field a key, one type a section.
+//! The settings: one field for each key, one type for each section.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,14 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::choices::{AuthorizationMode, LogFormat, Policy};
 use super::database_url::DatabaseUrl;
 use super::files::HeldFile;
 use super::management_url::ManagementUrl;
 use super::sources::SettingSources;
-use super::types::{
-    AuthorizationMode, CollectorUrl, Delay, ListenAddress, LogFormat, Name, Policy, ReplyToPattern,
-    SchemaName, Size,
-};
+use super::types::{CollectorUrl, Delay, ListenAddress, Name, ReplyToPattern, SchemaName, Size};
 use super::urls::AmqpUrls;
 use crate::domain::request::RequestLimits;
 

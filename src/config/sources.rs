@@ -70,7 +70,7 @@ impl SettingSources {
         match self.variables.keys().chain(&self.in_file).find(unknown) {
             None => Ok(()),
             Some(key) => {
-                let problem = Diagnostic::new(format!("{key} is no key"));
+                let problem = Diagnostic::new(format!("the key {key} does not exist"));
                 let remedy = "remove it; `revertd config` then lists all keys";
                 Err(SettingsError(problem.remedy(remedy)))
             }
@@ -78,7 +78,7 @@ impl SettingSources {
     }
 
     /// The problem, with the file or the variable that set each key that it names.
-    pub(super) fn told(&self, problem: Diagnostic) -> Diagnostic {
+    pub(super) fn with_origins(&self, problem: Diagnostic) -> Diagnostic {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
         let line = problem.to_string();
         let words = line

@@ -7,7 +7,8 @@ use axum::http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::problem::{Problem, respond, status_of};
+use super::problem::Problem;
+use super::response::{respond, status_of};
 use crate::domain::event::EventType;
 use crate::domain::rpc_code::RpcCode;
 
@@ -33,8 +34,12 @@ struct ParsedStatus {
 
 /// `{}` for a success; otherwise the event's error unchanged, under the HTTP status of its code.
 pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
-    let unreadable =
-        || Problem::internal("the request's event can't be read; it is on the reply exchange");
+    let unreadable = || {
+        Problem::internal(
+            "the gateway can't parse the event of this request; the event was \
+        also published to the reply exchange",
+        )
+    };
     let event: ParsedEvent<'_> = serde_json::from_slice(event).map_err(|_| unreadable())?;
     match event.data.error {
         None if event.kind == EventType::Reverted.name() => Ok(respond(StatusCode::OK, "{}")),

@@ -1,7 +1,7 @@
 //! The header `Authorization`, scheme Basic (RFC 7617). Pure.
 //!
-//! This module must not know the broker, which checks id and secret. A client does not learn what
-//! is wrong with the header: the answer to every fault is the answer to a wrong secret.
+//! This module must not know the broker, which checks id and secret. Every fault of the header has
+//! the answer of a wrong secret, so a client does not learn which fault it was.
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};

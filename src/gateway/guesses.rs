@@ -29,7 +29,7 @@ const REMEMBERED: Duration = Duration::from_mins(15);
 /// first.
 const PAIRS_MAX: u64 = 10_000;
 
-/// After this many wrong secrets from one address, whatever the ids, a warning is logged.
+/// After this many wrong secrets from one address, of any ids, a warning is logged.
 const WORTH_A_LINE: u64 = 10;
 
 /// Most addresses that are counted for the next warning, and most that the warning names.

@@ -1,4 +1,4 @@
-//! The counts of the process, and its warnings: each kind of fault once a minute at most.
+//! The counts of the process, and its warnings, at most one a minute for each kind of fault.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ impl Count {
     }
 }
 
-/// Why a request got no event in time.
+/// Why a request got no event.
 #[derive(Clone, Copy, Debug)]
 pub enum GatewayFault {
     Unroutable,
@@ -57,7 +57,7 @@ impl GatewayFault {
         }
     }
 
-    fn told(self) -> &'static str {
+    fn message(self) -> &'static str {
         match self {
             Self::Unroutable => {
                 "answered 503: no queue is bound to the request exchange; start `revertd worker` \
@@ -122,15 +122,15 @@ impl GatewayMetrics {
     pub fn warn(&self, fault: GatewayFault, client: &str, detail: &dyn fmt::Display) {
         if let Some(cases) = self.warned[fault as usize].note(1) {
             let event = fault.event_code();
-            warn!(event, client, cases, %detail, "{}", fault.told());
+            warn!(event, client, cases, %detail, "{}", fault.message());
         }
     }
 
-    /// The same for a fault that has an error.
+    /// As `warn`, for a fault that has an error.
     pub fn warn_of_error(&self, fault: GatewayFault, client: &str, error: &BrokerError) {
         if let Some(cases) = self.warned[fault as usize].note(1) {
             let event = fault.event_code();
-            warn!(event, client, cases, %error, "{}", fault.told());
+            warn!(event, client, cases, %error, "{}", fault.message());
         }
     }
 }

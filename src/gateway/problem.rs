@@ -6,9 +6,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, Response, StatusCode};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{Response, StatusCode};
 
+use super::response::{respond, status_of};
 use crate::common::http_server::ProtocolFault;
 use crate::domain::event::RpcStatus;
 use crate::domain::outcome::{Code, Failure, Metadata};
@@ -16,14 +17,7 @@ use crate::domain::refusal::{FailureReason, RefusalReason, Row};
 use crate::domain::request::{Undecodable, Violation};
 use crate::domain::rpc_code::RpcCode;
 
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-const CHALLENGE: HeaderValue =
-    HeaderValue::from_static("Basic realm=\"revertd\", charset=\"UTF-8\"");
-const POST: HeaderValue = HeaderValue::from_static("POST");
-const ONE_SECOND: HeaderValue = HeaderValue::from_static("1");
-
-/// An answer that is no success.
+/// An error answer.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -71,19 +65,19 @@ impl Problem {
         match fault {
             ProtocolFault::Host => Self::of_row(
                 FailureReason::MalformedRequest.row(),
-                "HTTP/1.1 asks for one header Host",
+                "HTTP/1.1 requires exactly one Host header",
             ),
             ProtocolFault::Expect => Self::new(
                 StatusCode::EXPECTATION_FAILED,
                 RpcCode::InvalidArgument,
                 "UNKNOWN_EXPECTATION",
-                "the header Expect may be 100-continue, and nothing else",
+                "the only supported value of the Expect header is 100-continue",
             ),
         }
     }
 
     pub fn wrong_path() -> Self {
-        let message = "there is nothing at this path; requests go to POST \
+        let message = "this path does not exist; send requests to POST \
             /v1beta1/organizations/billing/usages/revert";
         Self::new(
             StatusCode::NOT_FOUND,
@@ -99,21 +93,22 @@ impl Problem {
             status,
             RpcCode::Unimplemented,
             reason,
-            "this path takes POST only",
+            "this path supports only the method POST",
         )
     }
 
     /// The same answer for every fault of id and secret, so that it does not reveal which ids
     /// exist.
     pub fn client_unknown() -> Self {
-        let message =
-            "no client has this id and secret; send both in the header Authorization, scheme Basic";
+        let message = "the login failed; send the client's id and secret in the Authorization \
+            header, scheme Basic";
         Self::of_row(RefusalReason::ClientUnknown.row(), message)
     }
 
     pub fn barred() -> Self {
-        let message = "the client may not use the broker's virtual host; its operator can let it: \
-            rabbitmqctl set_permissions, as the documentation lists under Permissions";
+        let message = "the client has no permission on the broker's virtual host; an operator \
+            grants it with rabbitmqctl set_permissions, as the documentation lists under \
+            Permissions";
         Self::new(
             StatusCode::FORBIDDEN,
             RpcCode::PermissionDenied,
@@ -123,8 +118,9 @@ impl Problem {
     }
 
     pub fn publish_not_permitted() -> Self {
-        let message = "the client may not write to the request exchange; the broker's operator \
-            can let it: rabbitmqctl set_permissions, as the documentation lists under Permissions";
+        let message = "the client has no permission to write to the request exchange; an \
+            operator grants it with rabbitmqctl set_permissions, as the documentation lists \
+            under Permissions";
         Self::new(
             StatusCode::FORBIDDEN,
             RpcCode::PermissionDenied,
@@ -135,14 +131,15 @@ impl Problem {
 
     pub fn not_json() -> Self {
         let (status, reason) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE");
-        let message = "the body must be JSON, and sent as it is, with the header Content-Type: \
-            application/json";
+        let message = "the body must be JSON without a content coding, with the header \
+            Content-Type: application/json";
         Self::new(status, RpcCode::InvalidArgument, reason, message)
     }
 
     pub fn too_large(limit: u64) -> Self {
         let message = format!(
-            "the body has more than {limit} bytes, which amqp.max_message_bytes allows at most"
+            "the body has more than {limit} bytes, the limit that amqp.max_message_bytes \
+            sets"
         );
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -153,8 +150,8 @@ impl Problem {
     }
 
     pub fn slow_body() -> Self {
-        let message =
-            "the body did not come in time, or too slowly; send it again, without a pause";
+        let message = "the body did not arrive in time; send the request again, without pauses in \
+            the body";
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
             RpcCode::DeadlineExceeded,
@@ -171,8 +168,8 @@ impl Problem {
     /// The error that the worker would report for this body.
     pub fn undecodable(error: Undecodable) -> Self {
         match error {
-            Undecodable::Malformed(what) => {
-                let failure = Failure::Malformed(what);
+            Undecodable::Malformed(fault) => {
+                let failure = Failure::Malformed(fault);
                 Self::of_row(failure.row(), failure.message().to_owned())
             }
             Undecodable::Invalid { violations, .. } => Self::invalid(violations),
@@ -189,8 +186,10 @@ impl Problem {
 
     /// Too many requests of one client; `share` is its share of `max_in_flight`.
     pub fn too_many_requests(share: usize) -> Self {
-        let message =
-            format!("{share} requests of this client are in work, which is its share; ask again");
+        let message = format!(
+            "{share} requests of this client are in flight, which is the limit of one \
+            client; send the request again later"
+        );
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(
             status,
@@ -202,8 +201,8 @@ impl Problem {
 
     /// The same answer whether or not the broker knows the id.
     pub fn too_many_guesses(wait: Duration) -> Self {
-        let message = "too many wrong secrets of this id came from this address; ask again after \
-            the seconds that the header Retry-After names";
+        let message = "too many wrong secrets of this id came from this address; send the \
+            request again after the seconds in the Retry-After header";
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self {
             retry_after: Some(wait.as_secs() + 1),
@@ -219,45 +218,47 @@ impl Problem {
     pub fn saturated() -> Self {
         Self::unavailable(
             "SATURATED",
-            "as many requests as the gateway takes at once are in work; ask again",
+            "the gateway has its maximum number of requests in flight; send the request again \
+            later",
         )
     }
 
     pub fn too_many_logins() -> Self {
         Self::unavailable(
             "SATURATED",
-            "too many clients are logging in at present; ask again",
+            "too many clients are logging in at present; send the request again later",
         )
     }
 
     pub fn broker_unavailable() -> Self {
         Self::unavailable(
             "BROKER_UNAVAILABLE",
-            "the broker can't be worked with at present; ask again",
+            "the broker is not available at present; send the request again later",
         )
     }
 
     pub fn unroutable() -> Self {
-        let message = "not taken: no queue is bound to the request exchange; its operator starts \
-            `revertd worker` once, which declares it";
+        let message = "the request was not accepted: no queue is bound to the request exchange; \
+            an operator starts `revertd worker` once, which declares it";
         Self::unavailable("NO_WORK_QUEUE", message)
     }
 
     pub fn full() -> Self {
-        let message = "a queue refused it: the work queue is full, or another one that is bound \
-            to the request exchange; ask again later, with its request_id as Idempotency-Key";
+        let message = "the request was not accepted: the work queue, or another queue that is \
+            bound to the request exchange, is full; send it again later, with its request_id as \
+            Idempotency-Key";
         Self::unavailable("WORK_QUEUE_FULL", message)
     }
 
     pub fn lost() -> Self {
         let message = "the connection to the broker was lost, and the request may have been \
-            taken: ask again with its request_id as Idempotency-Key, which gives its answer";
+            accepted; send it again with its request_id as Idempotency-Key to get its answer";
         Self::unavailable("OUTCOME_UNKNOWN", message)
     }
 
     pub fn no_answer() -> Self {
-        let message = "no answer came in time, and the request goes on: ask again with its \
-            request_id as Idempotency-Key, which gives its answer";
+        let message = "no event arrived in time, and the request is still processed; send it \
+            again with its request_id as Idempotency-Key to get its answer";
         Self::new(
             StatusCode::GATEWAY_TIMEOUT,
             RpcCode::DeadlineExceeded,
@@ -293,26 +294,4 @@ impl Problem {
         }
         response
     }
-}
-
-/// The HTTP status of a code.
-pub fn status_of(code: RpcCode) -> StatusCode {
-    StatusCode::from_u16(code.http_status()).expect("the statuses of codes have three digits")
-}
-
-/// An answer with the headers that go with its status.
-pub fn respond(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, JSON);
-    match status {
-        StatusCode::UNAUTHORIZED => headers.insert(WWW_AUTHENTICATE, CHALLENGE),
-        StatusCode::METHOD_NOT_ALLOWED => headers.insert(ALLOW, POST),
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-            headers.insert(RETRY_AFTER, ONE_SECOND)
-        }
-        _ => None,
-    };
-    response
 }

@@ -1,4 +1,4 @@
-//! What all requests of the gateway share.
+//! State that all requests of the gateway share.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::common::http_server::Shares;
 use crate::config::Settings;
 use crate::telemetry::Http;
 
-/// What the requests share.
+/// State that all requests share.
 pub struct Gateway {
     pub settings: Arc<Settings>,
     pub sessions: Sessions,

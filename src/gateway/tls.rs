@@ -33,10 +33,10 @@ pub fn acceptor(settings: &config::GatewaySettings) -> Result<Option<TlsAcceptor
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let failed = |what: String| {
+    let failed = |fault: String| {
         let path = path.display();
         format!(
-            "gateway.cert_file: {path} {what}; it must hold the certificate, and those of its \
+            "gateway.cert_file: {path} {fault}; it must hold the certificate, and those of its \
             issuers, as PEM"
         )
     };

@@ -1,7 +1,6 @@
 //! The database checks of `revertd doctor`, and the checks that a worker requires to pass.
 //!
-//! It only looks. What one question can't be answered for is told in its place, and the others are
-//! asked all the same.
+//! They change nothing. A query that fails becomes a failed check, and the other checks still run.
 
 use super::Ledger;
 use super::connection::connect;
@@ -29,7 +28,7 @@ const WORDS: CheckIds = CheckIds {
     key: "database.url",
 };
 
-/// Looks at everything there is to see.
+/// Runs all checks.
 pub async fn doctor(settings: &Settings) -> Checks {
     let mut checks = Checks::default();
     let Some(session) = log_in(settings, &mut checks).await else {
@@ -49,7 +48,11 @@ pub async fn doctor(settings: &Settings) -> Checks {
             schema::check(&session, &server, settings, &mut checks).await;
             privileges::check(&session, &server, settings, &mut checks).await;
         }
-        Ok(None) => checks.skipped("database-state", "the server tells nothing of itself"),
+        Ok(None) => checks.skipped(
+            "database-state",
+            "the server returned none of its \
+        settings",
+        ),
         Err(error) => checks.failed("database-state", error.diagnostic()),
     }
     checks.skipped(
@@ -111,7 +114,11 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
             "use sslmode=verify-full in database.url",
         );
     } else if settings.database.url.tls().is_some() {
-        checks.ok("database-tls", "encrypted, and the server verified in full");
+        checks.ok(
+            "database-tls",
+            "encrypted, and the server's certificate is verified in \
+        full",
+        );
     } else {
         checks.ok(
             "database-tls",
@@ -121,8 +128,8 @@ fn encryption(settings: &Settings, checks: &mut Checks) {
 }
 
 impl Ledger {
-    /// Makes sure of what a worker depends on and can't see by working: that the server keeps what
-    /// it confirms, and that the database refuses what must never be stored.
+    /// Checks the guarantees that a worker depends on and cannot observe while it works: the server
+    /// keeps committed data, and the database refuses invalid rows.
     ///
     /// # Errors
     ///
@@ -151,8 +158,10 @@ impl Ledger {
                 None => Ok(()),
                 Some(error) => {
                     let host = &self.host;
-                    let error =
-                        error.prefixed(format!("PostgreSQL at {host} is not fit for money: "));
+                    let error = error.prefixed(format!(
+                        "PostgreSQL at {host} does not protect the \
+                        ledger: "
+                    ));
                     let error = LedgerError::permanent(error.suffixed(SHOWS_ALL));
                     Err(StatementError::Unavailable(error))
                 }

@@ -1,11 +1,9 @@
 //! Checks every invariant of the outcomes and of the ledger's reverts, and writes nothing.
 //!
-//! One transaction gives one snapshot: it does not see what running workers write meanwhile, and
-//! blocks no writer. The ids of outcomes and of legs are evenly distributed digests, so a range of
-//! ids contains an even part of the rows. This bounds the memory, and lets an interrupted run
+//! One transaction gives one snapshot: it does not see rows that running workers write meanwhile,
+//! and blocks no writer. The ids of outcomes and of legs are evenly distributed digests, so a range
+//! of ids contains an even part of the rows. This bounds the memory, and lets an interrupted run
 //! continue.
-
-use std::fmt;
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -20,8 +18,10 @@ use crate::config::Settings;
 use crate::domain::request::{identity, reuse_identity};
 
 mod finding;
+mod range;
 
 pub use finding::{Finding, FindingKind};
+pub use range::Range;
 
 /// The session's settings. A range may take any time, and the reader of the findings may pause. The
 /// check uses one processor and leaves the others to workers.
@@ -40,62 +40,6 @@ const RANGE_BYTES: i64 = 8 * 1024 * 1024;
 
 /// Most ranges: each begins at an id that four digits identify.
 const RANGES_MAX: u32 = 1 << 16;
-
-/// A range of ids, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    first: u128,
-    last: u128,
-}
-
-impl Range {
-    /// Every id.
-    pub const ALL: Self = Self {
-        first: 0,
-        last: u128::MAX,
-    };
-
-    /// The ids from the first that begins with `from` to the last that begins with `to`. `None`
-    /// unless both are hexadecimal digits (hyphens are ignored) and in order.
-    #[must_use]
-    pub fn of_prefixes(from: Option<&str>, to: Option<&str>) -> Option<Self> {
-        let filled = |prefix: Option<&str>, fill: char| {
-            let mut digits: String = prefix.unwrap_or("").replace('-', "");
-            let fits = digits.len() <= 32 && digits.chars().all(|digit| digit.is_ascii_hexdigit());
-            while fits && digits.len() < 32 {
-                digits.push(fill);
-            }
-            u128::from_str_radix(&digits, 16).ok().filter(|_| fits)
-        };
-        let (first, last) = (filled(from, '0')?, filled(to, 'f')?);
-        (first <= last).then_some(Self { first, last })
-    }
-
-    /// The parts of this range, if all ids are divided into `number` parts (a power of two).
-    fn parts(self, number: u32) -> impl Iterator<Item = Self> {
-        let within = u128::MAX >> number.trailing_zeros();
-        let mut next = Some(self.first);
-        std::iter::from_fn(move || {
-            let first = next?;
-            let last = (first | within).min(self.last);
-            next = last.checked_add(1).filter(|_| last < self.last);
-            Some(Self { first, last })
-        })
-    }
-
-    fn ends(self) -> (Uuid, Uuid) {
-        (Uuid::from_u128(self.first), Uuid::from_u128(self.last))
-    }
-}
-
-/// The first digits of the first id, as many as distinguish it from its neighbours.
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = format!("{:032x}", self.first);
-        let digits = all.trim_end_matches('0').len().max(4);
-        f.write_str(&all[..digits])
-    }
-}
 
 /// Counts of checked rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -294,56 +238,4 @@ fn sum(text: &str) -> i128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_cover_a_range_without_gaps_and_no_more() {
-        for (from, to, number) in [
-            (None, None, 1),
-            (None, None, 256),
-            (Some("3f"), Some("7abc"), 16),
-            (Some("8"), Some("8"), 65536),
-            (Some("00000000-0001"), None, 4),
-        ] {
-            let range = Range::of_prefixes(from, to).expect("hexadecimal");
-            let parts: Vec<_> = range.parts(number).collect();
-            assert_eq!(parts[0].first, range.first);
-            assert_eq!(parts[parts.len() - 1].last, range.last);
-            for pair in parts.windows(2) {
-                assert_eq!(pair[0].last + 1, pair[1].first);
-            }
-        }
-        let all: Vec<_> = Range::ALL.parts(256).collect();
-        assert_eq!((all.len(), all[37].to_string().as_str()), (256, "2500"));
-    }
-
-    #[test]
-    fn an_invalid_or_descending_range_is_refused() {
-        for (from, to) in [
-            (Some("g"), None),
-            (Some("2"), Some("1")),
-            (Some(""), Some("-x")),
-        ] {
-            assert_eq!(Range::of_prefixes(from, to), None, "{from:?} {to:?}");
-        }
-        assert_eq!(Range::of_prefixes(None, None), Some(Range::ALL));
-    }
-
-    #[test]
-    fn every_code_of_the_statements_is_known() {
-        for kind in FindingKind::ALL {
-            assert_eq!(FindingKind::of_code(kind.code()), Some(*kind));
-        }
-        let statements = [
-            include_str!("verify/outcomes.sql"),
-            include_str!("verify/entries.sql"),
-        ];
-        for statement in statements {
-            for code in statement.split("THEN '").skip(1) {
-                let code = code.split('\'').next().unwrap_or_default();
-                assert!(FindingKind::of_code(code).is_some(), "{code}");
-            }
-        }
-    }
-}
+mod tests;

@@ -11,31 +11,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::labels::{MessagingLabels, OutcomeLabels, ReplayLabels, RungLabels};
+use super::labels::{MessagingLabels, OutcomeLabels, ReplayLabels};
+use families::{DEAD_LETTERED, REJECTED, REVERTED, UNROUTABLE, requests, retries, sent};
 
-const REVERTED: &str = "reverted";
-const REJECTED: &str = "rejected";
-const DEAD_LETTERED: &str = "dead_lettered";
-const UNROUTABLE: &str = "unroutable";
+mod families;
 
-/// Label values that come from the configuration and from revertd's own enums.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// The queue that the worker consumes.
-    pub work_queue: String,
-    /// The exchange that receives events.
-    pub reply_exchange: String,
-    /// The exchange that receives dead letters.
-    pub dead_letter_exchange: String,
-    /// The retry queues, in the order of the rungs.
-    pub retry_queues: Vec<String>,
-    /// The delays of the rungs, in the same order.
-    pub rungs: Vec<String>,
-    /// The reasons for which a request is rejected.
-    pub rejected: Vec<&'static str>,
-    /// The reasons for which a message is dead-lettered.
-    pub dead_lettered: Vec<&'static str>,
-}
+pub use families::Names;
 
 /// Counters of a worker process. An increment is one atomic addition; if the labels vary, a look-up
 /// precedes it.
@@ -68,15 +49,14 @@ impl Counters {
         let consumed = Family::<MessagingLabels, Counter>::default();
         registry.register(
             "messaging_client_consumed_messages",
-            "Messages that were taken off the work queue, redeliveries included",
+            "Messages delivered from the work queue, redeliveries included",
             consumed.clone(),
         );
         let replays = Family::<ReplayLabels, Counter>::default();
         registry.register(
             "revertd_replays",
-            "Requests that came again: answered by the outcome that was stored before \
-            (of=\"outcome\"), or published again by revertd dead-letters replay \
-            (of=\"dead_letter\"); one may be both",
+            "Repeated requests: answered with a stored outcome (of=\"outcome\"), or replayed by \
+            `revertd dead-letters replay` (of=\"dead_letter\"); a request may count as both",
             replays.clone(),
         );
         let replays = |of| replays.get_or_create_owned(&ReplayLabels { of });
@@ -92,44 +72,45 @@ impl Counters {
             dead_letters_replayed,
             redeliveries: single(
                 "revertd_redeliveries",
-                "Messages that came although they had been delivered before",
+                "Deliveries with the flag redelivered",
             ),
             copies_failed: single(
                 "revertd_reply_copies_failed",
-                "Copies to a request's reply_to that did not arrive",
+                "Copies of events that could not be delivered to a request's reply_to",
             ),
             reply_to_refused: single(
                 "revertd_reply_to_refused",
-                "Requests whose reply_to is not allowed by amqp.reply_to_pattern, or is a queue \
-                of revertd's own: no copy is sent",
+                "Requests whose reply_to names a queue of revertd, or a queue that \
+                amqp.reply_to_pattern does not allow; no copy is sent",
             ),
             untrusted: single(
                 "revertd_untrusted_waits",
-                "Messages that were put to wait because the login that names their client is not \
-                in amqp.trusted_users",
+                "Messages that wait on a rung because they name a client (x-client), and the \
+                login that published them is not in amqp.trusted_users",
             ),
             waits: single(
                 "revertd_waits",
-                "Requests that were put on a rung without an attempt being counted: what came of \
-                them was refused by a queue, or they were not tried",
+                "Requests that were put on a rung without counting an attempt: a queue refused \
+                their messages, or they were not tried",
             ),
             letters_dropped: single(
                 "revertd_letters_dropped",
-                "Dead letters of malformed requests that the dead-letter queue refused; they are \
-                lost, their events are not",
+                "Dead letters of malformed requests that were dropped because the dead-letter \
+                queue refused them; their events were published",
             ),
             events_undelivered: single(
                 "revertd_events_undelivered",
-                "Events that a subscriber's queue refused to the end; they are in revertd's own \
-                queue",
+                "Events that a subscriber's queue still refused after the last rung; they are in \
+                revertd's own reply queue",
             ),
             consumed_bytes: single(
                 "revertd_consumed_bytes",
-                "Bodies of the messages that were taken off the work queue, in bytes",
+                "Bytes of the bodies of messages delivered from the work queue",
             ),
             exports_failed: single(
                 "revertd_trace_exports_failed",
-                "Batches of spans that the collector did not take; they are dropped",
+                "Batches of spans that were dropped because the collector did not accept \
+                them",
             ),
             consumed: consumed.get_or_create_owned(&MessagingLabels::of(
                 "consume",
@@ -260,53 +241,4 @@ impl fmt::Display for Counters {
             self.copies_failed.get() + self.reply_to_refused.get(),
         )
     }
-}
-
-fn requests(registry: &mut Registry, names: &Names) -> Family<OutcomeLabels, Counter> {
-    let requests = Family::<OutcomeLabels, Counter>::default();
-    registry.register(
-        "revertd_requests",
-        "Requests that were settled with an outcome: reverted, rejected or dead_lettered; one \
-        that is answered again counts again",
-        requests.clone(),
-    );
-    for (outcome, reasons) in [
-        (REJECTED, &names.rejected),
-        (DEAD_LETTERED, &names.dead_lettered),
-    ] {
-        for reason in reasons {
-            drop(requests.get_or_create(&OutcomeLabels::of(outcome, reason)));
-        }
-    }
-    requests
-}
-
-fn retries(registry: &mut Registry, names: &Names) -> Vec<Counter> {
-    let retries = Family::<RungLabels, Counter>::default();
-    registry.register(
-        "revertd_retries",
-        "Requests that were put on a rung of the retry ladder",
-        retries.clone(),
-    );
-    let rungs = names.rungs.iter().cloned();
-    rungs
-        .map(|rung| retries.get_or_create_owned(&RungLabels { rung }))
-        .collect()
-}
-
-fn sent(registry: &mut Registry, names: &Names) -> Family<MessagingLabels, Counter> {
-    let sent = Family::<MessagingLabels, Counter>::default();
-    registry.register(
-        "messaging_client_sent_messages",
-        "Messages that were published: events, retries and dead letters; refused ones are \
-        published again",
-        sent.clone(),
-    );
-    let exchanges = [&names.reply_exchange, &names.dead_letter_exchange];
-    for name in exchanges.into_iter().chain(&names.retry_queues) {
-        for error in ["", UNROUTABLE, "refused"] {
-            drop(sent.get_or_create(&MessagingLabels::of("publish", name, error)));
-        }
-    }
-    sent
 }

@@ -57,8 +57,8 @@ pub fn listen(
 ) -> Result<Listening, TelemetryError> {
     let failed = |error: std::io::Error| {
         TelemetryError(format!(
-            "telemetry.listen: cannot listen on {address}: {error}; choose an address of this \
-            machine and a free port, or leave the key out"
+            "telemetry.listen: cannot listen on {address}: {error}; set it to an address of this \
+            machine and a free port, or remove it"
         ))
     };
     let socket = http_server::bind(address).map_err(failed)?;

@@ -16,7 +16,7 @@ impl Collector for ProcessStatus {
         let mut page = Page(&mut encoder);
         page.one(
             "revertd_consuming",
-            "Whether the consumer of the work queue is there",
+            "1 if the process consumes the work queue, otherwise 0",
             &i64::from(now.consuming),
         )?;
         let pauses = Pause::ALL.map(|pause| {
@@ -25,7 +25,7 @@ impl Collector for ProcessStatus {
         });
         page.several(
             "revertd_paused",
-            "Whether nothing is done, and why",
+            "1 if the process is paused for this reason, otherwise 0",
             &pauses,
         )?;
         let database = matches!(&now.database,
@@ -36,19 +36,20 @@ impl Collector for ProcessStatus {
         ];
         page.several(
             "revertd_connection_up",
-            "Whether the server's connections are there, or it answered lately",
+            "1 if the server's connections are open or it answered in the last 20 seconds, \
+            otherwise 0",
             &up,
         )?;
         let in_flight: usize = now.in_flight.values().map(|(_, messages)| messages).sum();
         page.one(
             "revertd_in_flight_messages",
-            "Messages that workers have in hand, from being taken to being settled",
+            "Messages in flight: delivered to a worker and not settled",
             &whole(in_flight),
         )?;
         page.one(
             "revertd_oldest_unsettled_seconds",
-            "Age of the oldest request that was taken and not settled; it goes on while the pool \
-            is paused",
+            "Age of the oldest request that was delivered and not settled; it keeps growing \
+            while the pool is paused",
             &now.oldest().as_secs_f64(),
         )?;
         let pool = |state| [POOL, ("db_client_connection_state", state)];
@@ -63,7 +64,7 @@ impl Collector for ProcessStatus {
         )?;
         page.several(
             "db_client_connection_max",
-            "Connections to the database at most",
+            "Maximum number of connections to the database",
             &[([POOL], whole(connections.max))],
         )?;
         page.several(
@@ -83,8 +84,7 @@ impl Collector for ProcessStatus {
         });
         page.several(
             "revertd_queue_messages",
-            "Messages ready in a queue, looked at every ten seconds; absent where it could not be \
-            looked at",
+            "Messages ready in a queue, polled every ten seconds; absent if the poll failed",
             &depths.collect::<Vec<_>>(),
         )?;
         let bounds = now.queues.iter().map(|queue| {
@@ -93,7 +93,7 @@ impl Collector for ProcessStatus {
         });
         page.several(
             "revertd_queue_max_bytes",
-            "Bound of a queue as configured, in bytes of bodies",
+            "Configured bound of a queue, in bytes of bodies",
             &bounds.collect::<Vec<_>>(),
         )
     }

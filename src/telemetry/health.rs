@@ -24,7 +24,7 @@ const LIMITS: HttpLimits = HttpLimits {
 pub async fn health(address: SocketAddr) -> Result<(), NotReady> {
     let at = reachable(address);
     if at.port() == 0 {
-        return Err("telemetry.listen leaves its port to the system; choose one".into());
+        return Err("telemetry.listen has port 0, so its port is unknown; set a fixed port".into());
     }
     ask(at).await
 }
@@ -61,7 +61,8 @@ async fn ask(at: SocketAddr) -> Result<(), NotReady> {
         (StatusCode::OK, Some(true), _) => Ok(()),
         (StatusCode::SERVICE_UNAVAILABLE, Some(false), Some(why)) => Err(why.to_owned()),
         _ => Err(format!(
-            "{at} answers {status} to /readyz, which is no answer of revertd; see who listens there"
+            "{at} answered {status} to /readyz, which is not an answer of revertd; find the \
+            process that listens there"
         )),
     }
 }

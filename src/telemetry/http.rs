@@ -42,7 +42,7 @@ impl Http {
         };
         registry.register(
             "http_server_request_duration_seconds",
-            "From a request's head to its answer's, by status",
+            "Time from the head of a request to the head of its answer, by status",
             http.times.clone(),
         );
         registry.register(

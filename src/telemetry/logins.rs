@@ -57,7 +57,7 @@ impl Logins {
         let refused = Family::<Reason, Counter>::default();
         registry.register(
             "revertd_logins_refused",
-            "Requests over HTTP that were refused for want of a login, by cause",
+            "HTTP requests that were refused because their login failed, by cause",
             refused.clone(),
         );
         for refusal in LoginRefusal::ALL {

@@ -9,97 +9,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How old the database's last answer may be: it is asked every few seconds where there is no work.
+pub use reports::{Connections, Pause, QueueDepth, QueueKind};
+
+/// Age up to which the last answer of a server counts. An idle process polls it every few seconds.
 pub(super) const ANSWER_HOLDS: Duration = Duration::from_secs(20);
-
-/// Why the process pauses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pause {
-    /// The database fails.
-    Database,
-    /// The broker fails, or blocks the connections that publish.
-    Broker,
-    /// The broker refuses messages that the workers publish, or a queue is full.
-    Publishing,
-    /// An operator paused the fleet.
-    Operator,
-}
-
-impl Pause {
-    pub(super) const ALL: [Self; 4] = [
-        Self::Database,
-        Self::Broker,
-        Self::Publishing,
-        Self::Operator,
-    ];
-
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Database => "database",
-            Self::Broker => "broker",
-            Self::Publishing => "publishing",
-            Self::Operator => "operator",
-        }
-    }
-}
-
-impl fmt::Display for Pause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Database => "the database",
-            Self::Broker => "the broker",
-            Self::Publishing => "publishing",
-            Self::Operator => "an operator",
-        })
-    }
-}
-
-/// The role of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueKind {
-    /// Holds requests.
-    Work,
-    /// Is a rung of the ladder.
-    Retry,
-    /// Holds dead letters.
-    DeadLetter,
-}
-
-impl QueueKind {
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Work => "work",
-            Self::Retry => "retry",
-            Self::DeadLetter => "dead_letter",
-        }
-    }
-}
-
-/// The depth of a queue at the last poll.
-#[derive(Clone, Debug)]
-pub struct QueueDepth {
-    /// The name of the queue.
-    pub queue: String,
-    /// The role of the queue.
-    pub kind: QueueKind,
-    /// The configured bound, in bytes of bodies.
-    pub max_bytes: u64,
-    /// Messages that are ready; `None` if the queue is missing or the poll failed.
-    pub messages: Option<u32>,
-}
-
-/// Counts of connections to the database.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Connections {
-    /// Connections in use.
-    pub used: usize,
-    /// Open connections that are idle.
-    pub idle: usize,
-    /// Most connections.
-    pub max: usize,
-    /// Workers that wait for a connection.
-    pub waiting: usize,
-}
 
 /// The status of a worker process, shared between the tasks that update it and those that report
 /// it.
@@ -121,7 +34,7 @@ pub(super) struct Now {
     /// Workers whose messages the broker refuses at this moment.
     refused: usize,
     pub(super) database: Option<DatabaseAnswer>,
-    /// Batches in hand: when each was taken, and its messages.
+    /// Batches in flight: when each was taken, and the number of its messages.
     pub(super) in_flight: BTreeMap<u64, (Instant, usize)>,
     next: u64,
     /// When the oldest abandoned batch was taken. Reset once a batch is settled or the work queue
@@ -282,7 +195,8 @@ impl ProcessStatus {
         if now.refused > 0 {
             let publishing = Pause::Publishing;
             return Err(format!(
-                "paused: {publishing}: the log says what is refused"
+                "paused: {publishing}: the broker refuses messages; see the log lines with the \
+                event publishing_paused"
             ));
         }
         match &now.database {
@@ -302,7 +216,7 @@ impl ProcessStatus {
     }
 
     pub(super) fn now(&self) -> MutexGuard<'_, Now> {
-        // Nothing panics while it holds the lock; if it did, what is told would still be true.
+        // No code panics while it holds the lock. If it did, the values would still be valid.
         self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -314,7 +228,7 @@ impl Now {
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Whether the broker works, as far as anybody told.
+    /// Whether the broker works, by the last reports.
     pub(super) fn broker_is_up(&self) -> bool {
         let lately = |answered: Instant| answered.elapsed() <= ANSWER_HOLDS;
         let answered = self.broker_answered.is_some_and(lately);
@@ -336,5 +250,6 @@ impl fmt::Debug for ProcessStatus {
     }
 }
 
+mod reports;
 #[cfg(test)]
 mod tests;

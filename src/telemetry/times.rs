@@ -44,20 +44,20 @@ impl Times {
         let process = Pair::of(
             registry,
             "messaging_process_duration_seconds",
-            "From a batch in hand to its acknowledgement, or to its failure",
+            "Time from the start of a batch to its acknowledgement or failure",
             ["", "unsettled"].map(|error| MessagingLabels::of("process", queue, error)),
         );
         let publish = Pair::of(
             registry,
             "messaging_client_operation_duration_seconds",
-            "From a batch's first publish to the confirm of all that comes of it",
+            "Time from a batch's first publish to its last confirm",
             ["", "failed"].map(|error| MessagingLabels::of("publish", "", error)),
         );
         let statement = Pair::of(
             registry,
             "db_client_operation_duration_seconds",
-            "A batch's statement, with its repetitions where another writer was in the way, and \
-            the wait for a connection",
+            "Time of a batch's statement, including the wait for a connection and repetitions \
+            after conflicts with other writers",
             ["", "unavailable"].map(|error| StatementLabels::of("apply", error)),
         );
         let mut single = |name: &str, help: &str, histogram: Histogram| {
@@ -67,25 +67,25 @@ impl Times {
         Self {
             batch_size: single(
                 "revertd_batch_size",
-                "Messages of a batch",
+                "Messages in a batch",
                 Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             ),
             waited: single(
                 "revertd_queue_wait_seconds",
-                "From the AMQP timestamp of a request, where it has one (whole seconds), to its \
-                first delivery",
+                "Time from the AMQP timestamp of a request, if it has one (whole seconds), to \
+                its first delivery",
                 Histogram::new(SECONDS),
             ),
             settled: single(
                 "revertd_request_duration_seconds",
-                "From a request's first delivery to its acknowledgement, waits on the ladder \
-                included",
+                "Time from a request's first delivery to its acknowledgement, waits on the \
+                ladder included",
                 Histogram::new(SECONDS),
             ),
             answered: single(
                 "revertd_publish_to_event_seconds",
-                "From the AMQP timestamp of a request, where it has one (whole seconds), to its \
-                acknowledgement, a moment after its event was confirmed",
+                "Time from the AMQP timestamp of a request, if it has one (whole seconds), to \
+                its acknowledgement, just after the confirm of its event",
                 Histogram::new(SECONDS),
             ),
             process,

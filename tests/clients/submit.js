@@ -12,7 +12,7 @@ async function main([usageId, amount, orgId, messageId]) {
 
   // Direct reply-to: the event comes back on this channel, without a queue.
   const answered = new Promise((resolve, reject) => {
-    const late = new Error('no event in time; ask again with the same message id');
+    const late = new Error('no event in time; send the request again with the same message id');
     setTimeout(() => reject(late), 60000).unref();
     channel.consume('amq.rabbitmq.reply-to', (message) => {
       if (message.properties.correlationId === messageId) resolve(message);

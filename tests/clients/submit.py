@@ -32,7 +32,7 @@ channel.basic_publish(
 
 for method, properties, body in channel.consume(reply_to, auto_ack=True, inactivity_timeout=60):
     if method is None:
-        sys.exit("no event in time; the request goes on: ask again with the same message id")
+        sys.exit("no event in time; send the request again with the same message id")
     if properties.correlation_id == message_id:
         print(json.dumps(json.loads(body), indent=2))
         break

@@ -39,7 +39,7 @@ async def main(usage_id, amount, org_id, message_id):
         try:
             event = await asyncio.wait_for(answered, timeout=60)
         except TimeoutError:
-            sys.exit("no event in time; the request goes on: ask again with the same message id")
+            sys.exit("no event in time; send the request again with the same message id")
         print(json.dumps(json.loads(event.body), indent=2))
         return 0 if event.type == "usage.reverted" else 1
 

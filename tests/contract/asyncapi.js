@@ -1,4 +1,4 @@
-// Says what is wrong with an AsyncAPI document, examples included: asyncapi.js FILE
+// Prints the errors of an AsyncAPI document, examples included: asyncapi.js FILE
 const { readFileSync } = require('fs');
 const { Parser } = require('@asyncapi/parser');
 

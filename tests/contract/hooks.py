@@ -1,4 +1,4 @@
-"""What Schemathesis must know of the operation that api/openapi.yaml can't say."""
+"""Facts about the operation that Schemathesis needs and api/openapi.yaml cannot express."""
 
 import hashlib
 import re

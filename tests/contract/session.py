@@ -1,4 +1,4 @@
-"""Runs a session of a page, and compares what it prints: session.py PAGE MARKER [EXPECTED MARKER]
+"""Runs a session of a page, and compares its output: session.py PAGE MARKER [EXPECTED MARKER]
 
 The command is the block below the marker. The event that it prints must be the one in the next
 block, or in that of another session. Times differ. The event's id follows from its client, so it is

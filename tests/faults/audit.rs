@@ -9,7 +9,7 @@ use crate::support::load::Load;
 /// One that was applied, and the first of its usage.
 const APPLIED: &str = "(SELECT id FROM revertd.outcomes WHERE revert_no = 0 ORDER BY id LIMIT 1)";
 
-/// What the audit finds where the database was tampered with.
+/// The findings of the audit after the database was tampered with.
 async fn tampered(
     env: &TestEnv,
     load: &Load,

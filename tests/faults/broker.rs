@@ -36,7 +36,7 @@ async fn blocked(fault: &str, raise: &[&str], clear: &[&str]) {
     };
     // Without the connections to the database that come with the work.
     let before = files();
-    // What is published can't be answered before the alarm is on.
+    // Keeps requests unanswered until the alarm is on.
     env.sql("BEGIN; LOCK TABLE billing_transactions IN SHARE MODE")
         .await;
     load.publish(&env).await;
@@ -154,11 +154,10 @@ async fn connections_closed_by_the_broker_are_reopened() {
     report("broker: connections and channels closed", rounds, count);
 }
 
-/// Under load, each thing that revertd declared is deleted in turn. The work queue goes with its
-/// requests, and a queue of letters with its letters, which is the deleter's doing: what goes is
-/// empty, or is published again. On a broker of its own, and a queue is deleted only once all are
-/// there: RabbitMQ 3.10 ends the supervisor of its dead-lettering, until the node restarts, where
-/// such queues are deleted in the moment in which they begin.
+/// Under load, each thing that revertd declared is deleted in turn. A deleted queue loses its
+/// messages, so the test deletes empty queues, or publishes the messages again. It has a broker of
+/// its own, and deletes a queue only once all queues exist: if such queues are deleted while they
+/// start, RabbitMQ 3.10 ends the supervisor of its dead-lettering until the node restarts.
 #[tokio::test(flavor = "multi_thread")]
 async fn topology_deleted_under_load_is_declared_again() {
     let (_instance, servers) = Instance::start();
@@ -222,8 +221,8 @@ async fn topology_deleted_under_load_is_declared_again() {
     report("broker: exchanges and queues deleted", rounds * 9, count);
 }
 
-/// The worker may not write where events go. What was decided waits, and is not delivered again and
-/// again until it is given up.
+/// The worker may not write to the exchange of events. Decided requests wait,
+/// without redeliveries that would reach the queue's delivery limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permission_revoked_for_a_while_loses_nothing() {
     let (instance, servers) = Instance::start();
@@ -239,7 +238,7 @@ async fn a_permission_revoked_for_a_while_loses_nothing() {
         instance.control(&permit).await;
     };
     may_write("^(?!.*replies).*$").await;
-    // A channel remembers what it may do.
+    // RabbitMQ caches the permissions of a channel.
     let close = ["close_all_connections", "fault"];
     instance.control(&close).await;
     load.publish(&env).await;

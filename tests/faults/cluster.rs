@@ -23,8 +23,8 @@ async fn killing_nodes_of_a_cluster_loses_nothing() {
         env.set("WORKER__BATCH_MAX", "20");
         let workers = vec![env.start_worker().await, env.start_worker().await];
         let rng = seed.wrapping_add(round);
-        // Nothing of a plain load climbs the ladder: what is on a rung when a node goes may rest
-        // there for three minutes or more, since the broker itself publishes it from there.
+        // No request of a plain load climbs the ladder. A message on a rung of a lost node may stay
+        // there for three minutes or more, because the broker itself publishes it.
         let is_plain = !full() || round + 1 < rounds;
         let load = if is_plain {
             Load::plain(&env, rng, 1000).await

@@ -37,7 +37,7 @@ impl Network {
         }
     }
 
-    /// The same with that many seconds between heartbeats, where not the worker's default.
+    /// The same with this many seconds between heartbeats, instead of the worker's default.
     async fn hearing(heartbeat: Option<u32>, settings: &[(&str, &str)]) -> Self {
         let mut network = Self::new(settings).await;
         if let Some(seconds) = heartbeat {

@@ -122,7 +122,7 @@ async fn a_crash_during_a_graceful_stop_loses_nothing() {
     env.teardown().await;
 }
 
-/// What a schema consists of, as text.
+/// The objects of a schema, as text.
 const SCHEMA: &str = "
     SELECT string_agg(item, E'\\n' ORDER BY item) FROM (
         SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) AS item FROM \
@@ -210,7 +210,7 @@ async fn a_message_that_crashes_workers_is_dead_lettered() {
     let mut answers = env.subscribe().await;
     let mut workers = vec![start(&env), start(&env)];
     let mut crashes = 0;
-    // As a service manager does, what ends is started again, until each of them is given up.
+    // Restarts processes as a service manager does, until each message is given up.
     let given_up = async {
         for sent in load
             .requests

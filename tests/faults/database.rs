@@ -102,7 +102,7 @@ async fn a_statement_timeout_pauses_the_pool() {
     } else {
         // The server's own timer, set off early.
         eventually("it waits for the lock", async || {
-            // Within a transaction, what was seen once is seen again.
+            // Within a transaction, PostgreSQL repeats the statistics that it returned before.
             env.sql("SELECT pg_stat_clear_snapshot()").await;
             env.count(waiting).await > 0
         })
@@ -126,7 +126,7 @@ async fn a_real_deadlock_is_resolved_and_retried() {
     env.set("WORKER__BATCH_MAX", "200");
     env.set("WORKER__CONCURRENCY", "2");
     let load = Load::mixed(&env, seed(), size()).await;
-    // Whoever writes an entry first asks for one of two locks, and then for the other: in no order.
+    // A trigger that takes two locks in a random order for each entry.
     env.sql(
         "CREATE FUNCTION embrace() RETURNS trigger LANGUAGE plpgsql AS $$
              DECLARE first int := floor(random() * 2);

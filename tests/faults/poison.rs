@@ -67,7 +67,7 @@ pub struct PoisonLoad {
     account: Uuid,
     usages: Vec<Uuid>,
     user: String,
-    /// A login that is not the worker's, where there is one.
+    /// A login that is not the worker's, if there is one.
     url: String,
     queue: String,
 }

@@ -9,8 +9,8 @@ use crate::support::audit::audit;
 use crate::support::load::Load;
 use crate::support::*;
 
-/// Waits until the outcomes have reached a share of what is to come: about eight in ten requests
-/// have one of their own.
+/// Waits until the outcomes have reached a share of the expected number: about eight in ten
+/// requests have one of their own.
 async fn decided(env: &TestEnv, at_least: usize) {
     let enough = async || outcomes(env).await >= at_least;
     eventually("work goes on", enough).await;
@@ -161,7 +161,7 @@ async fn a_server_missing_at_startup_is_waited_for() {
     report("either server absent at the start", 2, count);
 }
 
-/// All workers of a process share a consumer: what was in hand goes back at once.
+/// All workers of a process share a consumer, so all its messages in flight are requeued at once.
 #[tokio::test]
 async fn a_crash_counts_one_delivery_with_many_workers() {
     let mut env = TestEnv::new().await;
@@ -177,7 +177,7 @@ async fn a_crash_counts_one_delivery_with_many_workers() {
                    AND wait_event_type = 'Lock' AND datname = current_database()";
     let mut seen = 0;
     eventually("all workers have a batch", async || {
-        // Within a transaction, what was seen once is seen again.
+        // Within a transaction, PostgreSQL repeats the statistics that it returned before.
         env.sql("SELECT pg_stat_clear_snapshot()").await;
         let before = std::mem::replace(&mut seen, env.count(waiting).await);
         if seen != before {
@@ -333,7 +333,7 @@ async fn a_broker_that_blocks_publishers_is_waited_for() {
         env.events().await.answer(&request).await.verdict(),
         "usage.reverted"
     );
-    // With nothing to do it is noticed, too: nobody could ask for anything.
+    // An idle pool notices it too: publishers could not publish.
     instance.ctl(&["set_vm_memory_high_watermark", "0.000001"]);
     eventually("an idle pool pauses", async || {
         worker.log().matches("blocks publishers").count() == 2

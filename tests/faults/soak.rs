@@ -18,7 +18,7 @@ const PART: usize = 200;
 /// that of the schema's check at the start about ten.
 const STATEMENTS: u64 = 12;
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug)]
 struct Holding {
     resident_kib: i64,
@@ -27,7 +27,7 @@ struct Holding {
     sessions: i64,
 }
 
-/// What is compared, and by how much it may differ beside a tenth.
+/// A compared number, and its allowed difference in addition to a tenth.
 type Number = (&'static str, fn(&Holding) -> i64, i64);
 
 const NUMBERS: [Number; 4] = [
@@ -75,7 +75,7 @@ fn median(mut values: Vec<i64>) -> i64 {
     values[values.len() / 2]
 }
 
-/// Compares the second quarter with the last: what grows, grows on.
+/// Compares the second quarter with the last, because a leak keeps growing.
 fn assert_flat(samples: &[Holding], count: &mut AuditResult) {
     let quarter = samples.len() / 4;
     for (name, of, slack) in NUMBERS {

@@ -22,7 +22,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Workers know both servers, and work with whichever can be written to.
+    /// Workers know both servers, and use the one that accepts writes.
     async fn start() -> Self {
         let (instance, servers) = Instance::with_standby();
         let environment = instance.environment();
@@ -38,7 +38,7 @@ impl Pair {
         }
     }
 
-    /// Makes the standby the primary. From now on it is what is asked and compared.
+    /// Makes the standby the primary. From now on the test queries and compares it.
     async fn promote(&mut self) {
         self.instance.promote().await;
         self.follow().await;
@@ -257,7 +257,7 @@ async fn commits_waiting_for_a_standby_publish_nothing() {
     let work = pair.env.name("work");
     let most = pair.env.most_redeliveries(&work).await;
     assert!(most <= 1, "only the first try is charged: {most}");
-    // What was not replicated is there to be found after a restart, by whoever comes.
+    // Rows that were not replicated exist after a restart.
     pair.instance.run_action("kill", "pg").await;
     pair.instance.run_action("start-one", "pg").await;
     let fresh = pair.env.spawn_worker();

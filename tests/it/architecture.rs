@@ -1,5 +1,5 @@
-//! The boundaries between modules (docs/development/architecture.md), what no file may contain, and
-//! the names of tests.
+//! The boundaries between modules (docs/development/architecture.md), forbidden content of files,
+//! and the names of tests.
 
 use graph::Graph;
 use source::Source;

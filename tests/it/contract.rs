@@ -1,4 +1,4 @@
-//! How a request is decided, and what the ledger and the event then hold.
+//! The decision of a request, and the resulting ledger and event.
 
 mod batches;
 mod concurrency;

@@ -1,5 +1,5 @@
-//! What an operator is given beside the program: manifest, units, manual pages, completions, and
-//! the pages that name its commands and keys.
+//! The files that come with the program: manifest, units, manual pages, completions, and the pages
+//! that name its commands and keys.
 
 use std::process::Output;
 use std::time::Duration;
@@ -16,7 +16,7 @@ mod systemd;
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
     let mut program = Program::new(arguments);
-    // Whoever packages it has no configuration, or one that is none of its business.
+    // A packager has no configuration, or one that must not matter.
     program.env("REVERTD_AMQP__PREFETCH", "none");
     let Output {
         status,
@@ -87,7 +87,7 @@ pub fn configuration_of_the_cluster() -> toml::Table {
 #[test]
 fn the_manifest_configuration_is_valid() {
     let configuration = configuration_of_the_cluster();
-    // What it says is right in itself, too.
+    // The configuration is valid, too.
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), configuration.to_string()).expect("written");
     Settings::load_from(Some(file.path()), []).expect("a configuration");

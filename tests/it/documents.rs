@@ -1,5 +1,6 @@
 //! asyncapi.yaml and the pages against the program: their examples, as they happen.
-//! What any test receives is checked against the document too (`support/documents.rs`).
+//! The messages that other tests receive are checked against the documents too
+//! (`support/documents.rs`).
 
 use serde_json::{Value, json};
 
@@ -18,12 +19,12 @@ mod quick_start;
 mod refusals;
 mod shapes;
 
-/// What the quick start puts into the ledger: the ids of the examples.
+/// The rows that the quick start inserts into the ledger, with the ids of the examples.
 pub fn ledger_of_the_examples() -> String {
     sessions::read("examples/ledger.sql")
 }
 
-/// The event with each `time` in it as one text, which nobody can foresee.
+/// The event with each `time` replaced by a constant, because times differ between runs.
 fn timeless(value: &Value) -> Value {
     match value {
         Value::Object(fields) => fields

@@ -1,4 +1,4 @@
-//! What an operator uses: commands, settings, startup, permissions, TLS, telemetry.
+//! The operator's interface: commands, settings, startup, permissions, TLS, telemetry.
 
 mod commands;
 pub mod dead_letters;

@@ -170,8 +170,9 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// A queue has back what its consumers held once they are gone. A cluster may count those of a
-    /// node that was killed for long; what they hold shows as a request without an answer.
+    /// Waits until the consumers are gone, because their messages are then back in the queue. A
+    /// cluster may count the consumers of a killed node for long; a message that they hold shows as
+    /// a request without an answer.
     async fn consumers_gone(&mut self) {
         let deadline = Instant::now() + GONE;
         while self.env.consumers().await > 0 && Instant::now() < deadline {
@@ -179,8 +180,8 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Takes what is in a queue at present. It is acknowledged only when it is here, so that a
-    /// broker that fails meanwhile delivers it again; that it came twice then makes no difference.
+    /// Takes the messages that are in a queue at present. A message is acknowledged after it is
+    /// stored here, so a broker that fails meanwhile delivers it again, which does no harm.
     async fn read(&mut self, last: &str) {
         let queue = self.env.name(last);
         let letters = Mutex::new(Vec::new());

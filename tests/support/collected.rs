@@ -17,12 +17,12 @@ pub struct Collected {
     /// Events by correlation id, each once.
     pub events: HashMap<String, Vec<ObservedEvent>>,
     pub dead: HashMap<String, Vec<Message>>,
-    /// What was found on the way.
+    /// The findings so far.
     pub count: AuditResult,
 }
 
 impl Collected {
-    /// Compares with the model, and with what the database holds.
+    /// Compares with the model, and with the database.
     pub async fn compare_with_model(&self, load: &Load, db: &Client) -> AuditResult {
         let mut count = self.count.clone();
         count.requests = load.requests.len();

@@ -1,4 +1,4 @@
-//! Compares what was observed with what is expected, value by value.
+//! Compares observed with expected values.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::model::{Policy, ValidRequest};
 use super::observed::{Leg, ObservedEvent, usage_of};
 use super::report::{AuditResult, Finding};
 
-/// An event says what it must, but for its id and the words of an error.
+/// Compares an event, except its id and the words of an error.
 pub fn compare_event(
     asked: &ValidRequest,
     told: &ObservedEvent,
@@ -30,8 +30,8 @@ pub fn compare_event(
     }
     let mut expected = expected.clone();
     if expected["data"]["error"]["details"][0]["reason"] == "INVALID_FIELD" {
-        // The violations are told in words, and the contract does not say whether the event names
-        // an account that the request did not.
+        // The violations are free text, and the contract does not say whether the event names an
+        // account that the request did not.
         for event in [&mut seen, &mut expected] {
             if let Some(data) = event["data"].as_object_mut() {
                 data.remove("org_id");

@@ -122,7 +122,7 @@ impl TestEnv {
         let mut headers = FieldTable::default();
         headers
             .insert("x-death".into(), AMQPValue::FieldArray(deaths))
-            // What a publisher forged before the broker dead-lettered it.
+            // A header that a publisher forged before the broker dead-lettered the message.
             .insert(
                 "x-error-reason".into(),
                 AMQPValue::LongString("MALFORMED_REQUEST".into()),

@@ -1,6 +1,6 @@
-//! The documents asyncapi.yaml and openapi.yaml, and whether a message is what they say.
+//! Checks messages against the documents asyncapi.yaml and openapi.yaml.
 //!
-//! It must not know the program: what it says of a message comes from the documents alone.
+//! It must not know the program: its verdict on a message comes from the documents alone.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
@@ -42,13 +42,13 @@ impl Document {
         }
     }
 
-    /// What is at that JSON pointer, references followed.
+    /// The value at a JSON pointer, with references followed.
     pub fn at(&self, pointer: &str) -> &Value {
         let found = self.text.pointer(pointer);
         self.resolved(found.unwrap_or_else(|| panic!("nothing at {pointer}")))
     }
 
-    /// What a value refers to, or the value itself.
+    /// The value that a reference names, or the value itself.
     pub fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str().and_then(|to| to.strip_prefix('#')) {
             Some(pointer) => self.at(pointer),
@@ -56,7 +56,7 @@ impl Document {
         }
     }
 
-    /// What of `value` breaks the schema at that JSON pointer.
+    /// The violations in `value` of the schema at a JSON pointer.
     pub fn complaints(&self, pointer: &str, value: &Value) -> Vec<String> {
         let mut compiled = self.compiled.lock().expect("nobody panics with it");
         let validator = *compiled
@@ -90,7 +90,7 @@ pub fn is_request(body: &[u8]) -> Result<(), Vec<String>> {
     complaints.is_empty().then_some(()).ok_or(complaints)
 }
 
-/// Checks that a letter that came through `exchange` is what asyncapi.yaml says of its channel.
+/// Checks that a message from `exchange` is as asyncapi.yaml describes the channel.
 pub fn check(exchange: &str, letter: &Message) {
     let complaints = complaints(exchange, letter);
     let body = String::from_utf8_lossy(&letter.body);
@@ -102,7 +102,7 @@ pub fn check(exchange: &str, letter: &Message) {
     );
 }
 
-/// What of a letter is not as asyncapi.yaml says. On queues of the tests' own, anything may come.
+/// The differences of a message from asyncapi.yaml. Queues of the tests' own may have any message.
 pub fn complaints(exchange: &str, letter: &Message) -> Vec<String> {
     let content_type = letter.properties.content_type().as_ref();
     let is_event = content_type.is_some_and(|kind| kind.as_str() == "application/cloudevents+json");

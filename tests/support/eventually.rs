@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 /// Longest wait for something that must come. A test that exceeds it has failed.
 pub const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Checks the condition every 20 ms until it holds. Used where no event tells.
+/// Checks the condition every 20 ms until it holds. It is for conditions without an event.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let checked = async {
         while !condition().await {

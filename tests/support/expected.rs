@@ -45,7 +45,7 @@ pub fn expected_legs(
     Some([customer, platform])
 }
 
-/// The event of an answer, but for its id and the error's message, and its routing key.
+/// The event of an answer, without its id and the error's message, and its routing key.
 pub fn expected_event(asked: &ValidRequest, answer: &Answer) -> (Value, String) {
     let content = &asked.content;
     let (org, account) = (

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{TIMEOUT, documents};
 
-/// Where the operation is.
+/// The path of the operation.
 pub const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
 
 /// A client that may publish, as the header `Authorization` has it.
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HttpConnection<S> {
         response.expect("an answer in time")
     }
 
-    /// Waits until the server closes the connection, and returns what it still said.
+    /// Waits until the server closes the connection, and returns the bytes until then.
     pub async fn ended(&mut self) -> String {
         let mut rest = Vec::new();
         let read = timeout(TIMEOUT, self.0.read_to_end(&mut rest)).await;

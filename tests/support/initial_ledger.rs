@@ -15,7 +15,7 @@ fn frontiers_time(minutes: i64) -> String {
     revertd::domain::event::text_of(at)
 }
 
-/// What is in the ledger.
+/// The rows of the ledger.
 #[derive(Clone, Debug)]
 pub struct InitialLedger {
     pub policy: Policy,

@@ -56,8 +56,8 @@ impl LedgerGenerator {
         id
     }
 
-    /// A content on a known usage. How the account is named depends on the usage alone, so that two
-    /// contents of one id always differ in usage or amount, by which their outcomes are told apart.
+    /// A content on a known usage. The form of the account depends on the usage alone, so two
+    /// contents of one id always differ in usage or amount, which distinguishes their outcomes.
     pub fn content(&mut self, usage: Uuid, amount: i64) -> Content {
         let posting = &self.ledger.postings[&usage];
         debug_assert!(matches!(posting.kind, Kind::Usage { .. }));

@@ -18,7 +18,7 @@ pub struct Load {
     pub requests: Vec<Sent>,
 }
 
-/// A request, and what is known of it.
+/// A request and its expected facts.
 pub struct Sent {
     pub request: Request,
     pub kind: RequestKind,

@@ -1,4 +1,4 @@
-//! Keeps the output of processes, where `tests/support/no-secrets` searches it after the suite:
+//! Keeps the output of processes. `tests/support/no-secrets` searches it after the suite:
 //! `*.log` is standard error, `*.out` standard output. Two more files list the texts that must not
 //! appear.
 //!
@@ -34,7 +34,7 @@ pub fn password_of(address: &str) {
         };
         let password = decoded(encoded);
         if password == url.username() {
-            continue; // of a server that somebody runs for tests; it would be found everywhere
+            continue; // a password of a shared test server would be found everywhere
         }
         for text in [
             encoded,
@@ -46,14 +46,14 @@ pub fn password_of(address: &str) {
     }
 }
 
-/// Text in which `%2F` and the like stand for what they mean.
+/// A text with percent-encoded characters decoded.
 pub fn decoded(text: &str) -> String {
     let plus = text.replace('+', "%2B"); // which a form would read as a space
     let pair = url::form_urlencoded::parse(plus.as_bytes()).next();
     pair.map(|(name, _)| name.into_owned()).unwrap_or_default()
 }
 
-/// Keeps what a process wrote; `ending` tells where.
+/// Keeps the output of a process in a file with this ending.
 pub fn keep(ending: &str, written: &[u8]) {
     if !written.is_empty()
         && let Some(mut file) = file(ending)
@@ -62,7 +62,7 @@ pub fn keep(ending: &str, written: &[u8]) {
     }
 }
 
-/// A new file for what a process writes.
+/// A new file for the output of a process.
 pub fn file(ending: &str) -> Option<File> {
     let path = folder()?.join(format!("{}.{ending}", Uuid::new_v4()));
     Some(File::create(path).expect("the folder is there"))

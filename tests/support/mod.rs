@@ -1,4 +1,4 @@
-//! What the tests share: an environment of its own for each test, processes, servers and checks.
+//! Shared parts of the tests: an environment for each test, processes, servers and checks.
 //!
 //! Each module has one job. `use crate::support::*` brings in the names that most tests need.
 

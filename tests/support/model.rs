@@ -36,7 +36,7 @@ pub struct ValidRequest {
 }
 
 impl ValidRequest {
-    /// What makes two requests one: client and message id; without one, client and content.
+    /// The identity of a request: client and message id; without a message id, client and content.
     fn identity(&self) -> Identity {
         let content = self.message_id.is_none().then(|| self.content.clone());
         (self.client.clone(), self.message_id.clone(), content)
@@ -45,7 +45,7 @@ impl ValidRequest {
 
 type Identity = (String, Option<String>, Option<Content>);
 
-/// What a request comes to.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub org: Option<Uuid>,
@@ -80,13 +80,13 @@ pub struct Revert {
     pub by_others: i64,
 }
 
-/// What was given back of a usage, in the order of time.
+/// A revert of a usage, in the order of time.
 struct Given {
     entry: Uuid,
     amount: i64,
     at: String,
     by_others: bool,
-    /// Whether Frontier counts it for the number in the id of the next entry: only where the
+    /// Whether Frontier counts it for the number in the id of the next entry: only if the
     /// usage id is spelled as Frontier spells it.
     counted: bool,
 }
@@ -246,7 +246,7 @@ impl<'a> Model<'a> {
     }
 }
 
-/// The other leg's id: the same but for its version.
+/// The other leg's id, which differs only in its version.
 fn with_version_8(id: Uuid) -> Uuid {
     let mut bytes = id.into_bytes();
     bytes[6] = bytes[6] & 0x0f | 0x80;

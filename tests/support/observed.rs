@@ -1,4 +1,4 @@
-//! What is observed afterwards: stored outcomes, entries in the ledger, events.
+//! The observed results: stored outcomes, entries in the ledger, events.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector that keeps what it receives: OTLP over HTTP.
+//! An OpenTelemetry collector that keeps the received spans: OTLP over HTTP.
 
 use std::sync::{Arc, Mutex};
 

@@ -25,7 +25,7 @@ impl TestEnv {
         declared(&mut broker, &queue).await.consumer_count()
     }
 
-    /// Waits until so many events were told.
+    /// Waits until this many events were published.
     pub async fn await_events(&self, at_least: usize) {
         let queue = self.name("replies");
         let mut broker = ReconnectingChannel::new(&self.servers.amqp);
@@ -35,7 +35,7 @@ impl TestEnv {
         .await;
     }
 
-    /// A consumer of the events to come, which takes them from nobody else.
+    /// A consumer of later events, with a queue of its own.
     pub async fn subscribe(&self) -> Mailbox {
         let options = QueueDeclareOptions {
             exclusive: true,

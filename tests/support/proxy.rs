@@ -86,7 +86,7 @@ impl Proxy {
             .enable_all()
             .build()
             .expect("a thread");
-        // Held open from here to the end, so that nobody else is given the port.
+        // Held open until the end, so that no other process gets the port.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a socket option");
         let address = listener.local_addr().expect("bound");

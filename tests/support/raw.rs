@@ -21,7 +21,7 @@ const BODY: u8 = 3;
 /// Smaller than any frame that a broker may agree on.
 const BODY_CHUNK: usize = 4096;
 
-/// How long nothing comes where nothing is left.
+/// Silence after which the queue counts as empty.
 const IDLE: Duration = Duration::from_millis(200);
 
 /// Longest wait for the broker.
@@ -173,7 +173,7 @@ impl RawConnection {
         }
     }
 
-    /// Reads what follows a `basic.deliver`.
+    /// Reads the frames after a `basic.deliver`.
     async fn delivered(&mut self, kind: u8, deliver: &[u8]) -> RawMessage {
         let text = String::from_utf8_lossy(deliver);
         assert_eq!(

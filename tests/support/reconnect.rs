@@ -44,7 +44,7 @@ impl ReconnectingChannel {
     }
 
     /// Does `work` on the channel, anew on another one each time that it fails or does not answer.
-    /// What it did the first time may have been done all the same.
+    /// The first attempt may have taken effect all the same.
     pub async fn retry<T>(
         &mut self,
         what: &str,
@@ -99,8 +99,8 @@ pub async fn reconnect_db(url: &str) -> Client {
     }
 }
 
-/// Takes what is in a queue at present, up to a bound. A letter is kept before it is acknowledged,
-/// so that a broker that fails meanwhile can only deliver it once more.
+/// Takes the messages that are in a queue at present, up to a bound. A message is kept before it is
+/// acknowledged, so a broker that fails meanwhile can only deliver it again.
 pub async fn drain_queue(
     channel: &Channel,
     queue: &str,
@@ -125,7 +125,7 @@ pub async fn drain_queue(
         .await?;
     let multiple = BasicAckOptions { multiple: true };
     let (mut taken, mut last) = (0, 0);
-    // Once cancelled, the stream ends after what was on its way.
+    // Once cancelled, the stream ends after the messages in flight.
     while let Some(delivery) = timeout(ANSWER, consumer.next())
         .await
         .map_err(|_| std::io::Error::other("the queue stopped delivering"))?

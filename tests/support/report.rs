@@ -11,7 +11,7 @@ use rand::random;
 /// Findings that a failing test prints; the rest only counts.
 const SHOWN: usize = 40;
 
-/// What became of the requests of one or several runs.
+/// The results of the requests of one or several runs.
 #[derive(Clone, Debug, Default)]
 pub struct AuditResult {
     /// Requests whose publishing was confirmed.
@@ -111,7 +111,7 @@ impl Latencies {
         Self(waits)
     }
 
-    /// What 99 of 100 waited at most.
+    /// The longest wait of the fastest 99 of 100.
     pub fn p99(&self) -> Duration {
         let rank = (self.0.len() * 99).div_ceil(100).max(1) - 1;
         self.0.get(rank).copied().unwrap_or_default()
@@ -146,7 +146,7 @@ pub fn report_beside(fault: &str, runs: usize, count: AuditResult, waits: &Laten
     report_measured(fault, runs, count, &measured);
 }
 
-/// The same with what was measured, in words.
+/// The same with a measurement in words.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a count that was reported is done with"

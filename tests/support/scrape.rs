@@ -12,7 +12,7 @@ use super::{WorkerProcess, eventually};
 /// Has a process serve its telemetry on a port that the system chooses.
 pub const LISTEN: (&str, &str) = ("TELEMETRY__LISTEN", "127.0.0.1:0");
 
-/// Where a process serves its telemetry.
+/// The address of a process's telemetry.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     address: String,
@@ -30,7 +30,7 @@ impl Telemetry {
         }
     }
 
-    /// Where that is, as `telemetry.listen` is written.
+    /// The address as `telemetry.listen` has it.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -156,7 +156,7 @@ impl Page {
             .sum()
     }
 
-    /// The same of what is counted in whole numbers.
+    /// The same as a whole number.
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> i64 {
         let sum = self.sum(name, labels);
         sum.to_string().parse().expect("a whole number")

@@ -16,7 +16,7 @@ use super::model::{Model, ValidRequest, Verdict};
 use super::observed::{Leg, ObservedEvent, Stored, texts};
 use super::report::{AuditResult, Finding};
 
-/// What was seen of requests; `events` are those of the request of the same index.
+/// The observed results of requests; `events` are those of the request of the same index.
 pub struct Observed<'a> {
     pub ledger: &'a InitialLedger,
     pub asked: &'a [&'a ValidRequest],
@@ -25,14 +25,14 @@ pub struct Observed<'a> {
     pub legs: &'a [Leg],
 }
 
-/// What came of the check.
+/// The result of the check.
 pub struct Checked {
     pub count: AuditResult,
     /// For each request, its place among those of its usage, where it has one.
     pub places: Vec<Option<usize>>,
 }
 
-/// One decision: a stored outcome, or a refusal that was told without being stored.
+/// One decision: a stored outcome, or a refusal that was published and not stored.
 struct Op<'a> {
     asked: &'a ValidRequest,
     /// All requests that are this one.
@@ -112,7 +112,7 @@ pub fn check(observed: &Observed<'_>) -> Checked {
     Checked { count, places }
 }
 
-/// Every distinct request with what is stored of it, or what was told.
+/// Every distinct request with its stored outcome or its event.
 fn operations<'a>(
     observed: &Observed<'a>,
     groups: &[(&&'a ValidRequest, &'a Vec<usize>)],

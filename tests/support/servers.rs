@@ -13,7 +13,7 @@ pub struct Servers {
     pub database: String,
     /// One address, or several separated by commas.
     pub amqp: String,
-    /// A second login, where the instance has one.
+    /// A second login, if the instance has one.
     pub publisher: Option<String>,
 }
 
@@ -55,7 +55,7 @@ pub fn environment(instance: &str) -> HashMap<String, String> {
         .collect()
 }
 
-/// Runs `tests/support/servers` and returns what it printed.
+/// Runs `tests/support/servers` and returns its output.
 pub fn manage(arguments: &[&str]) -> String {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/support/servers");
     let output = Command::new(script)

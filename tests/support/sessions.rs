@@ -1,7 +1,8 @@
 //! The blocks that the documents print, and a shell that runs them with stand-ins for programs that
 //! a test cannot run.
 //!
-//! It must not know what a block does: each test checks the records of the stand-ins that it names.
+//! It must not know the effect of a block: each test checks the records of the stand-ins that it
+//! names.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -65,7 +66,7 @@ pub fn all() -> Vec<(String, String)> {
 /// A fenced block of a page.
 #[derive(Debug)]
 pub struct Block {
-    /// Such as `sh`; empty for what a command printed.
+    /// Such as `sh`; empty for the output of a command.
     pub language: String,
     pub text: String,
 }
@@ -158,7 +159,7 @@ impl Shell {
         output
     }
 
-    /// What a stand-in wrote down.
+    /// The record of a stand-in.
     pub fn record(&self, name: &str) -> String {
         std::fs::read_to_string(self.records().join(name)).unwrap_or_default()
     }

@@ -22,7 +22,7 @@ const BOUND: Duration = Duration::from_secs(1);
 pub struct UnrelatedRequests {
     account: Uuid,
     events: Mailbox,
-    /// What 99 of 100 waited at most without the fault.
+    /// The longest wait of the fastest 99 of 100 without the fault.
     before: Duration,
 }
 

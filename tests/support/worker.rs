@@ -43,7 +43,7 @@ impl WorkerProcess {
         self.log.lock().expect("nobody panics with it").clone()
     }
 
-    /// What tells its log, also when the process was handed on and is gone.
+    /// A function that reads its log, even after the process was handed on and has ended.
     pub fn log_handle(&self) -> impl Fn() -> String + use<> {
         let log = self.log.clone();
         move || log.lock().expect("nobody panics with it").clone()

@@ -14,7 +14,7 @@ pub struct SubmitArgs {
     /// The usage to revert.
     #[arg(long, value_name = "UUID", required_unless_present_any = ["body", "file"])]
     pub usage_id: Option<String>,
-    /// How much of it, in the ledger's smallest unit.
+    /// The amount to revert, in the ledger's smallest unit.
     #[arg(
         long,
         value_name = "INT64",
@@ -22,27 +22,27 @@ pub struct SubmitArgs {
         allow_hyphen_values = true
     )]
     pub amount: Option<String>,
-    /// The billing account. One of this, --org-id and --project-id is required.
+    /// The billing account. One of --billing-id, --org-id and --project-id is required.
     #[arg(long, value_name = "UUID")]
     pub billing_id: Option<String>,
-    /// The org; alone, stands for its default account.
+    /// The org. Without --billing-id: its default account.
     #[arg(long, value_name = "UUID")]
     pub org_id: Option<String>,
-    /// The project; alone, stands for its org's default account.
+    /// The project. Without --billing-id: the default account of its org.
     #[arg(long, value_name = "UUID")]
     pub project_id: Option<String>,
-    /// Why; kept with the entry.
+    /// The reason, which is stored with the entry.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// The whole body instead, as JSON; `-` reads standard input.
+    /// The whole body as JSON, instead of the fields; `-` reads standard input.
     #[arg(long, value_name = "JSON", conflicts_with_all =
         ["usage_id", "amount", "billing_id", "org_id", "project_id", "reason"])]
     pub body: Option<String>,
-    /// The request's id: the same id again answers the same. Without one, a fresh one is made and
-    /// printed.
+    /// The request's id. A request that is sent again under the same id gets the same answer.
+    /// Default: a new id, which is printed.
     #[arg(long, value_name = "ID", value_parser = message_id)]
     pub message_id: Option<String>,
-    /// Attempts at most: 1 answers an unknown usage at once.
+    /// Maximum number of attempts. With 1, a request for an unknown usage is refused at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_attempts: Option<u32>,
     #[command(flatten)]
@@ -50,47 +50,48 @@ pub struct SubmitArgs {
     /// How long to wait for the event.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = time_span)]
     pub timeout: Duration,
-    /// One line for people, or the event itself.
+    /// The output: one line for people, or the event as JSON.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct FileArgs {
-    /// Requests from a file instead: a JSON object a line, or CSV with a header; the six fields,
-    /// and `message_id`, optional.
+    /// File of requests: one JSON object per line, or CSV with a header. The fields are the six
+    /// fields of a request, and optionally `message_id`.
     #[arg(long, value_name = "FILE", conflicts_with_all =
         ["usage_id", "amount", "billing_id", "org_id", "project_id", "reason", "body",
             "message_id"])]
     pub file: Option<PathBuf>,
-    /// How the file is written. Without: by its ending, .csv or any other.
+    /// The format of the file. Default: csv if its name ends in .csv, otherwise ndjson.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
-    /// What the ids of lines without a `message_id` begin with. The same file and batch again ask
-    /// the same requests again, which changes nothing; another batch asks new ones.
+    /// Prefix of the ids of lines without a `message_id`. If a file is sent again with the same
+    /// prefix, its requests have the same ids, and nothing is reverted twice. With another prefix,
+    /// they are new requests.
     #[arg(long, value_name = "NAME", value_parser = batch)]
     pub batch: Option<String>,
-    /// Go on without the lines that are no requests, instead of sending nothing.
+    /// Skip invalid lines. Without it, a file with an invalid line is not sent.
     #[arg(long)]
     pub skip_invalid: bool,
-    /// Say what each request would come to at this moment, by the database, and send nothing.
+    /// Show the outcome that each request would have now, by the database, and send nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Requests a second, at most.
+    /// Maximum number of requests per second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Requests that wait for their answers at a time. Without: 500.
+    /// Maximum number of requests in flight. Default: 500.
     #[arg(long, value_name = "N", value_parser =
         clap::value_parser!(u32).range(1..=10_000))]
     pub window: Option<u32>,
-    /// Write what was not reverted into this file, with its reason, as requests that can be sent
-    /// again. It takes that place at the end.
+    /// Write the requests that were not reverted to this file, each with its reason. The file can
+    /// be sent again. It is replaced at the end.
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub failed: Option<PathBuf>,
 }
 
 impl FileArgs {
-    /// Whether something is given that means nothing without a file.
+    /// Whether an argument is given that requires --file.
     pub fn lacks_its_file(&self) -> bool {
         let given = self.format.is_some()
             || self.batch.is_some()

@@ -1,5 +1,5 @@
-//! `revertd submit --file FILE --dry-run`: what each request would come to, by the database;
-//! nothing is sent.
+//! `revertd submit --file FILE --dry-run`: the outcome that each request would have, by the
+//! database. Nothing is sent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -18,11 +18,10 @@ use crate::domain::outcome::{Decision, Verdict};
 use crate::domain::request::{Envelope, RevertRequest};
 use crate::ledger::Ledger;
 
-/// What is counted where an earlier line, tried in another transaction, would have taken of the
-/// usage.
+/// Counts a line whose usage an earlier line, tried in another transaction, would revert in part.
 const DEPENDS: &str = "DEPENDS_ON_EARLIER_LINE";
 
-/// Requests that are tried in one transaction: few, since a worker on the same usage waits for it.
+/// Requests of one transaction: few, since a worker on the same usage waits for it.
 const AT_A_TIME: usize = 100;
 
 pub async fn run(
@@ -75,13 +74,13 @@ pub async fn run(
     tried.conclude()
 }
 
-/// What was tried so far.
+/// The results so far.
 struct DryRunCounts {
     output: Output,
     counts: BTreeMap<String, u64>,
-    /// Usages of which an earlier transaction would have taken something, and the line.
+    /// Usages that an earlier transaction would have reverted in part, with the line.
     taken: HashMap<uuid::Uuid, u64>,
-    /// Whether all would be reverted.
+    /// Whether all requests would be reverted.
     good: bool,
 }
 
@@ -122,15 +121,17 @@ impl DryRunCounts {
                 } else {
                     "would be answered"
                 };
-                let what = match event["error"].as_str() {
+                let answer = match event["error"].as_str() {
                     Some(why) => why.to_owned(),
-                    None if event.is_null() => "nothing: other writers are in the way".into(),
+                    None if event.is_null() => "nothing: other writers keep winning this usage \
+                    or message_id"
+                        .into(),
                     None => summary(&event),
                 };
                 let depends =
-                    earlier.map(|line| format!(" (if line {line} leaves the usage as it is)"));
+                    earlier.map(|line| format!(" (if line {line} does not change the usage)"));
                 let depends = depends.unwrap_or_default();
-                print(&format!("line {}: {when} {what}{depends}\n", line.number))?;
+                print(&format!("line {}: {when} {answer}{depends}\n", line.number))?;
             }
         }
         let counted = if is_certain { &verdict } else { DEPENDS };
@@ -138,7 +139,7 @@ impl DryRunCounts {
         Ok(())
     }
 
-    /// What one transaction would have taken, the next does not see.
+    /// Remembers the reverts of this transaction, which the next transaction does not see.
     fn remember(&mut self, lines: &[RequestLine], trials: &[Decision]) {
         for (line, trial) in lines.iter().zip(trials) {
             if is_applied(trial) && matches!(trial, Decision::Decided(_)) {

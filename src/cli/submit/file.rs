@@ -1,4 +1,4 @@
-//! `revertd submit --file`: the requests of a file, many at a time, each with its answer.
+//! `revertd submit --file`: sends the requests of a file, many at a time, and reports each answer.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,12 +27,13 @@ pub async fn run(
         _ => *failed == path,
     };
     if of_file.failed.as_ref().is_some_and(is_same) {
-        bail!("--failed names the file of the requests itself; name another");
+        bail!("--failed names the same file as --file; name another");
     }
-    // It is read twice: before anything is sent, and then for sending.
+    // The file is read twice: to check it before anything is sent, and then to send it.
     if !std::fs::metadata(&path).is_ok_and(|found| found.is_file()) && path.exists() {
         bail!(
-            "{} is no regular file, and can't be read twice; save it as one first",
+            "{} is not a regular file, so it can't be read twice; copy it to a regular file \
+            first",
             path.display()
         );
     }
@@ -47,13 +48,13 @@ pub async fn run(
     let looked = look_through(&source)?;
     if looked.error > 0 && !of_file.skip_invalid {
         bail!(
-            "{} lines are no requests, and nothing was sent; correct them, or leave them out with \
+            "{} lines are invalid, and nothing was sent; correct them, or skip them with \
             --skip-invalid",
             looked.error
         );
     }
     if looked.good == 0 {
-        say!("revertd: {} has no requests", source.path.display());
+        say!("revertd: {} contains no requests", source.path.display());
     }
     if of_file.dry_run {
         return dry_run::run(settings, &source, &looked, args.output).await;

@@ -1,4 +1,4 @@
-//! A file of requests looked through, before anything is sent.
+//! Checks a file of requests before anything is sent.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,26 +7,25 @@ use super::lines::{LineError, RequestLine, RequestSource};
 /// The number of invalid lines that are reported one by one.
 const WRONG_TOLD: u64 = 50;
 
-/// What was found before anything is sent.
+/// The result of the check.
 pub struct Looked {
     pub good: u64,
-    /// Lines that are no requests.
+    /// Invalid lines.
     pub error: u64,
-    /// Of them, those that only others show to be none: they have an id that another line has for
-    /// something else.
+    /// Of them, lines with the id of an earlier line and other content.
     clashing: HashSet<u64>,
-    /// The last line; what was added to the file since was not looked at.
+    /// The last checked line. Lines that were added later are not sent.
     last: u64,
 }
 
 impl Looked {
-    /// The next line that is a request.
+    /// The next valid line.
     pub fn next(
         &self,
         lines: &mut impl Iterator<Item = std::io::Result<Result<RequestLine, LineError>>>,
     ) -> std::io::Result<Option<RequestLine>> {
         for line in lines {
-            // The wrong ones were told before.
+            // Invalid lines were reported by the check.
             if let Ok(line) = line?
                 && line.number <= self.last
                 && !self.clashing.contains(&line.number)
@@ -38,7 +37,7 @@ impl Looked {
     }
 }
 
-/// Looks at every line before anything is sent: how many are requests, and how many are not.
+/// Checks every line, and reports invalid lines.
 pub fn look_through(source: &RequestSource) -> anyhow::Result<Looked> {
     let mut looked = Looked {
         good: 0,
@@ -47,14 +46,14 @@ pub fn look_through(source: &RequestSource) -> anyhow::Result<Looked> {
         last: 0,
     };
     let mut repeated = 0u64;
-    // What each id asks, and the line that has it first.
+    // The content of each id, and the first line with it.
     let mut asked: HashMap<String, (uuid::Uuid, u64)> = HashMap::new();
     let tell = |number: u64, why: &str, looked: &mut Looked| {
         looked.error += 1;
         if looked.error <= WRONG_TOLD {
             say!("revertd: line {number}: {why}");
         } else if looked.error == WRONG_TOLD + 1 {
-            say!("revertd: further lines are not shown");
+            say!("revertd: further invalid lines are not shown");
         }
     };
     for line in source.lines()? {
@@ -65,7 +64,7 @@ pub fn look_through(source: &RequestSource) -> anyhow::Result<Looked> {
                 let first = asked.entry(line.message_id);
                 let (first, at) = *first.or_insert((content, line.number));
                 if first != content {
-                    let why = format!("has the id of line {at}, and asks for something else");
+                    let why = format!("has the id of line {at}, and other content");
                     tell(line.number, &why, &mut looked);
                     looked.clashing.insert(line.number);
                     continue;
@@ -81,9 +80,8 @@ pub fn look_through(source: &RequestSource) -> anyhow::Result<Looked> {
     }
     if repeated > 0 {
         say!(
-            "revertd: {repeated} lines ask the same as an earlier one under its id, and are \
-            answered as that is; give them a message_id of their own if they are to be requests \
-            of their own"
+            "revertd: {repeated} lines repeat an earlier line, id and content, and get the same \
+            answer; give each its own message_id to make it a separate request"
         );
     }
     Ok(looked)

@@ -17,16 +17,16 @@ use super::summary::summary;
 use crate::cli::output::{Output, print, print_json};
 use crate::domain::event::EventType;
 
-/// No answer in time; the request goes on.
+/// Exit status if a request got no answer in time. It is still processed.
 pub const NO_ANSWER: u8 = 3;
 
-/// What is counted beside the reasons of events.
+/// Verdicts that are counted beside the reasons of events.
 pub const UNANSWERED: &str = "NO_ANSWER_IN_TIME";
 pub const UNSENT: &str = "NOT_SENT";
 pub const INVALID: &str = "INVALID_LINE";
 
-/// Context of errors of the file of --failed.
-const OF_FAILED: &str = "the file of --failed";
+/// Context of errors of that file.
+const OF_FAILED: &str = "cannot write the file of --failed";
 
 /// Counts the results, and prints them line by line.
 pub struct SubmitReport {
@@ -133,7 +133,7 @@ impl SubmitReport {
     /// If a file cannot be written.
     pub fn left(&mut self, line: &RequestLine, why: &str) -> anyhow::Result<()> {
         *self.counts.entry(why.to_owned()).or_default() += 1;
-        let kept = self.keep(line, why, "ask again: nothing is reverted twice", false);
+        let kept = self.keep(line, why, "send it again: nothing is reverted twice", false);
         if self.output == Output::Json {
             print_json(&json!({"line": line.number, "left": why}))?;
         }

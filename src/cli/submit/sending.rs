@@ -1,5 +1,5 @@
-//! The requests of a file on their way: a window at a time, each waited for, and all accounted for
-//! at the end.
+//! Sends the requests of a file, a window at a time, waits for each answer, and reports every
+//! request at the end.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::broker::{PublishResult, Reply, RequestClient, RequestPublisher, Submi
 use crate::cli::progress::Progress;
 use crate::common::backoff::Backoff;
 
-/// Requests that wait for their answers at a time, where nothing else is given.
+/// Default of --window.
 const WINDOW: u32 = 500;
 
-/// What the shell reports of a process that an interrupt ended.
+/// Exit status of a process that an interrupt ended.
 const INTERRUPTED: i32 = 130;
 
-/// Sends the lines, a window at a time, until each is answered, or no answer comes any more.
+/// Sends the lines, a window at a time, until each is answered or answers stop.
 pub async fn send(
     client: &mut RequestClient,
     source: &RequestSource,
@@ -47,7 +47,7 @@ pub async fn send(
             }
             answer = answers.next() => match answer {
                 Ok(answer) => sending.answered(&answer),
-                Err(error) => Err(anyhow!("{error}; run it again for the rest")),
+                Err(error) => Err(anyhow!("{error}; run the command again to send the rest")),
             },
             Some(offered) = offers.next(), if !offers.is_empty() => offered,
             () = sleep_until(until), if waits => sending.late(),
@@ -61,7 +61,7 @@ pub async fn send(
     sending.account_for(done)
 }
 
-/// A request on its way.
+/// A request in flight.
 struct Waiting {
     line: RequestLine,
     sent: Instant,
@@ -73,11 +73,11 @@ struct Sending<'a> {
     looked: &'a Looked,
     report: &'a mut SubmitReport,
     lines: RequestLines,
-    /// The line that is to be sent next.
+    /// The line to send next.
     next: Option<RequestLine>,
-    /// By what their answers are known by.
+    /// Requests in flight by their correlation id.
     waiting: HashMap<String, Waiting>,
-    /// In the order in which they give up.
+    /// Their correlation ids in the order of their deadlines.
     order: VecDeque<String>,
     progress: Progress,
     began: Instant,
@@ -132,7 +132,7 @@ impl<'a> Sending<'a> {
         !self.waiting.is_empty()
     }
 
-    /// When the one that waits longest gives up.
+    /// The earliest deadline.
     fn until(&mut self) -> Instant {
         while let Some(id) = self.order.front() {
             match self.waiting.get(id) {
@@ -148,7 +148,10 @@ impl<'a> Sending<'a> {
             std::process::exit(INTERRUPTED);
         }
         self.is_interrupted = true;
-        say!("revertd: finishing what is on its way; a second interrupt ends it at once");
+        say!(
+            "revertd: waiting for the requests in flight; a second interrupt ends the command \
+        at once"
+        );
     }
 
     fn answered(&mut self, answer: &Reply) -> anyhow::Result<()> {
@@ -164,19 +167,19 @@ impl<'a> Sending<'a> {
         told
     }
 
-    /// The one that waits longest gives up.
+    /// Gives up the request with the earliest deadline.
     fn late(&mut self) -> anyhow::Result<()> {
         let oldest = self.order.pop_front();
         let Some(late) = oldest.and_then(|id| self.waiting.remove(&id)) else {
             return Ok(());
         };
-        // After such a time without any answer, none will come.
+        // No answer came for a whole timeout, so none is expected any more.
         self.is_silent = self.last_answer <= late.sent;
         let report = &mut *self.report;
         self.progress.aside(|| report.left(&late.line, UNANSWERED))
     }
 
-    /// The next line, which waits from now on.
+    /// Takes the next line, which is in flight from now on.
     fn next(&mut self) -> anyhow::Result<Option<Submission>> {
         let Some(line) = self.next.take() else {
             return Ok(None);
@@ -198,7 +201,7 @@ impl<'a> Sending<'a> {
         Ok(Some(submission))
     }
 
-    /// Tells what became of the rest, as far as it can be written; the first error counts.
+    /// Reports the remaining lines, even if a line can't be written. Returns the first error.
     fn account_for(mut self, done: anyhow::Result<()>) -> anyhow::Result<()> {
         self.progress.done();
         let mut failed = done.err();
@@ -219,16 +222,20 @@ impl<'a> Sending<'a> {
         if self.is_silent {
             let answer = match self.answered {
                 0 => "no answer",
-                _ => "no answer any more",
+                _ => "no further answer",
             };
             let waited = humantime::format_duration(self.args.timeout);
             say!(
-                "revertd: {answer} within {waited}; is a worker running, is the fleet paused? \
-                What was sent waits in the queue; run it again later"
+                "revertd: {answer} within {waited}; check that a worker runs and the fleet is \
+                not paused. Requests that were sent wait in the queue; run the command again \
+                later"
             );
         }
         if self.is_interrupted {
-            say!("revertd: interrupted; run it again for the rest: what is done is not done twice");
+            say!(
+                "revertd: interrupted; run the command again to send the rest; nothing is \
+            reverted twice"
+            );
         }
         failed.map_or(Ok(()), Err)
     }
@@ -242,7 +249,7 @@ async fn due(rate: Option<u32>, began: Instant, sent: u64) {
     }
 }
 
-/// Publishes a request, again and again where the queue is full.
+/// Publishes a request, and repeats it with backoff while the queue is full.
 async fn try_publish(sender: &RequestPublisher, submission: Submission) -> anyhow::Result<()> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {

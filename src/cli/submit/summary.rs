@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::cli::terminal::visible;
 
-/// One line that tells a person what happened.
+/// One line for people.
 #[must_use]
 pub fn summary(event: &Value) -> String {
     let data = &event["data"];
-    // Ids and metadata are a client's words.
+    // A client chooses ids and metadata, so they may contain control characters.
     let text = |value: &Value| visible(value.as_str().unwrap_or("?")).into_owned();
     let (kind, request) = (text(&event["type"]), text(&data["request_id"]));
     let Some(error) = data.get("error") else {

@@ -71,7 +71,7 @@ impl Ledger {
             Ok(row) => Ok(row
                 .as_ref()
                 .map(FleetState::read)
-                .filter(|told| told.paused)),
+                .filter(|state| state.paused)),
             Err(trouble) => Err(trouble.into_error()),
         }
     }

@@ -89,7 +89,7 @@ pub enum Subject {
     },
 }
 
-/// Most outcomes that are told.
+/// Most outcomes of a history.
 pub const OUTCOMES_MAX: usize = 1000;
 
 const OUTCOMES: &str =
@@ -199,7 +199,7 @@ impl History {
 fn unknown_words(reason: &str) -> Option<(i32, String)> {
     let unknown = RefusalReason::of_name(reason).is_none();
     unknown.then(|| {
-        let message = "this version does not know the refusal, and its words are not stored";
+        let message = "this version does not know the refusal, and its message is not stored";
         (RpcCode::Unknown.number(), message.into())
     })
 }

@@ -14,13 +14,14 @@ use crate::common::tls;
 use crate::config::Settings;
 use crate::ledger::error::{LedgerError, unavailable};
 
-/// A client that vanishes without a word, its host or the network being gone, must not leave its
-/// locks, its transaction or its place on the server: others would wait for them, for hours with a
-/// server's own defaults. A transaction of revertd is never idle for longer than a message to the
-/// server takes. And a name of revertd must not resolve to an object that another user made in a
-/// schema of the path: every statement names the schema of what is not the server's. Nor may a row
-/// be hidden: under a policy that filters what this role sees, its statements fail.
-const IF_WE_VANISH: &str = "
+/// Settings that end the locks, the transaction and the session of a lost client: with the server's
+/// defaults, others could wait for them for hours. A transaction of revertd is never idle for
+/// longer than a message to the server takes.
+///
+/// The search path keeps names from resolving to objects that another user created: every statement
+/// names the schema of each object that is not the server's. If a row policy would hide rows from
+/// this role, its statements fail.
+const LOST_CLIENT: &str = "
     SET search_path = pg_catalog, pg_temp;
     SET row_security = off;
     SET idle_in_transaction_session_timeout = '15s';
@@ -30,9 +31,9 @@ const IF_WE_VANISH: &str = "
     SET tcp_user_timeout = '30s';
 ";
 
-/// The statement's look-ups are by key, whatever the planner would guess of a batch's size: one
-/// plan, made once, of index scans. A database whose default is another isolation, or not to wait
-/// for the disk and the standbys, must not decide either of them here.
+/// Settings of the sessions that run batches. The planner makes one plan, of index scans only, for
+/// batches of every size. Isolation and waiting for disk and standbys do not depend on the
+/// database's defaults.
 const SESSION: &str = "
     SET plan_cache_mode = force_generic_plan;
     SET enable_seqscan = off;
@@ -45,21 +46,21 @@ const SESSION: &str = "
     WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
 
-/// The usage that an entry's metadata names: 32 lower-case digits, however it is spelled there.
+/// The usage that an entry's metadata names, as 32 lower-case digits in every spelling.
 const REVERTED: &str = "replace(translate(lower((metadata ->> 'revert_request_using') \
      COLLATE \"C\"), '{}-', ''), 'urn:uuid:', '')";
 
-/// Its hash. The last 32 digits are the same in every spelling, and quickly found.
+/// Its hash, over the last 32 digits, which are the same in every spelling.
 const HASH_OF_REVERTED: &str = "hashtextextended(right(rtrim(replace(lower((metadata \
      ->> 'revert_request_using') COLLATE \"C\"), '-', ''), '}'), 32), 0)";
 
-/// Which rows the index holds: those that name a usage, credits and the debits of customers. The
-/// debits of reverts on the platform's account are left out: they would double the index.
+/// The rows of the index: credits, and debits of customers, that name a usage. Debits of reverts on
+/// the platform's account are left out, because they would double the index.
 const INDEXED: &str = "metadata ? 'revert_request_using' AND (type = 'credit' \
      OR account_id <> '00000000-0000-0000-0000-000000000000')";
 
-/// A statement with the schema of Frontier's tables put in, and how an entry names the usage that
-/// it reverts.
+/// Inserts the schema of Frontier's tables into a statement, and the expressions for the usage that
+/// an entry names.
 pub fn in_schema(statement: &str, settings: &Settings) -> String {
     let quoted = format!("\"{}\"", settings.ledger.schema);
     statement
@@ -82,7 +83,7 @@ pub fn pool(settings: &Settings, limits: &str) -> Result<(Pool, Encryption, Stri
             recycling_method: RecyclingMethod::Fast,
         },
     );
-    let session = format!("{IF_WE_VANISH} {SESSION} {limits};");
+    let session = format!("{LOST_CLIENT} {SESSION} {limits};");
     let pool = Pool::builder(manager)
         .max_size(usize::from(settings.pool_size()))
         .runtime(Runtime::Tokio1)
@@ -123,11 +124,10 @@ pub async fn single(settings: &Settings) -> Result<(Client, String), LedgerError
     })?;
     // The task ends with the client. Its errors reach the caller that waits for an answer.
     tokio::spawn(connection);
-    // The lock under which one process migrates would otherwise outlast a process that vanished
-    // with it.
-    let told = tokio::time::timeout(CONNECT_TIMEOUT, client.batch_execute(IF_WE_VANISH));
-    let told = told.await.map_err(|_| LedgerError::silent(&host))?;
-    told.map_err(|error| unavailable(&error, &host))?;
+    // Otherwise the migration lock of a lost process would outlast it.
+    let set = tokio::time::timeout(CONNECT_TIMEOUT, client.batch_execute(LOST_CLIENT));
+    let set = set.await.map_err(|_| LedgerError::silent(&host))?;
+    set.map_err(|error| unavailable(&error, &host))?;
     Ok((client, host))
 }
 
@@ -140,8 +140,7 @@ fn parse(settings: &Settings, encryption: &Encryption) -> Result<Config, LedgerE
         let form = "it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE";
         invalid(&error, form)
     })?;
-    // Every sslmode was taken out where the settings were read; one that is still there was
-    // overlooked.
+    // The configuration removes every sslmode from the address. One that is left was not parsed.
     if !matches!(config.get_ssl_mode(), SslMode::Prefer) {
         return Err(invalid(
             "has an sslmode that cannot be read",

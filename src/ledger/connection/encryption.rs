@@ -1,5 +1,4 @@
-//! TLS to the database, as its address asks for it: with the server verified in full, or none at
-//! all.
+//! TLS to the database, if its address asks for it. The server is then always verified in full.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crate::common::tls;
 use crate::config::Settings;
 use crate::ledger::error::LedgerError;
 
-/// What a server of 17 or later expects to be asked for where TLS comes first
+/// The ALPN protocol that PostgreSQL 17 and later require if TLS comes first
 /// (`sslnegotiation=direct`).
 const PROTOCOL: &[u8] = b"postgresql";
 
@@ -56,8 +55,8 @@ impl Encryption {
         }
     }
 
-    /// Whether `error` is the client's word for a server that does not encrypt: one without a cause
-    /// of a type, which came before the first handshake.
+    /// Whether `error` says that the server does not encrypt: it has an untyped cause and arose
+    /// before the first handshake.
     pub fn was_declined(&self, error: &tokio_postgres::Error) -> bool {
         let untyped = std::error::Error::source(error)
             .is_some_and(|cause| !cause.is::<io::Error>() && error.as_db_error().is_none());

@@ -80,7 +80,7 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
         missing += 1;
         checks.error(
             id,
-            format!("{role} may not use the schema {schema}"),
+            format!("{role} lacks USAGE on schema {schema}"),
             format!("GRANT USAGE ON SCHEMA {schema} TO {role};"),
         );
     }
@@ -102,11 +102,11 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
         let lacking = grant.missing(row);
         if !lacking.is_empty() {
             missing += 1;
-            let (what, table): (_, &str) = (lacking.join(", "), row.get("quoted"));
+            let (privileges, table): (_, &str) = (lacking.join(", "), row.get("quoted"));
             checks.error(
                 id,
-                format!("{role} lacks {what} on {table}"),
-                format!("GRANT {what} ON {table} TO {role};"),
+                format!("{role} lacks {privileges} on {table}"),
+                format!("GRANT {privileges} ON {table} TO {role};"),
             );
         }
     }
@@ -119,8 +119,8 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
     }
 }
 
-/// Does all that a batch does, without a request: what is still missing then, was not thought of
-/// here.
+/// Does everything that a batch does, without a request. An error shows a missing privilege that
+/// the list above does not contain.
 async fn probe(settings: &Settings, role: &str, checks: &mut Checks) {
     let id = "database-permissions";
     let probed = async {
@@ -128,7 +128,10 @@ async fn probe(settings: &Settings, role: &str, checks: &mut Checks) {
         ledger.probe().await
     };
     match probed.await {
-        Ok(()) => checks.ok(id, format!("{role} may do what a worker does")),
+        Ok(()) => checks.ok(
+            id,
+            format!("{role} has every privilege that a worker needs"),
+        ),
         Err(error) => checks.failed(id, error.diagnostic()),
     }
 }
@@ -146,13 +149,13 @@ impl Grant {
         } else if !all && !unread.is_empty() {
             missing.push(format!("SELECT ({})", unread.join(", ")));
         }
-        for (needed, held, what) in [
+        for (needed, held, privilege) in [
             (self.insert, "may_insert", "INSERT"),
             (self.change, "may_update", "UPDATE"),
             (self.change, "may_delete", "DELETE"),
         ] {
             if needed && !row.get::<_, bool>(held) {
-                missing.push(what.to_owned());
+                missing.push(privilege.to_owned());
             }
         }
         missing

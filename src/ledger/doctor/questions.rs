@@ -1,4 +1,4 @@
-//! Questions to the database, and checks in place of answers that do not come.
+//! Queries of the checks. A query that fails becomes a failed check.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::ledger::connection::connect::in_schema;
 use crate::ledger::connection::session::Session;
 use crate::ledger::error::LedgerError;
 
-/// Nothing is waited for longer than that, a lock included.
+/// Longest that a query runs or waits for a lock.
 pub const LIMITS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '2s'";
 
-/// Longest wait where the server keeps to no limit: a commit that waits for a standby.
+/// Longest wait for a commit. The server's limits do not apply while it waits for a standby.
 pub const PATIENCE: Duration = Duration::from_secs(12);
 
 impl Session {
-    /// The rows that answer a question.
+    /// The rows of a query.
     pub async fn rows(
         &self,
         query: &str,
@@ -28,7 +28,7 @@ impl Session {
     }
 }
 
-/// Where it could not be asked: as a check of that id.
+/// The answer. `None` if the query failed, which adds a failed check with this id.
 pub fn answered<T>(
     id: &'static str,
     answer: Result<T, LedgerError>,
@@ -43,7 +43,7 @@ pub fn answered<T>(
     }
 }
 
-/// The same with the schema of Frontier's tables put in.
+/// The rows of a query, with the schema of Frontier's tables inserted.
 pub async fn in_ledger(
     session: &Session,
     settings: &Settings,

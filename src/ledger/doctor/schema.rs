@@ -19,7 +19,7 @@ pub async fn check(session: &Session, server: &Server, settings: &Settings, chec
         Ok(()) => checks.ok("database-frontier", "Frontier's tables fit"),
         Err(_) if settings.ledger.manage && session.lacks_tables(settings).await => checks.warning(
             "database-frontier",
-            "Frontier's tables are not there yet",
+            "Frontier's tables do not exist yet",
             "run `revertd migrate`, which creates them, or start `revertd worker`",
         ),
         Err(error) => checks.failed("database-frontier", error.diagnostic()),
@@ -97,18 +97,17 @@ async fn extension(session: &Session, server: &Server, settings: &Settings, chec
 async fn index(session: &Session, settings: &Settings, checks: &mut Checks) {
     let id = "database-index";
     match session.index_is_valid(settings).await {
-        Ok(true) => checks.ok(id, "billing_transactions_revertd_idx is there and valid"),
+        Ok(true) => checks.ok(id, "the index billing_transactions_revertd_idx is valid"),
         Ok(false) => checks.error(
             id,
             "the index billing_transactions_revertd_idx is missing or invalid",
-            "run `revertd migrate`, which builds it while writers run",
+            "run `revertd migrate`, which builds it without blocking writers",
         ),
         Err(error) => checks.failed(id, error.diagnostic()),
     }
 }
 
-/// A fleet that was told to stop taking requests (table `revertd.control`, where the schema has
-/// one).
+/// Checks whether an operator paused the fleet. Older schemas have no table `revertd.control`.
 async fn pause(session: &Session, checks: &mut Checks) {
     let id = "fleet-paused";
     let there = "SELECT to_regclass('revertd.control') IS NOT NULL";
@@ -124,8 +123,8 @@ async fn pause(session: &Session, checks: &mut Checks) {
         return;
     };
     match rows.first().map(control::FleetState::read) {
-        Some(told) if told.paused => {
-            let seen = format!("the fleet takes no requests: paused {told}");
+        Some(state) if state.paused => {
+            let seen = format!("the fleet takes no requests: paused {state}");
             checks.warning(id, seen, "run `revertd resume`");
         }
         Some(_) | None => checks.ok(id, "the fleet takes requests"),
@@ -149,18 +148,15 @@ async fn grants(session: &Session, settings: &Settings, checks: &mut Checks) {
     match rows.first().map_or(0, |row| row.get::<_, i64>(0)) {
         0 => checks.warning(
             id,
-            "authorization.mode is grants, and no client has one: every request is refused \
+            "authorization.mode is grants, and no client has a grant: every request is refused \
              (ORG_NOT_GRANTED)",
             "revertd grants add CLIENT ORG",
         ),
         1000 => checks.ok(
             id,
-            "authorization.mode is grants; there are a thousand or more",
+            "authorization.mode is grants; a thousand grants or more exist",
         ),
-        count => checks.ok(
-            id,
-            format!("authorization.mode is grants; there are {count}"),
-        ),
+        count => checks.ok(id, format!("authorization.mode is grants; grants: {count}")),
     }
 }
 
@@ -177,16 +173,27 @@ async fn platform(session: &Session, settings: &Settings, checks: &mut Checks) {
         return;
     };
     let found: Option<(bool, bool)> = rows.first().map(|row| (row.get(0), row.get(1)));
-    let missing = format!("ledger.platform_account ({account}) is no account of billing_customers");
+    let missing = format!(
+        "the account {account} of ledger.platform_account does not exist in \
+    billing_customers"
+    );
     let remedy =
         "set ledger.platform_account to the account that Frontier books the platform's entries on";
     match found.unwrap_or_default() {
         (true, _) => checks.ok(id, format!("{account} exists")),
         (false, true) => {
-            let seen =
-                format!("{missing}, and the entries must name one: no revert can be written");
+            let seen = format!(
+                "{missing}, and the entries have a foreign key to it: no revert can be \
+                written"
+            );
             checks.error(id, seen, remedy);
         }
-        (false, false) => checks.ok(id, format!("{missing}, which entries need not name")),
+        (false, false) => checks.ok(
+            id,
+            format!(
+                "{missing}, and the entries have no foreign key \
+        to it"
+            ),
+        ),
     }
 }

@@ -107,8 +107,10 @@ impl Server {
             let remedy = format!("upgrade the server to PostgreSQL {OLDEST} to {NEWEST}");
             checks.error("database-version", seen, remedy);
         } else if self.major > NEWEST {
-            let remedy =
-                format!("revertd was tested with {OLDEST} to {NEWEST}: look for a newer revertd");
+            let remedy = format!(
+                "revertd was tested with {OLDEST} to {NEWEST}: use a newer revertd, if \
+                one exists"
+            );
             checks.warning("database-version", seen, remedy);
         } else {
             checks.ok("database-version", seen);
@@ -122,7 +124,7 @@ impl Server {
                     "the database is encoded in {}, which cannot store every text",
                     self.encoding
                 ),
-                "use a database made with ENCODING 'UTF8'",
+                "use a database that was created with ENCODING 'UTF8'",
             );
         }
     }
@@ -131,7 +133,7 @@ impl Server {
         if self.standby {
             checks.error(
                 "database-writable",
-                "the server is a standby, which takes no writes",
+                "the server is a standby, which accepts no writes",
                 "point database.url at the primary, or name all hosts with \
                  target_session_attrs=read-write",
             );
@@ -147,7 +149,10 @@ impl Server {
                 ),
             );
         } else {
-            checks.ok("database-writable", "a primary that takes writes");
+            checks.ok(
+                "database-writable",
+                "the server is a primary that accepts writes",
+            );
         }
     }
 
@@ -212,8 +217,8 @@ impl Server {
             checks.warning(
                 "database-wraparound",
                 seen,
-                "find what holds back VACUUM (old transactions, prepared transactions, replication \
-                 slots), then run VACUUM FREEZE",
+                "end the old transactions, prepared transactions or replication slots that hold \
+                 back VACUUM, then run VACUUM FREEZE",
             );
         } else {
             checks.ok("database-wraparound", seen);

@@ -45,9 +45,9 @@ fn judge_clock(skew: i64, measures_age: bool, checks: &mut Checks) {
     let seconds = format!("{}.{:03}", by / 1000, by % 1000);
     let way = if skew < 0 { "behind" } else { "ahead of" };
     let seen = format!("the server's clock is {seconds} s {way} this machine's");
-    let remedy = "have both follow one source of time (NTP)";
+    let remedy = "synchronize both clocks by NTP";
     if measures_age && by > TOO_MUCH.unsigned_abs() {
-        let seen = format!("{seen}, and revert.max_age is measured by it");
+        let seen = format!("{seen}, and revert.max_age depends on it");
         checks.error(id, seen, remedy);
     } else if by > NOTABLE.unsigned_abs() {
         checks.warning(id, seen, remedy);

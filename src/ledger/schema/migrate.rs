@@ -71,8 +71,8 @@ pub struct Migrated {
 }
 
 /// Creates and updates revertd's schema, adds the partial index to Frontier's entries, and, with
-/// `ledger.manage = true`, creates Frontier's tables where they are missing. Safe to run at any
-/// time, by any number of processes, beside running workers.
+/// `ledger.manage = true`, creates Frontier's missing tables. Any number of processes may run it at
+/// any time, while workers run.
 ///
 /// # Errors
 ///
@@ -154,8 +154,8 @@ impl Session {
         Ok(Migrated { applied })
     }
 
-    /// `true` where it had to be. Built without blocking Frontier's writers. One that was left
-    /// half-built is invalid, and goes first.
+    /// Builds the index if it is missing, without blocking Frontier's writers. An index that was
+    /// left half-built is invalid, and is dropped first. Returns whether it was built.
     async fn create_index(&self, settings: &Settings) -> Result<bool, LedgerError> {
         if self.index_is_valid(settings).await? {
             return Ok(false);
@@ -177,8 +177,8 @@ impl Session {
     }
 
     async fn check(&self, settings: &Settings) -> Result<(), LedgerError> {
-        let missing = |what: String| {
-            let problem = Diagnostic::new(what);
+        let missing = |message: String| {
+            let problem = Diagnostic::new(message);
             Err(LedgerError::permanent(
                 problem.remedy("run `revertd migrate`"),
             ))
@@ -237,28 +237,4 @@ pub(crate) fn migrations() -> Vec<Migration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_file_in_migrations_is_embedded_in_order() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
-        let mut files: Vec<_> = std::fs::read_dir(folder)
-            .expect("the folder is there")
-            .map(|entry| {
-                entry
-                    .expect("readable")
-                    .file_name()
-                    .into_string()
-                    .expect("UTF-8")
-            })
-            .collect();
-        files.sort();
-        let embedded: Vec<_> = MIGRATIONS
-            .iter()
-            .map(|(name, _)| format!("{name}.sql"))
-            .collect();
-        assert_eq!(embedded, files);
-        assert_eq!(migrations().len(), files.len());
-    }
-}
+mod tests;

@@ -44,16 +44,16 @@ kinds! {
         "an index is missing; `revertd migrate` builds the one of the entries, and look-ups are \
          slow without it";
     IndexWithoutEffect = "INDEX_WITHOUT_EFFECT":
-        "an index is invalid, or not the one that it should be";
+        "an index is invalid, or has another definition than in the migrations";
     CustomerLegMissing = "CUSTOMER_LEG_MISSING":
-        "the customer was informed of a revert, and its credit is not in the ledger";
+        "the outcome is a revert, but the customer's credit is not in the ledger";
     PlatformLegMissing = "PLATFORM_LEG_MISSING":
-        "the revert's entry on the platform's account is not in the ledger";
+        "the outcome is a revert, but the platform's debit is not in the ledger";
     LegOnWrongAccount = "LEG_ON_WRONG_ACCOUNT":
-        "a leg is not on its account: the customer's that the outcome names, or the platform's";
+        "a leg is on another account than the outcome's or the platform's";
     LegOfWrongType = "LEG_OF_WRONG_TYPE":
-        "the customer's leg is no credit, or the platform's no debit";
-    LegAmountDiffers = "LEG_AMOUNT_DIFFERS": "a leg's amount is not the outcome's";
+        "the customer's leg is not a credit, or the platform's leg is not a debit";
+    LegAmountDiffers = "LEG_AMOUNT_DIFFERS": "a leg's amount differs from the outcome's";
     LegNamesWrongUsage = "LEG_NAMES_WRONG_USAGE":
         "a leg's metadata does not name the outcome's usage";
     LegsDiffer = "LEGS_DIFFER":
@@ -61,39 +61,45 @@ kinds! {
     EntryIdUnexpected = "ENTRY_ID_UNEXPECTED":
         "the ids of the entries do not follow from usage, number and account";
     LegNotAsWritten = "LEG_NOT_AS_WRITTEN":
-        "the entry is not as revertd writes it: its source, description or reason, or a time that \
-         is not the outcome's";
+        "the entry differs from the one that revertd writes, in source, description, reason or \
+         time";
     OutcomeIdUnexpected = "OUTCOME_ID_UNEXPECTED":
-        "the outcome's id does not follow from client, message id and content: its request, sent \
-         again, is not known";
+        "the outcome's id does not follow from client, message id and content: if the request is \
+         sent again, revertd does not recognize it";
     OrgChanged = "ORG_CHANGED":
-        "the account is of another org than the outcome's, which its event named";
+        "the account belongs to another org than the one in the outcome and its event";
     UsageMissing = "USAGE_MISSING":
-        "the usage that was reverted is not in the ledger, and its account is";
-    UsageMismatch = "USAGE_MISMATCH": "what was reverted is not a debit of the outcome's account";
+        "the reverted usage is not in the ledger, but its account is";
+    UsageMismatch = "USAGE_MISMATCH": "the reverted entry is not a debit of the outcome's \
+    account";
     UsageChanged = "USAGE_CHANGED":
-        "the usage's amount, source, description or user was edited after the revert, or the \
-         revert's";
+        "the amount, source, description or user of the usage or of the revert was edited \
+         afterwards";
     ChainBroken = "CHAIN_BROKEN": "the revert does not continue the one before it on its usage";
     RevertNumberTwice = "REVERT_NUMBER_TWICE": "two outcomes are the same revert of one usage";
     AmountNotPositive = "AMOUNT_NOT_POSITIVE": "the outcome's amount is below 1";
-    RefusalUnknown = "REFUSAL_UNKNOWN": "the outcome's refusal is none that can be told";
+    RefusalUnknown = "REFUSAL_UNKNOWN": "the outcome's refusal has an unknown reason, or an \
+    invalid code or message";
     RefusalWithLeg = "REFUSAL_WITH_LEG": "a refusal names entries or numbers of a revert";
     OutcomeIncomplete = "OUTCOME_INCOMPLETE": "a success lacks one of its entries, or its number";
     OutcomeExceedsUsage = "OUTCOME_EXCEEDS_USAGE":
-        "by its own numbers, the revert gives back more than remained";
+        "by the outcome's own numbers, the revert is larger than the remaining amount of the \
+        usage";
     OthersExceedBefore = "OTHERS_EXCEED_BEFORE":
-        "what others gave back is not part of what was given back before";
-    OnceBroken = "ONCE_BROKEN": "a revert under the policy once is not the first of its usage";
+        "the sum that other writers reverted is not between 1 and the sum that was reverted \
+        before";
+    OnceBroken = "ONCE_BROKEN": "a revert under the policy once is not the first revert of its \
+    usage";
     LegWithoutOutcome = "LEG_WITHOUT_OUTCOME":
-        "an entry has the form of a leg that revertd wrote, and no outcome of the usage that it \
-         names knows it";
+        "an entry has the form of a leg that revertd wrote, but no outcome of its usage names \
+         it";
     RevertsExceedUsage = "REVERTS_EXCEED_USAGE":
-        "the reverts of a usage add up to more than it took";
+        "the reverts of a usage add up to more than its amount";
     ExcessWithOthers = "EXCESS_WITH_OTHERS":
-        "with the reverts of other writers, more was given back than the usage took";
+        "together with other writers' reverts, the reverts of a usage add up to more than its \
+        amount";
     LegsUnbalanced = "LEGS_UNBALANCED":
-        "over all reverts, what the customers were given is not what the platform gave";
+        "over all reverts, the customers' credits differ from the platform's debits";
 }
 
 impl FindingKind {
@@ -101,7 +107,7 @@ impl FindingKind {
         Self::ALL.iter().copied().find(|kind| kind.code() == code)
     }
 
-    /// Whether it violates no guarantee of revertd: Frontier may edit its own usages and accounts.
+    /// Whether the finding is only a warning: Frontier may edit its own usages and accounts.
     #[must_use]
     pub fn is_warning(self) -> bool {
         matches!(self, Self::UsageChanged | Self::OrgChanged)

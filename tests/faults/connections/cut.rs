@@ -29,7 +29,7 @@ async fn cut_everywhere(fault: &str, server: Server) {
     let network = Network::new(&[
         ("WORKER__BATCH_MAX", "5"),
         ("WORKER__CONCURRENCY", "2"),
-        // Its statements come once, at the first start; what is cut is the rest.
+        // Migrations run once, at the first start. The test cuts the later statements.
         ("DATABASE__MIGRATE_ON_START", "false"),
     ])
     .await;
@@ -45,7 +45,7 @@ async fn cut_everywhere(fault: &str, server: Server) {
         })
         .await;
         assert!(worker.stop().await.success());
-        // Measured before the first cut: a later connection may carry more than what is left of the
+        // Measured before the first cut: a later connection may carry more than the rest of the
         // load.
         let most = [Direction::ToServer, Direction::ToClient]
             .map(|direction| (direction, proxy.most_bytes(direction)));

@@ -19,14 +19,14 @@ const DIRECTIONS: [&[Direction]; 3] = [
     &[Direction::ToServer, Direction::ToClient],
 ];
 
-/// What falls silent, and when.
+/// A server that falls silent, and the moment.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
     server: Server,
     directions: &'static [Direction],
     /// Before there is anything to do, so that no answer is being waited for.
     idle: bool,
-    /// Seconds between heartbeats, where not the worker's default.
+    /// Seconds between heartbeats, instead of the worker's default.
     heartbeat: Option<u32>,
 }
 
@@ -43,7 +43,7 @@ async fn a_silent_broker_is_noticed_by_heartbeats() {
     report("connection: broker silent, idle", runs, count);
 }
 
-/// The timeouts are what they are in production, about half a minute.
+/// The timeouts are those of production, about half a minute.
 #[tokio::test]
 async fn a_silent_server_is_noticed_within_a_minute() {
     let mut silences = Vec::new();
@@ -67,7 +67,7 @@ async fn a_silent_server_is_noticed_within_a_minute() {
     report("connection: silent", runs, count);
 }
 
-/// The server's side is gone, and nobody told the worker.
+/// The server's side is gone, and the worker receives no notice.
 #[tokio::test]
 async fn a_half_open_connection_at_the_worker_loses_nothing() {
     let forgotten = async |server, heartbeat| {

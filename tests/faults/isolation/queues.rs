@@ -57,8 +57,8 @@ async fn a_queue_that_rejects_publishes_delays_no_other_org() {
     beside_untaken_events(fault, env, worker, customer.account, 20).await;
 }
 
-/// Stops the process of a queue where it is: what it is sent is neither confirmed nor refused, as
-/// by a quorum queue without a majority.
+/// Suspends the process of a queue. It then neither confirms nor refuses messages, like a quorum
+/// queue without a majority.
 const SUSPEND: &str = "{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, \
     <<\"QUEUE\">>)), \
     sys:suspend(amqqueue:get_pid(Queue)).";

@@ -60,7 +60,7 @@ pub async fn hold(env: &TestEnv, usages: &[(Uuid, Uuid, Request)]) -> Client {
     other
 }
 
-/// Arguments of a queue that refuses what it is sent, but for one message.
+/// Arguments of a queue that accepts one message and refuses the others.
 pub fn refusing() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));

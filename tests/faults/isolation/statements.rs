@@ -8,8 +8,8 @@ use crate::support::unrelated::UnrelatedRequests;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_failed_by_one_request_delays_no_other() {
     let env = TestEnv::new().await;
-    // A class that nobody knows, a policy's, a cancelled statement, a missing column, a value out
-    // of range.
+    // An unknown class, a policy's error, a cancelled statement, a missing column, a value out of
+    // range.
     let states = ["AB123", "42501", "57014", "42703", "22003"];
     let bad = requests(&env, states.len()).await;
     let marked = bad.iter().zip(states);

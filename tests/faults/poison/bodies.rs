@@ -86,7 +86,7 @@ pub fn body(account: Uuid, usage: Uuid, rng: &mut StdRng) -> Vec<u8> {
 /// The usage and the amount that a body asks for, where it may be granted at all; read by other
 /// means than the worker's.
 pub fn asks_for(body: &[u8]) -> Option<(Uuid, i64)> {
-    /// A field that is given twice, in whichever spelling, is refused.
+    /// A field that is given twice, in any spelling, is refused.
     #[derive(serde::Deserialize)]
     struct Plain {
         #[serde(alias = "usageId")]

@@ -9,13 +9,13 @@ use super::properties::Properties;
 use super::tables::{misnamed, table};
 use crate::support::raw::long;
 
-/// What text that is not UTF-8 looks like.
+/// Bytes that are not UTF-8.
 const NOT_UTF8: &[u8] = b"\xff\xfe";
 
 /// How a message must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedEnd {
-    /// It is answered by an event; by a dead letter too, where the event says that it failed.
+    /// It is answered by an event, and also by a dead letter if the event is a failure.
     Answered,
     /// The same, or the broker dead-letters it first, since its publisher let it expire.
     AnsweredOrExpired,

@@ -2,7 +2,7 @@
 
 use crate::support::raw::{long, short};
 
-/// What is set of them.
+/// The properties that are set.
 #[derive(Default)]
 pub struct Properties {
     pub content_type: Option<Vec<u8>>,
@@ -22,7 +22,7 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// Flags, then what is there, in the order of the flags.
+    /// The flags, then the properties in the order of the flags.
     pub fn bytes(&self) -> Vec<u8> {
         let text = |text: &Option<Vec<u8>>| {
             text.as_ref().map(|text| {

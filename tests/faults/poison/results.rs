@@ -12,13 +12,13 @@ use crate::support::TestEnv;
 use crate::support::raw::RawMessage;
 use crate::support::report::{AuditResult, Finding};
 
-/// What was seen of all messages, indexed by their numbers.
+/// The results of all messages, indexed by their numbers.
 pub struct PoisonResults {
     expected: Vec<ExpectedEnd>,
     seen: Vec<Seen>,
 }
 
-/// What was seen of one.
+/// The results of one message.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     /// Events: id, and type or reason; each once.
@@ -103,7 +103,7 @@ impl PoisonResults {
         (0..self.expected.len()).filter(of).collect()
     }
 
-    /// Compares what was seen with what is allowed, and with the ledger.
+    /// Compares the results with the allowed ones, and with the ledger.
     pub async fn compare(&self, env: &TestEnv, poison: &PoisonLoad) -> AuditResult {
         let mut count = AuditResult {
             requests: poison.count,
@@ -165,7 +165,7 @@ impl PoisonResults {
     /// Each usage of the poison's account is given back as its events say, and once.
     async fn compare_ledger(&self, env: &TestEnv, poison: &PoisonLoad, count: &mut AuditResult) {
         let granted = self.seen.iter().filter_map(|seen| seen.reverted);
-        // The same request may be told several times, as that of another message with its id.
+        // Several events may be about one request, which another message with its id repeats.
         let granted: HashMap<_, _> = granted.collect();
         let condition = format!(
             "account_id = '{}' AND metadata ? 'revert_request_using'",

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use super::bodies::random_bytes;
 use crate::support::raw::{long, short};
 
-/// What a worker reads in headers, or wrote there itself.
+/// Headers that a worker reads or writes.
 const NAMES: [&str; 16] = [
     "x-attempts",
     "x-max-attempts",
@@ -26,11 +26,11 @@ const NAMES: [&str; 16] = [
     "x-\u{1f4a5}",
 ];
 
-/// Largest headers: a frame, less the rest of the properties, and what the broker adds at a
+/// Largest headers: a frame, less the other properties and the headers that the broker adds at a
 /// redelivery.
 const LARGEST: usize = 131_072 - 8192;
 
-/// The content of a table: forged, absurd or huge; never what the broker itself refuses.
+/// The content of a table: forged, absurd or huge, but acceptable to the broker.
 pub fn table(queue: &str, rng: &mut StdRng) -> Vec<u8> {
     let mut table = Vec::new();
     // With all three, it looks like a message that a worker under another login published: it waits

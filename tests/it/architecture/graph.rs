@@ -86,7 +86,7 @@ impl Modules<'_> {
         uses
     }
 
-    /// The file that defines what `path` names, as seen from `source`; `None` for other crates.
+    /// The file that defines the item of `path`, as seen from `source`; `None` for other crates.
     fn resolve(&self, source: &Source, path: &RustPath, depth: usize) -> Option<Use> {
         assert!(
             depth < 20,

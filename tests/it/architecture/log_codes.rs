@@ -52,7 +52,7 @@ fn bracketed(text: &str) -> &str {
     panic!("no closing bracket: {text:.200}");
 }
 
-/// What a pattern's group finds in a text.
+/// The matches of a pattern's group in a text.
 fn found(pattern: &str, text: &str) -> BTreeSet<String> {
     let pattern = Regex::new(pattern).expect("a pattern");
     let found = pattern.captures_iter(text);
@@ -76,7 +76,7 @@ fn all_codes() -> BTreeSet<String> {
     codes.collect()
 }
 
-/// Whether the arguments of a log macro have an event: a literal, or what `event_code` returns.
+/// Whether the arguments of a log macro have an event: a literal, or the result of `event_code`.
 fn has_event(arguments: &str) -> bool {
     let event = r#"\bevent = ("|[\w.]+\.event_code\(\))|^\(\s*event,"#;
     Regex::new(event).expect("a pattern").is_match(arguments)

@@ -16,7 +16,7 @@ pub struct Source {
     pub module: RustPath,
     /// Its text without comments, strings and inline modules of tests.
     pub tokens: Vec<String>,
-    /// What its `use` declarations bring in: the name in this file, and the path.
+    /// The imports of its `use` declarations: the name in this file, and the path.
     pub imports: BTreeMap<String, RustPath>,
     /// The modules whose items a `use path::*` brings in.
     pub globs: Vec<RustPath>,

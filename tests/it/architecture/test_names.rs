@@ -70,7 +70,7 @@ fn modules() -> Vec<Module> {
     modules
 }
 
-/// What tests/README.md names in backticks: paths of modules, and names of tests.
+/// The paths of modules and names of tests that tests/README.md has in backticks.
 fn named() -> BTreeSet<String> {
     let page = fs::read_to_string(root().join("tests/README.md")).expect("UTF-8");
     let listed = Regex::new(r"(?m)^(?:\|.*|Modules: [^.]*)").expect("a pattern");

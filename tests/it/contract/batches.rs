@@ -26,7 +26,7 @@ pub fn request(message_id: &str, usage_id: Uuid, account: Uuid, amount: i64) -> 
     RevertRequest::new(&envelope, fields, true)
 }
 
-/// What became of each: `APPLIED`, or why not.
+/// The result of each request: `APPLIED`, or the reason.
 pub async fn decide(env: &TestEnv, requests: &[RevertRequest]) -> Vec<&'static str> {
     let settings = Settings::load_from(None, env.environment()).expect("valid");
     let ledger = Ledger::new(&settings).expect("an address");

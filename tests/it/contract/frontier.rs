@@ -83,7 +83,7 @@ async fn revertd_adds_one_index_to_frontiers_tables() {
     let request = Request::revert(customer.account, usage, 5);
     env.publish(&request).await;
     assert_eq!(events.answer(&request).await.verdict(), "usage.reverted");
-    // Frontier deletes an account with its entries, and nothing of ours is in the way.
+    // Frontier deletes an account with its entries, and revertd's tables do not prevent it.
     env.sql(&format!(
         "DELETE FROM billing_transactions WHERE account_id = '{0}'; \
              DELETE FROM billing_customers WHERE id = '{0}'",

@@ -20,7 +20,7 @@ const FULL_TIME: Duration = Duration::from_mins(3);
 /// Writers at work at the same time, each with connections of its own.
 pub const WRITERS: usize = 4;
 
-/// A history: what is there, what is asked, and in which batches it is delivered to whom.
+/// A history: the ledger, the requests, and the batches in which each process gets them.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub policy: Policy,
@@ -28,7 +28,7 @@ pub struct Case {
     pub seed: u64,
     pub usages: Vec<Usage>,
     pub asks: Vec<Ask>,
-    /// Indexes of asks beyond the first delivery of each, and where they are put.
+    /// Indexes of requests that are delivered again, and their places.
     pub again: Vec<(prop::sample::Index, prop::sample::Index)>,
     /// Which writer gets a delivery, in turn.
     pub writers: Vec<usize>,
@@ -134,7 +134,7 @@ fn concurrent_writers_decide_as_the_sequential_model() {
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
     let config = ProptestConfig {
         cases: if full() { FULL } else { QUICK },
-        // What hangs on a race may not happen again, however small the case.
+        // A failure that depends on a race may not happen again, even in a smaller case.
         max_shrink_iters: 300,
         failure_persistence: None,
         ..ProptestConfig::default()

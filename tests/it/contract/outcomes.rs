@@ -1,4 +1,4 @@
-//! Each row of the contract's table: the event, the ledger, and the queue where the message ends.
+//! Each row of the contract's table: the event, the ledger, and the last queue of the message.
 
 mod setup;
 mod stored_refusals;

@@ -1,4 +1,4 @@
-//! Where several refusals apply, the first row of the table decides.
+//! If several refusals apply, the first row of the table decides.
 
 use lapin::types::AMQPValue;
 use revertd::domain::refusal::RefusalReason;

@@ -14,7 +14,7 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// What a worker under the publisher's login would have put on a rung: a request of another client.
+/// A request of another client, as a worker under the publisher's login would put it on a rung.
 fn on_a_rung(account: Uuid, usage: Uuid) -> Request {
     Request::revert(account, usage, 5)
         .header("x-client", text(CLIENT))
@@ -27,7 +27,7 @@ fn grant(env: &TestEnv, client: &str) {
     assert!(granted.expect("runs").status.success());
 }
 
-/// Runs a command that must succeed; what it prints is JSON.
+/// Runs a command that must succeed and print JSON.
 fn shown(env: &TestEnv, arguments: &[&str]) -> Value {
     let output = env
         .command(&[arguments, &["--output", "json"]].concat())
@@ -61,7 +61,7 @@ async fn a_request_of_a_former_login_waits_for_trust() {
                 >= 3.0
         })
         .await;
-        // It keeps nobody else waiting.
+        // Other requests do not wait for it.
         let other = Request::revert(customer.account, env.usage(customer.account, 20).await, 5);
         let properties = other.properties.clone();
         let properties = properties.with_user_id(env.login().as_str().into());
@@ -110,7 +110,7 @@ async fn a_forged_x_client_is_never_trusted_later() {
             >= 3.0
     })
     .await;
-    // What a worker's own login publishes is believed, but for what it only passed on.
+    // The claims of a worker's own login are trusted, except those that it only passed on.
     assert!(worker.stop().await.success());
     let mut rung = env.mailbox(&env.name("work")).await;
     let passed_on = rung.answer(&forged).await;

@@ -33,7 +33,7 @@ pub struct Writers {
     cumulative: Vec<Writer>,
 }
 
-/// What one process has: settings, and a pool of its own.
+/// The settings and the pool of one process.
 #[derive(Clone)]
 struct Writer {
     settings: Arc<Settings>,
@@ -87,7 +87,7 @@ impl Writers {
         self.runtime.block_on(self.env.teardown());
     }
 
-    /// Runs a case in an empty ledger, and compares what came of it with the model.
+    /// Runs a case in an empty ledger, and compares the results with the model.
     pub fn run(&self, case: &Case) -> AuditResult {
         self.runtime.block_on(async {
             self.env
@@ -254,7 +254,7 @@ fn batches(
     queues.into_iter().map(cut).collect()
 }
 
-/// Decides the batches one after another; what is to be tried again comes as one more batch.
+/// Decides the batches one after another. Requests to retry form one more batch.
 async fn work(
     writer: Writer,
     batches: Vec<Vec<Delivery>>,

@@ -1,4 +1,4 @@
-//! A message to the request exchange is a request whatever its routing key.
+//! A message to the request exchange is a request with any routing key.
 
 use lapin::ExchangeKind;
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};

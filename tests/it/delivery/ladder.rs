@@ -155,7 +155,7 @@ async fn the_client_is_kept_on_the_ladder_and_in_replays() {
         "the stored outcome"
     );
 
-    // Forged by somebody else, it is not believed.
+    // The same header from another login is not trusted.
     let forged = ours.clone().header("x-client", text(""));
     publisher.publish(forged.clone()).await;
     let answer = events.answer(&forged).await;
@@ -227,7 +227,7 @@ async fn a_failing_request_is_dead_lettered_alone() {
     env.start_worker().await.stop().await;
     let (mut events, mut dead) = (env.events().await, env.dead_letters().await);
     let customer = env.customer().await;
-    // A rule of somebody else's on their table, that one usage breaks.
+    // A constraint of the table's owner, which one usage violates.
     let bad = env.usage(customer.account, 666).await;
     env.sql(
         "ALTER TABLE billing_transactions ADD CONSTRAINT test_rule CHECK (type <> 'credit' OR \

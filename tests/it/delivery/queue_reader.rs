@@ -27,7 +27,7 @@ async fn counted() -> (TestEnv, QueueReader) {
     (env, browse)
 }
 
-/// What is left to be read.
+/// The bodies of the remaining messages.
 async fn bodies(browse: &mut QueueReader) -> Vec<String> {
     let reading = async {
         let mut bodies = Vec::new();

@@ -1,4 +1,4 @@
-//! Redelivered messages: they are tried in small parts, and a delivery is counted only where a
+//! Redelivered messages: they are tried in small parts, and a delivery is counted only if a
 //! process crashed.
 
 use crate::support::*;
@@ -37,7 +37,7 @@ async fn requeued_messages_are_answered_any_number_of_times() {
 async fn first_deliveries_are_not_in_the_crash_journal() {
     let (mut env, mut worker) = TestEnv::with_worker().await;
     assert!(worker.stop().await.success());
-    // No row can be added, so that what notes anything fails.
+    // No row can be added, so that every statement that records an attempt fails.
     let refuse = "ALTER TABLE revertd.suspects ADD COLUMN missing integer NOT NULL";
     env.sql(refuse).await;
     env.set("DATABASE__MIGRATE_ON_START", "false");
@@ -79,7 +79,7 @@ impl HeldUp {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revertd' \
                        AND wait_event_type = 'Lock' AND datname = current_database()";
         eventually("its statement waits", async || {
-            // Within a transaction, what was seen once is seen again.
+            // Within a transaction, PostgreSQL repeats the statistics that it returned before.
             env.sql("SELECT pg_stat_clear_snapshot()").await;
             env.count(waiting).await > 0
         })
@@ -91,7 +91,7 @@ impl HeldUp {
         }
     }
 
-    /// What becomes of the message once the lock is gone.
+    /// The outcome of the message once the lock is gone.
     async fn verdict(mut self) -> String {
         self.env.sql("COMMIT").await;
         if self.worker.has_ended() {

@@ -235,7 +235,7 @@ async fn a_request_is_acknowledged_after_the_confirm() {
     env.drained().await;
     assert!(next.stop().await.success());
     assert_eq!(env.depth(&env.name("work")).await, 0);
-    // And whatever is told twice is told in the same words.
+    // Repeated events are identical.
     while env.depth(&env.name("replies")).await > 0 || events.has_waiting() {
         let again = events.next().await;
         let correlation = again

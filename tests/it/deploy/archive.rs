@@ -73,7 +73,7 @@ async fn an_archived_outcome_leaves_a_usage_that_is_refused() {
         }
         usages.push((name, usage, request));
     }
-    // A refusal as old as the rest, and somebody who removed entries and not the usage.
+    // A refusal as old as the rest, and a usage whose reverting entries were removed.
     let [(_, part, _), _, _, (_, removed, _), _] = &usages[..] else {
         panic!("five usages")
     };

@@ -1,4 +1,4 @@
-//! What a host without a cluster is given: units, sample configurations, and the compose stack's
+//! The files for a host without a cluster: units, sample configurations, and the compose stack's
 //! logins.
 
 use std::collections::BTreeSet;

@@ -57,7 +57,7 @@ fn every_documented_variable_and_key_exists() {
         }
         for found in dotted.captures_iter(&text) {
             let key = format!("{}.{}", &found[1], &found[2]);
-            // Other things have dots too: only what begins with the name of a section can be a key.
+            // Other names have dots too: a key begins with the name of a section.
             let may_be_key = sections.contains(&found[1]) && !is_other(&key);
             assert!(!may_be_key || keys.contains(&key), "{file}: {key}");
         }
@@ -89,8 +89,8 @@ fn is_other(name: &str) -> bool {
     .any(|ending| name.ends_with(ending))
 }
 
-/// What is written as code: spans between backticks, and the lines of fenced blocks, continued ones
-/// joined.
+/// The code of a page: spans between backticks, and the lines of fenced blocks, with continued
+/// lines joined.
 fn code(page: &str) -> Vec<String> {
     let mut found = Vec::new();
     let span = Regex::new("`([^`]+)`").expect("an expression");
@@ -145,7 +145,7 @@ fn command_lines(code: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// What is wrong with a command line, if anything.
+/// The error of a command line, if it has one.
 fn complaint(words: &[String]) -> Option<String> {
     let root = definition();
     let (mut command, mut way) = (&root, Vec::new());

@@ -9,8 +9,8 @@ use crate::support::{TestEnv, program};
 
 const PAGE: &str = "docs/setup/deployment.md";
 
-/// An editor that does what an administrator does: it puts in the addresses of the servers. The
-/// password files are below the folder, too.
+/// An editor that acts as an administrator: it inserts the addresses of the servers, and moves the
+/// password files below the folder.
 fn editor(env: &TestEnv, folder: &str) -> String {
     let servers = &env.servers;
     let own = |url: &str, database: Option<&str>| {

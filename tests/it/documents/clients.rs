@@ -1,5 +1,5 @@
-//! The sessions of docs/clients: the events that they print, and the call over HTTP. The programs
-//! themselves are run by `make test-contract`, which installs what they need.
+//! The sessions of docs/clients: the events that they print, and the call over HTTP. `make
+//! test-contract` runs the programs themselves, and installs the packages that they need.
 
 use regex::Regex;
 use serde_json::{Value, json};

@@ -12,8 +12,8 @@ fn operation() -> &'static Value {
     openapi().at("/paths/~1v1beta1~1organizations~1billing~1usages~1revert/post")
 }
 
-/// An answer that the document shows: its name, its status, its body, and what is asked, if that
-/// can be told.
+/// An answer that the document shows: its name, its status, its body, and the request, if the
+/// document has it.
 struct Example {
     name: String,
     status: u16,

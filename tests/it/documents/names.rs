@@ -89,7 +89,7 @@ fn documented_names_are_the_configured_defaults() {
     );
 }
 
-/// The broker refuses what is declared again otherwise than it was.
+/// The broker refuses a second declaration with other arguments.
 #[tokio::test]
 async fn the_topology_is_declared_as_asyncapi_yaml_says() {
     let settings = [("RETRY__DELAYS", "1s,5s,30s,2m,10m")];

@@ -1,5 +1,5 @@
 //! The sessions of docs/setup/quick-start.md, docs/clients/shell.md and
-//! docs/topics/authorization.md: each command prints what stands below it.
+//! docs/topics/authorization.md: each command prints the output below it.
 
 use regex::Regex;
 use tokio_postgres::SimpleQueryMessage;
@@ -7,7 +7,7 @@ use tokio_postgres::SimpleQueryMessage;
 use crate::support::sessions::{self, Block, PSQL, Shell};
 use crate::support::*;
 
-/// A text without times and ids of events, which depend on when and by whom it was asked.
+/// A text without times and ids of events, which differ between runs and clients.
 pub fn foreseen(text: &str) -> String {
     let time = Regex::new(r"\d{4}-\d\d-\d\dT[0-9:.]+Z").expect("an expression");
     let id = Regex::new(r#""id": ?"[0-9a-f-]+""#).expect("an expression");
@@ -15,7 +15,7 @@ pub fn foreseen(text: &str) -> String {
     id.replace_all(&timeless, "").into_owned()
 }
 
-/// The commands of a page from a heading on, each with what is printed below it.
+/// The commands of a page from a heading on, each with the output below it.
 fn session(page: &str, heading: &str) -> Vec<(String, Option<String>)> {
     let (_, part) = page.split_once(heading).expect("the heading");
     let mut steps: Vec<(String, Option<String>)> = Vec::new();
@@ -38,7 +38,7 @@ fn shell(env: &TestEnv, database: &str) -> Shell {
     shell.variable("REVERTD_DATABASE__URL", database)
 }
 
-/// What a command prints; `psql` hands its statements to the test instead.
+/// The output of a command; `psql` passes its statements to the test instead.
 fn printed(shell: &Shell, command: &str) -> String {
     let output = shell.run(command);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -110,7 +110,7 @@ async fn the_shells_session_goes_as_it_is_printed() {
     let steps = [vec![start], session(&page, "# Shell")].concat();
     assert_eq!(steps.len(), 2, "{steps:#?}");
     for (command, expected) in steps {
-        // `submit` ends with 1 where a request is refused.
+        // `submit` ends with 1 if a request is refused.
         let output = shell.run(&format!("set +e\n{command}"));
         let told = String::from_utf8_lossy(&output.stdout);
         assert_eq!(foreseen(&told), foreseen(&expected.expect("an output")));

@@ -1,5 +1,5 @@
-//! The schemas of asyncapi.yaml: as strict as the decoder, and strict enough to notice what is not
-//! as documented.
+//! The schemas of asyncapi.yaml: as strict as the decoder, and strict enough to notice undocumented
+//! messages.
 
 use revertd::domain::request::decode;
 use serde_json::{Value, json};

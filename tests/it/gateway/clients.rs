@@ -147,7 +147,7 @@ async fn a_forged_reply_is_dropped() {
                 .bytes(),
         )
         .await;
-    // Whoever could read the request knows the queue; a client knows the key that it sent.
+    // A reader of the request knows the queue; a client knows the key that it sent.
     let request = env.peek(&env.name("work")).await;
     let queue = request.properties.reply_to().clone().expect("it has one");
     let told = request.properties.message_id().clone().expect("it has one");

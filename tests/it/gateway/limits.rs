@@ -35,7 +35,7 @@ async fn requests_above_max_in_flight_are_refused() {
         assert_eq!(response.verdict(), (status, reason.into()));
         assert_eq!(response.header("retry-after"), Some("1"));
     }
-    // Strangers are told nothing of it.
+    // The answer to a stranger does not reveal it.
     assert_eq!(
         gateway
             .send_from(address(5), &request.clone().by(("publisher", "wrong")))

@@ -9,7 +9,7 @@ use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 use regex::Regex;
 
-/// How long somebody guesses, and how many guesses of an id may reach the broker meanwhile: four at
+/// Duration of the guessing, and the guesses of an id that may reach the broker meanwhile: four at
 /// once, and two after waits of one and two seconds.
 const GUESSING: Duration = Duration::from_secs(3);
 const MOST: u32 = 6;

@@ -36,7 +36,7 @@ async fn without_a_work_queue_it_is_503_with_a_remedy() {
     let usage = env.usage(customer.account, 20).await;
     let mut gateway = env.start_gateway().await;
     let request = HttpRequest::revert(customer.account, usage, 5).key("job-1");
-    // No exchange at all, which closes the channel; all who share it are told.
+    // Without the exchange the channel closes, and every request on it gets an answer.
     let (one, two, three) = tokio::join!(
         gateway.send(&request),
         gateway.send(&request),
@@ -289,7 +289,7 @@ async fn a_permanent_error_ends_the_start() {
     assert_eq!(gateway.ended().await.code(), Some(1));
     let said = gateway.log();
     assert!(
-        said.contains(&address) && said.contains("change gateway.listen"),
+        said.contains(&address) && said.contains("set gateway.listen to"),
         "{said}"
     );
     env.set("GATEWAY__LISTEN", "127.0.0.1:0");

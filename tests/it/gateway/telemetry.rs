@@ -29,7 +29,7 @@ async fn responses_are_timed_and_readiness_needs_replies() {
         assert_eq!(page.count(count, &labels), 1, "{}", page.text);
     }
     assert_eq!(page.count("http_server_active_requests", &[]), 0);
-    // Without the broker it can answer nobody.
+    // Without the broker it can answer no request.
     proxy.refuse(true);
     proxy.end(Ending::Reset);
     telemetry.not_ready("the broker: ").await;

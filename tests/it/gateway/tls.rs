@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 use crate::support::http::*;
 use crate::support::*;
 
-/// A certificate for localhost and its key, configured; and what trusts it.
+/// A certificate for localhost and its key, configured, and a client that trusts it.
 struct Certified {
     _files: tempfile::TempDir,
     trust: RootCertStore,

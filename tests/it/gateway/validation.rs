@@ -66,7 +66,7 @@ async fn a_wrong_path_method_or_media_type_is_refused() {
     let mut connection = gateway.connect().await;
     connection.write(&to("HEAD", PATH).bytes()).await;
     assert_eq!(connection.reply_without_body().await.status, 405);
-    // A body whose length nobody said is bounded all the same.
+    // A body without a declared length is bounded as well.
     let head = format!(
         "POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Type: application/json\r\n\
          Transfer-Encoding: chunked\r\n\r\n",
@@ -145,7 +145,7 @@ async fn every_violation_is_listed_and_nothing_published() {
     assert_eq!(not_utf_8.verdict(), (400, "MALFORMED_REQUEST".into()));
     assert_eq!(env.depth(&env.name("dead")).await, 0);
     assert_eq!(env.depth(&env.name("replies")).await, 0);
-    // A field that nobody knows is ignored, however deep; the worker copes as well.
+    // An unknown field is ignored at any depth, by the worker as well.
     let ignored = sound("5", &format!(r#","x":{deep}"#));
     let response = gateway.send(&HttpRequest::post(ignored)).await;
     assert_eq!(

@@ -157,7 +157,7 @@ async fn config_prints_effective_values_without_passwords() {
     let (_, stdout, _) = run(&env, &["config", "--output", "json"]);
     let parsed: Value = serde_json::from_str(&stdout).expect("JSON");
     assert_eq!(parsed["worker"]["batch_max"], 17);
-    // What it prints is a configuration.
+    // Its output is a valid configuration.
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), run(&env, &["config"]).1).expect("written");
     let path = file.path().to_str().expect("UTF-8");

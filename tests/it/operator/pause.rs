@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// What a worker logs once it has nothing in hand any more.
+/// The log line of a worker that has no message in flight any more.
 const PAUSED: &str = "paused: by an operator";
 
 fn run(env: &TestEnv, arguments: &[&str]) -> (i32, String, String) {
@@ -154,7 +154,7 @@ async fn a_database_outage_does_not_end_a_pause() {
     admin.batch_execute(&connected).await.expect("told to go");
     worker.logged("still paused; cannot read").await;
     allow(true).await;
-    // A worker that took it for resumed would take the request: it is there until somebody says so.
+    // A worker that considered the fleet resumed would take the request. It stays until the resume.
     let mut second = env.spawn_worker();
     second.logged(PAUSED).await;
     assert_eq!(env.depth(&env.name("work")).await, 1);

@@ -17,7 +17,7 @@ mod letters;
 pub mod page;
 mod topics;
 
-/// The rights of a role in the database, a statement each: what the block of the page grants.
+/// The grants of a role in the database, as the block of the page has them, a statement each.
 pub fn documented(role: &str) -> Vec<String> {
     page::Run::of(role).grants
 }
@@ -48,7 +48,7 @@ impl Role {
         }
     }
 
-    /// One with what the worker is documented to need.
+    /// A role with the documented privileges of the worker.
     pub async fn worker(env: &TestEnv) -> Self {
         let role = Self::new(env, "worker", &env.database).await;
         for statement in documented("worker") {
@@ -238,7 +238,7 @@ async fn is_forbidden(db: &tokio_postgres::Client, statement: &str) -> bool {
     done.is_err_and(|error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE))
 }
 
-/// A virtual host of its own, where every name is the default one, with the documented logins.
+/// A virtual host of its own, with default names and the documented logins.
 pub struct Host {
     instance: String,
     name: String,
@@ -275,7 +275,7 @@ impl Host {
         format!("{}-{login}", self.name)
     }
 
-    /// Does what those commands of `rabbitmqctl` would do, as the stand-in records them.
+    /// Carries out the commands of `rabbitmqctl` that the stand-in recorded.
     pub fn import(&mut self, record: &str) {
         let (mut users, mut permissions) = (Vec::new(), Vec::new());
         for command in record.lines() {

@@ -63,7 +63,7 @@ async fn everything(env: &TestEnv, events: &mut Mailbox) -> BTreeMap<String, Mes
         let event = events.answer(&request).await;
         by_id.insert(id(&event), event);
     }
-    // Nothing is stored of what is refused before it is admitted.
+    // Refusals of rows 1 to 5 are not stored.
     let stranger = Request::revert(Uuid::new_v4(), usages[3], 1);
     env.publish(&stranger).await;
     assert_eq!(
@@ -77,7 +77,7 @@ fn id(event: &Message) -> String {
     event.json()["id"].as_str().expect("text").to_owned()
 }
 
-/// What was published, in its order, once the program is done.
+/// The published events in their order, once the program is done.
 async fn receive_events(env: &TestEnv, events: &mut Mailbox, count: usize) -> Vec<Message> {
     let letters = events.take(count).await;
     assert_eq!(env.depth(&env.name("replies")).await, 0);
@@ -112,7 +112,7 @@ async fn every_stored_event_is_republished_byte_for_byte() {
             String::from_utf8_lossy(&first.body)
         );
         assert_eq!(event.routing_key, first.routing_key);
-        // What the request's own correlation id was is not stored: its message id stands for it.
+        // The request's correlation id is not stored: the message id replaces it.
         let id = event.json()["data"]["request_id"].as_str().map(Into::into);
         assert_eq!(*event.properties.correlation_id(), id);
         let without = |letter: &Message| letter.properties.clone().with_correlation_id("".into());
@@ -168,7 +168,7 @@ async fn republish_filters_and_requires_yes() {
     let (status, _, stderr) = republish(&env, &["--since", "soon"]);
     assert!(status == 2 && stderr.contains("--help"), "{stderr}");
 
-    // Nobody is there to hear it: it says so.
+    // No queue is bound, and the command says so.
     let queue = env.name("replies");
     let delete = lapin::options::QueueDeleteOptions::default();
     let deleted = env

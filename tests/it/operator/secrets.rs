@@ -1,11 +1,11 @@
-//! No process logs a secret or a body, whatever its log filter. `tests/support/no-secrets` searches
+//! No process logs a secret or a body, with any log filter. `tests/support/no-secrets` searches
 //! the output of all tests of a run; this test runs a worker that logs everything.
 
 use serde_json::json;
 
 use crate::support::*;
 
-/// Stands in bodies, as a name of an unknown field, a value, and what is no JSON.
+/// A text in bodies: as the name of an unknown field, as a value, and outside of JSON.
 const PAYLOAD: &str = "zq81-the-words-of-a-body";
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use lapin::types::FieldTable;
 
 use crate::support::*;
 
-/// Starts the worker, which must end by itself, and returns what it said.
+/// Starts the worker, which must end by itself, and returns its standard error.
 pub async fn refused(env: &TestEnv) -> String {
     let mut worker = env.spawn_worker();
     let status = worker.ended().await;

@@ -167,7 +167,7 @@ async fn status_finds_a_request_on_a_rung_and_dead_letters() {
         (&letter["client"], &letter["attempts"]),
         (&json!("render"), &json!(4))
     );
-    // What operators did is told, too.
+    // The interventions of operators are shown, too.
     let (code, _, stderr) =
         dead_letters(&env, &["discard", "dead", "--why", "it is moot", "--yes"]);
     assert_eq!(code, 0, "{stderr}");

@@ -90,7 +90,7 @@ impl Sound {
             )
     }
 
-    /// A copy of the database, with something done to it, and what `verify` says of that.
+    /// The result of `verify` on a copy of the database that a statement changed.
     async fn after(&self, copy: &str, sql: &str) -> (i32, Vec<Value>) {
         let url = with_database(&self.env.servers.database, copy);
         let db = connect_db(&url).await;

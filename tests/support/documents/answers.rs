@@ -1,4 +1,4 @@
-//! Whether an answer of the gateway is what openapi.yaml says.
+//! Checks answers of the gateway against openapi.yaml.
 
 use std::sync::LazyLock;
 
@@ -16,7 +16,7 @@ pub fn openapi() -> &'static Document {
     &OPENAPI
 }
 
-/// Checks an answer; `body` is none where the request was one that is answered without.
+/// Checks an answer. `body` is `None` if the request has an answer without a body.
 pub fn check(status: u16, headers: &[(String, String)], body: Option<&str>) {
     let complaints = complaints(status, headers, body);
     assert!(
@@ -25,7 +25,7 @@ pub fn check(status: u16, headers: &[(String, String)], body: Option<&str>) {
     );
 }
 
-/// What of an answer is not as openapi.yaml says.
+/// The differences of an answer from openapi.yaml.
 pub fn complaints(status: u16, headers: &[(String, String)], body: Option<&str>) -> Vec<String> {
     let of_http = body == Some("") && !headers.iter().any(|(name, _)| is(name, "content-type"));
     if status == 100 || of_http && [400, 431].contains(&status) {

@@ -87,7 +87,7 @@ async fn serve(mut client: TcpStream, connection: Arc<ProxiedConnection>, shared
         reset(client);
         return;
     };
-    // What is small must not wait for more: the test measures the worker, not this.
+    // Small packets are sent at once: the test measures the worker, not the proxy.
     let prompt = client.set_nodelay(true).and(server.set_nodelay(true));
     prompt.expect("a socket option");
     let ending = {
@@ -133,7 +133,7 @@ async fn serve(mut client: TcpStream, connection: Arc<ProxiedConnection>, shared
 }
 
 fn reset(socket: TcpStream) {
-    // Where the peer closed it first, there is nothing left to reset.
+    // If the peer closed it first, there is nothing left to reset.
     let _ = socket.set_zero_linger();
     drop(socket);
 }
@@ -152,7 +152,7 @@ struct Carry<'a> {
 }
 
 impl Carry<'_> {
-    /// Carries bytes until their sender ends or nobody takes them; then passes the end on.
+    /// Carries bytes until the sender ends or the receiver is gone; then passes the end on.
     async fn run(self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) {
         let (pieces, mut coming) = mpsc::channel(PIECES);
         let reading = async move {
@@ -223,7 +223,7 @@ impl Carry<'_> {
         let mut left = bytes;
         while let Some(rate) = self.way().bytes_per_second.filter(|_| !left.is_empty()) {
             let step = (f64::from(rate) * SLOW_STEP.as_secs_f64()).max(1.0);
-            // The rate is far below what a float could not hold.
+            // The rate is small enough for a float.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             let (now, later) = left.split_at(left.len().min(step as usize));
             sleep(SLOW_STEP).await;

@@ -9,10 +9,10 @@ pub enum Direction {
     ToClient,
 }
 
-/// What becomes of the bytes that go one way.
+/// The conditions of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Way {
-    /// Nothing passes, not even the end of the connection; what comes is held until the silence
+    /// Nothing passes, not even the end of the connection. The bytes are held until the silence
     /// ends.
     pub silent: bool,
     /// Each piece arrives so much later, in its order.
@@ -20,7 +20,7 @@ pub struct Way {
     pub bytes_per_second: Option<u32>,
 }
 
-/// What becomes of the bytes of a connection. By default they pass.
+/// The conditions of a connection. By default its bytes pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions {
     pub to_server: Way,

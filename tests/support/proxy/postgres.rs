@@ -12,7 +12,7 @@ use super::{Direction, Ending, Losses, Shared, lock};
 /// for each column of a request.
 const PARAMETERS_OF_APPLY: u16 = 12;
 
-/// What the proxy does with a piece that it read.
+/// The action of the proxy for a piece that it read.
 pub enum PieceAction {
     Pass,
     Lose,
@@ -141,7 +141,7 @@ struct Messages {
 }
 
 impl Messages {
-    /// The next whole message: its type and what follows its length.
+    /// The next whole message: its type, and its content after the length.
     fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         let head = usize::from(self.typed);
         let length = self.bytes.get(head..head + 4)?;

@@ -24,9 +24,9 @@ impl RawMessage {
         windows.any(|window| window == bytes)
     }
 
-    /// Headers, correlation id and message id, where they are there.
+    /// Headers, correlation id and message id, if they are set.
     fn values(&self) -> [Option<&[u8]>; 3] {
-        /// How long what precedes a value is, in bytes, and the value.
+        /// The bytes before a value, and the bytes of the value.
         type Width = fn(&[u8]) -> (usize, usize);
         let short: Width = |bytes| (1, usize::from(bytes[0]));
         let octet: Width = |_| (0, 1);

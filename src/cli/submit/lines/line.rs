@@ -1,4 +1,4 @@
-//! One line of a file, and the request that it is.
+//! One line of a file, parsed as a request.
 
 use std::io;
 
@@ -10,16 +10,16 @@ use crate::domain::request::{Envelope, Fields, RevertRequest, Undecodable, decod
 /// A request of a file.
 #[derive(Clone, Debug)]
 pub struct RequestLine {
-    /// From 1; a header counts.
+    /// Number from 1; a header counts.
     pub number: u64,
-    /// The request's id: the one that stands there, or one made of the batch and what is asked.
+    /// The request's id: the line's own, or one made of the batch and the content.
     pub message_id: String,
-    /// Whether it stands there.
+    /// Whether the line has an id of its own.
     pub has_own_id: bool,
     pub fields: Fields,
 }
 
-/// A line that is no request, and why.
+/// An invalid line, and the error.
 pub struct LineError {
     pub number: u64,
     pub why: String,
@@ -48,14 +48,14 @@ pub fn read(
         }
     };
     let Ok(message_id) = text_member(&text, ["message_id", "messageId"]) else {
-        return failed("message_id must be a text, and be given once, in one spelling".into());
+        return failed("message_id must be a string, given once and in one spelling".into());
     };
     let message_id = message_id.filter(|id| !id.is_empty());
     if message_id
         .as_ref()
         .is_some_and(|id| id.len() > 255 || id.contains('\0'))
     {
-        return failed("message_id must have at most 255 bytes, none of them 0".into());
+        return failed("message_id must have at most 255 bytes, and no zero byte".into());
     }
     Ok(RequestLine {
         number,
@@ -70,7 +70,7 @@ fn content(fields: &Fields) -> Uuid {
 }
 
 impl RequestLine {
-    /// The digest of what is asked: the same for the same, however it is spelled.
+    /// The digest of the content, which is the same in every spelling.
     pub fn content(&self) -> Uuid {
         content(&self.fields)
     }

@@ -55,7 +55,7 @@ pub fn lines(
     let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {
-            bail!("{path} has two columns named {}; leave one", visible(name));
+            bail!("{path} has two columns named {}; remove one", visible(name));
         }
     }
     // An empty file has no header, and is no error.
@@ -108,7 +108,7 @@ fn line(
 ) -> Result<RequestLine, LineError> {
     if record.len() != names.len() {
         let why = format!(
-            "has {} columns, and the header {}",
+            "has {} columns, but the header has {}",
             record.len(),
             names.len()
         );
@@ -123,8 +123,8 @@ fn unclosed(number: u64) -> io::Error {
     io::Error::new(
         ErrorKind::InvalidData,
         format!(
-            "line {number}: a field contains a line break; is its quotation mark not closed? \
-             Nothing was sent"
+            "line {number}: a field contains a line break, so a closing quotation mark may be \
+             missing; nothing was sent"
         ),
     )
 }
@@ -150,7 +150,10 @@ impl Read for Text {
         loop {
             let left = self.left.get();
             if left == 0 {
-                return Err(io::Error::new(ErrorKind::FileTooLarge, "a record too long"));
+                return Err(io::Error::new(
+                    ErrorKind::FileTooLarge,
+                    "the record is too long",
+                ));
             }
             let most = usize::try_from(left).unwrap_or(usize::MAX);
             let most = most.min(buffer.len());

@@ -1,4 +1,4 @@
-//! An object that is there.
+//! An existing object.
 
 use tokio_postgres::Row;
 
@@ -28,7 +28,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Whether it is what the migrations create, as far as both can be compared.
+    /// Whether it equals the object that the migrations create, as far as both can be compared.
     pub fn is_as(&self, expected: &Definition) -> bool {
         let form = expected
             .form

@@ -1,4 +1,4 @@
-//! Which org a client may name, and what a refusal reveals.
+//! The orgs that a client may name, and the facts that a refusal reveals.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -90,7 +90,7 @@ async fn a_grant_and_its_end_count_from_the_next_batch() {
         ask(&mut events, &client, &late).await.verdict(),
         "ORG_NOT_GRANTED"
     );
-    // What was decided is answered, whatever the grants are by now.
+    // A stored outcome is the answer, even without a grant.
     let replayed = ask(&mut events, &client, &request).await;
     assert_eq!(replayed.body, reverted.body);
     env.teardown().await;

@@ -96,7 +96,7 @@ async fn a_taken_entry_id_is_skipped() {
     for policy in ["once", "cumulative"] {
         let mut env = TestEnv::new().await;
         let (account, usage) = usage_of(&mut env, policy, 20).await;
-        // Whoever reports a usage chooses its id.
+        // The reporter of a usage chooses its id.
         let other_leg = |id: Uuid| {
             let text = id.to_string();
             Uuid::parse_str(&format!("{}8{}", &text[..14], &text[15..])).expect("a UUID")

@@ -57,7 +57,7 @@ pub async fn set_created_at(env: &TestEnv, id: Uuid, time: &str) {
     .await;
 }
 
-/// What `revertd verify` finds.
+/// The findings of `revertd verify`.
 pub fn verified(env: &TestEnv) -> Vec<String> {
     let output = env
         .command(&["verify", "--output", "json"])
@@ -68,7 +68,7 @@ pub fn verified(env: &TestEnv) -> Vec<String> {
     findings.map(str::to_owned).collect()
 }
 
-/// What customers were given back of a usage.
+/// The sum of the reverts of a usage on customers' accounts.
 pub async fn given_back(env: &TestEnv, usage: Uuid) -> i64 {
     let reverts = env.reverts(usage).await;
     let credits = reverts

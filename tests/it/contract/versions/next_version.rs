@@ -13,7 +13,7 @@ use crate::support::*;
 /// The refusal that only the later version knows.
 const REASON: &str = "USAGE_LOCKED";
 
-/// Its changes: a file, a text that stands in it once, and what replaces it.
+/// Its changes: a file, a text that occurs in it once, and the replacement.
 const CHANGES: [(&str, &str, &str); 7] = [
     // A package of its own, or cargo would put one program in the place of the other.
     (
@@ -64,7 +64,7 @@ const CHANGES: [(&str, &str, &str); 7] = [
     ),
 ];
 
-/// Builds the later version beside this one, from the same sources and crates; fast where neither
+/// Builds the later version beside this one, from the same sources and crates; fast if neither
 /// changed.
 fn build() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("later");
@@ -105,7 +105,7 @@ fn copy(path: &Path, folder: &Path) {
     );
 }
 
-/// Leaves what is there already as it is, so that cargo sees what changed.
+/// Does not touch a file that is up to date, so that cargo rebuilds only changed files.
 fn write(path: &Path, text: &str) {
     if fs::read_to_string(path).is_ok_and(|there| there == text) {
         return;
@@ -173,7 +173,7 @@ async fn both_builds_publish_outcomes_of_either() {
     let success = later_event(&env).await;
     assert_eq!(success.verdict(), "usage.reverted");
 
-    // Side by side, whoever of them gets it.
+    // Both versions run, and either may get the request.
     let mut other = later_worker(&env, &later).await;
     for _ in 0..20 {
         for (request, event) in [(&refused, &refusal), (&reverted, &success)] {

@@ -153,7 +153,7 @@ async fn a_narrow_terminal_and_a_closed_pipe_are_handled() {
     env.teardown().await;
 }
 
-/// The most memory that a command used, in KiB, and what it printed.
+/// The most memory that a command used, in KiB, and its output.
 fn measured(mut command: std::process::Command) -> (u64, Vec<u8>) {
     let mut child = command.stdout(Stdio::piped()).spawn().expect("runs");
     let status = format!("/proc/{}/status", child.id());

@@ -110,7 +110,7 @@ async fn a_replay_leaves_malformed_and_unreadable_ones() {
         ],
     );
     assert_eq!(done["replayed"], 1);
-    // Of what the broker wrote: an expiry is not passed on, nor why it died.
+    // Of the broker's own properties, the expiration and x-death are not passed on.
     for letter in env.mailbox(&env.name("work")).await.take(5).await {
         assert_eq!(*letter.properties.expiration(), None);
         assert_eq!(letter.header("x-death"), None);

@@ -76,7 +76,7 @@ async fn show_prints_the_dead_letter_and_the_ledger_state() {
             .is_some_and(|body| body.contains("orgId"))
     );
     assert_eq!(shown["known"]["outcomes"][0]["request_id"], "before");
-    // What can't be read is shown as far as it can.
+    // An unreadable letter is shown as far as it can be read.
     let (status, stdout, stderr) = dead_letters(&env, &["show", "\u{fffd}\u{fffd}"]);
     assert_eq!(status, 0, "{stderr}");
     assert!(

@@ -55,7 +55,7 @@ async fn dead_letters_arriving_during_a_replay_stay() {
 #[tokio::test]
 async fn an_interrupt_ends_a_replay_after_its_window() {
     let full = std::fs::File::options().write(true).open("/dev/full");
-    // Also where nobody can be told of it.
+    // Also if standard error cannot be written.
     for stderr in [Stdio::piped(), full.expect("opens").into()] {
         interrupted(stderr).await;
     }

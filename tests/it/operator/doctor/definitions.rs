@@ -5,7 +5,7 @@ use super::report::doctor;
 use crate::operator::startup::refused;
 use crate::support::*;
 
-/// What is planted, and what is said of it.
+/// The changes, and the findings about them.
 const PLANTS: [(&str, &str, &str); 16] = [
     (
         "DROP INDEX revertd.outcomes_revert_no;
@@ -151,7 +151,7 @@ async fn a_worker_does_not_start_with_a_changed_guard() {
         env.sql(plant).await;
         let log = refused(&env).await;
         assert!(
-            log.contains("not fit for money") && log.contains(said),
+            log.contains("does not protect the ledger") && log.contains(said),
             "{said}: {log}"
         );
         env.teardown().await;

@@ -63,7 +63,7 @@ async fn the_management_api_is_read_for_policies_and_limits() {
         "rabbitmqctl eval",
     );
 
-    // Who asks may not, is nobody, or asks where nobody answers: nothing of that is an error.
+    // A login without permission, an unknown login or a closed port is not an error.
     let publisher = env.servers.publisher.clone().expect("it has one");
     let login = url::Url::parse(&publisher).expect("a URL");
     let (user, password) = (login.username(), login.password().expect("it has one"));
@@ -79,7 +79,7 @@ async fn the_management_api_is_read_for_policies_and_limits() {
         report.says("amqp-management", "skipped", "management API", remedy);
     }
 
-    // A policy takes away what the queue was declared with.
+    // A policy overrides the arguments of the queue.
     let work = env.name("work");
     let pattern = format!("^{}$", work.replace('.', "\\."));
     let policy = r#"{"delivery-limit": 3, "message-ttl": 60000}"#;
@@ -128,7 +128,7 @@ async fn alternate(managed: &Managed, env: &TestEnv) {
     let mut worker = env.start_worker().await;
     worker.stop().await;
     assert!(worker.log().contains("confirmed and dropped"));
-    // As a shell reads it: what is quoted is a word.
+    // Split as a shell does: a quoted text is a word.
     let remedies = report.remedies("error");
     let command = remedies[0].strip_prefix("rabbitmqctl ");
     let command = command.expect("a command");
@@ -259,7 +259,7 @@ async fn alarm(managed: &Managed, env: &TestEnv) {
     .await;
 }
 
-/// Nobody listens to the events, and a queue of somebody's own drops what the worker rejects.
+/// No queue is bound for the events, and a foreign queue drops the messages that workers reject.
 async fn alone(env: &mut TestEnv) {
     let work = env.name("work");
     let binding = env.channel.exchange_bind(

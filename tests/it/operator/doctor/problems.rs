@@ -56,7 +56,7 @@ async fn a_sound_setup_has_no_errors() {
         "amqp.management_url",
         "rabbitmq-plugins enable",
     );
-    // The default of RabbitMQ 3 is 128 MiB; what is configured no broker tells.
+    // The default of RabbitMQ 3 is 128 MiB. No broker reports the configured value.
     let has_large_messages = report.has("amqp-message-size", "skipped");
     assert_ne!(has_large_messages, report.has("amqp-message-size", "ok"));
     if has_large_messages {
@@ -67,7 +67,7 @@ async fn a_sound_setup_has_no_errors() {
             "set max_message_size",
         );
     }
-    // It changed nothing: whoever looks again finds the same.
+    // It changed nothing: a second run finds the same.
     assert_eq!(doctor(&env, &[]).ids(), report.ids());
     let all = format!("all {} constraints", created(&env).await);
     report.says("database-objects", "ok", &all, "");
@@ -107,7 +107,7 @@ const TROUBLES: &str = "ALTER TABLE revertd.outcomes DROP CONSTRAINT outcomes_am
              INSERT INTO revertd.control (paused, why, changed_by) VALUES (true, 'a flood', \
              'somebody')";
 
-/// What is found then.
+/// The findings then.
 const FOUND: [(&str, &str, &str, &str); 13] = [
     (
         "database-objects",
@@ -173,7 +173,7 @@ const FOUND: [(&str, &str, &str, &str); 13] = [
     (
         "authorization",
         "warning",
-        "no client has one",
+        "no client has a grant",
         "revertd grants add",
     ),
     (
@@ -244,7 +244,7 @@ async fn a_worker_does_not_start_without_its_constraints() {
         env.sql(plant).await;
         let log = refused(&env).await;
         assert!(
-            log.contains("not fit for money") && log.contains(said),
+            log.contains("does not protect the ledger") && log.contains(said),
             "{log}"
         );
         env.teardown().await;

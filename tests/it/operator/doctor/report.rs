@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// What a check says of itself.
+/// A check as JSON.
 type Check = Value;
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Report {
         self.checks().iter().any(is)
     }
 
-    /// What to do about what is so, in its order.
+    /// The remedies of the checks with this status, in their order.
     pub fn remedies(&self, status: &str) -> Vec<&str> {
         let of = self
             .checks()

@@ -1,4 +1,4 @@
-//! Who looks after dead letters: what that takes, and that what was noted stays as it was noted.
+//! The permissions for work on dead letters, and the record of interventions, which never changes.
 
 use super::*;
 
@@ -50,7 +50,7 @@ async fn only_the_workers_login_replays_dead_letters() {
         let (status, _, said) = refused;
         assert!(status == Some(1) && said.contains("GRANT "), "{said}");
     }
-    // What can be seen is told, and the rest is said not to be.
+    // The readable part is shown, and the command names the parts that it may not read.
     let (status, told, said) = letters(&clerk, &["status", "--request", "rubbish"]);
     assert!(
         status == Some(0)
@@ -75,7 +75,7 @@ async fn only_the_workers_login_replays_dead_letters() {
             && told.contains("only source of the client's name"),
         "{told}{said}"
     );
-    // Whoever reads it, it is that client's letter, with the same id.
+    // For every reader it is that client's letter, with the same id.
     let list = [
         "dead-letters",
         "list",
@@ -89,7 +89,7 @@ async fn only_the_workers_login_replays_dead_letters() {
         serde_json::from_str::<serde_json::Value>(line).expect("a letter")["id"].clone()
     };
     assert_eq!(id(&seen), id(&by_worker));
-    // A login that may not read the queue is told what it lacks.
+    // The error names the permission that a login lacks.
     let (status, _, said) = letters(&submitter, &["dead-letters", "list"]);
     assert!(
         status == Some(1) && said.contains("denied a permission while reading"),

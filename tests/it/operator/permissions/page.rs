@@ -1,4 +1,4 @@
-//! The blocks of docs/setup/permissions.md that create logins: what they do when they are run.
+//! Runs the blocks of docs/setup/permissions.md that create logins.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ const ROLES: [(&str, bool, bool); 11] = [
 /// A password that is none of the easy ones.
 const PASSWORD: &str = "p/+ %:@\u{e9}";
 
-/// What one block did.
+/// The effects of one block.
 pub struct Run {
     /// Statements before the grants.
     created: Vec<String>,
@@ -60,7 +60,7 @@ impl Run {
     }
 }
 
-/// What each set of config/grants/rabbitmq.sh lets a login configure, write and read.
+/// The permissions to configure, write and read that each role of config/grants/rabbitmq.sh has.
 pub fn sets() -> BTreeMap<String, [String; 3]> {
     let script = sessions::read("config/grants/rabbitmq.sh");
     let label = regex::Regex::new(r"(?m)^  ([a-z-]+)\)").expect("an expression");

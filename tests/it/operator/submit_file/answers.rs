@@ -74,7 +74,7 @@ async fn each_line_is_answered_and_again_the_same() {
         302
     );
 
-    // What failed can be sent again: once the cause is gone, under another batch.
+    // Failed lines can be sent again under another batch, once the cause is gone.
     let late = kept[0]["usage_id"]
         .as_str()
         .expect("text")
@@ -146,7 +146,7 @@ async fn a_second_run_sends_the_remaining_requests() {
     );
     write(&file, &lines);
     assert!(worker.stop().await.success());
-    // Nobody answers: what was sent waits in the queue.
+    // No worker runs: the sent requests wait in the queue.
     let arguments = [
         "--timeout",
         "300ms",
@@ -162,7 +162,7 @@ async fn a_second_run_sends_the_remaining_requests() {
         (status, summary(&stdout)),
         (3, counts(&[("NO_ANSWER_IN_TIME", 10), ("NOT_SENT", 30)]))
     );
-    assert!(stderr.contains("is a worker running"), "{stderr}");
+    assert!(stderr.contains("check that a worker runs"), "{stderr}");
     let kept = objects(&std::fs::read_to_string(&failed).expect("written"));
     assert_eq!(kept.len(), 40);
     // They may be reverted yet: under another id they would be reverted twice.
@@ -170,7 +170,7 @@ async fn a_second_run_sends_the_remaining_requests() {
         assert_eq!(line["message_id"], line["failed"]["request_id"], "{line}");
     }
 
-    // Interrupted, it finishes what is on its way.
+    // After an interrupt it waits for the requests in flight.
     let mut worker = env.start_worker().await;
     let path = file.to_str().expect("UTF-8");
     let arguments = ["submit", "--file", path, "--rate", "10", "--output", "json"];

@@ -1,4 +1,4 @@
-//! What is checked before publishing, and what `--dry-run` predicts.
+//! The checks before publishing, and the predictions of `--dry-run`.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -31,7 +31,7 @@ async fn invalid_lines_are_reported_before_publishing() {
         "line 4: message_id must be",
         "line 5: usage_id must be a hyphenated UUID, as a string; amount must be from 1",
         "line 6: is longer than 65536 bytes",
-        "4 lines are no requests, and nothing was sent",
+        "4 lines are invalid, and nothing was sent",
     ] {
         assert!(stderr.contains(expected), "{stderr}");
     }
@@ -94,7 +94,7 @@ async fn a_dry_run_predicts_the_answers_and_changes_nothing() {
     let foreseen = objects(&stdout);
     let (status, stdout, _) = submit(&env, &file, &["--output", "json"]);
     assert_eq!((status, summary(&stdout)), (1, expected));
-    // But for their times, the events are those that were foreseen.
+    // Apart from their times, the events are the predicted ones.
     let mut came = objects(&stdout);
     came.pop();
     came.sort_by_key(|line| line["line"].as_u64());
@@ -118,7 +118,7 @@ async fn a_dry_run_predicts_the_answers_and_changes_nothing() {
         "all but what is not stored"
     );
 
-    // Where what an earlier line takes is out of sight, it says so.
+    // A line whose usage an earlier transaction would change says so.
     let (folder, mut lines) = reverts(&env, account, 101).await;
     lines.push(json!({"usage_id": lines[0]["usage_id"], "amount": 1, "billing_id": account}));
     let file = folder.path().join("more.ndjson");
@@ -129,7 +129,7 @@ async fn a_dry_run_predicts_the_answers_and_changes_nothing() {
         "{stdout}"
     );
     assert!(
-        stdout.contains("(if line 1 leaves the usage as it is)"),
+        stdout.contains("(if line 1 does not change the usage)"),
         "{stdout}"
     );
     assert!(
@@ -180,6 +180,6 @@ async fn an_id_may_have_255_bytes_and_pipes_are_refused() {
     );
     let (status, stdout, stderr) = submit(&env, Path::new("/dev/stdin"), &[]);
     assert_eq!((status, stdout.as_str()), (1, ""));
-    assert!(stderr.contains("no regular file"), "{stderr}");
+    assert!(stderr.contains("not a regular file"), "{stderr}");
     env.teardown().await;
 }

@@ -55,8 +55,7 @@ impl Table {
 async fn the_message_id_of_a_line_is_its_request_id() {
     let table = Table::new(1).await;
     let (usage, account) = (table.usages[0], table.account);
-    // What a cut emoji leaves behind, a number beyond every float, and more nesting than a parser
-    // follows.
+    // Half an emoji, a number beyond every float, and more nesting than a parser follows.
     let (open, close) = ("[".repeat(200), "]".repeat(200));
     for note in [
         r#""cut \ud83d""#.to_owned(),
@@ -80,7 +79,7 @@ async fn the_message_id_of_a_line_is_its_request_id() {
         let line = format!(r#"{{{id},"usage_id":"{usage}","amount":5,"billing_id":"{account}"}}"#);
         let (status, _, stderr) = submit(&table.env, &table.file("g.ndjson", &line), &[]);
         assert!(
-            status == 1 && stderr.contains("line 1: message_id must be a text"),
+            status == 1 && stderr.contains("line 1: message_id must be a string"),
             "{stderr}"
         );
     }
@@ -100,7 +99,7 @@ async fn one_id_for_two_requests_is_refused() {
     let (status, _, stderr) = submit(&table.env, &file, &[]);
     assert!(
         status == 1
-            && stderr.contains("line 2: has the id of line 1, and asks for something else")
+            && stderr.contains("line 2: has the id of line 1, and other content")
             && stderr.contains("nothing was sent"),
         "{stderr}"
     );
@@ -159,7 +158,7 @@ async fn a_malformed_csv_file_sends_nothing() {
     }
     let (status, stdout, stderr) = submit(&table.env, &table.file("h.csv", header), &[]);
     assert!(
-        status == 0 && stdout == "0 requests\n" && stderr.contains("has no requests"),
+        status == 0 && stdout == "0 requests\n" && stderr.contains("contains no requests"),
         "{stdout}{stderr}"
     );
     table.env.teardown().await;
@@ -217,7 +216,7 @@ async fn the_file_of_remaining_requests_is_all_or_nothing() {
         "{stderr}"
     );
     assert_eq!(objects(&kept()).len(), 60, "{stderr}");
-    // The file can't be written: how many were asked is told.
+    // The file can't be written. The number of sent requests is still printed.
     let (status, stdout, stderr) = submit(&table.env, &file, &["--failed", "/dev/full"]);
     assert!(
         status == 1 && stdout.contains("60 requests\n") && stderr.contains("No space left"),

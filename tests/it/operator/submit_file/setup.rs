@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::support::*;
 
-/// The status, what was told, and what was said on standard error.
+/// The exit status, standard output and standard error.
 pub fn submit(env: &TestEnv, file: &Path, arguments: &[&str]) -> (i32, String, String) {
     let path = file.to_str().expect("UTF-8");
     let all = [
@@ -28,7 +28,7 @@ pub fn objects(stdout: &str) -> Vec<Value> {
     stdout.lines().map(read).collect()
 }
 
-/// The counts at the end of what was told as objects.
+/// The counts at the end of the output as JSON.
 pub fn summary(stdout: &str) -> BTreeMap<String, u64> {
     let last = objects(stdout).pop().expect("a summary");
     serde_json::from_value(last["summary"].clone()).expect("counts")

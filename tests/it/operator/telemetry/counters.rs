@@ -1,4 +1,4 @@
-//! Counters, histograms and gauges, compared with what was sent.
+//! Counters, histograms and gauges, compared with the sent requests.
 
 use jiff::Timestamp;
 use lapin::options::QueueDeleteOptions;
@@ -96,7 +96,7 @@ async fn each_request_is_counted_once_by_its_result() {
     let publishes = page.count("messaging_client_operation_duration_seconds_count", &[]);
     assert_eq!((batches, publishes), (9, 9));
 
-    // An event that nobody is bound for, and a copy that may not be had.
+    // An event that is unroutable, and a copy that is not allowed.
     env.channel
         .queue_delete(
             env.name("replies").as_str().into(),

@@ -7,7 +7,7 @@ use crate::support::proxy::Ending;
 use crate::support::scrape::{LISTEN, Telemetry};
 use crate::support::*;
 
-/// Exit status and output of `revertd health` where `telemetry.listen` is `listen`.
+/// Exit status and output of `revertd health` with `telemetry.listen` set to `listen`.
 async fn health(env: &TestEnv, listen: &str, output: &str) -> (Option<i32>, String) {
     let mut command = env.command(&["health", "--output", output]);
     command.env("REVERTD_TELEMETRY__LISTEN", listen);
@@ -32,7 +32,7 @@ async fn health_is_0_while_the_process_is_ready() {
         assert_eq!(health(&env, at, "text").await, (Some(0), "ready\n".into()));
         let json = (Some(0), "{\"ready\":true}\n".into());
         assert_eq!(health(&env, at, "json").await, json);
-        // As in a container: the process was told to listen on every address.
+        // As in a container, the process listens on every address.
         let everywhere = at.replace("127.0.0.1", "0.0.0.0");
         assert_eq!(health(&env, &everywhere, "text").await.0, Some(0));
     }
@@ -64,9 +64,9 @@ async fn health_is_1_where_no_revertd_answers() {
         }
     });
     for (listen, why) in [
-        (other.as_str(), "no answer of revertd"),
+        (other.as_str(), "not an answer of revertd"),
         ("127.0.0.1:1", "no process serves telemetry on 127.0.0.1:1"),
-        ("127.0.0.1:0", "leaves its port to the system"),
+        ("127.0.0.1:0", "has port 0"),
     ] {
         let (status, stderr) = health(&env, listen, "text").await;
         assert_eq!(status, Some(1), "{stderr}");

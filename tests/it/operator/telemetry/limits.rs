@@ -15,7 +15,7 @@ async fn connect_from(address: SocketAddr, from: u8) -> TcpStream {
     socket.connect(address).await.expect("it listens")
 }
 
-/// Whatever it answers to these bytes, until it closes the connection.
+/// The answer to these bytes, until the server closes the connection.
 async fn answer(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = connect_from(address, 1).await;
     // It may close before all is written.

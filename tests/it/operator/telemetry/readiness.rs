@@ -20,7 +20,7 @@ async fn readiness_needs_a_consumer_and_a_database() {
     telemetry
         .shows("revertd_paused", &paused("database"), 1)
         .await;
-    // The broker is there all the while, though nobody needs it.
+    // The broker is available all the time, although the worker does not use it.
     let of_broker = [("server", "broker")];
     broker.refuse(false);
     telemetry
@@ -82,7 +82,7 @@ async fn a_stopping_worker_is_alive_but_not_ready() {
     let mut worker = env.start_worker().await;
     let telemetry = Telemetry::of(&mut worker).await;
     telemetry.ready().await;
-    // What a stop asks of the broker is not answered for a while.
+    // The broker does not answer the requests of a stop for a while.
     broker.set(Conditions::silent(&[Direction::ToClient]));
     worker.signal("TERM");
     telemetry.not_ready("stopping: ").await;
@@ -122,7 +122,7 @@ async fn requests_in_flight_and_their_age_are_shown() {
         page.count("messaging_process_duration_seconds_count", &unsettled),
         1
     );
-    // Nobody has it in hand, and it grows older all the same.
+    // The batch is in flight nowhere, and its age still grows.
     let age = async || {
         telemetry
             .metrics()
@@ -153,6 +153,6 @@ async fn a_taken_telemetry_port_stops_the_start() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let expected = format!("revertd: telemetry.listen: cannot listen on {address}: ");
     assert!(stderr.contains(&expected), "{stderr}");
-    assert!(stderr.contains("choose an address"), "{stderr}");
+    assert!(stderr.contains("set it to an address"), "{stderr}");
     env.teardown().await;
 }

@@ -103,7 +103,7 @@ async fn an_unsampled_request_has_no_span() {
     let again = events.answer(&sampled).await;
     assert_eq!(again.body, event.body);
     assert_ne!(again.text_header("traceparent"), sampled_header(&sampled));
-    // The end sends what is left.
+    // At its end the process sends the remaining spans.
     assert!(worker.stop().await.success());
     let spans = collector.spans();
     assert!(!spans.is_empty());

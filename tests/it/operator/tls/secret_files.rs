@@ -37,12 +37,12 @@ async fn a_restart_reads_new_passwords_from_files() {
     let mut worker = env.start_worker().await;
     let mut events = env.events().await;
     let mut requests = publish(&env, 20).await;
-    // The servers change while it works; what is connected stays so, and what waits is not lost.
+    // The passwords change while it works. Open connections stay open, and no request is lost.
     ctl(&["change_password", &user, "sesame%41 /@"]);
     env.sql(&format!("ALTER ROLE {role} PASSWORD 'sesame'"))
         .await;
     requests.extend(publish(&env, 20).await);
-    // Where it needs one more connection by now, what it has in hand goes back.
+    // If it needs another connection by now, its messages in flight are requeued.
     worker.stop().await;
     requests.extend(publish(&env, 20).await);
 

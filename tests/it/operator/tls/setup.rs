@@ -1,4 +1,4 @@
-//! Environments whose worker uses TLS, and what a test checks in them.
+//! Environments whose worker uses TLS, and their checks.
 
 use crate::support::tls::{Authority, Issued, amqps_url, ca_file};
 use crate::support::*;
@@ -29,7 +29,7 @@ pub fn database_url(env: &TestEnv) -> String {
     with_database(&env.servers.database, &env.database)
 }
 
-/// An environment whose worker speaks TLS to both servers, whose authority it is told.
+/// An environment whose worker uses TLS to both servers, and trusts their authority.
 pub async fn encrypted() -> TestEnv {
     let mut env = TestEnv::new().await;
     env.set("AMQP__URL", &amqps_url());

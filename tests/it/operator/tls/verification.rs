@@ -1,4 +1,4 @@
-//! Which server certificates are accepted, and what is sent without TLS.
+//! The server certificates that are accepted, and the bytes that are sent without TLS.
 
 use super::super::startup::refused;
 use super::setup::*;

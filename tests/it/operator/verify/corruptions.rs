@@ -1,6 +1,6 @@
 //! Statements that corrupt a sound ledger, each with the findings that `verify` must report.
 
-/// What is done to the ledger, and all that is found then.
+/// Changes of the ledger, each with all its findings.
 pub const CORRUPTIONS: &[(&str, &[&str])] = &[
     (
         "DELETE FROM billing_transactions WHERE id = (SELECT transaction_id FROM revertd.outcomes

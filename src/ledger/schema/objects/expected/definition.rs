@@ -1,26 +1,26 @@
-//! What an object is, and how its text is compared.
+//! Definitions of the schema's objects, and how their texts are compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use regex::Regex;
 
-/// What something is known by.
+/// The identity of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub kind: &'static str,
-    /// Empty of a function.
+    /// Empty for a function.
     pub table: String,
     pub name: String,
 }
 
-/// What it is. `None`: not compared.
+/// The definition of an object. A field that is `None` is not compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Definition {
     /// Whether money depends on it.
     pub guards: bool,
     pub form: Option<String>,
-    /// Columns that it is about; of a trigger the function.
+    /// The columns concerned; for a trigger, the function.
     pub columns: Option<BTreeSet<String>>,
     /// A function's body, or the condition of an index or a trigger, as [`plain`] makes it.
     pub text: Option<String>,
@@ -40,7 +40,7 @@ impl fmt::Display for Key {
 
 pub type All = BTreeMap<Key, Definition>;
 
-/// Adds something, in place of what had its name before.
+/// Adds an object. It replaces an earlier object of the same name.
 pub fn add(
     all: &mut All,
     kind: &'static str,
@@ -88,7 +88,7 @@ pub fn plain(kind: &str, text: &str) -> String {
 }
 
 impl Definition {
-    /// Whether a text is that which is expected; `%I` stands for any name.
+    /// Whether a text equals the expected one, in which `%I` stands for any name.
     pub fn reads(&self, kind: &str, text: &str) -> bool {
         let Some(expected) = self.text.as_deref() else {
             return true;
