@@ -192,7 +192,7 @@ async fn an_atomic_group_is_reverted_or_refused_whole() {
 
 #[tokio::test]
 async fn a_request_that_waits_for_its_usage_waits_alone() {
-    let (env, _worker) = TestEnv::with_worker().await;
+    let (env, _worker) = TestEnv::with_worker_set(&[("RETRY__DELAYS", "2s,100ms")]).await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let (usage, late) = (env.usage(customer.account, 20).await, Uuid::new_v4());
     let requests = [revert(late, 5), revert(usage, 5)];
@@ -213,7 +213,7 @@ async fn a_request_that_waits_for_its_usage_waits_alone() {
 
 #[tokio::test]
 async fn an_atomic_group_waits_as_a_whole() {
-    let (env, _worker) = TestEnv::with_worker().await;
+    let (env, _worker) = TestEnv::with_worker_set(&[("RETRY__DELAYS", "2s,100ms")]).await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let (usage, late) = (env.usage(customer.account, 20).await, Uuid::new_v4());
     let requests = [revert(usage, 5), revert(late, 5)];

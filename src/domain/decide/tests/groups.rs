@@ -111,7 +111,7 @@ fn a_request_that_waits_makes_its_group_wait() {
     }
     assert_eq!(said(&rulings[3]), "reverted 20");
     // A final refusal is not waited for.
-    asked[2] = grouped(1, [ask("c", 2, 21)]).remove(0);
+    asked[2] = grouped(1, [ask("x", 1, 1), ask("y", 1, 1), ask("c", 2, 21)]).remove(2);
     let group = "GROUP_REFUSED";
     let expected = [group, group, "AMOUNT_EXCEEDS_USAGE", "reverted 20"];
     assert_eq!(told(&asked, ONCE), expected);
