@@ -169,14 +169,6 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The event, if the message is one that answers a delivery.
-    pub(crate) fn event(&self) -> Option<&'a Event> {
-        match &self.properties {
-            Properties::Event(event, _) => Some(event),
-            Properties::PassedOn(..) | Properties::Made(_) => None,
-        }
-    }
-
     /// Whether it is an event whose outcome the database stores.
     #[must_use]
     pub fn is_event(&self) -> bool {
@@ -202,6 +194,12 @@ impl<'a> Message<'a> {
         } else {
             self.exchange
         }
+    }
+
+    /// Exchange and routing key, which determine its queues.
+    #[must_use]
+    pub fn route(&self) -> (&str, &str) {
+        (self.exchange, &self.routing_key)
     }
 
     /// The error if the broker does not accept it.

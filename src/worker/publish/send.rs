@@ -1,5 +1,6 @@
 //! Publishes messages on a worker's channel, and replaces the channel when that is needed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,9 @@ use tracing::error;
 use super::super::batch_recorder::BatchRecorder;
 use super::super::messages::{MessageRole, Outgoing};
 use super::super::shared::Shared;
-use crate::broker::{Broker, BrokerError, PublishResult, Publisher};
+use super::reroute::Rerouted;
+use crate::broker::{Broker, BrokerError, Probe, PublishResult, Publisher};
 use crate::common::backoff::Backoff;
-use crate::domain::event::Event;
 use crate::telemetry;
 
 /// The longest time for which a worker keeps a batch whose messages no queue takes. It is well
@@ -33,11 +34,12 @@ pub struct PublishHold {
     refusing: Option<telemetry::PublishRefusal>,
 }
 
-/// Messages that were published and are not confirmed.
+/// Messages that are not confirmed.
 #[derive(Default)]
 pub struct Unconfirmed<'a> {
-    refused: Vec<Outgoing<'a>>,
-    unanswered: Vec<Outgoing<'a>>,
+    pub refused: Vec<Outgoing<'a>>,
+    /// A queue did not answer. It may have them.
+    pub unanswered: Vec<Outgoing<'a>>,
     /// Not published, since earlier ones were not answered.
     unsent: Vec<Outgoing<'a>>,
 }
@@ -67,10 +69,22 @@ impl PublishHold {
 }
 
 impl<'a> Unconfirmed<'a> {
-    /// All of them.
-    pub fn all(self) -> impl Iterator<Item = Outgoing<'a>> {
+    pub fn all(&self) -> impl Iterator<Item = &Outgoing<'a>> {
+        let all = self.refused.iter().chain(&self.unanswered);
+        all.chain(&self.unsent)
+    }
+
+    pub fn first(&self) -> Option<&Outgoing<'a>> {
+        self.all().next()
+    }
+
+    pub fn count(&self) -> usize {
+        self.all().count()
+    }
+
+    pub fn into_all(self) -> Vec<Outgoing<'a>> {
         let all = self.refused.into_iter().chain(self.unanswered);
-        all.chain(self.unsent)
+        all.chain(self.unsent).collect()
     }
 }
 
@@ -94,43 +108,56 @@ impl Sender {
     pub async fn send_twice<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
+        rerouted: &mut Rerouted<'_>,
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
-    ) -> Result<Vec<Outgoing<'m>>, BrokerError> {
-        let mut sent = self.send(outgoing, recorder, hold).await?;
-        let mut failed = Vec::new();
+    ) -> Result<Unconfirmed<'m>, BrokerError> {
+        let mut sent = self.send(outgoing, rerouted, recorder, hold).await?;
+        let mut failed = Unconfirmed::default();
         // If the first message of a channel for a quorum queue met a leader that had just died, the
         // channel has every later one refused until that node is back. A new channel learns of the
         // new leader.
         let mut again = std::mem::take(&mut sent.refused);
         loop {
-            failed.append(&mut sent.refused);
-            failed.append(&mut sent.unanswered);
-            again.append(&mut sent.unsent);
+            failed.refused.append(&mut sent.refused);
+            failed.unanswered.append(&mut sent.unanswered);
+            // Another message to a queue that does not answer would cost the batch another wait.
+            let unanswered = failed.unanswered.iter();
+            let silent: HashSet<_> = unanswered.map(|sent| sent.message.route()).collect();
+            let unsent = sent.unsent.into_iter();
+            let (unanswered, mut unsent): (Vec<_>, _) =
+                unsent.partition(|unsent| silent.contains(&unsent.message.route()));
+            failed.unanswered.extend(unanswered);
+            again.append(&mut unsent);
             if again.is_empty() {
                 return Ok(failed);
             }
             self.reopen().await?;
-            sent = self
-                .send(std::mem::take(&mut again), recorder, hold)
-                .await?;
+            let outgoing = std::mem::take(&mut again);
+            sent = self.send(outgoing, rerouted, recorder, hold).await?;
         }
     }
 
-    /// Publishes messages, and returns those that are not confirmed.
+    /// Publishes messages, and returns those that are not confirmed. If a rung took the request of
+    /// one of them as a probe, `rerouted` has its new disposition.
     pub async fn send<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
+        rerouted: &mut Rerouted<'_>,
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
     ) -> Result<Unconfirmed<'m>, BrokerError> {
         let shared = self.shared.clone();
         let part = |outgoing: Outgoing<'m>| ((outgoing.index, outgoing.role), outgoing.message);
         let (places, messages): (Vec<_>, Vec<_>) = outgoing.into_iter().map(part).unzip();
-        let own_queue = |event: &Event| own_queue(&shared, event);
-        let results = loop {
-            match self.publisher.publish_probing(&messages, own_queue).await {
-                Ok(results) => break results,
+        let published = loop {
+            let probe = |at: Probe| {
+                let (index, role) = places[at.place];
+                let probe = rerouted.probe(index, role, &messages[at.place], at.number)?;
+                Some(probe.message)
+            };
+            match self.publisher.publish_probing(&messages, probe).await {
+                Ok(published) => break published,
                 Err(error) if error.is_permanent() && !hold.is_over() => {
                     hold.wait(&shared, &error).await;
                     // A new generation would have the batch delivered again.
@@ -140,10 +167,14 @@ impl Sender {
                 Err(error) => return Err(error),
             }
         };
-        recorder.publish_results(&messages, &results);
+        recorder.publish_results(&messages, &published.results);
+        if let Some(at) = published.confirmed_probe {
+            let (index, role) = places[at.place];
+            rerouted.probe_confirmed(index, role, &messages[at.place], at.number);
+        }
         let mut sent = Unconfirmed::default();
         let mut unroutable = Vec::new();
-        let mut results = results.into_iter();
+        let mut results = published.results.into_iter();
         for ((index, role), message) in places.into_iter().zip(messages) {
             let outgoing = |message| Outgoing {
                 index,
@@ -172,20 +203,9 @@ impl Sender {
         }
         let exchange = shared.settings.topology.reply_exchange.as_str();
         shared.logs.unroutable(&unroutable, exchange);
-        if !sent.unanswered.is_empty() {
-            // A confirm that comes late could take along the notice of a returned message.
+        if published.is_outstanding {
             self.reopen().await?;
         }
         Ok(sent)
     }
-}
-
-/// revertd's own queue for an event, if there is one.
-pub fn own_queue<'a>(shared: &'a Shared, event: &Event) -> Option<&'a str> {
-    let topology = &shared.settings.topology;
-    if event.is_denied() {
-        return Some(topology.denied_queue.as_str());
-    }
-    let is_there = topology.reply_queue_declare;
-    is_there.then_some(topology.reply_queue.as_str())
 }
