@@ -12,8 +12,10 @@ use send::PublishHold;
 mod probe;
 mod reroute;
 mod send;
+mod silent_queues;
 
 pub use send::Sender;
+pub use silent_queues::SilentQueues;
 
 /// Publishes the messages of a batch. If some are not confirmed, `dispositions` is changed to what
 /// became of their requests instead. Returns an error if messages are back in the work queue: the

@@ -8,8 +8,8 @@ use lapin::{BasicProperties, Connection};
 use super::confirm_channel::{ConfirmChannel, Confirms, PublishResult};
 use super::login::PublishLogin;
 use super::message::{Message, Properties};
-pub use super::window::Probe;
 use super::window::Window;
+pub use super::window::{Probe, Probing};
 use crate::broker::error::BrokerError;
 
 /// The number of messages whose confirms are awaited together.
@@ -18,14 +18,12 @@ const WINDOW: usize = 1000;
 /// The results of published messages.
 #[derive(Default)]
 pub struct Published {
-    /// `None`: the message was given up without a confirm, and may be in any of its queues.
-    /// Messages that were not published are missing at the end.
+    /// `None`: the message was given up without a confirm, and may be in any of its queues. The
+    /// channel must be replaced then: it may be stopped, and a late confirm could take along the
+    /// notice of a returned message. Messages that were not published are missing at the end.
     pub results: Vec<Option<PublishResult>>,
     /// The probe whose confirm showed that the broker works.
     pub confirmed_probe: Option<Probe>,
-    /// Whether confirms are outstanding. The channel must be replaced then: a late confirm could
-    /// take along the notice of a returned message.
-    pub is_outstanding: bool,
 }
 
 /// A channel of the worker or of a command, with the login that publishes on it.
@@ -85,15 +83,16 @@ impl Publisher {
 
     /// Publishes `messages`, and tells a silent broker from a silent queue. If no confirm comes for
     /// a while, the message that waits longest and has a `probe` is published to another queue as
-    /// well. If that one is confirmed first, the broker works, and the unconfirmed messages are
-    /// given up.
+    /// well, on another channel, because RabbitMQ stops a channel that publishes to a quorum queue
+    /// without an answer. If the probe is confirmed before another message, the broker works, and
+    /// the unconfirmed messages are given up.
     ///
     /// # Errors
     /// See [`Publisher::publish`].
-    pub async fn publish_probing<'q>(
+    pub async fn publish_probing<'p>(
         &self,
         messages: &[Message<'_>],
-        probe: impl Fn(Probe) -> Option<Message<'q>>,
+        probe: impl Fn(Probe) -> Option<Probing<'p>>,
     ) -> Result<Published, BrokerError> {
         let mut published = Published::default();
         for window in messages.chunks(WINDOW) {
@@ -106,8 +105,7 @@ impl Publisher {
             let confirms = window.publish(&|at| probe(of_all(at))).await?;
             published.results.extend(window.results(&confirms));
             published.confirmed_probe = confirms.confirmed_probe.map(of_all);
-            published.is_outstanding = confirms.is_outstanding;
-            if confirms.is_outstanding {
+            if published.results.contains(&None) {
                 break;
             }
         }

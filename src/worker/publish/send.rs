@@ -11,7 +11,8 @@ use super::super::batch_recorder::BatchRecorder;
 use super::super::messages::{MessageRole, Outgoing};
 use super::super::shared::Shared;
 use super::reroute::Rerouted;
-use crate::broker::{Broker, BrokerError, Probe, PublishResult, Publisher};
+use super::silent_queues::Permit;
+use crate::broker::{Broker, BrokerError, Message, Probe, Probing, PublishResult, Publisher};
 use crate::common::backoff::Backoff;
 use crate::telemetry;
 
@@ -86,6 +87,47 @@ impl<'a> Unconfirmed<'a> {
         let all = self.refused.into_iter().chain(self.unanswered);
         all.chain(self.unsent).collect()
     }
+
+    fn add_to(mut self, all: &mut Self) {
+        all.refused.append(&mut self.refused);
+        all.unanswered.append(&mut self.unanswered);
+        all.unsent.append(&mut self.unsent);
+    }
+
+    /// Sorts messages by their results. Events without a queue are counted and logged.
+    fn sort(
+        messages: impl Iterator<Item = ((usize, MessageRole), Message<'a>)>,
+        results: Vec<Option<PublishResult>>,
+        shared: &Shared,
+    ) -> Result<Self, BrokerError> {
+        use PublishResult::{Confirmed, Refused, Unroutable};
+        let mut sent = Self::default();
+        let mut unroutable = Vec::new();
+        let mut results = results.into_iter();
+        for ((index, role), message) in messages {
+            let outgoing = |message| Outgoing {
+                index,
+                role,
+                message,
+            };
+            match (results.next(), role) {
+                (Some(Some(Confirmed)), _) => {}
+                (Some(Some(Refused)), _) | (Some(Some(Unroutable)), MessageRole::OwnEvent) => {
+                    sent.refused.push(outgoing(message));
+                }
+                (Some(Some(Unroutable)), MessageRole::Event) => unroutable.push(message),
+                // It would be lost. The next generation declares what is missing.
+                (Some(Some(Unroutable)), MessageRole::Letter | MessageRole::Waiting) => {
+                    return Err(message.undeliverable());
+                }
+                (Some(None), _) => sent.unanswered.push(outgoing(message)),
+                (None, _) => sent.unsent.push(outgoing(message)),
+            }
+        }
+        let exchange = shared.settings.topology.reply_exchange.as_str();
+        shared.logs.unroutable(&unroutable, exchange);
+        Ok(sent)
+    }
 }
 
 impl Sender {
@@ -140,7 +182,76 @@ impl Sender {
 
     /// Publishes messages, and returns those that are not confirmed. If a rung took the request of
     /// one of them as a probe, `rerouted` has its new disposition.
+    ///
+    /// Events go first, and then the messages to each of revertd's own queues by themselves: if a
+    /// queue does not answer, the channel confirms nothing else either.
     pub async fn send<'m>(
+        &mut self,
+        outgoing: Vec<Outgoing<'m>>,
+        rerouted: &mut Rerouted<'_>,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
+    ) -> Result<Unconfirmed<'m>, BrokerError> {
+        let mut sent = Unconfirmed::default();
+        let is_event = |outgoing: &Outgoing<'_>| outgoing.role == MessageRole::Event;
+        let (events, mut rest): (Vec<_>, Vec<_>) = outgoing.into_iter().partition(is_event);
+        if !events.is_empty() {
+            let part = self.send_part(events, rerouted, recorder, hold);
+            part.await?.add_to(&mut sent);
+        }
+        while let Some(first) = rest.first() {
+            let (exchange, key) = first.message.route();
+            let (exchange, key) = (exchange.to_owned(), key.to_owned());
+            let queue = (exchange.as_str(), key.as_str());
+            let is_to_it = |other: &Outgoing<'_>| other.message.route() == queue;
+            let (part, other) = rest.into_iter().partition(is_to_it);
+            rest = other;
+            let part = self.send_to_queue(queue, part, rerouted, recorder, hold);
+            part.await?.add_to(&mut sent);
+        }
+        Ok(sent)
+    }
+
+    /// Publishes messages to one of revertd's own queues, as far as it answers.
+    async fn send_to_queue<'m>(
+        &mut self,
+        queue: (&str, &str),
+        mut outgoing: Vec<Outgoing<'m>>,
+        rerouted: &mut Rerouted<'_>,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
+    ) -> Result<Unconfirmed<'m>, BrokerError> {
+        let shared = self.shared.clone();
+        let rest = match shared
+            .silent_queues
+            .permit(queue, Instant::now().into_std())
+        {
+            Permit::All => Vec::new(),
+            Permit::One => outgoing.split_off(1),
+            Permit::None => std::mem::take(&mut outgoing),
+        };
+        let mut sent = Unconfirmed::default();
+        if !outgoing.is_empty() {
+            sent = self.send_part(outgoing, rerouted, recorder, hold).await?;
+            let is_silent = !sent.unanswered.is_empty();
+            if is_silent {
+                let now = Instant::now().into_std();
+                shared.silent_queues.silent(queue, now);
+            } else {
+                shared.silent_queues.answered(queue);
+            }
+            if !is_silent && !rest.is_empty() {
+                let rest = self.send_part(rest, rerouted, recorder, hold);
+                rest.await?.add_to(&mut sent);
+                return Ok(sent);
+            }
+        }
+        sent.unanswered.append(&mut sent.unsent);
+        sent.unanswered.extend(rest);
+        Ok(sent)
+    }
+
+    async fn send_part<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
         rerouted: &mut Rerouted<'_>,
@@ -154,7 +265,8 @@ impl Sender {
             let probe = |at: Probe| {
                 let (index, role) = places[at.place];
                 let probe = rerouted.probe(index, role, &messages[at.place], at.number)?;
-                Some(probe.message)
+                let probing = probe_alone(self.broker.clone(), probe.message);
+                Some(Box::pin(probing) as Probing<'_>)
             };
             match self.publisher.publish_probing(&messages, probe).await {
                 Ok(published) => break published,
@@ -172,40 +284,20 @@ impl Sender {
             let (index, role) = places[at.place];
             rerouted.probe_confirmed(index, role, &messages[at.place], at.number);
         }
-        let mut sent = Unconfirmed::default();
-        let mut unroutable = Vec::new();
-        let mut results = published.results.into_iter();
-        for ((index, role), message) in places.into_iter().zip(messages) {
-            let outgoing = |message| Outgoing {
-                index,
-                role,
-                message,
-            };
-            match (results.next(), role) {
-                (Some(Some(PublishResult::Confirmed)), _) => {}
-                (Some(Some(PublishResult::Refused)), _)
-                | (Some(Some(PublishResult::Unroutable)), MessageRole::OwnEvent) => {
-                    sent.refused.push(outgoing(message));
-                }
-                (Some(Some(PublishResult::Unroutable)), MessageRole::Event) => {
-                    unroutable.push(message);
-                }
-                // It would be lost. The next generation declares what is missing.
-                (
-                    Some(Some(PublishResult::Unroutable)),
-                    MessageRole::Letter | MessageRole::Waiting,
-                ) => {
-                    return Err(message.undeliverable());
-                }
-                (Some(None), _) => sent.unanswered.push(outgoing(message)),
-                (None, _) => sent.unsent.push(outgoing(message)),
-            }
-        }
-        let exchange = shared.settings.topology.reply_exchange.as_str();
-        shared.logs.unroutable(&unroutable, exchange);
-        if published.is_outstanding {
+        let places = places.into_iter().zip(messages);
+        let sent = Unconfirmed::sort(places, published.results, &shared)?;
+        if !sent.unanswered.is_empty() {
             self.reopen().await?;
         }
         Ok(sent)
     }
+}
+
+/// Publishes a probe on a channel of its own.
+async fn probe_alone(broker: Arc<Broker>, probe: Message<'_>) -> bool {
+    let Ok(publisher) = broker.publisher().await else {
+        return false;
+    };
+    let results = publisher.publish(&[probe]).await;
+    results.is_ok_and(|results| results == [PublishResult::Confirmed])
 }
