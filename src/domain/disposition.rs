@@ -122,10 +122,10 @@ impl Disposition {
                     (Failure::RetriesExhausted(_) | Failure::Unavailable(_), _) => Recourse::Wait,
                 }
             }
-            (Self::DeadLetter { .. }, _, Some(PublishFault::Unanswered)) => Recourse::Wait,
             // The dead-letter queue has the message. From a rung it would get there a second time.
             (Self::DeadLetter { .. }, _, None) => Recourse::OwnQueue,
-            (
+            (Self::DeadLetter { .. }, _, Some(PublishFault::Unanswered))
+            | (
                 Self::Retry { .. } | Self::AwaitTrust { .. } | Self::Wait { .. } | Self::Returned,
                 ..,
             ) => Recourse::Wait,
