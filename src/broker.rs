@@ -27,7 +27,7 @@ pub use publish::client_connection::{ClientConnection, ClientConnectionError, Ou
 pub use publish::confirm_channel::PublishResult;
 pub use publish::login::PublishLogin;
 pub use publish::message::{Message, is_direct};
-pub use publish::publisher::Publisher;
+pub use publish::publisher::{Probe, Probing, Publisher};
 pub use publish::reply_queue::{Reply, ReplyQueue};
 pub use publish::reply_router::{PendingReply, ReplyRouter, RequestResult};
 pub use publish::request_client::{RequestClient, RequestPublisher, Submission};

@@ -21,6 +21,7 @@ mod openloop;
 mod peers;
 mod plot;
 mod process;
+mod processes;
 mod report;
 mod rounds;
 mod run;
@@ -92,7 +93,7 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         waiting: u32,
     },
-    /// Time from the start of the process to the first acknowledgement
+    /// Time from the start of the process to the first acknowledgement and to full speed
     Start,
     /// Bytes per revert in tables, indexes and write-ahead log
     Disk,
@@ -101,8 +102,10 @@ enum What {
         #[arg(long, default_value_t = 10_000_000)]
         rows: u32,
     },
-    /// Throughput of other loads and fleets
+    /// Throughput of other loads
     Shapes,
+    /// Throughput of three processes, compared with one
+    Processes,
     /// Throughput for different batch sizes
     Batches,
     /// Throughput with grants
@@ -187,6 +190,7 @@ impl Sections<'_> {
             What::Disk => self.add(disk::measure(bench).await?)?,
             What::History { rows } => self.add(history::measure(bench, *rows).await?)?,
             What::Shapes => self.add(shapes::measure(bench).await?)?,
+            What::Processes => self.add(processes::measure(bench).await?)?,
             What::Batches => self.add(batches::measure(bench).await?)?,
             What::Grants => self.add(grants::measure(bench).await?)?,
             What::Gateway => self.add(gateway::measure(bench).await?)?,
@@ -215,6 +219,7 @@ impl Sections<'_> {
             ..bench.clone()
         };
         self.add(shapes::measure(bench).await?)?;
+        self.add(processes::measure(bench).await?)?;
         self.add(batches::measure(bench).await?)?;
         self.add(grants::measure(bench).await?)?;
         self.add(gateway::measure(bench).await?)?;

@@ -1,4 +1,4 @@
-//! Throughput of other loads and fleets, compared with the plain case of the same round.
+//! Throughput of other loads, compared with the plain case of the same round.
 
 use anyhow::Result;
 
@@ -29,13 +29,12 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
         ),
         case("every request malformed", kind(Kind::Malformed)),
         Case::new("1 worker", || bench.revertd(plain, &one)),
-        Case::new("3 processes", || bench.fleet(plain, &[], 3)),
     ];
     let runs = interleave(bench.rounds, &cases).await?;
-    let mut section = Section::new("shapes", "Other loads and fleets", compare(&runs, 0));
+    let mut section = Section::new("shapes", "Other loads", compare(&runs, 0));
     section.notes.push(format!(
         "{} messages each; medians over the rounds ({}), ratios too: each is of two runs of one \
-        round. With several processes, worker CPU is that of all, memory that of the largest.",
+        round.",
         number(f64::from(plain.messages())),
         bench.rounds
     ));

@@ -1,6 +1,6 @@
-//! Time from the start of a worker process to its first acknowledgement.
+//! Time from the start of a worker process to its first acknowledgement and to its full speed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -15,25 +15,36 @@ use crate::stage::{Stage, urls};
 use crate::table::Table;
 use crate::wire::Wire;
 
-/// Requests that wait: more than a worker receives at once.
-const WAITING: u32 = 5_000;
+/// Requests that wait: more than a second's work.
+const WAITING: u32 = 20_000;
 
 const TRIES: u32 = 11;
+
+/// Full speed is this share of the rate of the second half of the events,
+const FULL: f64 = 0.9;
+
+/// over this time: several batches of each worker.
+const SPAN: Duration = Duration::from_millis(250);
+
+/// Milliseconds from the start of a process.
+struct Times {
+    ready: f64,
+    first: f64,
+    full_speed: f64,
+}
 
 pub async fn measure(bench: &Bench) -> Result<Section> {
     let stage = bench.stage(&[]).await?;
     let all = Load::good(WAITING * TRIES);
     stage.seed(all).await?;
     let mut load = Load::good(0);
-    let (mut ready, mut first) = (Vec::new(), Vec::new());
+    let mut tries = Vec::new();
     for _ in 0..TRIES {
         load = load.next(WAITING);
         // The broker requeued unacknowledged events of the previous try's consumer.
         stage.empty(&stage.reply_queue()).await?;
         stage.publish(load).await?;
-        let times = once(&stage, load).await?;
-        ready.push(times.0);
-        first.push(times.1);
+        tries.push(once(&stage, load).await?);
     }
     stage.check(all).await?;
     stage.clean().await?;
@@ -43,11 +54,18 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
         "shortest",
         "longest",
     ]);
-    let names = [
-        "until it logs that it is ready",
-        "until the first event, which is acknowledged next",
+    let all = |time: fn(&Times) -> f64| -> Vec<f64> { tries.iter().map(time).collect() };
+    let first = all(|times| times.first);
+    let full_speed = all(|times| times.full_speed);
+    let rows = [
+        ("until it logs that it is ready", all(|times| times.ready)),
+        (
+            "until the first event, which is acknowledged next",
+            first.clone(),
+        ),
+        ("until it works at full speed", full_speed.clone()),
     ];
-    for (name, times) in names.into_iter().zip([&ready, &first]) {
+    for (name, times) in rows {
         let of = |pick: fn(f64, f64) -> f64| times.iter().copied().reduce(pick);
         let cells = [median(times.clone()), of(f64::min), of(f64::max)];
         let cells = cells.map(|time| format!("{:.0} ms", time.unwrap_or(f64::NAN)));
@@ -60,15 +78,18 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
         the events of its batch are confirmed.",
         crate::table::number(WAITING.into())
     ));
-    let start = format!("{:.0} ms", median(first).unwrap_or(f64::NAN));
-    section
-        .headlines
-        .push(("start to first acknowledgement", start));
+    for (name, times) in [
+        ("start to first acknowledgement", first),
+        ("start to full speed", full_speed),
+    ] {
+        let time = format!("{:.0} ms", median(times).unwrap_or(f64::NAN));
+        section.headlines.push((name, time));
+    }
     Ok(section)
 }
 
-/// Milliseconds until the worker is ready, and until the first event arrives.
-async fn once(stage: &Stage, load: Load) -> Result<(f64, f64)> {
+/// Starts a worker, and waits for the events of all requests.
+async fn once(stage: &Stage, load: Load) -> Result<Times> {
     let (amqp, queue) = (urls()?.1, stage.reply_queue());
     let opening = tokio::task::spawn_blocking(move || {
         let mut wire = Wire::open(&amqp)?;
@@ -86,14 +107,37 @@ async fn once(stage: &Stage, load: Load) -> Result<(f64, f64)> {
                 times.push(Instant::now());
             }
         }
-        times.first().copied().context("requests wait")
+        anyhow::Ok(times)
     });
     let mut worker = Worker::spawn(revertd(&stage.environment, "worker"))?;
     worker.says(READY).await?;
     let ready = worker.began.elapsed();
-    let first = within(PATIENCE, "the first event", consuming).await;
-    let first = first.with_context(|| worker.tail())??;
-    let first = first.duration_since(worker.began);
+    let events = within(PATIENCE, "the events", consuming).await;
+    let events = events.with_context(|| worker.tail())??;
+    let since = |event: Instant| 1000.0 * event.duration_since(worker.began).as_secs_f64();
+    let first = events.first().copied().context("requests wait")?;
+    let full_speed = full_speed(&events).context("the second half takes longer than a span")?;
+    let times = Times {
+        ready: 1000.0 * ready.as_secs_f64(),
+        first: since(first),
+        full_speed: since(full_speed),
+    };
     worker.stop().await?;
-    Ok((1000.0 * ready.as_secs_f64(), 1000.0 * first.as_secs_f64()))
+    Ok(times)
+}
+
+/// The first event of full speed.
+fn full_speed(events: &[Instant]) -> Option<Instant> {
+    let second_half = &events[events.len() / 2..];
+    let time = second_half
+        .last()?
+        .duration_since(*second_half.first()?)
+        .as_secs_f64();
+    let counts = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
+    let needed = FULL * SPAN.as_secs_f64() * counts(second_half.len()) / time;
+    let in_span = |first: &usize| {
+        let end = events[*first] + SPAN;
+        counts(events[*first..].partition_point(|event| *event < end)) >= needed
+    };
+    (0..events.len()).find(in_span).map(|first| events[first])
 }

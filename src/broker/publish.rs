@@ -8,3 +8,4 @@ pub(super) mod publisher;
 pub(super) mod reply_queue;
 pub(super) mod reply_router;
 pub(super) mod request_client;
+mod window;

@@ -76,16 +76,25 @@ impl Disposition {
     }
 }
 
-/// The messages of a delivery that queues refused.
+/// The messages of a delivery that are not confirmed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RefusedMessages {
-    /// A bound queue refused the event.
+pub struct UnconfirmedMessages {
+    /// A bound queue refused the event, or did not answer.
     pub event: bool,
-    /// The dead-letter queue refused the dead letter.
-    pub letter: bool,
+    /// The dead-letter queue refused the dead letter, or did not answer.
+    pub letter: Option<PublishFault>,
 }
 
-/// The way out for a request after a queue refused one of its messages.
+/// The reason why a message is not confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishFault {
+    /// A queue refused it.
+    Refused,
+    /// A queue did not answer. It may have the message.
+    Unanswered,
+}
+
+/// The way out for a request after one of its messages was not confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recourse {
     /// The request waits on a rung. This is no attempt.
@@ -97,24 +106,27 @@ pub enum Recourse {
 }
 
 impl Disposition {
-    /// The way out after `refused`, and after so many waits.
+    /// The way out for `messages`, after so many waits.
     #[must_use]
-    pub fn recourse(&self, refused: RefusedMessages, waits: u32, ladder: &Ladder) -> Recourse {
+    pub fn recourse(&self, messages: UnconfirmedMessages, waits: u32, ladder: &Ladder) -> Recourse {
         let own_queue_at_the_end = if ladder.is_climbed(waits) {
             Recourse::OwnQueue
         } else {
             Recourse::Wait
         };
-        match (self, refused.event, refused.letter) {
+        match (self, messages.event, messages.letter) {
             (Self::Answer(_), ..) => own_queue_at_the_end,
-            (Self::DeadLetter { failure, .. }, event, true) => match (failure, event) {
-                (Failure::Malformed(_), false) => Recourse::DropLetter,
-                (Failure::Malformed(_), true) => own_queue_at_the_end,
-                (Failure::RetriesExhausted(_) | Failure::Unavailable(_), _) => Recourse::Wait,
-            },
+            (Self::DeadLetter { failure, .. }, event, Some(PublishFault::Refused)) => {
+                match (failure, event) {
+                    (Failure::Malformed(_), false) => Recourse::DropLetter,
+                    (Failure::Malformed(_), true) => own_queue_at_the_end,
+                    (Failure::RetriesExhausted(_) | Failure::Unavailable(_), _) => Recourse::Wait,
+                }
+            }
             // The dead-letter queue has the message. From a rung it would get there a second time.
-            (Self::DeadLetter { .. }, _, false) => Recourse::OwnQueue,
-            (
+            (Self::DeadLetter { .. }, _, None) => Recourse::OwnQueue,
+            (Self::DeadLetter { .. }, _, Some(PublishFault::Unanswered))
+            | (
                 Self::Retry { .. } | Self::AwaitTrust { .. } | Self::Wait { .. } | Self::Returned,
                 ..,
             ) => Recourse::Wait,

@@ -60,6 +60,18 @@ impl Ladder {
         Some(usize::try_from(waits).map_or(last, |waits| waits.min(last)))
     }
 
+    /// The rung for a message that belongs on `first`, after `passed` rungs that did not take it:
+    /// the later rungs follow, then the earlier ones, the nearest first. `None` after the last.
+    #[must_use]
+    pub fn rung_from(&self, first: usize, passed: usize) -> Option<usize> {
+        let rungs = self.delays.len();
+        let later = first + passed;
+        if later < rungs {
+            return Some(later);
+        }
+        rungs.checked_sub(passed + 1)
+    }
+
     /// Whether a request was on every rung after `waits` waits that were no attempt.
     #[must_use]
     pub fn is_climbed(&self, waits: u32) -> bool {
@@ -110,6 +122,19 @@ mod tests {
         let climbed: Vec<_> = (0..5).map(|waits| ladder(3, 0).is_climbed(waits)).collect();
         assert_eq!(climbed, [false, false, false, true, true]);
         assert_eq!(ladder(0, 0).wait(0), None);
+    }
+
+    #[test]
+    fn a_message_passes_every_rung_once() {
+        let rungs = |first| -> Vec<_> {
+            (0..5)
+                .map(|passed| ladder(4, 0).rung_from(first, passed))
+                .collect()
+        };
+        assert_eq!(rungs(0), [Some(0), Some(1), Some(2), Some(3), None]);
+        assert_eq!(rungs(2), [Some(2), Some(3), Some(1), Some(0), None]);
+        assert_eq!(rungs(3), [Some(3), Some(2), Some(1), Some(0), None]);
+        assert_eq!(ladder(0, 0).rung_from(0, 0), None);
     }
 
     #[test]

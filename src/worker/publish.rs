@@ -1,4 +1,5 @@
-//! Publishes what follows from a batch. If a queue refuses a message, only that request waits.
+//! Publishes what follows from a batch. If a queue refuses a message or does not answer, only that
+//! request waits.
 
 use super::batch_recorder::{BatchRecorder, StepTimer};
 use super::messages::{Outgoing, messages};
@@ -8,12 +9,15 @@ use crate::domain::disposition::Disposition;
 use reroute::Rerouted;
 use send::PublishHold;
 
+mod probe;
 mod reroute;
 mod send;
+mod silent_queues;
 
 pub use send::Sender;
+pub use silent_queues::SilentQueues;
 
-/// Publishes the messages of a batch. If a queue refused some, `dispositions` is changed to what
+/// Publishes the messages of a batch. If some are not confirmed, `dispositions` is changed to what
 /// became of their requests instead. Returns an error if messages are back in the work queue: the
 /// pool pauses once the batch is settled.
 pub async fn publish(
@@ -23,7 +27,8 @@ pub async fn publish(
     recorder: &mut BatchRecorder,
 ) -> Result<Option<BrokerError>, Exit> {
     let timer = StepTimer::start();
-    let mut rerouted = Rerouted::new(batch, dispositions);
+    let shared = sender.shared.clone();
+    let mut rerouted = Rerouted::new(&shared, batch, dispositions);
     let (count, published) = publish_all(sender, &mut rerouted, recorder).await;
     let elsewhere = rerouted.into_elsewhere();
     let error = published.as_ref().err().map(ToString::to_string);
@@ -46,13 +51,14 @@ async fn publish_all(
     let mut hold = PublishHold::new();
     let publishing = async {
         loop {
-            let mut refused = sender.send_twice(outgoing, recorder, &mut hold).await?;
-            let Some(first) = refused.first() else {
+            let sending = sender.send_twice(outgoing, rerouted, recorder, &mut hold);
+            let unconfirmed = sending.await?;
+            let Some(first) = unconfirmed.first() else {
                 return Ok(None);
             };
             let error = first.message.undeliverable();
-            shared.logs.refused(refused.len(), &first.message);
-            let waiting = rerouted.resort(&refused, sender, recorder, &mut hold);
+            shared.logs.refused(unconfirmed.count(), &first.message);
+            let waiting = rerouted.resort(&unconfirmed, sender, recorder, &mut hold);
             let waiting = waiting.await?;
             let left = rerouted.wait_on_rungs(waiting, sender, recorder, &mut hold);
             let left = left.await?;
@@ -65,10 +71,10 @@ async fn publish_all(
             }
             hold.wait(&shared, &error).await;
             sender.reopen().await?;
+            outgoing = unconfirmed.into_all();
             let waits =
                 |outgoing: &Outgoing<'_>| outgoing.indexes.iter().any(|index| left.contains(index));
-            refused.retain(waits);
-            outgoing = refused;
+            outgoing.retain(waits);
         }
     };
     (count, publishing.await)

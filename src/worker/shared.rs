@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::crash_journal::CrashJournal;
 use super::logs::Logs;
+use super::publish::SilentQueues;
 use super::telemetry::{TelemetryServer, WorkerTelemetry};
 use crate::broker::Delivery;
 use crate::config::Settings;
@@ -23,6 +24,7 @@ pub struct Shared {
     pub retry_queues: Vec<String>,
     pub telemetry: WorkerTelemetry,
     pub logs: Logs,
+    pub silent_queues: SilentQueues,
     settled: AtomicU64,
 }
 
@@ -41,6 +43,7 @@ impl Shared {
             retry_queues: settings.retry_queues(),
             telemetry,
             logs: Logs::default(),
+            silent_queues: SilentQueues::default(),
             settled: AtomicU64::new(0),
             settings,
         };

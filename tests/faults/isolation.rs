@@ -2,4 +2,5 @@
 
 mod queues;
 mod setup;
+mod silent_queues;
 mod statements;

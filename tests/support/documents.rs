@@ -83,10 +83,14 @@ impl Document {
     }
 }
 
-/// Whether a body is a request as asyncapi.yaml describes one.
+/// Whether a body is a request, or a group, as asyncapi.yaml describes one.
 pub fn is_request(body: &[u8]) -> Result<(), Vec<String>> {
-    let body = serde_json::from_slice(body).map_err(|wrong| vec![wrong.to_string()])?;
-    let complaints = asyncapi().complaints("/components/schemas/RevertRequest", &body);
+    let body: Value = serde_json::from_slice(body).map_err(|wrong| vec![wrong.to_string()])?;
+    let name = match body.get("requests") {
+        Some(_) => "RevertGroup",
+        None => "RevertRequest",
+    };
+    let complaints = asyncapi().complaints(&format!("/components/schemas/{name}"), &body);
     complaints.is_empty().then_some(()).ok_or(complaints)
 }
 

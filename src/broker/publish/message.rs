@@ -9,7 +9,7 @@ use crate::broker::consume::delivery::Delivery;
 use crate::broker::error::BrokerError;
 use crate::broker::queues::queued_message::QueuedMessage;
 use crate::config::DIRECT_REPLY_TO;
-use crate::domain::event::Event;
+use crate::domain::event::{CONTENT_TYPE, Event};
 use crate::domain::event_batch::EventMessage;
 use crate::domain::outcome::Failure;
 use source::{GroupEvents, Passing, event_properties};
@@ -56,7 +56,7 @@ impl<'a> Message<'a> {
         events: EventMessage<'a>,
         delivery: &'a Delivery,
     ) -> Self {
-        let first = events.events[0].1;
+        let is_single = events.content_type == CONTENT_TYPE;
         let of_group = GroupEvents {
             id: events.id,
             content_type: events.content_type,
@@ -64,7 +64,7 @@ impl<'a> Message<'a> {
             group: events.group.id,
             size: events.group.size,
             count: events.events.len(),
-            first,
+            kind: is_single.then(|| events.events[0].1.kind.name()),
         };
         Self {
             exchange,
@@ -155,15 +155,6 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The event of a message that answers a delivery, or the first of several events.
-    pub(crate) fn event(&self) -> Option<&'a Event> {
-        match &self.properties {
-            Properties::Event(event, _) => Some(event),
-            Properties::Group(events, _) => Some(events.first),
-            Properties::PassedOn(..) | Properties::Made(_) => None,
-        }
-    }
-
     /// Whether it is an event whose outcome the database stores.
     #[must_use]
     pub fn is_event(&self) -> bool {
@@ -189,6 +180,12 @@ impl<'a> Message<'a> {
         } else {
             self.exchange
         }
+    }
+
+    /// Exchange and routing key, which determine its queues.
+    #[must_use]
+    pub fn route(&self) -> (&str, &str) {
+        (self.exchange, &self.routing_key)
     }
 
     /// The error if the broker does not accept it.

@@ -21,7 +21,8 @@ fn letter(failure: Failure) -> Disposition {
 }
 
 #[test]
-fn an_event_refused_by_a_queue_is_settled_or_waits() {
+fn an_unconfirmed_message_is_settled_or_waits() {
+    use PublishFault::{Refused, Unanswered};
     use Recourse::{DropLetter, OwnQueue, Wait};
     let Disposition::DeadLetter { event, .. } = letter(Failure::Malformed(String::new())) else {
         panic!("it is dead-lettered");
@@ -32,22 +33,26 @@ fn an_event_refused_by_a_queue_is_settled_or_waits() {
     let retry = Disposition::Retry { rung: 0 };
     let ladder = ladder(3);
     for (disposition, event, letter, waits, expected) in [
-        (&answer, true, false, 0, Wait),
-        (&answer, true, false, 2, Wait),
-        (&answer, true, false, 3, OwnQueue),
-        (&malformed, false, true, 0, DropLetter),
-        (&malformed, true, true, 0, Wait),
-        (&malformed, true, true, 3, OwnQueue),
-        (&malformed, true, false, 0, OwnQueue),
-        (&exhausted, false, true, 0, Wait),
-        (&exhausted, false, true, 9, Wait),
-        (&exhausted, true, true, 9, Wait),
-        (&exhausted, true, false, 0, OwnQueue),
-        (&retry, false, false, 9, Wait),
+        (&answer, true, None, 0, Wait),
+        (&answer, true, None, 2, Wait),
+        (&answer, true, None, 3, OwnQueue),
+        (&malformed, false, Some(Refused), 0, DropLetter),
+        (&malformed, true, Some(Refused), 0, Wait),
+        (&malformed, true, Some(Refused), 3, OwnQueue),
+        (&malformed, false, Some(Unanswered), 0, Wait),
+        (&malformed, false, Some(Unanswered), 9, Wait),
+        (&malformed, true, Some(Unanswered), 9, Wait),
+        (&malformed, true, None, 0, OwnQueue),
+        (&exhausted, false, Some(Refused), 0, Wait),
+        (&exhausted, false, Some(Refused), 9, Wait),
+        (&exhausted, true, Some(Refused), 9, Wait),
+        (&exhausted, false, Some(Unanswered), 9, Wait),
+        (&exhausted, true, None, 0, OwnQueue),
+        (&retry, false, None, 9, Wait),
     ] {
-        let refused = RefusedMessages { event, letter };
-        let recourse = disposition.recourse(refused, waits, &ladder);
-        assert_eq!(recourse, expected, "{disposition:?} {refused:?} {waits}");
+        let messages = UnconfirmedMessages { event, letter };
+        let recourse = disposition.recourse(messages, waits, &ladder);
+        assert_eq!(recourse, expected, "{disposition:?} {messages:?} {waits}");
     }
 }
 
@@ -56,11 +61,11 @@ fn without_a_rung_the_event_goes_to_the_own_queue() {
     let Disposition::DeadLetter { event, .. } = letter(Failure::Malformed(String::new())) else {
         panic!("it is dead-lettered");
     };
-    let refused = RefusedMessages {
+    let messages = UnconfirmedMessages {
         event: true,
-        letter: false,
+        letter: None,
     };
-    let recourse = Disposition::Answer(event).recourse(refused, 0, &ladder(0));
+    let recourse = Disposition::Answer(event).recourse(messages, 0, &ladder(0));
     assert_eq!(recourse, Recourse::OwnQueue);
 }
 

@@ -1,4 +1,5 @@
-//! Other ways for messages that a queue refused: settled without them, on a rung, or requeued.
+//! Other ways for requests whose messages are not confirmed: settled without them, on a rung, or
+//! requeued.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +7,23 @@ use jiff::Timestamp;
 
 use super::super::batch_recorder::BatchRecorder;
 use super::super::messages::{MessageRole, Outgoing};
-use super::send::{PublishHold, Sender, own_queue};
+use super::super::shared::Shared;
+use super::send::{PublishHold, Sender, Unconfirmed};
 use crate::broker::{BrokerError, Delivery, Message};
-use crate::domain::disposition::{Disposition, Recourse, RefusedMessages};
+use crate::domain::disposition::{Disposition, PublishFault, Recourse, UnconfirmedMessages};
 
-/// A batch, and the deliveries whose disposition changed because a queue refused their message.
+/// A batch, and the deliveries whose disposition changed because a message was not confirmed.
 pub struct Rerouted<'a> {
+    pub(super) shared: &'a Shared,
     pub batch: &'a [Delivery],
     pub dispositions: &'a [Disposition],
-    elsewhere: BTreeMap<usize, Disposition>,
+    pub(super) elsewhere: BTreeMap<usize, Disposition>,
 }
 
 impl<'a> Rerouted<'a> {
-    pub fn new(batch: &'a [Delivery], dispositions: &'a [Disposition]) -> Self {
+    pub fn new(shared: &'a Shared, batch: &'a [Delivery], dispositions: &'a [Disposition]) -> Self {
         Self {
+            shared,
             batch,
             dispositions,
             elsewhere: BTreeMap::new(),
@@ -31,63 +35,77 @@ impl<'a> Rerouted<'a> {
         self.elsewhere
     }
 
-    /// Settles the requests that can do without the refused message, and returns the indexes of the
-    /// others, which must wait.
+    /// Settles the requests that can do without the unconfirmed message, and returns the indexes of
+    /// the others, which must wait.
     pub async fn resort(
-        &self,
-        refused: &[Outgoing<'a>],
+        &mut self,
+        unconfirmed: &Unconfirmed<'_>,
         sender: &mut Sender,
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
     ) -> Result<Vec<usize>, BrokerError> {
-        let shared = sender.shared.clone();
-        let mut by_delivery: BTreeMap<usize, RefusedMessages> = BTreeMap::new();
-        for outgoing in refused {
-            for index in &outgoing.indexes {
-                let refused = by_delivery.entry(*index).or_default();
-                match outgoing.role {
-                    MessageRole::Event | MessageRole::OwnEvent => refused.event = true,
-                    MessageRole::Letter => refused.letter = true,
-                    MessageRole::Waiting => {}
-                }
-            }
-        }
+        let by_delivery = self.by_delivery(unconfirmed);
         let (mut waiting, mut own) = (Vec::new(), Vec::new());
-        for (index, refused) in &by_delivery {
+        for (index, messages) in &by_delivery {
             let waits = self.batch[*index].envelope.waits;
-            match self.dispositions[*index].recourse(*refused, waits, &shared.ladder) {
+            let ladder = &self.shared.ladder;
+            match self.dispositions[*index].recourse(*messages, waits, ladder) {
                 Recourse::Wait => waiting.push(*index),
                 Recourse::DropLetter => recorder.letter_dropped(&self.batch[*index]),
                 Recourse::OwnQueue => own.push(*index),
             }
         }
         let to_own = own.iter().filter_map(|index| {
-            let event = self.dispositions[*index].event()?;
-            let queue = own_queue(&shared, event)?;
             Some(Outgoing {
                 indexes: vec![*index],
                 role: MessageRole::OwnEvent,
-                message: Message::event_to(queue, event, &self.batch[*index]),
+                message: self.own_event(*index)?,
             })
         });
         let to_own: Vec<_> = to_own.collect();
         let tried = indexes(&to_own);
-        let failed: Vec<_> = sender.send(to_own, recorder, hold).await?.all().collect();
-        let failed = indexes(&failed);
+        let unconfirmed = sender.send(to_own, self, recorder, hold).await?;
+        own.retain(|index| !self.elsewhere.contains_key(index));
         for index in own {
-            let taken = tried.contains(&index) && !failed.contains(&index);
-            let refused = by_delivery[&index];
+            let failed = unconfirmed
+                .all()
+                .any(|other| other.indexes.contains(&index));
+            let taken = tried.contains(&index) && !failed;
+            let letter = by_delivery[&index].letter;
             let is_letter = matches!(self.dispositions[index], Disposition::DeadLetter { .. });
-            if !taken && (refused.letter || !is_letter) {
+            if !taken && (letter.is_some() || !is_letter) {
                 waiting.push(index);
                 continue;
             }
             recorder.event_undelivered(&self.batch[index]);
-            if refused.letter {
+            if letter.is_some() {
                 recorder.letter_dropped(&self.batch[index]);
             }
         }
         Ok(waiting)
+    }
+
+    /// The unconfirmed messages of each delivery, except those whose request waits on a rung.
+    fn by_delivery(&self, unconfirmed: &Unconfirmed<'_>) -> BTreeMap<usize, UnconfirmedMessages> {
+        let mut all: BTreeMap<usize, UnconfirmedMessages> = BTreeMap::new();
+        let refused = unconfirmed.refused.iter();
+        let refused = refused.map(|outgoing| (outgoing, PublishFault::Refused));
+        let unanswered = unconfirmed.unanswered.iter();
+        let unanswered = unanswered.map(|outgoing| (outgoing, PublishFault::Unanswered));
+        for (outgoing, fault) in refused.chain(unanswered) {
+            for index in &outgoing.indexes {
+                if self.elsewhere.contains_key(index) {
+                    continue;
+                }
+                let messages = all.entry(*index).or_default();
+                match outgoing.role {
+                    MessageRole::Event | MessageRole::OwnEvent => messages.event = true,
+                    MessageRole::Letter => messages.letter = Some(fault),
+                    MessageRole::Waiting => {}
+                }
+            }
+        }
+        all
     }
 
     /// Puts deliveries on the first rung that takes them, beginning with the next of each. Returns
@@ -99,43 +117,25 @@ impl<'a> Rerouted<'a> {
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
     ) -> Result<Vec<usize>, BrokerError> {
-        let shared = sender.shared.clone();
-        let rungs = &shared.retry_queues;
-        let now = Timestamp::now();
-        for shift in 0..rungs.len() {
+        let rungs = self.shared.retry_queues.len();
+        for shift in 0..rungs {
             if left.is_empty() {
                 break;
             }
             let mut chosen = Vec::with_capacity(left.len());
             let mut outgoing = Vec::with_capacity(left.len());
             for index in left {
-                let delivery = &self.batch[index];
-                let rung_from = |first: usize| (first + shift) % rungs.len();
-                let disposition = match &self.dispositions[index] {
-                    Disposition::Retry { rung } => Disposition::Retry {
-                        rung: rung_from(*rung),
-                    },
-                    Disposition::AwaitTrust { rung } => Disposition::AwaitTrust {
-                        rung: rung_from(*rung),
-                    },
-                    Disposition::Wait { rung } => Disposition::Wait {
-                        rung: rung_from(*rung),
-                    },
+                // The rung that did not take a waiting request comes last.
+                let tried = match &self.dispositions[index] {
+                    Disposition::Retry { .. }
+                    | Disposition::AwaitTrust { .. }
+                    | Disposition::Wait { .. } => 1,
                     Disposition::Answer(_)
                     | Disposition::Returned
-                    | Disposition::DeadLetter { .. } => Disposition::Wait {
-                        rung: rung_from(shared.ladder.wait(delivery.envelope.waits).unwrap_or(0)),
-                    },
+                    | Disposition::DeadLetter { .. } => 0,
                 };
-                let message = match &disposition {
-                    Disposition::Retry { rung } => Message::retry(&rungs[*rung], delivery, now),
-                    Disposition::AwaitTrust { rung } | Disposition::Wait { rung } => {
-                        Message::wait(&rungs[*rung], delivery, now)
-                    }
-                    Disposition::Answer(_)
-                    | Disposition::Returned
-                    | Disposition::DeadLetter { .. } => continue,
-                };
+                let on_rung = self.on_rung(index, (shift + tried) % rungs);
+                let (disposition, message) = on_rung.expect("fewer rungs passed than there are");
                 chosen.push((index, disposition));
                 let role = MessageRole::Waiting;
                 outgoing.push(Outgoing {
@@ -144,9 +144,14 @@ impl<'a> Rerouted<'a> {
                     message,
                 });
             }
-            let refused = sender.send(outgoing, recorder, hold).await?.all();
-            left = refused.flat_map(|outgoing| outgoing.indexes).collect();
+            let unconfirmed = sender.send(outgoing, self, recorder, hold).await?;
+            left = unconfirmed
+                .all()
+                .flat_map(|outgoing| &outgoing.indexes)
+                .copied()
+                .collect();
             chosen.retain(|(index, _)| !left.contains(index));
+            left.retain(|index| !self.elsewhere.contains_key(index));
             self.elsewhere.extend(chosen);
         }
         Ok(left)
@@ -161,8 +166,7 @@ impl<'a> Rerouted<'a> {
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
     ) -> Result<BrokerError, BrokerError> {
-        let shared = sender.shared.clone();
-        let queue = shared.settings.topology.work_queue.as_str();
+        let queue = self.shared.settings.topology.work_queue.as_str();
         let now = Timestamp::now();
         let outgoing = left.iter().map(|index| Outgoing {
             indexes: vec![*index],
@@ -170,7 +174,8 @@ impl<'a> Rerouted<'a> {
             message: Message::wait(queue, &self.batch[*index], now),
         });
         let outgoing: Vec<_> = outgoing.collect();
-        if let Some(first) = sender.send(outgoing, recorder, hold).await?.all().next() {
+        let unconfirmed = sender.send(outgoing, self, recorder, hold).await?;
+        if let Some(first) = unconfirmed.first() {
             return Err(first.message.undeliverable());
         }
         let returned = left.into_iter().map(|index| (index, Disposition::Returned));

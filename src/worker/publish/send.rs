@@ -1,5 +1,6 @@
 //! Publishes messages on a worker's channel, and replaces the channel when that is needed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use tracing::error;
 use super::super::batch_recorder::BatchRecorder;
 use super::super::messages::{MessageRole, Outgoing};
 use super::super::shared::Shared;
-use crate::broker::{Broker, BrokerError, PublishResult, Publisher};
+use super::reroute::Rerouted;
+use super::silent_queues::Permit;
+use crate::broker::{Broker, BrokerError, Message, Probe, Probing, PublishResult, Publisher};
 use crate::common::backoff::Backoff;
-use crate::domain::event::Event;
 use crate::telemetry;
 
 /// The longest time for which a worker keeps a batch whose messages no queue takes. It is well
@@ -33,11 +35,12 @@ pub struct PublishHold {
     refusing: Option<telemetry::PublishRefusal>,
 }
 
-/// Messages that were published and are not confirmed.
+/// Messages that are not confirmed.
 #[derive(Default)]
 pub struct Unconfirmed<'a> {
-    refused: Vec<Outgoing<'a>>,
-    unanswered: Vec<Outgoing<'a>>,
+    pub refused: Vec<Outgoing<'a>>,
+    /// A queue did not answer. It may have them.
+    pub unanswered: Vec<Outgoing<'a>>,
     /// Not published, since earlier ones were not answered.
     unsent: Vec<Outgoing<'a>>,
 }
@@ -67,10 +70,63 @@ impl PublishHold {
 }
 
 impl<'a> Unconfirmed<'a> {
-    /// All of them.
-    pub fn all(self) -> impl Iterator<Item = Outgoing<'a>> {
+    pub fn all(&self) -> impl Iterator<Item = &Outgoing<'a>> {
+        let all = self.refused.iter().chain(&self.unanswered);
+        all.chain(&self.unsent)
+    }
+
+    pub fn first(&self) -> Option<&Outgoing<'a>> {
+        self.all().next()
+    }
+
+    pub fn count(&self) -> usize {
+        self.all().count()
+    }
+
+    pub fn into_all(self) -> Vec<Outgoing<'a>> {
         let all = self.refused.into_iter().chain(self.unanswered);
-        all.chain(self.unsent)
+        all.chain(self.unsent).collect()
+    }
+
+    fn add_to(mut self, all: &mut Self) {
+        all.refused.append(&mut self.refused);
+        all.unanswered.append(&mut self.unanswered);
+        all.unsent.append(&mut self.unsent);
+    }
+
+    /// Sorts messages by their results. Events without a queue are counted and logged.
+    fn sort(
+        messages: impl Iterator<Item = ((Vec<usize>, MessageRole), Message<'a>)>,
+        results: Vec<Option<PublishResult>>,
+        shared: &Shared,
+    ) -> Result<Self, BrokerError> {
+        use PublishResult::{Confirmed, Refused, Unroutable};
+        let mut sent = Self::default();
+        let mut unroutable = Vec::new();
+        let mut results = results.into_iter();
+        for ((indexes, role), message) in messages {
+            let outgoing = |message| Outgoing {
+                indexes,
+                role,
+                message,
+            };
+            match (results.next(), role) {
+                (Some(Some(Confirmed)), _) => {}
+                (Some(Some(Refused)), _) | (Some(Some(Unroutable)), MessageRole::OwnEvent) => {
+                    sent.refused.push(outgoing(message));
+                }
+                (Some(Some(Unroutable)), MessageRole::Event) => unroutable.push(message),
+                // It would be lost. The next generation declares what is missing.
+                (Some(Some(Unroutable)), MessageRole::Letter | MessageRole::Waiting) => {
+                    return Err(message.undeliverable());
+                }
+                (Some(None), _) => sent.unanswered.push(outgoing(message)),
+                (None, _) => sent.unsent.push(outgoing(message)),
+            }
+        }
+        let exchange = shared.settings.topology.reply_exchange.as_str();
+        shared.logs.unroutable(&unroutable, exchange);
+        Ok(sent)
     }
 }
 
@@ -94,43 +150,128 @@ impl Sender {
     pub async fn send_twice<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
+        rerouted: &mut Rerouted<'_>,
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
-    ) -> Result<Vec<Outgoing<'m>>, BrokerError> {
-        let mut sent = self.send(outgoing, recorder, hold).await?;
-        let mut failed = Vec::new();
+    ) -> Result<Unconfirmed<'m>, BrokerError> {
+        let mut sent = self.send(outgoing, rerouted, recorder, hold).await?;
+        let mut failed = Unconfirmed::default();
         // If the first message of a channel for a quorum queue met a leader that had just died, the
         // channel has every later one refused until that node is back. A new channel learns of the
         // new leader.
         let mut again = std::mem::take(&mut sent.refused);
         loop {
-            failed.append(&mut sent.refused);
-            failed.append(&mut sent.unanswered);
-            again.append(&mut sent.unsent);
+            failed.refused.append(&mut sent.refused);
+            failed.unanswered.append(&mut sent.unanswered);
+            // Another message to a queue that does not answer would cost the batch another wait.
+            let unanswered = failed.unanswered.iter();
+            let silent: HashSet<_> = unanswered.map(|sent| sent.message.route()).collect();
+            let unsent = sent.unsent.into_iter();
+            let (unanswered, mut unsent): (Vec<_>, _) =
+                unsent.partition(|unsent| silent.contains(&unsent.message.route()));
+            failed.unanswered.extend(unanswered);
+            again.append(&mut unsent);
             if again.is_empty() {
                 return Ok(failed);
             }
             self.reopen().await?;
-            sent = self
-                .send(std::mem::take(&mut again), recorder, hold)
-                .await?;
+            let outgoing = std::mem::take(&mut again);
+            sent = self.send(outgoing, rerouted, recorder, hold).await?;
         }
     }
 
-    /// Publishes messages, and returns those that are not confirmed.
+    /// Publishes messages, and returns those that are not confirmed. If a rung took the request of
+    /// one of them as a probe, `rerouted` has its new disposition.
+    ///
+    /// Events go first, and then the messages to each of revertd's own queues by themselves: if a
+    /// queue does not answer, the channel confirms nothing else either.
     pub async fn send<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
+        rerouted: &mut Rerouted<'_>,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
+    ) -> Result<Unconfirmed<'m>, BrokerError> {
+        let mut sent = Unconfirmed::default();
+        let is_event = |outgoing: &Outgoing<'_>| outgoing.role == MessageRole::Event;
+        let (events, mut rest): (Vec<_>, Vec<_>) = outgoing.into_iter().partition(is_event);
+        if !events.is_empty() {
+            let part = self.send_part(events, rerouted, recorder, hold);
+            part.await?.add_to(&mut sent);
+        }
+        while let Some(first) = rest.first() {
+            let (exchange, key) = first.message.route();
+            let (exchange, key) = (exchange.to_owned(), key.to_owned());
+            let queue = (exchange.as_str(), key.as_str());
+            let is_to_it = |other: &Outgoing<'_>| other.message.route() == queue;
+            let (part, other) = rest.into_iter().partition(is_to_it);
+            rest = other;
+            let part = self.send_to_queue(queue, part, rerouted, recorder, hold);
+            part.await?.add_to(&mut sent);
+        }
+        Ok(sent)
+    }
+
+    /// Publishes messages to one of revertd's own queues, as far as it answers.
+    async fn send_to_queue<'m>(
+        &mut self,
+        queue: (&str, &str),
+        mut outgoing: Vec<Outgoing<'m>>,
+        rerouted: &mut Rerouted<'_>,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
+    ) -> Result<Unconfirmed<'m>, BrokerError> {
+        let shared = self.shared.clone();
+        let rest = match shared
+            .silent_queues
+            .permit(queue, Instant::now().into_std())
+        {
+            Permit::All => Vec::new(),
+            Permit::One => outgoing.split_off(1),
+            Permit::None => std::mem::take(&mut outgoing),
+        };
+        let mut sent = Unconfirmed::default();
+        if !outgoing.is_empty() {
+            sent = self.send_part(outgoing, rerouted, recorder, hold).await?;
+            let is_silent = !sent.unanswered.is_empty();
+            if is_silent {
+                let now = Instant::now().into_std();
+                shared.silent_queues.silent(queue, now);
+            } else {
+                shared.silent_queues.answered(queue);
+            }
+            if !is_silent && !rest.is_empty() {
+                let rest = self.send_part(rest, rerouted, recorder, hold);
+                rest.await?.add_to(&mut sent);
+                return Ok(sent);
+            }
+        }
+        sent.unanswered.append(&mut sent.unsent);
+        sent.unanswered.extend(rest);
+        Ok(sent)
+    }
+
+    async fn send_part<'m>(
+        &mut self,
+        outgoing: Vec<Outgoing<'m>>,
+        rerouted: &mut Rerouted<'_>,
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
     ) -> Result<Unconfirmed<'m>, BrokerError> {
         let shared = self.shared.clone();
         let part = |outgoing: Outgoing<'m>| ((outgoing.indexes, outgoing.role), outgoing.message);
         let (places, messages): (Vec<_>, Vec<_>) = outgoing.into_iter().map(part).unzip();
-        let own_queue = |event: &Event| own_queue(&shared, event);
-        let results = loop {
-            match self.publisher.publish_probing(&messages, own_queue).await {
-                Ok(results) => break results,
+        let published = loop {
+            let probe = |at: Probe| {
+                // A message of several events has the request of the first as its probe.
+                let (indexes, role) = &places[at.place];
+                let message = &messages[at.place];
+                let probe = rerouted.probe(indexes[0], *role, message, at.number)?;
+                let probing = probe_alone(self.broker.clone(), probe.message);
+                Some(Box::pin(probing) as Probing<'_>)
+            };
+            match self.publisher.publish_probing(&messages, probe).await {
+                Ok(published) => break published,
                 Err(error) if error.is_permanent() && !hold.is_over() => {
                     hold.wait(&shared, &error).await;
                     // A new generation would have the batch delivered again.
@@ -140,52 +281,25 @@ impl Sender {
                 Err(error) => return Err(error),
             }
         };
-        recorder.publish_results(&messages, &results);
-        let mut sent = Unconfirmed::default();
-        let mut unroutable = Vec::new();
-        let mut results = results.into_iter();
-        for ((indexes, role), message) in places.into_iter().zip(messages) {
-            let outgoing = |message| Outgoing {
-                indexes,
-                role,
-                message,
-            };
-            match (results.next(), role) {
-                (Some(Some(PublishResult::Confirmed)), _) => {}
-                (Some(Some(PublishResult::Refused)), _)
-                | (Some(Some(PublishResult::Unroutable)), MessageRole::OwnEvent) => {
-                    sent.refused.push(outgoing(message));
-                }
-                (Some(Some(PublishResult::Unroutable)), MessageRole::Event) => {
-                    unroutable.push(message);
-                }
-                // It would be lost. The next generation declares what is missing.
-                (
-                    Some(Some(PublishResult::Unroutable)),
-                    MessageRole::Letter | MessageRole::Waiting,
-                ) => {
-                    return Err(message.undeliverable());
-                }
-                (Some(None), _) => sent.unanswered.push(outgoing(message)),
-                (None, _) => sent.unsent.push(outgoing(message)),
-            }
+        recorder.publish_results(&messages, &published.results);
+        if let Some(at) = published.confirmed_probe {
+            let (indexes, role) = &places[at.place];
+            rerouted.probe_confirmed(indexes[0], *role, &messages[at.place], at.number);
         }
-        let exchange = shared.settings.topology.reply_exchange.as_str();
-        shared.logs.unroutable(&unroutable, exchange);
+        let places = places.into_iter().zip(messages);
+        let sent = Unconfirmed::sort(places, published.results, &shared)?;
         if !sent.unanswered.is_empty() {
-            // A confirm that comes late could take along the notice of a returned message.
             self.reopen().await?;
         }
         Ok(sent)
     }
 }
 
-/// revertd's own queue for an event, if there is one.
-pub fn own_queue<'a>(shared: &'a Shared, event: &Event) -> Option<&'a str> {
-    let topology = &shared.settings.topology;
-    if event.is_denied() {
-        return Some(topology.denied_queue.as_str());
-    }
-    let is_there = topology.reply_queue_declare;
-    is_there.then_some(topology.reply_queue.as_str())
+/// Publishes a probe on a channel of its own.
+async fn probe_alone(broker: Arc<Broker>, probe: Message<'_>) -> bool {
+    let Ok(publisher) = broker.publisher().await else {
+        return false;
+    };
+    let results = publisher.publish(&[probe]).await;
+    results.is_ok_and(|results| results == [PublishResult::Confirmed])
 }

@@ -1,51 +1,12 @@
-//! Queues that are full, refuse messages or do not answer.
+//! Queues that are full or refuse messages.
 
 use lapin::options::QueuePurgeOptions;
-use lapin::types::FieldTable;
 use uuid::Uuid;
 
 use super::setup::*;
-use crate::instance::Instance;
-use crate::support::report::{Finding, report_beside, sized};
+use crate::support::report::{Finding, report_beside};
 use crate::support::unrelated::UnrelatedRequests;
-use crate::support::{Request, TestEnv, WorkerProcess, eventually};
-
-/// Requests of an org whose subscriber's queue does not take events, beside unrelated requests:
-/// their events are in revertd's own queue in the end, and no attempt is counted.
-async fn beside_untaken_events(
-    fault: &str,
-    env: TestEnv,
-    mut worker: WorkerProcess,
-    account: Uuid,
-    requests: usize,
-) {
-    let mut untaken = Vec::new();
-    for _ in 0..requests {
-        let usage = env.usage(account, 20).await;
-        untaken.push(Request::revert(account, usage, 5));
-    }
-    let unrelated = UnrelatedRequests::new(&env).await;
-    for request in &untaken {
-        env.publish(request).await;
-    }
-    let (mut count, waits) = unrelated.send_during_fault(&env).await;
-    env.drained().await;
-    let mut events = env.events().await;
-    for request in &untaken {
-        if events.answer(request).await.verdict() != "usage.reverted" {
-            count.found(Finding::Differing, request.correlation());
-        }
-    }
-    assert!(worker.stop().await.success());
-    let log = worker.log();
-    assert!(!log.contains("paused"), "{log}");
-    assert!(
-        log.contains("retried=0 dead_lettered=0"),
-        "no attempt is counted: {log}"
-    );
-    report_beside(fault, 1, count, &waits);
-    env.teardown().await;
-}
+use crate::support::{Request, TestEnv, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_rejects_publishes_delays_no_other_org() {
@@ -55,27 +16,6 @@ async fn a_queue_that_rejects_publishes_delays_no_other_org() {
     subscribed(&env, &key, refusing()).await;
     let fault = "beside: a subscriber's queue that refuses";
     beside_untaken_events(fault, env, worker, customer.account, 20).await;
-}
-
-/// Suspends the process of a queue. It then neither confirms nor refuses messages, like a quorum
-/// queue without a majority.
-const SUSPEND: &str = "{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, \
-    <<\"QUEUE\">>)), \
-    sys:suspend(amqqueue:get_pid(Queue)).";
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_never_confirms_delays_no_other_org() {
-    let (instance, servers) = Instance::start();
-    let env = TestEnv::on(servers).await;
-    let worker = env.start_worker().await;
-    let customer = env.customer().await;
-    let key = format!("result.{}", customer.org);
-    let queue = subscribed(&env, &key, FieldTable::default()).await;
-    let suspend = SUSPEND.replace("QUEUE", &queue);
-    let said = instance.control(&["eval", &suspend]).await;
-    assert_eq!(said.trim(), "ok");
-    let fault = "beside: a subscriber's queue that never answers";
-    beside_untaken_events(fault, env, worker, customer.account, sized(600, 3000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,9 @@ use lapin::{BasicProperties, Confirmation};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Request, TestEnv, connect_db, with_database};
+use crate::support::report::{Finding, report_beside};
+use crate::support::unrelated::UnrelatedRequests;
+use crate::support::{Request, TestEnv, WorkerProcess, connect_db, with_database};
 
 /// Makes each insert of an entry fail whose usage is marked, with the state that it is marked with.
 pub async fn mark(env: &TestEnv, usages: &[(Uuid, &str)]) {
@@ -73,11 +75,16 @@ pub fn refusing() -> FieldTable {
 
 /// A subscriber's queue, bound to the reply exchange.
 pub async fn subscribed(env: &TestEnv, key: &str, arguments: FieldTable) -> String {
+    let is_quorum = arguments.contains_key("x-queue-type");
     let options = QueueDeclareOptions {
-        exclusive: true,
+        exclusive: !is_quorum,
+        durable: is_quorum,
         ..Default::default()
     };
-    let declared = env.channel.queue_declare("".into(), options, arguments);
+    let name = env.name("subscriber");
+    let declared = env
+        .channel
+        .queue_declare(name.as_str().into(), options, arguments);
     let queue = declared.await.expect("declared").name().to_string();
     let bound = env.channel.queue_bind(
         queue.as_str().into(),
@@ -105,4 +112,41 @@ pub async fn fill(env: &TestEnv, rung: &str) {
             return;
         }
     }
+}
+
+/// Requests of an org whose subscriber's queue does not take events, beside unrelated requests:
+/// their events are in revertd's own queue in the end, and no attempt is counted.
+pub async fn beside_untaken_events(
+    fault: &str,
+    env: TestEnv,
+    mut worker: WorkerProcess,
+    account: Uuid,
+    requests: usize,
+) {
+    let mut untaken = Vec::new();
+    for _ in 0..requests {
+        let usage = env.usage(account, 20).await;
+        untaken.push(Request::revert(account, usage, 5));
+    }
+    let unrelated = UnrelatedRequests::new(&env).await;
+    for request in &untaken {
+        env.publish(request).await;
+    }
+    let (mut count, waits) = unrelated.send_during_fault(&env).await;
+    env.drained().await;
+    let mut events = env.events().await;
+    for request in &untaken {
+        if events.answer(request).await.verdict() != "usage.reverted" {
+            count.found(Finding::Differing, request.correlation());
+        }
+    }
+    assert!(worker.stop().await.success());
+    let log = worker.log();
+    assert!(!log.contains("paused"), "{log}");
+    assert!(
+        log.contains("retried=0 dead_lettered=0"),
+        "no attempt is counted: {log}"
+    );
+    report_beside(fault, 1, count, &waits);
+    env.teardown().await;
 }

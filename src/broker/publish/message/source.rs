@@ -34,8 +34,8 @@ pub(crate) struct GroupEvents<'a> {
     pub group: &'a str,
     pub size: usize,
     pub count: usize,
-    /// The first event.
-    pub first: &'a Event,
+    /// The AMQP `type` of a single event.
+    pub kind: Option<&'static str>,
 }
 
 /// The cause of publishing a delivery again.
@@ -156,11 +156,10 @@ fn answering(event: &Event, delivery: &Delivery) -> BasicProperties {
 fn answering_group(events: &GroupEvents<'_>, delivery: &Delivery) -> BasicProperties {
     let envelope = &delivery.envelope;
     let correlation = envelope.correlation_id.as_deref().unwrap_or(events.group);
-    let single = events.content_type == CONTENT_TYPE;
     let mut properties = properties_of_events(events.id, events.content_type, events.time)
         .with_correlation_id(correlation.into());
-    if single {
-        properties = properties.with_type(events.first.kind.name().into());
+    if let Some(kind) = events.kind {
+        properties = properties.with_type(kind.into());
     }
     let number = |number| AMQPValue::LongLongInt(i64::try_from(number).unwrap_or(i64::MAX));
     let mut headers = FieldTable::default();
