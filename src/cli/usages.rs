@@ -106,7 +106,8 @@ fn tell(
         }
         return Ok(());
     }
-    let mut text = format!("{usages} usages of {accounts} accounts, {sum} in all");
+    let (usages, accounts) = (counted(*usages, "usage"), counted(*accounts, "account"));
+    let mut text = format!("{usages} of {accounts}, {sum} in all");
     if let Some((first, last)) = first.zip(last) {
         text.push_str(&format!(", written from {first} to {last}"));
     }
@@ -122,6 +123,10 @@ fn tell(
         say!("{text}");
     }
     Ok(())
+}
+
+fn counted(count: i64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn unknown(scope: &UsageScope) -> anyhow::Error {

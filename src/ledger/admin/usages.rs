@@ -26,8 +26,10 @@ const SESSION: &str = "
     SET cursor_tuple_fraction = 1;
     SET max_parallel_workers_per_gather = 0;
     SET work_mem = '64MB';
-    BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 ";
+
+/// Not in one message with the settings: one of them is a query, which begins a transaction.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 /// Times that have no year of four digits are left out of the first and the last.
 const COUNT: &str =
@@ -120,6 +122,7 @@ impl Usages {
     ) -> Result<Option<Self>, LedgerError> {
         let session = Session::open(settings).await?;
         session.execute(SESSION).await?;
+        session.execute(SNAPSHOT).await?;
         let Some(accounts) = accounts(&session, settings, &filter.scope).await? else {
             return Ok(None);
         };
