@@ -72,8 +72,8 @@ enum Command {
     /// Publish one request, or the requests of a file, and wait for their events. Exit status: 0
     /// reverted, 1 rejected or failed, 3 no answer in time.
     Submit(Box<submit::SubmitArgs>),
-    /// Write requests that revert the usages of an org or account, as a file for `submit --file`. It
-    /// only reads.
+    /// Write requests that revert the usages of an org or account, as a file for `submit --file`.
+    /// It only reads.
     Usages(usages::UsagesArgs),
     /// Set which clients may revert the usage of which orgs.
     Grants(grants::GrantsArgs),

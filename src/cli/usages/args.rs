@@ -27,8 +27,8 @@ pub struct UsagesArgs {
     /// Usages of this billing account.
     #[arg(long, value_name = "UUID", group = "scope")]
     account: Option<Uuid>,
-    /// Only usages written then or later: a time such as 2026-11-25T08:00:00Z, or how long ago, such
-    /// as 2h.
+    /// Only usages written then or later: a time such as 2026-11-25T08:00:00Z, or how long ago,
+    /// such as 2h.
     #[arg(long, value_name = "TIME", value_parser = timestamp)]
     since: Option<Timestamp>,
     /// Only usages written before this time: a time such as 2026-11-25T08:00:00Z, or an age such as
@@ -38,8 +38,8 @@ pub struct UsagesArgs {
     /// Only usages of this source; '' for usages without a source.
     #[arg(long)]
     source: Option<String>,
-    /// Only usages whose metadata has this key with this value: a text, a number, true or false. May
-    /// be repeated; all must match.
+    /// Only usages whose metadata has this key with this value: a text, a number, true or false.
+    /// May be repeated; all must match.
     #[arg(long, value_name = "KEY=VALUE", value_parser = metadata)]
     metadata: Vec<(String, String)>,
     /// Only the earliest usages, at most so many.

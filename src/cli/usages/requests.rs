@@ -35,8 +35,8 @@ pub fn line(usage: &RevertableUsage, batch: &str, reason: Option<&str>) -> anyho
     Ok(format!("{}\n", printable::json(&line)))
 }
 
-/// The id follows from the batch, the usage, and what was reverted before. A request for the rest of
-/// a usage is therefore another request than the one that was written when more of it was left.
+/// The id follows from the batch, the usage, and the amount that was reverted before. A request for
+/// the rest of a usage is therefore another one than that for the whole usage.
 fn request_id(batch: &str, usage: &RevertableUsage) -> String {
     let id = usage.id;
     match usage.reverted {

@@ -1,5 +1,6 @@
--- usage_accounts: the accounts of an org, or one account, whose usages a request can name. No row if
--- the org or the account does not exist, or is deleted. The platform's own account is no customer.
+-- usage_accounts: the accounts of an org, or one account, whose usages a request can name. No row
+-- if the org or the account does not exist, or is deleted. The platform's own account is no
+-- customer's.
 --   $1  org       uuid  NULL if the org is given by its name or not at all; the next two likewise
 --   $2  org_name  text
 --   $3  account   uuid

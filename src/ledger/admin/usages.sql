@@ -1,5 +1,5 @@
 -- usages: usages of accounts that a request could revert now, the earliest first. It only reads.
--- {reverted}, {hash_of_reverted}: the usage that an entry's metadata names, and its hash (index.sql).
+-- {reverted} is the usage that an entry's metadata names, and {hash_of_reverted} its hash.
 --   $1  accounts    uuid[]
 --   $2  since       timestamptz       NULL: no filter; the next two likewise
 --   $3  until       timestamptz
