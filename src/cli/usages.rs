@@ -1,5 +1,6 @@
 //! `revertd usages`
 
+use std::fmt::Write;
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
@@ -109,13 +110,14 @@ fn tell(
     let (usages, accounts) = (counted(*usages, "usage"), counted(*accounts, "account"));
     let mut text = format!("{usages} of {accounts}, {sum} in all");
     if let Some((first, last)) = first.zip(last) {
-        text.push_str(&format!(", written from {first} to {last}"));
+        let _ = write!(text, ", written from {first} to {last}");
     }
     if let Some(age) = settings.revert.max_age {
         let age = humantime::format_duration(age);
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "\nusages older than {age} (revert.max_age) are left out"
-        ));
+        );
     }
     if is_output_free {
         print(&format!("{text}\n"))?;
