@@ -124,7 +124,7 @@ async fn the_counts_come_before_the_requests() {
     let object = json!({"usages": 4, "accounts": 2, "sum": "9223372036854775835",
         "first": "2024-11-01T08:00:00Z", "last": "2024-11-01T09:30:00Z"});
     let (_, objects, _) = usages(&env, &["--org", &org, "--dry-run", "--output", "json"]);
-    assert_eq!(objects, [object.clone()]);
+    assert_eq!(objects, std::slice::from_ref(&object));
     let (_, _, stderr) = usages(&env, &["--org", &org, "--output", "json"]);
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&stderr).expect("JSON"),
