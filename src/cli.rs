@@ -39,6 +39,7 @@ mod status;
 mod submit;
 mod terminal;
 mod time_span;
+mod usages;
 mod verify;
 mod worker;
 
@@ -71,6 +72,9 @@ enum Command {
     /// Publish one request, or the requests of a file, and wait for their events. Exit status: 0
     /// reverted, 1 rejected or failed, 3 no answer in time.
     Submit(Box<submit::SubmitArgs>),
+    /// Write requests that revert the usages of an org or account, as a file for `submit --file`.
+    /// It only reads.
+    Usages(usages::UsagesArgs),
     /// Set which clients may revert the usage of which orgs.
     Grants(grants::GrantsArgs),
     /// List, show, replay or discard the messages of the dead-letter queue.
@@ -153,6 +157,7 @@ impl Cli {
             Command::Gateway => runtime.block_on(gateway::run(settings)),
             Command::Migrate(args) => runtime.block_on(migrate::run(&settings, &args)),
             Command::Submit(args) => runtime.block_on(submit::run(&settings, *args)),
+            Command::Usages(args) => runtime.block_on(usages::run(&settings, args)),
             Command::Grants(args) => runtime.block_on(grants::run(&settings, args)),
             Command::DeadLetters(args) => {
                 on_large_stack(|| runtime.block_on(dead_letters::run(&settings, *args)))

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::output::{Output, print, print_json};
 use super::prompt;
+use super::time_span::timestamp;
 use crate::config::Settings;
 use crate::ledger::admin::stored::{OutcomeCount, OutcomeFilter, Outcomes};
 use publishing::{Published, publish};
@@ -32,11 +33,11 @@ enum EventsCommand {
 struct RepublishArgs {
     /// Of outcomes decided then or later: a time such as 2026-11-25T08:00:00Z, or how long ago,
     /// such as 2h.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
     since: Option<Timestamp>,
     /// Only outcomes decided before this time: a time such as 2026-11-25T08:00:00Z, or an age such
     /// as 2h.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
     until: Option<Timestamp>,
     /// Only outcomes of this client's requests.
     #[arg(long)]
@@ -140,13 +141,4 @@ fn conclude(
         );
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn time(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let ago = humantime::parse_duration(text).ok();
-    ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok())
-        .ok_or_else(|| "must be a time such as 2026-11-25T08:00:00Z, or an age such as 2h".into())
 }

@@ -14,4 +14,5 @@ mod status;
 mod submit_file;
 mod telemetry;
 mod tls;
+mod usages;
 mod verify;

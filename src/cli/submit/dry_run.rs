@@ -11,7 +11,7 @@ use super::lines::{RequestLine, RequestSource};
 use super::looked::Looked;
 use super::report::INVALID;
 use super::summary::summary;
-use crate::cli::output::{Output, print};
+use crate::cli::output::{Output, print, print_json};
 use crate::config::Settings;
 use crate::domain::event::Event;
 use crate::domain::outcome::{Decision, Verdict};
@@ -110,11 +110,10 @@ impl DryRunCounts {
         let is_certain = earlier.is_none() || !is_applied(trial);
         self.good &= is_applied(trial) && is_certain;
         match self.output {
-            Output::Json => print(&format!(
-                "{}\n",
-                json!({"line": line.number, "verdict": verdict, "decided_before": is_stored,
-                    "depends_on_line": earlier, "event": event})
-            ))?,
+            Output::Json => print_json(
+                &json!({"line": line.number, "verdict": verdict, "decided_before": is_stored,
+                    "depends_on_line": earlier, "event": event}),
+            )?,
             Output::Text => {
                 let when = if is_stored {
                     "was answered before"
@@ -152,10 +151,7 @@ impl DryRunCounts {
 
     fn conclude(&self) -> anyhow::Result<ExitCode> {
         match self.output {
-            Output::Json => print(&format!(
-                "{}\n",
-                json!({"summary": self.counts, "dry_run": true})
-            ))?,
+            Output::Json => print_json(&json!({"summary": self.counts, "dry_run": true}))?,
             Output::Text => {
                 let all: u64 = self.counts.values().sum();
                 let mut text = format!("{all} requests, none sent (--dry-run)\n");

@@ -116,10 +116,7 @@ impl SubmitReport {
             self.keep(line, &verdict, message, is_final)
         };
         match self.output {
-            Output::Json => print(&format!(
-                "{}\n",
-                json!({"line": line.number, "event": event})
-            ))?,
+            Output::Json => print_json(&json!({"line": line.number, "event": event}))?,
             Output::Text if reverted => {}
             Output::Text => print(&format!("line {}: {}\n", line.number, summary(&event)))?,
         }

@@ -1,5 +1,5 @@
-//! The sessions of docs/setup/quick-start.md, docs/clients/shell.md and
-//! docs/topics/authorization.md: each command prints the output below it.
+//! The sessions of docs/setup/quick-start.md, docs/clients/shell.md, docs/topics/authorization.md
+//! and docs/operations/incident.md: each command prints the output below it.
 
 use regex::Regex;
 use tokio_postgres::SimpleQueryMessage;
@@ -113,6 +113,26 @@ async fn the_shells_session_goes_as_it_is_printed() {
         // `submit` ends with 1 if a request is refused.
         let output = shell.run(&format!("set +e\n{command}"));
         let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(foreseen(&told), foreseen(&expected.expect("an output")));
+    }
+    env.teardown().await;
+}
+
+#[tokio::test]
+async fn the_incident_goes_as_it_is_printed() {
+    let (env, _worker) = TestEnv::with_worker().await;
+    env.sql(&super::ledger_of_the_examples()).await;
+    let url = env.setting("DATABASE__URL").expect("it is set").to_owned();
+    let shell = shell(&env, &url);
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = sessions::read("docs/operations/incident.md");
+    let steps = session(&page, "# Incident");
+    assert_eq!(steps.len(), 5, "{steps:#?}");
+    for (command, expected) in steps {
+        let told = printed(
+            &shell,
+            &format!("cd {}\n{command}", folder.path().display()),
+        );
         assert_eq!(foreseen(&told), foreseen(&expected.expect("an output")));
     }
     env.teardown().await;

@@ -200,23 +200,25 @@ async fn an_auditor_needs_its_grants_and_can_only_read() {
     let env = TestEnv::new().await;
     let all = documented("auditor");
     assert!(all.len() > 3, "{all:?}");
+    let org = env.org().await.to_string();
     for missing in all.iter().map(Some).chain([None]) {
         let role = Role::new(&env, "auditor", &env.database).await;
         for statement in all.iter().filter(|statement| Some(*statement) != missing) {
             env.sql(&role.own(statement, "auditor", &env.database))
                 .await;
         }
-        let output = run(&env, &role, &["verify"]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(
-            output.status.success(),
-            missing.is_none(),
-            "without {missing:?}: {said}"
-        );
-        assert!(
-            missing.is_none() || said.contains("GRANT "),
-            "without {missing:?}: {said}"
-        );
+        let outputs = [&["verify"][..], &["usages", "--org", &org]].map(|command| {
+            let output = run(&env, &role, command);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(
+                output.status.success(),
+                !said.contains("GRANT "),
+                "without {missing:?}: {said}"
+            );
+            output.status.success()
+        });
+        let all_succeed = outputs.iter().all(|success| *success);
+        assert_eq!(all_succeed, missing.is_none(), "without {missing:?}");
         let db = connect_db(&role.url).await;
         for statement in [
             "UPDATE revertd.outcomes SET amount = 1",
@@ -224,6 +226,7 @@ async fn an_auditor_needs_its_grants_and_can_only_read() {
             "INSERT INTO billing_transactions (amount) VALUES (1)",
             "SELECT FROM revertd.grants",
             "SELECT email FROM billing_customers",
+            "SELECT title FROM organizations",
         ] {
             assert!(is_forbidden(&db, statement).await, "{statement}");
         }

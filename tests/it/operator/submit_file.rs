@@ -3,4 +3,4 @@
 mod answers;
 mod dry_run;
 mod mistakes;
-mod setup;
+pub mod setup;
