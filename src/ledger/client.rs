@@ -9,7 +9,7 @@ use deadpool_postgres::{Object, Pool};
 use tokio::time::timeout;
 
 use super::apply::locks::Locks;
-use super::apply::round::{Round, Statements};
+use super::apply::statements::Statements;
 use super::connection::connect;
 use super::connection::encryption::Encryption;
 use super::error::{self, LedgerError, StatementError};
@@ -111,25 +111,6 @@ impl Ledger {
             locks: Arc::default(),
             lock_timeout: settings.database.lock_timeout,
             without_room: Arc::default(),
-        })
-    }
-
-    /// Whether the server is in order: runs the statement without requests, then commits something
-    /// that changes nothing, since a server whose standby is missing runs statements and hangs in
-    /// the commit.
-    ///
-    /// # Errors
-    /// Where the database can't work at present.
-    pub async fn probe(&self) -> Result<(), LedgerError> {
-        let probing = self.on_connection(async |client| {
-            Round::new(self, client, None).probe().await?;
-            let committed = client.batch_execute(COMMIT_NOTHING).await;
-            committed.map_err(|error| error::classify(&error, &self.host))
-        });
-        probing.await.map_err(|trouble| {
-            // The others may hold a plan that no longer fits.
-            self.pool.retain(|_, _| false);
-            trouble.into_error()
         })
     }
 

@@ -6,13 +6,16 @@ use super::messages::{Outgoing, messages};
 use super::state::Exit;
 use crate::broker::{BrokerError, Delivery};
 use crate::domain::disposition::Disposition;
-use reroute::Rerouted;
-use send::PublishHold;
+use hold::PublishHold;
+use rerouted::Rerouted;
 
+mod hold;
 mod probe;
 mod reroute;
+mod rerouted;
 mod send;
 mod silent_queues;
+mod unconfirmed;
 
 pub use send::Sender;
 pub use silent_queues::SilentQueues;

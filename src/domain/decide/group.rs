@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{Batch, Progress, Question, Ruling, Write};
+use super::batch::{Batch, Progress};
+use super::facts::Question;
+use super::ruling::{Ruling, Write};
 use crate::domain::outcome::{Decision, Metadata, Verdict};
 use crate::domain::refusal::RefusalReason;
 use crate::domain::request::FirstRefusal;

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::request::{Amount, Envelope, Fields};
+use crate::domain::outcome::{Decision, Metadata, Outcome, Verdict};
+use crate::domain::request::{Amount, Envelope, Fields, RevertRequest};
 
 const ONCE: DecisionPolicy = DecisionPolicy {
     is_cumulative: false,

@@ -1,6 +1,5 @@
 //! One try to decide requests and to write the decisions, on one connection.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Object;
@@ -10,34 +9,11 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
 use super::unit::Unit;
-use crate::config::Settings;
 use crate::domain::decide::{History, Question, Ruling, decide, needs_history};
 use crate::domain::outcome::Decision;
 use crate::domain::request::RevertRequest;
 use crate::ledger::client::Ledger;
-use crate::ledger::connection::connect::in_schema;
 use crate::ledger::error::{StatementError, classify};
-
-/// The statements of a round.
-#[derive(Clone)]
-pub(crate) struct Statements {
-    pub facts: Arc<str>,
-    pub reverts: Arc<str>,
-    pub outcomes: Arc<str>,
-    pub write: Arc<str>,
-}
-
-impl Statements {
-    pub fn new(settings: &Settings) -> Self {
-        let of = |statement| in_schema(statement, settings).into();
-        Self {
-            facts: of(include_str!("facts.sql")),
-            reverts: of(include_str!("reverts.sql")),
-            outcomes: of(include_str!("outcomes.sql")),
-            write: of(include_str!("write.sql")),
-        }
-    }
-}
 
 /// Which requests are looked up among the outcomes and reverts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +27,13 @@ pub(super) enum LookUp {
 
 /// The longest that a statement waits for a lock, and that it runs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StatementLimits {
+pub(super) struct StatementLimits {
     pub lock_timeout: Duration,
     pub statement_timeout: Duration,
 }
 
 /// One try, on one connection.
-pub(crate) struct Round<'a> {
+pub(super) struct Round<'a> {
     pub(super) ledger: &'a Ledger,
     client: &'a Object,
     /// Without limits, those of the session hold.
@@ -65,7 +41,7 @@ pub(crate) struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    pub(crate) fn new(
+    pub(super) fn new(
         ledger: &'a Ledger,
         client: &'a Object,
         limits: Option<StatementLimits>,
@@ -103,13 +79,6 @@ impl<'a> Round<'a> {
             .collect();
         let rulings = self.rulings(&questions, look_up, facts.now).await?;
         Ok((rulings, facts.now))
-    }
-
-    /// Runs every statement without requests.
-    pub(crate) async fn probe(&self) -> Result<(), StatementError> {
-        self.facts(&[]).await?;
-        self.history(&[], &[]).await?;
-        self.write_nothing().await
     }
 
     async fn rulings(

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::super::messages::MessageRole;
-use super::reroute::Rerouted;
+use super::rerouted::Rerouted;
 use crate::broker::Message;
 use crate::domain::disposition::Disposition;
 

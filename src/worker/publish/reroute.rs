@@ -7,34 +7,14 @@ use jiff::Timestamp;
 
 use super::super::batch_recorder::BatchRecorder;
 use super::super::messages::{MessageRole, Outgoing};
-use super::super::shared::Shared;
-use super::send::{PublishHold, Sender, Unconfirmed};
-use crate::broker::{BrokerError, Delivery, Message};
+use super::hold::PublishHold;
+use super::rerouted::Rerouted;
+use super::send::Sender;
+use super::unconfirmed::Unconfirmed;
+use crate::broker::{BrokerError, Message};
 use crate::domain::disposition::{Disposition, PublishFault, Recourse, UnconfirmedMessages};
 
-/// A batch, and the deliveries whose disposition changed because a message was not confirmed.
-pub struct Rerouted<'a> {
-    pub(super) shared: &'a Shared,
-    pub batch: &'a [Delivery],
-    pub dispositions: &'a [Disposition],
-    pub(super) elsewhere: BTreeMap<usize, Disposition>,
-}
-
 impl<'a> Rerouted<'a> {
-    pub fn new(shared: &'a Shared, batch: &'a [Delivery], dispositions: &'a [Disposition]) -> Self {
-        Self {
-            shared,
-            batch,
-            dispositions,
-            elsewhere: BTreeMap::new(),
-        }
-    }
-
-    /// The changed dispositions, by index.
-    pub fn into_elsewhere(self) -> BTreeMap<usize, Disposition> {
-        self.elsewhere
-    }
-
     /// Settles the requests that can do without the unconfirmed message, and returns the indexes of
     /// the others, which must wait.
     pub async fn resort(

@@ -2,132 +2,23 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-use tracing::error;
+use tokio::time::Instant;
 
 use super::super::batch_recorder::BatchRecorder;
 use super::super::messages::{MessageRole, Outgoing};
 use super::super::shared::Shared;
-use super::reroute::Rerouted;
+use super::hold::PublishHold;
+use super::rerouted::Rerouted;
 use super::silent_queues::Permit;
+use super::unconfirmed::Unconfirmed;
 use crate::broker::{Broker, BrokerError, Message, Probe, Probing, PublishResult, Publisher};
-use crate::common::backoff::Backoff;
-use crate::telemetry;
-
-/// The longest time for which a worker keeps a batch whose messages no queue takes. It is well
-/// below the broker's acknowledgement timeout.
-const HOLD_AT_MOST: Duration = Duration::from_mins(10);
 
 /// A channel to publish on, and the connections that open its successor.
 pub struct Sender {
     pub shared: Arc<Shared>,
     pub broker: Arc<Broker>,
     publisher: Publisher,
-}
-
-/// A wait with a batch in flight, while the broker refuses its messages.
-pub struct PublishHold {
-    began: Instant,
-    backoff: Backoff,
-    /// Readiness shows the pause as long as this is there.
-    refusing: Option<telemetry::PublishRefusal>,
-}
-
-/// Messages that are not confirmed.
-#[derive(Default)]
-pub struct Unconfirmed<'a> {
-    pub refused: Vec<Outgoing<'a>>,
-    /// A queue did not answer. It may have them.
-    pub unanswered: Vec<Outgoing<'a>>,
-    /// Not published, since earlier ones were not answered.
-    unsent: Vec<Outgoing<'a>>,
-}
-
-impl PublishHold {
-    pub fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
-            refusing: None,
-        }
-    }
-
-    pub fn is_over(&self) -> bool {
-        self.began.elapsed() >= HOLD_AT_MOST
-    }
-
-    /// Waits for the backoff. A stop waits with it, as long as it may.
-    pub async fn wait(&mut self, shared: &Shared, error: &BrokerError) {
-        let wait = self.backoff.next_wait();
-        let event = "publishing_paused";
-        error!(event, %error, retry_in = ?wait, "paused: publishing");
-        let refused = || shared.telemetry.status.refused();
-        self.refusing.get_or_insert_with(refused);
-        sleep(wait).await;
-    }
-}
-
-impl<'a> Unconfirmed<'a> {
-    pub fn all(&self) -> impl Iterator<Item = &Outgoing<'a>> {
-        let all = self.refused.iter().chain(&self.unanswered);
-        all.chain(&self.unsent)
-    }
-
-    pub fn first(&self) -> Option<&Outgoing<'a>> {
-        self.all().next()
-    }
-
-    pub fn count(&self) -> usize {
-        self.all().count()
-    }
-
-    pub fn into_all(self) -> Vec<Outgoing<'a>> {
-        let all = self.refused.into_iter().chain(self.unanswered);
-        all.chain(self.unsent).collect()
-    }
-
-    fn add_to(mut self, all: &mut Self) {
-        all.refused.append(&mut self.refused);
-        all.unanswered.append(&mut self.unanswered);
-        all.unsent.append(&mut self.unsent);
-    }
-
-    /// Sorts messages by their results. Events without a queue are counted and logged.
-    fn sort(
-        messages: impl Iterator<Item = ((Vec<usize>, MessageRole), Message<'a>)>,
-        results: Vec<Option<PublishResult>>,
-        shared: &Shared,
-    ) -> Result<Self, BrokerError> {
-        use PublishResult::{Confirmed, Refused, Unroutable};
-        let mut sent = Self::default();
-        let mut unroutable = Vec::new();
-        let mut results = results.into_iter();
-        for ((indexes, role), message) in messages {
-            let outgoing = |message| Outgoing {
-                indexes,
-                role,
-                message,
-            };
-            match (results.next(), role) {
-                (Some(Some(Confirmed)), _) => {}
-                (Some(Some(Refused)), _) | (Some(Some(Unroutable)), MessageRole::OwnEvent) => {
-                    sent.refused.push(outgoing(message));
-                }
-                (Some(Some(Unroutable)), MessageRole::Event) => unroutable.push(message),
-                // It would be lost. The next generation declares what is missing.
-                (Some(Some(Unroutable)), MessageRole::Letter | MessageRole::Waiting) => {
-                    return Err(message.undeliverable());
-                }
-                (Some(None), _) => sent.unanswered.push(outgoing(message)),
-                (None, _) => sent.unsent.push(outgoing(message)),
-            }
-        }
-        let exchange = shared.settings.topology.reply_exchange.as_str();
-        shared.logs.unroutable(&unroutable, exchange);
-        Ok(sent)
-    }
 }
 
 impl Sender {
@@ -183,8 +74,9 @@ impl Sender {
     /// Publishes messages, and returns those that are not confirmed. If a rung took the request of
     /// one of them as a probe, `rerouted` has its new disposition.
     ///
-    /// Events go first, and then the messages to each of revertd's own queues by themselves: if a
-    /// queue does not answer, the channel confirms nothing else either.
+    /// Events go first, together. If a queue does not answer, the channel confirms nothing else
+    /// either, so the unconfirmed events are published again, those of each routing key by
+    /// themselves. The messages to each of revertd's own queues follow by themselves, too.
     pub async fn send<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
@@ -193,12 +85,23 @@ impl Sender {
         hold: &mut PublishHold,
     ) -> Result<Unconfirmed<'m>, BrokerError> {
         let mut sent = Unconfirmed::default();
-        let is_event = |outgoing: &Outgoing<'_>| outgoing.role == MessageRole::Event;
-        let (events, mut rest): (Vec<_>, Vec<_>) = outgoing.into_iter().partition(is_event);
+        let shared = self.shared.clone();
+        let is_together = |outgoing: &Outgoing<'_>| {
+            let is_event = outgoing.role == MessageRole::Event;
+            is_event && !shared.silent_queues.contains(outgoing.message.route())
+        };
+        let (events, mut rest): (Vec<_>, Vec<_>) = outgoing.into_iter().partition(is_together);
+        let mut again = Vec::new();
         if !events.is_empty() {
-            let part = self.send_part(events, rerouted, recorder, hold);
-            part.await?.add_to(&mut sent);
+            let (mut part, probes) = self.send_part(events, rerouted, recorder, hold).await?;
+            if probes == 0 {
+                again.append(&mut part.unanswered);
+                again.append(&mut part.unsent);
+            }
+            part.add_to(&mut sent);
         }
+        self.send_by_route(again, &mut sent, rerouted, recorder, hold)
+            .await?;
         while let Some(first) = rest.first() {
             let (exchange, key) = first.message.route();
             let (exchange, key) = (exchange.to_owned(), key.to_owned());
@@ -212,7 +115,37 @@ impl Sender {
         Ok(sent)
     }
 
-    /// Publishes messages to one of revertd's own queues, as far as it answers.
+    /// Publishes events again, those of each routing key by themselves, since a queue of one of them
+    /// does not answer. It is probably that of the oldest event, which comes last. If another one
+    /// does not answer either, the rest is not tried.
+    async fn send_by_route<'m>(
+        &mut self,
+        mut again: Vec<Outgoing<'m>>,
+        sent: &mut Unconfirmed<'m>,
+        rerouted: &mut Rerouted<'_>,
+        recorder: &BatchRecorder,
+        hold: &mut PublishHold,
+    ) -> Result<(), BrokerError> {
+        again.retain(|outgoing| !rerouted.is_elsewhere(&outgoing.indexes));
+        while let Some(last) = again.last() {
+            let (exchange, key) = last.message.route();
+            let (exchange, key) = (exchange.to_owned(), key.to_owned());
+            let route = (exchange.as_str(), key.as_str());
+            let is_on_it = |other: &Outgoing<'_>| other.message.route() == route;
+            let (part, other) = again.into_iter().partition(is_on_it);
+            again = other;
+            let part = self.send_to_queue(route, part, rerouted, recorder, hold);
+            let part = part.await?;
+            let is_silent = !part.unanswered.is_empty();
+            part.add_to(sent);
+            if is_silent {
+                sent.unanswered.append(&mut again);
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes messages of one route, as far as its queues answer.
     async fn send_to_queue<'m>(
         &mut self,
         queue: (&str, &str),
@@ -232,7 +165,7 @@ impl Sender {
         };
         let mut sent = Unconfirmed::default();
         if !outgoing.is_empty() {
-            sent = self.send_part(outgoing, rerouted, recorder, hold).await?;
+            (sent, _) = self.send_part(outgoing, rerouted, recorder, hold).await?;
             let is_silent = !sent.unanswered.is_empty();
             if is_silent {
                 let now = Instant::now().into_std();
@@ -242,7 +175,8 @@ impl Sender {
             }
             if !is_silent && !rest.is_empty() {
                 let rest = self.send_part(rest, rerouted, recorder, hold);
-                rest.await?.add_to(&mut sent);
+                let (rest, _) = rest.await?;
+                rest.add_to(&mut sent);
                 return Ok(sent);
             }
         }
@@ -251,13 +185,16 @@ impl Sender {
         Ok(sent)
     }
 
+    /// Publishes messages together. Returns those that are not confirmed, and the number of probes
+    /// that were not confirmed before the one for which they were given up. It is 0 if revertd's own
+    /// queue answers.
     async fn send_part<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,
         rerouted: &mut Rerouted<'_>,
         recorder: &BatchRecorder,
         hold: &mut PublishHold,
-    ) -> Result<Unconfirmed<'m>, BrokerError> {
+    ) -> Result<(Unconfirmed<'m>, usize), BrokerError> {
         let shared = self.shared.clone();
         let part = |outgoing: Outgoing<'m>| ((outgoing.indexes, outgoing.role), outgoing.message);
         let (places, messages): (Vec<_>, Vec<_>) = outgoing.into_iter().map(part).unzip();
@@ -291,7 +228,8 @@ impl Sender {
         if !sent.unanswered.is_empty() {
             self.reopen().await?;
         }
-        Ok(sent)
+        let probes = published.confirmed_probe.map_or(0, |at| at.number);
+        Ok((sent, probes))
     }
 }
 

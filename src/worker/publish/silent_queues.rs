@@ -1,4 +1,4 @@
-//! Queues of revertd's own that did not answer. A message to such a queue stops its channel, on the
+//! Routes with a queue that did not answer. A message to such a queue stops its channel, on the
 //! broker too, so only one message in a while is published to it.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 /// The time after which another message is published to a queue that did not answer.
 const BETWEEN_TRIES: Duration = Duration::from_secs(30);
 
-/// The queues, by exchange and routing key, with the time of the last try.
+/// The number of routes that are remembered.
+const ROUTES: usize = 10_000;
+
+/// The routes, by exchange and routing key, with the time of the last try.
 #[derive(Debug, Default)]
 pub struct SilentQueues(Mutex<BTreeMap<(String, String), Instant>>);
 
@@ -22,6 +25,12 @@ pub enum Permit {
 }
 
 impl SilentQueues {
+    /// Whether a queue of that route did not answer.
+    pub fn contains(&self, (exchange, key): (&str, &str)) -> bool {
+        let tries = self.tries();
+        !tries.is_empty() && tries.contains_key(&owned((exchange, key)))
+    }
+
     /// The permit for messages of that route.
     pub fn permit(&self, route: (&str, &str), now: Instant) -> Permit {
         match self.tries().get_mut(&owned(route)) {
@@ -36,7 +45,13 @@ impl SilentQueues {
 
     /// A queue did not answer.
     pub fn silent(&self, route: (&str, &str), now: Instant) {
-        self.tries().insert(owned(route), now);
+        let mut tries = self.tries();
+        if tries.len() >= ROUTES {
+            tries.retain(|_, tried| now.duration_since(*tried) < BETWEEN_TRIES);
+        }
+        if tries.len() < ROUTES {
+            tries.insert(owned(route), now);
+        }
     }
 
     /// A queue answered.

@@ -53,7 +53,7 @@ fn a_group_is_reverted_as_a_whole() {
 }
 
 #[test]
-fn a_refused_request_refuses_its_group_and_takes_nothing() {
+fn a_refused_request_refuses_its_whole_group() {
     let mut asked = vec![ask("before", 1, 5)];
     asked.extend(grouped(
         1,
@@ -135,7 +135,7 @@ fn a_refusal_before_the_usage_remains_in_a_group() {
 }
 
 #[test]
-fn a_request_that_was_reverted_before_counts_as_reverted() {
+fn a_member_reverted_before_counts_as_reverted() {
     let alone = [ask("a", 1, 5)];
     let mut history = History::default();
     let rulings = rule_all(&alone, &history, ONCE);

@@ -40,12 +40,12 @@ const CHANGES: [(&str, &str, &str); 7] = [
     RevertWindowClosed {\n",
     ),
     (
-        "src/domain/decide.rs",
+        "src/domain/decide/facts.rs",
         "    pub is_closed: bool,\n",
         "    pub is_closed: bool,\n    /// Whether it is locked.\n    pub is_locked: bool,\n",
     ),
     (
-        "src/domain/decide.rs",
+        "src/domain/decide/batch.rs",
         "        if usage.is_closed {\n",
         "        if usage.is_locked {
             return because(RefusalReason::UsageLocked);
