@@ -136,7 +136,8 @@ impl From<RefusalReason> for Refusal {
 }
 
 impl Refusal {
-    /// The refusal of a row of the table. With `INVALID_FIELD`, the missing field is the message id.
+    /// The refusal of a row of the table. With `INVALID_FIELD`, the missing field is the message
+    /// id.
     #[must_use]
     pub fn of_row(reason: RefusalReason, metadata: Metadata) -> Self {
         if reason == RefusalReason::InvalidField {

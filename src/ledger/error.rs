@@ -152,8 +152,8 @@ pub fn classify(error: &Error, host: &str) -> StatementError {
         &SqlState::CHECK_VIOLATION if db.constraint() == Some("outcomes_chain") => {
             StatementError::Contended(text)
         }
-        // An entry or an outcome of the same id. The full form finds an outcome of another content;
-        // if another writer's entry stays in the way, the request is at fault.
+        // An entry or an outcome of the same id. The next round finds it. If the conflict does not
+        // end, the request is at fault.
         &SqlState::UNIQUE_VIOLATION => StatementError::Contended(text),
         // A column or a reference that Frontier's tables gained: every request meets it.
         &SqlState::NOT_NULL_VIOLATION | &SqlState::FOREIGN_KEY_VIOLATION => {

@@ -121,7 +121,8 @@ proptest! {
             let keys: Vec<_> = message.events.iter().map(|(_, event)| &event.routing_key).collect();
             prop_assert!(keys.iter().all(|key| *key == message.routing_key));
             prop_assert!(message.events.len() == 1 || message.body.len() <= BATCH_MAX_BYTES);
-            let bodies: Vec<&[u8]> = message.events.iter().map(|(_, event)| &event.body[..]).collect();
+            let bodies = message.events.iter().map(|(_, event)| &event.body[..]);
+            let bodies: Vec<&[u8]> = bodies.collect();
             let joined = bodies.join(&b","[..]);
             let expected = if each { joined } else { [b"[", &joined[..], b"]"].concat() };
             prop_assert_eq!(message.body.as_ref(), &expected[..]);

@@ -8,8 +8,8 @@ use crate::ledger::client::Ledger;
 use crate::ledger::error::LedgerError;
 
 impl Ledger {
-    /// Decides `requests`, in their order, and writes the decisions. Returns a decision for each, in
-    /// the same order. Adjacent members of one atomic group are decided together.
+    /// Decides `requests`, in their order, and writes the decisions. Returns a decision for each,
+    /// in the same order. Adjacent members of one atomic group are decided together.
     ///
     /// # Errors
     /// If the database cannot work at present. Some requests may be decided nevertheless; when they

@@ -8,8 +8,8 @@ use super::metadata::StoredMetadata;
 use crate::domain::decide::StoredOutcome;
 use crate::domain::outcome::{Decision, Entry, Failure, Outcome, Refusal, Verdict};
 
-/// Reads the id and the outcome of a row. If the rest of the row cannot be read, that is the failure
-/// of its request alone.
+/// Reads the id and the outcome of a row. If the rest of the row cannot be read, that is the
+/// failure of its request alone.
 pub(super) fn read(row: &Row) -> Result<(Uuid, StoredOutcome), Error> {
     let (id, content) = (row.try_get(0)?, row.try_get(1)?);
     let decision = outcome(row).map_or_else(

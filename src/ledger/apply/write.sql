@@ -1,9 +1,9 @@
 -- write: stores outcomes, and both legs of each entry; one statement, one commit.
 --
--- An outcome or an entry of another writer that has the same id fails the statement as a whole. Then
--- the batch is decided again.
--- {ledger} is the schema of Frontier's tables. Arrays hold one element per outcome, ordered by usage
--- id, so that two batches take their locks in the same order.
+-- An outcome or an entry of another writer that has the same id fails the statement as a whole.
+-- Then the batch is decided again.
+-- {ledger} is the schema of Frontier's tables. Arrays hold one element per outcome, ordered by
+-- usage id, so that two batches take their locks in the same order.
 --   $1  id           uuid[]
 --   $2  content      uuid[]    digest of the six fields
 --   $3  usage_id     uuid[]

@@ -115,9 +115,9 @@ impl Sender {
         Ok(sent)
     }
 
-    /// Publishes events again, those of each routing key by themselves, since a queue of one of them
-    /// does not answer. It is probably that of the oldest event, which comes last. If another one
-    /// does not answer either, the rest is not tried.
+    /// Publishes events again, those of each routing key by themselves, since a queue of one of
+    /// them does not answer. It is probably that of the oldest event, which comes last. If another
+    /// one does not answer either, the rest is not tried.
     async fn send_by_route<'m>(
         &mut self,
         mut again: Vec<Outgoing<'m>>,
@@ -186,8 +186,8 @@ impl Sender {
     }
 
     /// Publishes messages together. Returns those that are not confirmed, and the number of probes
-    /// that were not confirmed before the one for which they were given up. It is 0 if revertd's own
-    /// queue answers.
+    /// that were not confirmed before the one for which they were given up. It is 0 if revertd's
+    /// own queue answers.
     async fn send_part<'m>(
         &mut self,
         outgoing: Vec<Outgoing<'m>>,

@@ -305,7 +305,10 @@ async fn one_request_in_two_groups_is_one_request() {
     let (env, _worker) = TestEnv::with_worker().await;
     let (mut events, customer) = (env.events().await, env.customer().await);
     let usages = usages(&env, customer.account, 40).await;
-    let named = |index: usize| json!({"usage_id": usages[index], "amount": 5, "request_id": format!("r{index}")});
+    let named = |index: usize| {
+        let id = format!("r{index}");
+        json!({"usage_id": usages[index], "amount": 5, "request_id": id})
+    };
     let groups: Vec<_> = (0..39)
         .map(|n| {
             let requests = [named(n), named(n + 1)];
