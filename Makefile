@@ -3,6 +3,8 @@
 
 CARGO      ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+TOOLS      ?= $(TARGET_DIR)/tools
+CARGO_FOLDER := $(or $(CARGO_HOME),$(HOME)/.cargo)
 SERVERS    := tests/support/servers
 BENCH_ARGS ?=
 MDBOOK     := $(TARGET_DIR)/tools/bin/mdbook
@@ -10,7 +12,7 @@ MDBOOK_VERSION := 0.5.4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build man completions dist docs docs-serve docs-update diagrams mdbook demo test test-next test-contract \
+.PHONY: help build man completions dist dist-check docs docs-serve docs-update diagrams mdbook demo test test-next test-contract \
 	test-rules test-deploy test-compose faults bench bench-quick bench-peers lint fmt deny clean-servers
 
 help: ## list the targets
@@ -33,10 +35,17 @@ completions: build ## write the completions of bash, zsh and fish into target/co
 # build the same bytes. Different flags need a different target folder; otherwise each build would
 # discard the other.
 dist: export CARGO_TARGET_DIR = $(abspath $(TARGET_DIR)/dist-build)
-dist: export RUSTFLAGS = --remap-path-prefix=$(CURDIR)=/revertd --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+dist: export RUSTFLAGS = --remap-path-prefix=$(CURDIR)=/revertd --remap-path-prefix=$(CARGO_FOLDER)=/cargo \
+	--remap-path-prefix=$(CARGO_TARGET_DIR)=/target
+dist: export CFLAGS = -ffile-prefix-map=$(CURDIR)=/revertd -ffile-prefix-map=$(CARGO_FOLDER)=/cargo \
+	-ffile-prefix-map=$(CARGO_TARGET_DIR)=/target
 dist: ## make the release archive, the Debian package and the list of what is in them, in target/dist
 	$(CARGO) build --release --locked --bins
-	@packaging/dist "$(TARGET_DIR)/dist" "$(TARGET_DIR)/dist-build/release/revertd" "$(TARGET_DIR)/tools"
+	@packaging/dist "$(TARGET_DIR)/dist" "$(TARGET_DIR)/dist-build/release/revertd" "$(TOOLS)"
+
+# Two release builds. It checks the last commit, not the working tree.
+dist-check: ## make the release twice, in different folders, and compare the files byte for byte
+	@packaging/dist-check "$(TARGET_DIR)/dist-check" "$(TOOLS)"
 
 docs: mdbook ## build the book of docs/ into target/book
 	@$(MDBOOK) build --dest-dir "$(abspath $(TARGET_DIR)/book)"
@@ -95,7 +104,7 @@ test-rules: ## check the alerts, and run their tests with promtool
 test-deploy: ## check manifest, units, compose file, manual pages, completions and packages with the tools that read them
 	@tests/deploy/install "$(TARGET_DIR)/deploy"
 	@$(CARGO) build --locked --bins
-	@tests/deploy/check "$(TARGET_DIR)/deploy" "$(TARGET_DIR)/debug/revertd" "$(TARGET_DIR)/tools"
+	@tests/deploy/check "$(TARGET_DIR)/deploy" "$(TARGET_DIR)/debug/revertd" "$(TOOLS)"
 
 # Takes root, and no engine: podman runs the containers. Base images are made from Debian's packages.
 test-compose: ## build the image, bring the compose stack up, send a request by AMQP and one by HTTP, take it down
@@ -131,7 +140,7 @@ lint: ## check the format, and the code with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets --features failpoints --locked -- -D warnings
 	@if docker compose version >/dev/null 2>&1; then REVERTD_DEV_PASSWORD=lint docker compose config --quiet; else echo "docker compose is not installed: docker-compose.yml unchecked"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/promtool tests/support/faults-table tests/support/no-secrets tests/contract/install tests/contract/run tests/deploy/install tests/deploy/check tests/compose/run tests/compose/*-entrypoint tests/clients/submit.sh packaging/dist config/grants/rabbitmq.sh benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(SERVERS) tests/support/release tests/support/promtool tests/support/faults-table tests/support/no-secrets tests/contract/install tests/contract/run tests/deploy/install tests/deploy/check tests/compose/run tests/compose/*-entrypoint tests/clients/submit.sh packaging/dist packaging/dist-check config/grants/rabbitmq.sh benches/peers/install .ci/run; else echo "shellcheck is not installed: scripts unchecked"; fi
 
 fmt: ## format the code
 	$(CARGO) fmt --all

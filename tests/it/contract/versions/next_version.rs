@@ -125,7 +125,8 @@ fn changed(path: &str, mut text: String) -> String {
         let (_, after) = after.split_once("[profile").expect("profiles");
         text = format!(
             "{before}[[bin]]\nname = \"revertd-later\"\npath = \"src/main.rs\"\n
-[lib]\nname = \"revertd\"\n\n[profile{after}"
+[lib]\nname = \"revertd\"\n\n[profile{after}\n
+             [profile.dev.package.revertd-later]\ndebug = false\n"
         );
     }
     text
