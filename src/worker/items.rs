@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::shared::Shared;
 use crate::broker::{DeliveredGroup, Delivery};
+use crate::common::failpoint;
 use crate::domain::disposition::{self, Disposition, MemberReading, Reading};
 use crate::domain::event::Event;
 use crate::domain::outcome::{Decision, Failure};
@@ -22,7 +23,7 @@ pub struct Items {
     /// The number of items of each message of the batch.
     pub of_message: Vec<usize>,
     /// The groups whose requests are items. They hold their share of the bytes in flight.
-    _groups: Vec<Delivery>,
+    pub groups: Vec<Delivery>,
 }
 
 /// A batch whose bodies are parsed.
@@ -230,7 +231,7 @@ impl Items {
                 }
             }
         }
-        self._groups.push(group);
+        self.groups.push(group);
     }
 }
 
@@ -250,7 +251,7 @@ fn read<'a>(shared: &Shared, delivery: &'a Delivery, now: Timestamp) -> Reading<
         let identity = delivery.message_identity();
         return Reading::Done(disposition::unread(envelope, identity, crashes, now));
     }
-    crate::common::failpoint::hit_with(crate::common::failpoint::READING, &delivery.body);
+    failpoint::hit_with(failpoint::READING, &delivery.body);
     let limits = settings.amqp.request_limits();
     if delivery.cut.is_some() {
         let (identity, bytes) = (delivery.message_identity(), delivery.body_bytes());

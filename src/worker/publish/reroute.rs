@@ -14,7 +14,7 @@ use super::unconfirmed::Unconfirmed;
 use crate::broker::{BrokerError, Message};
 use crate::domain::disposition::{Disposition, PublishFault, Recourse, UnconfirmedMessages};
 
-impl<'a> Rerouted<'a> {
+impl Rerouted<'_> {
     /// Settles the requests that can do without the unconfirmed message, and returns the indexes of
     /// the others, which must wait.
     pub async fn resort(
