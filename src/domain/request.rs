@@ -110,10 +110,11 @@ impl RevertRequest {
         }
     }
 
-    /// Whether both requests are members of one atomic group.
+    /// Whether `next` is a later member of the same delivered group. A second copy of the group
+    /// begins anew.
     #[must_use]
-    pub fn is_grouped_with(&self, other: &Self) -> bool {
-        let groups = self.member.as_ref().zip(other.member.as_ref());
-        groups.is_some_and(|(one, other)| one.group == other.group)
+    pub fn is_grouped_with(&self, next: &Self) -> bool {
+        let groups = self.member.as_ref().zip(next.member.as_ref());
+        groups.is_some_and(|(one, next)| one.group == next.group && one.index < next.index)
     }
 }

@@ -7,11 +7,10 @@ use uuid::Uuid;
 
 use super::entry_id;
 use super::facts::{DecisionPolicy, EntryKind, Question};
-use super::history::{self, History};
+use super::history::{self, Earlier, History, Source};
 use super::ruling::{NewRevert, Ruling, Write};
 use crate::domain::outcome::{Decision, Entry, Failure, Metadata, Outcome, Refusal, Verdict};
 use crate::domain::refusal::RefusalReason;
-use crate::domain::request::RevertRequest;
 
 /// A batch that is being decided.
 pub(super) struct Batch<'a> {
@@ -77,36 +76,37 @@ impl<'a> Batch<'a> {
     }
 
     fn ruling(&mut self, question: &Question<'_>) -> Ruling {
-        let request = question.request;
-        if let Some(stored) = self.history.answer(request) {
-            return Ruling {
-                decision: stored.clone(),
-                write: Write::Found,
-            };
-        }
-        if let Some(equal) = self.equal(request) {
-            return Ruling {
-                decision: self.rulings[equal].decision.clone(),
-                write: Write::Nothing,
-            };
-        }
-        match self.refusal(question) {
+        let in_batch = |id| {
+            let index = *self.stored.get(&id)?;
+            let content = self.questions[index].request.content;
+            Some((content, &self.rulings[index].decision))
+        };
+        let is_reused = match self.history.earlier(question.request, in_batch) {
+            Earlier::Same(decision, source) => {
+                return Ruling {
+                    decision: decision.clone(),
+                    write: match source {
+                        Source::History => Write::Found,
+                        Source::Batch => Write::Nothing,
+                    },
+                };
+            }
+            Earlier::Reused => true,
+            Earlier::New => false,
+        };
+        match self.refusal(question, is_reused) {
             Some((reason, metadata)) => self.refuse(question, reason, metadata),
             None => self.revert(question),
         }
     }
 
-    /// The index of the ruling that this batch stores for an equal request.
-    fn equal(&self, request: &RevertRequest) -> Option<usize> {
-        let first = *self.stored.get(&request.id)?;
-        if self.questions[first].request.content == request.content {
-            return Some(first);
-        }
-        self.stored.get(&request.reuse_id).copied()
-    }
-
-    /// The contract's table from row 2 on: the first row that applies.
-    fn refusal(&self, question: &Question<'_>) -> Option<(RefusalReason, Metadata)> {
+    /// The contract's table from row 2 on: the first row that applies. `is_reused`: other content
+    /// is stored under the id.
+    fn refusal(
+        &self,
+        question: &Question<'_>,
+        is_reused: bool,
+    ) -> Option<(RefusalReason, Metadata)> {
         let Question { request, facts, .. } = *question;
         let because = |reason| Some((reason, Metadata::new()));
         if self.policy.needs_grants && request.client.is_empty() {
@@ -123,7 +123,7 @@ impl<'a> Batch<'a> {
         if facts.account.is_none() {
             return because(RefusalReason::BillingAccountNotFound);
         }
-        if self.has_other_content(request) {
+        if is_reused {
             return because(RefusalReason::RequestIdReused);
         }
         let Some(usage) = &facts.usage else {
@@ -156,16 +156,6 @@ impl<'a> Batch<'a> {
             ]);
             (RefusalReason::AmountExceedsUsage, metadata)
         })
-    }
-
-    /// Whether other content is stored under the id, or will be by this batch.
-    fn has_other_content(&self, request: &RevertRequest) -> bool {
-        let in_batch = || {
-            let first = *self.stored.get(&request.id)?;
-            Some(self.questions[first].request.content)
-        };
-        let content = self.history.content(request.id).or_else(in_batch);
-        content.is_some_and(|content| content != request.content)
     }
 
     pub(super) fn refuse(

@@ -12,8 +12,8 @@ use crate::domain::refusal::RefusalReason;
 use crate::domain::request::FirstRefusal;
 
 impl Batch<'_> {
-    /// Decides the members of a group. If one is refused, the others are refused for it. If one
-    /// cannot be decided yet, or fails, none is decided.
+    /// Decides the members of a group. If one fails, none is decided. If one is refused, the others
+    /// are refused for it. If one must wait for its usage, and none is refused, none is decided.
     pub(super) fn rule_group(&mut self, members: &[Question<'_>]) {
         let (first, progress) = (self.rulings.len(), self.progress_of(members));
         for member in members {
@@ -26,19 +26,21 @@ impl Batch<'_> {
             .into_iter()
             .chain(first_refusal(members, rulings));
         let refused = refused.min_by_key(|refused| refused.index);
-        let undecided = rulings.iter().find(|ruling| is_undecided(&ruling.decision));
-        let undecided = undecided.map(|ruling| ruling.decision.clone());
+        let decisions = || rulings.iter().map(|ruling| &ruling.decision);
+        let failed = decisions().find(|decision| is_failed(decision));
+        let waits = decisions().find(|decision| **decision == Decision::NotYet);
+        let undecided = failed.or(waits.filter(|_| refused.is_none())).cloned();
         if refused.is_none() && undecided.is_none() {
             return;
         }
         let rulings = self.take_back(first, progress);
         for (member, ruling) in members.iter().zip(rulings) {
-            let ruling = match (&refused, &undecided) {
-                (Some(refused), _) => self.refused_with(member, ruling, refused),
-                (None, Some(decision)) => Ruling {
+            let ruling = match (&undecided, &refused) {
+                (Some(decision), _) => Ruling {
                     decision: decision.clone(),
                     write: Write::Nothing,
                 },
+                (None, Some(refused)) => self.refused_with(member, ruling, refused),
                 (None, None) => ruling,
             };
             self.add(ruling);
@@ -117,9 +119,9 @@ fn refusal(decision: &Decision) -> Option<&str> {
     }
 }
 
-fn is_undecided(decision: &Decision) -> bool {
+fn is_failed(decision: &Decision) -> bool {
     match decision {
-        Decision::Decided(_) | Decision::Repeated(_) => false,
-        Decision::NotYet | Decision::Failed(_) | Decision::SetAside(..) => true,
+        Decision::Decided(_) | Decision::Repeated(_) | Decision::NotYet => false,
+        Decision::Failed(_) | Decision::SetAside(..) => true,
     }
 }

@@ -52,6 +52,26 @@ pub struct OwnReverts {
     pub last: Metadata,
 }
 
+/// What is stored about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Earlier<'a> {
+    /// Nothing under its id.
+    New,
+    /// The decision on the same request: its own, or the refusal of its content under a used id.
+    Same(&'a Decision, Source),
+    /// Only other content under its id.
+    Reused,
+}
+
+/// Where a decision is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// It was found in the database.
+    History,
+    /// This batch stores it.
+    Batch,
+}
+
 /// A usage without a revert. Its first entry has number 0.
 const NONE: &Reverts = &Reverts {
     own: None,
@@ -62,19 +82,29 @@ const NONE: &Reverts = &Reverts {
 };
 
 impl History {
-    /// The answer that is stored for a request.
-    pub(super) fn answer(&self, request: &RevertRequest) -> Option<&Decision> {
-        let first = self.outcomes.get(&request.id)?;
-        if first.content == request.content {
-            return Some(&first.decision);
+    /// What is stored about a request. `in_batch` says which content, and which decision, this
+    /// batch stores under an id.
+    pub(super) fn earlier<'a>(
+        &'a self,
+        request: &RevertRequest,
+        in_batch: impl Fn(Uuid) -> Option<(Uuid, &'a Decision)>,
+    ) -> Earlier<'a> {
+        let stored = |id| {
+            let stored = self.outcomes.get(&id)?;
+            Some((stored.content, &stored.decision, Source::History))
+        };
+        let in_batch = |id| in_batch(id).map(|(content, ruled)| (content, ruled, Source::Batch));
+        let find = |id| stored(id).or_else(|| in_batch(id));
+        match find(request.id) {
+            None => Earlier::New,
+            Some((content, decision, source)) if content == request.content => {
+                Earlier::Same(decision, source)
+            }
+            Some(_) => match find(request.reuse_id) {
+                Some((_, decision, source)) => Earlier::Same(decision, source),
+                None => Earlier::Reused,
+            },
         }
-        let reuse = self.outcomes.get(&request.reuse_id);
-        reuse.map(|stored| &stored.decision)
-    }
-
-    /// The content that is stored under an id.
-    pub(super) fn content(&self, id: Uuid) -> Option<Uuid> {
-        self.outcomes.get(&id).map(|stored| stored.content)
     }
 
     pub(super) fn reverts(&self, usage: Uuid) -> &Reverts {

@@ -91,6 +91,7 @@ impl<'a> Round<'a> {
         let needed = match look_up {
             LookUp::All => vec![true; questions.len()],
             LookUp::Needed => {
+                // Most batches need no history. If this one does, it is decided once more with it.
                 let rulings = decide(questions, &History::default(), policy, now);
                 let needed = needs_history(questions, &rulings);
                 if !needed.contains(&true) {

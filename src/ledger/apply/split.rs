@@ -1,6 +1,6 @@
-//! A batch in parts: where the server refuses its statement and a probe finds the server in order,
-//! the requests are tried in halves, down to those at fault. What others' locks may cost a batch is
-//! bounded.
+//! Runs a batch: usually as one part, in one round. If the server refuses a statement and a probe
+//! finds the server in order, each half is tried by itself, down to the requests at fault. The time
+//! that locks of other sessions may cost a batch is bounded.
 
 use std::time::Duration;
 

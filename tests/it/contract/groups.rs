@@ -359,3 +359,34 @@ async fn an_atomic_group_over_two_orgs_needs_both_grants() {
     }
     env.teardown().await;
 }
+
+#[tokio::test]
+async fn a_group_sent_twice_at_once_has_one_answer() {
+    let env = TestEnv::in_order().await;
+    let mut worker = env.start_worker().await;
+    assert!(worker.stop().await.success());
+    let (mut events, customer) = (env.events().await, env.customer().await);
+    let usages = usages(&env, customer.account, 3).await;
+    let requests = [
+        revert(usages[0], 5),
+        revert(usages[1], 21),
+        revert(usages[2], 20),
+    ];
+    let request = group("job", customer.account, true, &requests);
+    for _ in 0..2 {
+        env.publish(&request).await;
+    }
+    // Both copies are in one batch.
+    let _worker = env.start_worker().await;
+    let first = answers(&mut events, &request, 3).await;
+    let second = answers(&mut events, &request, 3).await;
+    assert_eq!(verdicts(&first), verdicts(&second));
+    let expected_told = [
+        ("job/0", "GROUP_REFUSED"),
+        ("job/1", "AMOUNT_EXCEEDS_USAGE"),
+        ("job/2", "GROUP_REFUSED"),
+    ];
+    assert_eq!(verdicts(&first), expected(&expected_told));
+    env.assert_ledger_is_sound().await;
+    env.teardown().await;
+}

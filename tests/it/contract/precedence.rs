@@ -107,7 +107,9 @@ async fn the_first_row_of_the_table_decides() {
     ];
     let mut reasons: Vec<_> = table.iter().map(|(reason, _)| *reason).collect();
     reasons.dedup();
-    let all = [vec!["MALFORMED_REQUEST"], RefusalReason::names()].concat();
+    let mut all = [vec!["MALFORMED_REQUEST"], RefusalReason::names()].concat();
+    // Only a request of an atomic group gets it.
+    assert_eq!(all.pop(), Some("GROUP_REFUSED"));
     assert_eq!(
         reasons, all,
         "every row of the table of refusals, in its order"

@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::outcome::Failure;
 use crate::domain::request::{FirstRefusal, Member};
 
 /// The requests as members of one atomic group.
@@ -155,6 +156,37 @@ fn a_member_reverted_before_counts_as_reverted() {
     asked.extend(refused);
     let expected = ["reverted 5", "reverted 5", "AMOUNT_EXCEEDS_USAGE"];
     assert_eq!(told(&asked, ONCE), expected);
+}
+
+#[test]
+fn a_second_copy_of_a_group_has_the_same_answers() {
+    let refused = grouped(1, [ask("a", 1, 5), ask("b", 2, 21), ask("c", 3, 1)]);
+    let reverted = grouped(2, [ask("d", 4, 5), ask("e", 5, 5)]);
+    let asked = [refused.clone(), refused, reverted.clone(), reverted].concat();
+    let rulings = rule_all(&asked, &History::default(), ONCE);
+    let decisions: Vec<_> = rulings.iter().map(|ruling| &ruling.decision).collect();
+    assert_eq!(decisions[..3], decisions[3..6]);
+    assert_eq!(said(&rulings[3]), "GROUP_REFUSED");
+    assert_eq!(decisions[6..8], decisions[8..]);
+    let second = rulings[3..6].iter().chain(&rulings[8..]);
+    assert!(second.into_iter().all(|ruling| ruling.write == Write::Nothing));
+}
+
+#[test]
+fn a_member_that_fails_leaves_its_group_undecided() {
+    let asked = grouped(1, [ask("a", 1, 5), ask("b", 2, 21), ask("c", 3, 1)]);
+    let stored = StoredOutcome {
+        content: asked[2].0.content,
+        decision: Decision::Failed(Failure::RetriesExhausted("unreadable".into())),
+    };
+    let history = History {
+        outcomes: HashMap::from([(asked[2].0.id, stored)]),
+        ..History::default()
+    };
+    for ruling in rule_all(&asked, &history, ONCE) {
+        assert!(matches!(ruling.decision, Decision::Failed(_)), "{ruling:?}");
+        assert_eq!(ruling.write, Write::Nothing);
+    }
 }
 
 proptest! {
