@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::contest::{GROUPS, REVERTD, ratios};
+use crate::contest::{FASTER, GROUPS, REVERTD, ratios};
 use crate::deadline::{PATIENCE, within};
 use crate::load::Load;
 use crate::process::Worker;
@@ -75,7 +75,7 @@ const OTHERS: [Peer; 3] = [
 
 pub async fn measure(bench: &Bench) -> Result<Section> {
     let load = Load::good(bench.requests);
-    let groups = Load::groups(bench.requests);
+    let groups = Load::groups(FASTER * bench.requests);
     let mut cases = vec![
         Case::new(REVERTD, || bench.revertd(load, &[])),
         Case::new(GROUPS, || bench.revertd(groups, &[])),
@@ -86,8 +86,9 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let runs = interleave(bench.rounds, &cases).await?;
     let mut section = Section::new("peers", "Beside workers in Node.js", ratios(&runs));
     section.notes.push(format!(
-        "amqplib and pg, {}; {} requests in runs of (c), (g) and of batches; medians over the \
-        rounds ({}), ratios too: each is of two runs of one round.",
+        "amqplib and pg, {}; {} requests in runs of (c) and of batches, {FASTER} times as many in \
+        runs of groups; medians over the rounds ({}), ratios too: each is of two runs of one \
+        round.",
         node()?,
         number(load.requests.into()),
         bench.rounds
@@ -98,7 +99,7 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
 async fn run(bench: &Bench, peer: Peer) -> Result<Figures> {
     let requests = (bench.requests / peer.slower).max(1);
     let load = if peer.is_grouped {
-        Load::groups(requests)
+        Load::groups(FASTER * requests)
     } else {
         Load::good(requests)
     };

@@ -5,13 +5,16 @@ use std::collections::HashSet;
 use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
 use lapin::BasicProperties;
-use lapin::options::BasicConsumeOptions;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::Value;
 
 use super::Stage;
 use crate::deadline::{PATIENCE, within};
 use crate::load::Load;
+
+/// Batches that are delivered before the first of them is acknowledged.
+const PREFETCH: u16 = 100;
 
 impl Stage {
     /// Checks that the batches in the reply queue have one event of success for each request of
@@ -21,30 +24,27 @@ impl Stage {
         if load.group == 1 {
             return Ok(());
         }
-        let options = BasicConsumeOptions {
-            no_ack: true,
-            ..Default::default()
-        };
-        let (queue, tag) = (self.reply_queue(), "batches".into());
-        let consuming =
-            self.channel
-                .basic_consume(queue.as_str().into(), tag, options, FieldTable::default());
+        let (queue, batches) = (self.reply_queue(), load.all_messages());
+        let depth = self.depth(&queue).await?;
+        ensure!(depth == batches, "{depth} batches, expected {batches}");
+        let for_each = BasicQosOptions { global: false };
+        self.channel.basic_qos(PREFETCH, for_each).await?;
+        let options = BasicConsumeOptions::default();
+        let (queue, tag) = (queue.as_str().into(), "batches".into());
+        let consuming = self
+            .channel
+            .basic_consume(queue, tag, options, FieldTable::default());
         let mut consumer = within(PATIENCE, "consuming events", consuming).await?;
         let (mut counted, mut reverted) = (0, HashSet::new());
-        for _ in 0..load.all_messages() {
-            let next = async {
-                consumer
-                    .next()
-                    .await
-                    .context("the consumer ended")?
-                    .context("")
-            };
+        for _ in 0..batches {
+            let next = async { anyhow::Ok(consumer.next().await.context("the consumer ended")??) };
             let delivery = within(PATIENCE, "a batch of events", next).await?;
             let ids = reverted_by(&delivery.data)?;
             let count = count_of(&delivery.properties).context("x-group-count is absent")?;
             ensure!(count == ids.len(), "{count} is not {}", ids.len());
             counted += count;
             reverted.extend(ids);
+            delivery.ack(BasicAckOptions::default()).await?;
         }
         let all = Load {
             first: 1,
