@@ -2,7 +2,7 @@
 // From delivery to acknowledgement: takes ready messages, has them decided, publishes the events,
 // and acknowledges once the broker has confirmed them.
 
-const { parse } = require('./request');
+const { parse, outgoing } = require('./group');
 
 // SQLSTATE classes. A request's own fault: its data, or a constraint. Passing: a serialization failure or a
 // deadlock. Everything else is the database's, and ends the worker.
@@ -15,6 +15,7 @@ class Flow {
   constructor({ channel, publisher, socket, exchange, clients, decide, batchMax, fail }) {
     Object.assign(this, { channel, publisher, socket, exchange, decide, batchMax, fail });
     this.waiting = [];
+    this.rejected = new WeakSet();
     this.idle = [...clients];
     // In the order of their deliveries, in which they are acknowledged: one acknowledgement each, or fewer.
     this.batches = [];
@@ -54,12 +55,14 @@ class Flow {
     const entries = [];
     const again = []; // whose key this batch has already: decided after it, from its outcome
     for (const message of messages) {
-      const request = parse(message);
-      if (request === null) this.channel.reject(message, false);
-      else if (keys.has(request.key)) again.push({ message, request });
-      else {
-        keys.add(request.key);
-        entries.push({ message, request });
+      const requests = parse(message);
+      if (requests === null) this.reject(message);
+      for (const request of requests ?? []) {
+        if (keys.has(request.key)) again.push({ message, request });
+        else {
+          keys.add(request.key);
+          entries.push({ message, request });
+        }
       }
     }
     const events = await this.decideAll(client, entries);
@@ -97,10 +100,17 @@ class Flow {
       } catch (error) {
         if (PASSING.test(error.code) && attempt < ATTEMPTS) continue;
         if (!OWN_FAULT.test(error.code) && !PASSING.test(error.code)) throw error;
-        this.channel.reject(message, false);
+        this.reject(message);
         return null;
       }
     }
+  }
+
+  /** Dead-letters a message; once, also if several requests of its group fail. */
+  reject(message) {
+    if (this.rejected.has(message)) return;
+    this.rejected.add(message);
+    this.channel.reject(message, false);
   }
 
   /** Resolves once the broker has confirmed every one. */
@@ -117,21 +127,9 @@ class Flow {
         if (error) reject(error);
         else if (--left === 0) resolve();
       };
-      const timestamp = Math.floor(Date.now() / 1000);
-      for (let i = 0; i < events.length; i++) {
-        const event = events[i];
-        if (event === null) continue;
+      for (const { key, body, options } of outgoing(entries, events)) {
         left++;
-        this.publisher.publish(this.exchange, event.key, event.body, {
-          persistent: true,
-          mandatory: true,
-          contentType: 'application/cloudevents+json',
-          messageId: event.id,
-          correlationId: entries[i].request.correlationId,
-          type: event.type,
-          timestamp,
-          appId: 'peer',
-        }, confirmed);
+        this.publisher.publish(this.exchange, key, Buffer.from(body), options, confirmed);
       }
       confirmed(null);
     });

@@ -5,28 +5,21 @@ const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const AMOUNT = /^[1-9][0-9]{0,18}$/;
 const MAX_AMOUNT = 9223372036854775807n;
 
-/** The request of a delivery, or null where it is none: then it belongs in the dead-letter queue. */
-function parse(message) {
-  let body;
-  try {
-    body = JSON.parse(message.content);
-  } catch {
-    return null;
-  }
-  if (body === null || typeof body !== 'object') return null;
-  const { usage_id: usageId, billing_id: billingId } = body;
-  const amount = typeof body.amount === 'number' ? String(body.amount) : body.amount;
+/** The request of these fields, or null if they break a rule. `shared` has a group's account. */
+function read(fields, shared, messageId, correlationId) {
+  const usageId = fields.usage_id;
+  const billingId = fields.billing_id ?? shared.billing_id;
+  const amount = typeof fields.amount === 'number' ? String(fields.amount) : fields.amount;
   if (typeof usageId !== 'string' || !UUID.test(usageId)) return null;
   if (typeof billingId !== 'string' || !UUID.test(billingId)) return null;
   if (typeof amount !== 'string' || !AMOUNT.test(amount)) return null;
   if (amount.length === 19 && BigInt(amount) > MAX_AMOUNT) return null;
-  const { messageId, correlationId } = message.properties;
   const usage = usageId.toLowerCase();
   return {
     // Without a message id, the content is the identity.
     key: messageId || `${usage}:${amount}`,
     messageId,
-    correlationId: correlationId || messageId,
+    correlationId,
     usageId: usage,
     billingId: billingId.toLowerCase(),
     amount,
@@ -62,12 +55,10 @@ function applied(request, o) {
     key: `result.${o.orgId}`,
     type: 'usage.reverted',
     id: o.id,
-    body: Buffer.from(
-      head(request, 'usage.reverted', o.id, o.decidedAt) +
-        `"org_id":"${o.orgId}","billing_id":"${request.billingId}","amount":"${o.amount}",` +
-        `"transaction_id":"${o.transactionId}","platform_transaction_id":"${o.platformTransactionId}",` +
-        `"usage_amount":"${o.usageAmount}","reverted_total":"${o.amount}","remaining":"${remaining}"}}`,
-    ),
+    body: head(request, 'usage.reverted', o.id, o.decidedAt) +
+      `"org_id":"${o.orgId}","billing_id":"${request.billingId}","amount":"${o.amount}",` +
+      `"transaction_id":"${o.transactionId}","platform_transaction_id":"${o.platformTransactionId}",` +
+      `"usage_amount":"${o.usageAmount}","reverted_total":"${o.amount}","remaining":"${remaining}"}}`,
   };
 }
 
@@ -88,13 +79,11 @@ function refused(request, { id, orgId, decidedAt, reason }) {
     key: `error.${orgId ?? 'unknown'}`,
     type: 'usage.revert.rejected',
     id,
-    body: Buffer.from(
-      head(request, 'usage.revert.rejected', id, decidedAt) +
-        (orgId ? `"org_id":"${orgId}",` : '') +
-        `"billing_id":"${request.billingId}","amount":"${request.amount}",` +
-        `"error":${JSON.stringify({ code, message, details })}}}`,
-    ),
+    body: head(request, 'usage.revert.rejected', id, decidedAt) +
+      (orgId ? `"org_id":"${orgId}",` : '') +
+      `"billing_id":"${request.billingId}","amount":"${request.amount}",` +
+      `"error":${JSON.stringify({ code, message, details })}}}`,
   };
 }
 
-module.exports = { parse, applied, refused };
+module.exports = { read, applied, refused };

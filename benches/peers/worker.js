@@ -3,7 +3,8 @@
 // takes revert requests from a quorum queue, writes both legs of the reversing entry and an outcome in one
 // transaction, publishes the event with a confirm, and then acknowledges.
 //
-// PEER_MODE: `single` (a transaction a message), `statement` (a statement a message) or `batched`.
+// PEER_MODE: `single` (a transaction a message), `statement` (a statement a message) or `batched`
+// (PEER_BATCH messages a statement). A message may have the requests of a group.
 // PEER_CORK=1 holds back small writes, so that those of one turn go out together. It reaches into the sockets of
 // both clients, which offer nothing of the kind themselves.
 

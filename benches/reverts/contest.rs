@@ -1,5 +1,5 @@
 //! The table of contenders: the broker alone, the database alone, revertd, revertd with one message
-//! a transaction, and Frontier's statements.
+//! a transaction, Frontier's statements, and revertd with groups.
 
 use anyhow::Result;
 
@@ -12,16 +12,21 @@ use crate::table::{COSTS, Table, costs, number, rate, ratio};
 
 const BROKER: &str = "(a) broker alone";
 const DATABASE: &str = "(b) database alone";
-const REVERTD: &str = "(c) revertd";
+pub const REVERTD: &str = "(c) revertd";
 const ONE: &str = "(d) revertd, one message a transaction";
 const FRONTIER: [&str; 2] = [
     "(e) Frontier's statements, 1,000 entries an account",
     "(e) Frontier's statements, 10,000 entries an account",
 ];
 
+pub const GROUPS: &str = "(g) revertd, groups of 100";
+
 /// About how many times as long a request takes in (d); its runs have this many times fewer
 /// requests.
 const SLOWER: u32 = 20;
+
+/// About how many times as many requests groups take in the same time.
+pub const FASTER: u32 = 2;
 
 /// Runs the given contenders, or all of them; also returns the throughput of (c).
 pub async fn measure(bench: &Bench, only: &[char]) -> Result<(Section, Option<f64>)> {
@@ -52,6 +57,10 @@ pub async fn measure(bench: &Bench, only: &[char]) -> Result<(Section, Option<f6
         let reverts = bench.requests / slower;
         cases.push(Case::new(*name, move || frontier.run(bench, reverts)));
     }
+    if wanted('g') {
+        let groups = Load::groups(FASTER * bench.requests);
+        cases.push(Case::new(GROUPS, move || bench.revertd(groups, &[])));
+    }
     let runs = interleave(bench.rounds, &cases).await?;
     drop(cases);
     for (frontier, ..) in frontiers {
@@ -65,24 +74,31 @@ fn find<'a>(runs: &'a [Runs], name: &str) -> Option<&'a Runs> {
     runs.iter().find(|runs| runs.name == name)
 }
 
-fn section(bench: &Bench, runs: &[Runs]) -> Section {
-    let ours = find(runs, REVERTD);
-    let to = |other: &Runs| ours.map(|ours| ours.ratio_to(other));
-    let header = ["", "reverts/s", "from, to", "(c) to it"];
+/// The rates and costs of all runs, with the ratios of (c) and (g) to each.
+pub fn ratios(all: &[Runs]) -> Table {
+    let header = ["", "reverts/s", "from, to", "(c) to it", "(g) to it"];
     let mut table = Table::new(header.into_iter().chain(COSTS));
-    for runs in runs {
-        let ratio = to(runs).map_or_else(|| "-".to_owned(), ratio);
+    let ours = [find(all, REVERTD), find(all, GROUPS)];
+    for runs in all {
+        let to = |ours: Option<&Runs>| match ours {
+            Some(ours) => ratio(ours.ratio_to(runs)),
+            None => "-".to_owned(),
+        };
         let cells = [runs.name.clone()].into_iter().chain(rate(runs));
-        table.row(cells.chain([ratio]).chain(costs(runs)));
+        table.row(cells.chain(ours.map(to)).chain(costs(runs)));
     }
-    let mut section = Section::new("table", "Throughput", table);
+    table
+}
+
+fn section(bench: &Bench, runs: &[Runs]) -> Section {
+    let mut section = Section::new("table", "Throughput", ratios(runs));
     section.notes.push(format!(
-        "{} requests in runs of (a) to (c); medians over the rounds ({}), ratios too: each is of \
-        two runs of one round.",
+        "{} requests in runs of (a) to (c), {FASTER} times as many in (g); medians over the rounds \
+        ({}), ratios too: each is of two runs of one round.",
         number(bench.requests.into()),
         bench.rounds
     ));
-    let Some(ours) = ours else {
+    let Some(ours) = find(runs, REVERTD) else {
         return section;
     };
     section
@@ -104,5 +120,16 @@ fn section(bench: &Bench, runs: &[Runs]) -> Section {
     }
     let [worker, ..] = costs(ours);
     section.headlines.push(("worker CPU a revert", worker));
+    if let Some(groups) = find(runs, GROUPS) {
+        let to = |other| format!("{} times", ratio(groups.ratio_to(other)));
+        section
+            .headlines
+            .push(("groups of 100, to one by one", to(ours)));
+        if let Some(database) = find(runs, DATABASE) {
+            section
+                .headlines
+                .push(("groups of 100, to the database alone", to(database)));
+        }
+    }
     section
 }

@@ -1,23 +1,32 @@
-//! Latency from request to event, at shares of the throughput of (c).
+//! Latency from request to event, at shares of the sustained rate.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hdrhistogram::Histogram;
 
 use crate::load::Load;
-use crate::openloop::{Measured, Plan};
+use crate::openloop::Measured;
 use crate::plot::{self, Line};
-use crate::process::Worker;
 use crate::report::Section;
 use crate::rounds::{Case, interleave};
 use crate::run::Bench;
-use crate::stage::{Stage, urls};
+use crate::sustained::{OpenLoop, WARM_UP};
 use crate::table::{Table, number};
 
-/// Seconds at the start of each load whose latencies are left out.
-const WARM_UP: f64 = 3.0;
+/// A try of the search for the sustained rate takes this part of the time of a load.
+const PROBE: f64 = 1.0 / 3.0;
 
-/// Measures at per cents of the throughput of the same run; if that has none, it measures the
-/// throughput first. Each share runs for the given number of seconds.
+/// The rates that the loads are shares of.
+struct Rates {
+    /// The throughput of (c).
+    throughput: f64,
+    sustained: f64,
+    /// The lowest rate that was found not to be sustained.
+    higher: f64,
+}
+
+/// Finds the sustained rate, and measures at per cents of it. The search ends at the throughput of
+/// the same run; if that has none, it measures the throughput first. Each share runs for the given
+/// number of seconds.
 pub async fn measure(
     bench: &Bench,
     throughput: Option<f64>,
@@ -28,30 +37,22 @@ pub async fn measure(
         Some(rate) => rate,
         None => throughput_of(bench).await?,
     };
-    let mut loads = Vec::new();
-    let mut load = Load::good(0);
-    for share in shares {
-        let rate = throughput * f64::from(*share) / 100.0;
-        load = load.next(whole(rate * (WARM_UP + seconds)));
-        loads.push((*share, rate, load));
-    }
-    let stage = bench.stage(&[]).await?;
-    let all = Load::good(load.first + load.requests - 1);
-    stage.seed(all).await?;
-    let mut worker = Worker::revertd(&stage.environment).await?;
+    let mut open_loop = OpenLoop::start(bench).await?;
+    let (sustained, higher) = open_loop.sustained(throughput, PROBE * seconds).await?;
     let mut measured = Vec::new();
-    for (share, rate, load) in loads {
+    for share in shares {
+        let rate = sustained * f64::from(*share) / 100.0;
         eprintln!("latency at {share} %, {}/s", number(rate));
-        stage.settle().await?;
-        let result = at(&stage, load, rate).await;
-        let figures = result.with_context(|| worker.tail())?;
-        worker.must_run()?;
-        measured.push((share, rate, figures));
+        let figures = open_loop.at(rate, seconds).await?;
+        measured.push((*share, rate, figures));
     }
-    worker.stop().await?;
-    stage.check(all).await?;
-    stage.clean().await?;
-    Ok(section(throughput, seconds, &measured))
+    open_loop.finish().await?;
+    let rates = Rates {
+        throughput,
+        sustained,
+        higher,
+    };
+    Ok(section(&rates, seconds, &measured))
 }
 
 async fn throughput_of(bench: &Bench) -> Result<f64> {
@@ -61,19 +62,7 @@ async fn throughput_of(bench: &Bench) -> Result<f64> {
     Ok(runs[0].rate())
 }
 
-async fn at(stage: &Stage, load: Load, rate: f64) -> Result<Measured> {
-    let plan = Plan {
-        amqp: urls()?.1,
-        exchange: stage.request_exchange(),
-        reply_queue: stage.reply_queue(),
-        load,
-        rate,
-        warm_up: whole(rate * WARM_UP),
-    };
-    tokio::task::spawn_blocking(move || plan.run()).await?
-}
-
-fn section(throughput: f64, seconds: f64, measured: &[(u32, f64, Measured)]) -> Section {
+fn section(rates: &Rates, seconds: f64, measured: &[(u32, f64, Measured)]) -> Section {
     let mut table = Table::new([
         "load",
         "requests/s",
@@ -93,16 +82,26 @@ fn section(throughput: f64, seconds: f64, measured: &[(u32, f64, Measured)]) -> 
     }
     let mut section = Section::new("latency", "Latency, request to event", table);
     section.notes.push(format!(
-        "Per cent of {} reverts/s, the median throughput of (c) in the same run; {:.0} s each, \
-        after {WARM_UP:.0} s of warm-up.",
-        number(throughput),
-        seconds
+        "Per cent of {} requests/s, the sustained rate, which is {:.0} % of the {} reverts/s of \
+        (c) in the same run; at {} requests/s the queue grew. {seconds:.0} s each, after \
+        {WARM_UP:.0} s of warm-up.",
+        number(rates.sustained),
+        100.0 * rates.sustained / rates.throughput,
+        number(rates.throughput),
+        number(rates.higher)
     ));
-    if let Some((_, _, half)) = measured.iter().find(|(share, ..)| *share == 50) {
-        let p99 = milliseconds(&half.latency, 0.99);
-        section
-            .headlines
-            .push(("p99 latency at half load", format!("{p99:.1} ms")));
+    section.headlines.push((
+        "sustained open loop, requests a second",
+        number(rates.sustained),
+    ));
+    for (part, what, quantile) in [
+        (10, "p50 latency at a tenth of it", 0.5),
+        (50, "p99 latency at half of it", 0.99),
+    ] {
+        if let Some((.., figures)) = measured.iter().find(|(share, ..)| *share == part) {
+            let time = milliseconds(&figures.latency, quantile);
+            section.headlines.push((what, format!("{time:.1} ms")));
+        }
     }
     if measured.len() > 1 {
         let line = |name, quantile| Line {
@@ -115,7 +114,7 @@ fn section(throughput: f64, seconds: f64, measured: &[(u32, f64, Measured)]) -> 
                 .collect(),
         };
         let lines = [line("p50", 0.5), line("p99", 0.99), line("p99.9", 0.999)];
-        let axes = ["load, per cent of the throughput", "latency in ms"];
+        let axes = ["load, per cent of the sustained rate", "latency in ms"];
         section.plot = plot::logarithmic("Request to event", axes, &lines)
             .ok()
             .map(|svg| ("latency.svg", svg));
@@ -126,14 +125,4 @@ fn section(throughput: f64, seconds: f64, measured: &[(u32, f64, Measured)]) -> 
 pub fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     let micros = u32::try_from(histogram.value_at_quantile(quantile)).unwrap_or(u32::MAX);
     f64::from(micros) / 1000.0
-}
-
-/// A positive number of requests as an integer.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a million at most"
-)]
-fn whole(requests: f64) -> u32 {
-    requests.max(1.0) as u32
 }

@@ -1,10 +1,14 @@
 //! The requests of a run, each computed from its number.
 
+use std::fmt::Write;
 use std::ops::Range;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
+
+/// Requests of each group.
+pub const GROUP: u32 = 100;
 
 /// The requests of a run.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +19,10 @@ pub struct Load {
     pub requests: u32,
     /// Number of accounts that the usages are spread over.
     pub accounts: u32,
+    /// Number of consecutive requests on the same account.
+    pub in_a_row: u32,
+    /// Number of requests of a message. Groups have requests of kind `Good`.
+    pub group: u32,
     pub kind: Kind,
     /// Whether each request has a `user_id`.
     pub named: bool,
@@ -53,6 +61,8 @@ impl Load {
             first: 1,
             requests,
             accounts: 1000,
+            in_a_row: 1,
+            group: 1,
             kind: Kind::Good,
             named: false,
             traced: false,
@@ -64,6 +74,15 @@ impl Load {
         Self {
             kind,
             ..Self::good(requests)
+        }
+    }
+
+    /// At least `requests` requests in full groups, each of which is on one account.
+    pub const fn groups(requests: u32) -> Self {
+        Self {
+            in_a_row: GROUP,
+            group: GROUP,
+            ..Self::good(requests.div_ceil(GROUP) * GROUP)
         }
     }
 
@@ -88,9 +107,21 @@ impl Load {
         }
     }
 
+    /// The numbers of the requests of each message.
+    pub fn by_message(self) -> impl Iterator<Item = Range<u32>> {
+        let (numbers, group) = (self.numbers(), self.group);
+        let firsts = numbers.clone().step_by(group as usize);
+        firsts.map(move |first| first..numbers.end.min(first + group))
+    }
+
     /// The number of messages.
     pub const fn messages(self) -> u32 {
-        self.requests * self.copies()
+        self.requests.div_ceil(self.group) * self.copies()
+    }
+
+    /// The number of messages of this load and the earlier loads of the same stage.
+    pub const fn all_messages(self) -> u32 {
+        (self.first - 1 + self.requests).div_ceil(self.group) * self.copies()
     }
 
     /// The expected contents after this load and the earlier loads of the same stage.
@@ -113,9 +144,30 @@ impl Load {
         }
     }
 
-    /// The body of a request.
+    /// The body of the message that has the requests of these numbers.
+    pub fn message_body(self, numbers: &Range<u32>) -> String {
+        if self.group == 1 {
+            return self.body(numbers.start);
+        }
+        let account = self.account_id(numbers.start);
+        let mut body = format!(r#"{{"billing_id":"{account}","requests":["#);
+        for number in numbers.clone() {
+            let comma = if number == numbers.start { "" } else { "," };
+            let usage = usage_id(number);
+            let _ = write!(body, r#"{comma}{{"usage_id":"{usage}","amount":"20"}}"#);
+        }
+        body + "]}"
+    }
+
+    /// The account of a request.
+    pub fn account_id(self, number: u32) -> Uuid {
+        let name = format!("account{}", number.div_ceil(self.in_a_row) % self.accounts);
+        Uuid::new_v5(&Uuid::nil(), name.as_bytes())
+    }
+
+    /// The body of a single request.
     pub fn body(self, number: u32) -> String {
-        let account = account_id(number, self.accounts);
+        let account = self.account_id(number);
         let (usage, amount) = match self.kind {
             Kind::Unknown => (Uuid::new_v5(&account, &number.to_be_bytes()), 20),
             Kind::Excessive => (usage_id(number), 21),
@@ -128,11 +180,11 @@ impl Load {
         format!(r#"{{"billing_id":"{account}","usage_id":"{usage}","amount":"{amount}"{end}"#)
     }
 
-    /// The properties of a request.
+    /// The properties of a message, by the number of its first request.
     pub fn properties(self, number: u32) -> BasicProperties {
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
-            .with_message_id(message_id(number).into());
+            .with_message_id(self.id_of_message(number).into());
         let mut headers = FieldTable::default();
         if self.kind == Kind::Unknown {
             // Without this header, the request would wait for its usage on the retry ladder.
@@ -151,16 +203,19 @@ impl Load {
             properties.with_headers(headers)
         }
     }
+
+    /// The `message_id` of a message, by the number of its first request.
+    pub fn id_of_message(self, number: u32) -> String {
+        match self.group {
+            1 => message_id(number),
+            _ => format!("group-{number}"),
+        }
+    }
 }
 
 /// Every id is computed from a number, in SQL and here, so nothing need be stored.
 pub fn usage_id(number: u32) -> Uuid {
     Uuid::new_v5(&Uuid::nil(), number.to_string().as_bytes())
-}
-
-pub fn account_id(number: u32, accounts: u32) -> Uuid {
-    let name = format!("account{}", number % accounts);
-    Uuid::new_v5(&Uuid::nil(), name.as_bytes())
 }
 
 pub fn message_id(number: u32) -> String {

@@ -28,8 +28,11 @@ mod run;
 mod shapes;
 mod stage;
 mod start;
+mod submit;
+mod sustained;
 mod table;
 mod telemetry;
+mod trend;
 mod verify;
 mod wire;
 
@@ -73,16 +76,16 @@ struct Args {
 
 #[derive(Clone, Subcommand)]
 enum What {
-    /// Throughput of contenders (a) to (e)
+    /// Throughput of contenders (a) to (e) and (g)
     Table {
         /// Only these contenders
         #[arg(long, value_delimiter = ',')]
         only: Vec<char>,
     },
-    /// Latency from request to event at shares of the throughput
+    /// Latency from request to event at shares of the sustained rate
     Latency {
         /// Shares, in per cent
-        #[arg(long, value_delimiter = ',', default_value = "10,30,50,70,80,90")]
+        #[arg(long, value_delimiter = ',', default_value = "10,30,50,70,90")]
         shares: Vec<u32>,
         /// Seconds of each load
         #[arg(long, default_value_t = 20.0)]
@@ -114,6 +117,11 @@ enum What {
     Gateway,
     /// Throughput with metrics and traces
     Telemetry,
+    /// Time of `revertd submit --file`
+    Submit {
+        #[arg(long, default_value_t = 100_000)]
+        lines: u32,
+    },
     /// Time and memory of `revertd verify`
     Verify {
         #[arg(long, default_value_t = 10_000_000)]
@@ -121,7 +129,7 @@ enum What {
     },
     /// Throughput compared with workers in Node.js (`make bench-peers`)
     Peers,
-    /// Contenders (a) to (d) and one latency, in two minutes
+    /// Contenders (a) to (d) and (g), and one latency, in three minutes
     Quick,
     #[command(hide = true)]
     BrokerAlone(broker_alone::Args),
@@ -195,10 +203,12 @@ impl Sections<'_> {
             What::Grants => self.add(grants::measure(bench).await?)?,
             What::Gateway => self.add(gateway::measure(bench).await?)?,
             What::Telemetry => self.add(telemetry::measure(bench).await?)?,
+            What::Submit { lines } => self.add(submit::measure(bench, *lines).await?)?,
             What::Verify { entries } => self.add(verify::measure(bench, *entries).await?)?,
             What::Peers => self.add(peers::measure(bench).await?)?,
             What::Quick => {
-                let (table, throughput) = contest::measure(bench, &['a', 'b', 'c', 'd']).await?;
+                let quick = ['a', 'b', 'c', 'd', 'g'];
+                let (table, throughput) = contest::measure(bench, &quick).await?;
                 self.add(table)?;
                 self.add(latency::measure(bench, throughput, &[50], 10.0).await?)?;
             }
@@ -212,7 +222,7 @@ impl Sections<'_> {
     async fn whole(&mut self, bench: &Bench, rounds: u32) -> Result<()> {
         let (table, throughput) = contest::measure(bench, &[]).await?;
         self.add(table)?;
-        let (shares, seconds) = ([10, 30, 50, 70, 80, 90], 20.0);
+        let (shares, seconds) = ([10, 30, 50, 70, 90], 20.0);
         self.add(latency::measure(bench, throughput, &shares, seconds).await?)?;
         let bench = &Bench {
             rounds,
@@ -224,6 +234,7 @@ impl Sections<'_> {
         self.add(grants::measure(bench).await?)?;
         self.add(gateway::measure(bench).await?)?;
         self.add(telemetry::measure(bench).await?)?;
+        self.add(submit::measure(bench, 100_000).await?)?;
         self.add(history::measure(bench, 10_000_000).await?)?;
         let once = &Bench {
             rounds: 1,

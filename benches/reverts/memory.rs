@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::load::{Kind, Load};
+use crate::load::{GROUP, Kind, Load};
 use crate::report::Section;
 use crate::rounds::{Case, interleave};
 use crate::run::Bench;
@@ -13,8 +13,13 @@ pub async fn measure(bench: &Bench, waiting: u32) -> Result<Section> {
     let cases = [
         case("good requests", Load::good(waiting)),
         case("malformed requests", Load::of(Kind::Malformed, waiting)),
+        case(
+            &format!("good requests in groups of {GROUP}"),
+            Load::groups(waiting),
+        ),
     ];
-    let mut table = Table::new(["", "waiting at the start", "peak memory", "messages/s"]);
+    let header = ["", "requests at the start", "peak memory", "requests/s"];
+    let mut table = Table::new(header);
     let all = interleave(1, &cases).await?;
     for runs in &all {
         table.row([
@@ -32,5 +37,7 @@ pub async fn measure(bench: &Bench, waiting: u32) -> Result<Section> {
     section
         .headlines
         .push(("peak memory, a million requests waiting", peak));
+    let peak = format!("{:.1} MiB", all[2].peak_mib());
+    section.headlines.push(("the same in groups of 100", peak));
     Ok(section)
 }

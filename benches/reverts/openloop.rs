@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use hdrhistogram::Histogram;
 
 use crate::load::{Load, message_id};
+use crate::trend::Trend;
 use crate::wire::{Wire, publish};
 
 /// Shortest sleep of the sender: it writes all requests due within it together, and leaves the
@@ -42,6 +43,16 @@ pub struct Measured {
     pub lag: Histogram<u64>,
     /// Events a second.
     pub rate: f64,
+    /// Seconds by which the latency grows in each second of due times. It is 0 while the queue does
+    /// not grow.
+    pub growth: f64,
+}
+
+/// The measurements of the consumer.
+struct Received {
+    latency: Histogram<u64>,
+    rate: f64,
+    growth: f64,
 }
 
 impl Plan {
@@ -57,11 +68,12 @@ impl Plan {
             let sender = scope.spawn(|| self.send(&mut senders, &frames, &ends, start));
             let received = self.receive(&mut receiving, start);
             let lag = sender.join().map_err(|_| anyhow!("the sender panicked"))?;
-            let (latency, rate) = received?;
+            let received = received?;
             Ok(Measured {
-                latency,
+                latency: received.latency,
                 lag: lag?,
-                rate,
+                rate: received.rate,
+                growth: received.growth,
             })
         })
     }
@@ -111,9 +123,8 @@ impl Plan {
         Ok(lag)
     }
 
-    /// The latencies, and the events a second.
-    fn receive(&self, wire: &mut Wire, start: Instant) -> Result<(Histogram<u64>, f64)> {
-        let mut latency = histogram()?;
+    fn receive(&self, wire: &mut Wire, start: Instant) -> Result<Received> {
+        let (mut latency, mut trend) = (histogram()?, Trend::default());
         let mut seen = vec![false; self.load.requests as usize];
         let (mut left, mut last) = (seen.len(), start);
         while left > 0 {
@@ -135,13 +146,20 @@ impl Plan {
             left -= 1;
             last = now;
             if index >= self.warm_up as usize {
-                record(&mut latency, now.duration_since(self.due(start, index)));
+                let due = self.due(start, index);
+                let time = now.duration_since(due);
+                record(&mut latency, time);
+                trend.add(due.duration_since(start).as_secs_f64(), time.as_secs_f64());
             }
         }
         let time = last.duration_since(self.due(start, self.warm_up as usize));
         ensure!(!time.is_zero(), "there was nothing to measure");
         let rate = f64::from(self.load.requests - self.warm_up) / time.as_secs_f64();
-        Ok((latency, rate))
+        Ok(Received {
+            latency,
+            rate,
+            growth: trend.slope(),
+        })
     }
 
     /// The due time of the request at that index.

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::contest::{FASTER, GROUPS, REVERTD, ratios};
 use crate::deadline::{PATIENCE, within};
 use crate::load::Load;
 use crate::process::Worker;
@@ -11,40 +12,83 @@ use crate::report::Section;
 use crate::rounds::{Case, interleave};
 use crate::run::{Bench, Figures};
 use crate::stage::in_repository;
-use crate::table::{COSTS, Table, costs, number, rate, ratio};
+use crate::table::number;
 
-/// Name, mode, whether the sockets are corked, and about how many times as long a request takes.
-const PEERS: [(&str, &str, bool, u32); 4] = [
-    ("Node.js, batches of 200", "batched", false, 1),
-    (
-        "Node.js, batches of 200, sockets corked",
-        "batched",
-        true,
-        1,
-    ),
-    ("Node.js, one statement a message", "statement", false, 4),
-    ("Node.js, one transaction a message", "single", false, 8),
+/// A worker in Node.js.
+#[derive(Clone, Copy)]
+struct Peer {
+    name: &'static str,
+    mode: &'static str,
+    is_corked: bool,
+    /// Messages of a batch, if not the peer's default.
+    batch: Option<u32>,
+    /// Whether its messages are groups.
+    is_grouped: bool,
+    /// About how many times as long a request takes.
+    slower: u32,
+}
+
+const BATCHED: Peer = Peer {
+    name: "(f) Node.js, batches of 200",
+    mode: "batched",
+    is_corked: false,
+    batch: None,
+    is_grouped: false,
+    slower: 1,
+};
+
+/// The best of the batch sizes is the peer to compare groups with.
+const GROUPED: [Peer; 2] = [
+    Peer {
+        name: "(f) Node.js, groups of 100, two in a batch",
+        batch: Some(2),
+        is_grouped: true,
+        ..BATCHED
+    },
+    Peer {
+        name: "(f) Node.js, groups of 100, five in a batch",
+        batch: Some(5),
+        is_grouped: true,
+        ..BATCHED
+    },
+];
+
+const OTHERS: [Peer; 3] = [
+    Peer {
+        name: "(f) Node.js, batches of 200, sockets corked",
+        is_corked: true,
+        ..BATCHED
+    },
+    Peer {
+        name: "(f) Node.js, one statement a message",
+        mode: "statement",
+        slower: 4,
+        ..BATCHED
+    },
+    Peer {
+        name: "(f) Node.js, one transaction a message",
+        mode: "single",
+        slower: 8,
+        ..BATCHED
+    },
 ];
 
 pub async fn measure(bench: &Bench) -> Result<Section> {
     let load = Load::good(bench.requests);
-    let mut cases = vec![Case::new("(c) revertd", || bench.revertd(load, &[]))];
-    for (name, mode, cork, slower) in PEERS {
-        let load = Load::good((bench.requests / slower).max(1));
-        let run = move || peer(bench, load, mode, cork);
-        cases.push(Case::new(format!("(f) {name}"), run));
+    let groups = Load::groups(FASTER * bench.requests);
+    let mut cases = vec![
+        Case::new(REVERTD, || bench.revertd(load, &[])),
+        Case::new(GROUPS, || bench.revertd(groups, &[])),
+    ];
+    for peer in [BATCHED].into_iter().chain(GROUPED).chain(OTHERS) {
+        cases.push(Case::new(peer.name, move || run(bench, peer)));
     }
     let runs = interleave(bench.rounds, &cases).await?;
-    let header = ["", "reverts/s", "from, to", "(c) to it"];
-    let mut table = Table::new(header.into_iter().chain(COSTS));
-    for of in &runs {
-        let cells = [of.name.clone()].into_iter().chain(rate(of));
-        table.row(cells.chain([ratio(runs[0].ratio_to(of))]).chain(costs(of)));
-    }
-    let mut section = Section::new("peers", "Beside workers in Node.js", table);
+    let mut section = Section::new("peers", "Beside workers in Node.js", ratios(&runs));
     section.notes.push(format!(
-        "amqplib and pg, {}; {} requests in runs of (c) and of batches; medians over the rounds \
-        ({}), ratios too: each is of two runs of one round.",
+        "amqplib and pg, {}; {} requests in runs of (c) and of batches, {FASTER} times as many in \
+        runs of groups; medians over the rounds ({}), ratios too: each is of two runs of one \
+        round.",
         node()?,
         number(load.requests.into()),
         bench.rounds
@@ -52,7 +96,13 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     Ok(section)
 }
 
-async fn peer(bench: &Bench, load: Load, mode: &str, cork: bool) -> Result<Figures> {
+async fn run(bench: &Bench, peer: Peer) -> Result<Figures> {
+    let requests = (bench.requests / peer.slower).max(1);
+    let load = if peer.is_grouped {
+        Load::groups(FASTER * requests)
+    } else {
+        Load::good(requests)
+    };
     let stage = bench.stage(&[]).await?;
     stage.seed(load).await?;
     stage.publish(load).await?;
@@ -62,10 +112,13 @@ async fn peer(bench: &Bench, load: Load, mode: &str, cork: bool) -> Result<Figur
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .envs(stage.environment.iter().cloned())
-        .env("PEER_MODE", mode)
+        .env("PEER_MODE", peer.mode)
         .env("PEER_QUEUE", stage.work_queue())
         .env("PEER_REPLY_EXCHANGE", stage.reply_exchange());
-    if cork {
+    if let Some(batch) = peer.batch {
+        command.env("PEER_BATCH", batch.to_string());
+    }
+    if peer.is_corked {
         command.env("PEER_CORK", "1");
     }
     let mut worker = Worker::spawn(command)?;
@@ -83,6 +136,7 @@ async fn peer(bench: &Bench, load: Load, mode: &str, cork: bool) -> Result<Figur
         left == 0 && applied == i64::from(load.requests),
         "{applied} applied, {left} left"
     );
+    stage.check_batches(load).await?;
     stage.clean().await?;
     Ok(figures)
 }

@@ -17,6 +17,9 @@ const PAGE: &str = "docs/operations/benchmarks.md";
 /// The folder of the page's plots.
 const PLOTS: &str = "docs/operations/plots";
 
+/// Columns of a line of prose in the page.
+const COLUMNS: usize = 100;
+
 /// The result of one measurement.
 pub struct Section {
     /// The name of its markers, and of its command.
@@ -54,7 +57,7 @@ impl Section {
     fn markdown(&self, made: &str) -> String {
         let mut text = self.table.markdown();
         for note in &self.notes {
-            let _ = writeln!(text, "\n{note}");
+            let _ = writeln!(text, "\n{}", wrapped(note));
         }
         text + &format!("\n{made}\n")
     }
@@ -115,6 +118,24 @@ pub fn record(command: &str, machine: &Machine, sections: &[Section], whole: boo
     }
     fs::write(&page, text)?;
     Ok(())
+}
+
+/// The text in lines of at most [`COLUMNS`].
+fn wrapped(text: &str) -> String {
+    let (mut lines, mut width) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        let columns = word.chars().count();
+        if width > 0 && width + 1 + columns > COLUMNS {
+            lines.push('\n');
+            width = 0;
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines.push_str(word);
+        width += columns;
+    }
+    lines
 }
 
 /// Replaces the text between the markers of that name, if the markers exist.

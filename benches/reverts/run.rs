@@ -25,6 +25,7 @@ pub struct Bench {
 /// The measurements of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
+    /// Messages; of groups, their requests.
     pub messages: u32,
     pub spent: Spent,
     /// Peak memory of the largest worker process.
@@ -136,7 +137,8 @@ impl Bench {
     }
 
     /// Measures until the reply queue holds an event for each message of this load and of the
-    /// earlier ones.
+    /// earlier ones. The events of a group are one message, because they have one routing key and
+    /// less than the bytes of a batch; [`Stage::check`] counts them.
     pub async fn drain(
         &self,
         stage: &Stage,
@@ -147,7 +149,7 @@ impl Bench {
         let replies = stage.reply_queue();
         let meter = Meter::start(&self.servers, &pids)?;
         let already = stage.depth(&replies).await?;
-        let all = (load.first - 1) * load.copies() + load.messages();
+        let all = load.all_messages();
         let mut progress = Progress::new();
         loop {
             let depth = stage.depth(&replies).await?;
@@ -156,7 +158,7 @@ impl Bench {
             }
             for worker in workers.iter_mut() {
                 worker.must_run()?;
-                let log = || format!("waiting for {all} events\n{}", worker.tail());
+                let log = || format!("waiting for {all} messages of events\n{}", worker.tail());
                 progress.see(depth.into()).with_context(log)?;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -165,7 +167,7 @@ impl Bench {
         let peaks = workers.iter().map(Worker::peak_mib);
         let peaks: Vec<f64> = peaks.collect::<Result<_>>()?;
         Ok(Figures {
-            messages: all - already,
+            messages: (all - already) * load.group,
             spent,
             peak_mib: peaks.into_iter().fold(0.0, f64::max),
         })

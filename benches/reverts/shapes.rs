@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::load::{Kind, Load};
+use crate::load::{GROUP, Kind, Load};
 use crate::report::Section;
 use crate::rounds::{Case, Runs, interleave};
 use crate::run::Bench;
@@ -14,6 +14,10 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
         accounts: 1,
         ..plain
     };
+    let in_rows = Load {
+        in_a_row: GROUP,
+        ..plain
+    };
     let kind = |kind| Load::of(kind, bench.requests);
     let twice = Load::of(Kind::Twice, bench.requests / 2);
     let one = [("REVERTD_WORKER__CONCURRENCY", "1".to_owned())];
@@ -21,6 +25,7 @@ pub async fn measure(bench: &Bench) -> Result<Section> {
     let cases = [
         case("plain: 1,000 accounts, 4 workers, 1 process", plain),
         case("every request on one account", hot),
+        case("100 requests in a row on one account", in_rows),
         case("half of the deliveries duplicates", twice),
         case("every request rejected: no such usage", kind(Kind::Unknown)),
         case(

@@ -17,6 +17,7 @@ use crate::deadline::{PATIENCE, within};
 use crate::load::{Expected, Load};
 use crate::process::{self, Worker};
 
+mod batches;
 mod publish;
 mod seed;
 
@@ -133,7 +134,8 @@ impl Stage {
         Ok(declared.message_count())
     }
 
-    /// Checks the result of a load: no request is left, and the outcomes are the expected ones.
+    /// Checks the result of a load: no request is left, the outcomes are the expected ones, and the
+    /// events of groups are complete.
     pub async fn check(&self, load: Load) -> Result<()> {
         let left = self.depth(&self.work_queue()).await?;
         ensure!(left == 0, "{left} requests are left");
@@ -148,7 +150,7 @@ impl Stage {
         };
         let expected = load.expected();
         ensure!(found == expected, "{found:?}, expected {expected:?}");
-        Ok(())
+        self.check_batches(load).await
     }
 
     pub async fn empty(&self, queue: &str) -> Result<()> {

@@ -1,5 +1,7 @@
 //! Publishes a load to the stage's work queue.
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use lapin::options::BasicPublishOptions;
@@ -9,31 +11,32 @@ use crate::deadline::{PATIENCE, within};
 use crate::load::Load;
 
 /// Number of messages whose confirms are awaited together.
-const WINDOW: u32 = 1000;
+const WINDOW: usize = 1000;
 
 impl Stage {
-    /// Publishes all requests of a load, and awaits their confirms.
+    /// Publishes all messages of a load, and awaits their confirms.
     pub async fn publish(&self, load: Load) -> Result<()> {
-        let numbers = load.numbers();
-        for first in numbers.clone().step_by(WINDOW as usize) {
-            let last = numbers.end.min(first + WINDOW);
+        let messages: Vec<_> = load.by_message().collect();
+        for window in messages.chunks(WINDOW) {
             for _ in 0..load.copies() {
-                let publishing = self.publish_window(load, first..last);
+                let publishing = self.publish_window(load, window);
                 within(PATIENCE, "publishing requests", publishing).await?;
             }
         }
         Ok(())
     }
 
-    async fn publish_window(&self, load: Load, numbers: std::ops::Range<u32>) -> Result<()> {
+    /// Publishes messages, each of which is given by the numbers of its requests.
+    async fn publish_window(&self, load: Load, messages: &[Range<u32>]) -> Result<()> {
         let exchange = self.request_exchange();
         let options = BasicPublishOptions {
             mandatory: true,
             immediate: false,
         };
-        let published = numbers.map(async |number| {
+        let published = messages.iter().map(async |numbers| {
             let (exchange, key) = (exchange.as_str().into(), "revert".into());
-            let (body, mut properties) = (load.body(number), load.properties(number));
+            let body = load.message_body(numbers);
+            let mut properties = load.properties(numbers.start);
             if load.named {
                 properties = properties.with_user_id(self.login().into());
             }

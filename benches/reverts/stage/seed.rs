@@ -37,14 +37,17 @@ impl Stage {
     pub async fn seed_usages(&self, load: Load) -> Result<()> {
         let (first, last) = (load.first, load.first + load.requests - 1);
         let id = "uuid_generate_v5(uuid_nil(), i::text)";
-        self.long(&legs(id, load.accounts, first, last)).await?;
+        let row = load.in_a_row;
+        let account = format!("(i + {row} - 1) / {row} % {}", load.accounts);
+        self.long(&legs(id, &account, first, last)).await?;
         self.settle().await
     }
 
     /// Inserts `rows` rows of other usages. It must run before the usages of the requests are
     /// inserted, so that these rows are older.
     pub async fn seed_history(&self, rows: u32, accounts: u32) -> Result<()> {
-        let history = legs("gen_random_uuid()", accounts, 1, rows / 2);
+        let account = format!("i % {accounts}");
+        let history = legs("gen_random_uuid()", &account, 1, rows / 2);
         if rows < MANY {
             return self.long(&history).await;
         }
@@ -76,7 +79,8 @@ impl Stage {
              DROP INDEX revertd.outcomes_revert_no",
         )
         .await?;
-        self.long(&legs(id, accounts, 1, usages)).await?;
+        let account = format!("i % {accounts}");
+        self.long(&legs(id, &account, 1, usages)).await?;
         self.long("CREATE TEMP TABLE identity (i integer, id uuid)")
             .await?;
         let numbers: Vec<i32> = (1..=i32::try_from(usages)?).collect();
@@ -141,12 +145,13 @@ impl Stage {
     }
 }
 
-/// The statement for usages with the platform's legs, as Frontier writes them.
-fn legs(id: &str, accounts: u32, first: u32, last: u32) -> String {
+/// The statement for usages with the platform's legs, as Frontier writes them. `id` and `account`
+/// are expressions of the number `i`: the usage's id, and the number of its account.
+fn legs(id: &str, account: &str, first: u32, last: u32) -> String {
     format!(
         "INSERT INTO billing_transactions (id, account_id, type, source, amount, description,
             metadata)
-         SELECT {id}, uuid_generate_v5(uuid_nil(), 'account' || i % {accounts}), 'debit',
+         SELECT {id}, uuid_generate_v5(uuid_nil(), 'account' || {account}), 'debit',
              'api.usage', 20,
              'a job', '{{\"job\": \"render\"}}' FROM generate_series({first}, {last}) i;
          INSERT INTO billing_transactions (id, account_id, type, source, amount, description,

@@ -96,8 +96,8 @@ impl Delivery {
     /// Keeps only the first `max_bytes` of the body, with the size and the digest of the whole.
     pub fn cut_at(&mut self, max_bytes: u64) {
         let max = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-        if self.cut.is_none() && self.body.len() > max {
-            self.cut = Some(Cut::of(&self.body));
+        if self.body.len() > max {
+            self.cut.get_or_insert_with(|| Cut::of(&self.body));
             self.body.truncate(max);
         }
     }
