@@ -169,9 +169,9 @@ async fn a_crash_counts_one_delivery_with_many_workers() {
     env.set("WORKER__BATCH_MAX", "5");
     env.set("DATABASE__LOCK_TIMEOUT", "30s");
     let mut worker = env.start_worker().await;
+    let load = Load::plain(&env, seed(), 150).await;
     let lock = "BEGIN; LOCK TABLE billing_transactions IN SHARE MODE";
     env.sql(lock).await;
-    let load = Load::plain(&env, seed(), 150).await;
     load.publish(&env).await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revertd' \
                    AND wait_event_type = 'Lock' AND datname = current_database()";
