@@ -79,7 +79,7 @@ async fn an_incident_is_reverted_once_however_often_run() {
     );
     let (status, _, stderr) = submit(&env, &folder.path().join("third.ndjson"), &[]);
     assert!(
-        status == 0 && stderr.contains("has no requests"),
+        status == 0 && stderr.contains("contains no requests"),
         "{stderr}"
     );
     let mut names: Vec<_> = std::fs::read_dir(folder.path())
