@@ -98,6 +98,8 @@ impl GatewayFault {
 /// Counts of the process.
 pub struct GatewayMetrics {
     pub reverted: Count,
+    /// Groups that have a result for each request.
+    pub groups: Count,
     pub rejected: Count,
     pub unanswered: Count,
     pub unavailable: Count,
@@ -109,6 +111,7 @@ impl GatewayMetrics {
     pub fn new(registry: &mut Registry) -> Self {
         Self {
             reverted: Count::default(),
+            groups: Count::default(),
             rejected: Count::default(),
             unanswered: Count::default(),
             unavailable: Count::default(),
@@ -139,8 +142,9 @@ impl fmt::Display for GatewayMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "reverted={} rejected={} unanswered={} unavailable={} logins_refused={}",
+            "reverted={} groups={} rejected={} unanswered={} unavailable={} logins_refused={}",
             self.reverted.get(),
+            self.groups.get(),
             self.rejected.get(),
             self.unanswered.get(),
             self.unavailable.get(),

@@ -76,10 +76,19 @@ pub struct FileArgs {
     /// Say what each request would come to at this moment, by the database, and send nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Requests a second, at most.
+    /// Requests in a message, at most; 1 sends each by itself. A group has at most
+    /// amqp.max_group requests and amqp.max_group_bytes. Without: 100, but not more than --window
+    /// and a tenth of --rate.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub group_size: Option<u32>,
+    /// Revert each group as a whole or not at all: one refused request refuses the others of its
+    /// group.
+    #[arg(long)]
+    pub atomic: bool,
+    /// Requests a second, at most; a group is sent at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Requests that wait for their answers at a time. Without: 500.
+    /// Requests that wait for their answers at a time. Without: 500, or 20 groups if these are more.
     #[arg(long, value_name = "N", value_parser =
         clap::value_parser!(u32).range(1..=10_000))]
     pub window: Option<u32>,
@@ -96,6 +105,8 @@ impl FileArgs {
             || self.batch.is_some()
             || self.skip_invalid
             || self.dry_run
+            || self.group_size.is_some()
+            || self.atomic
             || self.rate.is_some()
             || self.window.is_some()
             || self.failed.is_some();
