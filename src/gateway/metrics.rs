@@ -98,9 +98,9 @@ impl GatewayFault {
 /// Counts of the process.
 pub struct GatewayMetrics {
     pub reverted: Count,
+    pub rejected: Count,
     /// Groups that have a result for each request.
     pub groups: Count,
-    pub rejected: Count,
     pub unanswered: Count,
     pub unavailable: Count,
     pub logins: Logins,
@@ -142,10 +142,10 @@ impl fmt::Display for GatewayMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "reverted={} groups={} rejected={} unanswered={} unavailable={} logins_refused={}",
+            "reverted={} rejected={} groups={} unanswered={} unavailable={} logins_refused={}",
             self.reverted.get(),
-            self.groups.get(),
             self.rejected.get(),
+            self.groups.get(),
             self.unanswered.get(),
             self.unavailable.get(),
             self.logins.count(LoginRefusal::WrongSecret)

@@ -19,7 +19,7 @@ use super::sessions::NoSession;
 use super::shared::Gateway;
 use crate::broker::{ClientConnection, OutgoingRequest, RequestResult};
 use crate::common::http_server::{BodyError, BodyLimits, Source, content_length, expects_continue};
-use crate::domain::request::{self, RequestLimits};
+use crate::domain::request::{self, RequestLimits, Undecodable};
 use crate::telemetry::LoginRefusal;
 
 /// How much of a refused request's body is read, and for how long. If the server closed the
@@ -58,14 +58,17 @@ impl Operation {
         message_id: &str,
         limits: &RequestLimits,
     ) -> Result<Awaited, Problem> {
-        let parsed = request::parse(body, Some(message_id), limits);
-        match (self, parsed.map_err(Problem::undecodable)?) {
-            (Self::Request, request::Body::Request(_)) => Ok(Awaited::Event),
-            (Self::Group, request::Body::Group(group)) => {
+        match (self, request::parse(body, Some(message_id), limits)) {
+            (Self::Request, Ok(request::Body::Request(_))) => Ok(Awaited::Event),
+            (Self::Group, Ok(request::Body::Group(group))) => {
                 Ok(Awaited::Results(GroupResults::new(message_id, &group)))
             }
-            (Self::Request, request::Body::Group(_)) => Err(Problem::is_group()),
-            (Self::Group, request::Body::Request(_)) => Err(Problem::is_no_group()),
+            (Self::Request, Ok(request::Body::Group(_))) => Err(Problem::is_group()),
+            // Only the fields of a single request are invalid as a whole.
+            (Self::Group, Ok(request::Body::Request(_)) | Err(Undecodable::Invalid { .. })) => {
+                Err(Problem::is_no_group())
+            }
+            (_, Err(error)) => Err(Problem::undecodable(error)),
         }
     }
 }

@@ -5,6 +5,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::fairness::other_client;
 use crate::support::http::*;
 use crate::support::*;
 
@@ -317,10 +318,11 @@ async fn a_group_counts_as_one_call_and_by_its_bytes() {
     };
     let (small, large) = (group(0), group(64 * 1024));
     let full = (429, "TOO_MANY_REQUESTS".to_owned());
-    let reader = ("reader", "s:é 😀");
+    let (id, secret) = other_client(&env);
+    let other = (id.as_str(), secret.as_str());
     // The share is two calls: two small groups, or a large one.
     let mut calls = Vec::new();
-    for (call, client) in [(&small, PUBLISHER), (&large, reader)] {
+    for (call, client) in [(&small, PUBLISHER), (&large, other)] {
         let mut connection = gateway.connect().await;
         connection.write(&call.clone().by(client).bytes()).await;
         calls.push(connection);
@@ -330,10 +332,7 @@ async fn a_group_counts_as_one_call_and_by_its_bytes() {
         .await;
     }
     assert_eq!(gateway.send(&large).await.verdict(), full);
-    assert_eq!(
-        gateway.send(&small.clone().by(reader)).await.verdict(),
-        full
-    );
+    assert_eq!(gateway.send(&small.clone().by(other)).await.verdict(), full);
     let mut second = gateway.connect().await;
     second.write(&small.bytes()).await;
     eventually("it is published", async || {
