@@ -1,5 +1,7 @@
 //! A group over HTTP: a result for each request, or an answer that the group was not accepted.
 
+use std::net::Ipv4Addr;
+
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
@@ -317,13 +319,14 @@ async fn a_group_counts_as_one_call_and_by_its_bytes() {
         HttpRequest::group(group.to_string())
     };
     let (small, large) = (group(0), group(64 * 1024));
-    let full = (429, "TOO_MANY_REQUESTS".to_owned());
     let (id, secret) = other_client(&env);
     let other = (id.as_str(), secret.as_str());
+    // An address has four connections.
+    let address = |n| Ipv4Addr::new(127, 0, 0, n);
     // The share is two calls: two small groups, or a large one.
     let mut calls = Vec::new();
-    for (call, client) in [(&small, PUBLISHER), (&large, other)] {
-        let mut connection = gateway.connect().await;
+    for (n, call, client) in [(2, &small, PUBLISHER), (3, &large, other)] {
+        let mut connection = gateway.connect_from(address(n)).await;
         connection.write(&call.clone().by(client).bytes()).await;
         calls.push(connection);
         eventually("it is published", async || {
@@ -331,15 +334,19 @@ async fn a_group_counts_as_one_call_and_by_its_bytes() {
         })
         .await;
     }
-    assert_eq!(gateway.send(&large).await.verdict(), full);
-    assert_eq!(gateway.send(&small.clone().by(other)).await.verdict(), full);
-    let mut second = gateway.connect().await;
+    let refused = async |n, call: &HttpRequest| {
+        let response = gateway.send_from(address(n), call).await;
+        assert_eq!(response.verdict(), (429, "TOO_MANY_REQUESTS".into()));
+    };
+    refused(4, &large).await;
+    refused(5, &small.clone().by(other)).await;
+    let mut second = gateway.connect_from(address(6)).await;
     second.write(&small.bytes()).await;
     eventually("it is published", async || {
         env.depth(&env.name("work")).await == 3
     })
     .await;
-    assert_eq!(gateway.send(&small).await.verdict(), full);
+    refused(7, &small).await;
     let _worker = env.start_worker().await;
     calls.push(second);
     for mut connection in calls {
