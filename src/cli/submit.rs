@@ -23,18 +23,16 @@ mod sending;
 mod summary;
 
 pub use args::SubmitArgs;
+use args::WRONG_USAGE;
 use report::NO_ANSWER;
 use summary::summary;
-
-/// As the parser of arguments ends.
-const WRONG_USAGE: u8 = 2;
 
 pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCode> {
     // clap ignores `requires` of an argument whose required argument conflicts with a present one.
     if args.of_file.lacks_its_file() {
         say!(
-            "revertd: --format, --batch, --skip-invalid, --dry-run, --group-size, --atomic, --rate, \
-             --window and --failed need --file; nothing was sent; see revertd submit --help"
+            "revertd: --format, --batch, --skip-invalid, --dry-run, --group-size, --atomic, \
+             --rate, --window and --failed need --file; nothing was sent; see revertd submit --help"
         );
         return Ok(ExitCode::from(WRONG_USAGE));
     }

@@ -2,8 +2,8 @@
 //!
 //! Each request has a random correlation id, which only the broker and the worker learn. A client
 //! that may publish to the default exchange therefore can't forge an answer. A message that answers
-//! no request is dropped. The events of a group may come in several messages. If the connection is lost, all waiting requests end at once, and the next
-//! connection has a new queue.
+//! no request is dropped. The events of a group may come in several messages. If the connection is
+//! lost, all waiting requests end at once, and the next connection has a new queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -102,8 +102,8 @@ impl ReplyRouter {
         })
     }
 
-    /// Prepares to wait for the answer of a request, or for those of a group of `requests` requests.
-    /// Of unread answers, it keeps as many as there are requests.
+    /// Prepares to wait for the answer of a request, or for those of a group of `requests`
+    /// requests. Of unread answers, it keeps as many as there are requests.
     ///
     /// # Errors
     /// The error, if there is no reply queue at present.

@@ -9,6 +9,9 @@ use super::lines::Format;
 use crate::cli::output::Output;
 use crate::cli::time_span::time_span;
 
+/// As the parser of arguments ends.
+pub const WRONG_USAGE: u8 = 2;
+
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
     /// The usage to revert.
@@ -88,7 +91,8 @@ pub struct FileArgs {
     /// Requests a second, at most; a group is sent at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Requests that wait for their answers at a time. Without: 500, or 20 groups if these are more.
+    /// Requests that wait for their answers at a time. Without: 500, or 20 groups if these are
+    /// more.
     #[arg(long, value_name = "N", value_parser =
         clap::value_parser!(u32).range(1..=10_000))]
     pub window: Option<u32>,

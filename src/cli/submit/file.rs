@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::args::SubmitArgs;
+use super::args::{SubmitArgs, WRONG_USAGE};
 use super::groups::{Grouping, Groups};
 use super::lines::RequestSource;
 use super::looked::look_through;
 use super::report::SubmitReport;
-use super::{WRONG_USAGE, dry_run, sending};
+use super::{dry_run, sending};
 use crate::broker::RequestClient;
 use crate::config::Settings;
 

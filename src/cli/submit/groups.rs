@@ -80,8 +80,8 @@ impl Grouping {
 pub struct LineGroup {
     /// At least one. Their ids differ.
     pub requests: Vec<RequestLine>,
-    /// Lines that ask the same as one of `requests` under its id. They are not sent, and answered as
-    /// that is.
+    /// Lines that ask the same as one of `requests` under its id. They are not sent, and are
+    /// answered as that is.
     pub repeated: Vec<RequestLine>,
     message: (String, Vec<u8>),
 }

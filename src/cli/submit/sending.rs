@@ -26,8 +26,8 @@ const NO_JSON: &str = "the event is not JSON";
 /// What the shell reports of a process that an interrupt ended.
 const INTERRUPTED: i32 = 130;
 
-/// Sends the groups, a window of requests at a time, until each of the `requests` is answered, or no
-/// answer comes any more.
+/// Sends the groups, a window of requests at a time, until each of the `requests` is answered, or
+/// no answer comes any more.
 pub async fn send(
     client: &mut RequestClient,
     groups: Groups<'_>,
