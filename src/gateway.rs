@@ -1,7 +1,8 @@
-//! The API's operation over HTTP: publishes a request as its client, and answers with its event.
+//! The API's operations over HTTP: publishes a request, or a group, as its client, and answers with
+//! its events.
 //!
 //! ```text
-//! headers -> login -> body -> decode -> place -> publish as the client -> event on the reply queue
+//! headers -> login -> body -> parse -> place -> publish as the client -> events on the reply queue
 //! -> status
 //! ```
 //!
@@ -13,13 +14,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, Method, Response};
 use axum::middleware::{self, Next};
 use axum::routing::post;
+use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -34,12 +35,14 @@ use crate::config::{Policy, Settings};
 use crate::telemetry::{self, Http, NotReady, TelemetryError};
 use headers::{Ids, REQUEST_ID, TRACEPARENT};
 use metrics::GatewayMetrics;
+use operation::Operation;
 use problem::Problem;
 use sessions::Sessions;
 use shared::Gateway;
 
 mod answer;
 mod credentials;
+mod group_results;
 mod guesses;
 mod headers;
 mod metrics;
@@ -50,8 +53,9 @@ mod sessions;
 mod shared;
 mod tls;
 
-/// Path of the operation, as `openapi.yaml` defines it.
+/// Paths of the operations, as `openapi.yaml` defines them.
 const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
+const BATCH_PATH: &str = "/v1beta1/organizations/billing/usages/revert:batch";
 
 /// Backoff while the broker is not reachable at the start.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -180,11 +184,14 @@ async fn replies(settings: &Arc<Settings>) -> Result<ReplyRouter, BrokerError> {
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {
+    let posted = |operation| {
+        post(operation::revert)
+            .layer(Extension(operation))
+            .fallback(operation::wrong_method)
+    };
     Router::new()
-        .route(
-            PATH,
-            post(operation::revert).fallback(operation::wrong_method),
-        )
+        .route(PATH, posted(Operation::Request))
+        .route(BATCH_PATH, posted(Operation::Group))
         .fallback(operation::wrong_path)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(gateway.clone(), with_ids))

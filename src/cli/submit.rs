@@ -3,17 +3,19 @@
 use std::io::Read;
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value};
 
 use super::output::{Output, print, print_json};
 use crate::broker::{RequestClient, Submission};
 use crate::config::Settings;
 use crate::domain::event::EventType;
+use crate::domain::request::{self, Body};
 
 mod args;
 mod dry_run;
 mod file;
+mod groups;
 mod lines;
 mod looked;
 mod report;
@@ -21,18 +23,16 @@ mod sending;
 mod summary;
 
 pub use args::SubmitArgs;
+use args::WRONG_USAGE;
 use report::NO_ANSWER;
 use summary::summary;
-
-/// Exit status of invalid arguments, as the parser of arguments has it.
-const WRONG_USAGE: u8 = 2;
 
 pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCode> {
     // clap ignores `requires` of an argument whose required argument conflicts with a present one.
     if args.of_file.lacks_its_file() {
         say!(
-            "revertd: --format, --batch, --skip-invalid, --dry-run, --rate, --window and --failed \
-             need --file; nothing was sent; see revertd submit --help"
+            "revertd: --format, --batch, --skip-invalid, --dry-run, --group-size, --atomic, \
+             --rate, --window and --failed need --file; nothing was sent; see revertd submit --help"
         );
         return Ok(ExitCode::from(WRONG_USAGE));
     }
@@ -41,10 +41,16 @@ pub async fn run(settings: &Settings, args: SubmitArgs) -> anyhow::Result<ExitCo
     }
     let (timeout, output) = (args.timeout, args.output);
     let submission = submission(args)?;
+    let (id, limits) = (&submission.message_id, settings.amqp.request_limits());
+    if let Ok(Body::Group(_)) = request::parse(&submission.body, Some(id), &limits) {
+        bail!(
+            "the body has a member requests, so it is a group; write its requests to a file, one \
+             on each line, and send that with --file"
+        );
+    }
     let mut client = RequestClient::connect(settings).await?;
     let (sender, answers) = client.split();
     sender.publish(&submission).await?;
-    let id = &submission.message_id;
     let event = answers.event(id, timeout).await;
     client.close().await;
     let Some(event) = event.map_err(|error| {

@@ -33,7 +33,7 @@ mod protocol;
 mod shares;
 mod source;
 
-pub use body::{BodyError, BodyLimits};
+pub use body::{BodyError, BodyLimits, content_length};
 pub use protocol::{ProtocolFault, expects_continue};
 pub use shares::{Share, Shares};
 pub use source::Source;
@@ -167,7 +167,7 @@ impl Server {
                 }
             };
             let source = Source::from(address.ip());
-            let Some(share) = shares.take(source) else {
+            let Some(share) = shares.take(source, 1) else {
                 if let Some(cases) = closed.note(1) {
                     let share = self.limits.connections_per_source;
                     warn_of_share(listener, address.ip(), cases, share);

@@ -1,5 +1,5 @@
 //! The messages that carry the events of a group: CloudEvents batches in JSON, or one message for
-//! each event.
+//! each event; and the events of such a message.
 //!
 //! It must not know the broker: it gives the values of properties and headers, not their form.
 
@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::event::{CONTENT_TYPE, Event};
@@ -125,6 +126,17 @@ fn batch<'a>(group: GroupOrigin<'a>, events: Vec<PlacedEvent<'a>>) -> EventMessa
         events,
         group,
     }
+}
+
+/// The events of a message's body, each as JSON: those of a batch, or the only one.
+///
+/// # Errors
+/// If the body is not JSON.
+pub fn events(body: &[u8]) -> serde_json::Result<Vec<&RawValue>> {
+    if body.first() == Some(&b'[') {
+        return serde_json::from_slice(body);
+    }
+    Ok(vec![serde_json::from_slice(body)?])
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Turns an event into the HTTP answer. Pure.
+//! Turns an event into the HTTP answer of its request. Pure.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::domain::rpc_code::RpcCode;
 
 /// The parts of an event that the answer needs.
 #[derive(Deserialize)]
-struct ParsedEvent<'a> {
+pub struct ParsedEvent<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
@@ -24,34 +24,55 @@ struct ParsedEvent<'a> {
 #[derive(Deserialize)]
 struct ParsedData<'a> {
     #[serde(borrow)]
+    request_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     error: Option<&'a RawValue>,
 }
 
+/// The error of an event.
 #[derive(Deserialize)]
-struct ParsedStatus {
-    code: i32,
+pub struct ParsedStatus<'a> {
+    pub code: i32,
+    #[serde(borrow)]
+    pub message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub details: Option<&'a RawValue>,
+}
+
+impl<'a> ParsedEvent<'a> {
+    pub fn read(event: &'a [u8]) -> Result<Self, Problem> {
+        let event: Self = serde_json::from_slice(event).map_err(|_| Problem::unreadable_event())?;
+        if event.data.error.is_none() && event.kind != EventType::Reverted.name() {
+            return Err(Problem::unreadable_event());
+        }
+        Ok(event)
+    }
+
+    pub fn request_id(&self) -> Option<&str> {
+        self.data.request_id.as_deref()
+    }
+
+    /// The error; `None` for a success.
+    pub fn error(&self) -> Result<Option<ParsedStatus<'a>>, Problem> {
+        let error = self
+            .data
+            .error
+            .map(|error| serde_json::from_str(error.get()));
+        error.transpose().map_err(|_| Problem::unreadable_event())
+    }
 }
 
 /// `{}` for a success; otherwise the event's error unchanged, under the HTTP status of its code.
 pub fn of_event(event: &[u8]) -> Result<Response<Body>, Problem> {
-    let unreadable = || {
-        Problem::internal(
-            "the gateway can't parse the event of this request; the event was \
-        also published to the reply exchange",
-        )
-    };
-    let event: ParsedEvent<'_> = serde_json::from_slice(event).map_err(|_| unreadable())?;
-    match event.data.error {
-        None if event.kind == EventType::Reverted.name() => Ok(respond(StatusCode::OK, "{}")),
-        None => Err(unreadable()),
-        Some(error) => {
-            let error = error.get();
-            let ParsedStatus { code } = serde_json::from_str(error).map_err(|_| unreadable())?;
+    let event = ParsedEvent::read(event)?;
+    match (event.data.error, event.error()?) {
+        (Some(json), Some(error)) => {
             // A refusal of a later version may have any code.
             let status =
-                RpcCode::of_number(code).map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of);
-            Ok(respond(status, error.to_owned()))
+                RpcCode::of_number(error.code).map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of);
+            Ok(respond(status, json.get().to_owned()))
         }
+        (_, None) | (None, _) => Ok(respond(StatusCode::OK, "{}")),
     }
 }
 

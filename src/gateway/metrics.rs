@@ -99,6 +99,8 @@ impl GatewayFault {
 pub struct GatewayMetrics {
     pub reverted: Count,
     pub rejected: Count,
+    /// Groups that have a result for each request.
+    pub groups: Count,
     pub unanswered: Count,
     pub unavailable: Count,
     pub logins: Logins,
@@ -109,6 +111,7 @@ impl GatewayMetrics {
     pub fn new(registry: &mut Registry) -> Self {
         Self {
             reverted: Count::default(),
+            groups: Count::default(),
             rejected: Count::default(),
             unanswered: Count::default(),
             unavailable: Count::default(),
@@ -139,9 +142,10 @@ impl fmt::Display for GatewayMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "reverted={} rejected={} unanswered={} unavailable={} logins_refused={}",
+            "reverted={} rejected={} groups={} unanswered={} unavailable={} logins_refused={}",
             self.reverted.get(),
             self.rejected.get(),
+            self.groups.get(),
             self.unanswered.get(),
             self.unavailable.get(),
             self.logins.count(LoginRefusal::WrongSecret)

@@ -1,4 +1,4 @@
-//! The operation: handles one HTTP request, from its headers to its answer.
+//! The operations: handles one HTTP request, from its headers to its answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +7,19 @@ use axum::body::{Body, BodyDataStream};
 use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, Response, StatusCode};
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer;
 use super::credentials::credentials;
+use super::group_results::GroupResults;
 use super::headers::{Ids, is_json};
 use super::metrics::GatewayFault;
 use super::problem::Problem;
 use super::sessions::NoSession;
 use super::shared::Gateway;
 use crate::broker::{ClientConnection, OutgoingRequest, RequestResult};
-use crate::common::http_server::{BodyError, BodyLimits, Source, expects_continue};
-use crate::domain::request;
+use crate::common::http_server::{BodyError, BodyLimits, Source, content_length, expects_continue};
+use crate::domain::request::{self, RequestLimits, Undecodable};
 use crate::telemetry::LoginRefusal;
 
 /// How much of a refused request's body is read, and for how long. If the server closed the
@@ -26,22 +27,89 @@ use crate::telemetry::LoginRefusal;
 const UNWANTED_MAX_BYTES: usize = 1024 * 1024;
 const UNWANTED_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The operation of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A single request.
+    Request,
+    /// A group of requests.
+    Group,
+}
+
+/// What a call waits for.
+enum Awaited {
+    Event,
+    Results(GroupResults),
+}
+
+impl Operation {
+    /// The largest body in bytes, and its setting.
+    fn max_bytes(self, limits: &RequestLimits) -> (u64, &'static str) {
+        match self {
+            Self::Request => limits.of_requests(),
+            Self::Group => limits.of_groups(),
+        }
+    }
+
+    /// Parses the body as the worker does.
+    fn parse(
+        self,
+        body: &[u8],
+        message_id: &str,
+        limits: &RequestLimits,
+    ) -> Result<Awaited, Problem> {
+        match (self, request::parse(body, Some(message_id), limits)) {
+            (Self::Request, Ok(request::Body::Request(_))) => Ok(Awaited::Event),
+            (Self::Group, Ok(request::Body::Group(group))) => {
+                Ok(Awaited::Results(GroupResults::new(message_id, &group)))
+            }
+            (Self::Request, Ok(request::Body::Group(_))) => Err(Problem::is_group()),
+            // Only the fields of a single request are invalid as a whole.
+            (Self::Group, Ok(request::Body::Request(_)) | Err(Undecodable::Invalid { .. })) => {
+                Err(Problem::is_no_group())
+            }
+            (_, Err(error)) => Err(Problem::undecodable(error)),
+        }
+    }
+}
+
+impl Awaited {
+    /// The number of requests.
+    fn requests(&self) -> usize {
+        match self {
+            Self::Event => 1,
+            Self::Results(results) => results.requests(),
+        }
+    }
+
+    /// Takes a reply. The answer, once it is complete.
+    fn add(&mut self, reply: &[u8]) -> Result<Option<Response<Body>>, Problem> {
+        match self {
+            Self::Event => answer::of_event(reply).map(Some),
+            Self::Results(results) => results.add(reply),
+        }
+    }
+}
+
 pub async fn revert(
     State(gateway): State<Arc<Gateway>>,
     Extension(ids): Extension<Ids>,
     Extension(source): Extension<Source>,
+    Extension(operation): Extension<Operation>,
     request: Request,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut body = body.into_data_stream();
-    let response = match gateway.decide(source, &parts.headers, &mut body, ids).await {
+    let decided = gateway.decide(operation, source, &parts.headers, &mut body, ids);
+    let response = match decided.await {
         Ok(response) => response,
         Err(problem) => refuse(problem, &parts.headers, body).await,
     };
-    let count = match response.status() {
-        StatusCode::OK => &gateway.metrics.reverted,
-        StatusCode::SERVICE_UNAVAILABLE => &gateway.metrics.unavailable,
-        StatusCode::GATEWAY_TIMEOUT => &gateway.metrics.unanswered,
+    let count = match (response.status(), operation) {
+        (StatusCode::OK, Operation::Request) => &gateway.metrics.reverted,
+        (StatusCode::OK, Operation::Group) => &gateway.metrics.groups,
+        (StatusCode::SERVICE_UNAVAILABLE, _) => &gateway.metrics.unavailable,
+        (StatusCode::GATEWAY_TIMEOUT, _) => &gateway.metrics.unanswered,
         _ => &gateway.metrics.rejected,
     };
     count.add();
@@ -84,13 +152,17 @@ impl Gateway {
     /// then the client's share bounds its requests.
     async fn decide(
         &self,
+        operation: Operation,
         source: Source,
         headers: &HeaderMap,
         body: &mut BodyDataStream,
         ids: Ids,
     ) -> Result<Response<Body>, Problem> {
         let login = self.login(source, headers).await?;
-        let Some(_share) = self.shares.take(login.client().to_owned()) else {
+        let limits = self.settings.amqp.request_limits();
+        let (max_bytes, key) = operation.max_bytes(&limits);
+        let weight = self.weight(headers, max_bytes);
+        let Some(_share) = self.shares.take(login.client().to_owned(), weight) else {
             let share = self.shares.most();
             self.metrics
                 .warn(GatewayFault::Share, login.client(), &share);
@@ -102,15 +174,15 @@ impl Gateway {
         let message_id = ids
             .message_id
             .map_err(|violation| Problem::invalid(vec![violation]))?;
-        let limits = BodyLimits::of(self.settings.amqp.max_message_bytes.bytes());
-        let body = limits.read(headers, body).await;
+        let body = BodyLimits::of(max_bytes).read(headers, body).await;
         let body = body.map_err(|error| match error {
-            BodyError::TooLarge => Problem::too_large(limits.max_bytes),
+            BodyError::TooLarge => Problem::too_large(max_bytes, key),
             BodyError::Slow => Problem::slow_body(),
             BodyError::CutOff => Problem::cut_off_body(),
         })?;
-        request::decode(&body).map_err(Problem::undecodable)?;
-        let Ok(_place) = self.places.try_acquire() else {
+        let awaited = operation.parse(&body, &message_id, &limits)?;
+        let places = u32::try_from(weight).unwrap_or(u32::MAX);
+        let Ok(_places) = self.places.try_acquire_many(places) else {
             let limit = self.settings.gateway.max_in_flight;
             self.metrics
                 .warn(GatewayFault::Saturated, login.client(), &limit);
@@ -124,8 +196,17 @@ impl Gateway {
             body,
             traceparent,
         };
-        let answered = self.ask(&login, posting).await;
+        let answered = self.ask(&login, posting, awaited).await;
         answered.map_err(|problem| problem.about(&message_id))
+    }
+
+    /// The number of requests that a call counts as: one for each `amqp.max_message_bytes` that its
+    /// body may have, at most the share of a client.
+    fn weight(&self, headers: &HeaderMap, max_bytes: u64) -> usize {
+        let bytes = content_length(headers).unwrap_or(max_bytes);
+        let each = self.settings.amqp.max_message_bytes.bytes();
+        let requests = usize::try_from(bytes.div_ceil(each)).unwrap_or(usize::MAX);
+        requests.clamp(1, self.shares.most())
     }
 
     async fn login(
@@ -169,33 +250,52 @@ impl Gateway {
             })
     }
 
-    /// Publishes the request as its client, and waits for its event.
+    /// Publishes the request as its client, and waits for its events. A group whose requests are
+    /// not all answered in time has no answer.
     async fn ask(
         &self,
         login: &Arc<ClientConnection>,
         posting: OutgoingRequest,
+        mut awaited: Awaited,
     ) -> Result<Response<Body>, Problem> {
         let client = login.client();
-        let expected = self.replies.expect().map_err(|error| {
+        let expected = self.replies.expect(awaited.requests());
+        let mut expected = expected.map_err(|error| {
             self.metrics
                 .warn_of_error(GatewayFault::Broker, client, &error);
             Problem::broker_unavailable()
         })?;
         let message_id = posting.message_id.clone();
         login.publish(posting, &expected);
-        let Some(answer) = expected.answer(self.settings.gateway.timeout).await else {
-            self.metrics
-                .warn(GatewayFault::NoAnswer, client, &message_id);
-            return Err(Problem::no_answer());
-        };
-        let (trouble, detail, problem) = match answer {
-            RequestResult::Event(event) => return answer::of_event(&event),
+        let until = Instant::now() + self.settings.gateway.timeout;
+        loop {
+            let Some(result) = expected.answer(until).await else {
+                self.metrics
+                    .warn(GatewayFault::NoAnswer, client, &message_id);
+                return Err(Problem::no_answer());
+            };
+            let reply = self.reply(client, &message_id, result)?;
+            if let Some(response) = awaited.add(&reply)? {
+                return Ok(response);
+            }
+        }
+    }
+
+    /// The reply, or the problem of a request that has none.
+    fn reply(
+        &self,
+        client: &str,
+        message_id: &str,
+        result: RequestResult,
+    ) -> Result<Vec<u8>, Problem> {
+        let (trouble, detail, problem) = match result {
+            RequestResult::Event(reply) => return Ok(reply),
             RequestResult::Unroutable => {
-                let exchange = self.settings.topology.request_exchange.to_string();
+                let exchange = self.settings.topology.request_exchange.as_str();
                 (GatewayFault::Unroutable, exchange, Problem::unroutable())
             }
             RequestResult::Full => {
-                let queue = self.settings.topology.work_queue.to_string();
+                let queue = self.settings.topology.work_queue.as_str();
                 (GatewayFault::Full, queue, Problem::full())
             }
             RequestResult::Forbidden(error) => {

@@ -78,7 +78,8 @@ impl Problem {
 
     pub fn wrong_path() -> Self {
         let message = "this path does not exist; send requests to POST \
-            /v1beta1/organizations/billing/usages/revert";
+            /v1beta1/organizations/billing/usages/revert, and groups to POST \
+            /v1beta1/organizations/billing/usages/revert:batch";
         Self::new(
             StatusCode::NOT_FOUND,
             RpcCode::NotFound,
@@ -136,11 +137,9 @@ impl Problem {
         Self::new(status, RpcCode::InvalidArgument, reason, message)
     }
 
-    pub fn too_large(limit: u64) -> Self {
-        let message = format!(
-            "the body has more than {limit} bytes, the limit that amqp.max_message_bytes \
-            sets"
-        );
+    /// The setting `key` allows `limit` bytes.
+    pub fn too_large(limit: u64, key: &str) -> Self {
+        let message = format!("the body has more than {limit} bytes, the limit that {key} sets");
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             RpcCode::InvalidArgument,
@@ -176,6 +175,20 @@ impl Problem {
         }
     }
 
+    /// A group at the path of single requests.
+    pub fn is_group() -> Self {
+        let row = FailureReason::MalformedRequest.row();
+        let message = "the body has a member requests, so it is a group; groups go to POST \
+            /v1beta1/organizations/billing/usages/revert:batch";
+        Self::of_row(row, message)
+    }
+
+    /// A single request at the path of groups.
+    pub fn is_no_group() -> Self {
+        let row = FailureReason::MalformedRequest.row();
+        Self::of_row(row, "the body is no group: it has no member requests")
+    }
+
     pub fn invalid(violations: Vec<Violation>) -> Self {
         let row = RefusalReason::InvalidField.row();
         Self {
@@ -184,11 +197,12 @@ impl Problem {
         }
     }
 
-    /// Too many requests of one client; `share` is its share of `max_in_flight`.
+    /// Too many requests of one client; `share` is its share of `max_in_flight`. A large group
+    /// counts as several.
     pub fn too_many_requests(share: usize) -> Self {
         let message = format!(
-            "{share} requests of this client are in flight, which is the limit of one \
-            client; send the request again later"
+            "{share} requests of this client are in flight, which is the limit of one client, \
+             and a large group counts as several; send the request again later"
         );
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(
@@ -265,6 +279,11 @@ impl Problem {
             "NO_ANSWER_IN_TIME",
             message,
         )
+    }
+
+    /// A reply that is no event of the request.
+    pub fn unreadable_event() -> Self {
+        Self::internal("the request's event can't be read; it is on the reply exchange")
     }
 
     pub fn internal(message: &'static str) -> Self {

@@ -16,9 +16,9 @@ pub struct Gateway {
     pub settings: Arc<Settings>,
     pub sessions: Sessions,
     pub replies: ReplyRouter,
-    /// Requests that are published and not answered.
+    /// Requests that are published and not answered. A large group takes several.
     pub places: Semaphore,
-    /// Requests of each client, from their head on.
+    /// Requests of each client, from their head on. A large group counts as several.
     pub shares: Shares<String>,
     pub metrics: Arc<GatewayMetrics>,
     pub http: Http,

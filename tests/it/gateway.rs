@@ -1,6 +1,7 @@
 //! `revertd gateway` as a client meets it: the program, broker and database, over sockets.
 
 mod answers;
+mod batch;
 mod clients;
 mod fairness;
 mod limits;

@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::{TIMEOUT, documents};
 
-/// The path of the operation.
+/// Where the operations are.
 pub const PATH: &str = "/v1beta1/organizations/billing/usages/revert";
+pub const BATCH_PATH: &str = "/v1beta1/organizations/billing/usages/revert:batch";
 
 /// A client that may publish, as the header `Authorization` has it.
 pub const PUBLISHER: (&str, &str) = ("publisher", "pH3%8sNd+6yB/e1Kc");
@@ -45,6 +46,14 @@ impl HttpRequest {
     pub fn revert(account: Uuid, usage: Uuid, amount: i64) -> Self {
         let body = serde_json::json!({"billing_id": account, "usage_id": usage, "amount": amount});
         Self::post(body.to_string())
+    }
+
+    /// The same for a group.
+    pub fn group(body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            path: BATCH_PATH.into(),
+            ..Self::post(body)
+        }
     }
 
     /// With another client.
@@ -138,21 +147,33 @@ impl HttpResponse {
 }
 
 /// A connection to the gateway.
-pub struct HttpConnection<S>(BufReader<S>);
+pub struct HttpConnection<S> {
+    stream: BufReader<S>,
+    /// The path of the operation that was asked last.
+    path: &'static str,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> HttpConnection<S> {
     pub fn over(stream: S) -> Self {
-        Self(BufReader::new(stream))
+        Self {
+            stream: BufReader::new(stream),
+            path: PATH,
+        }
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).await.expect("written");
-        self.0.flush().await.expect("written");
+        let line = bytes.split(|byte| *byte == b'\n').next();
+        let line = String::from_utf8_lossy(line.unwrap_or_default());
+        if let Some(path) = line.split(' ').nth(1) {
+            self.path = if path == BATCH_PATH { BATCH_PATH } else { PATH };
+        }
+        self.stream.write_all(bytes).await.expect("written");
+        self.stream.flush().await.expect("written");
     }
 
     /// Whether it could be written.
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
-        self.0.write_all(bytes).await.is_ok() && self.0.flush().await.is_ok()
+        self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
     /// The next answer.
@@ -170,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HttpConnection<S> {
     /// Waits until the server closes the connection, and returns the bytes until then.
     pub async fn ended(&mut self) -> String {
         let mut rest = Vec::new();
-        let read = timeout(TIMEOUT, self.0.read_to_end(&mut rest)).await;
+        let read = timeout(TIMEOUT, self.stream.read_to_end(&mut rest)).await;
         // A reset is an end too.
         let _ = read.expect("the end in time");
         String::from_utf8_lossy(&rest).into_owned()
@@ -178,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HttpConnection<S> {
 
     /// Whether nothing comes for so long.
     pub async fn is_silent(&mut self, limit: Duration) -> bool {
-        timeout(limit, self.0.fill_buf()).await.is_err()
+        timeout(limit, self.stream.fill_buf()).await.is_err()
     }
 
     async fn read_reply(&mut self, with_body: bool) -> HttpResponse {
@@ -204,16 +225,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HttpConnection<S> {
             .header("content-length")
             .map_or(0, |text| text.parse().expect("a number"));
         let mut body = vec![0; if with_body { length } else { 0 }];
-        self.0.read_exact(&mut body).await.expect("the whole body");
+        self.stream
+            .read_exact(&mut body)
+            .await
+            .expect("the whole body");
         response.body = String::from_utf8(body).expect("UTF-8");
         let body = with_body.then_some(response.body.as_str());
-        documents::answers::check(response.status, &response.headers, body);
+        documents::answers::check(self.path, response.status, &response.headers, body);
         response
     }
 
     async fn read_line(&mut self) -> String {
         let mut line = String::new();
-        self.0.read_line(&mut line).await.expect("a line");
+        self.stream.read_line(&mut line).await.expect("a line");
         assert!(line.ends_with("\r\n"), "the response ends: {line:?}");
         line.trim_end().to_owned()
     }

@@ -110,15 +110,12 @@ impl Greeting {
             checks.ok("amqp-version", seen);
         }
         let usual = MESSAGE_MAX[usize::from(number.0 >= 4)];
-        let ours = settings.amqp.max_message_bytes.bytes();
+        let (ours, key) = settings.amqp.request_limits().largest();
         if ours > usual {
             checks.warning(
                 "amqp-message-size",
-                format!(
-                    "amqp.max_message_bytes is more than the {usual} bytes that this broker \
-                    takes by default"
-                ),
-                "raise max_message_size in rabbitmq.conf, or lower amqp.max_message_bytes",
+                format!("{key} is more than the {usual} bytes that this broker takes by default"),
+                format!("raise max_message_size in rabbitmq.conf, or lower {key}"),
             );
         } else if usual > LARGE_MESSAGE {
             checks.skipped_until(

@@ -23,8 +23,8 @@ pub struct ReplyQueue {
 pub struct Reply {
     /// The correlation id of the request that it answers; empty if it has none.
     pub correlation_id: String,
-    /// The event.
-    pub event: Vec<u8>,
+    /// The event, or the events of a group.
+    pub body: Vec<u8>,
 }
 
 impl ReplyQueue {
@@ -76,7 +76,7 @@ impl ReplyQueue {
             loop {
                 let reply = self.next().await?;
                 if reply.correlation_id == correlation_id {
-                    return Ok(reply.event);
+                    return Ok(reply.body);
                 }
             }
         };
@@ -97,7 +97,7 @@ impl ReplyQueue {
         let correlation_id = delivery.properties.correlation_id().as_ref();
         Ok(Reply {
             correlation_id: correlation_id.map(ToString::to_string).unwrap_or_default(),
-            event: delivery.data,
+            body: delivery.data,
         })
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Each request has a random correlation id, which only the broker and the worker learn. A client
 //! that may publish to the default exchange therefore can't forge an answer. A message that answers
-//! no request is dropped. If the connection is lost, all waiting requests end at once, and the next
-//! connection has a new queue.
+//! no request is dropped. The events of a group may come in several messages. If the connection is
+//! lost, all waiting requests end at once, and the next connection has a new queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use lapin::Connection;
 use lapin::types::ShortString;
-use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -32,7 +32,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The result of a published request, as far as its publisher can know it.
 #[derive(Debug)]
 pub enum RequestResult {
-    /// The body of its event.
+    /// The body of its event, or of a message with events of its group.
     Event(Vec<u8>),
     /// Not accepted: no queue is bound for it, or the request exchange does not exist.
     Unroutable,
@@ -54,10 +54,10 @@ pub struct ReplyRouter {
     keeper: TaskTracker,
 }
 
-/// A request whose answer is awaited, until this is dropped.
+/// A request, or a group, whose answers are awaited until this is dropped.
 pub struct PendingReply {
     correlation: Correlation,
-    answer: oneshot::Receiver<RequestResult>,
+    answers: mpsc::Receiver<RequestResult>,
 }
 
 /// The address of a request's answer, for its publisher.
@@ -73,7 +73,7 @@ struct PendingReplies(Mutex<State>);
 struct State {
     /// The queue's name, or the error that left none.
     queue: Result<ShortString, BrokerError>,
-    waiting: HashMap<Uuid, oneshot::Sender<RequestResult>>,
+    waiting: HashMap<Uuid, mpsc::Sender<RequestResult>>,
 }
 
 impl ReplyRouter {
@@ -102,13 +102,14 @@ impl ReplyRouter {
         })
     }
 
-    /// Prepares to wait for the answer of a request.
+    /// Prepares to wait for the answer of a request, or for those of a group of `requests`
+    /// requests. Of unread answers, it keeps as many as there are requests.
     ///
     /// # Errors
     /// The error, if there is no reply queue at present.
-    pub fn expect(&self) -> Result<PendingReply, BrokerError> {
+    pub fn expect(&self, requests: usize) -> Result<PendingReply, BrokerError> {
         let id = Uuid::new_v4();
-        let (sender, answer) = oneshot::channel();
+        let (sender, answers) = mpsc::channel(requests);
         let mut state = self.pending.state();
         let reply_to = state.queue.clone()?;
         state.waiting.insert(id, sender);
@@ -119,7 +120,7 @@ impl ReplyRouter {
                 reply_to,
                 pending: self.pending.clone(),
             },
-            answer,
+            answers,
         })
     }
 
@@ -149,9 +150,9 @@ impl PendingReply {
         self.correlation.clone()
     }
 
-    /// Waits for the answer. `None` if none came in time.
-    pub async fn answer(mut self, limit: Duration) -> Option<RequestResult> {
-        let answer = timeout(limit, &mut self.answer).await.ok()?;
+    /// Waits for the next answer. `None` if none came in time.
+    pub async fn answer(&mut self, until: Instant) -> Option<RequestResult> {
+        let answer = timeout_at(until, self.answers.recv()).await.ok()?;
         Some(answer.unwrap_or(RequestResult::Lost))
     }
 }
@@ -185,21 +186,17 @@ impl PendingReplies {
     }
 
     fn answer(&self, id: Uuid, answer: RequestResult) {
-        let waiting = self.state().waiting.remove(&id);
-        if let Some(waiting) = waiting {
-            // An error means that the request no longer waits.
-            let _ = waiting.send(answer);
+        if let Some(waiting) = self.state().waiting.get(&id) {
+            // An error means that the request no longer waits, or has an answer for each request.
+            let _ = waiting.try_send(answer);
         }
     }
 
     fn closed(&self, error: BrokerError) {
         let mut state = self.state();
         state.queue = Err(error);
-        let waiting = std::mem::take(&mut state.waiting);
-        drop(state);
-        for waiting in waiting.into_values() {
-            let _ = waiting.send(RequestResult::Lost);
-        }
+        // A request without a sender reads the answers that came, and then `Lost`.
+        state.waiting.clear();
     }
 }
 
@@ -286,7 +283,7 @@ impl ReplyConnection {
             match self.replies.next().await {
                 Ok(reply) => {
                     if let Ok(id) = Uuid::try_parse(&reply.correlation_id) {
-                        pending.answer(id, RequestResult::Event(reply.event));
+                        pending.answer(id, RequestResult::Event(reply.body));
                     }
                 }
                 Err(error) => return error,

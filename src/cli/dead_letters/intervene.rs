@@ -42,7 +42,7 @@ pub async fn replay(settings: &Settings, args: Replay) -> anyhow::Result<ExitCod
         why: args.why,
         saved_to: None,
         rate: args.rate,
-        body_bytes: settings.amqp.max_message_bytes.bytes(),
+        body_bytes: settings.amqp.request_limits().largest().0,
         sum: RunSummary::default(),
         passed: 0,
         progress: None,
@@ -84,7 +84,7 @@ fn choice(
         ids: chosen.ids.clone(),
         resolved: None,
         include_malformed,
-        max_body_bytes: settings.amqp.max_message_bytes.bytes(),
+        max_body_bytes: settings.amqp.request_limits().largest().0,
         now: Timestamp::now(),
     }
 }

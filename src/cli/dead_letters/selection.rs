@@ -50,7 +50,8 @@ impl Obstacle {
                  it all the same)"
             }
             Self::TooLarge => {
-                "larger than amqp.max_message_bytes, and would be dead-lettered again"
+                "larger than amqp.max_message_bytes and amqp.max_group_bytes, and would be \
+                 dead-lettered again"
             }
             Self::Unreadable => {
                 "its properties cannot be read, so it cannot be published again (discard --save \

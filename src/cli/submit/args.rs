@@ -9,6 +9,9 @@ use super::lines::Format;
 use crate::cli::output::Output;
 use crate::cli::time_span::time_span;
 
+/// As the parser of arguments ends.
+pub const WRONG_USAGE: u8 = 2;
+
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
     /// The usage to revert.
@@ -77,10 +80,19 @@ pub struct FileArgs {
     /// Show the outcome that each request would have now, by the database, and send nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Maximum number of requests per second.
+    /// Maximum number of requests in a message; 1 sends each by itself. A group has at most
+    /// amqp.max_group requests and amqp.max_group_bytes. Default: 100, but not more than --window
+    /// and a tenth of --rate.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub group_size: Option<u32>,
+    /// Revert each group as a whole or not at all: one refused request refuses the others of its
+    /// group.
+    #[arg(long)]
+    pub atomic: bool,
+    /// Maximum number of requests per second. A group is sent at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Maximum number of requests in flight. Default: 500.
+    /// Maximum number of requests in flight. Default: 500, or 20 groups if these are more.
     #[arg(long, value_name = "N", value_parser =
         clap::value_parser!(u32).range(1..=10_000))]
     pub window: Option<u32>,
@@ -97,6 +109,8 @@ impl FileArgs {
             || self.batch.is_some()
             || self.skip_invalid
             || self.dry_run
+            || self.group_size.is_some()
+            || self.atomic
             || self.rate.is_some()
             || self.window.is_some()
             || self.failed.is_some();

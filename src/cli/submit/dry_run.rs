@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::io;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::lines::{RequestLine, RequestSource};
+use super::groups::{Grouping, Groups};
+use super::lines::{RequestLine, RequestLines, RequestSource};
 use super::looked::Looked;
 use super::report::INVALID;
 use super::summary::summary;
@@ -15,19 +17,20 @@ use crate::cli::output::{Output, print, print_json};
 use crate::config::Settings;
 use crate::domain::event::Event;
 use crate::domain::outcome::{Decision, Verdict};
-use crate::domain::request::{Envelope, RevertRequest};
+use crate::domain::request::{Envelope, Member, RevertRequest};
 use crate::ledger::Ledger;
 
-/// Counts a line whose usage an earlier line, tried in another transaction, would revert in part.
+/// Counts a line whose usage an earlier line, decided apart, would revert in part.
 const DEPENDS: &str = "DEPENDS_ON_EARLIER_LINE";
 
-/// Requests of one transaction: few, since a worker on the same usage waits for it.
+/// Requests that are decided at a time, unless they are an atomic group.
 const AT_A_TIME: usize = 100;
 
 pub async fn run(
     settings: &Settings,
     source: &RequestSource,
     looked: &Looked,
+    grouping: &Grouping,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::new(settings)?;
@@ -45,40 +48,85 @@ pub async fn run(
     if looked.error > 0 {
         tried.counts.insert(INVALID.into(), looked.error);
     }
-    let mut lines = source.lines()?;
-    loop {
-        let mut some = Vec::with_capacity(AT_A_TIME);
-        while some.len() < AT_A_TIME
-            && let Some(line) = looked.next(&mut lines)?
-        {
-            some.push(line);
-        }
-        if some.is_empty() {
-            break;
-        }
-        let request = |line: &RequestLine| {
+    let mut together = Together::new(source, looked, grouping)?;
+    while let Some((lines, repeated)) = together.next()? {
+        let request = |(index, line): (usize, &RequestLine)| {
             let envelope = Envelope {
                 client: client.clone(),
                 message_id: Some(line.message_id.clone()),
                 ..Envelope::default()
             };
-            RevertRequest::new(&envelope, line.fields.clone(), true)
+            let request = RevertRequest::new(&envelope, line.fields.clone(), true);
+            RevertRequest {
+                // One group is decided at a time.
+                member: grouping.is_atomic.then_some(Member {
+                    group: uuid::Uuid::nil(),
+                    index,
+                    refused: None,
+                }),
+                ..request
+            }
         };
-        let requests: Vec<_> = some.iter().map(request).collect();
+        let requests: Vec<_> = lines.iter().enumerate().map(request).collect();
         let trials = ledger.dry_run(&requests).await?;
-        for ((line, request), trial) in some.iter().zip(&requests).zip(&trials) {
+        for ((line, request), trial) in lines.iter().zip(&requests).zip(&trials) {
             tried.tell(line, request, trial)?;
+            for same in repeated
+                .iter()
+                .filter(|same| same.message_id == line.message_id)
+            {
+                tried.tell(same, request, trial)?;
+            }
         }
-        tried.remember(&some, &trials);
+        tried.remember(&lines, &trials);
     }
     tried.conclude()
+}
+
+/// The lines that are decided together.
+enum Together<'a> {
+    Lines(&'a Looked, RequestLines),
+    Groups(Groups<'a>),
+}
+
+impl<'a> Together<'a> {
+    fn new(
+        source: &RequestSource,
+        looked: &'a Looked,
+        grouping: &'a Grouping,
+    ) -> anyhow::Result<Self> {
+        Ok(if grouping.is_atomic {
+            Self::Groups(Groups::new(source, looked, grouping)?)
+        } else {
+            Self::Lines(looked, source.lines()?)
+        })
+    }
+
+    /// The next lines to decide, and those that are answered as one of them is.
+    fn next(&mut self) -> io::Result<Option<(Vec<RequestLine>, Vec<RequestLine>)>> {
+        match self {
+            Self::Groups(groups) => {
+                let group = groups.next()?;
+                Ok(group.map(|group| (group.requests, group.repeated)))
+            }
+            Self::Lines(looked, lines) => {
+                let mut some = Vec::with_capacity(AT_A_TIME);
+                while some.len() < AT_A_TIME
+                    && let Some(line) = looked.next(lines)?
+                {
+                    some.push(line);
+                }
+                Ok((!some.is_empty()).then(|| (some, Vec::new())))
+            }
+        }
+    }
 }
 
 /// The results so far.
 struct DryRunCounts {
     output: Output,
     counts: BTreeMap<String, u64>,
-    /// Usages that an earlier transaction would have reverted in part, with the line.
+    /// Usages that an earlier line, decided apart, would revert in part, with the line.
     taken: HashMap<uuid::Uuid, u64>,
     /// Whether all requests would be reverted.
     good: bool,
@@ -138,7 +186,7 @@ impl DryRunCounts {
         Ok(())
     }
 
-    /// Remembers the reverts of this transaction, which the next transaction does not see.
+    /// Remembers the reverts of these lines, which the next lines do not see.
     fn remember(&mut self, lines: &[RequestLine], trials: &[Decision]) {
         for (line, trial) in lines.iter().zip(trials) {
             if is_applied(trial) && matches!(trial, Decision::Decided(_)) {

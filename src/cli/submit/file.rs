@@ -1,11 +1,12 @@
-//! `revertd submit --file`: sends the requests of a file, many at a time, and reports each answer.
+//! `revertd submit --file`: sends the requests of a file in groups, and reports each answer.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::args::SubmitArgs;
+use super::args::{SubmitArgs, WRONG_USAGE};
+use super::groups::{Grouping, Groups};
 use super::lines::RequestSource;
 use super::looked::look_through;
 use super::report::SubmitReport;
@@ -45,6 +46,13 @@ pub async fn run(
         batch: of_file.batch.clone().unwrap_or_else(|| BATCH.into()),
         line_max_bytes: settings.amqp.max_message_bytes.bytes(),
     };
+    let grouping = match Grouping::new(settings, of_file, &source.batch) {
+        Ok(grouping) => grouping,
+        Err(error) => {
+            say!("revertd: {error}; nothing was sent; see revertd submit --help");
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
     let looked = look_through(&source)?;
     if looked.error > 0 && !of_file.skip_invalid {
         bail!(
@@ -56,13 +64,29 @@ pub async fn run(
     if looked.good == 0 {
         say!("revertd: {} contains no requests", source.path.display());
     }
+    if grouping.is_atomic {
+        say!(
+            "revertd: each group of {} lines is reverted as a whole or not at all (--atomic); the \
+            last group may be smaller",
+            grouping.size
+        );
+    }
     if of_file.dry_run {
-        return dry_run::run(settings, &source, &looked, args.output).await;
+        return dry_run::run(settings, &source, &looked, &grouping, args.output).await;
     }
     let mut client = RequestClient::connect(settings).await?;
     let mut report = SubmitReport::new(args.output, of_file.failed.as_deref())?;
     report.skipped(looked.error);
-    let done = sending::send(&mut client, &source, args, &looked, &mut report).await;
+    let groups = Groups::new(&source, &looked, &grouping)?;
+    let done = sending::send(
+        &mut client,
+        groups,
+        args,
+        &grouping,
+        looked.good,
+        &mut report,
+    )
+    .await;
     client.close().await;
     let concluded = report.conclude();
     done?;

@@ -100,9 +100,8 @@ impl SubmitReport {
     ///
     /// # Errors
     ///
-    /// If the event is not JSON, or a file cannot be written.
-    pub fn answered(&mut self, line: &RequestLine, event: &[u8]) -> anyhow::Result<()> {
-        let event: Value = serde_json::from_slice(event).context("the event is not JSON")?;
+    /// If a file cannot be written.
+    pub fn answered(&mut self, line: &RequestLine, event: &Value) -> anyhow::Result<()> {
         let reverted = event["type"] == EventType::Reverted.name();
         let reason = &event["data"]["error"]["details"][0]["reason"];
         let verdict = if reverted { &event["type"] } else { reason };
@@ -118,7 +117,7 @@ impl SubmitReport {
         match self.output {
             Output::Json => print_json(&json!({"line": line.number, "event": event}))?,
             Output::Text if reverted => {}
-            Output::Text => print(&format!("line {}: {}\n", line.number, summary(&event)))?,
+            Output::Text => print(&format!("line {}: {}\n", line.number, summary(event)))?,
         }
         kept
     }

@@ -1,39 +1,43 @@
-//! Sends the requests of a file, a window at a time, waits for each answer, and reports every
-//! request at the end.
+//! Sends the groups of a file, a window at a time, waits for each answer, and reports every request
+//! at the end.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::args::SubmitArgs;
-use super::lines::{RequestLine, RequestLines, RequestSource};
-use super::looked::Looked;
+use super::groups::{Grouping, Groups, LineGroup};
+use super::lines::RequestLine;
 use super::report::{SubmitReport, UNANSWERED, UNSENT};
 use crate::broker::{PublishResult, Reply, RequestClient, RequestPublisher, Submission};
 use crate::cli::progress::Progress;
 use crate::common::backoff::Backoff;
+use crate::domain::event_batch;
 
-/// Default of --window.
-const WINDOW: u32 = 500;
+/// Context of an event that can't be read.
+const NO_JSON: &str = "the event is not JSON";
 
 /// Exit status of a process that an interrupt ended.
 const INTERRUPTED: i32 = 130;
 
-/// Sends the lines, a window at a time, until each is answered or answers stop.
+/// Sends the groups, a window of requests at a time, until each of the `requests` is answered or
+/// answers stop.
 pub async fn send(
     client: &mut RequestClient,
-    source: &RequestSource,
+    groups: Groups<'_>,
     args: &SubmitArgs,
-    looked: &Looked,
+    grouping: &Grouping,
+    requests: u64,
     report: &mut SubmitReport,
 ) -> anyhow::Result<()> {
     let (sender, answers) = client.split();
-    let mut sending = Sending::new(source, args, looked, report)?;
+    let mut sending = Sending::new(groups, args, grouping.window, requests, report)?;
     let mut offers = FuturesUnordered::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut done = Ok(());
@@ -61,24 +65,56 @@ pub async fn send(
     sending.account_for(done)
 }
 
-/// A request in flight.
+/// A group in flight, with its lines without an answer.
 struct Waiting {
-    line: RequestLine,
+    message_id: String,
+    /// By request id.
+    lines: HashMap<String, RequestLine>,
+    /// Lines with the id of one of `lines`.
+    repeated: Vec<RequestLine>,
     sent: Instant,
     until: Instant,
 }
 
+impl Waiting {
+    /// The lines that an event answers. They wait no longer.
+    fn answered(&mut self, event: &Value) -> Vec<RequestLine> {
+        let id = event["data"]["request_id"].as_str().unwrap_or_default();
+        match self.lines.remove(id) {
+            Some(line) => {
+                let repeated = self.repeated.extract_if(.., |line| line.message_id == id);
+                let mut lines: Vec<_> = repeated.collect();
+                lines.insert(0, line);
+                lines
+            }
+            // A dead letter of the group as a whole.
+            None if id == self.message_id => self.left(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The lines without an answer, in the order of the file. They wait no longer.
+    fn left(&mut self) -> Vec<RequestLine> {
+        let mut lines: Vec<_> = self.lines.drain().map(|(_, line)| line).collect();
+        lines.append(&mut self.repeated);
+        lines.sort_by_key(|line| line.number);
+        lines
+    }
+}
+
 struct Sending<'a> {
     args: &'a SubmitArgs,
-    looked: &'a Looked,
     report: &'a mut SubmitReport,
-    lines: RequestLines,
-    /// The line to send next.
-    next: Option<RequestLine>,
-    /// Requests in flight by their correlation id.
+    groups: Groups<'a>,
+    /// The group to send next.
+    next: Option<LineGroup>,
+    /// Groups in flight by their correlation id.
     waiting: HashMap<String, Waiting>,
     /// Their correlation ids in the order of their deadlines.
     order: VecDeque<String>,
+    /// Lines that wait, and how many may.
+    in_flight: usize,
+    window: usize,
     progress: Progress,
     began: Instant,
     sent: u64,
@@ -90,22 +126,23 @@ struct Sending<'a> {
 
 impl<'a> Sending<'a> {
     fn new(
-        source: &RequestSource,
+        mut groups: Groups<'a>,
         args: &'a SubmitArgs,
-        looked: &'a Looked,
+        window: usize,
+        requests: u64,
         report: &'a mut SubmitReport,
     ) -> anyhow::Result<Self> {
-        let mut lines = source.lines()?;
         let began = Instant::now();
         Ok(Self {
             args,
-            looked,
             report,
-            next: looked.next(&mut lines)?,
-            lines,
+            next: groups.next()?,
+            groups,
             waiting: HashMap::new(),
             order: VecDeque::new(),
-            progress: Progress::new("answered", looked.good),
+            in_flight: 0,
+            window,
+            progress: Progress::new("answered", requests),
             began,
             sent: 0,
             answered: 0,
@@ -124,8 +161,9 @@ impl<'a> Sending<'a> {
     }
 
     fn goes_on(&self) -> bool {
-        let window = self.args.of_file.window.unwrap_or(WINDOW) as usize;
-        self.sends_more() && self.waiting.len() < window
+        let next = self.next.as_ref().map_or(0, LineGroup::lines);
+        let has_room = self.in_flight == 0 || self.in_flight + next <= self.window;
+        self.sends_more() && has_room
     }
 
     fn waits(&self) -> bool {
@@ -155,48 +193,69 @@ impl<'a> Sending<'a> {
     }
 
     fn answered(&mut self, answer: &Reply) -> anyhow::Result<()> {
-        let Some(done) = self.waiting.remove(&answer.correlation_id) else {
+        let id = &answer.correlation_id;
+        let Some(waiting) = self.waiting.get_mut(id) else {
             return Ok(());
         };
-        self.answered += 1;
         self.last_answer = Instant::now();
-        let (report, line) = (&mut *self.report, &done.line);
-        let told = self.progress.aside(|| report.answered(line, &answer.event));
-        self.progress
-            .reached(self.answered, &format!("line {}", line.number));
+        let mut told = Ok(());
+        for event in event_batch::events(&answer.body).context(NO_JSON)? {
+            let event = serde_json::from_str(event.get()).context(NO_JSON)?;
+            for line in waiting.answered(&event) {
+                self.answered += 1;
+                self.in_flight -= 1;
+                let report = &mut *self.report;
+                told = told.and(self.progress.aside(|| report.answered(&line, &event)));
+                let number = line.number;
+                self.progress
+                    .reached(self.answered, &format!("line {number}"));
+            }
+        }
+        if waiting.lines.is_empty() {
+            self.waiting.remove(id);
+        }
         told
     }
 
-    /// Gives up the request with the earliest deadline.
+    /// Gives up the group with the earliest deadline.
     fn late(&mut self) -> anyhow::Result<()> {
         let oldest = self.order.pop_front();
-        let Some(late) = oldest.and_then(|id| self.waiting.remove(&id)) else {
+        let Some(mut late) = oldest.and_then(|id| self.waiting.remove(&id)) else {
             return Ok(());
         };
         // No answer came for a whole timeout, so none is expected any more.
         self.is_silent = self.last_answer <= late.sent;
-        let report = &mut *self.report;
-        self.progress.aside(|| report.left(&late.line, UNANSWERED))
+        let (report, lines) = (&mut *self.report, late.left());
+        self.in_flight -= lines.len();
+        self.progress.aside(|| {
+            let left = lines.iter().map(|line| report.left(line, UNANSWERED));
+            left.fold(Ok(()), Result::and)
+        })
     }
 
-    /// Takes the next line, which is in flight from now on.
+    /// Takes the next group, which is in flight from now on.
     fn next(&mut self) -> anyhow::Result<Option<Submission>> {
-        let Some(line) = self.next.take() else {
+        let Some(group) = self.next.take() else {
             return Ok(None);
         };
-        let id = line.number.to_string();
-        let submission = Submission {
-            message_id: line.message_id.clone(),
-            correlation_id: id.clone(),
-            body: line.body().to_string().into_bytes(),
-            max_attempts: self.args.max_attempts,
-        };
+        let submission = group.submission(self.args.max_attempts);
+        self.in_flight += group.lines();
+        self.sent += group.requests.len() as u64;
         let sent = Instant::now();
-        let until = sent + self.args.timeout;
+        let requests = group.requests.into_iter();
+        let waiting = Waiting {
+            message_id: submission.message_id.clone(),
+            lines: requests
+                .map(|line| (line.message_id.clone(), line))
+                .collect(),
+            repeated: group.repeated,
+            sent,
+            until: sent + self.args.timeout,
+        };
+        let id = &submission.correlation_id;
         self.order.push_back(id.clone());
-        self.waiting.insert(id, Waiting { line, sent, until });
-        self.sent += 1;
-        let next = self.looked.next(&mut self.lines);
+        self.waiting.insert(id.clone(), waiting);
+        let next = self.groups.next();
         self.next = next.map_err(|error| anyhow!("{error}; the lines after it were not sent"))?;
         Ok(Some(submission))
     }
@@ -205,19 +264,21 @@ impl<'a> Sending<'a> {
     fn account_for(mut self, done: anyhow::Result<()>) -> anyhow::Result<()> {
         self.progress.done();
         let mut failed = done.err();
-        let waiting = self.waiting.into_values();
-        let mut left: Vec<_> = waiting.map(|waiting| waiting.line).collect();
+        let waiting = self.waiting.values_mut();
+        let mut left: Vec<_> = waiting.flat_map(Waiting::left).collect();
         left.sort_by_key(|line| line.number);
         for line in left {
             if let Err(error) = self.report.left(&line, UNANSWERED) {
                 failed.get_or_insert(error);
             }
         }
-        while let Some(line) = self.next {
-            if let Err(error) = self.report.left(&line, UNSENT) {
-                failed.get_or_insert(error);
+        while let Some(group) = self.next {
+            for line in group.requests.iter().chain(&group.repeated) {
+                if let Err(error) = self.report.left(line, UNSENT) {
+                    failed.get_or_insert(error);
+                }
             }
-            self.next = self.looked.next(&mut self.lines).unwrap_or_default();
+            self.next = self.groups.next().unwrap_or_default();
         }
         if self.is_silent {
             let answer = match self.answered {
@@ -249,7 +310,7 @@ async fn due(rate: Option<u32>, began: Instant, sent: u64) {
     }
 }
 
-/// Publishes a request, and repeats it with backoff while the queue is full.
+/// Publishes a message, and repeats it with backoff while the queue is full.
 async fn try_publish(sender: &RequestPublisher, submission: Submission) -> anyhow::Result<()> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {

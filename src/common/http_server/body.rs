@@ -54,10 +54,7 @@ impl BodyLimits {
         body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
     ) -> Result<Bytes, BodyError> {
         let began = Instant::now();
-        let told = headers
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse().ok());
-        if told.unwrap_or(0) > self.max_bytes {
+        if content_length(headers).unwrap_or(0) > self.max_bytes {
             return Err(BodyError::TooLarge);
         }
         let mut whole = Bytes::new();
@@ -92,6 +89,12 @@ impl BodyLimits {
         let earned = Duration::from_secs(read / self.bytes_per_second);
         self.timeout.min(self.grace + earned)
     }
+}
+
+/// The bytes of the body, if the headers name them.
+#[must_use]
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -11,10 +11,11 @@ pub struct Shares<K: Eq + Hash> {
     held: Arc<Mutex<HashMap<K, usize>>>,
 }
 
-/// One of a client's share, held until it is dropped.
+/// A part of a client's share, held until it is dropped.
 #[derive(Debug)]
 pub struct Share<K: Eq + Hash> {
     key: K,
+    count: usize,
     held: Arc<Mutex<HashMap<K, usize>>>,
 }
 
@@ -34,19 +35,18 @@ impl<K: Clone + Eq + Hash> Shares<K> {
         self.most
     }
 
-    /// One for this client; none where it holds all of its share.
+    /// So many for this client, one or more; none if it would hold more than its share.
     #[must_use]
-    pub fn take(&self, key: K) -> Option<Share<K>> {
+    pub fn take(&self, key: K, count: usize) -> Option<Share<K>> {
         // Nothing panics while it holds the lock.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = held.entry(key.clone()).or_default();
-        // `most` is at least one, so an entry that was made just now is used.
-        if *count >= self.most {
+        let before = held.get(&key).copied().unwrap_or_default();
+        if before + count > self.most {
             return None;
         }
-        *count += 1;
+        held.insert(key.clone(), before + count);
         let held = self.held.clone();
-        Some(Share { key, held })
+        Some(Share { key, count, held })
     }
 }
 
@@ -54,7 +54,7 @@ impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = held.get_mut(&self.key) {
-            *count -= 1;
+            *count -= self.count;
             if *count == 0 {
                 held.remove(&self.key);
             }
@@ -69,11 +69,11 @@ mod tests {
     #[test]
     fn a_client_cannot_take_the_share_of_another() {
         let shares = Shares::new(2);
-        let (first, second) = (shares.take("a"), shares.take("a"));
-        assert!(first.is_some() && second.is_some() && shares.take("a").is_none());
-        assert!(shares.take("b").is_some());
+        let (first, second) = (shares.take("a", 1), shares.take("a", 1));
+        assert!(first.is_some() && second.is_some() && shares.take("a", 1).is_none());
+        assert!(shares.take("b", 2).is_some() && shares.take("b", 3).is_none());
         drop(first);
-        assert!(shares.take("a").is_some());
+        assert!(shares.take("a", 2).is_none() && shares.take("a", 1).is_some());
         drop(second);
         assert!(shares.held.lock().expect("whole").is_empty());
     }

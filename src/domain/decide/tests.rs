@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::outcome::{Decision, Metadata, Outcome, Verdict};
+use crate::domain::refusal::RefusalReason;
 use crate::domain::request::{Amount, Envelope, Fields, RevertRequest};
 
 const ONCE: DecisionPolicy = DecisionPolicy {

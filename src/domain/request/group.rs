@@ -30,11 +30,15 @@ impl RequestLimits {
         self.of_requests().max(self.of_groups())
     }
 
-    fn of_requests(&self) -> (u64, &'static str) {
+    /// The bound of a single request in bytes, and its setting.
+    #[must_use]
+    pub fn of_requests(&self) -> (u64, &'static str) {
         (self.message_bytes, "amqp.max_message_bytes")
     }
 
-    fn of_groups(&self) -> (u64, &'static str) {
+    /// The bound of a group in bytes, and its setting.
+    #[must_use]
+    pub fn of_groups(&self) -> (u64, &'static str) {
         (self.group_bytes, "amqp.max_group_bytes")
     }
 }

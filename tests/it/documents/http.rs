@@ -4,35 +4,46 @@ use serde_json::{Value, json};
 
 use super::{ledger_of_the_examples, timeless};
 use crate::support::TestEnv;
-use crate::support::documents::answers::{complaints, openapi};
+use crate::support::documents::answers::{self, complaints, openapi};
 use crate::support::documents::asyncapi;
-use crate::support::http::{HttpRequest, PATH, PUBLISHER};
+use crate::support::http::{BATCH_PATH, HttpRequest, PATH, PUBLISHER};
 
-fn operation() -> &'static Value {
-    openapi().at("/paths/~1v1beta1~1organizations~1billing~1usages~1revert/post")
+fn requests(path: &str) -> &'static Value {
+    let operation = openapi().at(&answers::operation(path));
+    &operation["requestBody"]["content"]["application/json"]["examples"]
 }
 
 /// An answer that the document shows: its name, its status, its body, and the request, if the
 /// document has it.
 struct Example {
     name: String,
+    path: &'static str,
     status: u16,
     answer: Value,
     asked: Option<HttpRequest>,
 }
 
+/// Those of single requests first.
 fn examples() -> Vec<Example> {
-    let requests = &operation()["requestBody"]["content"]["application/json"]["examples"];
+    [PATH, BATCH_PATH]
+        .into_iter()
+        .flat_map(examples_of)
+        .collect()
+}
+
+fn examples_of(path: &'static str) -> Vec<Example> {
+    let operation = openapi().at(&answers::operation(path));
     let mut examples = Vec::new();
-    for (status, response) in operation()["responses"].as_object().expect("responses") {
+    for (status, response) in operation["responses"].as_object().expect("responses") {
         let shown = response["content"]["application/json"]["examples"].as_object();
         for (name, example) in shown.into_iter().flatten() {
-            let plain = requests
+            let plain = requests(path)
                 .get(name)
-                .map(|request| HttpRequest::post(request["value"].to_string()));
-            let special = example.get("x-request").map(call);
+                .map(|request| to(path, request["value"].to_string()));
+            let special = example.get("x-request").map(|request| call(path, request));
             examples.push(Example {
                 name: name.clone(),
+                path,
                 status: status.parse().expect("a status"),
                 answer: example["value"].clone(),
                 asked: plain.or(special),
@@ -43,18 +54,26 @@ fn examples() -> Vec<Example> {
     examples
 }
 
-fn call(request: &Value) -> HttpRequest {
-    let mut call = match request["spaces"].as_u64() {
-        Some(spaces) => HttpRequest::post(" ".repeat(usize::try_from(spaces).expect("few"))),
-        None => HttpRequest::post(request["body"].as_str().unwrap_or_default()),
+fn to(path: &str, body: String) -> HttpRequest {
+    HttpRequest {
+        path: path.into(),
+        ..HttpRequest::post(body)
+    }
+}
+
+fn call(path: &str, request: &Value) -> HttpRequest {
+    let body = match request["spaces"].as_u64() {
+        Some(spaces) => " ".repeat(usize::try_from(spaces).expect("few")),
+        None => request["body"].as_str().unwrap_or_default().to_owned(),
     };
+    let mut call = to(path, body);
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
         call = call
             .without(name)
             .header(name, value.as_str().expect("a text"));
     }
     call.method = request["method"].as_str().unwrap_or("POST").into();
-    call.path = request["path"].as_str().unwrap_or(PATH).into();
+    call.path = request["path"].as_str().unwrap_or(path).into();
     call
 }
 
@@ -79,9 +98,9 @@ async fn the_examples_of_openapi_yaml_happen() {
         assert_eq!((status, answer), expected, "{}", example.name);
         asked += 1;
     }
-    let requests = &operation()["requestBody"]["content"]["application/json"]["examples"];
+    let count = |path| requests(path).as_object().expect("examples").len();
     assert!(
-        asked > requests.as_object().expect("examples").len(),
+        asked > count(PATH) + count(BATCH_PATH),
         "each request is answered"
     );
     env.teardown().await;
@@ -91,6 +110,7 @@ async fn the_examples_of_openapi_yaml_happen() {
 fn schemas_accept_their_examples_and_nothing_else() {
     for Example {
         name,
+        path,
         status,
         answer,
         ..
@@ -112,10 +132,10 @@ fn schemas_accept_their_examples_and_nothing_else() {
         }
         let body = answer.to_string();
         let wrong = |status: u16, headers: &[(String, String)], body: &str| {
-            !complaints(status, headers, Some(body)).is_empty()
+            !complaints(path, status, headers, Some(body)).is_empty()
         };
         assert_eq!(
-            complaints(status, &headers, Some(&body)),
+            complaints(path, status, &headers, Some(&body)),
             Vec::<String>::new(),
             "{name}"
         );
@@ -137,6 +157,8 @@ fn schemas_accept_their_examples_and_nothing_else() {
 fn openapi_and_asyncapi_define_the_same_request() {
     for name in [
         "RevertRequest",
+        "RevertGroup",
+        "GroupRequest",
         "GivenUuid",
         "GivenReference",
         "OptionalReference",

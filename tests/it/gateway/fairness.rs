@@ -28,7 +28,7 @@ async fn ask(
 }
 
 /// The login of the gateway itself, as a client.
-fn other_client(env: &TestEnv) -> (String, String) {
+pub(super) fn other_client(env: &TestEnv) -> (String, String) {
     let url = url::Url::parse(&env.servers.amqp).expect("a URL");
     let password = logs::decoded(url.password().expect("it has one"));
     (url.username().to_owned(), password)

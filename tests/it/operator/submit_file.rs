@@ -2,5 +2,6 @@
 
 mod answers;
 mod dry_run;
+mod groups;
 mod mistakes;
 pub mod setup;

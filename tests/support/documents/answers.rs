@@ -6,9 +6,6 @@ use serde_json::{Value, json};
 
 use super::Document;
 
-/// The operation's answers, in the document.
-const RESPONSES: &str = "/paths/~1v1beta1~1organizations~1billing~1usages~1revert/post/responses";
-
 static OPENAPI: LazyLock<Document> = LazyLock::new(|| Document::read("api/openapi.yaml"));
 
 /// openapi.yaml, read once.
@@ -16,22 +13,33 @@ pub fn openapi() -> &'static Document {
     &OPENAPI
 }
 
-/// Checks an answer. `body` is `None` if the request has an answer without a body.
-pub fn check(status: u16, headers: &[(String, String)], body: Option<&str>) {
-    let complaints = complaints(status, headers, body);
+/// The operation of that path, in the document.
+pub fn operation(path: &str) -> String {
+    format!("/paths/{}/post", path.replace('/', "~1"))
+}
+
+/// Checks an answer of the operation of that path; `body` is none where the request was one that is
+/// answered without.
+pub fn check(path: &str, status: u16, headers: &[(String, String)], body: Option<&str>) {
+    let complaints = complaints(path, status, headers, body);
     assert!(
         complaints.is_empty(),
         "not as openapi.yaml says: {complaints:#?}\n{status} {headers:?}\n{body:?}"
     );
 }
 
-/// The differences of an answer from openapi.yaml.
-pub fn complaints(status: u16, headers: &[(String, String)], body: Option<&str>) -> Vec<String> {
+/// What of an answer is not as openapi.yaml says.
+pub fn complaints(
+    path: &str,
+    status: u16,
+    headers: &[(String, String)],
+    body: Option<&str>,
+) -> Vec<String> {
     let of_http = body == Some("") && !headers.iter().any(|(name, _)| is(name, "content-type"));
     if status == 100 || of_http && [400, 431].contains(&status) {
         return Vec::new(); // of HTTP itself, before there is a request
     }
-    let response = format!("{RESPONSES}/{status}");
+    let response = format!("{}/responses/{status}", operation(path));
     if openapi().text.pointer(&response).is_none() {
         return vec![format!("there is no answer {status}")];
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::domain::request::{Envelope, Fields, RevertRequest, Undecodable, decode, text_member};
@@ -77,25 +77,6 @@ impl RequestLine {
 
     /// The request's body.
     pub fn body(&self) -> Value {
-        let fields = &self.fields;
-        let mut body = Map::new();
-        body.insert("usage_id".into(), json!(fields.usage_id));
-        body.insert("amount".into(), json!(fields.amount.to_string()));
-        if let Some(id) = fields.billing_id {
-            body.insert("billing_id".into(), json!(id));
-        }
-        let references = [
-            ("org_id", &fields.org_id),
-            ("project_id", &fields.project_id),
-        ];
-        for (name, reference) in references {
-            if let Some(reference) = reference {
-                body.insert(name.into(), json!(reference.to_string()));
-            }
-        }
-        if let Some(reason) = &fields.reason {
-            body.insert("reason".into(), json!(reason));
-        }
-        Value::from(body)
+        json!(self.fields)
     }
 }

@@ -169,7 +169,11 @@ fn a_second_copy_of_a_group_has_the_same_answers() {
     assert_eq!(said(&rulings[3]), "GROUP_REFUSED");
     assert_eq!(decisions[6..8], decisions[8..]);
     let second = rulings[3..6].iter().chain(&rulings[8..]);
-    assert!(second.into_iter().all(|ruling| ruling.write == Write::Nothing));
+    assert!(
+        second
+            .into_iter()
+            .all(|ruling| ruling.write == Write::Nothing)
+    );
 }
 
 #[test]
