@@ -18,6 +18,14 @@ const BEFORE_THE_USAGE: [&str; 3] = [
     "REQUEST_ID_REUSED",
 ];
 
+/// The observed result of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Seen<'a> {
+    Nothing,
+    Reverted,
+    Refused(&'a str),
+}
+
 /// Atomic groups, and the observed verdicts on their requests.
 pub struct AtomicGroups<'a> {
     groups: &'a [&'a SentGroup],
@@ -61,25 +69,25 @@ impl<'a> AtomicGroups<'a> {
     /// the other messages may have brought about says nothing about the group.
     pub fn compare(&self, sent: impl Fn(&ValidRequest) -> usize, count: &mut AuditResult) {
         for group in self.groups {
-            let reasons: Vec<_> = (0..group.members.len())
-                .map(|index| self.reason(group, index))
+            let seen: Vec<_> = (0..group.members.len())
+                .map(|index| self.seen(group, index))
                 .collect();
-            let is_refused = reasons.iter().any(|reason| matches!(reason, Some(Some(_))));
-            let for_itself = |reason: &Option<Option<&str>>| matches!(reason, Some(Some(reason)) if *reason != GROUP_REFUSED);
-            let first = reasons.iter().position(for_itself);
+            let is_refused = seen.iter().any(|seen| matches!(seen, Seen::Refused(_)));
+            let first = seen
+                .iter()
+                .position(|seen| matches!(seen, Seen::Refused(reason) if *reason != GROUP_REFUSED));
             for (index, asked) in valid(group).filter(|(_, asked)| sent(asked) == 1) {
-                let wrong = match reasons[index] {
-                    None => false,
-                    Some(None) => is_refused,
-                    Some(Some(reason)) => {
+                let is_wrong = match seen[index] {
+                    Seen::Nothing => false,
+                    Seen::Reverted => is_refused,
+                    Seen::Refused(reason) => {
                         reason != GROUP_REFUSED
                             && !BEFORE_THE_USAGE.contains(&reason)
                             && first != Some(index)
                     }
                 };
-                if wrong {
-                    let reason = reasons[index];
-                    let text = format!("{asked:?} got {reason:?} in a group of {reasons:?}");
+                if is_wrong {
+                    let text = format!("{asked:?}, number {index} of a group, of {seen:?}");
                     count.found(Finding::Twice, text);
                 }
             }
@@ -120,7 +128,7 @@ impl<'a> AtomicGroups<'a> {
                 return false;
             }
             except.push(*number);
-            let is_refused = self.reason(group, first) == Some(Some(reason.as_str()))
+            let is_refused = self.seen(group, first) == Seen::Refused(reason)
                 && (reason != GROUP_REFUSED || self.is_explained_elsewhere(group, first, except));
             except.pop();
             is_refused && (0..first).all(|earlier| self.may_be_reverted(group, earlier))
@@ -156,18 +164,24 @@ impl<'a> AtomicGroups<'a> {
             | RequestKind::CrashesWorker
             | RequestKind::Group(_) => true,
         };
-        !is_never && matches!(self.reason(group, index), Some(None | Some(GROUP_REFUSED)))
+        !is_never
+            && match self.seen(group, index) {
+                Seen::Nothing | Seen::Reverted => true,
+                Seen::Refused(reason) => reason == GROUP_REFUSED,
+            }
     }
 
-    /// The reason with which a request was refused, or none if it was reverted; nothing of a
-    /// request without an outcome.
-    fn reason(&self, group: &SentGroup, index: usize) -> Option<Option<&str>> {
+    fn seen(&self, group: &SentGroup, index: usize) -> Seen<'_> {
         match &group.members[index].1 {
-            RequestKind::Valid(asked) => self.observed.get(asked).map(Verdict::reason),
+            RequestKind::Valid(asked) => match self.observed.get(asked) {
+                Some(Verdict::Applied(_)) => Seen::Reverted,
+                Some(Verdict::Refused { reason, .. }) => Seen::Refused(reason),
+                None => Seen::Nothing,
+            },
             RequestKind::Invalid(_)
             | RequestKind::Malformed
             | RequestKind::CrashesWorker
-            | RequestKind::Group(_) => Some(Some("INVALID_FIELD")),
+            | RequestKind::Group(_) => Seen::Refused("INVALID_FIELD"),
         }
     }
 }
