@@ -4,7 +4,7 @@ use crate::report::AuditResult;
 use crate::support::TestEnv;
 use crate::support::audit::collect;
 use crate::support::collected::Collected;
-use crate::support::load::Load;
+use crate::support::load::{Load, RequestKind};
 
 /// One that was applied, and the first of its usage.
 const APPLIED: &str = "(SELECT id FROM revertd.outcomes WHERE revert_no = 0 ORDER BY id LIMIT 1)";
@@ -124,6 +124,41 @@ async fn the_audit_finds_lost_doubled_and_wrong_outcomes() {
             .await
             .is_clean()
     );
+    env.teardown().await;
+}
+
+#[tokio::test]
+async fn the_audit_finds_split_atomic_groups() {
+    let env = TestEnv::new().await;
+    let worker = env.start_worker().await;
+    let mut load = Load::groups(&env, 1, 60).await;
+    load.publish(&env).await;
+    let collected = collect(&env, &load, vec![worker]).await;
+    let count = collected.compare_with_model(&load, &env.db).await;
+    assert!(count.is_clean(), "{}", count.describe());
+
+    for metadata in [r#"{"index": "99"}"#, r#"{"reason": "NOT_A_USAGE"}"#] {
+        let statement = format!(
+            "UPDATE revertd.outcomes SET refusal_metadata = refusal_metadata || '{metadata}' \
+             WHERE id = (SELECT id FROM revertd.outcomes WHERE refusal = 'GROUP_REFUSED' LIMIT 1)"
+        );
+        let count = tampered(&env, &load, &collected, &statement).await;
+        assert!(count.differing > 0, "{statement}: {count:?}");
+    }
+    let statement = "UPDATE revertd.outcomes SET refusal_metadata = NULL, \
+         refusal = 'NOT_A_USAGE' WHERE id = \
+         (SELECT id FROM revertd.outcomes WHERE refusal = 'GROUP_REFUSED' LIMIT 1)";
+    let count = tampered(&env, &load, &collected, statement).await;
+    assert!(count.differing > 0, "{count:?}");
+
+    // Groups that were decided request by request are split, if they count as atomic.
+    for sent in &mut load.requests {
+        if let RequestKind::Group(group) = &mut sent.kind {
+            group.atomic = true;
+        }
+    }
+    let count = collected.compare_with_model(&load, &env.db).await;
+    assert!(count.twice > 0, "{count:?}");
     env.teardown().await;
 }
 

@@ -12,7 +12,9 @@ use crate::support::load::{Load, RequestKind, Sent};
 use crate::support::report::{full, report, seed};
 use crate::support::{Request, TestEnv, WorkerProcess, eventually};
 
-/// Requests that are published before the crashing worker is checked.
+mod groups;
+
+/// Messages that are published before the crashing worker is checked.
 const PART: usize = 60;
 
 fn rounds() -> usize {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
+use serde_json::json;
 use tokio::time::{Instant, interval, timeout};
+use uuid::Uuid;
 
 use crate::report::{AuditResult, report_measured, seed, sized};
 use crate::support::audit::audit;
@@ -171,6 +173,50 @@ async fn malformed_bodies_of_65_kb_need_little_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_of_60_mib_need_little_memory() {
     bodies("rubbish, bodies of 60 MiB", sized(3, 10), 60 << 20, LIMIT).await;
+}
+
+/// Groups of 1,000 requests that wait in the queue: more bytes than a worker takes at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_of_1000_requests_need_little_memory() {
+    const REQUESTS: usize = 1000;
+    let groups = sized(60, 500);
+    let (env, mut first) = TestEnv::with_worker().await;
+    assert!(first.stop().await.success());
+    let account = env.customer().await.account;
+    let note = "x".repeat(500);
+    for number in 0..groups {
+        let usages: Vec<_> = (0..REQUESTS).map(|_| Uuid::new_v4()).collect();
+        let insert = "INSERT INTO billing_transactions \
+             (id, account_id, type, source, amount, description, metadata, user_id) \
+             SELECT unnest($1::uuid[]), $2, 'debit', 'api.usage', 20, '', '{}', ''";
+        let inserted = env.db.execute(insert, &[&usages, &account]).await;
+        inserted.expect("inserted");
+        let request = |usage| json!({"usage_id": usage, "amount": 5, "note": note});
+        let requests: Vec<_> = usages.iter().map(request).collect();
+        let atomic = number % 2 == 0;
+        let body = json!({"billing_id": account, "atomic": atomic, "requests": requests});
+        env.publish(&Request::json(&body).id(&format!("group-{number}")))
+            .await;
+    }
+    let mut worker = env.start_worker().await;
+    let decided = "SELECT count(*) FROM revertd.outcomes WHERE refusal IS NULL";
+    for number in 1..=groups {
+        eventually("the next group is reverted", async || {
+            let row = env.db.query_one(decided, &[]).await.expect("read");
+            usize::try_from(row.get::<_, i64>(0)).expect("few") >= number * REQUESTS
+        })
+        .await;
+    }
+    let peak = peak(&worker);
+    assert!(worker.stop().await.success());
+    assert!(peak <= LIMIT, "{peak} MiB for {groups} groups");
+    let requests = AuditResult {
+        requests: groups * REQUESTS,
+        ..AuditResult::default()
+    };
+    let measured = format!("peak memory {peak} MiB");
+    report_measured("groups of 1,000 requests", 1, requests, &measured);
+    env.teardown().await;
 }
 
 /// Processes that start on a full queue share it, and return nothing to each other.

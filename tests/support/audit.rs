@@ -4,10 +4,11 @@ use std::sync::Mutex;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 
 use super::collected::Collected;
-use super::load::{Load, Sent};
+use super::load::{Load, Sent, event_key};
 use super::observed::ObservedEvent;
 use super::reconnect::{RECOVERY, ReconnectingChannel, drain_queue, reconnect_db};
 use super::worker::WorkerProcess;
@@ -71,7 +72,8 @@ impl<'a> Audit<'a> {
             self.read("dead").await;
             let answered = |sent: &Sent| {
                 let correlation = sent.request.correlation();
-                self.collected.events.contains_key(&correlation)
+                let mut parts = sent.parts().into_iter();
+                parts.all(|(key, _)| self.collected.events.contains_key(&key))
                     && (!sent.kind.is_dead_lettered()
                         || self.collected.dead.contains_key(&correlation))
             };
@@ -198,22 +200,25 @@ impl<'a> Audit<'a> {
                 dead.push(letter);
                 continue;
             }
-            let known = self
-                .collected
-                .events
-                .entry(correlation.to_owned())
-                .or_default();
-            let told = ObservedEvent {
-                routing_key: letter.routing_key,
-                body: letter.body,
-            };
-            // To revertd's own queue alone, an event comes under the queue's name.
-            let same = known.iter_mut().find(|known| known.body == told.body);
-            match same {
-                Some(known) if known.routing_key == queue => *known = told,
-                Some(known) if [&known.routing_key, &queue].contains(&&told.routing_key) => {}
-                Some(_) | None => known.push(told),
+            for body in events_of(&letter.body) {
+                let told = ObservedEvent {
+                    routing_key: letter.routing_key.clone(),
+                    body,
+                };
+                let key = event_key(correlation, &told.body);
+                self.collected.add_event(key, told, &queue);
             }
         }
+    }
+}
+
+/// The events of a message, byte for byte: one, or those of a batch.
+fn events_of(body: &[u8]) -> Vec<Vec<u8>> {
+    match serde_json::from_slice::<Vec<&RawValue>>(body) {
+        Ok(events) => events
+            .iter()
+            .map(|event| event.get().as_bytes().to_vec())
+            .collect(),
+        Err(_) => vec![body.to_vec()],
     }
 }

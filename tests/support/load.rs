@@ -2,6 +2,8 @@
 
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
+use serde_json::Value;
+use uuid::Uuid;
 
 use super::initial_ledger::InitialLedger;
 use super::model::{Policy, ValidRequest};
@@ -12,16 +14,63 @@ use super::{Request, TestEnv};
 /// Messages in flight before their confirms are awaited.
 const WINDOW: usize = 300;
 
-/// Requests, and the ledger that they meet.
+/// How the correlation ids of groups begin. An event of a group is found by its request id.
+const GROUP: &str = "group-";
+
+/// Messages, and the ledger that their requests meet.
 pub struct Load {
     pub ledger: InitialLedger,
     pub requests: Vec<Sent>,
 }
 
-/// A request and its expected facts.
+/// A message and its expected facts.
 pub struct Sent {
     pub request: Request,
     pub kind: RequestKind,
+}
+
+impl Sent {
+    /// A group, whose id begins as all ids of groups do.
+    pub fn group(body: Vec<u8>, id: Uuid, group: SentGroup) -> Self {
+        let id = format!("{GROUP}{id}");
+        Self {
+            request: Request::raw(body).id(&id).correlated(&id),
+            kind: RequestKind::Group(group),
+        }
+    }
+
+    /// Each request, by the key under which its events are collected.
+    pub fn parts(&self) -> Vec<(String, &RequestKind)> {
+        let correlation = self.request.correlation();
+        match &self.kind {
+            RequestKind::Group(group) => {
+                let members = group.members.iter();
+                members
+                    .map(|(id, kind)| (member_key(&correlation, id), kind))
+                    .collect()
+            }
+            RequestKind::Valid(_)
+            | RequestKind::Invalid(_)
+            | RequestKind::Malformed
+            | RequestKind::CrashesWorker => vec![(correlation, &self.kind)],
+        }
+    }
+}
+
+/// The key of an event: the correlation id, and of an event of a group also the request id.
+pub fn event_key(correlation: &str, event: &[u8]) -> String {
+    if !correlation.starts_with(GROUP) {
+        return correlation.to_owned();
+    }
+    let event: Value = serde_json::from_slice(event).unwrap_or_default();
+    match event["data"]["request_id"].as_str() {
+        Some(id) => member_key(correlation, id),
+        None => correlation.to_owned(),
+    }
+}
+
+fn member_key(correlation: &str, request_id: &str) -> String {
+    format!("{correlation}/{request_id}")
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +83,15 @@ pub enum RequestKind {
     Malformed,
     /// Crashes each worker that reads it: ends in the dead-letter queue unread.
     CrashesWorker,
+    /// Many requests in one message.
+    Group(SentGroup),
+}
+
+/// The requests of a group, each by its id: valid ones and invalid ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SentGroup {
+    pub atomic: bool,
+    pub members: Vec<(String, RequestKind)>,
 }
 
 impl RequestKind {
@@ -41,13 +99,13 @@ impl RequestKind {
     pub fn is_dead_lettered(&self) -> bool {
         match self {
             Self::Malformed | Self::CrashesWorker => true,
-            Self::Valid(_) | Self::Invalid(_) => false,
+            Self::Valid(_) | Self::Invalid(_) | Self::Group(_) => false,
         }
     }
 }
 
 impl Load {
-    /// A load of `count` requests of every kind, under the environment's policy; the same for the
+    /// A load of `count` messages of every kind, under the environment's policy; the same for the
     /// same seed. The ledger that they meet is put into the environment's database.
     pub async fn mixed(env: &TestEnv, seed: u64, count: usize) -> Self {
         let load = RequestGenerator::new(policy(env), seed).load(count);
@@ -59,6 +117,13 @@ impl Load {
     /// climbs the ladder, none is dead-lettered.
     pub async fn plain(env: &TestEnv, seed: u64, count: usize) -> Self {
         let load = RequestGenerator::new(policy(env), seed).plain_load(count);
+        load.ledger.insert(&env.db).await;
+        load
+    }
+
+    /// Groups of requests of every kind, and some malformed messages.
+    pub async fn groups(env: &TestEnv, seed: u64, count: usize) -> Self {
+        let load = RequestGenerator::new(policy(env), seed).group_load(count);
         load.ledger.insert(&env.db).await;
         load
     }

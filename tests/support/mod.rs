@@ -8,6 +8,7 @@
     reason = "each test binary uses its own part"
 )]
 
+pub mod atomic_groups;
 pub mod audit;
 pub mod collected;
 pub mod compare;
@@ -18,6 +19,7 @@ pub mod env;
 pub mod eventually;
 pub mod expected;
 pub mod gateway;
+pub mod group_generator;
 pub mod http;
 pub mod initial_ledger;
 pub mod ledger;

@@ -66,6 +66,16 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// The reason of a refusal, or nothing.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Applied(_) => None,
+            Self::Refused { reason, .. } => Some(reason),
+        }
+    }
+}
+
 /// A revert that was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revert {
@@ -125,8 +135,15 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Answers the next request, at that time.
-    pub fn decide(&mut self, asked: &ValidRequest, at: &str) -> Answer {
+    /// Answers the next request, at that time. A request of an atomic group that is refused gets
+    /// the metadata of this refusal: it is refused for the group, unless a row up to
+    /// `REQUEST_ID_REUSED` refuses it anyway.
+    pub fn decide(
+        &mut self,
+        asked: &ValidRequest,
+        at: &str,
+        group_refusal: Option<&BTreeMap<String, String>>,
+    ) -> Answer {
         let identity = asked.identity();
         let reuse = (identity.clone(), asked.content.clone());
         if let Some((content, answer)) = self.owners.get(&identity) {
@@ -137,7 +154,7 @@ impl<'a> Model<'a> {
                 return answer.clone();
             }
         }
-        let (account, verdict) = self.judge(asked, &identity);
+        let (account, verdict) = self.judge(asked, &identity, group_refusal);
         let stored = match &verdict {
             Verdict::Applied(_) => true,
             Verdict::Refused { reason, .. } => {
@@ -178,8 +195,18 @@ impl<'a> Model<'a> {
         answer
     }
 
+    /// The verdict on a request by itself, as if it came next.
+    pub fn verdict(&self, asked: &ValidRequest) -> Verdict {
+        self.judge(asked, &asked.identity(), None).1
+    }
+
     /// The contract's table, row by row; with it the account and its org.
-    fn judge(&self, asked: &ValidRequest, identity: &Identity) -> (Option<(Uuid, Uuid)>, Verdict) {
+    fn judge(
+        &self,
+        asked: &ValidRequest,
+        identity: &Identity,
+        group_refusal: Option<&BTreeMap<String, String>>,
+    ) -> (Option<(Uuid, Uuid)>, Verdict) {
         let content = &asked.content;
         let once = self.ledger.policy == Policy::Once;
         if !once && asked.message_id.is_none() {
@@ -190,6 +217,11 @@ impl<'a> Model<'a> {
         };
         let verdict = if self.owners.contains_key(identity) {
             refused("REQUEST_ID_REUSED", &[])
+        } else if let Some(metadata) = group_refusal {
+            Verdict::Refused {
+                reason: "GROUP_REFUSED".into(),
+                metadata: metadata.clone(),
+            }
         } else {
             self.judge_usage(content, account, once)
         };

@@ -18,8 +18,8 @@ use super::request_bodies::{encode, invalid, malformed};
 const HOT: usize = 12;
 
 pub struct RequestGenerator {
-    generator: LedgerGenerator,
-    sent: Vec<Sent>,
+    pub(super) generator: LedgerGenerator,
+    pub(super) sent: Vec<Sent>,
     hot: VecDeque<Uuid>,
 }
 
@@ -34,7 +34,19 @@ impl RequestGenerator {
 
     pub fn load(mut self, count: usize) -> Load {
         while self.sent.len() < count {
-            self.next();
+            self.next_message(Self::next);
+        }
+        self.done()
+    }
+
+    /// Groups, and malformed messages among them.
+    pub fn group_load(mut self, count: usize) -> Load {
+        while self.sent.len() < count {
+            if self.generator.rng.random_ratio(1, 8) {
+                self.unreadable();
+            } else {
+                self.group(Self::next);
+            }
         }
         self.done()
     }
@@ -42,13 +54,24 @@ impl RequestGenerator {
     /// Reverts of usages that are there, a third of them in conflict.
     pub fn plain_load(mut self, count: usize) -> Load {
         while self.sent.len() < count {
-            if self.generator.rng.random_ratio(1, 3) {
-                self.conflicting();
-            } else {
-                self.plain();
-            }
+            self.next_message(|generator| {
+                if generator.generator.rng.random_ratio(1, 3) {
+                    generator.conflicting();
+                } else {
+                    generator.plain();
+                }
+            });
         }
         self.done()
+    }
+
+    /// A request by itself, or a group now and then. About a quarter of the requests are in groups.
+    fn next_message(&mut self, next: impl Fn(&mut Self)) {
+        if self.generator.rng.random_ratio(1, 32) {
+            self.group(next);
+        } else {
+            next(self);
+        }
     }
 
     fn done(self) -> Load {
@@ -76,7 +99,7 @@ impl RequestGenerator {
         }
     }
 
-    fn plain(&mut self) {
+    pub(super) fn plain(&mut self) {
         let (usage, amount) = self.generator.usage();
         let part = self.generator.rng.random_range(1..=amount);
         let taken = if self.generator.rng.random() {
@@ -289,11 +312,15 @@ impl RequestGenerator {
             .generator
             .rng
             .random_range(oldest..self.sent.len().max(oldest + 1));
-        match &self.sent.get(index)?.kind {
+        let parts = self.sent.get(index)?.parts();
+        match parts[self.generator.rng.random_range(0..parts.len())].1 {
             RequestKind::Valid(asked) => {
                 Some(asked.clone()).filter(|asked| asked.message_id.is_some())
             }
-            RequestKind::Invalid(_) | RequestKind::Malformed | RequestKind::CrashesWorker => None,
+            RequestKind::Invalid(_)
+            | RequestKind::Malformed
+            | RequestKind::CrashesWorker
+            | RequestKind::Group(_) => None,
         }
     }
 }

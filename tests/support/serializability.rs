@@ -2,24 +2,28 @@
 //!
 //! Every outcome says where it stands among those of its usage: a success by its number, a refusal
 //! by the remaining amount or the earlier entry that it names. In that order the model must give
-//! exactly the observed values.
+//! exactly the observed values. [`AtomicGroups`] checks atomic groups across their usages.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::atomic_groups::AtomicGroups;
 use super::compare::{compare_event, compare_legs, told_id};
 use super::expected::{expected_event, expected_legs};
 use super::initial_ledger::{InitialLedger, Kind};
+use super::load::SentGroup;
 use super::model::{Model, ValidRequest, Verdict};
 use super::observed::{Leg, ObservedEvent, Stored, texts};
 use super::report::{AuditResult, Finding};
 
-/// The observed results of requests; `events` are those of the request of the same index.
+/// The observed results of requests; `events` are those of the request of the same index. A request
+/// of an atomic group is among `asked`, too.
 pub struct Observed<'a> {
     pub ledger: &'a InitialLedger,
     pub asked: &'a [&'a ValidRequest],
+    pub groups: &'a [&'a SentGroup],
     pub events: &'a [Vec<ObservedEvent>],
     pub outcomes: &'a [Stored],
     pub legs: &'a [Leg],
@@ -61,10 +65,17 @@ pub fn check(observed: &Observed<'_>) -> Checked {
         }
     }
     let mut model = Model::new(observed.ledger);
+    let sent = |asked: &ValidRequest| copies[asked].len();
+    let mut atomic = AtomicGroups::new(observed.groups, &model);
+    for op in &ops {
+        atomic.add(op.asked, &op.verdict);
+    }
+    atomic.compare(sent, &mut count);
     let mut ids: HashMap<String, (&ValidRequest, String)> = HashMap::new();
     for (index, _) in order {
         let op = &mut ops[index];
-        let expected = model.decide(op.asked, &op.at);
+        let group_refusal = atomic.refusal(op.asked, &op.verdict);
+        let expected = model.decide(op.asked, &op.at, group_refusal.as_ref());
         if let Some(stored) = op.stored {
             let same = stored.answer == expected;
             let wrong = match stored.answer.verdict {
@@ -271,8 +282,5 @@ fn json(told: &ObservedEvent) -> Value {
 }
 
 fn reason_of(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Applied(_) => String::new(),
-        Verdict::Refused { reason, .. } => reason.clone(),
-    }
+    verdict.reason().unwrap_or_default().to_owned()
 }

@@ -1,6 +1,9 @@
 //! Queues that are full or refuse messages.
 
+use std::collections::HashSet;
+
 use lapin::options::QueuePurgeOptions;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::setup::*;
@@ -16,6 +19,70 @@ async fn a_queue_that_rejects_publishes_delays_no_other_org() {
     subscribed(&env, &key, refusing()).await;
     let fault = "beside: a subscriber's queue that refuses";
     beside_untaken_events(fault, env, worker, customer.account, 20).await;
+}
+
+/// The batch of a group is refused. Its requests wait on the rungs, each as a message of its own,
+/// and each is answered by the event that was in the batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_rejects_batches_delays_no_other_org() {
+    let (env, mut worker) = TestEnv::with_worker().await;
+    let customer = env.customer().await;
+    let key = format!("result.{}", customer.org);
+    subscribed(&env, &key, refusing()).await;
+    let usage = env.usage(customer.account, 20).await;
+    let first = Request::revert(customer.account, usage, 5);
+    let mut events = env.subscribe().await;
+    env.publish(&first).await;
+    // Its event fills the subscriber's queue.
+    events.answer(&first).await;
+    let mut groups = Vec::new();
+    for atomic in [false, true] {
+        let mut requests = Vec::new();
+        for _ in 0..20 {
+            let usage = env.usage(customer.account, 20).await;
+            requests.push(json!({"usage_id": usage, "amount": 5}));
+        }
+        let account = customer.account;
+        let body = json!({"billing_id": account, "atomic": atomic, "requests": requests});
+        groups.push(Request::json(&body).id(&format!("atomic-{atomic}")));
+    }
+    let unrelated = UnrelatedRequests::new(&env).await;
+    for group in &groups {
+        env.publish(group).await;
+    }
+    let (mut count, waits) = unrelated.send_during_fault(&env).await;
+    env.drained().await;
+    assert!(worker.stop().await.success());
+    let replies = env.name("replies");
+    let told = env.depth(&replies).await as usize;
+    let told = env.mailbox(&replies).await.take(told).await;
+    for group in &groups {
+        let correlation = group.properties.correlation_id();
+        let told = told
+            .iter()
+            .filter(|message| message.properties.correlation_id() == correlation);
+        let (batches, alone): (Vec<_>, Vec<_>) =
+            told.partition(|message| message.json().is_array());
+        let ids: HashSet<_> = alone
+            .iter()
+            .map(|message| message.json()["data"]["request_id"].to_string())
+            .collect();
+        let batch = &batches.first().expect("revertd's own queue took it").body;
+        let batch = String::from_utf8_lossy(batch);
+        let is_same = alone.iter().all(|message| {
+            message.verdict() == "usage.reverted"
+                && batch.contains(&*String::from_utf8_lossy(&message.body))
+        });
+        if ids.len() != 20 || !is_same {
+            count.found(Finding::Differing, format!("{alone:?}, in {batch}"));
+        }
+    }
+    let log = worker.log();
+    assert!(!log.contains("paused"), "{log}");
+    assert!(log.contains("retried=0 dead_lettered=0"), "{log}");
+    let fault = "beside: a subscriber's queue that refuses batches";
+    report_beside(fault, 1, count, &waits);
+    env.teardown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

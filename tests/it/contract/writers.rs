@@ -134,6 +134,7 @@ impl Writers {
             let checked = check(&Observed {
                 ledger: &generator.ledger,
                 asked: &asked.iter().collect::<Vec<_>>(),
+                groups: &[],
                 events: &events,
                 outcomes: &outcomes(db, &generator.ledger).await,
                 legs: &legs(db, &generator.ledger).await,
