@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::broker::{self, BrokerError, Noted, QueueReader};
+use crate::broker::{self, BrokerError, Noted, QueueReader, QueuedMessage};
 use crate::cli::terminal::{ago, named, visible};
 use crate::config::Settings;
+use crate::domain::request::{RequestSummary, is_derived};
 use crate::ledger::admin::history::Subject;
 
 /// Most messages that are reported. If there are more, only that fact is reported.
@@ -31,6 +32,7 @@ pub struct WaitingLetter {
     client: String,
     claimed_by: Option<String>,
     message_id: Option<String>,
+    place: Place,
     reason: String,
     noted: Option<Noted>,
     attempts: u32,
@@ -38,6 +40,17 @@ pub struct WaitingLetter {
     is_untrusted: bool,
     /// The queue of its `reply_to`, if `amqp.reply_to_pattern` does not allow it.
     reply_to_refused: Option<String>,
+}
+
+/// The part of a message that was found.
+#[derive(Clone, Debug)]
+enum Place {
+    /// A single request.
+    Single,
+    /// A group as a whole, with its number of requests.
+    Group(usize),
+    /// A request of a group.
+    Member { group: String, index: usize },
 }
 
 /// Searches the rungs and the dead-letter queue within the time limit.
@@ -63,9 +76,6 @@ pub async fn look(settings: &Settings, subject: &Subject, limit: Duration) -> Wa
             )),
         }
     }
-    for letter in &mut waiting.letters {
-        letter.is_dead = letter.queue == dead;
-    }
     waiting
 }
 
@@ -82,32 +92,16 @@ async fn look_into(
             "messages that {others} other reader(s) of {queue} hold at this moment"
         ));
     }
-    while let Some(letter) = browse.next().await? {
-        if !is_of(subject, &letter) {
-            continue;
+    'letters: while let Some(letter) = browse.next().await? {
+        for (message_id, place) in places(subject, &letter) {
+            if waiting.letters.len() == LETTERS_MAX {
+                let unseen = format!("more than {LETTERS_MAX} requests that wait");
+                waiting.unseen.push(unseen);
+                break 'letters;
+            }
+            let found = WaitingLetter::new(settings, queue, &letter, message_id, place);
+            waiting.letters.push(found);
         }
-        if waiting.letters.len() == LETTERS_MAX {
-            waiting
-                .unseen
-                .push(format!("more than {LETTERS_MAX} messages that wait"));
-            break;
-        }
-        waiting.letters.push(WaitingLetter {
-            queue: queue.into(),
-            is_dead: false,
-            id: letter.id.simple().to_string(),
-            client: letter.client,
-            claimed_by: letter.claimed_by,
-            message_id: letter.message_id,
-            reason: letter.reason,
-            noted: letter.noted,
-            attempts: letter.attempts,
-            since: letter.since,
-            is_untrusted: letter.is_untrusted,
-            reply_to_refused: letter
-                .reply_to
-                .filter(|queue| !settings.may_reply_to(queue)),
-        });
     }
     let (missing, counted) = (browse.missing(), browse.waiting());
     if missing > 0 {
@@ -118,22 +112,86 @@ async fn look_into(
     browse.close().await
 }
 
-fn is_of(subject: &Subject, letter: &broker::QueuedMessage) -> bool {
-    match subject {
-        Subject::Usage(usage) => letter.told().usage_id == Some(*usage),
-        Subject::Request { message_id, client } => {
-            letter.message_id.as_ref() == Some(message_id)
-                && client
-                    .as_ref()
-                    .is_none_or(|client| *client == letter.client)
+/// The requests of a message that the subject names, with their ids.
+fn places(subject: &Subject, letter: &QueuedMessage) -> Vec<(Option<String>, Place)> {
+    let summary = letter.summary();
+    let whole = match summary.group_size() {
+        Some(size) => Place::Group(size),
+        None => Place::Single,
+    };
+    let is_whole = match subject {
+        Subject::Usages(usages) => {
+            let usage = summary.usage_id();
+            summary.members().is_empty() && usage.is_some_and(|usage| usages.contains(&usage))
         }
+        Subject::Request { client, .. }
+            if client.as_ref().is_some_and(|it| *it != letter.client) =>
+        {
+            return Vec::new();
+        }
+        Subject::Request { message_id, .. } => {
+            let id = letter.message_id.as_deref();
+            id.is_some_and(|id| id == message_id || is_derived(id, message_id))
+        }
+    };
+    if is_whole {
+        return vec![(letter.message_id.clone(), whole)];
     }
+    let is_named = |request: &RequestSummary| match subject {
+        Subject::Usages(usages) => {
+            let usage = request.fragments.usage_id;
+            usage.is_some_and(|usage| usages.contains(&usage))
+        }
+        Subject::Request { message_id, .. } => request.id == *message_id,
+    };
+    let members = summary.members().iter().enumerate();
+    let named = members.filter(|(_, request)| is_named(request));
+    let place = |(index, request): (usize, &RequestSummary)| {
+        let group = letter.message_id.clone().unwrap_or_default();
+        (Some(request.id.clone()), Place::Member { group, index })
+    };
+    named.map(place).collect()
 }
 
 impl WaitingLetter {
+    fn new(
+        settings: &Settings,
+        queue: &str,
+        letter: &QueuedMessage,
+        message_id: Option<String>,
+        place: Place,
+    ) -> Self {
+        let reply_to = letter.reply_to.clone();
+        Self {
+            queue: queue.into(),
+            is_dead: queue == settings.topology.dead_letter_queue.as_str(),
+            id: letter.id.simple().to_string(),
+            client: letter.client.clone(),
+            claimed_by: letter.claimed_by.clone(),
+            message_id,
+            place,
+            reason: letter.reason.clone(),
+            noted: letter.noted.clone(),
+            attempts: letter.attempts,
+            since: letter.since,
+            is_untrusted: letter.is_untrusted,
+            reply_to_refused: reply_to.filter(|queue| !settings.may_reply_to(queue)),
+        }
+    }
+
     pub fn text(&self) -> String {
         let request = named(self.message_id.as_deref().unwrap_or_default());
-        let mut text = format!("request {request} of client {}", named(&self.client));
+        let client = named(&self.client);
+        let mut text = match &self.place {
+            Place::Single => format!("request {request} of client {client}"),
+            Place::Group(size) => {
+                format!("group {request} of client {client}, {size} requests in all,")
+            }
+            Place::Member { group, index } => {
+                let group = named(group);
+                format!("request {request} of client {client}, in group {group}, request {index},")
+            }
+        };
         if let Some(login) = &self.claimed_by {
             let _ = if self.is_dead || self.is_untrusted {
                 write!(text, ", which only {} claims,", named(login))
@@ -177,6 +235,11 @@ impl WaitingLetter {
     }
 
     pub fn json(&self) -> Value {
+        let group = match &self.place {
+            Place::Single => Value::Null,
+            Place::Group(size) => json!({"id": self.message_id, "size": size}),
+            Place::Member { group, index } => json!({"id": group, "index": index}),
+        };
         json!({
             "queue": self.queue,
             "dead": self.is_dead,
@@ -184,6 +247,7 @@ impl WaitingLetter {
             "client": self.client,
             "client_claimed_by": self.claimed_by,
             "request_id": self.message_id,
+            "group": group,
             "reason": if self.is_dead { Some(&self.reason) } else { None },
             "message": self.noted.as_ref().map(|noted| &noted.message),
             "attempts": self.attempts,
