@@ -18,6 +18,7 @@ use crate::ledger::admin::control::Control;
 use crate::ledger::admin::history::Subject;
 
 pub mod known;
+mod place;
 mod waiting;
 
 use known::Known;

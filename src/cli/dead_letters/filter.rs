@@ -114,8 +114,8 @@ impl LetterFilter {
     }
 }
 
-/// Whether `id` identifies the dead letter: its message id, the id of a request of its group, or the
-/// first digits of its own id.
+/// Whether `id` identifies the dead letter: its message id, the id of a request of its group, or
+/// the first digits of its own id.
 pub fn names(id: &str, letter: &QueuedMessage, summary: &BodySummary) -> bool {
     let is_member = summary.members().iter().any(|request| request.id == id);
     if is_member || letter.message_id.as_deref() == Some(id) {

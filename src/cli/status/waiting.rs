@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::place::{Place, places};
 use crate::broker::{self, BrokerError, Noted, QueueReader, QueuedMessage};
 use crate::cli::terminal::{ago, named, visible};
 use crate::config::Settings;
-use crate::domain::request::{RequestSummary, is_derived};
 use crate::ledger::admin::history::Subject;
 
 /// Most messages that are reported. If there are more, only that fact is reported.
@@ -40,17 +40,6 @@ pub struct WaitingLetter {
     is_untrusted: bool,
     /// The queue of its `reply_to`, if `amqp.reply_to_pattern` does not allow it.
     reply_to_refused: Option<String>,
-}
-
-/// The part of a message that was found.
-#[derive(Clone, Debug)]
-enum Place {
-    /// A single request.
-    Single,
-    /// A group as a whole, with its number of requests.
-    Group(usize),
-    /// A request of a group.
-    Member { group: String, index: usize },
 }
 
 /// Searches the rungs and the dead-letter queue within the time limit.
@@ -112,47 +101,6 @@ async fn look_into(
     browse.close().await
 }
 
-/// The requests of a message that the subject names, with their ids.
-fn places(subject: &Subject, letter: &QueuedMessage) -> Vec<(Option<String>, Place)> {
-    let summary = letter.summary();
-    let whole = match summary.group_size() {
-        Some(size) => Place::Group(size),
-        None => Place::Single,
-    };
-    let is_whole = match subject {
-        Subject::Usages(usages) => {
-            let usage = summary.usage_id();
-            summary.members().is_empty() && usage.is_some_and(|usage| usages.contains(&usage))
-        }
-        Subject::Request { client, .. }
-            if client.as_ref().is_some_and(|it| *it != letter.client) =>
-        {
-            return Vec::new();
-        }
-        Subject::Request { message_id, .. } => {
-            let id = letter.message_id.as_deref();
-            id.is_some_and(|id| id == message_id || is_derived(id, message_id))
-        }
-    };
-    if is_whole {
-        return vec![(letter.message_id.clone(), whole)];
-    }
-    let is_named = |request: &RequestSummary| match subject {
-        Subject::Usages(usages) => {
-            let usage = request.fragments.usage_id;
-            usage.is_some_and(|usage| usages.contains(&usage))
-        }
-        Subject::Request { message_id, .. } => request.id == *message_id,
-    };
-    let members = summary.members().iter().enumerate();
-    let named = members.filter(|(_, request)| is_named(request));
-    let place = |(index, request): (usize, &RequestSummary)| {
-        let group = letter.message_id.clone().unwrap_or_default();
-        (Some(request.id.clone()), Place::Member { group, index })
-    };
-    named.map(place).collect()
-}
-
 impl WaitingLetter {
     fn new(
         settings: &Settings,
@@ -185,19 +133,22 @@ impl WaitingLetter {
         let mut text = match &self.place {
             Place::Single => format!("request {request} of client {client}"),
             Place::Group(size) => {
-                format!("group {request} of client {client}, {size} requests in all,")
+                format!("group {request} of client {client}, {size} requests in all")
             }
             Place::Member { group, index } => {
                 let group = named(group);
-                format!("request {request} of client {client}, in group {group}, request {index},")
+                format!("request {request} of client {client}, in group {group}, request {index}")
             }
         };
-        if let Some(login) = &self.claimed_by {
-            let _ = if self.is_dead || self.is_untrusted {
-                write!(text, ", which only {} claims,", named(login))
-            } else {
-                write!(text, ", put there by {},", named(login))
-            };
+        match (&self.claimed_by, &self.place) {
+            (Some(login), _) if self.is_dead || self.is_untrusted => {
+                let _ = write!(text, ", which only {} claims,", named(login));
+            }
+            (Some(login), _) => {
+                let _ = write!(text, ", put there by {},", named(login));
+            }
+            (None, Place::Single) => {}
+            (None, Place::Group(_) | Place::Member { .. }) => text.push(','),
         }
         text.push_str(" waits");
         let (queue, attempts) = (&self.queue, self.attempts);

@@ -192,7 +192,11 @@ async fn events_of_a_group_are_republished_one_by_one() {
     again.sort();
     originals.sort();
     assert_eq!(again, originals);
-    assert!(originals.iter().any(|event| event.contains("GROUP_REFUSED")));
+    assert!(
+        originals
+            .iter()
+            .any(|event| event.contains("GROUP_REFUSED"))
+    );
     // The id of a group finds the requests whose ids follow from it.
     let told = run(&env, &["status", "--request", "whole"]);
     for line in [
@@ -215,7 +219,10 @@ async fn groups_and_their_requests_are_counted() {
     let customer = env.customer().await;
     let publisher = env.publisher().await;
     let granted = env.customer().await;
-    run(&env, &["grants", "add", &publisher.user, &granted.org.to_string()]);
+    run(
+        &env,
+        &["grants", "add", &publisher.user, &granted.org.to_string()],
+    );
     let usages = [
         env.usage(granted.account, 20).await,
         env.usage(granted.account, 666).await,

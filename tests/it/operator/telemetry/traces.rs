@@ -91,15 +91,15 @@ async fn the_span_of_a_group_has_its_size() {
     let (env, mut worker) = exporting(&collector.endpoint).await;
     let customer = env.customer().await;
     let usage = env.usage(customer.account, 20).await;
-    for (id, amounts, outcome) in [
-        ("same", [21, 22], "rejected"),
-        ("mixed", [23, 20], "mixed"),
-    ] {
+    for (id, amounts, outcome) in [("same", [21, 22], "rejected"), ("mixed", [23, 20], "mixed")] {
         let requests = amounts.map(|amount| json!({"usage_id": usage, "amount": amount}));
         let body = json!({"billing_id": customer.account, "requests": requests});
         let trace = trace_id();
-        env.publish(&traced(Request::json(&body).id(id), &traceparent(&trace, "01")))
-            .await;
+        env.publish(&traced(
+            Request::json(&body).id(id),
+            &traceparent(&trace, "01"),
+        ))
+        .await;
         let of_trace = |span: &Span| hex(&span.trace_id) == trace;
         let span = &collector.wait_for("the group's span", 1, of_trace).await[0];
         let attribute = |key: &str| {
