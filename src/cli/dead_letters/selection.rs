@@ -93,12 +93,10 @@ pub struct Selection {
 
 impl Selection {
     pub fn judge(&self, letter: &QueuedMessage, summary: &BodySummary) -> Judged {
+        let names = |id: &String| filter::names(id, letter, summary);
         let named = match &self.resolved {
             Some(letters) => letters.contains(&letter.id),
-            None => {
-                let names = |id: &String| filter::names(id, letter, summary);
-                self.ids.is_empty() || self.ids.iter().any(names)
-            }
+            None => self.ids.is_empty() || self.ids.iter().any(names),
         };
         if !named || !self.filter.fits(letter, summary, self.now) {
             return Judged::Other;
