@@ -93,12 +93,12 @@ pub struct Selection {
 
 impl Selection {
     pub fn judge(&self, letter: &QueuedMessage, summary: &BodySummary) -> Judged {
-        let names = |id: &String| filter::names(id, letter, summary);
-        let named = match &self.resolved {
+        let identifies = |id: &String| filter::names(id, letter, summary);
+        let is_named = match &self.resolved {
             Some(letters) => letters.contains(&letter.id),
-            None => self.ids.is_empty() || self.ids.iter().any(names),
+            None => self.ids.is_empty() || self.ids.iter().any(identifies),
         };
-        if !named || !self.filter.fits(letter, summary, self.now) {
+        if !is_named || !self.filter.fits(letter, summary, self.now) {
             return Judged::Other;
         }
         match self.obstacle(letter) {
