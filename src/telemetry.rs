@@ -30,7 +30,7 @@ pub use status::{
     Connections, InFlight, Pause, ProcessStatus, PublishRefusal, QueueDepth, QueueKind,
 };
 pub use times::Times;
-pub use traces::{BatchTrace, Traces};
+pub use traces::{BatchTrace, SettledMessage, Traces};
 
 use prometheus_client::metrics::info::Info;
 

@@ -2,6 +2,7 @@
 //!
 //! It reports every source that it cannot read, and continues with the others.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::ledger::admin::control::Control;
 use crate::ledger::admin::history::Subject;
 
 pub mod known;
+mod place;
 mod waiting;
 
 use known::Known;
@@ -35,7 +37,7 @@ pub struct StatusArgs {
         conflicts_with = "request"
     )]
     usage_id: Option<Uuid>,
-    /// Message id of a request, instead of a usage.
+    /// Id of a request or of a group, instead of a usage.
     #[arg(long, value_name = "ID")]
     request: Option<String>,
     /// Only requests of this client; '' for requests without a client.
@@ -54,7 +56,7 @@ pub struct StatusArgs {
 
 pub async fn run(settings: &Settings, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let subject = match (args.usage_id, &args.request) {
-        (Some(usage), _) => Subject::Usage(usage),
+        (Some(usage), _) => Subject::Usages(BTreeSet::from([usage])),
         (None, Some(message_id)) => Subject::Request {
             message_id: message_id.clone(),
             client: args.client.clone(),

@@ -12,6 +12,7 @@ mod group;
 mod group_request;
 mod identity;
 mod json;
+mod summary;
 mod trace;
 
 pub use body::{
@@ -21,22 +22,11 @@ pub use body::{
 pub use envelope::{ClientClaim, Envelope};
 pub use fields::{NotOneText, decode, text_member};
 pub use group::{Body, Group, Replies, RequestLimits, parse};
-pub use group_request::{GroupRequest, REQUEST_ID_MAX_BYTES};
+pub use group_request::{GroupRequest, REQUEST_ID_MAX_BYTES, is_derived};
 pub(crate) use identity::digest;
 pub use identity::{identity, reuse_identity};
+pub use summary::{BodySummary, RequestSummary};
 pub use trace::is_traceparent;
-
-impl Fragments {
-    /// The valid fields of any body.
-    #[must_use]
-    pub fn of(body: &[u8]) -> Self {
-        match decode(body) {
-            Ok(fields) => Self::from(&fields),
-            Err(Undecodable::Invalid { fragments, .. }) => fragments,
-            Err(Undecodable::Malformed(_)) => Self::default(),
-        }
-    }
-}
 
 /// A request that can be decided: its fields and its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,8 @@ pub struct Counters {
     reverted: Counter,
     retries: Vec<Counter>,
     redeliveries: Counter,
+    groups: Counter,
+    group_requests: Counter,
     outcomes_repeated: Counter,
     dead_letters_replayed: Counter,
     copies_failed: Counter,
@@ -70,6 +72,15 @@ impl Counters {
         Self {
             outcomes_repeated,
             dead_letters_replayed,
+            groups: single(
+                "revertd_groups",
+                "Groups that were settled; a repeated group counts each time, one that waits or \
+                is dead-lettered as a whole does not count",
+            ),
+            group_requests: single(
+                "revertd_group_requests",
+                "Requests of the groups that were settled; each counts by its outcome, too",
+            ),
             redeliveries: single(
                 "revertd_redeliveries",
                 "Deliveries with the flag redelivered",
@@ -139,6 +150,12 @@ impl Counters {
     /// Counts `requests` that were answered with outcomes that the ledger already held.
     pub fn repeated(&self, requests: usize) {
         self.outcomes_repeated.inc_by(requests as u64);
+    }
+
+    /// Counts settled groups, and the `requests` of all of them.
+    pub fn groups(&self, groups: usize, requests: usize) {
+        self.groups.inc_by(groups as u64);
+        self.group_requests.inc_by(requests as u64);
     }
 
     /// Counts a message that an operator replayed from the dead-letter queue.

@@ -108,6 +108,17 @@ impl Traces {
     }
 }
 
+/// A message of a batch that is acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct SettledMessage {
+    /// Its outcome; `mixed` for a group whose requests have several.
+    pub outcome: &'static str,
+    /// The reason of the outcome, or the empty string.
+    pub reason: &'static str,
+    /// The number of requests, if it is a group.
+    pub group_size: Option<usize>,
+}
+
 /// The spans of a batch in flight. If it is dropped before `settled`, the spans end as failed.
 pub struct BatchTrace {
     tracer: SdkTracer,
@@ -150,11 +161,19 @@ impl BatchTrace {
         self.step(name, SpanKind::Producer, began, attributes, error);
     }
 
-    /// Ends the spans: the batch is acknowledged. `outcomes` holds the outcome and the reason of
-    /// each message, in the order of the batch.
-    pub fn settled(mut self, outcomes: impl Iterator<Item = (&'static str, &'static str)>) {
-        for (span, (outcome, reason)) in self.messages.iter_mut().zip(outcomes) {
+    /// Ends the spans: the batch is acknowledged. `messages` are in the order of the batch.
+    pub fn settled(mut self, messages: impl Iterator<Item = SettledMessage>) {
+        for (span, message) in self.messages.iter_mut().zip(messages) {
             let Some(span) = span else { continue };
+            let SettledMessage {
+                outcome,
+                reason,
+                group_size,
+            } = message;
+            if let Some(size) = group_size {
+                let size = i64::try_from(size).unwrap_or(i64::MAX);
+                span.set_attribute(KeyValue::new("revertd.group.size", size));
+            }
             span.set_attribute(KeyValue::new("revertd.outcome", outcome));
             if !reason.is_empty() {
                 span.set_attribute(KeyValue::new("revertd.reason", reason));

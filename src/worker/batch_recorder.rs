@@ -5,14 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
-use super::items::Items;
+use super::items::{Items, MessageItems};
 use super::shared::Shared;
 use super::telemetry::WorkerTelemetry;
 use crate::broker::{Delivery, Message, PublishResult};
 use crate::domain::disposition::Disposition;
 use crate::domain::event::EventType;
 use crate::domain::outcome::Decision;
-use crate::telemetry::{BatchTrace, InFlight};
+use crate::telemetry::{BatchTrace, InFlight, SettledMessage};
 
 /// Records one batch. If it is dropped before [`BatchRecorder::settled`], the batch was given up.
 pub struct BatchRecorder {
@@ -146,6 +146,7 @@ impl BatchRecorder {
         } = &self.shared.telemetry;
         let now = Timestamp::now();
         times.processed(self.taken.elapsed(), false);
+        counters.groups(items.groups.len(), items.group_requests);
         for (delivery, disposition) in items.deliveries.iter().zip(&items.dispositions) {
             match disposition {
                 Disposition::Retry { rung } => {
@@ -187,7 +188,7 @@ impl BatchRecorder {
             in_flight.settled();
         }
         if let Some(trace) = self.trace.take() {
-            trace.settled(outcomes(items).into_iter());
+            trace.settled(settled_messages(items).into_iter());
         }
     }
 }
@@ -201,19 +202,24 @@ impl Drop for BatchRecorder {
     }
 }
 
-/// The outcome and the reason of each message. A group with several requests has none of its own.
-fn outcomes(items: &Items) -> Vec<(&'static str, &'static str)> {
+/// Each message for its span. A group has the outcome of its requests, if they have the same one.
+fn settled_messages(items: &Items) -> Vec<SettledMessage> {
     let mut rest = items.dispositions.as_slice();
-    let mut outcomes = Vec::with_capacity(items.of_message.len());
-    for count in &items.of_message {
+    let mut messages = Vec::with_capacity(items.of_message.len());
+    for MessageItems { count, group_size } in &items.of_message {
         let (of_message, after) = rest.split_at(*count);
-        outcomes.push(match of_message {
-            [disposition] => outcome(disposition),
-            _ => ("group", ""),
+        let mut outcomes = of_message.iter().map(outcome);
+        let first = outcomes.next();
+        let same = first.filter(|first| outcomes.all(|other| other == *first));
+        let (outcome, reason) = same.unwrap_or(("mixed", ""));
+        messages.push(SettledMessage {
+            outcome,
+            reason,
+            group_size: *group_size,
         });
         rest = after;
     }
-    outcomes
+    messages
 }
 
 fn outcome(disposition: &Disposition) -> (&'static str, &'static str) {

@@ -20,10 +20,21 @@ pub struct Items {
     pub deliveries: Vec<Delivery>,
     /// What becomes of each.
     pub dispositions: Vec<Disposition>,
-    /// The number of items of each message of the batch.
-    pub of_message: Vec<usize>,
+    /// The items of each message of the batch.
+    pub of_message: Vec<MessageItems>,
     /// The groups whose requests are items. They hold their share of the bytes in flight.
     pub groups: Vec<Delivery>,
+    /// The number of requests of these groups.
+    pub group_requests: usize,
+}
+
+/// The items of a message.
+#[derive(Clone, Copy)]
+pub struct MessageItems {
+    /// The number of items.
+    pub count: usize,
+    /// The number of requests, if the message is a group.
+    pub group_size: Option<usize>,
 }
 
 /// A batch whose bodies are parsed.
@@ -156,6 +167,7 @@ impl ParsedBatch {
         };
         for message in self.messages {
             let before = items.deliveries.len();
+            let group_size = message.group_size();
             match message {
                 Parsed::Done(delivery, disposition) => items.push(delivery, disposition),
                 Parsed::Request(delivery) => items.decide(shared, delivery, &mut decided),
@@ -165,7 +177,8 @@ impl ParsedBatch {
                     requests,
                 } => items.decide_group(shared, group, is_atomic, requests, &mut decided),
             }
-            items.of_message.push(items.deliveries.len() - before);
+            let count = items.deliveries.len() - before;
+            items.of_message.push(MessageItems { count, group_size });
         }
         items
     }
@@ -223,6 +236,7 @@ impl Items {
             self.push(group, disposition);
             return;
         }
+        self.group_requests += requests.len();
         for request in requests {
             match request {
                 ParsedMember::Request(delivery) => self.decide(shared, delivery, decided),
@@ -232,6 +246,15 @@ impl Items {
             }
         }
         self.groups.push(group);
+    }
+}
+
+impl Parsed {
+    fn group_size(&self) -> Option<usize> {
+        match self {
+            Self::Done(..) | Self::Request(_) => None,
+            Self::Group { requests, .. } => Some(requests.len()),
+        }
     }
 }
 

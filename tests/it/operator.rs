@@ -4,6 +4,7 @@ mod commands;
 pub mod dead_letters;
 mod demo;
 pub mod doctor;
+mod groups;
 mod pause;
 pub mod permissions;
 mod printable;

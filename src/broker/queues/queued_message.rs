@@ -14,7 +14,7 @@ use crate::broker::consume::envelope::envelope;
 use crate::broker::consume::trust::Trust;
 use crate::broker::properties;
 use crate::broker::raw::wire::frame::Frame;
-use crate::domain::request::{Fragments, digest};
+use crate::domain::request::{BodySummary, digest};
 
 mod unreadable;
 
@@ -141,10 +141,11 @@ impl QueuedMessage {
         self.reason == UNKNOWN
     }
 
-    /// The fields of the request that the kept body shows.
+    /// The requests that the first [`ID_BYTES`] of the body show.
     #[must_use]
-    pub fn told(&self) -> Fragments {
-        Fragments::of(&self.body[..self.body.len().min(KEPT)])
+    pub fn summary(&self) -> BodySummary {
+        let body = &self.body[..self.body.len().min(KEPT)];
+        BodySummary::of(body, self.message_id.as_deref())
     }
 
     /// The facts in the properties, without body and tag.

@@ -14,8 +14,8 @@ pub const WRONG_USAGE: u8 = 2;
 /// Which letters, and who is to answer for it.
 #[derive(Debug, Args)]
 pub struct Chosen {
-    /// Letters by their id: the request's message id, or at least 6 digits of the id that `list`
-    /// prints.
+    /// Letters by their id: the message id, the id of a request of a group, or at least 6 digits of
+    /// the id that `list` prints.
     #[arg(value_name = "ID", value_parser = filter::id)]
     pub ids: Vec<String>,
     /// Every letter.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::broker::QueuedMessage;
 use crate::cli::time_span::time_span;
 use crate::domain::refusal::FailureReason;
-use crate::domain::request::Fragments;
+use crate::domain::request::{BodySummary, Fragments};
 
 /// Fewest leading digits that identify a dead letter by its id.
 const ID_MIN_DIGITS: usize = 6;
@@ -38,10 +38,10 @@ pub struct LetterFilter {
     /// Client of the request; '' for requests without a client.
     #[arg(long)]
     client: Vec<String>,
-    /// Org that the body names by its id.
+    /// Org that the body, or a request of the group, names by its id.
     #[arg(long, value_name = "UUID")]
     org: Option<Uuid>,
-    /// Usage that the body names.
+    /// Usage that the body, or a request of the group, names.
     #[arg(long, value_name = "UUID")]
     usage: Option<Uuid>,
     /// First attempted (or dead-lettered by the broker) longer ago than this: 90s, 15m, 2h, 7d.
@@ -68,14 +68,20 @@ impl LetterFilter {
     }
 
     /// Whether a dead letter matches. One without a time matches no age filter.
-    pub fn fits(&self, letter: &QueuedMessage, told: &Fragments, now: Timestamp) -> bool {
+    /// A group matches if one of its requests has both the org and the usage.
+    pub fn fits(&self, letter: &QueuedMessage, summary: &BodySummary, now: Timestamp) -> bool {
         let age = letter.since.map(|since| now.duration_since(since));
         let age = age.map(|age| Duration::try_from(age).unwrap_or_default());
         let same = |reason: &String| reason.eq_ignore_ascii_case(&letter.reason);
+        let named = |request: &Fragments| {
+            self.org.is_none_or(|org| request.org_id == Some(org))
+                && self
+                    .usage
+                    .is_none_or(|usage| request.usage_id == Some(usage))
+        };
         (self.reason.is_empty() || self.reason.iter().any(same))
             && (self.client.is_empty() || self.client.contains(&letter.client))
-            && self.org.is_none_or(|org| told.org_id == Some(org))
-            && self.usage.is_none_or(|usage| told.usage_id == Some(usage))
+            && summary.fragments().any(named)
             && self
                 .older_than
                 .is_none_or(|limit| age.is_some_and(|age| age > limit))
@@ -108,9 +114,11 @@ impl LetterFilter {
     }
 }
 
-/// Whether `id` identifies the dead letter: its message id, or the first digits of its own id.
-pub fn names(id: &str, letter: &QueuedMessage) -> bool {
-    if letter.message_id.as_deref() == Some(id) {
+/// Whether `id` identifies the dead letter: its message id, the id of a request of its group, or
+/// the first digits of its own id.
+pub fn names(id: &str, letter: &QueuedMessage, summary: &BodySummary) -> bool {
+    let is_member = summary.members().iter().any(|request| request.id == id);
+    if is_member || letter.message_id.as_deref() == Some(id) {
         return true;
     }
     let digits = id.replace('-', "").to_ascii_lowercase();

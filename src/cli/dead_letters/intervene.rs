@@ -163,12 +163,13 @@ impl Run<'_> {
             .map(|_| Candidates::default())
             .collect();
         while let Some(letter) = browse.next().await? {
+            let summary = letter.summary();
             for (id, candidates) in self.choice.ids.iter().zip(&mut candidates) {
-                if super::filter::names(id, &letter) {
+                if super::filter::names(id, &letter, &summary) {
                     candidates.add(&letter);
                 }
             }
-            match self.choice.judge(&letter, &letter.told()) {
+            match self.choice.judge(&letter, &summary) {
                 Judged::Other => {}
                 Judged::Left(obstacle) => self.sum.leave(obstacle),
                 Judged::Taken => counts.add(&letter.reason, &letter.client),

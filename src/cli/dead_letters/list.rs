@@ -15,7 +15,7 @@ use crate::broker::QueuedMessage;
 use crate::cli::output::{Output, print, print_json, printed, printed_json};
 use crate::cli::terminal::{folded, width};
 use crate::config::Settings;
-use crate::domain::request::Fragments;
+use crate::domain::request::BodySummary;
 
 /// Dead letters that are listed by default. This many are kept in memory.
 const USUAL: u64 = 100;
@@ -24,7 +24,8 @@ const USUAL: u64 = 100;
 pub struct ListLettersArgs {
     #[command(flatten)]
     filter: LetterFilter,
-    /// Dead letters by id: the request's message id, or at least 6 digits of the id that is listed.
+    /// Dead letters by id: the message id, the id of a request of a group, or at least 6 digits of
+    /// the id that is listed.
     #[arg(long = "id", value_name = "ID", value_parser = filter::id)]
     ids: Vec<String>,
     /// List at most this many. Default: 100, or all with `--output json`.
@@ -43,9 +44,10 @@ pub struct ListLettersArgs {
 }
 
 impl ListLettersArgs {
-    fn fits(&self, letter: &QueuedMessage, told: &Fragments, now: Timestamp) -> bool {
-        let named = |id: &String| filter::names(id, letter);
-        (self.ids.is_empty() || self.ids.iter().any(named)) && self.filter.fits(letter, told, now)
+    fn fits(&self, letter: &QueuedMessage, summary: &BodySummary, now: Timestamp) -> bool {
+        let named = |id: &String| filter::names(id, letter, summary);
+        let is_named = self.ids.is_empty() || self.ids.iter().any(named);
+        is_named && self.filter.fits(letter, summary, now)
     }
 
     /// How many dead letters are listed at most.
@@ -73,13 +75,13 @@ async fn json(settings: &Settings, args: &ListLettersArgs) -> anyhow::Result<boo
     let (mut counts, mut listed) = (LetterCounts::default(), 0);
     let mut browse = open(settings, 0).await?;
     while let Some(letter) = browse.next().await? {
-        let told = letter.told();
-        if !args.fits(&letter, &told, now) {
+        let summary = letter.summary();
+        if !args.fits(&letter, &summary, now) {
             continue;
         }
         if args.counts {
             counts.add(&letter.reason, &letter.client);
-        } else if listed >= most || !printed_json(&object(&letter, &told))? {
+        } else if listed >= most || !printed_json(&object(&letter, &summary))? {
             break;
         }
         listed += 1;
@@ -99,13 +101,13 @@ async fn text(settings: &Settings, args: &ListLettersArgs) -> anyhow::Result<boo
     let mut browse = open(settings, 0).await?;
     let waiting = browse.waiting();
     while let Some(letter) = browse.next().await? {
-        let told = letter.told();
-        if !args.fits(&letter, &told, now) {
+        let summary = letter.summary();
+        if !args.fits(&letter, &summary, now) {
             continue;
         }
         counts.add(&letter.reason, &letter.client);
         if (kept.len() as u64) < most.min(USUAL) {
-            kept.push(Listed::new(&letter, &told));
+            kept.push(Listed::new(&letter, &summary));
         }
     }
     let is_all = all_read(&browse);
@@ -132,15 +134,15 @@ async fn text(settings: &Settings, args: &ListLettersArgs) -> anyhow::Result<boo
         let (mut browse, mut fitting) = (open(settings, 0).await?, 0);
         browse.limit(waiting);
         while let Some(letter) = browse.next().await? {
-            let told = letter.told();
-            if !args.fits(&letter, &told, now) {
+            let summary = letter.summary();
+            if !args.fits(&letter, &summary, now) {
                 continue;
             }
             fitting += 1;
             if fitting <= listed {
                 continue;
             }
-            let text = Listed::new(&letter, &told).text(columns, width, now);
+            let text = Listed::new(&letter, &summary).text(columns, width, now);
             if listed >= most || !printed(&folded(&text, width))? {
                 break;
             }

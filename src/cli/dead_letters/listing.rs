@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::broker::{Origin, QueuedMessage};
 use crate::cli::terminal::{ago, named, padded};
-use crate::domain::request::Fragments;
+use crate::domain::request::BodySummary;
 
 /// Digits of an id that are printed. They distinguish a million dead letters.
 const ID_DIGITS: usize = 12;
@@ -19,18 +19,18 @@ pub struct Listed {
     pub reason: String,
     pub client: String,
     pub message_id: Option<String>,
-    pub usage_id: Option<Uuid>,
+    pub usage: String,
     pub since: Option<Timestamp>,
 }
 
 impl Listed {
-    pub fn new(letter: &QueuedMessage, told: &Fragments) -> Self {
+    pub fn new(letter: &QueuedMessage, summary: &BodySummary) -> Self {
         Self {
             id: letter.id,
             reason: letter.reason.clone(),
             client: letter.client.clone(),
             message_id: letter.message_id.clone(),
-            usage_id: told.usage_id,
+            usage: usage(summary),
             since: letter.since,
         }
     }
@@ -39,9 +39,8 @@ impl Listed {
     pub fn text(&self, columns: Columns, width: Option<usize>, now: Timestamp) -> String {
         let id = short(self.id);
         let (reason, client) = (named(&self.reason), named(&self.client));
-        let usage = self.usage_id.map_or("-".into(), |usage| usage.to_string());
         let request = named(self.message_id.as_deref().unwrap_or_default());
-        let ago = ago(self.since, now);
+        let (ago, usage) = (ago(self.since, now), &self.usage);
         if width.is_none_or(|width| columns.total() <= width) {
             let (reason, client) = (
                 padded(&reason, columns.reason),
@@ -99,8 +98,27 @@ pub fn short(id: Uuid) -> String {
     digits
 }
 
+/// The usage of a request, or the size of a group.
+fn usage(summary: &BodySummary) -> String {
+    match (summary.group_size(), summary.usage_id()) {
+        (Some(size), _) => group_of(size),
+        (None, Some(usage)) => usage.to_string(),
+        (None, None) => "-".into(),
+    }
+}
+
+/// A group by its size, in words.
+pub fn group_of(size: usize) -> String {
+    let plural = if size == 1 { "" } else { "s" };
+    format!("group of {size} request{plural}")
+}
+
 /// A dead letter as a JSON object.
-pub fn object(letter: &QueuedMessage, told: &Fragments) -> Value {
+pub fn object(letter: &QueuedMessage, summary: &BodySummary) -> Value {
+    let amount = match summary {
+        BodySummary::Request(request) => request.amount,
+        BodySummary::Group(_) => None,
+    };
     json!({
         "id": letter.id.simple().to_string(),
         "reason": letter.reason,
@@ -115,9 +133,10 @@ pub fn object(letter: &QueuedMessage, told: &Fragments) -> Value {
         "client_claimed_by": letter.claimed_by,
         "login": letter.login,
         "message_id": letter.message_id,
-        "usage_id": told.usage_id,
-        "org_id": told.org_id,
-        "amount": told.amount.map(|amount| amount.get().to_string()),
+        "group_size": summary.group_size(),
+        "usage_id": summary.usage_id(),
+        "org_id": summary.org_id(),
+        "amount": amount.map(|amount| amount.get().to_string()),
         "attempts": letter.attempts,
         "code": letter.noted.as_ref().and_then(|noted| noted.code),
         "message": letter.noted.as_ref().map(|noted| &noted.message),

@@ -44,7 +44,7 @@ impl Save {
             none => none.insert(BufWriter::new(create(&self.path)?)),
         };
         let written = letters.iter().try_for_each(|letter| {
-            let mut line = object(letter, &letter.told());
+            let mut line = object(letter, &letter.summary());
             line["properties"] = letter.shown_properties().into();
             line["header_base64"] = STANDARD.encode(&letter.header).into();
             line["body_base64"] = STANDARD.encode(&letter.body).into();

@@ -14,7 +14,7 @@ use super::listing::short;
 use crate::broker::{Origin, QueuedMessage};
 use crate::cli::terminal::named;
 use crate::domain::refusal::FailureReason;
-use crate::domain::request::Fragments;
+use crate::domain::request::BodySummary;
 use crate::ledger::admin::interventions::InterventionKind;
 
 /// Most candidates that are kept for an id; two already make the id ambiguous.
@@ -93,12 +93,13 @@ pub struct Selection {
 }
 
 impl Selection {
-    pub fn judge(&self, letter: &QueuedMessage, told: &Fragments) -> Judged {
-        let named = match &self.resolved {
+    pub fn judge(&self, letter: &QueuedMessage, summary: &BodySummary) -> Judged {
+        let identifies = |id: &String| filter::names(id, letter, summary);
+        let is_named = match &self.resolved {
             Some(letters) => letters.contains(&letter.id),
-            None => self.ids.is_empty() || self.ids.iter().any(|id| filter::names(id, letter)),
+            None => self.ids.is_empty() || self.ids.iter().any(identifies),
         };
-        if !named || !self.filter.fits(letter, told, self.now) {
+        if !is_named || !self.filter.fits(letter, summary, self.now) {
             return Judged::Other;
         }
         match self.obstacle(letter) {

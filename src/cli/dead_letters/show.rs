@@ -1,5 +1,6 @@
 //! `revertd dead-letters show`
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -18,11 +19,13 @@ use crate::cli::output::{Output, print, print_pretty};
 use crate::cli::status::known::Known;
 use crate::cli::terminal::{ago, folded, named, time, visible, width};
 use crate::config::Settings;
+use crate::domain::request::BodySummary;
 use crate::ledger::admin::history::Subject;
 
 #[derive(Debug, Args)]
 pub struct ShowLetterArgs {
-    /// The request's message id, or at least 6 digits of the id that `list` prints.
+    /// The message id, the id of a request of a group, or at least 6 digits of the id that `list`
+    /// prints.
     #[arg(value_name = "ID", value_parser = filter::id)]
     id: String,
     /// Format of the result.
@@ -34,7 +37,7 @@ pub async fn run(settings: &Settings, args: &ShowLetterArgs) -> anyhow::Result<E
     let (mut first, mut copies, mut candidates) = (None, 0, Candidates::default());
     let mut browse = open(settings, u64::MAX).await?;
     while let Some(letter) = browse.next().await? {
-        if filter::names(&args.id, &letter) {
+        if filter::names(&args.id, &letter, &letter.summary()) {
             candidates.add(&letter);
             copies += 1;
             first.get_or_insert(letter);
@@ -44,22 +47,15 @@ pub async fn run(settings: &Settings, args: &ShowLetterArgs) -> anyhow::Result<E
     browse.close().await?;
     candidates.only(&args.id)?;
     let letter: QueuedMessage = first.expect("the only candidate was kept");
-    let told = letter.told();
-    let subject = match (told.usage_id, &letter.message_id) {
-        (Some(usage), _) => Some(Subject::Usage(usage)),
-        (None, Some(message_id)) => Some(Subject::Request {
-            message_id: message_id.clone(),
-            client: Some(letter.client.clone()),
-        }),
-        (None, None) => None,
-    };
+    let summary = letter.summary();
+    let subject = subject(&letter, &summary);
     let known = match &subject {
         Some(subject) => Some(Known::ask(settings, subject).await),
         None => None,
     };
     match args.output {
         Output::Json => {
-            let mut shown = object(&letter, &told);
+            let mut shown = object(&letter, &summary);
             shown["copies"] = copies.into();
             shown["properties"] = letter.shown_properties().into();
             match std::str::from_utf8(&letter.body) {
@@ -74,7 +70,7 @@ pub async fn run(settings: &Settings, args: &ShowLetterArgs) -> anyhow::Result<E
             print_pretty(&shown)?;
         }
         Output::Text => {
-            let mut shown = text(&letter, copies);
+            let mut shown = text(&letter, &summary, copies);
             match &known {
                 Some(Ok(known)) => {
                     let _ = write!(shown, "\nin the database now:\n{}", known.text());
@@ -91,7 +87,21 @@ pub async fn run(settings: &Settings, args: &ShowLetterArgs) -> anyhow::Result<E
     Ok(exit_code(is_all))
 }
 
-fn text(letter: &QueuedMessage, copies: u32) -> String {
+/// The usages of the letter, or its message id if it names none.
+fn subject(letter: &QueuedMessage, summary: &BodySummary) -> Option<Subject> {
+    let usages: BTreeSet<_> = summary
+        .fragments()
+        .filter_map(|request| request.usage_id)
+        .collect();
+    if !usages.is_empty() {
+        return Some(Subject::Usages(usages));
+    }
+    let message_id = letter.message_id.clone()?;
+    let client = Some(letter.client.clone());
+    Some(Subject::Request { message_id, client })
+}
+
+fn text(letter: &QueuedMessage, summary: &BodySummary, copies: u32) -> String {
     let mut text = format!("letter   {}\n", letter.id.simple());
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:<8} {value}");
@@ -117,6 +127,9 @@ fn text(letter: &QueuedMessage, copies: u32) -> String {
         "request",
         &named(letter.message_id.as_deref().unwrap_or_default()),
     );
+    if let Some(size) = summary.group_size() {
+        line("requests", &format!("{size}, a group"));
+    }
     line("attempts", &letter.attempts.to_string());
     if let Some(since) = letter.since {
         let ago = ago(Some(since), Timestamp::now());

@@ -14,7 +14,8 @@ use crate::ledger::admin::history::{
     DecidedRequest, History, LedgerEntry, OUTCOMES_MAX, PastIntervention, Subject,
 };
 
-/// Most usages whose entries are read, if several clients' requests have the same message id.
+/// Most usages that are looked up: those of a group, or of several clients' requests with the
+/// same message id.
 const USAGES_MAX: usize = 10;
 
 /// The records that were found.
@@ -23,6 +24,8 @@ pub struct Known {
     outcomes: Vec<DecidedRequest>,
     entries: Vec<LedgerEntry>,
     interventions: Vec<PastIntervention>,
+    /// The number of usages. At most [`USAGES_MAX`] of them were looked up.
+    usages: usize,
 }
 
 impl Known {
@@ -33,19 +36,27 @@ impl Known {
     /// If the database cannot be reached or a statement fails.
     pub async fn ask(settings: &Settings, subject: &Subject) -> Result<Self, LedgerError> {
         let history = History::open(settings).await?;
-        let outcomes = history.outcomes(subject).await?;
+        let bounded = match subject {
+            Subject::Usages(usages) => {
+                Subject::Usages(usages.iter().take(USAGES_MAX).copied().collect())
+            }
+            Subject::Request { .. } => subject.clone(),
+        };
+        let outcomes = history.outcomes(&bounded).await?;
         let usages: BTreeSet<_> = match subject {
-            Subject::Usage(usage) => BTreeSet::from([*usage]),
+            Subject::Usages(usages) => usages.clone(),
             Subject::Request { .. } => outcomes.iter().map(|decided| decided.usage_id).collect(),
         };
         let mut entries = Vec::new();
+        let count = usages.len();
         for usage in usages.into_iter().take(USAGES_MAX) {
             entries.extend(history.entries(usage).await?);
         }
         Ok(Self {
-            interventions: history.interventions(subject).await?,
+            interventions: history.interventions(&bounded).await?,
             outcomes,
             entries,
+            usages: count,
         })
     }
 
@@ -67,6 +78,13 @@ impl Known {
         }
         for entry in &self.entries {
             entry_text(&mut text, entry);
+        }
+        if self.usages > USAGES_MAX {
+            let _ = writeln!(
+                text,
+                "only {USAGES_MAX} of {} usages were looked up",
+                self.usages
+            );
         }
         if self.outcomes.is_empty() && self.entries.iter().any(|entry| entry.is_usage) {
             text.push_str("no request for it has an outcome\n");
@@ -97,6 +115,7 @@ impl Known {
     pub fn json(&self) -> Value {
         json!({
             "outcomes": self.outcomes.iter().map(outcome_json).collect::<Vec<_>>(),
+            "usages": self.usages,
             "entries": self.entries.iter().map(entry_json).collect::<Vec<_>>(),
             "interventions": self.interventions.iter().map(|done| json!({
                 "id": done.id,

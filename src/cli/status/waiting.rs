@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::broker::{self, BrokerError, Noted, QueueReader};
+use super::place::{Place, places};
+use crate::broker::{self, BrokerError, Noted, QueueReader, QueuedMessage};
 use crate::cli::terminal::{ago, named, visible};
 use crate::config::Settings;
 use crate::ledger::admin::history::Subject;
@@ -31,6 +32,7 @@ pub struct WaitingLetter {
     client: String,
     claimed_by: Option<String>,
     message_id: Option<String>,
+    place: Place,
     reason: String,
     noted: Option<Noted>,
     attempts: u32,
@@ -63,9 +65,6 @@ pub async fn look(settings: &Settings, subject: &Subject, limit: Duration) -> Wa
             )),
         }
     }
-    for letter in &mut waiting.letters {
-        letter.is_dead = letter.queue == dead;
-    }
     waiting
 }
 
@@ -82,32 +81,16 @@ async fn look_into(
             "messages that {others} other reader(s) of {queue} hold at this moment"
         ));
     }
-    while let Some(letter) = browse.next().await? {
-        if !is_of(subject, &letter) {
-            continue;
+    'letters: while let Some(letter) = browse.next().await? {
+        for (message_id, place) in places(subject, &letter) {
+            if waiting.letters.len() == LETTERS_MAX {
+                let unseen = format!("more than {LETTERS_MAX} requests that wait");
+                waiting.unseen.push(unseen);
+                break 'letters;
+            }
+            let found = WaitingLetter::new(settings, queue, &letter, message_id, place);
+            waiting.letters.push(found);
         }
-        if waiting.letters.len() == LETTERS_MAX {
-            waiting
-                .unseen
-                .push(format!("more than {LETTERS_MAX} messages that wait"));
-            break;
-        }
-        waiting.letters.push(WaitingLetter {
-            queue: queue.into(),
-            is_dead: false,
-            id: letter.id.simple().to_string(),
-            client: letter.client,
-            claimed_by: letter.claimed_by,
-            message_id: letter.message_id,
-            reason: letter.reason,
-            noted: letter.noted,
-            attempts: letter.attempts,
-            since: letter.since,
-            is_untrusted: letter.is_untrusted,
-            reply_to_refused: letter
-                .reply_to
-                .filter(|queue| !settings.may_reply_to(queue)),
-        });
     }
     let (missing, counted) = (browse.missing(), browse.waiting());
     if missing > 0 {
@@ -118,28 +101,54 @@ async fn look_into(
     browse.close().await
 }
 
-fn is_of(subject: &Subject, letter: &broker::QueuedMessage) -> bool {
-    match subject {
-        Subject::Usage(usage) => letter.told().usage_id == Some(*usage),
-        Subject::Request { message_id, client } => {
-            letter.message_id.as_ref() == Some(message_id)
-                && client
-                    .as_ref()
-                    .is_none_or(|client| *client == letter.client)
+impl WaitingLetter {
+    fn new(
+        settings: &Settings,
+        queue: &str,
+        letter: &QueuedMessage,
+        message_id: Option<String>,
+        place: Place,
+    ) -> Self {
+        let reply_to = letter.reply_to.clone();
+        Self {
+            queue: queue.into(),
+            is_dead: queue == settings.topology.dead_letter_queue.as_str(),
+            id: letter.id.simple().to_string(),
+            client: letter.client.clone(),
+            claimed_by: letter.claimed_by.clone(),
+            message_id,
+            place,
+            reason: letter.reason.clone(),
+            noted: letter.noted.clone(),
+            attempts: letter.attempts,
+            since: letter.since,
+            is_untrusted: letter.is_untrusted,
+            reply_to_refused: reply_to.filter(|queue| !settings.may_reply_to(queue)),
         }
     }
-}
 
-impl WaitingLetter {
     pub fn text(&self) -> String {
         let request = named(self.message_id.as_deref().unwrap_or_default());
-        let mut text = format!("request {request} of client {}", named(&self.client));
-        if let Some(login) = &self.claimed_by {
-            let _ = if self.is_dead || self.is_untrusted {
-                write!(text, ", which only {} claims,", named(login))
-            } else {
-                write!(text, ", put there by {},", named(login))
-            };
+        let client = named(&self.client);
+        let mut text = match &self.place {
+            Place::Single => format!("request {request} of client {client}"),
+            Place::Group(size) => {
+                format!("group {request} of client {client}, {size} requests in all")
+            }
+            Place::Member { group, index } => {
+                let group = named(group);
+                format!("request {request} of client {client}, in group {group}, request {index}")
+            }
+        };
+        match (&self.claimed_by, &self.place) {
+            (Some(login), _) if self.is_dead || self.is_untrusted => {
+                let _ = write!(text, ", which only {} claims,", named(login));
+            }
+            (Some(login), _) => {
+                let _ = write!(text, ", put there by {},", named(login));
+            }
+            (None, Place::Single) => {}
+            (None, Place::Group(_) | Place::Member { .. }) => text.push(','),
         }
         text.push_str(" waits");
         let (queue, attempts) = (&self.queue, self.attempts);
@@ -177,6 +186,11 @@ impl WaitingLetter {
     }
 
     pub fn json(&self) -> Value {
+        let group = match &self.place {
+            Place::Single => Value::Null,
+            Place::Group(size) => json!({"id": self.message_id, "size": size}),
+            Place::Member { group, index } => json!({"id": group, "index": index}),
+        };
         json!({
             "queue": self.queue,
             "dead": self.is_dead,
@@ -184,6 +198,7 @@ impl WaitingLetter {
             "client": self.client,
             "client_claimed_by": self.claimed_by,
             "request_id": self.message_id,
+            "group": group,
             "reason": if self.is_dead { Some(&self.reason) } else { None },
             "message": self.noted.as_ref().map(|noted| &noted.message),
             "attempts": self.attempts,

@@ -105,6 +105,17 @@ fn request_id(member: Member<'_>) -> Result<Option<Cow<'_, str>>, Violation> {
     })
 }
 
+/// Whether a request has the id that follows from a group's message id.
+#[must_use]
+pub fn is_derived(id: &str, message_id: &str) -> bool {
+    let index = id
+        .strip_prefix(message_id)
+        .and_then(|rest| rest.strip_prefix('/'));
+    index.is_some_and(|index| {
+        (1..=5).contains(&index.len()) && index.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
 fn derived_id(message_id: &str, index: usize) -> Result<String, String> {
     let id = format!("{message_id}/{index}");
     if id.len() > REQUEST_ID_MAX_BYTES {

@@ -1,5 +1,7 @@
 //! The history of a request or a usage: outcomes, entries and interventions. It only reads.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -78,9 +80,10 @@ pub struct PastIntervention {
 /// The subject of a query.
 #[derive(Clone, Debug)]
 pub enum Subject {
-    /// All requests on a usage.
-    Usage(Uuid),
-    /// A request by its message id, of one client or of any client.
+    /// All requests on the usages.
+    Usages(BTreeSet<Uuid>),
+    /// A request by its message id, or the requests of a group whose ids follow from it
+    /// (`<message_id>/<index>`); of one client or of any client.
     Request {
         /// The `message_id`.
         message_id: String,
@@ -98,7 +101,9 @@ const OUTCOMES: &str =
         transaction_id,
         platform_transaction_id, archived, refusal_code, refusal_message
     FROM {outcomes} o
-    WHERE usage_id = $1 OR (message_id = $2 AND ($3::text IS NULL OR client = $3))
+    WHERE usage_id = ANY($1::uuid[]) OR ((message_id = $2 OR starts_with(message_id, $2 || '/')
+            AND substr(message_id, length($2) + 2) ~ '^[0-9]{1,5}$')
+        AND ($3::text IS NULL OR client = $3))
     ORDER BY decided_at DESC, id LIMIT 1000";
 
 const INTERVENTIONS: &str =
@@ -106,7 +111,7 @@ const INTERVENTIONS: &str =
     FROM revertd.intervention_letters l
     JOIN revertd.interventions i ON i.id = l.intervention
     LEFT JOIN revertd.intervention_parts p ON p.intervention = l.intervention AND p.part = l.part
-    WHERE l.usage_id = $1 OR (l.message_id = $2 AND ($3::text IS NULL OR l.client = $3))
+    WHERE l.usage_id = ANY($1::uuid[]) OR (l.message_id = $2 AND ($3::text IS NULL OR l.client = $3))
     ORDER BY 1 DESC LIMIT 1000";
 
 /// A session that reads the history.
@@ -184,12 +189,14 @@ impl History {
     }
 
     async fn asked(&self, statement: &str, of: &Subject) -> Result<Vec<Row>, LedgerError> {
-        let (usage, message, client) = match of {
-            Subject::Usage(usage) => (Some(usage), None, None),
-            Subject::Request { message_id, client } => (None, Some(message_id), client.as_ref()),
+        let (usages, message, client) = match of {
+            Subject::Usages(usages) => (usages.iter().collect(), None, None),
+            Subject::Request { message_id, client } => {
+                (Vec::new(), Some(message_id), client.as_ref())
+            }
         };
         let db = &self.session.client;
-        let asking = async { db.query(statement, &[&usage, &message, &client]).await };
+        let asking = async { db.query(statement, &[&usages, &message, &client]).await };
         self.session.answered(asking).await
     }
 }

@@ -121,7 +121,7 @@ impl Run<'_> {
             let Some(letter) = browse.next().await? else {
                 return Ok((window, true));
             };
-            match self.choice.judge(&letter, &letter.told()) {
+            match self.choice.judge(&letter, &letter.summary()) {
                 Judged::Other => self.pass(1),
                 Judged::Left(obstacle) => {
                     self.sum.leave(obstacle);
@@ -182,7 +182,7 @@ fn note(letter: &QueuedMessage) -> Note {
         letter: letter.id,
         client: letter.client.clone(),
         message_id: letter.message_id.clone(),
-        usage_id: letter.told().usage_id,
+        usage_id: letter.summary().usage_id(),
         reason: letter.reason.clone(),
     }
 }

@@ -3,7 +3,7 @@
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{trace_id, traced, traceparent};
@@ -80,6 +80,34 @@ async fn a_sampled_request_has_a_span_linked_to_its_batch() {
         assert!(step.start_time_unix_nano >= batch.start_time_unix_nano);
         assert!(step.end_time_unix_nano <= batch.end_time_unix_nano);
         assert!(step.end_time_unix_nano > step.start_time_unix_nano);
+    }
+    assert!(worker.stop().await.success());
+    env.teardown().await;
+}
+
+#[tokio::test]
+async fn the_span_of_a_group_has_its_size() {
+    let collector = Collector::start().await;
+    let (env, mut worker) = exporting(&collector.endpoint).await;
+    let customer = env.customer().await;
+    let usage = env.usage(customer.account, 20).await;
+    for (id, amounts, outcome) in [("same", [21, 22], "rejected"), ("mixed", [23, 20], "mixed")] {
+        let requests = amounts.map(|amount| json!({"usage_id": usage, "amount": amount}));
+        let body = json!({"billing_id": customer.account, "requests": requests});
+        let trace = trace_id();
+        env.publish(&traced(
+            Request::json(&body).id(id),
+            &traceparent(&trace, "01"),
+        ))
+        .await;
+        let of_trace = |span: &Span| hex(&span.trace_id) == trace;
+        let span = &collector.wait_for("the group's span", 1, of_trace).await[0];
+        let attribute = |key: &str| {
+            let found = span.attributes.iter().find(|pair| pair.key == key);
+            format!("{:?}", found.and_then(|pair| pair.value.clone()))
+        };
+        assert!(attribute("revertd.group.size").contains("IntValue(2)"));
+        assert!(attribute("revertd.outcome").contains(outcome), "{id}");
     }
     assert!(worker.stop().await.success());
     env.teardown().await;
