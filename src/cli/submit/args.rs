@@ -81,8 +81,8 @@ pub struct FileArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Maximum number of requests in a message; 1 sends each by itself. A group has at most
-    /// amqp.max_group requests and amqp.max_group_bytes. Default: 100, but not more than --window
-    /// and a tenth of --rate.
+    /// `amqp.max_group` requests and `amqp.max_group_bytes`. Default: 100, but not more than
+    /// `--window` and a tenth of `--rate`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_535))]
     pub group_size: Option<u32>,
     /// Revert each group as a whole or not at all: one refused request refuses the others of its
