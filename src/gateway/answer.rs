@@ -100,7 +100,8 @@ mod tests {
             (99, 500),
         ] {
             let event = format!(
-                r#"{{"type":"usage.revert.rejected","data":{{"error":{{"code":{code},"message":"m"}}}}}}"#
+                r#"{{"type":"usage.revert.rejected",
+                    "data":{{"error":{{"code":{code},"message":"m"}}}}}}"#
             );
             let answer = of_event(event.as_bytes()).expect("readable");
             assert_eq!(answer.status(), status, "{code}");

@@ -81,8 +81,8 @@ impl LedgerError {
 pub enum StatementError {
     /// There is no connection, or it ended: everything waits.
     Unavailable(LedgerError),
-    /// An outcome or an entry of another writer has the same id, or the transaction met another one:
-    /// the same again. The outcome may have been stored long ago, if it was not looked up.
+    /// An outcome or an entry has the same id, or another transaction was in the way: the same
+    /// again. The outcome may have been stored long ago, if it was not looked up.
     Contended(String),
     /// The server refused the statement. A probe tells whether that is its own fault or a
     /// request's.

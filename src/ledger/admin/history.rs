@@ -111,7 +111,8 @@ const INTERVENTIONS: &str =
     FROM revertd.intervention_letters l
     JOIN revertd.interventions i ON i.id = l.intervention
     LEFT JOIN revertd.intervention_parts p ON p.intervention = l.intervention AND p.part = l.part
-    WHERE l.usage_id = ANY($1::uuid[]) OR (l.message_id = $2 AND ($3::text IS NULL OR l.client = $3))
+    WHERE l.usage_id = ANY($1::uuid[])
+        OR (l.message_id = $2 AND ($3::text IS NULL OR l.client = $3))
     ORDER BY 1 DESC LIMIT 1000";
 
 /// A session that reads the history.
