@@ -66,6 +66,32 @@ pub fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQ
     properties.headers().as_ref()?.inner().get(name)
 }
 
+/// The properties of a request of a group, from those of the group.
+pub fn of_member(group: &BasicProperties, message_id: &str) -> BasicProperties {
+    let read = [TRACEPARENT, MAX_ATTEMPTS];
+    let headers = read.map(|name| Some((name.into(), header(group, name)?.clone())));
+    let headers: BTreeMap<ShortString, AMQPValue> = headers.into_iter().flatten().collect();
+    let mut properties = BasicProperties::default()
+        .with_message_id(message_id.into())
+        .with_headers(FieldTable::from(headers));
+    if let Some(value) = group.content_type() {
+        properties = properties.with_content_type(value.clone());
+    }
+    if let Some(value) = group.correlation_id() {
+        properties = properties.with_correlation_id(value.clone());
+    }
+    if let Some(value) = group.reply_to() {
+        properties = properties.with_reply_to(value.clone());
+    }
+    if let Some(value) = group.timestamp() {
+        properties = properties.with_timestamp(*value);
+    }
+    if let Some(value) = group.priority() {
+        properties = properties.with_priority(*value);
+    }
+    properties
+}
+
 /// The properties of a delivery that `user` publishes again, with `added` headers: as a request of
 /// `client`, or of the client that it claims. If they exceed `max_bytes` (a frame), the publisher's
 /// headers are left out.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::domain::outcome::{Failure, Metadata, Outcome, Refusal, Verdict};
-use crate::domain::refusal::reason_label;
+use crate::domain::refusal::{RefusalReason, reason_label};
 use crate::domain::request::{Fragments, Reference, RevertRequest, digest};
 
 mod status;
@@ -235,6 +235,20 @@ impl Event {
             now,
             data,
         )
+    }
+
+    /// Whether the database stores the outcome that the event tells, if its request has a message
+    /// id.
+    #[must_use]
+    pub fn is_of_stored_outcome(&self) -> bool {
+        match self.kind {
+            EventType::Reverted => true,
+            EventType::Rejected => {
+                // A reason that this version does not know was read from the database.
+                RefusalReason::of_name(self.reason).is_none_or(|reason| reason.row().is_stored)
+            }
+            EventType::Failed => false,
+        }
     }
 
     /// Whether the request was refused because its client is unknown or has no grant. Such events

@@ -78,7 +78,19 @@ impl GroupResults {
         Ok((self.missing == 0).then(|| self.response()))
     }
 
-    /// An event of the group as a whole answers each of its requests.
+    /// The answer at the deadline: a request without an event has the error of that. `None` without
+    /// any result, since nothing shows that the group was accepted.
+    pub fn so_far(&mut self) -> Result<Option<Response<Body>>, Problem> {
+        if self.missing == self.results.len() {
+            return Ok(None);
+        }
+        let late = Problem::no_answer().to_json();
+        let late = serde_json::from_str(&late).map_err(|_| Problem::unreadable_event())?;
+        self.set_all(Some(&late));
+        Ok(Some(self.response()))
+    }
+
+    /// Gives this result to each request that has none.
     fn set_all(&mut self, error: Option<&ParsedStatus<'_>>) {
         let outcomes: Vec<_> = self
             .indexes

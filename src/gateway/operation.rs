@@ -82,6 +82,15 @@ impl Awaited {
         }
     }
 
+    /// The answer at the deadline.
+    fn so_far(&mut self) -> Result<Response<Body>, Problem> {
+        let so_far = match self {
+            Self::Event => None,
+            Self::Results(results) => results.so_far()?,
+        };
+        so_far.ok_or_else(Problem::no_answer)
+    }
+
     /// Takes a reply. The answer, once it is complete.
     fn add(&mut self, reply: &[u8]) -> Result<Option<Response<Body>>, Problem> {
         match self {
@@ -250,8 +259,7 @@ impl Gateway {
             })
     }
 
-    /// Publishes the request as its client, and waits for its events. A group whose requests are
-    /// not all answered in time has no answer.
+    /// Publishes the request as its client, and waits for its events.
     async fn ask(
         &self,
         login: &Arc<ClientConnection>,
@@ -272,7 +280,7 @@ impl Gateway {
             let Some(result) = expected.answer(until).await else {
                 self.metrics
                     .warn(GatewayFault::NoAnswer, client, &message_id);
-                return Err(Problem::no_answer());
+                return awaited.so_far();
             };
             let reply = self.reply(client, &message_id, result)?;
             if let Some(response) = awaited.add(&reply)? {

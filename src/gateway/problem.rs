@@ -302,11 +302,16 @@ impl Problem {
         self
     }
 
+    /// Its `google.rpc.Status` as JSON.
+    pub fn to_json(&self) -> String {
+        let metadata = self.metadata.clone();
+        let status = RpcStatus::new(self.code, &self.message, metadata, &self.violations);
+        serde_json::to_string(&status).expect("text and maps keyed by text are JSON")
+    }
+
     /// Makes the HTTP answer.
     pub fn into_response(self) -> Response<Body> {
-        let status = RpcStatus::new(self.code, &self.message, self.metadata, &self.violations);
-        let body = serde_json::to_vec(&status).expect("text and maps keyed by text are JSON");
-        let mut response = respond(self.status, body);
+        let mut response = respond(self.status, self.to_json());
         if let Some(seconds) = self.retry_after {
             let headers = response.headers_mut();
             headers.insert(RETRY_AFTER, seconds.into());

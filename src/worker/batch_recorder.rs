@@ -146,7 +146,7 @@ impl BatchRecorder {
         } = &self.shared.telemetry;
         let now = Timestamp::now();
         times.processed(self.taken.elapsed(), false);
-        counters.groups(items.groups.len(), items.group_requests);
+        counters.groups(items.groups, items.group_requests);
         for (delivery, disposition) in items.deliveries.iter().zip(&items.dispositions) {
             match disposition {
                 Disposition::Retry { rung } => {

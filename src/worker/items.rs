@@ -11,7 +11,7 @@ use crate::common::failpoint;
 use crate::domain::disposition::{self, Disposition, MemberReading, Reading};
 use crate::domain::event::Event;
 use crate::domain::outcome::{Decision, Failure};
-use crate::domain::request::{FirstRefusal, Fragments, Group, Member, RevertRequest};
+use crate::domain::request::{FirstRefusal, Fragments, Group, Member, Replies, RevertRequest};
 
 /// A batch whose requests are decided.
 #[derive(Default)]
@@ -22,8 +22,8 @@ pub struct Items {
     pub dispositions: Vec<Disposition>,
     /// The items of each message of the batch.
     pub of_message: Vec<MessageItems>,
-    /// The groups whose requests are items. They hold their share of the bytes in flight.
-    pub groups: Vec<Delivery>,
+    /// The number of groups whose requests are items.
+    pub groups: usize,
     /// The number of requests of these groups.
     pub group_requests: usize,
 }
@@ -53,6 +53,7 @@ enum Parsed {
     Group {
         group: Delivery,
         is_atomic: bool,
+        replies: Replies,
         requests: Vec<ParsedMember>,
     },
 }
@@ -84,11 +85,12 @@ impl ParsedBatch {
                 Parsed::Request(delivery)
             }
             Reading::Group(group) => {
-                let is_atomic = group.atomic;
+                let (is_atomic, replies) = (group.atomic, group.replies);
                 let requests = self.add_group(shared, &delivery, group, now);
                 Parsed::Group {
                     group: delivery,
                     is_atomic,
+                    replies,
                     requests,
                 }
             }
@@ -109,11 +111,6 @@ impl ParsedBatch {
         group: Group<'_>,
         now: Timestamp,
     ) -> Vec<ParsedMember> {
-        let of_group = Arc::new(DeliveredGroup {
-            id: delivery.envelope.message_id.clone().unwrap_or_default(),
-            size: group.requests.len(),
-            replies: group.replies,
-        });
         let identity = delivery.message_identity();
         let needs_client = shared.settings.needs_grants();
         let (first, mut refused) = (self.requests.len(), None);
@@ -132,7 +129,7 @@ impl ParsedBatch {
                 ladder,
                 now,
             );
-            let member = delivery.member(&of_group, envelope, body);
+            let member = delivery.member(envelope, body);
             members.push(match reading {
                 MemberReading::Request(mut request) => {
                     request.member = group.atomic.then_some(Member {
@@ -174,8 +171,12 @@ impl ParsedBatch {
                 Parsed::Group {
                     group,
                     is_atomic,
+                    replies,
                     requests,
-                } => items.decide_group(shared, group, is_atomic, requests, &mut decided),
+                } => {
+                    let group = (group, is_atomic, replies);
+                    items.decide_group(shared, group, requests, &mut decided);
+                }
             }
             let count = items.deliveries.len() - before;
             items.of_message.push(MessageItems { count, group_size });
@@ -206,8 +207,7 @@ impl Items {
     fn decide_group<'a>(
         &mut self,
         shared: &Shared,
-        group: Delivery,
-        is_atomic: bool,
+        (group, is_atomic, replies): (Delivery, bool, Replies),
         requests: Vec<ParsedMember>,
         decided: &mut (impl Iterator<Item = (&'a RevertRequest, &'a Decision)> + Clone),
     ) {
@@ -236,16 +236,27 @@ impl Items {
             self.push(group, disposition);
             return;
         }
+        self.groups += 1;
         self.group_requests += requests.len();
+        let group = Arc::new(DeliveredGroup {
+            id: group.envelope.message_id.clone().unwrap_or_default(),
+            size: requests.len(),
+            replies,
+            message: group,
+        });
         for request in requests {
+            let in_group = Some(group.clone());
             match request {
-                ParsedMember::Request(delivery) => self.decide(shared, delivery, decided),
-                ParsedMember::Refused(delivery, event) => {
+                ParsedMember::Request(mut delivery) => {
+                    delivery.group = in_group;
+                    self.decide(shared, delivery, decided);
+                }
+                ParsedMember::Refused(mut delivery, event) => {
+                    delivery.group = in_group;
                     self.push(delivery, Disposition::Answer(event));
                 }
             }
         }
-        self.groups.push(group);
     }
 }
 

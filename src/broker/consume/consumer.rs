@@ -27,9 +27,13 @@ use crate::broker::error::BrokerError;
 use crate::broker::operation::Operation;
 use crate::broker::worker_connections::Broker;
 
-/// The size of a batch's bodies in bytes at which no further delivery is added. It is room for 500
-/// single requests, and for groups of some thousand requests altogether.
-const BATCH_BYTES: usize = 256 * 1024;
+/// The weight of a batch at which no further delivery is added: room for 500 single requests, and
+/// for groups of a thousand requests altogether.
+const BATCH_WEIGHT: usize = 256 * 1024;
+
+/// The least weight of a JSON object in a body, in bytes. A request of a group takes room for its
+/// event and its own message, however short it is.
+const OBJECT_WEIGHT: usize = 256;
 
 /// The time without a delivery after which the consumer is opened again.
 const IDLE: Duration = Duration::from_secs(5);
@@ -176,17 +180,17 @@ impl Consumer {
         } else {
             limits.first
         };
-        let (mut taken, mut bytes, mut next) = (Vec::new(), 0, Some(first));
+        let (mut taken, mut weight, mut next) = (Vec::new(), 0, Some(first));
         while let Some(came) = next.take() {
             if came.redelivered != redelivered {
                 current.ahead = Some(came);
                 break;
             }
             if let Some(delivery) = current.read(came).await? {
-                bytes += delivery.body.len();
+                weight += weight_of(&delivery.body);
                 taken.push(delivery);
             }
-            if taken.len() >= most || bytes >= BATCH_BYTES {
+            if taken.len() >= most || weight >= BATCH_WEIGHT {
                 break;
             }
             match current.deliveries.next().now_or_never() {
@@ -256,6 +260,12 @@ impl DeliveryStream {
             }
         }
     }
+}
+
+/// The size of a body, but not less than its objects weigh.
+fn weight_of(body: &[u8]) -> usize {
+    let objects = body.iter().filter(|byte| **byte == b'{').count();
+    body.len().max(objects.saturating_mul(OBJECT_WEIGHT))
 }
 
 impl UnreadableCount {

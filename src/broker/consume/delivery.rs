@@ -13,7 +13,7 @@ use crate::broker::raw::inbound::{Arrival, Cut, Held};
 use crate::domain::request::{Envelope, Replies};
 
 /// The group in which a request was delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct DeliveredGroup {
     /// The `message_id` of the group.
     pub id: String,
@@ -21,6 +21,8 @@ pub struct DeliveredGroup {
     pub size: usize,
     /// How its events are sent.
     pub replies: Replies,
+    /// The group itself. It holds its share of the bytes in flight.
+    pub message: Delivery,
 }
 
 /// An unacknowledged message.
@@ -73,12 +75,13 @@ impl Delivery {
         }
     }
 
-    /// A request of this group, as it would be delivered alone.
+    /// A request of this group, as it would be delivered alone. Of the headers it has only those
+    /// that revertd reads: a group with many requests must not multiply its publisher's own.
     #[must_use]
-    pub fn member(&self, group: &Arc<DeliveredGroup>, envelope: Envelope, body: Vec<u8>) -> Self {
+    pub fn member(&self, envelope: Envelope, body: Vec<u8>) -> Self {
         let id = envelope.message_id.as_deref().unwrap_or_default();
         Self {
-            properties: self.properties.clone().with_message_id(id.into()),
+            properties: properties::of_member(&self.properties, id),
             envelope,
             body,
             cut: None,
@@ -87,7 +90,7 @@ impl Delivery {
             is_replay: self.is_replay,
             published_at: self.published_at,
             first_attempt_at: self.first_attempt_at,
-            group: Some(group.clone()),
+            group: None,
             tag: self.tag,
             _held: None,
         }

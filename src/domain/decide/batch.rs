@@ -11,6 +11,7 @@ use super::history::{self, Earlier, History, Source};
 use super::ruling::{NewRevert, Ruling, Write};
 use crate::domain::outcome::{Decision, Entry, Failure, Metadata, Outcome, Refusal, Verdict};
 use crate::domain::refusal::RefusalReason;
+use crate::domain::request::RevertRequest;
 
 /// A batch that is being decided.
 pub(super) struct Batch<'a> {
@@ -137,25 +138,45 @@ impl<'a> Batch<'a> {
         if usage.is_closed {
             return because(RefusalReason::RevertWindowClosed);
         }
-        let usage_id = request.fields.usage_id;
-        let (reverts, progress) = (self.history.reverts(usage_id), self.usages.get(&usage_id));
-        if !self.policy.is_cumulative {
-            let earlier = progress
-                .and_then(Progress::first)
-                .or_else(|| reverts.earliest());
-            if let Some(earlier) = earlier {
-                return Some((RefusalReason::AlreadyReverted, earlier));
-            }
+        if !self.policy.is_cumulative
+            && let Some(earlier) = self.earlier_revert(request)
+        {
+            return Some((RefusalReason::AlreadyReverted, earlier));
         }
-        let reverted = reverts.total() + progress.map_or(0, |progress| progress.amount);
-        let remaining = usage.remaining(reverted);
-        (request.fields.amount.get() > remaining).then(|| {
-            let metadata = Metadata::from([
-                ("usage_amount".to_owned(), usage.amount.to_string()),
-                ("remaining".to_owned(), remaining.to_string()),
-            ]);
-            (RefusalReason::AmountExceedsUsage, metadata)
+        (request.fields.amount.get() > usage.remaining(self.reverted(request))).then(|| {
+            let reason = RefusalReason::AmountExceedsUsage;
+            (reason, self.metadata(question, reason))
         })
+    }
+
+    /// The metadata of a refusal.
+    pub(super) fn metadata(&self, question: &Question<'_>, reason: RefusalReason) -> Metadata {
+        let Question { request, facts, .. } = *question;
+        match (reason, &facts.usage) {
+            (RefusalReason::AlreadyReverted, _) => self.earlier_revert(request).unwrap_or_default(),
+            (RefusalReason::AmountExceedsUsage, Some(usage)) => {
+                let remaining = usage.remaining(self.reverted(request));
+                Metadata::from([
+                    ("usage_amount".to_owned(), usage.amount.to_string()),
+                    ("remaining".to_owned(), remaining.to_string()),
+                ])
+            }
+            _ => Metadata::new(),
+        }
+    }
+
+    /// The earliest revert of the usage, as metadata of a refusal.
+    fn earlier_revert(&self, request: &RevertRequest) -> Option<Metadata> {
+        let usage_id = request.fields.usage_id;
+        let in_batch = self.usages.get(&usage_id).and_then(Progress::first);
+        in_batch.or_else(|| self.history.reverts(usage_id).earliest())
+    }
+
+    /// The amount of the usage that is reverted, or will be by this batch.
+    fn reverted(&self, request: &RevertRequest) -> i64 {
+        let usage_id = request.fields.usage_id;
+        let in_batch = self.usages.get(&usage_id);
+        self.history.reverts(usage_id).total() + in_batch.map_or(0, |progress| progress.amount)
     }
 
     pub(super) fn refuse(

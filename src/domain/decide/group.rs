@@ -86,14 +86,29 @@ impl Batch<'_> {
             (Write::Refusal, reason) => reason != Some(RefusalReason::RequestIdReused.row().reason),
             (Write::Found | Write::Nothing, _) => ruling.decision == Decision::NotYet,
         };
-        if index == Some(refused.index) || !depends_on_usage {
+        if !depends_on_usage {
             return ruling;
+        }
+        if index == Some(refused.index) {
+            return self.refused_first(member, ruling);
         }
         let metadata = Metadata::from([
             ("index".to_owned(), refused.index.to_string()),
             ("reason".to_owned(), refused.reason.clone()),
         ]);
         self.refuse(member, RefusalReason::GroupRefused, metadata)
+    }
+}
+
+impl Batch<'_> {
+    /// The ruling on the first refused member: its metadata must not name what the group would have
+    /// reverted.
+    fn refused_first(&self, member: &Question<'_>, ruling: Ruling) -> Ruling {
+        let reason = refusal(&ruling.decision).and_then(RefusalReason::of_name);
+        match reason {
+            Some(reason) => self.refuse(member, reason, self.metadata(member, reason)),
+            None => ruling,
+        }
     }
 }
 

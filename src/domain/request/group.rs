@@ -150,7 +150,7 @@ impl<'a> GroupMembers<'a> {
             .enumerate()
             .map(|(index, json)| request(json, index, message_id, defaults, limits.message_bytes))
             .collect::<Result<Vec<_>, _>>()?;
-        check_ids(&requests)?;
+        check_ids(message_id, &requests)?;
         Ok(Group {
             atomic,
             replies,
@@ -204,9 +204,14 @@ impl<'a> GroupMembers<'a> {
     }
 }
 
-fn check_ids(requests: &[GroupRequest<'_>]) -> Result<(), String> {
+/// The ids of the requests are unique, and none is that of the group, which the event of the group
+/// as a whole has.
+fn check_ids(message_id: &str, requests: &[GroupRequest<'_>]) -> Result<(), String> {
     let mut seen = HashMap::with_capacity(requests.len());
     for (index, request) in requests.iter().enumerate() {
+        if request.id == message_id {
+            return Err(format!("requests[{index}] has the message_id of the group"));
+        }
         if let Some(first) = seen.insert(request.id.as_ref(), index) {
             return Err(format!("requests[{index}] has the id of requests[{first}]"));
         }

@@ -18,8 +18,10 @@ use crate::ledger::error::{LedgerError, RefusalCause, StatementError};
 /// Longest that the server works on a part of a batch.
 const PART_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tries of a statement that met a deadlock, a serialization failure or another writer's entry.
-const CONTENDED_TRIES: usize = 8;
+/// Tries of a part that met a deadlock, a serialization failure or another writer's entry: of a part
+/// with several requests, so that one whose conflict does not end holds up the others only briefly,
+/// and of a request alone.
+const CONTENDED_TRIES: (usize, usize) = (3, 8);
 
 /// How long the parts of a refused statement are tried; the rest waits on a rung.
 const PARTS_AT_MOST: Duration = Duration::from_secs(5);
@@ -209,11 +211,12 @@ impl<'a> Split<'a> {
         let failure = failure.clone();
         let decision = match refused {
             Some((RefusalCause::Writing, error)) => {
-                let requests = unit.requests.iter().enumerate();
+                // The requests of a group count as one: they fail together.
+                let first = key(&unit.requests[0]);
                 self.short
-                    .extend(requests.map(|(offset, request)| ShortRequest {
+                    .extend((0..unit.requests.len()).map(|offset| ShortRequest {
                         index: unit.first + offset,
-                        key: key(request),
+                        key: first,
                         error: error.clone(),
                     }));
                 Decision::SetAside(failure, Aside::Room)
@@ -243,7 +246,9 @@ impl<'a> Split<'a> {
             LookUp::Needed
         };
         let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(200));
-        for _ in 1..CONTENDED_TRIES {
+        let (together, alone) = CONTENDED_TRIES;
+        let tries = if part.len() > 1 { together } else { alone };
+        for _ in 1..tries {
             match (self.run_once(part, look_up).await, look_up) {
                 // The other writer has committed, and the next round looks up its rows.
                 (Err(StatementError::Contended(_)), LookUp::Needed) => {

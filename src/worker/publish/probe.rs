@@ -73,7 +73,7 @@ impl<'a> Rerouted<'a> {
         index: usize,
         passed: usize,
     ) -> Option<(Disposition, Message<'a>)> {
-        let (delivery, ladder, now) = (&self.batch[index], &self.shared.ladder, Timestamp::now());
+        let (delivery, ladder, now) = (self.carrier(index), &self.shared.ladder, Timestamp::now());
         let from = |first| ladder.rung_from(first, passed);
         let queue = |rung: usize| self.shared.retry_queues[rung].as_str();
         let on_rung = match &self.dispositions[index] {

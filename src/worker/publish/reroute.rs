@@ -117,12 +117,7 @@ impl Rerouted<'_> {
                 let on_rung = self.on_rung(index, (shift + tried) % rungs);
                 let (disposition, message) = on_rung.expect("fewer rungs passed than there are");
                 chosen.push((index, disposition));
-                let role = MessageRole::Waiting;
-                outgoing.push(Outgoing {
-                    indexes: vec![index],
-                    role,
-                    message,
-                });
+                self.add_waiting(&mut outgoing, index, message);
             }
             let unconfirmed = sender.send(outgoing, self, recorder, hold).await?;
             left = unconfirmed
@@ -148,12 +143,11 @@ impl Rerouted<'_> {
     ) -> Result<BrokerError, BrokerError> {
         let queue = self.shared.settings.topology.work_queue.as_str();
         let now = Timestamp::now();
-        let outgoing = left.iter().map(|index| Outgoing {
-            indexes: vec![*index],
-            role: MessageRole::Waiting,
-            message: Message::wait(queue, &self.batch[*index], now),
-        });
-        let outgoing: Vec<_> = outgoing.collect();
+        let mut outgoing = Vec::with_capacity(left.len());
+        for index in &left {
+            let message = Message::wait(queue, self.carrier(*index), now);
+            self.add_waiting(&mut outgoing, *index, message);
+        }
         let unconfirmed = sender.send(outgoing, self, recorder, hold).await?;
         if let Some(first) = unconfirmed.first() {
             return Err(first.message.undeliverable());

@@ -1,6 +1,7 @@
 //! Groups: many requests in one message, each decided like any other, or all together.
 
-use lapin::types::AMQPValue;
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -389,4 +390,75 @@ async fn a_group_sent_twice_at_once_has_one_answer() {
     assert_eq!(verdicts(&first), expected(&expected_told));
     env.assert_ledger_is_sound().await;
     env.teardown().await;
+}
+
+/// A queue for events of that routing key that refuses every one.
+async fn refusing_queue(env: &TestEnv, key: &str) -> String {
+    let mut limits = FieldTable::default();
+    limits.insert("x-max-length".into(), AMQPValue::LongInt(0));
+    let overflow = AMQPValue::LongString("reject-publish".into());
+    limits.insert("x-overflow".into(), overflow);
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        ..Default::default()
+    };
+    let declared = env.channel.queue_declare("".into(), options, limits).await;
+    let queue = declared.expect("declared").name().to_string();
+    let (exchange, none) = (env.name("replies"), QueueBindOptions { nowait: false });
+    let bound = env.channel.queue_bind(
+        queue.as_str().into(),
+        exchange.as_str().into(),
+        key.into(),
+        none,
+        FieldTable::default(),
+    );
+    bound.await.expect("bound");
+    queue
+}
+
+#[tokio::test]
+async fn a_request_refused_in_a_group_is_never_reverted() {
+    let (env, mut worker) = TestEnv::with_worker_set(&[("RETRY__DELAYS", "200ms,300ms")]).await;
+    let customer = env.customer().await;
+    let usages = usages(&env, customer.account, 2).await;
+    let mut events = env.events().await;
+    let refusing = refusing_queue(&env, "error.#").await;
+    // Sent alone, the second request would be valid: an unknown field is ignored.
+    let requests = [
+        revert(usages[0], 5),
+        json!({"usage_id": usages[1], "amount": 5, "request_id": 17}),
+    ];
+    let request = group("job", customer.account, true, &requests);
+    env.publish(&request).await;
+    worker.logged("a queue refused messages").await;
+    let delete = QueueDeleteOptions::default();
+    let deleted = env.channel.queue_delete(refusing.as_str().into(), delete);
+    deleted.await.expect("deleted");
+    let mut told = std::collections::BTreeSet::new();
+    // revertd's own queue has the first batch; the second comes after the wait.
+    while told.len() < 2 {
+        for event in events_of_any(&events.answer(&request).await) {
+            if verdict(&event) == "INVALID_FIELD" {
+                let details = &event["data"]["error"]["details"][0];
+                assert_eq!(details["metadata"]["index"], "1");
+            }
+            told.extend(verdicts(&[event]));
+        }
+    }
+    let expected_told = [("job/0", "GROUP_REFUSED"), ("job/1", "INVALID_FIELD")];
+    assert_eq!(Vec::from_iter(told), expected(&expected_told));
+    eventually("nothing waits", async || env.waiting().await == 0).await;
+    assert!(worker.stop().await.success());
+    for usage in usages {
+        assert!(env.reverts(usage).await.is_empty());
+    }
+    env.teardown().await;
+}
+
+/// The events of a message, which is one of them or a batch.
+fn events_of_any(message: &Message) -> Vec<Value> {
+    match message.json() {
+        Value::Array(events) => events,
+        event => vec![event],
+    }
 }

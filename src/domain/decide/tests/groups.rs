@@ -193,6 +193,19 @@ fn a_member_that_fails_leaves_its_group_undecided() {
     }
 }
 
+#[test]
+fn a_refused_group_names_no_entry_of_its_own() {
+    let asked = grouped(1, [ask("a", 1, 5), ask("b", 1, 5)]);
+    let rulings = rule_all(&asked, &History::default(), ONCE);
+    let told: Vec<_> = rulings.iter().map(said).collect();
+    assert_eq!(told, ["GROUP_REFUSED", "ALREADY_REVERTED"]);
+    assert_eq!(metadata(&rulings[1]), Metadata::new());
+    let asked = grouped(1, [ask("a", 1, 5), ask("b", 1, 16)]);
+    let rulings = rule_all(&asked, &History::default(), CUMULATIVE);
+    assert_eq!(said(&rulings[1]), "AMOUNT_EXCEEDS_USAGE");
+    assert_eq!(metadata(&rulings[1])["remaining"], "20");
+}
+
 proptest! {
     /// A group takes all of its amounts or none, and leaves the rest of the batch as it would be
     /// without a group that is refused.
