@@ -18,9 +18,9 @@ use crate::ledger::error::{LedgerError, RefusalCause, StatementError};
 /// Longest that the server works on a part of a batch.
 const PART_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tries of a part that met a deadlock, a serialization failure or another writer's entry: of a part
-/// with several requests, so that one whose conflict does not end holds up the others only briefly,
-/// and of a request alone.
+/// Tries of a part that met a deadlock, a serialization failure or an entry of another writer: of
+/// a part with several requests, so that one whose conflict does not end holds up the others only
+/// briefly, and of a request alone.
 const CONTENDED_TRIES: (usize, usize) = (3, 8);
 
 /// How long the parts of a refused statement are tried; the rest waits on a rung.
